@@ -1,0 +1,1 @@
+"""Load a ComfyUI server and say truthfully what happened."""

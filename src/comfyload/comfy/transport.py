@@ -1,0 +1,29 @@
+"""How calls and events reach a server: one small protocol, so that a simulator in process can stand in for sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from comfyload.comfy.wire import Download, Reply, Request
+
+__all__ = ["Transport"]
+
+
+class Transport(Protocol):
+    """One server, reachable. Every method raises `wire.TransportError` when there is no answer."""
+
+    async def call(self, request: Request) -> Reply:
+        """One HTTP exchange, body read whole."""
+        ...
+
+    async def download(self, path: str, timeout_s: float) -> Download:
+        """GET `path`, reading its body as a stream and keeping none of it."""
+        ...
+
+    def events(self, client_id: str) -> AbstractAsyncContextManager[AsyncIterator[str | bytes]]:
+        """The WebSocket of `client_id`: frames as they arrive, ending when the connection does."""
+        ...

@@ -1,0 +1,294 @@
+"""ComfyUI's words on the wire, typed and decoded leniently: unknown fields and message types never fail.
+
+A real server emits bare `NaN`, custom nodes add message types, and versions rename fields. What we need is declared
+here; everything else is skipped unread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+__all__ = [
+    "Data",
+    "Download",
+    "HistoryEntry",
+    "Message",
+    "NodeState",
+    "Reply",
+    "Request",
+    "TransportError",
+    "decode_history",
+    "decode_job_status",
+    "decode_json",
+    "decode_message",
+    "decode_messages",
+    "decode_queue_remaining",
+]
+
+T = TypeVar("T")
+
+
+class Request(Struct, frozen=True, kw_only=True, gc=False):
+    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    content_type: str = "application/json"
+    timeout_s: float = 30.0
+
+
+class Reply(Struct, frozen=True, kw_only=True, gc=False):
+    """The answer, whole. `body` is the decoded (uncompressed) entity."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+    headers: dict[str, str] = {}
+
+
+class Download(Struct, frozen=True, kw_only=True, gc=False):
+    """An entity read to its end and thrown away: `head` is its first 16 bytes, `expected` its Content-Length."""
+
+    status: int
+    bytes: int
+    expected: int | None
+    head: bytes
+    content_type: str = ""
+
+
+class TransportError(Exception):
+    """No reply. `sent` False: the request certainly never reached the server; True: it may have."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class NodeState(Struct, gc=False):
+    """One node in a `progress_state` message."""
+
+    state: str = ""
+    display_node_id: str | None = None
+
+
+class _ExecInfo(Struct, frozen=True, gc=False):
+    queue_remaining: int | None = None
+
+
+class _Status(Struct, frozen=True, gc=False):
+    exec_info: _ExecInfo = _ExecInfo()
+
+
+class Data(Struct, frozen=True, gc=False):
+    """The fields of a message's `data` that matter; absent ones are None.
+
+    `nodes` is a list of ids in `execution_cached` and an object of states in `progress_state`; it stays raw until
+    asked for.
+    """
+
+    prompt_id: str | None = None
+    node: str | None = None
+    display_node: str | None = None
+    timestamp: float | None = None
+    nodes: msgspec.Raw = msgspec.Raw(b"")
+    status: _Status | None = None
+    sid: str | None = None
+    node_id: str | None = None
+    node_type: str | None = None
+    exception_type: str | None = None
+    exception_message: str | None = None
+
+    @property
+    def queue_remaining(self) -> int | None:
+        return self.status.exec_info.queue_remaining if self.status else None
+
+    def cached_nodes(self) -> list[str]:
+        """The ids of an `execution_cached` message."""
+        return [str(node) for node in decode_json(bytes(self.nodes), list[Any])] if self.nodes else []
+
+    def node_states(self) -> dict[str, NodeState]:
+        """The states of a `progress_state` message, by node id."""
+        return decode_json(bytes(self.nodes), dict[str, NodeState]) if self.nodes else {}
+
+
+class Message(Struct, frozen=True, gc=False):
+    """One text frame of the WebSocket, or one entry of a history's `messages`."""
+
+    type: str
+    data: Data = Data()
+
+
+class HistoryStatus(Struct, gc=False):
+    """`status` of a history entry; `status_str` can lie, the messages do not."""
+
+    status_str: str = ""
+    completed: bool = False
+    messages: list[msgspec.Raw] = []
+
+
+class HistoryEntry(Struct, gc=False):
+    """One finished prompt as the server remembers it. `create_ms` is None before ComfyUI 0.3.69."""
+
+    messages: list[Message]
+    outputs: dict[str, dict[str, Any]]
+    create_ms: int | None
+    number: float | None
+
+
+class _RawEntry(Struct, gc=False):
+    prompt: list[msgspec.Raw] = []
+    outputs: msgspec.Raw = msgspec.Raw(b"{}")
+    status: HistoryStatus | None = None
+
+
+class _ExtraData(Struct, gc=False):
+    create_time: float | None = None
+
+
+_message = msgspec.json.Decoder(Message, strict=False)
+_history = msgspec.json.Decoder(dict[str, _RawEntry], strict=False)
+
+
+def decode_json(text: bytes | str, shape: type[T]) -> T:
+    """Decode JSON as `shape`, accepting bare NaN and Infinity as the server writes them.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON, or not of that shape.
+    """
+    try:
+        return msgspec.json.decode(text, type=shape, strict=False)
+    except msgspec.MsgspecError:
+        return msgspec.convert(_lenient(text), shape, strict=False)
+
+
+def decode_message(text: str | bytes) -> Message | None:
+    """One WebSocket text frame; None if it is none of ComfyUI's (a custom node may send anything)."""
+    try:
+        return _message.decode(text)
+    except msgspec.MsgspecError:
+        try:
+            return _coerce(_lenient(text))
+        except msgspec.MsgspecError:
+            return None
+
+
+def decode_messages(raw: list[msgspec.Raw]) -> list[Message]:
+    """The `[type, data]` pairs of a history entry's status; pairs that are none are skipped."""
+    found = []
+    for item in raw:
+        pair = _lenient(bytes(item))
+        if isinstance(pair, list) and len(pair) == 2:
+            message = _coerce({"type": pair[0], "data": pair[1]})
+            if message is not None:
+                found.append(message)
+    return found
+
+
+def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
+    """The entry of `prompt_id` in a `/history/{id}` reply; None when the server does not have it.
+
+    Raises:
+        msgspec.MsgspecError: the body is not a history.
+    """
+    try:
+        entry = _history.decode(body).get(prompt_id)
+    except msgspec.MsgspecError:
+        entry = msgspec.convert(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
+        if entry is None:
+            return None
+        entry = _RawEntry(
+            prompt=[_raw(part) for part in entry.get("prompt") or []],
+            outputs=_raw(entry.get("outputs") or {}),
+            status=msgspec.convert(
+                {
+                    **(entry.get("status") or {}),
+                    "messages": [_raw(message) for message in (entry.get("status") or {}).get("messages") or []],
+                },
+                HistoryStatus,
+                strict=False,
+            ),
+        )
+    if entry is None:
+        return None
+    extra = decode_json(bytes(entry.prompt[3]), _ExtraData) if len(entry.prompt) > 3 else _ExtraData()
+    number = decode_json(bytes(entry.prompt[0]), float | None) if entry.prompt else None
+    outputs = decode_json(bytes(entry.outputs), dict[str, Any] | None) or {}
+    return HistoryEntry(
+        messages=decode_messages(entry.status.messages) if entry.status else [],
+        outputs={node: output for node, output in outputs.items() if isinstance(output, dict)},
+        create_ms=None if extra.create_time is None else int(extra.create_time),
+        number=number,
+    )
+
+
+class _Job(Struct, gc=False):
+    status: str = ""
+
+
+def decode_job_status(body: bytes) -> str:
+    """`status` of an `/api/jobs/{id}` reply: pending, in_progress, completed, failed or cancelled."""
+    return decode_json(body, _Job).status
+
+
+class _PromptInfo(Struct, gc=False):
+    exec_info: _ExecInfo = _ExecInfo()
+
+
+def decode_queue_remaining(body: bytes) -> int | None:
+    """Running plus pending prompts, from `GET /prompt`; None if the reply is none of ComfyUI's."""
+    try:
+        return decode_json(body, _PromptInfo).exec_info.queue_remaining
+    except msgspec.MsgspecError:
+        return None
+
+
+def _lenient(text: bytes | str) -> Any:
+    """Python's own parser reads what the server's own encoder writes, NaN included."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps(value).encode())
+
+
+def _coerce(value: Any) -> Message | None:
+    """A message whose fields have other types than ours: take what can be read as ours."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        return None
+    data = value.get("data")
+    if not isinstance(data, dict):
+        return Message(type=value["type"])
+
+    def text(key: str) -> str | None:
+        found = data.get(key)
+        return None if found is None or isinstance(found, dict | list) else str(found)
+
+    stamp = data.get("timestamp")
+    status = data.get("status")
+    exec_info = status.get("exec_info") if isinstance(status, dict) else None
+    remaining = exec_info.get("queue_remaining") if isinstance(exec_info, dict) else None
+    return Message(
+        type=value["type"],
+        data=Data(
+            prompt_id=text("prompt_id"),
+            node=text("node"),
+            display_node=text("display_node"),
+            timestamp=float(stamp) if isinstance(stamp, int | float) and math.isfinite(stamp) else None,
+            nodes=_raw(data["nodes"]) if isinstance(data.get("nodes"), dict | list) else msgspec.Raw(b""),
+            status=_Status(_ExecInfo(remaining)) if isinstance(remaining, int) else None,
+            sid=text("sid"),
+            node_id=text("node_id"),
+            node_type=text("node_type"),
+            exception_type=text("exception_type"),
+            exception_message=text("exception_message"),
+        ),
+    )

@@ -1,0 +1,71 @@
+"""The one exception tree: every error says what is wrong, how to mend it, and which code the process exits with.
+
+ComfyloadError
+├── UsageError            2   the command or its input cannot be right
+│   ├── WorkflowError         the graph is not one that ComfyUI can run
+│   └── RunFilesError         a run directory is missing, damaged or already there
+├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
+│   └── NotComfyUI            something answers, but it is no ComfyUI
+└── NothingMeasured       5   the run ended without a number to report
+
+Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · 5 run invalid or
+nothing measured · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ComfyloadError",
+    "NotComfyUI",
+    "NothingMeasured",
+    "RunFilesError",
+    "ServerUnreachable",
+    "UsageError",
+    "WorkflowError",
+]
+
+
+class ComfyloadError(Exception):
+    """What went wrong, in one line, with a `hint` that says how to mend it."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(ComfyloadError):
+    """The command or its input cannot be right."""
+
+    exit_code = 2
+
+
+class WorkflowError(UsageError):
+    """The graph is not one that ComfyUI can run."""
+
+
+class RunFilesError(UsageError):
+    """A run directory is missing, damaged or already there."""
+
+
+class ServerUnreachable(ComfyloadError):
+    """Nothing answers as a ComfyUI at that address."""
+
+    exit_code = 4
+
+
+class NotComfyUI(ServerUnreachable):
+    """Something answers, but it is no ComfyUI."""
+
+
+class NothingMeasured(ComfyloadError):
+    """The run ended without a number to report."""
+
+    exit_code = 5

@@ -1,0 +1,315 @@
+"""The vocabulary of a run: what is asked of a server, what it did, and what a run directory holds.
+
+Two clocks, never mixed. Fields in seconds (`due`, `sent`, `done`, …) are instants on the client's monotonic clock,
+counted from the start of the run. Fields ending in `_ms` are the server's wall clock, Unix milliseconds; only
+differences between two of them mean anything. `None` is "not known", never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+__all__ = [
+    "FORMAT",
+    "Execution",
+    "Failure",
+    "FailureKind",
+    "Fetch",
+    "Host",
+    "Line",
+    "Manifest",
+    "NodeFacts",
+    "Observation",
+    "Outcome",
+    "Output",
+    "Plan",
+    "Prompt",
+    "Record",
+    "Sample",
+    "SelfCheck",
+    "Sent",
+    "Server",
+    "ServerTimes",
+    "Spread",
+    "WorkflowFacts",
+]
+
+FORMAT = 1
+"""Version of the run directory's files; readers refuse a newer one."""
+
+Outcome = Literal["completed", "failed", "timed_out", "cancelled", "lost", "dropped"]
+"""How an arrival ended. Exactly one each; offered = their sum."""
+
+FailureKind = Literal[
+    "validation",  # 400: the graph cannot run on this server
+    "missing_node",  # 400: a node class the server lacks
+    "invalid_id",  # 400: the prompt id was refused
+    "partial_validation",  # 200, but some outputs were dropped
+    "too_large",  # 413
+    "auth",  # 401, 403
+    "http",  # any other 4xx, or a reply that is no JSON
+    "server_error",  # 5xx
+    "connect",  # no connection: nothing was sent
+    "submit_unknown",  # sent, no reply, and the server does not know the id
+    "execution_error",  # a node raised
+    "oom",  # a node ran out of GPU memory
+    "cuda",  # the GPU context is broken; the server needs a restart
+    "interrupted",  # stopped by somebody else
+    "timeout",  # not done within the job's timeout
+    "cancelled",  # stopped by us
+    "lost",  # accepted once, unknown to the server now
+    "fetch",  # an output could not be downloaded whole
+]
+
+
+class Prompt(Struct, frozen=True, kw_only=True, gc=False):
+    """One concrete graph to submit. `graph()` renders its JSON when it is sent, so a waiting job holds no copy."""
+
+    id: str
+    index: int
+    workflow: str
+    warmup: bool
+    values: dict[str, Any]
+    graph: Callable[[], bytes]
+
+
+class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Why an execution is no success. `type` is the server's own word (`prompt_no_outputs`, `RuntimeError`)."""
+
+    kind: FailureKind
+    type: str = ""
+    message: str = ""
+    node: str | None = None
+    node_class: str | None = None
+    status: int | None = None
+
+
+class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The server's own account, Unix ms on its wall clock. Queue wait = start - create; execution = end - start."""
+
+    create_ms: int | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+class Span(Struct, frozen=True, array_like=True, gc=False):
+    """One node's run as seen by the client: `[node id, start, end]`, seconds; `end` None if it never finished."""
+
+    node: str
+    start: float
+    end: float | None
+
+
+class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What one output node reported under one key (`images`, `text`, …). `files` are `type/subfolder/name`."""
+
+    node: str
+    kind: str
+    count: int
+    files: list[str] = []
+
+
+class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One output file downloaded and thrown away; `problem` says what was wrong with it, "" if nothing was."""
+
+    file: str
+    bytes: int
+    seconds: float
+    problem: str = ""
+
+
+class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a server did with one prompt.
+
+    `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
+    `started`: `execution_start` arrived. `done`: the end was seen — by event, or by a poll no more than
+    `done_within_s` later than it happened. `seen_by` names which. `executions` counts how often the server started it.
+    """
+
+    outcome: Outcome
+    sent: float | None = None
+    acknowledged: float | None = None
+    first_event: float | None = None
+    started: float | None = None
+    done: float | None = None
+    seen_by: Literal["events", "history", "client"] = "client"
+    done_within_s: float = 0.0
+    server: ServerTimes = ServerTimes()
+    number: float | None = None
+    nodes: list[Span] = []
+    cached: list[str] = []
+    outputs: list[Output] = []
+    failure: Failure | None = None
+    previews: int = 0
+    preview_bytes: int = 0
+    fetches: list[Fetch] = []
+    executions: int = 0
+    left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
+
+
+class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
+    """Written before a job's POST leaves: after a crash, this id may be on the server."""
+
+    index: int
+    prompt_id: str
+    due: float
+
+
+class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record"):
+    """One arrival from due to end: the journal's unit. Never rounded, never sampled."""
+
+    index: int
+    prompt_id: str
+    workflow: str
+    warmup: bool
+    due: float
+    values: dict[str, Any]
+    execution: Execution
+
+
+Line = Sent | Record
+"""One line of `records.ndjson`."""
+
+
+class Sample(Struct, frozen=True, kw_only=True, gc=False):
+    """One telemetry reading at `t` seconds of the run; `value` None says the source could not tell."""
+
+    t: float
+    source: str
+    name: str
+    value: float | None
+
+
+class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a node without keeping the graph. `samplers` lists the sampler nodes an output depends on."""
+
+    class_type: str
+    output: bool = False
+    sampler: bool = False
+    samplers: list[str] = []
+
+
+class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What identifies a workflow, and how its jobs differ from each other.
+
+    `varied` are the `node.input` that get a fresh value per job, `salted` those that exist only to defeat the cache.
+    """
+
+    name: str
+    sha256: str
+    nodes: dict[str, NodeFacts]
+    varied: list[str] = []
+    salted: list[str] = []
+    overrides: dict[str, Any] = {}
+    output_prefix: str | None = None
+    graph: dict[str, Any] | None = None
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What was asked for. `load` is the shape's name; the rest are its parameters and the rules of the run."""
+
+    load: Literal["closed"]
+    jobs: int
+    concurrency: int
+    warmup: int
+    timeout_s: float | None
+    as_is: bool
+    fetch: bool
+    seed: int
+
+
+class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was found out about a server, once. `None`: it did not say.
+
+    `version` is (major, minor, patch). The four abilities decide how jobs are looked up and cancelled.
+    """
+
+    url: str
+    comfyui_version: str | None = None
+    version: tuple[int, int, int] | None = None
+    jobs_api: bool = False
+    jobs_cancel: bool = False
+    interrupt_by_id: bool = False
+    client_prompt_id: bool = False
+    argv: list[str] | None = None
+    cache_mode: str | None = None
+    system: dict[str, Any] = {}
+    devices: list[dict[str, Any]] = []
+    features: dict[str, Any] | None = None
+    packs: list[str] | None = None
+    queue_at_start: int | None = None
+    headers: list[str] = []
+
+
+class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
+
+    Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
+    `duplicate`, `vary`, `cancel_unsafe`, `unknown_server`.
+    """
+
+    t: float
+    code: str
+    text: str
+    count: int = 1
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """Median, 99th percentile and maximum of `n` readings of our own error, in seconds."""
+
+    n: int
+    p50: float
+    p99: float
+    max: float
+
+
+class SelfCheck(Struct, frozen=True, kw_only=True):
+    """The generator's own error bar over the run.
+
+    `timer_lateness_s`: how late a timer of ours fired. `send_lateness_s`: sent - due of counted jobs. `busy_fraction`:
+    CPU time of the process over wall time. `gc_pauses_s`: None if none happened. `run_queue_delay_s`: time the kernel
+    kept us waiting for a CPU, in all; None where /proc does not say.
+    """
+
+    wall_s: float
+    timer_lateness_s: Spread | None
+    send_lateness_s: Spread | None
+    busy_fraction: float
+    gc_pauses_s: Spread | None
+    run_queue_delay_s: float | None
+    max_rss_bytes: int | None
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """The machine the load came from."""
+
+    os: str
+    cpu: str | None
+    cores: int | None
+    ram_bytes: int | None
+    python: str
+    libraries: dict[str, str]
+
+
+class Manifest(Struct, kw_only=True):
+    """`manifest.json`: all that made the run. Written when the run starts and once more when it ends."""
+
+    format: int
+    tool: str
+    run_id: str
+    name: str
+    started_utc: str
+    ended_utc: str | None
+    end: Literal["complete", "stopped", "cancelled", "crashed"] | None
+    plan: Plan
+    client: Host
+    server: Server
+    workflows: list[WorkflowFacts]
+    counted_from: float | None = None
+    counted_to: float | None = None
+    self_check: SelfCheck | None = None
+    observations: list[Observation] = msgspec.field(default_factory=list)
