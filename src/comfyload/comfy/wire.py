@@ -56,9 +56,9 @@ class Download(Struct, frozen=True, kw_only=True, gc=False):
     """An entity read to its end and thrown away: `head` is its first 16 bytes, `expected` its Content-Length."""
 
     status: int
+    head: bytes
     bytes: int
     expected: int | None
-    head: bytes
     content_type: str = ""
 
 
@@ -217,8 +217,8 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     if entry is None:
         return None
     extra = decode_json(bytes(entry.prompt[3]), _ExtraData) if len(entry.prompt) > 3 else _ExtraData()
-    number = decode_json(bytes(entry.prompt[0]), float | None) if entry.prompt else None
-    outputs = decode_json(bytes(entry.outputs), dict[str, Any] | None) or {}
+    number = decode_json(bytes(entry.prompt[0]), float) if entry.prompt else None
+    outputs = decode_json(bytes(entry.outputs), dict[str, Any])
     return HistoryEntry(
         messages=decode_messages(entry.status.messages) if entry.status else [],
         outputs={node: output for node, output in outputs.items() if isinstance(output, dict)},

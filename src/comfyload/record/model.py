@@ -75,6 +75,7 @@ class Prompt(Struct, frozen=True, kw_only=True, gc=False):
     warmup: bool
     values: dict[str, Any]
     graph: Callable[[], bytes]
+    extra_data: bytes = b""
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -196,7 +197,8 @@ class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What identifies a workflow, and how its jobs differ from each other.
 
-    `varied` are the `node.input` that get a fresh value per job, `salted` those that exist only to defeat the cache.
+    `varied` are the `node.input` that get a fresh value per job; `salted`, nodes given an input that exists only to
+    defeat the cache; `constant`, output nodes that show the same in every job (they do not count as `output`).
     """
 
     name: str
@@ -204,6 +206,7 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nodes: dict[str, NodeFacts]
     varied: list[str] = []
     salted: list[str] = []
+    constant: list[str] = []
     overrides: dict[str, Any] = {}
     output_prefix: str | None = None
     graph: dict[str, Any] | None = None

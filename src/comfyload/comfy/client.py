@@ -1,0 +1,310 @@
+"""The client: takes a prompt to a ComfyUI server and follows it to its end, whatever happens on the way.
+
+Events tell when a job ended, the server's history tells how. Where events cannot come (the stream was lost, or hangs
+for everybody because of one stuck reader), the watch asks the history for the oldest jobs instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from comfyload.comfy.api import Api
+from comfyload.comfy.follow import classify_refusal, node_errors_of
+from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.outputs import fetch_outputs
+from comfyload.comfy.patience import Patience
+from comfyload.comfy.stream import EventStream
+from comfyload.comfy.watch import Watch
+from comfyload.comfy.wire import TransportError
+from comfyload.record.model import Execution, Failure, Observation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from comfyload.comfy.inflight import End, Job
+    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire import HistoryEntry, Reply
+    from comfyload.record.model import Outcome, Prompt, Server
+
+__all__ = ["Client", "ComfyClient"]
+
+MAX_SUBMITS = 48
+"""POSTs under way at once, below the connection limit, so that `sent` is when a POST leaves and not when it queues."""
+
+
+class Client(Protocol):
+    """One verb. A retrying client and a pool of servers are Clients that hold Clients."""
+
+    async def run(self, prompt: Prompt) -> Execution: ...
+
+
+class ComfyClient:
+    """A `Client` for one server. Made by `ComfyClient.open`; `run` may be called any number of times at once."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        server: Server,
+        clock: Callable[[], float],
+        *,
+        patience: Patience,
+        fetch: bool,
+        observe: Callable[[Observation], None],
+        on_queue: Callable[[float, int], None],
+    ) -> None:
+        self._transport = transport
+        self._server = server
+        self._clock = clock
+        self._patience = patience
+        self._fetch = fetch
+        self._observe = observe
+        self._emit_queue = on_queue
+        self._api = Api(transport, server)
+        self._submits = asyncio.Semaphore(MAX_SUBMITS)
+        self._abandoned = False
+        self._highest_number: float | None = None
+        self.inflight = InFlight(clock, self._on_queue)
+        self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
+        self._watch = Watch(self._api, self.inflight, self.stream, clock, patience=patience, note=self._note)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        transport: Transport,
+        server: Server,
+        clock: Callable[[], float],
+        *,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+        fetch: bool = False,
+        observe: Callable[[Observation], None] = lambda _: None,
+        on_queue: Callable[[float, int], None] = lambda _t, _n: None,
+    ) -> AsyncIterator[ComfyClient]:
+        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue."""
+        client = cls(transport, server, clock, patience=patience, fetch=fetch, observe=observe, on_queue=on_queue)
+        tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
+        try:
+            await client.stream.first_attempt()
+            yield client
+        finally:
+            try:
+                await client._clear_up()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                for result in await asyncio.gather(*tasks, return_exceptions=True):
+                    if isinstance(result, Exception):
+                        raise result
+
+    async def run(self, prompt: Prompt) -> Execution:
+        """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does."""
+        job = self.inflight.add(prompt.id)
+        timer = None
+        if self._patience.job_s is not None:
+            timer = asyncio.get_running_loop().call_later(self._patience.job_s, job.finish, "timeout")
+        try:
+            async with self._submits:
+                if self._abandoned:
+                    return self._never_sent(job)
+                # Waiting for a place is our doing, not the server's: the job's time starts when its POST leaves.
+                if timer is not None:
+                    timer.cancel()
+                    timer = asyncio.get_running_loop().call_later(self._patience.job_s or 0, job.finish, "timeout")
+                refused = await self._submit(job, prompt)
+            if refused is not None:
+                return job.follow.execution("failed", done=self._clock(), seen_by="client", failure=refused)
+            end = await job.end
+            if end == "timeout":
+                return await self._give_up(job, "timed_out", self._late(job))
+            if end == "abandoned":
+                return await self._give_up(job, "cancelled", Failure(kind="cancelled", message="cancelled by us"))
+            if end == "lost":
+                return self._lost(job, "accepted once; the server knows it no longer")
+            return await self._confirm(job, end)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.inflight.remove(job)
+
+    async def abandon(self) -> None:
+        """Cancel everything of ours: what waits is deleted in one call, then what runs is stopped by its id."""
+        self._abandoned = True
+        waiting = [job for job in self.inflight if not job.end.done()]
+        await self._api.delete([job.prompt_id for job in waiting])
+        for job in waiting:
+            job.finish("abandoned")
+
+    # --- submitting
+
+    async def _submit(self, job: Job, prompt: Prompt) -> Failure | None:
+        """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
+        job.client_id = self.stream.client_id
+        job.number_before = self._highest_number
+        job.follow.sent = self._clock()
+        try:
+            reply = await self._api.submit(
+                prompt.graph(), prompt.id, job.client_id, prompt.extra_data, self._patience.for_submit
+            )
+        except TransportError as error:
+            if not error.sent:
+                return Failure(kind="connect", message=str(error))
+            return await self._find_out(job, Failure(kind="submit_unknown", message=str(error)))
+        if reply.status != 200:
+            failure = classify_refusal(reply.status, reply.body)
+            # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
+            return await self._find_out(job, failure) if reply.status >= 500 else failure
+        return await self._accepted(job, reply)
+
+    async def _accepted(self, job: Job, reply: Reply) -> Failure | None:
+        job.follow.acknowledged = self._clock()
+        try:
+            accepted, job.follow.partial = node_errors_of(reply.body)
+        except msgspec.MsgspecError:
+            unclear = Failure(kind="http", message="the reply to POST /prompt is none of ComfyUI's", status=200)
+            return await self._find_out(job, unclear)
+        if accepted.prompt_id != job.prompt_id:
+            self.inflight.rename(job, accepted.prompt_id)
+        job.accepted = True
+        job.follow.number = number = accepted.number
+        if number is not None:
+            # Compared with what was known when this POST left: replies to concurrent POSTs may overtake each other.
+            if job.number_before is not None and number < job.number_before:
+                self._note("restart", "the server's prompt counter began again: it was restarted during the run")
+                self._highest_number = number
+            self._highest_number = number if self._highest_number is None else max(number, self._highest_number)
+        return None
+
+    async def _find_out(self, job: Job, failure: Failure) -> Failure | None:
+        """After an unclear reply: look the id up until the server knows it, or has twice not known it."""
+        absent_since: float | None = None
+        pause = 0.1
+        while not job.end.done() and job.follow.first_event is None:
+            place = await self._api.whereabouts(job.prompt_id)
+            now = self._clock()
+            if place == "absent":
+                absent_since = now if absent_since is None else absent_since
+                # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
+                if failure.status == 500 or now - absent_since >= self._patience.lost_s:
+                    return failure
+            elif place != "unknown":
+                break
+            elif failure.status is not None or now - (job.follow.sent or 0.0) > self._patience.submit_s:
+                return failure
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+        job.accepted = True
+        return None
+
+    # --- ending
+
+    async def _confirm(self, job: Job, end: End) -> Execution:
+        """The end was seen: the history says how it ended. It may appear a little after the last event."""
+        follow = job.follow
+        done = follow.over if end == "events" and follow.over is not None else self._clock()
+        within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else follow.sent or 0.0)
+        entry = await self._history(job)
+        if entry is None:
+            return self._lost(job, "its end was announced, but the server's history does not have it")
+        outcome, failure = follow.verdict(entry)
+        fetches = []
+        if self._fetch and outcome == "completed":
+            fetches = await fetch_outputs(self._transport, entry, self._clock, self._patience.submit_s)
+            bad = next((fetch for fetch in fetches if fetch.problem), None)
+            if bad is not None:
+                outcome, failure = "failed", Failure(kind="fetch", message=f"{bad.file}: {bad.problem}")
+        return follow.execution(
+            outcome,
+            done=done,
+            seen_by="events" if end == "events" else "history",
+            done_within_s=within,
+            failure=failure,
+            entry=entry,
+            fetches=fetches,
+        )
+
+    async def _history(self, job: Job) -> HistoryEntry | None:
+        pause, until = 0.005, self._clock() + self._patience.confirm_s
+        while True:
+            try:
+                entry = await self._api.history(job.prompt_id)
+            except TransportError:
+                entry = None
+            if entry is not None or self._clock() >= until:
+                return entry
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+    async def _give_up(self, job: Job, outcome: Outcome, failure: Failure) -> Execution:
+        """Take the job off the server, wait a moment for it to be gone, and tell what became of it there."""
+        done = self._clock()
+        self.inflight.give_up(job)
+        left = await self._take_off(job)
+        return job.follow.execution(outcome, done=done, seen_by="client", failure=failure, left_on_server=left)
+
+    async def _take_off(self, job: Job) -> str:
+        """Delete it if it waits, stop it if it runs, and look until it is gone or our patience is."""
+        until = self._clock() + self._patience.cancel_s
+        await self._api.delete([job.prompt_id])
+        asked, pause = False, 0.05
+        while True:
+            place = await self._api.whereabouts(job.prompt_id)
+            if place in ("finished", "failed", "cancelled", "absent"):
+                self.inflight.forget(job)
+                return place
+            if place == "pending":
+                await self._api.delete([job.prompt_id])
+            elif place == "running" and not asked:
+                asked = await self._api.stop(job.prompt_id)
+                if not asked:
+                    self._note("cancel_unsafe", "this ComfyUI can only interrupt whoever is running: we did not")
+                    return place
+            if self._clock() >= until:
+                return place
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+    async def _clear_up(self) -> None:
+        """Before leaving: what was given up and may still be there is looked at once more."""
+        if self._abandoned or self.inflight.given_up() or len(self.inflight):
+            jobs = [*self.inflight.given_up(), *self.inflight]
+            await asyncio.gather(*(self._take_off(job) for job in jobs))
+        for prompt_id in self.inflight.ran_on:
+            self._note("orphan", f"{prompt_id} was given up, and the server ran it to its end all the same")
+        for job in self.inflight.given_up():
+            self._note("orphan", f"{job.prompt_id} was given up and may still be on the server")
+
+    def _lost(self, job: Job, message: str) -> Execution:
+        failure = Failure(kind="lost", message=message)
+        return job.follow.execution(
+            "lost", done=self._clock(), seen_by="client", failure=failure, left_on_server="absent"
+        )
+
+    def _never_sent(self, job: Job) -> Execution:
+        failure = Failure(kind="cancelled", message="cancelled by us before it was sent")
+        return job.follow.execution("cancelled", done=self._clock(), seen_by="client", failure=failure)
+
+    def _late(self, job: Job) -> Failure:
+        where = "while running" if job.follow.started is not None else "while waiting in the server's queue"
+        message = f"not done {self._patience.job_s:g} s after it was sent; it was given up {where}"
+        return Failure(kind="timeout", message=message)
+
+    # --- what is noticed
+
+    def _on_queue(self, remaining: int, ours: int) -> None:
+        self._emit_queue(self._clock(), remaining)
+        if remaining > ours:
+            self._note(
+                "foreign_load",
+                f"the server's queue held {remaining} prompts, of which at most {ours} were ours: "
+                "other clients' work is in these numbers",
+            )
+
+    def _on_stream_lost(self, reason: str) -> None:
+        self._note("stream_lost", f"the event stream was lost: {reason}")
+
+    def _note(self, code: str, text: str) -> None:
+        self._observe(Observation(t=self._clock(), code=code, text=text))

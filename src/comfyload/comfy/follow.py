@@ -1,0 +1,326 @@
+"""One prompt from its POST to its end: messages in, an Execution out. No I/O, no clock: instants are handed in.
+
+WebSocket events are a hint, good for *when*; the server's history is the authority for *what*. Both are judged by
+their messages, because `status_str` says `success` for some prompts that failed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from comfyload.comfy.wire import HistoryEntry, Message, decode_json
+from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, Output, ServerTimes, Span
+
+__all__ = ["Follow", "classify_refusal", "files_of", "node_errors_of", "outputs_of"]
+
+ENDS = ("execution_success", "execution_error", "execution_interrupted")
+CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
+
+
+class Follow:
+    """What is known of one prompt so far."""
+
+    __slots__ = (
+        "acknowledged",
+        "cached",
+        "ended",
+        "error",
+        "executions",
+        "first_event",
+        "number",
+        "over",
+        "partial",
+        "preview_bytes",
+        "previews",
+        "prompt_id",
+        "sent",
+        "spans",
+        "started",
+        "times",
+    )
+
+    def __init__(self, prompt_id: str) -> None:
+        self.prompt_id = prompt_id
+        self.sent: float | None = None
+        self.acknowledged: float | None = None
+        self.number: float | None = None
+        self.first_event: float | None = None
+        self.started: float | None = None
+        self.ended: str | None = None
+        self.over: float | None = None
+        self.executions = 0
+        self.cached: list[str] = []
+        self.spans: dict[str, list[float | None]] = {}
+        self.times: dict[str, int] = {}
+        self.error: Failure | None = None
+        self.partial: Failure | None = None
+        self.previews = 0
+        self.preview_bytes = 0
+
+    def on_message(self, message: Message, at: float) -> bool:
+        """Take one WebSocket message of this prompt that arrived at `at`; True once the prompt is over."""
+        data = message.data
+        kind = message.type
+        if self.first_event is None:
+            self.first_event = at
+        if kind == "progress_state":
+            self._on_progress(message, at)
+        elif kind == "executing":
+            if data.node is None:
+                self.over = self.over or at
+                return True
+            self.spans.setdefault(data.node, [at, None])
+        elif kind == "execution_start":
+            self.executions += 1
+            if self.started is None:
+                self.started = at
+            self._stamp("start", message)
+        elif kind == "execution_cached":
+            self.cached = data.cached_nodes()
+        elif kind in ENDS and data.timestamp is not None:
+            # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
+            self.ended = kind
+            self._stamp("end", message)
+            self.error = failure_of(message) if kind != "execution_success" else None
+        return False
+
+    def on_preview(self, size: int) -> None:
+        self.previews += 1
+        self.preview_bytes += size
+
+    def execution(
+        self,
+        outcome: Outcome,
+        *,
+        done: float | None,
+        seen_by: Literal["events", "history", "client"],
+        done_within_s: float = 0.0,
+        failure: Failure | None = None,
+        entry: HistoryEntry | None = None,
+        fetches: list[Fetch] | None = None,
+        left_on_server: Any = None,
+    ) -> Execution:
+        """Close the account with what the history says, where there is an entry."""
+        times, cached = dict(self.times), self.cached
+        if entry is not None:
+            times |= _times(entry)
+            cached = next((m.data.cached_nodes() for m in entry.messages if m.type == "execution_cached"), cached)
+        return Execution(
+            outcome=outcome,
+            sent=self.sent,
+            acknowledged=self.acknowledged,
+            first_event=self.first_event,
+            started=self.started,
+            done=done,
+            seen_by=seen_by,
+            done_within_s=done_within_s,
+            server=ServerTimes(create_ms=times.get("create"), start_ms=times.get("start"), end_ms=times.get("end")),
+            number=self.number if self.number is not None or entry is None else entry.number,
+            nodes=[Span(n, s, e) for n, (s, e) in self.spans.items() if s is not None and n not in cached],
+            cached=cached,
+            outputs=outputs_of(entry) if entry is not None else [],
+            failure=failure,
+            previews=self.previews,
+            preview_bytes=self.preview_bytes,
+            fetches=fetches or [],
+            executions=self.executions,
+            left_on_server=left_on_server,
+        )
+
+    def verdict(self, entry: HistoryEntry) -> tuple[Outcome, Failure | None]:
+        """How the prompt ended, by the messages its history entry holds; by events where it holds none."""
+        ends = [message for message in entry.messages if message.type in ENDS]
+        errors = [message for message in ends if message.type != "execution_success"]
+        if errors:
+            return "failed", failure_of(errors[-1])
+        if self.partial is not None:
+            return "failed", self.partial
+        if ends or self.ended == "execution_success":
+            return "completed", None
+        if self.error is not None:
+            return "failed", self.error
+        return "failed", Failure(
+            kind="execution_error", type="no_end", message="the server's history tells no end of this prompt"
+        )
+
+    def _on_progress(self, message: Message, at: float) -> None:
+        try:
+            states = message.data.node_states()
+        except msgspec.MsgspecError:
+            return
+        for node, state in states.items():
+            if state.state == "running":
+                self.spans.setdefault(node, [at, None])
+            elif state.state == "finished":
+                span = self.spans.get(node)
+                if span is not None and span[1] is None:
+                    span[1] = at
+
+    def _stamp(self, key: str, message: Message) -> None:
+        if message.data.timestamp is not None:
+            self.times[key] = int(message.data.timestamp)
+
+
+def failure_of(message: Message) -> Failure:
+    """The failure that an `execution_error` or `execution_interrupted` message tells of."""
+    data = message.data
+    if message.type == "execution_interrupted":
+        return Failure(
+            kind="interrupted",
+            type="execution_interrupted",
+            message="interrupted on the server, not by this run",
+            node=data.node_id,
+            node_class=data.node_type,
+        )
+    kind: FailureKind = "execution_error"
+    text = f"{data.exception_type or ''} {data.exception_message or ''}".lower()
+    if "outofmemory" in text or "out of memory" in text:
+        kind = "oom"
+    elif any(sign in text for sign in CUDA_SIGNS):
+        kind = "cuda"
+    return Failure(
+        kind=kind,
+        type=data.exception_type or "",
+        message=(data.exception_message or "").strip(),
+        node=data.node_id,
+        node_class=data.node_type,
+    )
+
+
+def outputs_of(entry: HistoryEntry) -> list[Output]:
+    """What each output node reported. `animated` flags belong to the images beside them and are no output."""
+    found = []
+    for node, reported in entry.outputs.items():
+        for kind, items in reported.items():
+            if kind == "animated" or items is None:
+                continue
+            items = items if isinstance(items, list) else [items]
+            files = [
+                f"{item.get('type', 'output')}/{_folder(item)}{item['filename']}"
+                for item in items
+                if isinstance(item, dict) and isinstance(item.get("filename"), str)
+            ]
+            found.append(Output(node=node, kind=kind, count=len(items), files=files))
+    return found
+
+
+def files_of(entry: HistoryEntry) -> list[tuple[str, str, str]]:
+    """(filename, subfolder, type) of every file reported, each once."""
+    found: dict[tuple[str, str, str], None] = {}
+    for reported in entry.outputs.values():
+        for items in reported.values():
+            for item in items if isinstance(items, list) else []:
+                if isinstance(item, dict) and isinstance(item.get("filename"), str):
+                    kind = str(item.get("type") or "output")
+                    found[(item["filename"], str(item.get("subfolder") or ""), kind)] = None
+    return list(found)
+
+
+def _folder(item: dict[str, Any]) -> str:
+    subfolder = item.get("subfolder")
+    return f"{subfolder}/" if isinstance(subfolder, str) and subfolder else ""
+
+
+def _times(entry: HistoryEntry) -> dict[str, int]:
+    times = {} if entry.create_ms is None else {"create": entry.create_ms}
+    for message in entry.messages:
+        if message.data.timestamp is None:
+            continue
+        if message.type == "execution_start":
+            times["start"] = int(message.data.timestamp)
+        elif message.type in ENDS:
+            times["end"] = int(message.data.timestamp)
+    return times
+
+
+class _Error(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+    details: str = ""
+    extra_info: Any = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error | str | None = None
+    node_errors: Any = None
+
+
+def classify_refusal(status: int, body: bytes) -> Failure:
+    """What a reply to `POST /prompt` other than 200 means."""
+    try:
+        refusal = decode_json(body, _Refusal)
+    except msgspec.MsgspecError:
+        refusal = _Refusal()
+    error = refusal.error if isinstance(refusal.error, _Error) else _Error(message=str(refusal.error or ""))
+    kind: FailureKind
+    if status >= 500:
+        kind = "server_error"
+    elif status == 413:
+        kind = "too_large"
+    elif status in (401, 403, 407):
+        kind = "auth"
+    elif status == 400 and error.type == "invalid_prompt_id":
+        kind = "invalid_id"
+    elif status == 400 and (error.type == "missing_node_type" or "not found" in error.message.lower()):
+        kind = "missing_node"
+    elif status == 400 and error.type:
+        kind = "validation"
+    else:
+        kind = "http"
+    node, node_class, detail = _first_node_error(refusal.node_errors)
+    if kind == "missing_node" and isinstance(error.extra_info, dict):
+        node, node_class = _text(error.extra_info.get("node_id")), _text(error.extra_info.get("class_type"))
+    said = ": ".join(part for part in (error.message, detail or error.details) if part)
+    return Failure(
+        kind=kind,
+        type=error.type,
+        message=said or f"HTTP {status}: {body[:120].decode('utf-8', 'replace').strip()}",
+        node=node,
+        node_class=node_class,
+        status=status,
+    )
+
+
+class _Accepted(msgspec.Struct):
+    prompt_id: str
+    number: float | None = None
+    node_errors: Any = None
+
+
+def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
+    """A 200 reply to `POST /prompt`, and the failure it hides when some outputs were dropped.
+
+    Raises:
+        msgspec.MsgspecError: the reply is none of ComfyUI's.
+    """
+    accepted = decode_json(body, _Accepted)
+    if not isinstance(accepted.node_errors, dict) or not accepted.node_errors:
+        return accepted, None
+    node, node_class, detail = _first_node_error(accepted.node_errors)
+    return accepted, Failure(
+        kind="partial_validation",
+        type="node_errors",
+        message=f"accepted, but outputs were dropped: {detail}",
+        node=node,
+        node_class=node_class,
+        status=200,
+    )
+
+
+def _first_node_error(node_errors: Any) -> tuple[str | None, str | None, str]:
+    """Node, class and words of the first entry of a `node_errors` object."""
+    if not isinstance(node_errors, dict):
+        return None, None, ""
+    for node, body in node_errors.items():
+        if isinstance(body, dict):
+            errors = body.get("errors")
+            first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+            words = ": ".join(str(first[key]) for key in ("message", "details") if first.get(key))
+            return str(node), _text(body.get("class_type")), words
+    return None, None, ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

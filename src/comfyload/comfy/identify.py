@@ -1,0 +1,174 @@
+"""What a server is and can do, found out once: version, flags, devices, and which calls it understands."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import msgspec
+
+from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
+from comfyload.errors import NotComfyUI, ServerUnreachable
+from comfyload.record.model import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire import Reply
+
+__all__ = ["describe_classes", "identify"]
+
+NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
+
+INTERRUPT_BY_ID = (0, 3, 57)
+CLIENT_PROMPT_ID = (0, 3, 45)
+JOBS_CANCEL = (0, 26, 0)
+
+
+class _Stats(msgspec.Struct):
+    system: dict[str, Any]
+    devices: list[dict[str, Any]] = []
+
+
+async def identify(transport: Transport, name: str, header_names: list[str]) -> Server:
+    """Ask the server who it is. `name` is its redacted address.
+
+    A server that fails on its own (500) is taken as it is, with nothing known: the run will tell.
+
+    Raises:
+        ServerUnreachable: no connection, or a gateway or a guard in front of the server answers instead of it.
+        NotComfyUI: something else answers there.
+    """
+    try:
+        reply = await transport.call(Request(method="GET", path="system_stats", timeout_s=15))
+    except TransportError as error:
+        hint = (
+            "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
+        )
+        raise ServerUnreachable(f"no ComfyUI at {error}", hint) from None
+    if reply.status in (401, 403, 407):
+        raise ServerUnreachable(
+            f"{name} refuses us with HTTP {reply.status}", "give credentials: --header Authorization=env:COMFY_TOKEN"
+        )
+    if reply.status in (502, 503, 504):
+        raise ServerUnreachable(f"the gateway at {name} answers {reply.status}", "is ComfyUI running behind it?")
+    if reply.status >= 500:
+        return Server(url=name, headers=header_names)
+    stats = _stats(reply, name)
+    version = _version(stats.system.get("comfyui_version"))
+    argv = stats.system.get("argv")
+    argv = [str(part) for part in argv] if isinstance(argv, list) else None
+    features, queue, job = await asyncio.gather(
+        _try(transport, "features"), _try(transport, "prompt"), _try(transport, f"api/jobs/{NO_SUCH_JOB}")
+    )
+    # A server without the route answers 404 in plain text; one with it says in JSON that there is no such job.
+    jobs_api = job is not None and job.status == 404 and job.body.lstrip().startswith(b"{")
+    return Server(
+        url=name,
+        comfyui_version=str(stats.system["comfyui_version"]) if "comfyui_version" in stats.system else None,
+        version=version,
+        jobs_api=jobs_api,
+        jobs_cancel=jobs_api and version is not None and version >= JOBS_CANCEL,
+        interrupt_by_id=version is not None and version >= INTERRUPT_BY_ID,
+        client_prompt_id=version is None or version >= CLIENT_PROMPT_ID,
+        argv=_without_secrets(argv),
+        cache_mode=_cache_mode(argv, version),
+        system={key: value for key, value in stats.system.items() if key not in ("argv", "comfyui_version")},
+        devices=stats.devices,
+        features=_object(features),
+        queue_at_start=decode_queue_remaining(queue.body) if queue is not None and queue.status == 200 else None,
+        headers=header_names,
+    )
+
+
+async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict[str, Any]:
+    """`/object_info` of just these classes, asked one by one: the whole of it costs the server's loop 0.2 s and more.
+
+    A class that the server does not know, or a call that fails, is left out.
+    """
+    limit = asyncio.Semaphore(8)
+
+    async def one(name: str) -> dict[str, Any]:
+        async with limit:
+            return _object(await _try(transport, f"object_info/{quote(name, safe='')}")) or {}
+
+    found: dict[str, Any] = {}
+    for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):
+        found |= described
+    return found
+
+
+def _stats(reply: Reply, name: str) -> _Stats:
+    """The body of `/system_stats`, or what stands there instead."""
+    text = reply.body[:200].lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html")) or "html" in reply.content_type:
+        raise NotComfyUI(
+            f"{name} answers with a web page (HTTP {reply.status}), not as a ComfyUI",
+            "give the address that serves /system_stats, with its base path if it has one",
+        )
+    if reply.status != 200:
+        raise NotComfyUI(f"{name} has no /system_stats (HTTP {reply.status})", "is this the address of a ComfyUI?")
+    try:
+        return decode_json(reply.body, _Stats)
+    except msgspec.MsgspecError as error:
+        raise NotComfyUI(
+            f"{name}: /system_stats is not what a ComfyUI answers ({error})", "is this the address of a ComfyUI?"
+        ) from None
+
+
+async def _try(transport: Transport, path: str) -> Reply | None:
+    try:
+        return await transport.call(Request(method="GET", path=path, timeout_s=15))
+    except TransportError:
+        return None
+
+
+def _object(reply: Reply | None) -> dict[str, Any] | None:
+    if reply is None or reply.status != 200:
+        return None
+    try:
+        return decode_json(reply.body, dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+
+
+def _version(text: object) -> tuple[int, int, int] | None:
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text) if isinstance(text, str) else None
+    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+
+
+def _cache_mode(argv: list[str] | None, version: tuple[int, int, int] | None) -> str | None:
+    """How the server caches node results, by its flags; None if it did not show them."""
+    if argv is None:
+        return None
+    for place, flag in enumerate(argv):
+        if flag in ("--cache-none", "--cache-classic", "--high-ram"):
+            return "classic" if flag == "--high-ram" else flag.removeprefix("--cache-")
+        if flag in ("--cache-lru", "--cache-ram"):
+            values = []
+            for value in argv[place + 1 :]:
+                if value.startswith("-"):
+                    break
+                values.append(value)
+            return " ".join([flag.removeprefix("--cache-"), *values])
+    return None if version is None else "ram" if version >= (0, 23, 0) else "classic"
+
+
+def _without_secrets(argv: list[str] | None) -> list[str] | None:
+    """Flags may carry a token of a custom node's or a database password; values that look so are not kept."""
+    if argv is None:
+        return None
+    secret = re.compile(r"(key|token|secret|password|passwd|auth)", re.IGNORECASE)
+    kept: list[str] = []
+    for part in argv:
+        flag, equals, _ = part.partition("=")
+        if kept and kept[-1].startswith("-") and "=" not in kept[-1] and secret.search(kept[-1]) and part[:1] != "-":
+            kept.append("***")
+        elif equals and flag.startswith("-") and secret.search(flag):
+            kept.append(f"{flag}=***")
+        else:
+            kept.append(re.sub(r"://[^/@\s]+:[^/@\s]+@", "://***@", part))
+    return kept

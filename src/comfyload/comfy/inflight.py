@@ -1,0 +1,159 @@
+"""Our prompts on one server: which events belong to which, how many are still there, and who else is in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from comfyload.comfy.follow import Follow
+from comfyload.comfy.wire import decode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from comfyload.comfy.wire import Message
+
+__all__ = ["End", "InFlight", "Job"]
+
+End = Literal["events", "history", "timeout", "abandoned", "lost"]
+"""By what a job's wait ended."""
+
+UNKNOWN_KEPT = 4096
+"""Events of ids not known yet that are kept: a reply to POST may name another id than ours, after its events."""
+
+
+class Job:
+    """One prompt of ours between its POST and its end."""
+
+    __slots__ = (
+        "absent_since",
+        "accepted",
+        "asked",
+        "client_id",
+        "end",
+        "follow",
+        "looked_up",
+        "number_before",
+        "order",
+        "prompt_id",
+    )
+
+    def __init__(self, prompt_id: str, order: int) -> None:
+        self.prompt_id = prompt_id
+        self.order = order
+        self.follow = Follow(prompt_id)
+        self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.client_id = ""
+        self.accepted = False
+        self.number_before: float | None = None
+        self.looked_up: float | None = None
+        self.asked: float | None = None
+        self.absent_since: float | None = None
+
+    def finish(self, end: End) -> None:
+        if not self.end.done():
+            self.end.set_result(end)
+
+
+class InFlight:
+    """The prompts we posted and have not seen the end of. `clock` gives instants; nothing here waits."""
+
+    def __init__(self, clock: Callable[[], float], on_queue: Callable[[int, int], None]) -> None:
+        self._clock = clock
+        self._on_queue = on_queue
+        self._jobs: dict[str, Job] = {}
+        self._given_up: dict[str, Job] = {}
+        self._unknown: deque[tuple[str, Message, float]] = deque(maxlen=UNKNOWN_KEPT)
+        self._orders = 0
+        self._running: Job | None = None
+        self.last_event = clock()
+        self.last_started = -1
+        self.queue_remaining: int | None = None
+        self.ran_on: list[str] = []
+        """Ids that the server ran to their end after we had given them up."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
+
+    def add(self, prompt_id: str) -> Job:
+        """Register a prompt before it is posted, so that no event of it can be missed."""
+        job = self._jobs[prompt_id] = Job(prompt_id, self._orders)
+        self._orders += 1
+        return job
+
+    def rename(self, job: Job, prompt_id: str) -> None:
+        """The server gave the job another id than we asked for: claim the events that came under it."""
+        del self._jobs[job.prompt_id]
+        job.prompt_id = job.follow.prompt_id = prompt_id
+        self._jobs[prompt_id] = job
+        for name, message, at in self._unknown:
+            if name == prompt_id and job.follow.on_message(message, at):
+                job.finish("events")
+
+    def remove(self, job: Job) -> None:
+        """The job ended, or never reached the server."""
+        self._jobs.pop(job.prompt_id, None)
+
+    def give_up(self, job: Job) -> None:
+        """We no longer wait for the job, but the server may still hold it."""
+        self.remove(job)
+        self._given_up[job.prompt_id] = job
+
+    def given_up(self) -> list[Job]:
+        """Jobs given up that the server may still hold."""
+        return list(self._given_up.values())
+
+    def forget(self, job: Job) -> None:
+        """A job given up is known to be gone from the server."""
+        self._given_up.pop(job.prompt_id, None)
+
+    def on_frame(self, frame: str | bytes) -> None:
+        """Take one frame of the event stream."""
+        at = self._clock()
+        if isinstance(frame, bytes):
+            if self._running is not None:
+                self._running.follow.on_preview(len(frame))
+            return
+        message = decode_message(frame)
+        if message is None:
+            return
+        if message.type == "status":
+            self._on_status(message)
+        elif message.data.prompt_id is not None:
+            self._on_job(message.data.prompt_id, message, at)
+
+    def _on_job(self, prompt_id: str, message: Message, at: float) -> None:
+        job = self._jobs.get(prompt_id)
+        if job is None:
+            late = self._given_up.get(prompt_id)
+            if late is not None:
+                self._on_given_up(late, message, at)
+            else:
+                self._unknown.append((prompt_id, message, at))
+            return
+        self.last_event = at
+        if message.type == "execution_start":
+            self._running = job
+            self.last_started = max(self.last_started, job.order)
+        if job.follow.on_message(message, at):
+            if self._running is job:
+                self._running = None
+            job.finish("events")
+
+    def _on_given_up(self, job: Job, message: Message, at: float) -> None:
+        over = job.follow.on_message(message, at)
+        if message.type == "execution_success":
+            self.ran_on.append(job.prompt_id)
+        if over:
+            self.forget(job)
+
+    def _on_status(self, message: Message) -> None:
+        remaining = message.data.queue_remaining
+        if remaining is not None:
+            self.queue_remaining = remaining
+            # Jobs whose end is being confirmed still count as ours, so what is called foreign certainly is.
+            self._on_queue(remaining, len(self._jobs) + len(self._given_up))

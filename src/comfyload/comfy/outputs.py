@@ -1,0 +1,62 @@
+"""Downloads a job's outputs as a user would, keeps none of them, and says what is wrong with any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from comfyload.comfy.follow import files_of
+from comfyload.comfy.wire import TransportError
+from comfyload.record.model import Fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire import Download, HistoryEntry
+
+__all__ = ["fetch_outputs"]
+
+SIGNATURES = {
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".jpeg": (b"\xff\xd8\xff",),
+    ".webp": (b"RIFF",),
+    ".gif": (b"GIF87a", b"GIF89a"),
+    ".bmp": (b"BM",),
+    ".tif": (b"II*\x00", b"MM\x00*"),
+    ".tiff": (b"II*\x00", b"MM\x00*"),
+}
+
+
+async def fetch_outputs(
+    transport: Transport, entry: HistoryEntry, clock: Callable[[], float], timeout_s: float
+) -> list[Fetch]:
+    """Every file of the job, one after the other; seconds from the request to the last byte."""
+    fetched = []
+    for filename, subfolder, kind in files_of(entry):
+        query = urlencode({"filename": filename, "subfolder": subfolder, "type": kind})
+        name = f"{kind}/{subfolder}/{filename}" if subfolder else f"{kind}/{filename}"
+        began = clock()
+        try:
+            download = await transport.download(f"view?{query}", timeout_s)
+        except TransportError as error:
+            fetched.append(Fetch(file=name, bytes=0, seconds=clock() - began, problem=str(error)))
+        else:
+            problem = _problem(download, filename)
+            fetched.append(Fetch(file=name, bytes=download.bytes, seconds=clock() - began, problem=problem))
+    return fetched
+
+
+def _problem(download: Download, filename: str) -> str:
+    """What is wrong with the file, "" if nothing is: its status, its length, or that it is not what its name says."""
+    if download.status != 200:
+        return f"HTTP {download.status}"
+    if download.expected is not None and download.expected != download.bytes:
+        return f"{download.bytes} of {download.expected} bytes"
+    if download.bytes == 0:
+        return "empty"
+    signatures = SIGNATURES.get(filename[filename.rfind(".") :].lower())
+    if signatures and not download.head.startswith(signatures):
+        return f"does not start as a {filename.rpartition('.')[2]} file does"
+    return ""

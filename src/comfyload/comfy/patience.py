@@ -1,0 +1,29 @@
+"""How long the client waits for what."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Patience"]
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds, each. `job_s` None: for ever.
+
+    `job_s`: a job, from its POST to its end. `submit_s`: the reply to a POST. `confirm_s`: the history entry of a
+    prompt that has ended. `cancel_s`: a cancelled prompt to be gone. `silence_s`: no event of ours, before we ask.
+    `lost_s`: an id to stay unknown to the server, before it counts as lost. `stall_s`: nothing moving, before that is
+    said.
+    """
+
+    job_s: float | None = None
+    submit_s: float = 60.0
+    confirm_s: float = 5.0
+    cancel_s: float = 5.0
+    silence_s: float = 1.0
+    lost_s: float = 2.0
+    stall_s: float = 60.0
+
+    @property
+    def for_submit(self) -> float:
+        return self.submit_s if self.job_s is None else min(self.submit_s, self.job_s)

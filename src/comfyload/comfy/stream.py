@@ -1,0 +1,69 @@
+"""The event stream: one WebSocket per server, always drained, opened again under a new client id when it is lost.
+
+A reader that stalls blocks a real server for everybody, so nothing here waits on a consumer. A client id is never used
+twice: the server would unregister the new socket when it notices the end of the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from comfyload.comfy.wire import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.transport import Transport
+
+__all__ = ["EventStream"]
+
+RECONNECT_FIRST_S = 0.1
+RECONNECT_MOST_S = 5.0
+
+
+class EventStream:
+    """Frames of the current socket go to `on_frame(frame)`; `on_lost(reason)` is called when a socket ends."""
+
+    def __init__(
+        self, transport: Transport, on_frame: Callable[[str | bytes], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._transport = transport
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._settled = asyncio.Event()
+        self.client_id = str(uuid.uuid4())
+        self.connected = False
+        self.connections = 0
+
+    async def first_attempt(self, timeout_s: float = 5.0) -> None:
+        """Wait until the socket is open, or has failed to open once, or has stayed mute for `timeout_s`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), timeout_s)
+
+    async def run(self) -> None:
+        """Read for ever; ends by cancellation only."""
+        pause = RECONNECT_FIRST_S
+        while True:
+            try:
+                async with self._transport.events(self.client_id) as frames:
+                    async for frame in frames:
+                        if not self.connected:
+                            # The server's greeting: from here on it routes this client id's events to us.
+                            self.connected, pause = True, RECONNECT_FIRST_S
+                            self.connections += 1
+                            self._settled.set()
+                        self._on_frame(frame)
+                reason = "the server closed the event stream"
+            except TransportError as error:
+                reason = str(error)
+            finally:
+                was_connected, self.connected = self.connected, False
+            self.client_id = str(uuid.uuid4())
+            if was_connected or not self._settled.is_set():
+                self._on_lost(reason)
+            self._settled.set()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RECONNECT_MOST_S)

@@ -1,0 +1,128 @@
+"""Looks after jobs that events cannot or do not bring home: asks the history, gently, for the oldest first.
+
+A server runs one prompt at a time in the order of its queue, so what has just ended is among the oldest of ours. While
+events flow, nothing is asked. `/history/{id}` of an id that is not there costs a server next to nothing; lists of
+everything are never asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from comfyload.comfy.wire import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.api import Api
+    from comfyload.comfy.inflight import InFlight, Job
+    from comfyload.comfy.patience import Patience
+    from comfyload.comfy.stream import EventStream
+
+__all__ = ["Watch"]
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+AT_ONCE = 4
+"""Jobs asked for in one round."""
+
+
+class Watch:
+    """Runs beside the client until cancelled. `note(code, text)` takes what it finds out about the server."""
+
+    def __init__(
+        self,
+        api: Api,
+        inflight: InFlight,
+        stream: EventStream,
+        clock: Callable[[], float],
+        *,
+        patience: Patience,
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._api = api
+        self._inflight = inflight
+        self._stream = stream
+        self._clock = clock
+        self._patience = patience
+        self._note = note
+        self._progress_at = clock()
+        self._stalled = False
+
+    async def run(self) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause)
+            now = self._clock()
+            if not len(self._inflight):
+                self._progress_at = now
+                continue
+            doubtful = self._doubtful(now)
+            found = [await self._ask(job) for job in doubtful]
+            if any(found) or not doubtful:
+                pause = 0.0 if len(found) == AT_ONCE and all(found) else FIRST_PAUSE_S
+            else:
+                pause = min(1.5 * max(pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self._look_for_stall(now, progressed=any(found))
+
+    def _doubtful(self, now: float) -> list[Job]:
+        """The oldest jobs whose end may have passed unseen."""
+        accepted = (job for job in self._inflight if job.accepted and not job.end.done())
+        oldest = list(islice(accepted, AT_ONCE))
+        blind = [job for job in oldest if job.client_id != self._stream.client_id or not self._stream.connected]
+        if blind:
+            return blind
+        if now - self._inflight.last_event > self._patience.silence_s:
+            return oldest
+        # The oldest waits although a younger one has started: it was taken out of the queue, of which no event tells.
+        return [job for job in oldest[:1] if job.follow.started is None and self._inflight.last_started > job.order]
+
+    async def _ask(self, job: Job) -> bool:
+        """Whether the server says that the job is over, or knows it no longer."""
+        asked = self._clock()
+        try:
+            entry = await self._api.history(job.prompt_id)
+        except TransportError:
+            return False
+        if job.end.done():
+            return True
+        if entry is not None:
+            return await self._ended_unseen(job)
+        job.asked = asked
+        if job.looked_up is not None and asked - job.looked_up < self._api.lookup_interval_s:
+            return False
+        job.looked_up = asked
+        if await self._api.whereabouts(job.prompt_id) != "absent":
+            job.absent_since = None
+        elif job.absent_since is None:
+            job.absent_since = asked
+        elif asked - job.absent_since >= self._patience.lost_s:
+            job.finish("lost")
+            return True
+        return False
+
+    async def _ended_unseen(self, job: Job) -> bool:
+        """The job is over by the history. On a stream that should have told, its event may be just behind."""
+        if job.client_id == self._stream.client_id and self._stream.connected:
+            await asyncio.sleep(0.05)
+            if not job.end.done():
+                self._note("stream_stalled", "jobs ended without an event: the event stream hangs; asked the history")
+        job.finish("history")
+        return True
+
+    def _look_for_stall(self, now: float, *, progressed: bool) -> None:
+        if progressed or now - self._inflight.last_event < self._patience.silence_s:
+            self._progress_at, self._stalled = now, False
+        elif now - self._progress_at >= self._patience.stall_s and not self._stalled:
+            self._stalled = True
+            running = next((job for job in self._inflight if job.follow.started is not None), None)
+            node = next(reversed(running.follow.spans), None) if running is not None else None
+            what = (
+                f"node {node} of {running.prompt_id} has shown no progress: it hangs, or is very slow"
+                if running is not None
+                else "prompts wait and none starts: the server's worker has died (restart ComfyUI), "
+                "or another client's prompt blocks it"
+            )
+            self._note("worker_stalled", f"nothing moved for {self._patience.stall_s:g} s; {what}")

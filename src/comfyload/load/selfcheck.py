@@ -1,0 +1,111 @@
+"""The generator watches itself: how late its timers fire, how busy it is, what its garbage collector and CPU cost it.
+
+These are our own error bar: a latency below them means nothing, and a run in which they are large is no measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import time
+from array import array
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfyload.record.model import SelfCheck, Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["SelfWatch", "frozen_gc"]
+
+CANARY_S = 0.02
+
+
+class SelfWatch:
+    """Made when counting begins, asked at its end. `send_lateness` takes sent - due of each counted job, in seconds."""
+
+    def __init__(self) -> None:
+        self.send_lateness: array[float] = array("d")
+        self._timers: array[float] = array("d")
+        self._pauses: array[float] = array("d")
+        self._pause_began = 0.0
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+        self._queued = _run_queue_delay()
+
+    async def run(self) -> None:
+        """A timer on absolute time, until cancelled: what it is late by, any timer of ours was."""
+        loop = asyncio.get_running_loop()
+        gc.callbacks.append(self._on_gc)
+        try:
+            due = loop.time() + CANARY_S
+            while True:
+                await asyncio.sleep(due - loop.time())
+                self._timers.append(max(0.0, loop.time() - due))
+                due = max(due + CANARY_S, loop.time())
+        finally:
+            gc.callbacks.remove(self._on_gc)
+
+    def result(self) -> SelfCheck:
+        wall = time.perf_counter() - self._wall
+        queued = _run_queue_delay()
+        return SelfCheck(
+            wall_s=wall,
+            timer_lateness_s=spread(self._timers),
+            send_lateness_s=spread(self.send_lateness),
+            busy_fraction=(time.process_time() - self._cpu) / wall if wall > 0 else 0.0,
+            gc_pauses_s=spread(self._pauses),
+            run_queue_delay_s=None if queued is None or self._queued is None else queued - self._queued,
+            max_rss_bytes=_max_rss(),
+        )
+
+    def _on_gc(self, phase: str, _info: dict[str, Any]) -> None:
+        if phase == "start":
+            self._pause_began = time.perf_counter()
+        else:
+            self._pauses.append(time.perf_counter() - self._pause_began)
+
+
+@contextmanager
+def frozen_gc() -> Iterator[None]:
+    """Keep the collector away from all that exists already, and rare for what comes; as before afterwards."""
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Median, p99 and maximum by nearest rank; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Spread(
+        n=len(ordered), p50=ordered[last // 2], p99=ordered[min(last, int(len(ordered) * 0.99))], max=ordered[-1]
+    )
+
+
+def _run_queue_delay() -> float | None:
+    """Seconds the kernel has kept this process's main thread waiting for a CPU, since it began."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _max_rss() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,55 @@
+"""The machine that the load comes from: what could explain a number years later."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from comfyload.record.model import Host
+
+__all__ = ["describe_host"]
+
+LIBRARIES = ("comfyload", "aiohttp", "uvloop", "msgspec", "numpy", "scipy")
+
+
+def describe_host() -> Host:
+    """This machine and the libraries that do the measuring; what cannot be known is None."""
+    return Host(
+        os=platform.platform(),
+        cpu=_cpu_model(),
+        cores=_cores(),
+        ram_bytes=_ram_bytes(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        libraries={name: found for name in LIBRARIES if (found := _version(name))},
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int | None:
+    """Cores this process may use, which a container or `taskset` may have made fewer."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _ram_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

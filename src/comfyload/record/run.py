@@ -1,0 +1,136 @@
+"""The run directory: `manifest.json`, `records.ndjson`, `samples.ndjson`, written so that a crash loses nothing known.
+
+The journals are appended one whole line at a time, each handed to the kernel before the next step; the manifest is
+replaced as a whole. A torn last line is what a crash leaves, and is not read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from comfyload.errors import RunFilesError
+from comfyload.record.model import FORMAT, Line, Manifest, Record, Sample, Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["RunReader", "RunWriter", "replace_file"]
+
+T = TypeVar("T")
+
+MANIFEST = "manifest.json"
+RECORDS = "records.ndjson"
+SAMPLES = "samples.ndjson"
+
+
+class RunWriter:
+    """A new run directory. `write_line` and `write_sample` are synchronous and cost a few microseconds."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Create `path` and its files.
+
+        Raises:
+            RunFilesError: the directory holds a run already, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / MANIFEST).exists():
+                raise RunFilesError(f"{path} already holds a run", "name another directory; runs are never overwritten")
+            self.path = path
+            self._records = _open_append(path / RECORDS)
+            self._samples = _open_append(path / SAMPLES)
+            self.write_manifest(manifest)
+        except OSError as error:
+            raise RunFilesError(f"cannot write a run to {path}: {error.strerror or error}") from None
+        self._encoder = msgspec.json.Encoder()
+        self._buffer = bytearray()
+
+    def write_line(self, line: Line) -> None:
+        self._append(self._records, line)
+
+    def write_sample(self, sample: Sample) -> None:
+        self._append(self._samples, sample)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        replace_file(self.path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+    def close(self) -> None:
+        """Flush to the disk and close."""
+        for descriptor in (self._records, self._samples):
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+    def _append(self, descriptor: int, line: Line | Sample) -> None:
+        self._encoder.encode_into(line, self._buffer)
+        self._buffer += b"\n"
+        view = memoryview(self._buffer)
+        written = os.write(descriptor, view)
+        while written < len(view):  # a nearly full disk takes part of a line; the next attempt raises
+            written += os.write(descriptor, view[written:])
+
+
+class RunReader:
+    """A run directory as it lies on disk, finished or not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = _read_manifest(path / MANIFEST)
+
+    def lines(self) -> Iterator[Line]:
+        """The journal in the order it was written; a torn last line is left out."""
+        yield from _read_journal(self.path / RECORDS, msgspec.json.Decoder(Sent | Record))
+
+    def samples(self) -> Iterator[Sample]:
+        yield from _read_journal(self.path / SAMPLES, msgspec.json.Decoder(Sample))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees the old content or the new, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _open_append(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunFilesError(
+            f"{path.parent} is no run directory: {error.strerror}", "give the folder of a run"
+        ) from None
+    try:
+        version = msgspec.json.decode(content, type=_Format).format
+        if version > FORMAT:
+            raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise RunFilesError(f"{path} is damaged: {error}") from None
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _read_journal(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                raise RunFilesError(f"{path}, line {number} is damaged: {error}") from None

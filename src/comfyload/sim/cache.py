@@ -1,0 +1,111 @@
+"""Which results a server still holds: a node's key, and how long each cache mode keeps its result."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["MODES", "Cache", "Result", "is_link", "signatures"]
+
+MODES = ("ram", "classic", "lru", "none")
+
+
+class Result(Struct, frozen=True):
+    """A node's stored result; `ui` is what it showed (file names, text), None if it shows nothing."""
+
+    ui: dict[str, Any] | None
+
+
+def is_link(value: object) -> bool:
+    """Whether an input's value is another node's output."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+
+
+def signatures(graph: dict[str, Any], changed: Callable[[dict[str, Any]], str]) -> dict[str, bytes]:
+    """Every node's cache key: its class, literal inputs, `changed(node)`, and the keys of all it depends on.
+
+    Raises:
+        KeyError: a node without inputs, or a link to no node (this kills a real server's worker, too).
+    """
+    known: dict[str, bytes] = {}
+    opened: set[str] = set()  # on the path down to the current node: a link back to one of them is a cycle
+    for start in graph:
+        # Iterative, since a chain of nodes may be deeper than Python's stack.
+        stack = [start]
+        while stack:
+            current = stack[-1]
+            if current in known:
+                stack.pop()
+                continue
+            node = graph[current]
+            opened.add(current)
+            sources = [value[0] for value in node["inputs"].values() if is_link(value)]
+            missing = [source for source in sources if source not in known and source not in opened]
+            if missing:
+                stack.extend(missing)
+                continue
+            known[current] = _key(node, known, changed(node))
+            stack.pop()
+    return known
+
+
+def _key(node: dict[str, Any], known: dict[str, bytes], changed: str) -> bytes:
+    inputs = [
+        (name, (known.get(value[0]), value[1]) if is_link(value) else _plain(value))
+        for name, value in sorted(node["inputs"].items())
+    ]
+    return blake2b(repr((node["class_type"], changed, inputs)).encode(), digest_size=16).digest()
+
+
+def _plain(value: object) -> object:
+    # Equal in Python is equal to the server: 5 == 5.0 == True + 4.
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if isinstance(value, dict):
+        return sorted((str(name), _plain(item)) for name, item in value.items())
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+class Cache:
+    """The results held between prompts.
+
+    `classic` keeps what the current prompt could use, `lru` up to `limit` results, `none` nothing. `ram` keeps
+    old results only while the host has plenty of memory to spare (`roomy`); elsewhere it acts as `classic`.
+    """
+
+    def __init__(self, mode: str, limit: int, roomy: bool) -> None:
+        if mode not in MODES:
+            raise ValueError(f"no cache mode {mode!r}: use one of {', '.join(MODES)}")
+        self._mode = mode
+        self._limit = limit
+        self._roomy = roomy
+        self._held: OrderedDict[bytes, Result] = OrderedDict()
+
+    def begin(self, keys: Iterable[bytes]) -> None:
+        """A prompt whose nodes have these keys starts: drop what the mode does not keep."""
+        wanted = set(keys)
+        if self._mode == "classic" or (self._mode == "ram" and not self._roomy):
+            for key in [key for key in self._held if key not in wanted]:
+                del self._held[key]
+        for key in wanted & self._held.keys():
+            self._held.move_to_end(key)
+        if self._mode == "lru":
+            idle = [key for key in self._held if key not in wanted]
+            for key in idle[: max(0, len(self._held) - self._limit)]:
+                del self._held[key]
+
+    def get(self, key: bytes) -> Result | None:
+        return self._held.get(key)
+
+    def put(self, key: bytes, result: Result) -> None:
+        if self._mode != "none":
+            self._held[key] = result
+
+    def clear(self) -> None:
+        self._held.clear()

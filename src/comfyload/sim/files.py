@@ -1,0 +1,69 @@
+"""The files a simulated server holds: named as ComfyUI names them, and kept in memory."""
+
+from __future__ import annotations
+
+import posixpath
+import random
+from typing import TYPE_CHECKING
+
+from comfyload.sim.catalog import INPUT_IMAGES
+from comfyload.sim.png import IMAGE_PNG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Files"]
+
+Key = tuple[str, str, str]  # type (output, temp, input), subfolder, name
+
+
+class Files:
+    """Output, temp and input files. `output` and `input` outlive a restart, `temp` does not."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._counters: dict[tuple[str, str], int] = {}
+        self._bytes: dict[Key, bytes] = {("input", "", name): IMAGE_PNG for name in INPUT_IMAGES}
+
+    def save(self, prefix: str, count: int, suffix: str = ".png") -> list[dict[str, str]]:
+        """`count` output files as `prefix_00001_.png`; a prefix may name a subfolder."""
+        subfolder, stem = posixpath.split(posixpath.normpath(prefix))
+        return self._write("output", subfolder, stem, count, suffix)
+
+    def preview(self, count: int) -> list[dict[str, str]]:
+        """`count` temp files as `ComfyUI_temp_abcde_00001_.png`."""
+        letters = "".join(self._rng.choices("abcdefghijklmnopqrstupvxyz", k=5))
+        return self._write("temp", "", f"ComfyUI_temp_{letters}", count, ".png")
+
+    def upload(self, kind: str, subfolder: str, name: str, data: bytes, overwrite: bool) -> str:
+        """The name it was stored under: another one if the name is taken by other bytes."""
+        stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
+        stored, index = name, 0
+        while not overwrite and self._bytes.get((kind, subfolder, stored), data) != data:
+            index += 1
+            stored = f"{stem} ({index}){dot}{ending}"
+        self._bytes[kind, subfolder, stored] = data
+        return stored
+
+    def read(self, kind: str, subfolder: str, name: str) -> bytes | None:
+        return self._bytes.get((kind, subfolder, name))
+
+    def inputs(self) -> Iterable[str]:
+        """The names LoadImage offers."""
+        return sorted(name for kind, subfolder, name in self._bytes if kind == "input" and not subfolder)
+
+    def wipe_temp(self) -> None:
+        for key in [key for key in self._bytes if key[0] == "temp"]:
+            del self._bytes[key]
+
+    def _write(self, kind: str, subfolder: str, stem: str, count: int, suffix: str) -> list[dict[str, str]]:
+        written = []
+        counter = self._counters.get((kind, f"{subfolder}/{stem}"), 0)
+        for _ in range(count):
+            counter += 1
+            name = f"{stem}_{counter:05}_{suffix}"
+            self._bytes[kind, subfolder, name] = IMAGE_PNG
+            written.append({"filename": name, "subfolder": subfolder, "type": kind})
+        if kind != "temp":  # five random letters do not come again
+            self._counters[kind, f"{subfolder}/{stem}"] = counter
+        return written

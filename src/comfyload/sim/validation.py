@@ -1,0 +1,220 @@
+"""Whether a posted graph can run, said in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from comfyload.sim.catalog import CLASSES
+
+__all__ = ["Verdict", "validate"]
+
+Graph = dict[str, Any]
+Error = dict[str, Any]
+
+_CAST = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+
+class Verdict(Struct):
+    """`error` is None if something can run: then `outputs` will, and `node_errors` says what will not."""
+
+    error: Error | None
+    outputs: list[str]
+    node_errors: dict[str, Any]
+
+
+def validate(graph: Graph, images: set[str], targets: list[str] | None, missing: str) -> Verdict:
+    """Judge `graph`, converting its widget values in place as ComfyUI does.
+
+    `images` are the input files there are, `targets` limits the outputs that count, `missing` is the error type for
+    a class the server does not know (it changed over versions).
+
+    Raises:
+        TypeError: it is no graph (a real server answers 500).
+    """
+    outputs = []
+    for node_id in graph:
+        found = _class_error(graph, node_id, missing)
+        if found is not None:
+            return Verdict(found, [], {})
+        if CLASSES[graph[node_id]["class_type"]].is_output and (targets is None or node_id in targets):
+            outputs.append(node_id)
+    if not outputs:
+        return Verdict(_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
+    checker = _Checker(graph, images)
+    good: list[str] = []
+    node_errors: dict[str, Any] = {}
+    reasons: list[Error] = []
+    for output in outputs:
+        if checker.output(output):
+            good.append(output)
+            continue
+        reasons += checker.verdicts[output]
+        for node_id, errors in checker.verdicts.items():
+            if errors:
+                entry = node_errors.setdefault(
+                    node_id,
+                    {"errors": errors, "dependent_outputs": [], "class_type": graph[node_id]["class_type"]},
+                )
+                entry["dependent_outputs"].append(output)
+    if good:
+        return Verdict(None, good, node_errors)
+    details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
+    failed = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    return Verdict(failed, [], node_errors)
+
+
+def _class_error(graph: Graph, node_id: str, missing: str) -> Error | None:
+    node = graph[node_id]
+    if "class_type" not in node:
+        title = node.get("_meta", {}).get("title")
+        shown = title or f"ID #{node_id}"
+        message = f"Node '{shown}' has no class_type. The workflow may be corrupted or a custom node is missing."
+        kind = None
+    elif node["class_type"] not in CLASSES:
+        kind = node["class_type"]
+        title = node.get("_meta", {}).get("title", kind)
+        message = f"Node '{title}' not found. The custom node may not be installed."
+    else:
+        return None
+    extra = {"node_id": node_id, "class_type": kind, "node_title": title}
+    return _error(missing, message, f"Node ID '#{node_id}'", extra)
+
+
+def _error(kind: str, message: str, details: str, extra: Error | None = None) -> Error:
+    return {"type": kind, "message": message, "details": details, "extra_info": extra or {}}
+
+
+class _Checker:
+    """`verdicts` holds each visited node's own errors; a node is valid if it and all it depends on have none."""
+
+    def __init__(self, graph: Graph, images: set[str]) -> None:
+        self._graph = graph
+        self._images = images
+        self._valid: dict[str, bool] = {}
+        self.verdicts: dict[str, list[Error]] = {}
+
+    def output(self, node_id: str) -> bool:
+        try:
+            return self._node(node_id, [])
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            extra = {"exception_type": type(error).__name__, "traceback": ["<traceback line>"]}
+            self._fail(node_id, "exception_during_validation", "Exception when validating node", str(error), extra)
+            return False
+
+    def _fail(self, node_id: str, kind: str, message: str, details: str, extra: Error) -> None:
+        self._valid[node_id] = False
+        self.verdicts[node_id] = [_error(kind, message, details, extra)]
+
+    def _node(self, node_id: str, path: list[str]) -> bool:
+        if node_id in self._valid:
+            return self._valid[node_id]
+        if node_id in path:
+            self._cycle([*path[path.index(node_id) :], node_id])
+            return False
+        node = self._graph[node_id]
+        inputs = node["inputs"]
+        errors: list[Error] = []
+        sources_valid = True
+        for name, (kind, options, required) in CLASSES[node["class_type"]].inputs().items():
+            config = [kind, options]
+            if name not in inputs:
+                if required:
+                    told = {"input_name": name}
+                    errors.append(_error("required_input_missing", "Required input is missing", name, told))
+            elif isinstance(inputs[name], list):
+                link = inputs[name]
+                found = self._link(name, config, link)
+                if found is not None:
+                    errors.append(found)
+                else:
+                    sources_valid &= self._source(name, config, link, [*path, node_id])
+            else:
+                found = self._widget(node, name, config)
+                if found is not None:
+                    errors.append(found)
+        self.verdicts[node_id] = self.verdicts.get(node_id, []) + errors
+        self._valid[node_id] = self._valid.get(node_id, True) and sources_valid and not errors
+        return self._valid[node_id]
+
+    def _cycle(self, path: list[str]) -> None:
+        nodes = list(dict.fromkeys(path))
+        shown = " -> ".join(f"{node_id} ({self._graph[node_id]['class_type']})" for node_id in path)
+        for node_id in nodes:
+            extra = {"node_id": node_id, "cycle_nodes": nodes}
+            self._fail(node_id, "dependency_cycle", "Dependency cycle detected", shown, extra)
+
+    def _link(self, name: str, config: list[Any], link: list[Any]) -> Error | None:
+        told = {"input_name": name, "input_config": config}
+        if len(link) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            return _error("bad_linked_input", message, name, told | {"received_value": link})
+        received = CLASSES[self._graph[link[0]]["class_type"]].types[link[1]]
+        if _fits(received, config[0]):
+            return None
+        details = f"{name}, received_type({received}) mismatch input_type({config[0]})"
+        told |= {"received_type": received, "linked_node": link}
+        return _error("return_type_mismatch", "Return type mismatch between linked nodes", details, told)
+
+    def _source(self, name: str, config: list[Any], link: list[Any], path: list[str]) -> bool:
+        try:
+            return self._node(link[0], path)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            extra = {
+                "input_name": name,
+                "input_config": config,
+                "exception_message": str(error),
+                "exception_type": type(error).__name__,
+                "traceback": ["<traceback line>"],
+                "linked_node": link,
+            }
+            message = "Exception when validating inner node"
+            self._fail(link[0], "exception_during_inner_validation", message, str(error), extra)
+            return False
+
+    def _widget(self, node: dict[str, Any], name: str, config: list[Any]) -> Error | None:
+        kind, options = config
+        inputs = node["inputs"]
+        value = inputs[name]
+        if isinstance(value, dict) and "__value__" in value:
+            value = inputs[name] = value["__value__"]
+        told = {"input_name": name, "input_config": config, "received_value": value}
+        if isinstance(kind, str) and kind in _CAST:
+            try:
+                value = inputs[name] = _CAST[kind](value)
+            except (TypeError, ValueError, OverflowError) as error:
+                message = f"Failed to convert an input value to a {kind} value"
+                told["exception_message"] = str(error)
+                return _error("invalid_input_type", message, f"{name}, {value}, {error}", told)
+        if node["class_type"] == "LoadImage":
+            if value in self._images:
+                return None
+            details = f"{name} - Invalid image file: {value}"
+            message = "Custom validation failed for node"
+            return _error("custom_validation_failed", message, details, {"input_name": name})
+        return _limits(name, value, config, told | {"received_value": value})
+
+
+def _limits(name: str, value: Any, config: list[Any], told: dict[str, Any]) -> Error | None:
+    kind, options = config
+    if "min" in options and value < options["min"]:
+        message = f"Value {value} smaller than min of {options['min']}"
+        return _error("value_smaller_than_min", message, name, told)
+    if "max" in options and value > options["max"]:
+        message = f"Value {value} bigger than max of {options['max']}"
+        return _error("value_bigger_than_max", message, name, told)
+    choices = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
+    if choices is None or value in choices:
+        return None
+    shown = str(choices)
+    if len(choices) > 20:  # a real server does not send back long lists
+        shown = f"(list of length {len(choices)})"
+        told = told | {"input_config": None}
+    return _error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {shown}", told)
+
+
+def _fits(received: str, wanted: Any) -> bool:
+    if isinstance(wanted, list) or wanted == "COMBO":
+        return received in ("COMBO", "*")
+    return received == wanted or "*" in (received, wanted)
