@@ -180,15 +180,9 @@ class Http:
             yield _frames(socket)
 
     def _url(self, path: str) -> URL:
-        route, _, query = path.partition("?")
-        url = self._base.join(URL(route, encoded=True))
-        if query:
-            url = (
-                url.with_query(query) if not self._base.query else url.with_query(self._base.query).update_query(query)
-            )
-        elif self._base.query:
-            url = url.with_query(self._base.query)
-        return url
+        """Absolute address of a route. Paths come percent-encoded; a query of the base address goes on every call."""
+        url = self._base.join(URL(path, encoded=True))
+        return url.extend_query(self._base.query) if self._base.query else url
 
     def _error(self, error: BaseException) -> TransportError:
         """The same fault in our words; `sent` says whether the request can have reached the server."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfyload.clock import now
 from comfyload.record.model import SelfCheck, Spread
 
 if TYPE_CHECKING:
@@ -38,14 +39,13 @@ class SelfWatch:
 
     async def run(self) -> None:
         """A timer on absolute time, until cancelled: what it is late by, any timer of ours was."""
-        loop = asyncio.get_running_loop()
         gc.callbacks.append(self._on_gc)
         try:
-            due = loop.time() + CANARY_S
+            due = now() + CANARY_S
             while True:
-                await asyncio.sleep(due - loop.time())
-                self._timers.append(max(0.0, loop.time() - due))
-                due = max(due + CANARY_S, loop.time())
+                await asyncio.sleep(due - now())
+                self._timers.append(max(0.0, now() - due))
+                due = max(due + CANARY_S, now())
         finally:
             gc.callbacks.remove(self._on_gc)
 

@@ -24,7 +24,6 @@ CONTROLNETS = [
     "controlnet-openpose-sdxl-1.0.safetensors",
 ]
 UPSCALERS = ["4x-UltraSharp.pth"]
-# One a line would be a page.
 SAMPLERS = """
     euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0
     exp_heun_2_x0_sde dpm_2 dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral

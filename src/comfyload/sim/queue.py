@@ -33,7 +33,8 @@ class Item:
         self.graph = graph
         self.extra_data = extra_data
         self.outputs = outputs
-        self.client_id: str | None = extra_data.get("client_id")
+        owner = extra_data.get("client_id")
+        self.client_id = None if owner is None else str(owner)
         self.created = created  # loop time
 
     def row(self) -> list[Any]:

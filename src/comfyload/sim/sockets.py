@@ -93,8 +93,10 @@ class Sockets:
         elif client_id is None:
             for socket in self._registered.values():
                 socket.push(frame)
-        elif (socket := self._registered.get(client_id)) is not None:  # type: ignore[assignment]
-            socket.push(frame)
+        else:
+            found = self._registered.get(client_id)
+            if found is not None:
+                found.push(frame)
 
     def stall(self, on: bool) -> None:
         """Hold everything back, as one reader who does not read makes a real server do; or let it all go."""

@@ -174,7 +174,7 @@ class _Checker:
             return False
 
     def _widget(self, node: dict[str, Any], name: str, config: list[Any]) -> Error | None:
-        kind, options = config
+        kind = config[0]
         inputs = node["inputs"]
         value = inputs[name]
         if isinstance(value, dict) and "__value__" in value:

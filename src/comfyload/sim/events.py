@@ -1,0 +1,35 @@
+"""Frames that are no ordinary message: previews, and what custom nodes and worse put on the wire."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+from comfyload.sim.png import PREVIEW_JPEG
+
+__all__ = ["ODD_FRAMES", "preview_frame"]
+
+_PREVIEW, _PREVIEW_WITH_METADATA, _JPEG = 1, 4, 1
+
+ODD_FRAMES: tuple[str | bytes, ...] = (
+    '{"type": "crystools.monitor", "data": {"cpu_utilization": 12.5, "gpus": [{"gpu_utilization": NaN}]}}',
+    '{"type": "some.pack.update", "data": null}',
+    '{"type": "executing", "data": "not an object"}',
+    '{"type": "progress", "data": {"value": "three", "max": null, "node": 7}}',
+    '["a list", 1]',
+    "not json at all",
+    b"",
+    b"\x00\x00",
+    b"\x00\x00\x00\x63a binary type nobody knows",
+    '{"data": {"node": null}}',
+    '{"type": "logs", "data": {"entries": [{"m": "Prompt executed in 0.16 seconds"}]}}',
+)
+
+
+def preview_frame(metadata: dict[str, Any] | None) -> bytes:
+    """A sampler's preview: bare, or with `metadata` for a client that negotiated it."""
+    if metadata is None:
+        return struct.pack(">II", _PREVIEW, _JPEG) + PREVIEW_JPEG
+    told = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
+    return struct.pack(">II", _PREVIEW_WITH_METADATA, len(told)) + told + PREVIEW_JPEG

@@ -1,0 +1,312 @@
+"""One prompt's execution: what is told to whom, in which order, and what history will say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from comfyload.sim.cache import Result, is_link, signatures
+from comfyload.sim.events import ODD_FRAMES, preview_frame
+from comfyload.sim.order import run_order
+from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
+
+if TYPE_CHECKING:
+    from comfyload.sim.faults import Faults, Plan
+    from comfyload.sim.queue import Item
+    from comfyload.sim.state import State, Truth
+
+__all__ = ["Execution", "Levers", "WorkerDied"]
+
+Entry = dict[str, Any]
+PREVIEWS = ("auto", "latent2rgb", "taesd")
+OOM_TIPS = (
+    "This error means you ran out of memory on your GPU.\n\n"
+    "TIPS: If the workflow worked before you might have accidentally set the batch_size to a large number."
+)
+
+
+class WorkerDied(Exception):
+    """Something outside a node's own code failed: the worker ends, the prompt stays running for ever."""
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class _NodeFailed(Exception):
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Levers(Protocol):
+    """What a fault pulls on the server that runs the prompt."""
+
+    def drop_sockets(self) -> None: ...
+    def stall_events(self, on: bool) -> None: ...
+    def restart(self, downtime_s: float = 0.0) -> None: ...
+
+
+class Execution:
+    """Runs one prompt. Afterwards `truth` is complete but for `finished`."""
+
+    def __init__(self, state: State, item: Item, faults: Faults, plan: Plan, truth: Truth, levers: Levers) -> None:
+        self._state = state
+        self._item = item
+        self._faults = faults
+        self._plan = plan
+        self._truth = truth
+        self._levers = levers
+        self._id = {"prompt_id": item.prompt_id}
+        self._events = 0
+        self._messages: list[list[Any]] = []
+        self._progress: dict[str, Entry] = {}
+        self._outputs: Entry = {}
+        self._first = True  # no node ran yet
+        self._samples = any(node.get("class_type") in SAMPLERS for node in item.graph.values())
+        method = item.extra_data.get("preview_method", "default")
+        self._previews = method in PREVIEWS or (method != "none" and state.settings.previews)
+
+    async def run(self) -> Entry:
+        """The history entry.
+
+        Raises:
+            WorkerDied: nothing runs after this prompt.
+        """
+        state, truth = self._state, self._truth
+        state.client_id = self._item.client_id
+        state.interrupted = False
+        self._mark("execution_start", {})
+        try:
+            keys = signatures(self._item.graph, self._changed)
+        except KeyError as error:
+            raise WorkerDied(str(error)) from error
+        if self._plan.dead_worker:
+            raise WorkerDied(self._item.prompt_id)
+        state.cache.begin(keys.values())
+        truth.cached = [node_id for node_id in self._item.graph if state.cache.get(keys[node_id])]
+        self._mark("execution_cached", {"nodes": truth.cached})
+        success = await self._nodes(keys)
+        truth.ended = state.clock.now()
+        state.last_node = None
+        row = self._item.row()
+        meta = {
+            node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
+            for node_id in self._outputs
+        }
+        status = {
+            "status_str": "success" if success else "error",
+            "completed": success,
+            "messages": self._messages,
+        }
+        return {"prompt": row, "outputs": self._outputs, "status": status, "meta": meta}
+
+    async def _nodes(self, keys: dict[str, bytes]) -> bool:
+        """Run what must run; whether history says it went well."""
+        graph, cache, truth = self._item.graph, self._state.cache, self._truth
+        node_id = ""
+
+        def held(node: str) -> bool:
+            return cache.get(keys[node]) is not None
+
+        try:
+            for node_id in run_order(graph, self._item.outputs, held):
+                found = cache.get(keys[node_id])
+                if found is None:
+                    found = await self._node(node_id)
+                    cache.put(keys[node_id], found)
+                    self._finish(node_id)
+                    truth.executed.append(node_id)
+                else:
+                    if found.ui is not None:
+                        self._outputs[node_id] = found.ui
+                    self._executed(node_id, found.ui)
+                    self._finish(node_id)
+        except _Interrupted:
+            truth.outcome = "interrupted"
+            self._mark("execution_interrupted", self._where(node_id), everybody=True)
+            return False
+        except _NodeFailed as error:
+            truth.outcome = "failed"
+            self._mark("execution_error", self._where(node_id) | self._failure(node_id, error))
+            return self._plan.success_lie
+        truth.outcome = "completed"
+        self._mark("execution_success", {})
+        return True
+
+    async def _node(self, node_id: str) -> Result:
+        graph, state = self._item.graph, self._state
+        start = state.clock.now()
+        self._progress[node_id] = {"value": 0.0, "max": 1.0, "state": "running"} | self._names(node_id)
+        self._tell_progress()
+        if self._item.client_id is not None:
+            state.last_node = node_id
+            self._send("executing", {"node": node_id, "display_node": node_id} | self._id)
+        if state.interrupted:
+            raise _Interrupted
+        cost = state.timing.cost(graph, node_id)
+        factor = self._faults.slow_factor if self._plan.slow else 1.0
+        first, self._first = self._first, False
+        if first:
+            await self._strike(node_id)
+        await asyncio.sleep(cost.before * factor)
+        self._maybe_fail(node_id, first)
+        for step in range(1, cost.steps + 1):
+            await asyncio.sleep(cost.step * factor)
+            if state.interrupted:
+                raise _Interrupted
+            self._step(node_id, step, cost.steps)
+        ui = self._ui(node_id)
+        if ui is not None:
+            self._outputs[node_id] = ui
+            self._executed(node_id, ui)
+        self._truth.spans[node_id] = (start, state.clock.now())
+        return Result(ui)
+
+    async def _strike(self, node_id: str) -> None:
+        """The faults that come while the first node runs."""
+        if self._plan.partial:
+            blocked = self._failure(node_id, _NodeFailed("ExecutionBlocked", "Execution Blocked: simulated"))
+            nothing: Entry = {"traceback": [], "current_inputs": [], "current_outputs": []}
+            self._send("execution_error", self._id | self._where(node_id) | blocked | nothing)
+        if self._plan.restart:
+            asyncio.get_running_loop().call_soon(self._levers.restart, self._faults.downtime_s)
+            await asyncio.Event().wait()  # until the process, and this task with it, is gone
+        if self._plan.hang:
+            if math.isinf(self._faults.hang_s):
+                await asyncio.Event().wait()
+            await asyncio.sleep(self._faults.hang_s)
+
+    def _maybe_fail(self, node_id: str, first: bool) -> None:
+        node, faults = self._item.graph[node_id], self._faults
+        kind = node["class_type"]
+        if self._plan.oom and (kind in SAMPLERS or (first and not self._samples)):
+            self._state.timing.loaded.clear()
+            message = "Allocation on device (simulated)\n" + OOM_TIPS
+            raise _NodeFailed("torch.OutOfMemoryError", message)
+        if self._plan.success_lie and first:
+            raise _NodeFailed("graph.DependencyCycleError", "Dependency cycle detected")
+        if self._plan.node_error and (kind == faults.error_class or (first and not faults.error_class)):
+            raise _NodeFailed(faults.error_type, faults.error_message + "\n")
+        if kind == "SimFail":
+            raise _NodeFailed("RuntimeError", f"{node['inputs'].get('message')}\n")
+
+    def _step(self, node_id: str, step: int, total: int) -> None:
+        """One sampler step, as a progress bar reports it: thinned out unless there is a preview to show."""
+        state = self._state
+        entry = self._progress[node_id]
+        entry["value"], entry["max"] = step, total
+        now = state.clock.now()
+        if not self._previews and step not in (1, total) and state.settings.since(0, 10):
+            if now - self._last_step < 0.1:
+                return
+        self._last_step = now
+        self._tell_progress()
+        socket = state.sockets.find(self._item.client_id)
+        with_metadata = socket is not None and socket.previews_with_metadata
+        if self._previews and with_metadata:
+            metadata = self._names(node_id) | {"parent_node_id": None}
+            self._emit(preview_frame(metadata))
+        self._send("progress", {"value": step, "max": total} | self._id | {"node": node_id})
+        if self._previews and not with_metadata:
+            self._emit(preview_frame(None))
+
+    _last_step = -math.inf
+
+    def _ui(self, node_id: str) -> Entry | None:
+        """What an output node shows; files are written here."""
+        graph, files = self._item.graph, self._state.files
+        node = graph[node_id]
+        match node["class_type"]:
+            case "SaveImage":
+                prefix = str(node["inputs"].get("filename_prefix", "ComfyUI"))
+                return {"images": files.save(prefix, frame(graph, node_id).batch)}
+            case "PreviewImage":
+                return {"images": files.preview(frame(graph, node_id).batch)}
+            case "SaveLatent":
+                return {"latents": files.save(str(node["inputs"].get("filename_prefix")), 1, ".latent")}
+            case "PreviewAny":
+                source = node["inputs"].get("source")
+                text = str(int(number(graph, source, 0.0))) if is_link(source) else str(source)
+                return {"text": [text]}
+        return None
+
+    def _changed(self, node: Entry) -> str:
+        """What besides its inputs decides whether a node's result can be reused: the content of a file it reads."""
+        if node["class_type"] != "LoadImage":
+            return ""
+        content = self._state.files.read("input", "", str(node["inputs"].get("image")))
+        return str(hash(content))
+
+    def _where(self, node_id: str) -> Entry:
+        kind = self._item.graph[node_id]["class_type"]
+        return {"node_id": node_id, "node_type": kind, "executed": list(self._truth.executed)}
+
+    def _failure(self, node_id: str, error: _NodeFailed) -> Entry:
+        graph = self._item.graph
+        inputs: Entry = {
+            name: ["tensor([[[[0., 0., 0.]]]])" if is_link(value) else value]
+            for name, value in graph[node_id]["inputs"].items()
+        }
+        if self._faults.nan_in_error:
+            inputs["sigma"] = [math.nan]
+        return {
+            "exception_message": str(error),
+            "exception_type": error.kind,
+            "traceback": ["<traceback line>"],
+            "current_inputs": inputs,
+            "current_outputs": [*ancestors(graph, node_id), node_id],
+        }
+
+    def _names(self, node_id: str) -> Entry:
+        return {
+            "node_id": node_id,
+            **self._id,
+            "display_node_id": node_id,
+            "parent_node_id": None,
+            "real_node_id": node_id,
+        }
+
+    def _finish(self, node_id: str) -> None:
+        entry = self._progress.setdefault(node_id, {"value": 1, "max": 1} | self._names(node_id))
+        entry["value"], entry["state"] = entry["max"], "finished"
+        self._tell_progress()
+
+    def _executed(self, node_id: str, ui: Entry | None) -> None:
+        if self._item.client_id is not None:
+            data = {"node": node_id, "display_node": node_id, "output": ui} | self._id
+            self._send("executed", data)
+
+    def _tell_progress(self) -> None:
+        if self._state.settings.since(0, 3, 45):
+            self._send("progress_state", self._id | {"nodes": self._progress})
+
+    def _mark(self, kind: str, data: Entry, everybody: bool = False) -> None:
+        """A message with a time stamp: history keeps it, and the owner hears it (`everybody`: if there is one)."""
+        data = {**self._id, **data, "timestamp": self._state.clock.stamp()}
+        if kind == "execution_cached":
+            data = {"nodes": data.pop("nodes")} | data
+        self._messages.append([kind, data])
+        if everybody or self._item.client_id is not None:
+            self._send(kind, data)
+
+    def _send(self, kind: str, data: Entry) -> None:
+        message = {"type": kind, "data": data}
+        # Only Python's own encoder writes the bare NaN that a real server sends with some errors.
+        plain = kind != "execution_error"
+        self._emit(msgspec.json.encode(message).decode() if plain else json.dumps(message))
+
+    def _emit(self, sent: str | bytes) -> None:
+        """To the owner, or to everybody if the prompt has none; the faults of the event stream come in here."""
+        self._events += 1
+        sockets, owner = self._state.sockets, self._item.client_id
+        for _ in range(2 if self._faults.duplicate_events else 1):
+            sockets.send(sent, owner)
+        if self._faults.unknown_events:
+            sockets.send(ODD_FRAMES[self._events % len(ODD_FRAMES)], None)
+        if self._plan.drop_socket and self._events == self._faults.drop_socket_event:
+            self._levers.drop_sockets()
