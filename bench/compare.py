@@ -60,8 +60,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.n2 <= args.n1:
         parser.error("--n2 must be above --n1")
-    if not {args.client_cpu, args.server_cpu} <= os.sched_getaffinity(0):
-        parser.error("--client-cpu and --server-cpu must be cpus this process may use")
+    cpus = {args.client_cpu} if args.server else {args.client_cpu, args.server_cpu}
+    if not cpus <= os.sched_getaffinity(0):
+        parser.error(f"this process may not use all of the cpus {sorted(cpus)}")
     with tempfile.TemporaryDirectory(prefix="comfyload-bench-") as tmp:
         if args.workflow is None:
             args.workflow = Path(tmp, "workflow.json")
@@ -153,6 +154,8 @@ def null_server(source: Path, cpu: int, tmp: Path) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.05)
+        else:
+            raise SystemExit("the null server does not answer")
         yield url
     finally:
         process.terminate()
@@ -160,23 +163,22 @@ def null_server(source: Path, cpu: int, tmp: Path) -> Iterator[str]:
 
 
 def workflow() -> dict[str, Any]:
-    """A chain of 45 core image nodes that ends in one SaveImage, 12 KB when encoded without spaces."""
-    chain: list[tuple[str, dict[str, Any]]] = [
-        ("ImageAddNoise", {"seed": 1, "strength": 0.5}),
+    """A chain of 55 core image nodes with one seed and one SaveImage: 12 KB when encoded without spaces."""
+    steps: list[tuple[str, dict[str, Any]]] = [
         ("ImageBlur", {"blur_radius": 5, "sigma": 1.5}),
         ("ImageSharpen", {"sharpen_radius": 2, "sigma": 1.0, "alpha": 0.6}),
         ("ImageScale", {"upscale_method": "lanczos", "width": 768, "height": 768, "crop": "disabled"}),
     ]
     blank = {"width": 768, "height": 768, "batch_size": 1, "color": 8421504}
-    graph: dict[str, Any] = {"1": node("EmptyImage", "Blank page", **blank)}
-    for number in range(2, 45):
-        kind, inputs = chain[(number - 2) % len(chain)]
-        title = (
-            f"Step {number - 1} of the chain: {kind}, as titled in the editor by someone who likes to be clear "
-            + "." * 60
-        )
+    graph: dict[str, Any] = {
+        "1": node("EmptyImage", "Blank page", **blank),
+        "2": node("ImageAddNoise", "Noise", seed=1, strength=0.5, image=["1", 0]),
+    }
+    for number in range(3, 55):
+        kind, inputs = steps[number % len(steps)]
+        title = f"{kind} {number - 2}: one small step of many, so that each can be switched off while the page is tuned"
         graph[str(number)] = node(kind, title, **inputs, image=[str(number - 1), 0])
-    graph["45"] = node("SaveImage", "Save", filename_prefix="bench/image", images=["44", 0])
+    graph["55"] = node("SaveImage", "Save", filename_prefix="bench/image", images=["54", 0])
     return graph
 
 

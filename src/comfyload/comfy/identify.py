@@ -12,6 +12,7 @@ import msgspec
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
 from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.model import Server
+from comfyload.workflow.object_info import ObjectInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
 
-__all__ = ["describe_classes", "identify"]
+__all__ = ["describe_classes", "describe_packs", "identify"]
 
 NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 
@@ -99,6 +100,12 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
     for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):
         found |= described
     return found
+
+
+async def describe_packs(transport: Transport) -> list[str] | None:
+    """Custom node packs with nodes of their own, from the whole `/object_info`; None if it could not be had."""
+    classes = _object(await _try(transport, "object_info"))
+    return None if classes is None else ObjectInfo(classes).packs()
 
 
 def _stats(reply: Reply, name: str) -> _Stats:

@@ -89,9 +89,7 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs") -> Statistic:
     tau = autocorrelation_time(x)
     low, high = mean_interval(x, tau=tau)
     reason = "" if low is not None else f"{n / tau:.0f} independent {what}; an interval needs 2"
-    return Statistic(
-        value=_mean(x), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason
-    )
+    return Statistic(value=_mean(x), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason)
 
 
 def proportion(k: int, n: int, what: str = "jobs") -> Statistic:
@@ -183,9 +181,7 @@ def mean_interval(x: Floats, confidence: float = CONFIDENCE, tau: float = 1.0) -
     return middle - half, middle + half
 
 
-def ratio_interval(
-    rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE
-) -> tuple[float, Interval, float]:
+def ratio_interval(rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE) -> tuple[float, Interval, float]:
     """Long-run rate `sum(rewards) / sum(gaps)`, its interval, and the autocorrelation time behind it.
 
     Renewal-reward: `gaps` are the times between successive completions (the first counts from the start of the

@@ -18,11 +18,7 @@ UNETS = ["flux1-dev.safetensors"]
 TEXT_ENCODERS = ["clip_l.safetensors", "t5xxl_fp16.safetensors"]
 VAES = ["sdxl_vae.safetensors", "pixel_space"]
 LORAS = ["storybook_style_xl.safetensors", "watercolor_xl.safetensors"]
-CONTROLNETS = [
-    "controlnet-canny-sdxl-1.0.safetensors",
-    "controlnet-depth-sdxl-1.0.safetensors",
-    "controlnet-openpose-sdxl-1.0.safetensors",
-]
+CONTROLNETS = [f"controlnet-{kind}-sdxl-1.0.safetensors" for kind in ("canny", "depth", "openpose")]
 UPSCALERS = ["4x-UltraSharp.pth"]
 SAMPLERS = """
     euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0

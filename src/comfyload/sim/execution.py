@@ -201,9 +201,9 @@ class Execution:
         entry = self._progress[node_id]
         entry["value"], entry["max"] = step, total
         now = state.clock.now()
-        if not self._previews and step not in (1, total) and state.settings.since(0, 10):
-            if now - self._last_step < 0.1:
-                return
+        thinned = not self._previews and state.settings.since(0, 10)
+        if thinned and step not in (1, total) and now - self._last_step < 0.1:
+            return
         self._last_step = now
         self._tell_progress()
         socket = state.sockets.find(self._item.client_id)

@@ -58,9 +58,6 @@ def combo(options: list[str]) -> InputSpec:
     return ("COMBO", {"multiselect": False, "options": options})
 
 
-SEED: InputSpec = whole(0, 0, 2**64 - 1, control_after_generate=True)
-
-
 def describe(node: NodeClass) -> dict[str, Any]:
     """The entry of `node` in `/object_info`."""
     given: dict[str, Any] = {"required": {name: _spec(spec) for name, spec in node.required.items()}}
@@ -93,3 +90,6 @@ def _spec(spec: InputSpec) -> list[Any]:
 def _range(default: float, low: float, high: float, step: float | None) -> dict[str, Any]:
     given: dict[str, Any] = {"default": default, "min": low, "max": high}
     return given if step is None else given | {"step": step}
+
+
+SEED: InputSpec = whole(0, 0, 2**64 - 1, control_after_generate=True)

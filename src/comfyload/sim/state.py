@@ -29,7 +29,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     version: str
     seed: int
     previews: bool
-    race_s: float
+    race_s: float  # already over speed, as is overhead_s
+    overhead_s: float
     host_ram_gib: float
     vram_gib: float
 

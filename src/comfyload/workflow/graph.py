@@ -79,41 +79,44 @@ def is_link(value: object) -> bool:
     )
 
 
-def parse(text: bytes, name: str) -> Workflow:
-    """Read an API-format graph, bare or as `{"prompt": {...}}`. Integers keep all their digits.
+def parse(text: bytes, name: str, source: str = "") -> Workflow:
+    """Read an API-format graph, bare or as `{"prompt": {...}}`; `source` is where it was read, for messages.
+
+    Integers keep all their digits.
 
     Raises:
         WorkflowError: it is not such a graph; the message says what it is instead.
     """
+    source = source or name
     try:
         loaded = json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise WorkflowError(f"{name} is not a text file", "give the JSON that ComfyUI exports") from None
+        raise WorkflowError(f"{source} is not a text file", "give the JSON that ComfyUI exports") from None
     except json.JSONDecodeError as error:
         raise WorkflowError(
-            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
+            f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
             "the file may be cut short; export it again" if error.pos >= len(text.rstrip()) - 1 else _EXPORT_HINT,
         ) from None
     except RecursionError:
-        raise WorkflowError(f"{name} is nested too deeply to be a graph", _EXPORT_HINT) from None
+        raise WorkflowError(f"{source} is nested too deeply to be a graph", _EXPORT_HINT) from None
     except ValueError as error:
-        raise WorkflowError(f"{name} is not JSON: {error}", _EXPORT_HINT) from None
+        raise WorkflowError(f"{source} is not JSON: {error}", _EXPORT_HINT) from None
     if not isinstance(loaded, dict):
-        raise WorkflowError(f"{name} holds a JSON {_kind(loaded)}, not a graph", _EXPORT_HINT)
+        raise WorkflowError(f"{source} holds a JSON {_kind(loaded)}, not a graph", _EXPORT_HINT)
     if isinstance(loaded.get("nodes"), list):
-        raise WorkflowError(f"{name} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT)
+        raise WorkflowError(f"{source} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT)
     extra: dict[str, Any] = {}
     if isinstance(loaded.get("prompt"), dict) and "class_type" not in loaded["prompt"]:
         extra = {"extra_data": loaded["extra_data"]} if isinstance(loaded.get("extra_data"), dict) else {}
         loaded = loaded["prompt"]
         if isinstance(loaded.get("nodes"), list):
             raise WorkflowError(
-                f"{name} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT
+                f"{source} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT
             )
     if not loaded:
-        raise WorkflowError(f"{name} is an empty graph", _EXPORT_HINT)
+        raise WorkflowError(f"{source} is an empty graph", _EXPORT_HINT)
     for problem in _problems(loaded):
-        raise WorkflowError(f"{name}: {problem}", _EXPORT_HINT)
+        raise WorkflowError(f"{source}: {problem}", _EXPORT_HINT)
     return Workflow(name, loaded, extra)
 
 

@@ -1,0 +1,5 @@
+"""`python -m comfyload`."""
+
+from comfyload.cli import main
+
+main()

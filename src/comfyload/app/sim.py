@@ -1,0 +1,35 @@
+"""`sim`: serve a simulated ComfyUI until interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+
+from comfyload.errors import UsageError
+from comfyload.sim import Server
+from comfyload.sim.http import serve
+
+__all__ = ["serve_sim"]
+
+CACHES = ("ram", "classic", "lru", "none")
+
+
+async def serve_sim(*, port: int, speed: float, cache: str) -> None:
+    """Serve on loopback until SIGINT or SIGTERM. The address is printed on standard output, for scripts to read.
+
+    Raises:
+        UsageError: the port is taken, or there is no such cache mode.
+    """
+    if cache not in CACHES:
+        raise UsageError(f"--cache {cache!r} is no cache mode", f"choose one of {', '.join(CACHES)}")
+    stop = asyncio.Event()
+    with suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with Server(speed=speed, cache=cache) as server, serve(server, port=port) as url:
+            print(url, flush=True)  # noqa: T201 - the one thing this command says
+            await stop.wait()
+    except OSError as error:
+        raise UsageError(f"cannot listen on port {port}: {error.strerror or error}", "give another --port, or 0") from None

@@ -1,0 +1,194 @@
+"""What is shown while a run goes on: a live line on a terminal, a plain one every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from comfyload.record.model import Record, Sent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comfyload.record.model import Line, Manifest, Observation
+
+__all__ = ["Plain", "Silent", "Terminal", "viewer_for"]
+
+RECENT = 100
+"""Jobs that the rolling numbers are taken over."""
+
+PLAIN_EVERY_S = 5.0
+
+
+def viewer_for(*, quiet: bool) -> Silent:
+    """The viewer that fits where standard error goes."""
+    if quiet:
+        return Silent()
+    console = Console(stderr=True)
+    return Terminal(console) if console.is_terminal else Plain(console)
+
+
+class Tally:
+    """The few numbers that progress shows, kept as jobs end. The summary makes its own, from the files."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.sent = 0
+        self.outcomes: Counter[str] = Counter()
+        self.queue: int | None = None
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.images = 0
+        self.phase = "warm-up"
+        self.began = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        return sum(self.outcomes.values())
+
+    def start(self, total: int, phase: str) -> None:
+        self.total, self.phase, self.began = total, phase, time.monotonic()
+        self.sent, self.images = 0, 0
+        self.outcomes.clear()
+        self.recent.clear()
+
+    def add(self, line: Line) -> None:
+        if isinstance(line, Sent):
+            self.sent += 1
+            return
+        execution = line.execution
+        self.outcomes[execution.outcome] += 1
+        if execution.outcome == "completed" and execution.done is not None:
+            self.recent.append(execution.done - line.due)
+            self.images += sum(
+                len(output.files)
+                for output in execution.outputs
+                if output.kind == "images" and output.node not in execution.cached
+            )
+
+    def words(self) -> list[str]:
+        """Done, failed, in flight, recent latency, images per minute, queue, time left."""
+        failed = self.done - self.outcomes["completed"]
+        words = [f"{self.done}/{self.total} done", f"{failed} failed", f"{self.sent - self.done} in flight"]
+        if self.queue is not None:
+            words.append(f"server queue {self.queue}")
+        if self.recent:
+            ordered = sorted(self.recent)
+            words.append(f"p50 {ordered[len(ordered) // 2]:.3g} s")
+            if len(ordered) >= 20:
+                words.append(f"p95 {ordered[int(len(ordered) * 0.95)]:.3g} s")
+        elapsed = time.monotonic() - self.began
+        if self.images and elapsed > 1:
+            words.append(f"{60 * self.images / elapsed:.3g} images/min")
+        if self.done and elapsed > 1 and self.done < self.total:
+            words.append(f"{_clock(elapsed / self.done * (self.total - self.done))} left")
+        return words
+
+
+class Silent:
+    """Shows nothing."""
+
+    def began(self, manifest: Manifest, path: Path) -> None: ...
+
+    def counting(self) -> None: ...
+
+    def line(self, line: Line) -> None: ...
+
+    def queue(self, remaining: int) -> None: ...
+
+    def noticed(self, observation: Observation) -> None: ...
+
+    def stopping(self, how: str) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+class Plain(Silent):
+    """A line every few seconds, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.tally = Tally()
+        self._jobs = 0
+        self._shown = time.monotonic()
+
+    def began(self, manifest: Manifest, path: Path) -> None:
+        plan, server = manifest.plan, manifest.server
+        self._jobs = plan.jobs
+        self.tally.start(plan.warmup or plan.jobs, "warm-up" if plan.warmup else "jobs")
+        self.say(
+            f"{manifest.name}: {plan.jobs} jobs, {plan.concurrency} in flight, on {server.url}"
+            f" (ComfyUI {server.comfyui_version or 'of unknown version'}); run in {path}"
+        )
+
+    def counting(self) -> None:
+        self.tally.start(self._jobs, "jobs")
+        self.refresh()
+
+    def line(self, line: Line) -> None:
+        self.tally.add(line)
+        if isinstance(line, Record):
+            self.refresh()
+
+    def queue(self, remaining: int) -> None:
+        self.tally.queue = remaining
+
+    def noticed(self, observation: Observation) -> None:
+        self.say(f"noticed: {observation.text}")
+
+    def stopping(self, how: str) -> None:
+        self.say(how)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._shown >= PLAIN_EVERY_S:
+            self._shown = now
+            self.say(f"{self.tally.phase}: " + " · ".join(self.tally.words()))
+
+
+class Terminal(Plain):
+    """A bar that is redrawn in place, at most five times a second and only when something has changed."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def began(self, manifest: Manifest, path: Path) -> None:
+        super().began(manifest, path)
+        self._live.start()
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._shown >= 0.2:
+            self._shown = now
+            self._live.update(self._drawn(), refresh=True)
+
+    def queue(self, remaining: int) -> None:
+        super().queue(remaining)
+        self.refresh()
+
+    def ended(self) -> None:
+        self._live.stop()
+
+    def _drawn(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(
+            Text(self.tally.phase, style="bold"),
+            ProgressBar(total=max(self.tally.total, 1), completed=self.tally.done, width=24),
+            Text(" · ".join(self.tally.words()), overflow="ellipsis", no_wrap=True),
+        )
+        return grid
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,31 @@
+"""`comfyload sim` and `comfyload demo`: a ComfyUI that is not there, and a first look at the tool."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["demo", "sim"]
+
+
+def sim(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8188,
+    speed: Annotated[float, typer.Option(min=0.001, help="How many times faster than a real GPU.")] = 1.0,
+    cache: Annotated[str, typer.Option(help="Node cache: ram, classic, lru or none.")] = "ram",
+) -> None:
+    """Serve a simulated ComfyUI on loopback: no GPU, no models, the same protocol.
+
+    [bold]Example[/bold]: comfyload sim --port 8188 --speed 10
+    """
+    from comfyload import clock
+    from comfyload.app.sim import serve_sim
+
+    clock.run(serve_sim(port=port, speed=speed, cache=cache))
+
+
+def demo() -> None:
+    """Start a simulated ComfyUI, run a small load against it through sockets, and show what comes of it."""
+    from comfyload.app.demo import run_demo
+
+    raise typer.Exit(run_demo())

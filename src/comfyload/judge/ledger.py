@@ -1,0 +1,126 @@
+"""Knows how every arrival ended: exactly one outcome each, and by name whatever breaks that rule."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from comfyload.record.model import Record, Sent
+
+__all__ = ["FailureRow", "Ledger", "Named", "clean"]
+
+_KINDS = 200
+"""Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
+
+
+class FailureRow(Struct, frozen=True, kw_only=True):
+    """Failures of one cause. `example`: the first one's message, cut to 200 printable characters; `index`: its job."""
+
+    kind: str
+    type: str
+    node_class: str | None
+    count: int
+    example: str
+    index: int
+
+
+class Named(Struct, kw_only=True):
+    """How many jobs something happened to, and the first few of them."""
+
+    count: int = 0
+    first: list[int] = []
+
+    def add(self, index: int) -> None:
+        """Count the job; name it if it is among the first five."""
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(index)
+
+    def __str__(self) -> str:
+        more = ", …" if self.count > len(self.first) else ""
+        return ", ".join(map(str, self.first)) + more
+
+
+class Ledger:
+    """Counts of outcomes. `counted` and `warmup` never mix; a second record of a job is refused and named."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.warmup: Counter[str] = Counter()
+        self.duplicates = Named()
+        self.executed_again = Named()
+        self.left: dict[str, Named] = {}
+        self._unfinished: dict[int, str] = {}
+        self._recorded: dict[int, bytearray] = {}
+        self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
+
+    def sent(self, line: Sent) -> None:
+        """A job is about to be sent; whether it ended is what its record will say."""
+        if not self._is_recorded(line.index):
+            self._unfinished[line.index] = line.prompt_id
+
+    def ended(self, record: Record) -> bool:
+        """Enter a job; False if it was entered before, and nothing of it may count again."""
+        self._unfinished.pop(record.index, None)
+        if self._is_recorded(record.index):
+            self.duplicates.add(record.index)
+            return False
+        self._recorded.setdefault(record.index >> 16, bytearray(1 << 16))[record.index & 0xFFFF] = 1
+        run = record.execution
+        (self.warmup if record.warmup else self.counted)[run.outcome] += 1
+        if run.executions > 1:
+            self.executed_again.add(record.index)
+        if run.outcome != "completed":
+            if run.left_on_server is not None:
+                self.left.setdefault(run.left_on_server, Named(first=[])).add(record.index)
+            if not record.warmup:
+                self._fail(record)
+        return True
+
+    @property
+    def offered(self) -> int:
+        """Counted arrivals, whatever became of them."""
+        return self.counted.total()
+
+    @property
+    def unfinished(self) -> dict[int, str]:
+        """Index and prompt id of each job that was sent and has no record."""
+        return self._unfinished
+
+    def failures(self) -> list[FailureRow]:
+        """Causes of counted jobs' failures, the most frequent first."""
+        rows = [
+            FailureRow(kind=kind, type=type_, node_class=node, count=count, example=example, index=index)
+            for (kind, type_, node), (count, example, index) in self._failures.items()
+        ]
+        return sorted(rows, key=lambda row: (-row.count, row.index))
+
+    def _fail(self, record: Record) -> None:
+        failure = record.execution.failure
+        key: tuple[str, str, str | None] = (record.execution.outcome, "", None)
+        message = ""
+        if failure is not None:
+            key, message = (failure.kind, clean(failure.type, 80), failure.node_class), failure.message
+        if key not in self._failures and len(self._failures) >= _KINDS:
+            key = ("other", "", None)
+        count, example, index = self._failures.get(key, (0, clean(message, 200), record.index))
+        self._failures[key] = (count + 1, example, index)
+
+    def _is_recorded(self, index: int) -> bool:
+        page = self._recorded.get(index >> 16)
+        return page is not None and bool(page[index & 0xFFFF])
+
+
+def clean(text: str, limit: int) -> str:
+    """The text on one line without control characters, at most `limit` of them."""
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", text[: 4 * limit]).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def join(names: Iterable[object], limit: int = 5) -> str:
+    """The first few of some names, with an ellipsis if there are more."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:limit]) + (", …" if len(listed) > limit else "")

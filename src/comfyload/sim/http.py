@@ -1,0 +1,126 @@
+"""The simulated server on a real socket: HTTP and WebSocket, so that any client can talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from aiohttp import WSMsgType, web
+
+from comfyload.comfy.wire import Request, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from comfyload.sim.server import Server
+    from comfyload.sim.sockets import Socket
+
+__all__ = ["serve"]
+
+_MAX_BODY = 100 * 2**20
+
+
+@contextlib.asynccontextmanager
+async def serve(server: Server, host: str = "127.0.0.1", port: int = 0, base_path: str = "") -> AsyncIterator[str]:
+    """Listen while the context lasts; yields the URL (with `base_path`). `server` must be started.
+
+    While the server is down (a fault's restart) the port is closed and every connection cut.
+    """
+    base = "/" + base_path.strip("/") if base_path.strip("/") else ""
+    app = web.Application(client_max_size=_MAX_BODY)
+    app.router.add_route("*", "/{path:.*}", _Front(server, base).handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    listening = await _listen(runner, host, port)
+    port = listening.sockets[0].getsockname()[1]
+    changes: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def follow() -> None:
+        nonlocal listening
+        while True:
+            up = await changes.get()
+            if up and not listening.is_serving():
+                listening = await _listen(runner, host, port)
+            elif not up:
+                listening.close()
+                for connection in runner.server.connections if runner.server else []:
+                    if connection.transport is not None:
+                        connection.transport.abort()
+
+    server.listeners.append(changes.put_nowait)
+    follower = asyncio.create_task(follow())
+    try:
+        yield f"http://{host}:{port}{base}"
+    finally:
+        server.listeners.remove(changes.put_nowait)
+        follower.cancel()
+        listening.close()
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    assert runner.server is not None
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(runner.server, host, port, reuse_address=True, backlog=1024)
+
+
+class _Front:
+    def __init__(self, server: Server, base: str) -> None:
+        self._server = server
+        self._base = base
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        if not path.startswith(self._base + "/"):
+            raise web.HTTPNotFound
+        path = path.removeprefix(self._base + "/")
+        try:
+            if path in ("ws", "api/ws") and request.method == "GET":
+                return await self._websocket(request)
+            query = request.rel_url.raw_query_string
+            reply = await self._server.call(
+                Request(
+                    method=request.method,
+                    path=f"{path}?{query}" if query else path,
+                    body=await request.read() if request.can_read_body else None,
+                    content_type=request.headers.get("Content-Type", ""),
+                )
+            )
+        except TransportError:
+            # No reply is what it stands for: the connection is cut.
+            if request.transport is not None:
+                request.transport.abort()
+            raise web.HTTPServiceUnavailable from None
+        headers = dict(reply.headers)
+        if reply.content_type:
+            headers["Content-Type"] = reply.content_type
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise web.HTTPBadRequest
+        socket = self._server.connect(request.query.get("clientId"))
+        connection = web.WebSocketResponse()
+        await connection.prepare(request)
+        sender = asyncio.create_task(_send(socket, connection, request))
+        try:
+            async for message in connection:
+                if message.type is WSMsgType.TEXT:
+                    socket.receive(message.data)
+        finally:
+            socket.close()
+            sender.cancel()
+        return connection
+
+
+async def _send(socket: Socket, connection: web.WebSocketResponse, request: web.Request) -> None:
+    """Its own task, so that a client who does not read holds up only itself."""
+    with contextlib.suppress(ConnectionError):
+        async for frame in socket:
+            if isinstance(frame, str):
+                await connection.send_str(frame)
+            else:
+                await connection.send_bytes(frame)
+    if socket.close_code == 1006 and request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,39 @@
+"""The forms a reply of ComfyUI takes."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from comfyload.comfy.wire import Reply
+
+__all__ = ["empty", "is_uuid", "json_reply", "not_found", "server_error", "text"]
+
+
+def json_reply(body: object, status: int = 200) -> Reply:
+    """Encoded by Python's own encoder, as on a real server: NaN comes out bare."""
+    return Reply(status=status, body=json.dumps(body).encode(), content_type="application/json; charset=utf-8")
+
+
+def text(status: int, body: str) -> Reply:
+    return Reply(status=status, body=body.encode(), content_type="text/plain; charset=utf-8")
+
+
+def empty(status: int) -> Reply:
+    return Reply(status=status, body=b"")
+
+
+def not_found() -> Reply:
+    return text(404, "404: Not Found")
+
+
+def server_error() -> Reply:
+    return text(500, "500 Internal Server Error\n\nServer got itself in trouble")
+
+
+def is_uuid(value: object) -> bool:
+    """Whether it is a UUID in the one form the server accepts: canonical, lower case, hyphenated."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

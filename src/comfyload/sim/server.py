@@ -1,0 +1,268 @@
+"""A ComfyUI in process: one worker, one queue, its sockets and its HTTP calls, all on the event loop's time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.sim.execution import Execution, WorkerDied
+from comfyload.sim.faults import NEVER, Faults, plan
+from comfyload.sim.reply import server_error
+from comfyload.sim.routes import answer
+from comfyload.sim.state import Lasting, Settings, State, Truth
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from comfyload.sim.queue import Item
+    from comfyload.sim.sockets import Socket
+
+__all__ = ["Server"]
+
+
+class Server:
+    """One simulated server. Use it as an async context manager, or `start()` and `stop()` it.
+
+    Args:
+        speed: how many times faster than a mid-range GPU it is.
+        cache: `ram` (the default of new servers), `classic`, `lru` or `none`.
+        lru: how many results `lru` keeps.
+        version: the ComfyUI version it behaves as.
+        faults: what goes wrong.
+        seed: of all its randomness.
+        previews: whether samplers send preview images (a prompt's `extra_data.preview_method` overrides it).
+        race_s: the history entry is written up to this long after `execution_success` is sent, over `speed`.
+        overhead_s: what the server spends on each prompt besides its nodes, over `speed`.
+        host_ram_gib, vram_gib: the machine's memory; more than 128 GiB let the `ram` cache keep old results.
+
+    Attributes:
+        truth: what really happened, one per execution, in order.
+        posts: how often each prompt id was accepted.
+        calls: how often each route was called, as `"GET /history/{id}"`.
+        listeners: called with True when the process comes up again and False when it goes down.
+    """
+
+    def __init__(
+        self,
+        *,
+        speed: float = 1.0,
+        cache: str = "ram",
+        lru: int = 100,
+        version: str = "0.33.0",
+        faults: Faults | None = None,
+        seed: int = 0,
+        previews: bool = False,
+        race_s: float = 0.011,
+        overhead_s: float = 0.0,
+        host_ram_gib: float = 64.0,
+        vram_gib: float = 24.0,
+    ) -> None:
+        self._settings = Settings(
+            speed=speed,
+            cache=cache,
+            lru=lru,
+            version=version,
+            seed=seed,
+            previews=previews,
+            race_s=race_s / speed,
+            overhead_s=overhead_s / speed,
+            host_ram_gib=host_ram_gib,
+            vram_gib=vram_gib,
+        )
+        self._faults = faults or Faults()
+        self._lasting = Lasting(self._settings)
+        self._state = State(self._settings, self._lasting)
+        self._worker: asyncio.Task[None] | None = None
+        self._boot: asyncio.TimerHandle | None = None
+        self._up = False
+        self._started = 0  # prompts, over the whole life
+        self._accepted = 0
+        self._refused = 0
+        self._failed = 0
+        self.truth: list[Truth] = []
+        self.posts: Counter[str] = self._lasting.posts
+        self.calls: Counter[str] = self._lasting.calls
+        self.listeners: list[Callable[[bool], None]] = []
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def up(self) -> bool:
+        return self._up
+
+    @property
+    def features(self) -> dict[str, Any]:
+        return self._state.sockets.features
+
+    def start(self) -> None:
+        """Begin to work, on the running loop."""
+        self._up = True
+        self._worker = asyncio.get_running_loop().create_task(self._work(self._state))
+
+    async def stop(self) -> None:
+        """End the worker and every socket; an error of the simulator itself is raised here."""
+        if self._boot is not None:
+            self._boot.cancel()
+        worker = self._worker
+        self._halt()
+        if worker is not None:
+            await asyncio.wait([worker])
+            if not worker.cancelled():
+                worker.result()
+
+    async def call(self, request: Request) -> Reply:
+        """Answer one HTTP call.
+
+        Raises:
+            TransportError: the server is down, or a fault ate the call.
+        """
+        faults = self._faults
+        if not self._up or self._refused < faults.refuse_first:
+            self._refused += self._up
+            raise TransportError("connection refused", sent=False)
+        if self._worker is not None and self._worker.done() and not self._worker.cancelled():
+            self._worker.result()
+        path = "/" + request.path.lstrip("/")
+        if faults.http_500 and faults.http_500 in path:
+            self._failed += 1
+            if not faults.http_500_first or self._failed <= faults.http_500_first:
+                return server_error()
+        reply = answer(self._state, request)
+        posted = request.method == "POST" and path.partition("?")[0] in ("/prompt", "/api/prompt")
+        if posted and reply.status == 200:
+            self._on_accept(msgspec.json.decode(reply.body)["prompt_id"])
+        return reply
+
+    def connect(self, client_id: str | None) -> Socket:
+        """Open a WebSocket.
+
+        Raises:
+            TransportError: the server is down.
+        """
+        if not self._up:
+            raise TransportError("connection refused", sent=False)
+        state = self._state
+        socket = state.sockets.open(client_id)
+        first = {"type": "status", "data": {"status": state.status(), "sid": socket.client_id}}
+        socket.push(json.dumps(first))
+        if state.client_id == socket.client_id and state.last_node is not None:
+            socket.push(json.dumps({"type": "executing", "data": {"node": state.last_node}}))
+        return socket
+
+    def foreign(self, graph: dict[str, Any], client_id: str = "somebody-else") -> str:
+        """Somebody else submits `graph`; returns its prompt id."""
+        body = json.dumps({"prompt": graph, "client_id": client_id}).encode()
+        reply = answer(self._state, Request(method="POST", path="prompt", body=body))
+        return str(msgspec.json.decode(reply.body)["prompt_id"])
+
+    def restart(self, downtime_s: float = 0.0) -> None:
+        """The process dies and comes back: queue, history, counters, cache, models and sockets are gone."""
+        self._halt()
+        if downtime_s > 0.0:
+            self._boot = asyncio.get_running_loop().call_later(downtime_s, self._come_back)
+        else:
+            self._come_back()
+
+    def drop_sockets(self) -> None:
+        """Cut every WebSocket, as a proxy's restart does."""
+        self._state.sockets.cut()
+
+    def stall_events(self, on: bool) -> None:
+        """Send nothing to anybody while on; then all of it."""
+        self._state.sockets.stall(on)
+
+    def kill_worker(self) -> None:
+        """Nothing runs any more; posts are still accepted."""
+        if self._worker is not None:
+            self._worker.cancel()
+            self._lose_running()
+
+    def lose(self, prompt_id: str) -> bool:
+        """Forget a waiting prompt without a word; False if it does not wait."""
+        return self._state.queue.lose(prompt_id)
+
+    def _halt(self) -> None:
+        self._up = False
+        if self._worker is not None:
+            self._worker.cancel()
+            self._worker = None
+        self._lose_running()
+        self._state.sockets.cut()
+        for listener in self.listeners:
+            listener(False)
+
+    def _come_back(self) -> None:
+        self._boot = None
+        self._lasting.files.wipe_temp()
+        self._state = State(self._settings, self._lasting)
+        self.start()
+        for listener in self.listeners:
+            listener(True)
+
+    def _lose_running(self) -> None:
+        if self.truth and not self.truth[-1].outcome:
+            self.truth[-1].outcome = "died"
+
+    def _on_accept(self, prompt_id: str) -> None:
+        """The faults between accepting a prompt and telling so."""
+        self._accepted += 1
+        faults, rng = self._faults, self._lasting.rng
+        if faults.lost_queue != NEVER and faults.lost_queue.hits(self._accepted, rng):
+            self._state.queue.lose(prompt_id)
+        if faults.drop_reply != NEVER and faults.drop_reply.hits(self._accepted, rng):
+            raise TransportError("connection closed before the reply", sent=True)
+
+    async def _work(self, state: State) -> None:
+        while True:
+            item = await state.queue.get()
+            if item is not None:
+                try:
+                    await self._execute(state, item)
+                except WorkerDied:
+                    self._lose_running()
+                    return
+            state.handle_flags()
+
+    async def _execute(self, state: State, item: Item) -> None:
+        self._started += 1
+        settings, clock = self._settings, state.clock
+        struck = plan(self._faults, self._started, state.rng)
+        # Always a pause, so that a queue of cached prompts does not keep everybody else from running.
+        await asyncio.sleep(settings.overhead_s)
+        truth = Truth(
+            prompt_id=item.prompt_id,
+            number=item.number,
+            ordinal=self._started,
+            client_id=item.client_id,
+            created=item.created,
+            started=clock.now(),
+        )
+        self.truth.append(truth)
+        if struck.stall_events:
+            self._stall_for(self._faults.stall_s)
+        entry = await Execution(state, item, self._faults, struck, truth, self).run()
+        lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
+        if lag:
+            await asyncio.sleep(lag)
+        truth.finished = clock.now()
+        truth.posts = self.posts[item.prompt_id]
+        state.queue.done(item, entry, truth.finished + self._faults.no_history_s)
+        if item.client_id is not None:
+            data = {"node": None, "prompt_id": item.prompt_id}
+            state.sockets.send(json.dumps({"type": "executing", "data": data}), item.client_id)
+
+    def _stall_for(self, seconds: float) -> None:
+        self.stall_events(True)
+        if not math.isinf(seconds):
+            asyncio.get_running_loop().call_later(seconds, self.stall_events, False)

@@ -1,0 +1,76 @@
+"""What happens to a posted prompt before it waits in the queue."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from comfyload.sim.queue import Item
+from comfyload.sim.reply import is_uuid, json_reply
+from comfyload.sim.validation import validate
+
+if TYPE_CHECKING:
+    from comfyload.comfy.wire import Reply
+    from comfyload.sim.state import State
+
+__all__ = ["submit"]
+
+_SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+
+
+def submit(state: State, body: Any) -> Reply:
+    """Answer `POST /prompt`.
+
+    Raises:
+        TypeError, ValueError, KeyError, AttributeError: a body of another shape (a real server answers 500).
+    """
+    if "number" in body:
+        number = float(body["number"])
+    else:
+        number = state.number
+        if "front" in body and body["front"]:  # noqa: RUF019 - the body may be a list, which has no get
+            number = -number
+        state.number += 1  # also spent on a prompt that is then refused
+    if "prompt" not in body:
+        return _refused("no_prompt", "No prompt provided", "No prompt provided")
+    prompt_id = _prompt_id(state, body)
+    if prompt_id is None:
+        details = (
+            "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+            "omit it to let the server generate one"
+        )
+        return _refused("invalid_prompt_id", "prompt_id must be a valid UUID", details)
+    graph = body["prompt"]
+    missing = "missing_node_type" if state.settings.since(0, 12) else "invalid_prompt"
+    images = set(state.files.inputs())
+    verdict = validate(graph, images, body.get("partial_execution_targets"), missing)
+    if verdict.error is not None:
+        return json_reply({"error": verdict.error, "node_errors": verdict.node_errors}, 400)
+    extra_data = body.get("extra_data", {})
+    if "client_id" in body:
+        extra_data["client_id"] = body["client_id"]
+    for secret in _SECRETS:
+        extra_data.pop(secret, None)
+    if state.settings.since(0, 3, 69):
+        extra_data["create_time"] = state.clock.stamp()
+    state.queue.put(Item(number, prompt_id, graph, extra_data, verdict.outputs, state.clock.now()))
+    state.posts[prompt_id] += 1
+    return json_reply({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+
+def _prompt_id(state: State, body: dict[str, Any]) -> str | None:
+    """The id the prompt gets; None if the client's own is refused."""
+    settings = state.settings
+    if settings.since(0, 25):
+        wanted = body.get("prompt_id")
+        if wanted is None:
+            return str(uuid.uuid4())
+        return wanted if is_uuid(wanted) else None
+    if settings.since(0, 3, 45) and "prompt_id" in body:
+        return str(body["prompt_id"])
+    return str(uuid.uuid4())
+
+
+def _refused(kind: str, message: str, details: str) -> Reply:
+    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
+    return json_reply({"error": error, "node_errors": {}}, 400)

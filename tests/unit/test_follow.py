@@ -1,0 +1,191 @@
+"""From a prompt's messages to its Execution: recorded traffic in, the truth out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from comfyload.comfy.follow import Follow, classify_refusal, node_errors_of
+from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
+from comfyload.record.model import Execution
+from tests import captures
+
+pytestmark = captures.needs_captures
+
+
+def entry_of(name: str) -> tuple[str, HistoryEntry]:
+    body = captures.load(name)["body"]
+    prompt_id = next(iter(body))
+    entry = decode_history(json.dumps(body).encode(), prompt_id)
+    assert entry is not None
+    return prompt_id, entry
+
+
+def message(kind: str, **data: Any) -> Message:
+    decoded = decode_message(json.dumps({"type": kind, "data": {"prompt_id": "p", **data}}))
+    assert decoded is not None
+    return decoded
+
+
+def follow_recording(name: str, prompt_id: str) -> tuple[Follow, bool]:
+    follow, over = Follow(prompt_id), False
+    for at, raw in enumerate(captures.messages(name)):
+        if raw["data"].get("prompt_id") == prompt_id:
+            decoded = decode_message(json.dumps(raw))
+            assert decoded is not None
+            over = follow.on_message(decoded, float(at)) or over
+    return follow, over
+
+
+def close(follow: Follow, entry: HistoryEntry) -> Execution:
+    outcome, failure = follow.verdict(entry)
+    return follow.execution(outcome, done=follow.over, seen_by="events", failure=failure, entry=entry)
+
+
+def test_a_cold_run_gives_spans_for_every_node_in_order() -> None:
+    prompt_id, entry = entry_of("history_success")
+    follow, over = follow_recording("ws_cold_run", prompt_id)
+    done = close(follow, entry)
+    assert over
+    assert done.outcome == "completed"
+    assert [span.node for span in done.nodes] == ["1", "2", "5", "3", "4"]
+    assert all(span.end is not None and span.end > span.start for span in done.nodes)
+    assert done.executions == 1
+    assert done.first_event is not None
+    assert done.started == done.first_event
+    assert done.done is not None
+    assert done.done > max(span.end or 0 for span in done.nodes)
+
+
+def test_queue_wait_and_execution_are_by_the_servers_clock() -> None:
+    prompt_id, entry = entry_of("history_success")
+    server = close(Follow(prompt_id), entry).server
+    assert (server.start_ms or 0) - (server.create_ms or 0) == 1
+    assert (server.end_ms or 0) - (server.start_ms or 0) == 314
+
+
+def test_outputs_name_their_files_and_types() -> None:
+    prompt_id, entry = entry_of("history_success")
+    outputs = {output.node: output for output in close(Follow(prompt_id), entry).outputs}
+    assert outputs["4"].files == ["output/lt_small_00002_.png"]
+    assert outputs["5"].files == ["temp/ComfyUI_temp_lapgt_00001_.png"]
+
+
+def test_a_cached_rerun_has_all_nodes_cached_and_no_spans() -> None:
+    prompt_id, entry = entry_of("history_cached")
+    follow, over = follow_recording("ws_cached_rerun", prompt_id)
+    done = close(follow, entry)
+    assert over
+    assert done.outcome == "completed"
+    assert sorted(done.cached) == ["1", "2", "3", "4", "5"]
+    assert done.nodes == []
+
+
+def test_a_failed_prompt_names_node_class_and_message() -> None:
+    prompt_id, entry = entry_of("history_failed")
+    follow, over = follow_recording("ws_execution_error", prompt_id)
+    done = close(follow, entry)
+    assert over
+    assert (done.outcome, done.failure and done.failure.kind) == ("failed", "execution_error")
+    assert done.failure is not None
+    assert (done.failure.node, done.failure.node_class, done.failure.type) == ("4", "ImageBlur", "RuntimeError")
+    assert "Padding size" in done.failure.message
+
+
+def test_out_of_memory_is_a_class_of_its_own() -> None:
+    _, entry = entry_of("history_oom")
+    assert close(Follow("x"), entry).failure is not None
+    failure = close(Follow("x"), entry).failure
+    assert failure is not None
+    assert failure.kind == "oom"
+
+
+def test_an_interrupted_prompt_is_told_from_a_failed_one_by_its_message() -> None:
+    _, entry = entry_of("history_interrupted")
+    failure = close(Follow("x"), entry).failure
+    assert failure is not None
+    assert failure.kind == "interrupted"
+
+
+def test_a_success_that_has_an_error_among_its_messages_is_a_failure() -> None:
+    status = captures.load("history_success_with_execution_error")["history_status"]
+    body = {"p": {"prompt": [1, "p", {}, {}, []], "outputs": {}, "status": status}}
+    entry = decode_history(json.dumps(body).encode(), "p")
+    assert status["status_str"] == "success"
+    assert entry is not None
+    done = close(Follow("p"), entry)
+    assert (done.outcome, done.failure and done.failure.type) == ("failed", "graph.DependencyCycleError")
+
+
+def test_an_error_without_a_timestamp_is_not_the_end() -> None:
+    follow = Follow("p")
+    follow.on_message(message("execution_start", timestamp=1), 0.0)
+    assert not follow.on_message(message("execution_error", exception_type="ExecutionBlocked"), 0.1)
+    follow.on_message(message("execution_success", timestamp=9), 0.2)
+    assert follow.on_message(message("executing", node=None), 0.3)
+    entry = HistoryEntry(messages=[message("execution_success", timestamp=9)], outputs={}, create_ms=0, number=1)
+    assert close(follow, entry).outcome == "completed"
+
+
+def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
+    follow = Follow("p")
+    for at, states in enumerate(
+        [
+            {"2": "running"},
+            {"2": "running", "2.0.0.1": "running"},
+            {"2": "running", "2.0.0.1": "finished"},
+            {"2": "finished"},
+        ]
+    ):
+        follow.on_message(message("progress_state", nodes={n: {"state": s} for n, s in states.items()}), float(at))
+    spans = {
+        span.node: (span.start, span.end) for span in follow.execution("completed", done=9, seen_by="events").nodes
+    }
+    assert spans == {"2": (0.0, 3.0), "2.0.0.1": (1.0, 2.0)}
+
+
+def test_a_prompt_that_the_server_ran_twice_shows_it() -> None:
+    follow = Follow("p")
+    for at in (0.0, 5.0):
+        follow.on_message(message("execution_start", timestamp=1), at)
+    assert follow.execution("completed", done=6, seen_by="events").executions == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "node"),
+    [
+        ("prompt_400_node_errors", "validation", "2"),
+        ("prompt_400_missing_node_class", "missing_node", "1"),
+        ("prompt_400_invalid_prompt_id", "invalid_id", None),
+        ("prompt_400_no_outputs", "validation", None),
+        ("prompt_400_no_prompt", "validation", None),
+        ("prompt_dangling_link", "validation", "2"),
+        ("prompt_link_bad_slot", "validation", "2"),
+    ],
+)
+def test_refusals_are_classified_by_their_body(name: str, kind: str, node: str | None) -> None:
+    reply = captures.load(name)
+    failure = classify_refusal(reply["status"], json.dumps(reply["body"]).encode())
+    assert (failure.kind, failure.node) == (kind, node)
+    assert failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(500, "server_error"), (503, "server_error"), (413, "too_large"), (401, "auth"), (404, "http")]
+)
+def test_replies_that_are_no_json_are_classified_by_their_status(status: int, kind: str) -> None:
+    failure = classify_refusal(status, b"<html>gateway</html>")
+    assert (failure.kind, failure.status) == (kind, status)
+
+
+def test_a_200_that_dropped_outputs_is_no_success() -> None:
+    reply = captures.load("prompt_200_with_node_errors_partial")
+    accepted, failure = node_errors_of(json.dumps(reply["body"]).encode())
+    assert failure is not None
+    assert (failure.kind, failure.node, failure.node_class) == ("partial_validation", "3", "PreviewImage")
+    follow = Follow(accepted.prompt_id)
+    follow.partial = failure
+    _, entry = entry_of("history_success")
+    assert close(follow, entry).outcome == "failed"
