@@ -142,12 +142,13 @@ class ComfyClient:
 
     async def _submit(self, job: Job, prompt: Prompt) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
-        job.client_id = self.stream.client_id
+        client_id = self.stream.client_id
+        job.heard_on = client_id if self.stream.connected else None
         job.number_before = self._highest_number
         job.follow.sent = self._clock()
         try:
             reply = await self._api.submit(
-                prompt.graph(), prompt.id, job.client_id, prompt.extra_data, self._patience.for_submit
+                prompt.graph(), prompt.id, client_id, prompt.extra_data, self._patience.for_submit
             )
         except TransportError as error:
             if not error.sent:

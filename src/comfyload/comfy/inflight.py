@@ -30,9 +30,9 @@ class Job:
         "absent_since",
         "accepted",
         "asked",
-        "client_id",
         "end",
         "follow",
+        "heard_on",
         "looked_up",
         "number_before",
         "order",
@@ -44,7 +44,8 @@ class Job:
         self.order = order
         self.follow = Follow(prompt_id)
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        self.client_id = ""
+        self.heard_on: str | None = None
+        """The client id whose open socket gets this job's events; None if none was open when it was posted."""
         self.accepted = False
         self.number_before: float | None = None
         self.looked_up: float | None = None

@@ -71,7 +71,7 @@ class Watch:
         """The oldest jobs whose end may have passed unseen."""
         accepted = (job for job in self._inflight if job.accepted and not job.end.done())
         oldest = list(islice(accepted, AT_ONCE))
-        blind = [job for job in oldest if job.client_id != self._stream.client_id or not self._stream.connected]
+        blind = [job for job in oldest if not self._hears(job)]
         if blind:
             return blind
         if now - self._inflight.last_event > self._patience.silence_s:
@@ -105,7 +105,7 @@ class Watch:
 
     async def _ended_unseen(self, job: Job) -> bool:
         """The job is over by the history. On a stream that should have told, its event may be just behind."""
-        if job.client_id == self._stream.client_id and self._stream.connected:
+        if self._hears(job):
             await asyncio.sleep(0.05)
             if not job.end.done():
                 self._note("stream_stalled", "jobs ended without an event: the event stream hangs; asked the history")
@@ -118,11 +118,17 @@ class Watch:
         elif now - self._progress_at >= self._patience.stall_s and not self._stalled:
             self._stalled = True
             running = next((job for job in self._inflight if job.follow.started is not None), None)
-            node = next(reversed(running.follow.spans), None) if running is not None else None
-            what = (
-                f"node {node} of {running.prompt_id} has shown no progress: it hangs, or is very slow"
-                if running is not None
-                else "prompts wait and none starts: the server's worker has died (restart ComfyUI), "
-                "or another client's prompt blocks it"
+            if running is None:
+                other = "another client's prompt blocks it"
+            else:
+                node = next(reversed(running.follow.spans), "?")
+                other = f"node {node} of {running.prompt_id} hangs or is very slow"
+            self._note(
+                "worker_stalled",
+                f"nothing moved for {self._patience.stall_s:g} s while {len(self._inflight)} of our prompts wait or run: "
+                f"the server's worker has died (then restart ComfyUI), or {other}",
             )
-            self._note("worker_stalled", f"nothing moved for {self._patience.stall_s:g} s; {what}")
+
+    def _hears(self, job: Job) -> bool:
+        """Whether this job's events can reach us."""
+        return self._stream.connected and job.heard_on == self._stream.client_id

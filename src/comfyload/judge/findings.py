@@ -147,7 +147,6 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "stream_stalled": ("warning", "Ends were found by polling while the WebSocket was silent: each is a little late."),
     "worker_stalled": ("warning", "Look at the server's log for that time."),
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
-    "vary": ("warning", "Make sure that a varied input reaches the sampler."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
 }
 
@@ -165,7 +164,7 @@ def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Fi
         yield Finding(
             code=code,
             level=level,
-            text=f"{seen[0].text.rstrip('.')}{more}.",
+            text=f"{_sentence(seen[0].text)}{more}.",
             evidence={"count": count, "first_t": seen[0].t, "last_t": seen[-1].t},
             hint=hint,
         )
@@ -213,3 +212,8 @@ def _images(count: int) -> str:
 
 def _words(outcome: str) -> str:
     return outcome.replace("_", " ")
+
+
+def _sentence(text: str) -> str:
+    first = text.partition(" ")[0]
+    return ((text[:1].upper() if first.isalpha() else text[:1]) + text[1:]).rstrip(".")

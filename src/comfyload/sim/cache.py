@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["MODES", "Cache", "Result", "is_link", "signatures"]
 
 MODES = ("ram", "classic", "lru", "none")
+_ROOM = 20_000
 
 
 class Result(Struct, frozen=True):
@@ -82,23 +82,29 @@ class Cache:
     def __init__(self, mode: str, limit: int, roomy: bool) -> None:
         if mode not in MODES:
             raise ValueError(f"no cache mode {mode!r}: use one of {', '.join(MODES)}")
-        self._mode = mode
-        self._limit = limit
-        self._roomy = roomy
-        self._held: OrderedDict[bytes, Result] = OrderedDict()
+        # A roomy host's memory ends, too, and so does that of a long test.
+        self._mode = "lru" if mode == "ram" and roomy else "classic" if mode == "ram" else mode
+        self._limit = _ROOM if mode == "ram" else limit
+        self._held: dict[bytes, Result] = {}
+        self._generation = 0
+        self._used: dict[bytes, int] = {}  # the last generation (prompt) that could use each key
 
     def begin(self, keys: Iterable[bytes]) -> None:
         """A prompt whose nodes have these keys starts: drop what the mode does not keep."""
-        wanted = set(keys)
-        if self._mode == "classic" or (self._mode == "ram" and not self._roomy):
-            for key in [key for key in self._held if key not in wanted]:
-                del self._held[key]
-        for key in wanted & self._held.keys():
-            self._held.move_to_end(key)
-        if self._mode == "lru":
-            idle = [key for key in self._held if key not in wanted]
-            for key in idle[: max(0, len(self._held) - self._limit)]:
-                del self._held[key]
+        self._generation += 1
+        self._used |= dict.fromkeys(keys, self._generation)
+        if self._mode == "classic":
+            self._drop_before(self._generation)
+        elif self._mode == "lru":
+            # A generation goes as a whole, as on a real server.
+            for oldest in sorted({self._used[key] for key in self._held} - {self._generation}):
+                if len(self._held) <= self._limit:
+                    break
+                self._drop_before(oldest + 1)
+
+    def _drop_before(self, generation: int) -> None:
+        self._used = {key: used for key, used in self._used.items() if used >= generation}
+        self._held = {key: result for key, result in self._held.items() if key in self._used}
 
     def get(self, key: bytes) -> Result | None:
         return self._held.get(key)

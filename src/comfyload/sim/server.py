@@ -142,6 +142,7 @@ class Server:
         posted = request.method == "POST" and path.partition("?")[0] in ("/prompt", "/api/prompt")
         if posted and reply.status == 200:
             self._on_accept(msgspec.json.decode(reply.body)["prompt_id"])
+        await asyncio.sleep(0)  # the worker looks at what was posted before the reply is on its way
         return reply
 
     def connect(self, client_id: str | None) -> Socket:

@@ -1,0 +1,191 @@
+"""Knows whether a run was steady enough for one number to stand for it: our own delay, warm-up, drift, dependence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from comfyload.judge.findings import Evidence, Finding
+from comfyload.judge.stats import autocorrelation_time, quantile
+
+__all__ = ["cold_head", "drift", "in_flight", "steadiness_findings"]
+
+Floats = NDArray[np.float64]
+
+
+def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Every doubt about time, the gravest first."""
+    yield from _generator(evidence)
+    yield from _polled(evidence)
+    yield from _little(evidence)
+    yield from _series(evidence)
+
+
+def _generator(evidence: Evidence) -> Iterator[Finding]:
+    late = evidence.jobs.columns["late"]
+    late, latency = late[~np.isnan(late)], evidence.jobs.known("latency")
+    if len(late) and len(latency):
+        worst, limits = quantile(late, 0.99), _late_limits(evidence, latency)
+        limit = min(limits.values())
+        if worst > limit:
+            yield Finding(
+                code="generator_late",
+                level="invalid",
+                text=f"We sent jobs up to {_s(worst)} late (p99), more than 5 % of "
+                f"the {min(limits, key=lambda name: limits[name])} ({_s(limit / 0.05)}).",
+                evidence={"p99_late_s": worst, "limit_s": limit, "max_late_s": float(late.max())},
+                hint="The numbers are the generator's: use a machine that does nothing else.",
+            )
+    check = evidence.manifest.self_check
+    if check is not None and check.busy_fraction > 0.8:
+        yield Finding(
+            code="generator_busy",
+            level="warning",
+            text=f"The generator used {check.busy_fraction:.0%} of a CPU: it may be what limited the rate.",
+            evidence={"busy_fraction": check.busy_fraction},
+            hint="Lower the concurrency, or split the load over several processes.",
+        )
+
+
+def _late_limits(evidence: Evidence, latency: Floats) -> dict[str, float]:
+    """Seconds by which a job may be sent late: 5 % of what it would falsify.
+
+    In a closed loop the arrivals follow the completions, so the time between them is an outcome and no yardstick.
+    """
+    limits = {"median latency": 0.05 * quantile(latency, 0.5)}
+    due, load = evidence.jobs.columns["due"], str(evidence.manifest.plan.load)
+    if load != "closed" and len(due) > 1:
+        limits["mean time between arrivals"] = 0.05 * float(due.max() - due.min()) / (len(due) - 1)
+    return limits
+
+
+def _polled(evidence: Evidence) -> Iterator[Finding]:
+    within, latency = np.array(evidence.fold.polled), evidence.jobs.known("latency")
+    if not len(within) or not len(latency):
+        return
+    worst, median, n = float(within.max()), quantile(latency, 0.5), len(latency)
+    yield Finding(
+        code="polled_ends",
+        level="warning" if worst > 0.01 * median else "info",
+        text=f"The ends of {len(within)} of {n} jobs were seen by polling: their latency may be up to {_s(worst)} "
+        f"too long ({worst / median:.1%} of the median)."
+        if median > 0
+        else f"The ends of {len(within)} of {n} jobs were seen by polling.",
+        evidence={"count": len(within), "of": n, "max_within_s": worst, "mean_within_s": float(within.mean())},
+        hint="Find out why the WebSocket did not tell: a proxy that drops or delays it is the usual cause.",
+    )
+
+
+def _little(evidence: Evidence) -> Iterator[Finding]:
+    """Little's law for closed loops: N users keep N jobs in flight, or something other than the server is slow."""
+    concurrency = evidence.manifest.plan.concurrency
+    due, done = evidence.jobs.columns["due"], evidence.jobs.columns["done"]
+    if len(due) < max(20, 2 * concurrency) or bool(np.isnan(done).any()):
+        return
+    mean = in_flight(due, done)
+    if mean is not None and abs(mean / concurrency - 1) > 0.1:
+        yield Finding(
+            code="little_law",
+            level="warning",
+            text=f"{mean:.1f} jobs were in flight on average where {concurrency} were asked for.",
+            evidence={"in_flight": mean, "concurrency": concurrency},
+            hint="Time was lost between jobs, on our side: look at the self-check.",
+        )
+
+
+def in_flight(due: Floats, done: Floats) -> float | None:
+    """Mean number of jobs between due and done, from the first to the last due; None for no such time.
+
+    Until the last job is due, every user of a closed loop has one; afterwards they run out of work, which would
+    count against a load that did nothing wrong. Over that window it is X * R exactly, not only in the long run.
+    """
+    end = float(due.max())
+    window = end - float(due.min())
+    return None if window <= 0 else float(np.sum(np.minimum(done, end) - due)) / window
+
+
+def _series(evidence: Evidence) -> Iterator[Finding]:
+    """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills."""
+    concurrency, jobs = evidence.manifest.plan.concurrency, evidence.jobs
+    latency, execution = jobs.known("latency"), jobs.known("execution")
+    steady = execution if len(execution) >= 0.9 * len(latency) else (latency if concurrency == 1 else latency[:0])
+    head = cold_head(steady)
+    if head:
+        ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
+        count = f"first {head} jobs were" if head > 1 else "first counted job was"
+        yield Finding(
+            code="cold_head",
+            level="warning",
+            text=f"The {count} unlike the rest ({ratio:.2g} times the later median): warm-up was not over.",
+            evidence={"jobs": head, "ratio": ratio},
+            hint=f"Run again with at least {evidence.manifest.plan.warmup + head} warm-up jobs.",
+        )
+    change = drift(steady[head:])
+    if change is not None and abs(change) > 0.03:
+        yield Finding(
+            code="drift",
+            level="warning",
+            text=f"Jobs became {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the first to the last.",
+            evidence={"change": change},
+            hint="A clock, a temperature or a cache was still moving: warm up for longer, or run longer.",
+        )
+    n, tau = len(latency), autocorrelation_time(latency)
+    if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
+        yield Finding(
+            code="dependent_jobs",
+            level="warning" if concurrency == 1 else "info",
+            text=f"Latencies depend on their neighbours: {n} jobs are worth {n / tau:.0f} independent ones"
+            + (", as they queue behind each other." if concurrency > 1 else "."),
+            evidence={"n": n, "n_eff": n / tau},
+            hint="The intervals here already allow for it; more jobs would narrow them.",
+        )
+
+
+def cold_head(x: Floats) -> int:
+    """How many leading values, at most 10, are unlike the second half: beyond 3.5 robust deviations of its median.
+
+    A deviation is 1.4826 times the median absolute one, but at least 1 % of the median and 1 ms: a server as regular
+    as its clock's resolution is not cold for being 1 ms off.
+    """
+    if len(x) < 8:
+        return 0
+    half = x[len(x) // 2 :]
+    middle = float(np.median(half))
+    spread = max(1.4826 * float(np.median(np.abs(half - middle))), 0.01 * middle, 0.001)
+    unlike = np.abs(x[: min(10, len(x) // 2)] - middle) > 3.5 * spread
+    like = np.flatnonzero(~unlike)
+    return int(like[0]) if len(like) else len(unlike)
+
+
+def drift(x: Floats, confidence: float = 0.99) -> float | None:
+    """Change over the whole of `x` as a share of its median (Theil-Sen slope); None if it may be nothing.
+
+    The slope's interval is Sen's (1968), from Kendall's normal approximation. More than 200 values are first made
+    200 block medians, which keeps it quadratic in 200.
+    """
+    if len(x) < 20 or float(np.median(x)) <= 0:
+        return None
+    y = x if len(x) <= 200 else np.array([np.median(block) for block in np.array_split(x, 200)])
+    n = len(y)
+    i, j = np.triu_indices(n, 1)
+    slopes = np.sort((y[j] - y[i]) / (j - i))
+    z = float(special.ndtri((1 + confidence) / 2))
+    reach = z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    low, high = math.floor((len(slopes) - reach) / 2), math.ceil((len(slopes) + reach) / 2)
+    if low < 0 or high >= len(slopes) or slopes[low] <= 0 <= slopes[high]:
+        return None
+    return float(np.median(slopes)) * (n - 1) / float(np.median(y))
+
+
+def _lag_one(x: Floats) -> float:
+    centred = x - np.mean(x)
+    whole = float(np.sum(centred**2))
+    return float(np.sum(centred[1:] * centred[:-1])) / whole if whole > 0 else 0.0
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
