@@ -146,11 +146,12 @@ def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
     assert spans == {"2": (0.0, 3.0), "2.0.0.1": (1.0, 2.0)}
 
 
-def test_a_prompt_that_the_server_ran_twice_shows_it() -> None:
+@pytest.mark.parametrize(("second_start", "executions"), [(1000, 1), (7000, 2)])
+def test_a_second_execution_is_told_from_an_event_told_twice(second_start: int, executions: int) -> None:
     follow = Follow("p")
-    for at in (0.0, 5.0):
-        follow.on_message(message("execution_start", timestamp=1), at)
-    assert follow.execution("completed", done=6, seen_by="events").executions == 2
+    for at, stamp in ((0.0, 1000), (5.0, second_start)):
+        follow.on_message(message("execution_start", timestamp=stamp), at)
+    assert follow.execution("completed", done=6, seen_by="events").executions == executions
 
 
 @pytest.mark.parametrize(

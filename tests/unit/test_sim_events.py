@@ -199,7 +199,8 @@ def test_a_sleep_takes_exactly_its_time_and_stamps_agree_with_the_loop() -> None
             prompt_id = await submit(server, sleep_graph(0.1))
             await settled(server, 1)
             truth = server.truth[0]
-            assert (truth.started, truth.ended) == (pytest.approx(start), pytest.approx(start + 0.1))
+            assert truth.started == pytest.approx(start)
+            assert truth.ended == pytest.approx(start + 0.1)
             messages = (await get(server, f"history/{prompt_id}"))[prompt_id]["status"]["messages"]
             begin, end = messages[0][1]["timestamp"], messages[-1][1]["timestamp"]
             assert isinstance(begin, int) and end - begin in (99, 100, 101)

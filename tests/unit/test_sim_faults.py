@@ -135,6 +135,21 @@ def test_a_restart_forgets_everything_and_refuses_while_down() -> None:
     run_virtual(main())
 
 
+def test_a_restart_can_come_at_a_time() -> None:
+    async def main() -> None:
+        async with Server(faults=Faults(restart_at_s=10.0, downtime_s=2.0)) as server:
+            await submit(server, sleep_graph(100.0))
+            await asyncio.sleep(9.9)
+            assert server.up
+            await asyncio.sleep(1.0)
+            assert not server.up
+            await asyncio.sleep(60.0)
+            assert server.up
+            assert [truth.outcome for truth in server.truth] == ["died"]
+
+    run_virtual(main())
+
+
 def test_a_restart_by_hand_wipes_temp_files_and_keeps_the_output() -> None:
     async def main() -> None:
         async with Server() as server:
@@ -153,7 +168,7 @@ def test_a_restart_by_hand_wipes_temp_files_and_keeps_the_output() -> None:
 
 def test_a_lost_reply_was_accepted_and_a_refused_call_was_not() -> None:
     async def main() -> None:
-        faults = Faults(drop_reply=Which(at=(1,)), refuse_first=1)
+        faults = Faults(drop_reply=Which(at=(1,)), refuse=Which(at=(1,)))
         async with Server(faults=faults) as server:
             body = {"prompt": image_graph(), "prompt_id": "0ce8a2cf-9b48-4a76-bacf-9618298d2218"}
             with pytest.raises(TransportError) as refused:

@@ -28,7 +28,7 @@ def test_a_prompt_runs_over_http_and_websocket(base_path: str) -> None:
             async with session.post(f"{url}/prompt", json={"prompt": graph, "client_id": "me"}) as reply:
                 assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
                 prompt_id = (await reply.json())["prompt_id"]
-            kinds = []
+            kinds: list[str] = []
             while kinds.count("status") < 4 or kinds[-1] != "executing":
                 kinds.append((await socket.receive_json(timeout=5))["type"])
             recorded = capture("ws_cold_run")["messages"]

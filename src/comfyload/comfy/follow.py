@@ -73,10 +73,13 @@ class Follow:
                 return True
             self.spans.setdefault(data.node, [at, None])
         elif kind == "execution_start":
-            self.executions += 1
+            # The same event told twice carries the same stamp; a second execution has one of its own.
+            before = self.times.get("start")
+            self._stamp("start", message)
+            if before is None or before != self.times.get("start"):
+                self.executions += 1
             if self.started is None:
                 self.started = at
-            self._stamp("start", message)
         elif kind == "execution_cached":
             self.cached = data.cached_nodes()
         elif kind in ENDS and data.timestamp is not None:
@@ -263,7 +266,7 @@ def classify_refusal(status: int, body: bytes) -> Failure:
         kind = "auth"
     elif status == 400 and error.type == "invalid_prompt_id":
         kind = "invalid_id"
-    elif status == 400 and (error.type == "missing_node_type" or "not found" in error.message.lower()):
+    elif status == 400 and (error.type == "missing_node_type" or "does not exist" in error.message):
         kind = "missing_node"
     elif status == 400 and error.type:
         kind = "validation"

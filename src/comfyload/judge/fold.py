@@ -20,7 +20,7 @@ __all__ = ["CACHE_CLASSES", "Fetched", "Fold", "Jobs", "NodeTimes", "OutputCount
 
 Floats = NDArray[np.float64]
 CACHE_CLASSES = ("fresh", "partial", "cached")
-_COLUMNS = ("due", "done", "late", "start_ms", "end_ms", "images", *(metric.name for metric in METRICS))
+_COLUMNS = ("due", "done", "late", "images", *(metric.name for metric in METRICS))
 
 
 class Jobs(Struct, frozen=True, kw_only=True):
@@ -145,12 +145,9 @@ class Fold:
     def _row(self, record: Record, images: JobImages) -> None:
         run, columns = record.execution, self._columns
         completed = run.outcome == "completed"
-        times = run.server
         columns["due"].append(record.due)
         columns["done"].append(_or_nan(run.done))
         columns["late"].append(math.nan if run.sent is None else run.sent - record.due)
-        columns["start_ms"].append(_or_nan(times.start_ms))
-        columns["end_ms"].append(_or_nan(times.end_ms))
         columns["images"].append(len(images.new) if completed else 0)
         for metric in METRICS:
             value = metric.getter(record)

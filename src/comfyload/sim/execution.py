@@ -67,6 +67,7 @@ class Execution:
         self._progress: dict[str, Entry] = {}
         self._outputs: Entry = {}
         self._first = True  # no node ran yet
+        self._last_step = -math.inf  # loop time of the last step told
         self._samples = any(node.get("class_type") in SAMPLERS for node in item.graph.values())
         method = item.extra_data.get("preview_method", "default")
         self._previews = method in PREVIEWS or (method != "none" and state.settings.previews)
@@ -214,8 +215,6 @@ class Execution:
         self._send("progress", {"value": step, "max": total} | self._id | {"node": node_id})
         if self._previews and not with_metadata:
             self._emit(preview_frame(None))
-
-    _last_step = -math.inf
 
     def _ui(self, node_id: str) -> Entry | None:
         """What an output node shows; files are written here."""

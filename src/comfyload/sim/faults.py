@@ -40,13 +40,14 @@ class Faults(Struct, frozen=True, kw_only=True):
         partial: sends an `execution_error` of type ExecutionBlocked, and ends well.
         success_lie: fails, and its history says success.
         dead_worker: the worker dies with it: it counts as running for ever and nothing runs any more.
-        restart: the server process is replaced in the middle of it, refusing connections for `downtime_s`.
+        restart: the server process is replaced in the middle of it, refusing connections for `downtime_s`; with
+            `restart_at_s` also once, so long after the server started.
     To the calls:
         http_500: answered 500: those whose path contains it (`""` for none, `"/"` for all), only the first
             `http_500_first` of them where that is positive.
         drop_reply: the post is accepted and its reply lost.
         lost_queue: the post is accepted and the prompt then vanishes from the queue without a word.
-        refuse_first: so many calls are refused before anything is sent, from the start.
+        refuse: the call is refused before anything is sent; calls are counted from 1 as they come.
         no_history_s: a history entry shows only so long after the prompt ended.
     To the events:
         drop_socket: every socket is cut at event `drop_socket_event` of the prompt.
@@ -69,12 +70,13 @@ class Faults(Struct, frozen=True, kw_only=True):
     success_lie: Which = NEVER
     dead_worker: Which = NEVER
     restart: Which = NEVER
+    restart_at_s: float | None = None
     downtime_s: float = 0.0
     http_500: str = ""
     http_500_first: int = 0
     drop_reply: Which = NEVER
     lost_queue: Which = NEVER
-    refuse_first: int = 0
+    refuse: Which = NEVER
     no_history_s: float = 0.0
     drop_socket: Which = NEVER
     drop_socket_event: int = 1

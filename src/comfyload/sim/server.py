@@ -79,11 +79,11 @@ class Server:
         self._lasting = Lasting(self._settings)
         self._state = State(self._settings, self._lasting)
         self._worker: asyncio.Task[None] | None = None
-        self._boot: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
         self._up = False
         self._started = 0  # prompts, over the whole life
         self._accepted = 0
-        self._refused = 0
+        self._called = 0
         self._failed = 0
         self.truth: list[Truth] = []
         self.posts: Counter[str] = self._lasting.posts
@@ -107,13 +107,16 @@ class Server:
 
     def start(self) -> None:
         """Begin to work, on the running loop."""
-        self._up = True
-        self._worker = asyncio.get_running_loop().create_task(self._work(self._state))
+        self._run()
+        faults = self._faults
+        if faults.restart_at_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(faults.restart_at_s, self.restart, faults.downtime_s)
 
     async def stop(self) -> None:
         """End the worker and every socket; an error of the simulator itself is raised here."""
-        if self._boot is not None:
-            self._boot.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         worker = self._worker
         self._halt()
         if worker is not None:
@@ -128,8 +131,8 @@ class Server:
             TransportError: the server is down, or a fault ate the call.
         """
         faults = self._faults
-        if not self._up or self._refused < faults.refuse_first:
-            self._refused += self._up
+        self._called += 1
+        if not self._up or (faults.refuse != NEVER and faults.refuse.hits(self._called, self._lasting.rng)):
             raise TransportError("connection refused", sent=False)
         if self._worker is not None and self._worker.done() and not self._worker.cancelled():
             self._worker.result()
@@ -171,7 +174,7 @@ class Server:
         """The process dies and comes back: queue, history, counters, cache, models and sockets are gone."""
         self._halt()
         if downtime_s > 0.0:
-            self._boot = asyncio.get_running_loop().call_later(downtime_s, self._come_back)
+            self._timer = asyncio.get_running_loop().call_later(downtime_s, self._come_back)
         else:
             self._come_back()
 
@@ -193,6 +196,10 @@ class Server:
         """Forget a waiting prompt without a word; False if it does not wait."""
         return self._state.queue.lose(prompt_id)
 
+    def _run(self) -> None:
+        self._up = True
+        self._worker = asyncio.get_running_loop().create_task(self._work(self._state))
+
     def _halt(self) -> None:
         self._up = False
         if self._worker is not None:
@@ -204,10 +211,10 @@ class Server:
             listener(False)
 
     def _come_back(self) -> None:
-        self._boot = None
+        self._timer = None
         self._lasting.files.wipe_temp()
         self._state = State(self._settings, self._lasting)
-        self.start()
+        self._run()
         for listener in self.listeners:
             listener(True)
 

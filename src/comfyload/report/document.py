@@ -1,0 +1,109 @@
+"""Knows the JSON that `--output` writes: summary, statistics, findings, every job flat, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from comfyload.judge.cache import Truth
+from comfyload.judge.ledger import Ledger
+from comfyload.judge.metrics import METRICS
+from comfyload.judge.nodes import NODE_CLOCK_S
+from comfyload.judge.summary import Summary, jsonable
+from comfyload.record.model import Manifest, Record, Sent
+
+__all__ = ["document", "jobs", "write_document"]
+
+
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def document(manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The whole as one object of JSON types: unknown is null, infinite the string "inf"."""
+    return {**_head(summary), "jobs": [jsonable(job) for job in jobs], "manifest": jsonable(manifest)}
+
+
+def write_document(file: _Writable, manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> None:
+    """Write `document` to a binary file, one job at a time and one job a line, so that no number of jobs is too many.
+
+    Replacing an earlier file atomically is the caller's part.
+    """
+    file.write(b"{")
+    for key, value in _head(summary).items():
+        file.write(b"\n" + msgspec.json.encode(key) + b": " + _pretty(value) + b",")
+    file.write(b'\n"jobs": [')
+    for number, job in enumerate(jobs):
+        file.write((b",\n" if number else b"\n") + msgspec.json.encode(jsonable(job)))
+    file.write(b'\n],\n"manifest": ' + _pretty(jsonable(manifest)) + b"\n}\n")
+
+
+def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[str, Any]]:
+    """One flat object per job, warm-up included, in the order of the journal and judged as the summary judges them.
+
+    A second record of the same job is left out, as it is from every count.
+    """
+    ledger, truth = Ledger(), Truth(manifest.workflows)
+    for line in lines:
+        if isinstance(line, Record) and ledger.ended(line):
+            yield _job(line, truth)
+
+
+def _job(record: Record, truth: Truth) -> dict[str, Any]:
+    run, images = record.execution, truth.judge(record)
+    completed = run.outcome == "completed"
+    durations = {f"{metric.name}_s": metric.getter(record) for metric in METRICS}
+    return {
+        "index": record.index,
+        "prompt_id": record.prompt_id,
+        "workflow": record.workflow,
+        "warmup": record.warmup,
+        "outcome": run.outcome,
+        "cached": images.cache != "fresh",
+        "cache": images.cache,
+        "due_s": record.due,
+        "sent_s": run.sent,
+        "done_s": run.done,
+        # A clock that was set back measured nothing.
+        **{name: value if value is None or value >= 0 else None for name, value in durations.items()},
+        "seen_by": run.seen_by,
+        "done_within_s": run.done_within_s,
+        "images": len(images.new) if completed else 0,
+        "files": list(dict.fromkeys(file for output in run.outputs for file in output.files)),
+        "failure": None if run.failure is None else _failure(run.failure),
+        "left_on_server": run.left_on_server,
+        "values": record.values,
+    }
+
+
+def _failure(failure: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(failure, name) for name in failure.__struct_fields__}
+
+
+def _head(summary: Summary) -> dict[str, Any]:
+    statistics = {
+        **summary.statistics,
+        "quantile_method": summary.quantile_method,
+        "other_methods": summary.other_methods,
+        "nodes": summary.nodes,
+        "node_clock_s": NODE_CLOCK_S,
+        "failures": summary.failures,
+        "cache": summary.cache,
+        "outputs": summary.outputs,
+        "images_by_type": summary.images_by_type,
+        "fetched": summary.fetched,
+        "telemetry": summary.telemetry,
+        "left_on_server": summary.left_on_server,
+        "warmup": summary.warmup,
+    }
+    return {
+        "summary": jsonable(summary.summary),
+        "statistics": jsonable(statistics),
+        "findings": jsonable(summary.findings),
+    }
+
+
+def _pretty(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2)

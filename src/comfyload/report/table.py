@@ -1,0 +1,294 @@
+"""Knows the table that ends a run: first whether it counts and why, then the numbers, then what to know of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from comfyload.judge.findings import Finding
+from comfyload.judge.nodes import NODE_CLOCK_S
+from comfyload.judge.stats import Statistic, upper_bound_needs
+from comfyload.judge.summary import Summary
+from comfyload.record.model import Manifest, SelfCheck
+from comfyload.report.text import ascii_only, count, decimals, duration, fixed, percent, scale
+
+__all__ = ["render"]
+
+_SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
+_ROWS = (  # label, key
+    ("from due", "latency"),
+    ("from sent", "latency_sent"),
+    ("failures as ∞", "latency_with_failures"),
+    ("queue wait", "queue_wait"),
+    ("execution", "execution"),
+    ("acknowledge", "acknowledge"),
+)
+_ENDS = (
+    ("completed", "completed"),
+    ("failed", "failed"),
+    ("timeouts", "timed out"),
+    ("cancelled", "cancelled"),
+    ("lost", "lost"),
+    ("dropped", "dropped"),
+)
+_COLOURS = {"invalid": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def render(manifest: Manifest, summary: Summary, console: Console) -> None:
+    """Print the run. Looks the same without colour; at 80 columns nothing is cut."""
+    notes = _Notes()
+    parts: list[Text | Table | None] = [
+        _title(manifest),
+        _verdict(summary),
+        _ledger(summary, notes),
+        _durations(summary, notes),
+        notes.text(),
+        _nodes(summary),
+        _failures(summary),
+        _findings(summary),
+        _self_check(manifest.self_check),
+    ]
+    can_show = (console.encoding or "").lower().startswith("utf")
+    for number, part in enumerate(part for part in parts if part is not None):
+        if number:
+            console.print()
+        _print(part, console, str if can_show else ascii_only)
+
+
+class _Notes:
+    """Footnotes, numbered as they come up; one reason has one number however often it is given."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, int] = {}
+        self.open_ended: set[str] = set()
+
+    def mark(self, reason: str) -> str:
+        number = self._reasons.setdefault(reason, len(self._reasons) + 1)
+        return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number))
+
+    def text(self) -> Text | None:
+        lines = [f"{self.mark(reason)} withheld: {reason}" for reason in self._reasons]
+        if self.open_ended:
+            needs = [f"{name} {upper_bound_needs(float(name[1:]) / 100)}" for name in sorted(self.open_ended)]
+            lines.append(f"≥ no upper bound: it needs as many independent jobs as {', '.join(needs)}")
+        return Text("\n".join(lines), style="dim") if lines else None
+
+
+def _title(manifest: Manifest) -> Text:
+    plan, server = manifest.plan, manifest.server
+    version = f" (ComfyUI {server.comfyui_version})" if server.comfyui_version else ""
+    warmup = f" after {plan.warmup} to warm up" if plan.warmup else ""
+    text = Text(manifest.name, style="bold")
+    text.append(f" on {server.url}{version}\n", style="not bold")
+    asked = f"{count(plan.jobs, 'job')}{warmup}, {plan.concurrency} in flight"
+    text.append(f"{asked}{', unchanged graph' if plan.as_is else ''} · {manifest.run_id}", style="not bold dim")
+    return text
+
+
+def _verdict(summary: Summary) -> Text | Table:
+    invalid = [finding for finding in summary.findings if finding.level == "invalid"]
+    if invalid:
+        grid = _grid(2)
+        head = Text("NOT VALID", style="bold red")
+        head.append(". The numbers below do not measure what they are named after:", style="not bold")
+        table = Table.grid()
+        table.add_row(head)
+        for finding in invalid:
+            _add_finding(grid, finding)
+        table.add_row(grid)
+        return table
+    warnings = sum(finding.level == "warning" for finding in summary.findings)
+    if warnings:
+        return Text.assemble(("VALID", "bold yellow"), f", with {count(warnings, 'warning')} (below).")
+    return Text.assemble(("VALID", "bold green"), ". Nothing was found that speaks against these numbers.")
+
+
+def _ledger(summary: Summary, notes: _Notes) -> Table:
+    flat, grid = summary.summary, _grid(2)
+    ends = [f"{flat[key]} {words}" for key, words in _ENDS if flat[key] or key == "completed"]
+    unfinished = f" · {flat['unfinished']} without an end" if flat["unfinished"] else ""
+    grid.add_row("Jobs", f"{flat['total_jobs']} offered = {' + '.join(ends)}{unfinished}")
+    grid.add_row("Success", _with_interval(summary.statistics["success_rate"], notes, percent))
+    grid.add_row("Cache", _cache(summary))
+    types = summary.images_by_type
+    kinds = f" ({', '.join(f'{n} {kind}' for kind, n in types.items())})" if len(types) > 1 or "temp" in types else ""
+    size = f", {_megabytes(flat['image_bytes'])} fetched" if isinstance(flat["image_bytes"], int) else ""
+    grid.add_row("Images", f"{flat['images']} new{kinds}{size}")
+    grid.add_row("Images/min", _with_interval(summary.statistics["images_per_minute"], notes))
+    grid.add_row("Jobs/min", _with_interval(summary.statistics["jobs_per_minute"], notes))
+    wall = flat["wall_clock_s"]
+    grid.add_row("Wall clock", f"{duration(wall)}, first due to last end" if isinstance(wall, float) else "–")
+    return grid
+
+
+def _cache(summary: Summary) -> str:
+    fresh, partial, cached = (summary.cache[name] for name in ("fresh", "partial", "cached"))
+    text = f"{fresh.jobs} fresh"
+    if not partial.jobs + cached.jobs:
+        return f"{text}: no completed job came from the server's cache"
+    text += f", {partial.jobs} partly and {cached.jobs} wholly from the server's cache"
+    alone = fresh.avg_latency_s.value
+    if alone is not None:
+        text += f"; the latency below is of all, that of the fresh alone {duration(alone)} on average"
+    return text
+
+
+def _durations(summary: Summary, notes: _Notes) -> Table | None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Durations")
+    for name in ("mean", *_SHOWN[1:]):
+        table.add_column(name, justify="right", min_width=6)
+    for label, key in _ROWS:
+        cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
+        if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
+            continue
+        if not any(cell is not None for cell in cells) or all(cell and cell.n == 0 for cell in cells if cell):
+            continue
+        factor, unit = scale(cell.value for cell in cells if cell is not None and cell.value is not None)
+        values = [_value(cell, factor, notes) for cell in cells]
+        intervals = [_interval(cell, shown, factor, notes) for cell, shown in zip(cells, _SHOWN, strict=True)]
+        table.add_row(f"{label}, {unit}", *values)
+        if any(intervals):
+            table.add_row("", *(Text(interval, style="dim") for interval in intervals))
+    return table if table.row_count else None
+
+
+def _cell(summary: Summary, name: str) -> Statistic | None:
+    """A statistic by name; a maximum has none, and stands without an interval."""
+    if name in summary.statistics:
+        return summary.statistics[name]
+    value = summary.summary.get(name)
+    return Statistic(value=value, n=1, unit="s", method="max") if isinstance(value, float) else None
+
+
+def _value(cell: Statistic | None, factor: float, notes: _Notes) -> str:
+    if cell is None:
+        return ""
+    if cell.value is None:
+        return f"–{notes.mark(cell.reason)}"
+    return fixed(cell.value * factor, decimals(cell.value * factor))
+
+
+def _interval(cell: Statistic | None, shown: str, factor: float, notes: _Notes) -> str:
+    if cell is None or cell.value is None or cell.low is None:
+        return ""
+    low = cell.low * factor
+    places = decimals(cell.value * factor) if math.isfinite(cell.value) else decimals(low)
+    if cell.high is None:
+        notes.open_ended.add(shown)
+        return f"≥{fixed(low, places)}"
+    return f"{fixed(low, places)}–{fixed(cell.high * factor, places)}"
+
+
+def _with_interval(statistic: Statistic, notes: _Notes, write: Callable[[float], str] | None = None) -> Text:
+    if statistic.value is None:
+        return Text(f"–{notes.mark(statistic.reason)}")
+    places = decimals(statistic.value)
+    written = write or (lambda value: fixed(value, places))
+    text = Text(written(statistic.value))
+    if statistic.low is not None and statistic.high is not None:
+        text.append(
+            f"  {written(statistic.low)} – {written(statistic.high)} ({statistic.confidence:.0%} interval)".replace(
+                "%)", " %)"
+            ),
+            style="dim",
+        )
+    return text
+
+
+def _nodes(summary: Summary) -> Table | None:
+    if not summary.nodes:
+        return None
+    shown = summary.nodes[:5]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(f"Nodes (by arrival of messages, ±{1000 * NODE_CLOCK_S:.0f} ms)")
+    for name in ("runs", "mean", "p95", "share"):
+        table.add_column(name, justify="right")
+    for row in shown:
+        p95, mean = row.p95_s.value, row.avg_s.value
+        table.add_row(
+            Text(f"{row.node} {row.class_type or '(not in the graph)'}"),
+            str(row.n),
+            "–" if mean is None else duration(mean),
+            "–" if p95 is None else duration(p95),
+            "–" if row.share is None else percent(row.share),
+        )
+    if len(summary.nodes) > len(shown):
+        table.add_row(Text(f"and {len(summary.nodes) - len(shown)} more", style="dim"))
+    return table
+
+
+def _failures(summary: Summary) -> Table | None:
+    if not summary.failures:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Failures", no_wrap=True)
+    table.add_column("jobs", justify="right")
+    table.add_column("node")
+    table.add_column("first message")
+    for row in summary.failures[:10]:
+        kind = row.kind if not row.type or row.type == row.kind else f"{row.kind}\n  {row.type}"
+        table.add_row(Text(kind), str(row.count), Text(row.node_class or ""), Text(f"{row.example} (job {row.index})"))
+    if len(summary.failures) > 10:
+        table.add_row(Text(f"and {len(summary.failures) - 10} more causes", style="dim"))
+    return table
+
+
+def _findings(summary: Summary) -> Table | None:
+    rest = [finding for finding in summary.findings if finding.level != "invalid"]
+    if not rest:
+        return None
+    grid = _grid(2)
+    for finding in rest:
+        _add_finding(grid, finding)
+    return grid
+
+
+def _add_finding(grid: Table, finding: Finding) -> None:
+    text = Text(finding.text)
+    if finding.hint:
+        text.append(f" {finding.hint}", style="dim")
+    grid.add_row(Text(finding.level, style=_COLOURS[finding.level]), text)
+
+
+def _self_check(check: SelfCheck | None) -> Text | None:
+    if check is None:
+        return Text("Self-check: the generator did not measure itself; our own error is not known.", style="dim")
+    parts = []
+    for name, spread in (("sent", check.send_lateness_s), ("timers", check.timer_lateness_s)):
+        if spread is not None:
+            parts.append(f"{name} {duration(spread.p99)} late (p99), {duration(spread.max)} at most")
+    parts.append(f"CPU {percent(check.busy_fraction)} busy")
+    if check.gc_pauses_s is not None:
+        parts.append(
+            f"{count(check.gc_pauses_s.n, 'collection')} of garbage, {duration(check.gc_pauses_s.max)} at most"
+        )
+    return Text(f"Self-check: {' · '.join(parts)}.", style="dim")
+
+
+def _grid(gap: int) -> Table:
+    grid = Table.grid(padding=(0, gap, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    return grid
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
+
+
+def _print(part: Text | Table, console: Console, write: Callable[[str], str]) -> None:
+    if write is str:
+        console.print(part, highlight=False)
+        return
+    with console.capture() as capture:
+        console.print(part, highlight=False)
+    console.print(Text.from_ansi(write(capture.get())), end="", highlight=False, soft_wrap=True)
+
+
+def _join(texts: Iterable[str]) -> str:
+    return " · ".join(texts)

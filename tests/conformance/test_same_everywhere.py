@@ -1,0 +1,244 @@
+"""The same behaviour in process, over sockets and, with COMFYLOAD_LIVE_URL, on a real server.
+
+The graphs need no model, so that any ComfyUI without a GPU can run them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+import pytest
+
+from comfyload import clock
+from comfyload.comfy.api import Api
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.http import Http, parse_server
+from comfyload.comfy.identify import describe_packs, identify
+from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire import Request
+from comfyload.load import Stop
+from comfyload.sim import Direct, Server
+from comfyload.sim.http import serve
+from tests.rig import Played, play_on
+
+T = TypeVar("T")
+Place = Callable[[], AbstractAsyncContextManager[Transport]]
+
+LIVE = os.environ.get("COMFYLOAD_LIVE_URL")
+
+
+@asynccontextmanager
+async def in_process() -> AsyncIterator[Transport]:
+    async with Server() as server:
+        yield Direct(server, latency_s=0.001)
+
+
+@asynccontextmanager
+async def over_sockets() -> AsyncIterator[Transport]:
+    async with (
+        Server(speed=4) as server,
+        serve(server, base_path="/comfy") as url,
+        Http.connect(parse_server(url), {}) as transport,
+    ):
+        yield transport
+
+
+@asynccontextmanager
+async def live() -> AsyncIterator[Transport]:
+    assert LIVE is not None
+    async with Http.connect(parse_server(LIVE), {}) as transport:
+        yield transport
+
+
+@pytest.fixture(params=["in process", "over sockets", "live"])
+def on(request: pytest.FixtureRequest) -> Callable[[Callable[[Transport], Awaitable[Any]]], Any]:
+    """Runs a coroutine function on a transport, on the clock that fits it."""
+    if request.param == "live" and LIVE is None:
+        pytest.skip("COMFYLOAD_LIVE_URL is not set")
+    place: Place = {"in process": in_process, "over sockets": over_sockets, "live": live}[request.param]
+
+    def runner(body: Callable[[Transport], Awaitable[T]]) -> T:
+        async def main() -> T:
+            async with place() as transport:
+                return await body(transport)
+
+        return clock.run_virtual(main()) if request.param == "in process" else clock.run(main())
+
+    return runner
+
+
+On = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
+
+
+def noisy(size: int = 64, batch: int = 1) -> dict[str, Any]:
+    """A graph of its own: no server has seen this colour with this size before."""
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": size, "height": size, "batch_size": batch, "color": secrets.randbelow(2**24)},
+        },
+        "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": 1, "strength": 0.5}},
+        "3": {
+            "class_type": "ImageScale",
+            "inputs": {
+                "image": ["2", 0],
+                "upscale_method": "bicubic",
+                "width": size,
+                "height": size,
+                "crop": "disabled",
+            },
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "conformance"}},
+    }
+
+
+def files(played: Played) -> list[str]:
+    return [f for record in played.records for output in record.execution.outputs for f in output.files]
+
+
+def test_fresh_jobs_make_an_image_each_and_tell_their_times(on: On) -> None:
+    played: Played = on(
+        lambda t: play_on(t, graph=noisy(), jobs=4, concurrency=2, fetch=True, run_id=secrets.token_hex(4))
+    )
+    assert played.outcomes() == ["completed"] * 4
+    assert len(set(files(played))) == 4
+    for record in played.records:
+        execution = record.execution
+        assert "4" not in execution.cached
+        assert execution.seen_by == "events"
+        assert execution.executions == 1
+        assert [span.node for span in execution.nodes][-1] == "4"
+        assert execution.server.start_ms is not None
+        assert execution.server.end_ms is not None
+        assert execution.server.end_ms >= execution.server.start_ms
+        assert [fetch.problem for fetch in execution.fetches] == [""]
+        assert record.due <= (execution.sent or -1) <= (execution.acknowledged or -1)
+        assert (execution.started or -1) <= (execution.done or -2)
+    assert played.codes() <= {"foreign_load"} if LIVE else not played.codes()
+
+
+def test_the_same_graph_again_is_served_from_the_cache_and_seen_to_be(on: On) -> None:
+    played: Played = on(lambda t: play_on(t, graph=noisy(), jobs=12, as_is=True, run_id=secrets.token_hex(4)))
+    assert played.outcomes() == ["completed"] * 12
+    assert [len(record.execution.cached) for record in played.records] == [0] + [4] * 11
+    assert len(set(files(played))) == 1
+
+
+def test_a_graph_without_a_seed_is_salted_and_executes_every_time(on: On) -> None:
+    graph = noisy()
+    graph["2"] = {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}}
+    played: Played = on(lambda t: play_on(t, graph=graph, jobs=3, run_id=secrets.token_hex(4)))
+    assert played.variation is not None
+    assert played.variation.salted == ["1"]
+    assert [record.execution.cached for record in played.records] == [[], [], []]
+    assert len(set(files(played))) == 3
+
+
+@pytest.mark.parametrize("fault", ["missing class", "value", "missing input", "no output", "dropped output"])
+def test_refusals_have_their_reason(on: On, fault: str) -> None:
+    graph = noisy()
+    expected = "validation"
+    if fault == "missing class":
+        graph["2"]["class_type"] = "NoSuchNodeAnywhere"
+        expected = "missing_node"
+    elif fault == "value":
+        graph["2"]["inputs"]["strength"] = 99
+    elif fault == "missing input":
+        del graph["3"]["inputs"]["width"]
+    elif fault == "no output":
+        del graph["4"]
+    else:
+        graph["5"] = {"class_type": "PreviewImage", "inputs": {}}
+        expected = "partial_validation"
+    played: Played = on(lambda t: play_on(t, graph=graph, jobs=1, run_id=secrets.token_hex(4)))
+    assert played.kinds() == [expected]
+
+
+def test_where_a_prompt_is_can_be_asked(on: On) -> None:
+    async def body(transport: Transport) -> list[str]:
+        server = await identify(transport, "x", [])
+        api = Api(transport, server)
+        seen = [await api.whereabouts("00000000-0000-4000-8000-00000000dead")]
+        played = await play_on(transport, graph=noisy(), jobs=1, run_id=secrets.token_hex(4))
+        seen.append(await api.whereabouts(played.records[0].prompt_id))
+        assert await api.queue_remaining() == 0
+        assert await api.history(played.records[0].prompt_id) is not None
+        assert await describe_packs(transport) is not None
+        return seen
+
+    assert on(body) == ["absent", "finished"]
+
+
+def test_abandoned_jobs_leave_the_servers_queue(on: On) -> None:
+    async def body(transport: Transport) -> tuple[Played, Any]:
+        async def script(client: ComfyClient, stop: Stop) -> None:
+            while not any(job.follow.started is not None for job in client.inflight):
+                await asyncio.sleep(0.02)
+            stop.ask()
+            await client.abandon()
+
+        graph = noisy(size=1024, batch=4)
+        played = await play_on(
+            transport, graph=graph, jobs=30, concurrency=10, script=script, run_id=secrets.token_hex(4)
+        )
+        reply = await transport.call(Request(method="GET", path="queue"))
+        return played, json.loads(reply.body)
+
+    played, queue = on(body)
+    assert set(played.outcomes()) <= {"completed", "cancelled"}
+    assert played.outcomes().count("cancelled") >= 8
+    ours = {record.prompt_id for record in played.records}
+    assert not [item for group in queue.values() for item in group if item[1] in ours]
+
+
+def test_a_job_that_takes_too_long_is_given_up_and_taken_off(on: On) -> None:
+    async def body(transport: Transport) -> tuple[Played, Any]:
+        graph = noisy(size=2048, batch=4)
+        played = await play_on(
+            transport, graph=graph, jobs=4, concurrency=4, timeout_s=0.005, run_id=secrets.token_hex(4)
+        )
+        await asyncio.sleep(0.1)
+        reply = await transport.call(Request(method="GET", path="queue"))
+        return played, json.loads(reply.body)
+
+    played, queue = on(body)
+    assert set(played.outcomes()) == {"timed_out"}
+    ours = {record.prompt_id for record in played.records}
+    assert not [item for item in queue["queue_pending"] if item[1] in ours]
+
+
+def test_events_come_in_the_recorded_order(on: On) -> None:
+    async def body(transport: Transport) -> list[str]:
+        kinds: list[str] = []
+        async with transport.events("conformance-" + secrets.token_hex(4)) as frames:
+            first = json.loads(await anext(frames))
+            graph = json.dumps({"prompt": noisy(), "client_id": first["data"]["sid"]})
+            await transport.call(Request(method="POST", path="prompt", body=graph.encode()))
+            async for frame in frames:
+                message = json.loads(frame) if isinstance(frame, str) else {"type": "binary", "data": {}}
+                kinds.append(message["type"])
+                if message["type"] == "executing" and message["data"]["node"] is None:
+                    return kinds
+        return kinds
+
+    kinds = [kind for kind in on(body) if kind != "progress"]
+    per_node = ["progress_state", "executing", "progress_state"]
+    expected = ["status", "status", "execution_start", "execution_cached", *per_node * 3]
+    expected += [
+        "progress_state",
+        "executing",
+        "executed",
+        "progress_state",
+        "execution_success",
+        "status",
+        "executing",
+    ]
+    assert sorted(kinds) == sorted(expected)
+    assert kinds[:4] == expected[:4]
+    assert kinds[-3:] == expected[-3:]
