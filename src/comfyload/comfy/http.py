@@ -6,6 +6,7 @@ Nothing secret leaves this file: errors name the server by its redacted address 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _reason(error: Any) -> str:
-    """The system's own words for a failed connection."""
+    """The system's own words for a failed connection: asyncio wraps them in the address, which is named already."""
     cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError | socket.gaierror):
+        return os.strerror(number).lower()
     text = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None) or str(cause)
     return str(text).rstrip(".").lower() or type(error).__name__

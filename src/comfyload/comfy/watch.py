@@ -125,8 +125,8 @@ class Watch:
                 other = f"node {node} of {running.prompt_id} hangs or is very slow"
             self._note(
                 "worker_stalled",
-                f"nothing moved for {self._patience.stall_s:g} s while {len(self._inflight)} of our prompts wait or run: "
-                f"the server's worker has died (then restart ComfyUI), or {other}",
+                f"nothing moved for {self._patience.stall_s:g} s while {len(self._inflight)} prompts of ours wait or "
+                f"run: the server's worker has died (then restart ComfyUI), or {other}",
             )
 
     def _hears(self, job: Job) -> bool:

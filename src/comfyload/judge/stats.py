@@ -88,6 +88,8 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs") -> Statistic:
         return Statistic(value=None, n=0, unit=unit, method=method, reason=f"no {what}")
     tau = autocorrelation_time(x)
     low, high = mean_interval(x, tau=tau)
+    if low is not None and float(np.min(x)) >= 0:  # no duration is negative, whatever Student's t says
+        low = max(low, 0.0)
     reason = "" if low is not None else f"{n / tau:.0f} independent {what}; an interval needs 2"
     return Statistic(value=_mean(x), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason)
 

@@ -170,8 +170,8 @@ def _per_minute(jobs: Jobs, made: Floats, ended: NDArray[np.bool_], wall_clock_s
     the plain quotient.
     """
     method, unit, n = "renewal reward, Student t", f"{what}/min", int(ended.sum())
-    if wall_clock_s is None or not float(made.sum()):
-        reason = f"no {what} were made" if wall_clock_s is not None else "no job ended"
+    if wall_clock_s is None or not float(made[ended].sum()):
+        reason = "no job completed" if not jobs.completed.any() else "no new image was made"
         return Statistic(value=None, n=n, unit=unit, method=method, reason=reason)
     start = float(jobs.columns["due"].min())
     gaps = np.diff(jobs.columns["done"][ended], prepend=start)

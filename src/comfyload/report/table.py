@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,21 @@ from rich.text import Text
 
 from comfyload.judge.findings import Finding
 from comfyload.judge.nodes import NODE_CLOCK_S
-from comfyload.judge.stats import Statistic, upper_bound_needs
+from comfyload.judge.stats import CONFIDENCE, Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
-from comfyload.report.text import ascii_only, count, decimals, duration, fixed, percent, scale
+from comfyload.report.text import (
+    DASH,
+    ascii_only,
+    count,
+    decimals,
+    duration,
+    fixed,
+    percent,
+    scale,
+    span,
+    superscript,
+)
 
 __all__ = ["render"]
 
@@ -52,11 +63,10 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
         _findings(summary),
         _self_check(manifest.self_check),
     ]
-    can_show = (console.encoding or "").lower().startswith("utf")
     for number, part in enumerate(part for part in parts if part is not None):
         if number:
             console.print()
-        _print(part, console, str if can_show else ascii_only)
+        _print(part, console)
 
 
 class _Notes:
@@ -67,15 +77,14 @@ class _Notes:
         self.open_ended: set[str] = set()
 
     def mark(self, reason: str) -> str:
-        number = self._reasons.setdefault(reason, len(self._reasons) + 1)
-        return "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(number))
+        return superscript(self._reasons.setdefault(reason, len(self._reasons) + 1))
 
-    def text(self) -> Text | None:
+    def text(self) -> Text:
         lines = [f"{self.mark(reason)} withheld: {reason}" for reason in self._reasons]
         if self.open_ended:
-            needs = [f"{name} {upper_bound_needs(float(name[1:]) / 100)}" for name in sorted(self.open_ended)]
-            lines.append(f"≥ no upper bound: it needs as many independent jobs as {', '.join(needs)}")
-        return Text("\n".join(lines), style="dim") if lines else None
+            needs = [f"a {name} {upper_bound_needs(float(name[1:]) / 100)}" for name in sorted(self.open_ended)]
+            lines.append(f"≥ no upper bound, for want of independent jobs: {', '.join(needs)}")
+        return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
 
 
 def _title(manifest: Manifest) -> Text:
@@ -117,15 +126,17 @@ def _ledger(summary: Summary, notes: _Notes) -> Table:
     types = summary.images_by_type
     kinds = f" ({', '.join(f'{n} {kind}' for kind, n in types.items())})" if len(types) > 1 or "temp" in types else ""
     size = f", {_megabytes(flat['image_bytes'])} fetched" if isinstance(flat["image_bytes"], int) else ""
-    grid.add_row("Images", f"{flat['images']} new{kinds}{size}")
+    grid.add_row("Images", Text(f"{flat['images']} new{kinds}{size}"))
     grid.add_row("Images/min", _with_interval(summary.statistics["images_per_minute"], notes))
     grid.add_row("Jobs/min", _with_interval(summary.statistics["jobs_per_minute"], notes))
     wall = flat["wall_clock_s"]
-    grid.add_row("Wall clock", f"{duration(wall)}, first due to last end" if isinstance(wall, float) else "–")
+    grid.add_row("Wall clock", f"{duration(wall)}, first due to last end" if isinstance(wall, float) else DASH)
     return grid
 
 
 def _cache(summary: Summary) -> str:
+    if not summary.summary["completed"]:
+        return DASH
     fresh, partial, cached = (summary.cache[name] for name in ("fresh", "partial", "cached"))
     text = f"{fresh.jobs} fresh"
     if not partial.jobs + cached.jobs:
@@ -146,12 +157,14 @@ def _durations(summary: Summary, notes: _Notes) -> Table | None:
         cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
         if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
             continue
-        if not any(cell is not None for cell in cells) or all(cell and cell.n == 0 for cell in cells if cell):
+        if all(cell.n == 0 for cell in cells if cell is not None):
             continue
         factor, unit = scale(cell.value for cell in cells if cell is not None and cell.value is not None)
-        values = [_value(cell, factor, notes) for cell in cells]
-        intervals = [_interval(cell, shown, factor, notes) for cell, shown in zip(cells, _SHOWN, strict=True)]
-        table.add_row(f"{label}, {unit}", *values)
+        # The server tells whole milliseconds.
+        most = 3 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
+        table.add_row(f"{label}, {unit}", *(_value(cell, factor, most, notes) for cell in cells))
+        pairs = zip(cells, _SHOWN, strict=True)
+        intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
         if any(intervals):
             table.add_row("", *(Text(interval, style="dim") for interval in intervals))
     return table if table.row_count else None
@@ -165,28 +178,28 @@ def _cell(summary: Summary, name: str) -> Statistic | None:
     return Statistic(value=value, n=1, unit="s", method="max") if isinstance(value, float) else None
 
 
-def _value(cell: Statistic | None, factor: float, notes: _Notes) -> str:
+def _value(cell: Statistic | None, factor: float, most: int, notes: _Notes) -> str:
     if cell is None:
         return ""
     if cell.value is None:
-        return f"–{notes.mark(cell.reason)}"
-    return fixed(cell.value * factor, decimals(cell.value * factor))
+        return f"{DASH}{notes.mark(cell.reason)}"
+    return fixed(cell.value * factor, decimals(cell.value * factor, most))
 
 
-def _interval(cell: Statistic | None, shown: str, factor: float, notes: _Notes) -> str:
-    if cell is None or cell.value is None or cell.low is None:
+def _interval(cell: Statistic | None, shown: str, factor: float, most: int, notes: _Notes) -> str:
+    if cell is None or cell.value is None or cell.low is None or math.isinf(cell.low):
         return ""
     low = cell.low * factor
-    places = decimals(cell.value * factor) if math.isfinite(cell.value) else decimals(low)
+    places = decimals(cell.value * factor if math.isfinite(cell.value) else low, most)
     if cell.high is None:
         notes.open_ended.add(shown)
         return f"≥{fixed(low, places)}"
-    return f"{fixed(low, places)}–{fixed(cell.high * factor, places)}"
+    return f"{fixed(low, places)}{DASH}{fixed(cell.high * factor, places)}"
 
 
 def _with_interval(statistic: Statistic, notes: _Notes, write: Callable[[float], str] | None = None) -> Text:
     if statistic.value is None:
-        return Text(f"–{notes.mark(statistic.reason)}")
+        return Text(f"{DASH}{notes.mark(statistic.reason)}")
     places = decimals(statistic.value)
     written = write or (lambda value: fixed(value, places))
     text = Text(written(statistic.value))
@@ -213,9 +226,9 @@ def _nodes(summary: Summary) -> Table | None:
         table.add_row(
             Text(f"{row.node} {row.class_type or '(not in the graph)'}"),
             str(row.n),
-            "–" if mean is None else duration(mean),
-            "–" if p95 is None else duration(p95),
-            "–" if row.share is None else percent(row.share),
+            DASH if mean is None else duration(mean),
+            DASH if p95 is None else duration(p95),
+            DASH if row.share is None else percent(row.share),
         )
     if len(summary.nodes) > len(shown):
         table.add_row(Text(f"and {len(summary.nodes) - len(shown)} more", style="dim"))
@@ -281,14 +294,14 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
 
 
-def _print(part: Text | Table, console: Console, write: Callable[[str], str]) -> None:
-    if write is str:
-        console.print(part, highlight=False)
-        return
+def _print(part: Text | Table, console: Console) -> None:
+    """Without the blanks that fill up lines, and in ASCII where the terminal knows no more."""
     with console.capture() as capture:
         console.print(part, highlight=False)
-    console.print(Text.from_ansi(write(capture.get())), end="", highlight=False, soft_wrap=True)
-
-
-def _join(texts: Iterable[str]) -> str:
-    return " · ".join(texts)
+    drawn = capture.get()
+    if not (console.encoding or "").lower().startswith("utf"):
+        drawn = ascii_only(drawn)
+    for line in drawn.removesuffix("\n").split("\n"):
+        text = Text.from_ansi(line)
+        text.rstrip()
+        console.print(text, highlight=False, soft_wrap=True)

@@ -5,35 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-__all__ = ["ascii_only", "count", "decimals", "duration", "fixed", "percent", "scale"]
+__all__ = ["DASH", "ascii_only", "count", "decimals", "duration", "fixed", "percent", "scale", "span", "superscript"]
 
+DASH = "\N{EN DASH}"
+"""Between the ends of an interval; alone, in place of a number that is not known."""
+
+_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _ASCII = str.maketrans(
     {
-        "–": "-",
-        "—": "-",
+        DASH: "-",
         "∞": "inf",
         "≥": ">=",
         "·": "|",
         "…": "...",
-        "→": "->",
-        "✓": "+",
-        "✗": "x",
-        **{digit: f"({value})" for value, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+        "±": "+-",
+        **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
     }
 )
 
 
-def decimals(value: float) -> int:
-    """Places after the point that give the value three significant digits."""
+def decimals(value: float, most: int = 3) -> int:
+    """Places after the point that give the value three significant digits, but no more than `most`."""
     if not math.isfinite(value) or value == 0:
         return 0
     rounded = float(f"{value:.3g}")  # 9.996 becomes 10.0, which needs one place less
-    return max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return min(most, max(0, 2 - math.floor(math.log10(abs(rounded)))))
 
 
 def fixed(value: float, places: int) -> str:
     """The value with that many places; infinity as a sign."""
     return "∞" if value == math.inf else f"{value:.{places}f}"
+
+
+def span(low: str, high: str) -> str:
+    """An interval, with room around the dash."""
+    return f"{low} {DASH} {high}"
+
+
+def superscript(number: int) -> str:
+    """The number of a footnote."""
+    return "".join(_DIGITS[int(digit)] for digit in str(number))
 
 
 def scale(seconds: Iterable[float]) -> tuple[float, str]:
@@ -46,7 +57,7 @@ def duration(seconds: float) -> str:
     """12.3 s, 0.842 s, 3.4 ms."""
     factor, unit = scale([seconds])
     value = seconds * factor
-    return f"{fixed(value, min(decimals(value), 3 if unit == 's' else 1))} {unit}"
+    return f"{fixed(value, decimals(value, 3 if unit == 's' else 1))} {unit}"
 
 
 def percent(share: float) -> str:

@@ -31,14 +31,14 @@ def validate(graph: Graph, images: set[str], targets: list[str] | None, missing:
     a class the server does not know (it changed over versions).
 
     Raises:
-        TypeError: it is no graph (a real server answers 500).
+        TypeError, AttributeError: it is no graph (a real server answers 500).
     """
     outputs = []
-    for node_id in graph:
-        found = _class_error(graph, node_id, missing)
+    for node_id, node in graph.items():
+        found = _class_error(node_id, node, missing)
         if found is not None:
             return Verdict(found, [], {})
-        if CLASSES[graph[node_id]["class_type"]].is_output and (targets is None or node_id in targets):
+        if CLASSES[node["class_type"]].is_output and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
         return Verdict(_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
@@ -65,8 +65,7 @@ def validate(graph: Graph, images: set[str], targets: list[str] | None, missing:
     return Verdict(failed, [], node_errors)
 
 
-def _class_error(graph: Graph, node_id: str, missing: str) -> Error | None:
-    node = graph[node_id]
+def _class_error(node_id: str, node: dict[str, Any], missing: str) -> Error | None:
     if "class_type" not in node:
         title = node.get("_meta", {}).get("title")
         shown = title or f"ID #{node_id}"
