@@ -25,9 +25,8 @@ import uvloop
 class Inbox:
     """Messages by prompt id; a fast job may end before the reply to its POST has been read."""
 
-    def __init__(self, last_message: str) -> None:
+    def __init__(self) -> None:
         self.client_id = uuid.uuid4().hex
-        self.last_message = last_message
         self.messages: dict[str, list[tuple[str, int]]] = {}
         self._ended: dict[str, asyncio.Event] = {}
 
@@ -51,7 +50,7 @@ class Inbox:
             if prompt_id is None:
                 continue  # status, which is about the queue
             self.messages.setdefault(prompt_id, []).append((kind, time.perf_counter_ns()))
-            if kind == self.last_message and data.get("node") is None:
+            if kind == "executing" and data["node"] is None:
                 self._event(prompt_id).set()
         raise ConnectionError("the WebSocket closed before the last job ended")
 
@@ -85,7 +84,7 @@ async def work(
 async def run(args: argparse.Namespace) -> dict[str, float]:
     graph = orjson.loads(args.workflow.read_bytes())
     server = args.server.rstrip("/")
-    inbox = Inbox(args.last_message)
+    inbox = Inbox()
     seeds = iter(range(args.seed, args.seed + args.jobs))
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"Content-Type": "application/json"}
@@ -129,12 +128,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="one line of JSON per job is appended here")
     parser.add_argument(
         "--seed", type=int, default=time.time_ns() >> 10, help="of the first job (default: by the clock)"
-    )
-    parser.add_argument(
-        "--last-message",
-        choices=("executing", "execution_success"),
-        default="executing",
-        help="what ends a job: executing with node null, or, for a server that never sends it, execution_success",
     )
     print(json.dumps(uvloop.run(run(parser.parse_args()))))
 

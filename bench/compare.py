@@ -10,43 +10,45 @@ import json
 import os
 import resource
 import shlex
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import nullcomfy
 
 Command = Callable[[int, Path], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mode:
+class Emission:
     """How the null server sends a job's messages, which alone changes the client's cost several-fold."""
 
-    config: str
+    settings: str
     concurrency: int
 
 
-MODES = {
-    "burst": Mode(config="emit=0&dur=0", concurrency=128),  # all in one send, at once
-    "sep": Mode(config="emit=1&dur=0", concurrency=128),  # one send each, at once
-    "spread": Mode(config="emit=2&dur=200&jit=0.5", concurrency=512),  # over 150-250 ms, each its own wake-up
+EMISSIONS = {
+    "burst": Emission(settings="emit=0&dur=0", concurrency=128),  # all in one send, at once
+    "sep": Emission(settings="emit=1&dur=0", concurrency=128),  # one send each, at once
+    "spread": Emission(settings="emit=2&dur=200&jit=0.5", concurrency=512),  # over 150-250 ms, 200 on average, each its own wake-up
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--null-server-source", type=Path, help="C file of a null server: built, pinned and started")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument(
+        "--null-server-source",
+        type=Path,
+        default=nullcomfy.SOURCE,
+        help="C file of a null server: built, pinned and started (default: %(default)s)",
+    )
     target.add_argument("--server", help="a server that runs already; pin it yourself")
-    parser.add_argument("--mode", action="append", choices=MODES, help="null server only; default: all three")
+    parser.add_argument("--emit", action="append", choices=EMISSIONS, help="null server only; default: all three")
     parser.add_argument("--tool", action="append", choices=("bare", "comfyload"), help="default: both")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--n1", type=int, default=1000, help="jobs of the short run")
@@ -55,8 +57,9 @@ def main() -> None:
     parser.add_argument("--client-cpu", type=int, default=0)
     parser.add_argument("--server-cpu", type=int, default=1)
     parser.add_argument("--workflow", type=Path, help="default: a generated graph of 12 KB")
-    parser.add_argument("--comfyload", default=str(Path(sys.executable).with_name("comfyload")), help="its command")
-    parser.add_argument("--last-message", help="of bare.py; default: execution_success, with --server: executing")
+    parser.add_argument(
+        "--comfyload", default=f"{shlex.quote(sys.executable)} -m comfyload", help="its command (default: %(default)s)"
+    )
     args = parser.parse_args()
     if args.n2 <= args.n1:
         parser.error("--n2 must be above --n1")
@@ -66,28 +69,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="comfyload-bench-") as tmp:
         if args.workflow is None:
             args.workflow = Path(tmp, "workflow.json")
-            args.workflow.write_text(json.dumps(workflow(), indent=2))
+            args.workflow.write_text(json.dumps(nullcomfy.workflow(), indent=2))
         if args.server:
             measure("server", args, args.server, args.concurrency or 4, Path(tmp))
             return
-        with null_server(args.null_server_source, args.server_cpu, Path(tmp)) as url:
-            for name in args.mode or MODES:
-                if get(f"{url}/cfg?{MODES[name].config}") != b"okay":
-                    raise SystemExit("the null server still has jobs in flight")
-                measure(name, args, url, args.concurrency or MODES[name].concurrency, Path(tmp))
+        with nullcomfy.running(args.null_server_source, args.server_cpu) as url:
+            for name in args.emit or EMISSIONS:
+                nullcomfy.configure(url, EMISSIONS[name].settings)
+                measure(name, args, url, args.concurrency or EMISSIONS[name].concurrency, Path(tmp))
 
 
 def measure(name: str, args: argparse.Namespace, url: str, concurrency: int, tmp: Path) -> None:
     """Print one line per tool, and the ratio of the two if both ran; both ends of a range are rounds."""
     common = ["--server", url, "--workflow", str(args.workflow), "--concurrency", str(concurrency)]
-    last_message = args.last_message or ("executing" if args.server else "execution_success")
 
     def bare(jobs: int, out: Path) -> list[str]:
         command = [sys.executable, str(Path(__file__).with_name("bare.py")), *common, "--jobs", str(jobs)]
-        return [*command, "--output", str(out / "jobs.ndjson"), "--last-message", last_message]
+        return [*command, "--output", str(out / "jobs.ndjson")]
 
     def comfyload(jobs: int, out: Path) -> list[str]:
-        command = [*shlex.split(args.comfyload), "run", *common, "--jobs", str(jobs)]
+        command = [*shlex.split(args.comfyload), "run", *common, "--jobs", str(jobs), "--timeout", "60"]
         return [*command, "--output", str(out / "result.json"), "--run-dir", str(out / "run"), "--quiet"]
 
     tools: dict[str, Command] = {"bare": bare, "comfyload": comfyload}
@@ -129,61 +130,7 @@ def children_cpu() -> float:
 
 
 def jobs_posted(args: argparse.Namespace, url: str) -> int:
-    return 0 if args.server else int(json.loads(get(f"{url}/stat"))["jobs"])
-
-
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as reply:
-        body: bytes = reply.read()
-    return body
-
-
-@contextmanager
-def null_server(source: Path, cpu: int, tmp: Path) -> Iterator[str]:
-    binary = tmp / "null_server"
-    subprocess.run(["gcc", "-O2", "-w", "-o", str(binary), str(source)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(["taskset", "--cpu-list", str(cpu), str(binary), str(port)])
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(100):
-            try:
-                get(f"{url}/stat")
-                break
-            except OSError:
-                time.sleep(0.05)
-        else:
-            raise SystemExit("the null server does not answer")
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def workflow() -> dict[str, Any]:
-    """A chain of 55 core image nodes with one seed and one SaveImage: 12 KB when encoded without spaces."""
-    steps: list[tuple[str, dict[str, Any]]] = [
-        ("ImageBlur", {"blur_radius": 5, "sigma": 1.5}),
-        ("ImageSharpen", {"sharpen_radius": 2, "sigma": 1.0, "alpha": 0.6}),
-        ("ImageScale", {"upscale_method": "lanczos", "width": 768, "height": 768, "crop": "disabled"}),
-    ]
-    blank = {"width": 768, "height": 768, "batch_size": 1, "color": 8421504}
-    graph: dict[str, Any] = {
-        "1": node("EmptyImage", "Blank page", **blank),
-        "2": node("ImageAddNoise", "Noise", seed=1, strength=0.5, image=["1", 0]),
-    }
-    for number in range(3, 55):
-        kind, inputs = steps[number % len(steps)]
-        title = f"{kind} {number - 2}: one small step of many, so that each can be switched off while the page is tuned"
-        graph[str(number)] = node(kind, title, **inputs, image=[str(number - 1), 0])
-    graph["55"] = node("SaveImage", "Save", filename_prefix="bench/image", images=["54", 0])
-    return graph
-
-
-def node(class_type: str, title: str, **inputs: object) -> dict[str, Any]:
-    return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
+    return 0 if args.server else nullcomfy.stat(url, "jobs")
 
 
 if __name__ == "__main__":

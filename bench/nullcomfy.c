@@ -96,7 +96,7 @@ static unsigned hash(const char *s) {
 static char *reserve(Buffer *b, size_t n) {
   if (b->begin == b->end) b->begin = b->end = 0;
   if (b->end + n > b->room) {
-    memmove(b->at, b->at + b->begin, b->end - b->begin);
+    if (b->at) memmove(b->at, b->at + b->begin, b->end - b->begin);
     b->end -= b->begin, b->begin = 0;
     while (b->end + n > b->room) b->room = b->room ? 2 * b->room : 16384;
     b->at = grown(b->at, b->room);
@@ -261,16 +261,23 @@ static Job *next_timer(void) {
   return first;
 }
 
+static const char *skip(const char *p, const char *end, const char *what) {
+  while (p < end && *p && strchr(what, *p)) p++;
+  return p;
+}
+
 // The string under a key of a JSON text, wherever it stands in it; 0 if there is none that fits.
 static int json_text(const char *text, size_t n, const char *key, char *found, size_t room) {
-  const char *end = text + n, *p = text;
+  const char *end = text + n, *p = text, *close;
   char quoted[32];
   int q = sprintf(quoted, "\"%s\"", key);
   while ((p = memmem(p, end - p, quoted, q))) {
-    p += q;
-    while (p < end && strchr(" \t\r\n:", *p)) p++;
-    if (p == end || *p != '"' || !memchr(p - 4 < text ? text : p - 4, ':', 4)) continue;
-    const char *close = memchr(++p, '"', end - p);
+    p = skip(p + q, end, " \t\r\n");
+    if (p == end || *p != ':') continue;  // it was a value
+    p = skip(p + 1, end, " \t\r\n");
+    if (p == end || *p != '"') continue;
+    p++;
+    close = memchr(p, '"', end - p);
     if (!close || (size_t)(close - p) >= room) return 0;
     memcpy(found, p, close - p);
     found[close - p] = 0;
@@ -284,7 +291,7 @@ static int json_text(const char *text, size_t n, const char *key, char *found, s
 static void reply(Conn *c, const char *status, const char *type, const void *body, size_t n) {
   char head[256];
   put(c, head, sprintf(head, "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
-                       "Server: Python/3.11 aiohttp/3.11.8\r\n\r\n", status, type, n));
+                       "Server: Python/3.11 aiohttp/3.11.8\r\n%s\r\n", status, type, n, c->draining ? "Connection: close\r\n" : ""));
   put(c, body, n);
 }
 
@@ -298,8 +305,8 @@ __attribute__((format(printf, 3, 4))) static void reply_json(Conn *c, const char
 }
 
 static void refuse(Conn *c, const char *status) {  // what follows on the connection cannot be understood
-  reply(c, status, "text/plain; charset=utf-8", status, strlen(status));
   c->draining = 1;
+  reply(c, status, "text/plain; charset=utf-8", status, strlen(status));
 }
 
 static void post_prompt(Conn *c, const char *body, size_t n) {
@@ -409,13 +416,18 @@ static const char *header(const char *head, const char *name) {  // its value up
   return found ? found + n + strspn(found + n, " \t") : NULL;
 }
 
+static int up_to(const char *text, const char *ends) {  // characters before one of those, 63 at most
+  size_t n = strcspn(text, ends);
+  return n < 63 ? n : 63;
+}
+
 static void open_socket(Conn *c, const char *path, const char *head) {
   static const char *digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const char *key = header(head, "sec-websocket-key"), *name = strstr(path, "clientId=");
   if (!key) { refuse(c, "400 Bad Request"); return; }
   char text[256], accept[29] = {0};
   uint8_t digest[21] = {0};  // and one more, for the padding
-  int n = sprintf(text, "%.*s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", (int)strcspn(key, " \r") % 64, key);
+  int n = sprintf(text, "%.*s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", up_to(key, " \r"), key);
   sha1((uint8_t *)text, n, digest);
   for (int i = 0; i < 28; i++) {
     uint32_t three = digest[i / 4 * 3] << 16 | digest[i / 4 * 3 + 1] << 8 | (i / 4 == 6 ? 0 : digest[i / 4 * 3 + 2]);
@@ -424,10 +436,10 @@ static void open_socket(Conn *c, const char *path, const char *head) {
   accept[27] = '=';
   put(c, text, sprintf(text, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                        "Sec-WebSocket-Accept: %s\r\n\r\n", accept));
-  if (name) sprintf(c->client, "%.*s", (int)strcspn(name + 9, "&") % 64, name + 9);
+  if (name) sprintf(c->client, "%.*s", up_to(name + 9, "&"), name + 9);
   if (!*c->client) sprintf(c->client, "%032llx", (unsigned long long)now_ns());
   Conn *before = client_named(c->client), **bucket = &clients[hash(c->client)];
-  if (before) hang_up(before);
+  if (before) forget_client(before);  // it stays open and hears nothing more, as with ComfyUI
   c->is_socket = 1, c->next_client = *bucket, *bucket = c, n_sockets++;
   put_frame(c, text, sprintf(text, "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": %d}}, "
                              "\"sid\": \"%s\"}}", n_running, c->client));

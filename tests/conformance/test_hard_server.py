@@ -459,3 +459,14 @@ def test_patience_is_bounded_even_when_the_server_dies_for_good() -> None:
     played, _ = play(jobs=4, concurrency=2, script=script, patience=patience)
     assert set(played.outcomes()) <= {"completed", "failed", "timed_out", "lost"}
     assert len(played.records) == 4
+
+
+def test_without_a_timeout_a_server_that_never_comes_back_is_given_up_all_the_same() -> None:
+    async def script(server: Server, _client: ComfyClient, _stop: Stop) -> None:
+        await asyncio.sleep(0.15)
+        server.restart(downtime_s=1e6)
+
+    played, _ = play(jobs=4, concurrency=2, script=script)
+    assert len(played.records) == 4
+    assert "server_gone" in played.codes()
+    assert set(played.outcomes()) <= {"completed", "failed", "lost"}

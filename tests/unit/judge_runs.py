@@ -72,7 +72,7 @@ def manifest(jobs: int = 12, concurrency: int = 1, *, warmup: int = 0, **changes
 
 
 def job(index: int, due: float, seconds: float, **changes: Any) -> Record:
-    """A job that made its own picture in `seconds`, sent 1 ms late; `warmup` is the record's, all else its execution's."""
+    """A job that made its own picture in `seconds`, sent 1 ms late; `warmup` is its own, all else its execution's."""
     warmup = changes.pop("warmup", False)
     start = round(1000 * due) + 1_700_000_000_000
     base: dict[str, Any] = {

@@ -7,18 +7,54 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from comfyload import clock
-from comfyload.app.run import RunOptions, run
-from comfyload.app.summary import report_run
-from comfyload.cli.progress import viewer_for
+from comfyload.app.run import RunOptions, Viewer, run
+from comfyload.errors import ServerUnreachable
 from comfyload.sim.sample import picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["run_demo"]
+
+SPEED = 40.0
+JOBS = 60
+
+
+def run_demo(viewer: Viewer) -> tuple[Path, Path]:
+    """Run the demo load; returns the run directory and the file for its JSON."""
+    base = Path("runs")
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-demo"
+    with tempfile.TemporaryDirectory() as folder, simulator() as url:
+        workflow = Path(folder) / "picture.json"
+        workflow.write_text(json.dumps(picture()), encoding="utf-8")
+        options = RunOptions(
+            server=url,
+            workflow=workflow,
+            jobs=JOBS,
+            concurrency=2,
+            warmup=2,
+            timeout_s=30,
+            fetch=True,
+            name="demo",
+            run_dir=base / name,
+        )
+        return clock.run(run(options, viewer)), base / f"{name}.json"
+
+
+@contextmanager
+def simulator() -> Iterator[str]:
+    """A simulated server on a free port of loopback, ended with the context; yields its address."""
+    command = [sys.executable, "-m", "comfyload", "sim", "--port", "0", "--speed", str(SPEED)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().strip() if process.stdout else ""
+            if not url:
+                raise ServerUnreachable("the simulator did not start", "run: comfyload sim")
+            yield url
+        finally:
+            process.terminate()

@@ -32,4 +32,6 @@ async def serve_sim(*, port: int, speed: float, cache: str) -> None:
             print(url, flush=True)  # noqa: T201 - the one thing this command says
             await stop.wait()
     except OSError as error:
-        raise UsageError(f"cannot listen on port {port}: {error.strerror or error}", "give another --port, or 0") from None
+        raise UsageError(
+            f"cannot listen on port {port}: {error.strerror or error}", "give another --port, or 0"
+        ) from None

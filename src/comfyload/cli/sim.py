@@ -25,7 +25,13 @@ def sim(
 
 
 def demo() -> None:
-    """Start a simulated ComfyUI, run a small load against it through sockets, and show what comes of it."""
-    from comfyload.app.demo import run_demo
+    """Start a simulated ComfyUI, run a small load against it through sockets, and show what comes of it.
 
-    raise typer.Exit(run_demo())
+    Needs no server, no GPU and no network. Takes some ten seconds.
+    """
+    from comfyload.app.demo import run_demo
+    from comfyload.app.summary import report_run
+    from comfyload.cli.progress import viewer_for
+
+    path, output = run_demo(viewer_for(quiet=False))
+    raise typer.Exit(report_run(path, output=output, quiet=False, as_json=False))

@@ -123,7 +123,7 @@ class ComfyClient:
             if end == "abandoned":
                 return await self._give_up(job, "cancelled", Failure(kind="cancelled", message="cancelled by us"))
             if end == "lost":
-                return self._lost(job, "accepted once; the server knows it no longer")
+                return self._lost(job, "accepted once; the server knows it no longer, or is gone")
             return await self._confirm(job, end)
         finally:
             if timer is not None:

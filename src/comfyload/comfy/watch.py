@@ -50,6 +50,7 @@ class Watch:
         self._note = note
         self._progress_at = clock()
         self._stalled = False
+        self._gone_since: float | None = None
 
     async def run(self) -> None:
         pause = FIRST_PAUSE_S
@@ -66,6 +67,10 @@ class Watch:
             else:
                 pause = min(1.5 * max(pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             self._look_for_stall(now, progressed=any(found))
+            if self._gone_since is not None and now - self._gone_since >= self._patience.gone_s:
+                self._note("server_gone", f"the server has been out of reach for {self._patience.gone_s:g} s")
+                for job in self._inflight:
+                    job.finish("lost")
 
     def _doubtful(self, now: float) -> list[Job]:
         """The oldest jobs whose end may have passed unseen."""
@@ -85,7 +90,10 @@ class Watch:
         try:
             entry = await self._api.history(job.prompt_id)
         except TransportError:
+            if not self._stream.connected and self._gone_since is None:
+                self._gone_since = asked
             return False
+        self._gone_since = None
         if job.end.done():
             return True
         if entry is not None:

@@ -166,16 +166,18 @@ def _statistics(fold: Fold, jobs: Jobs, wall_clock_s: float | None) -> dict[str,
 def _per_minute(jobs: Jobs, made: Floats, ended: NDArray[np.bool_], wall_clock_s: float | None, what: str) -> Statistic:
     """What was made, over the counted window, with the interval of a renewal-reward rate.
 
-    The gaps run from the window's start over every end, failures included, so they sum to the window and the rate is
-    the plain quotient.
+    A gap is the time from one job that made something to the next; the first counts from the window's start, the last
+    to its end. So the gaps sum to the window, the rate is the plain quotient, and its n is the jobs that made it.
     """
-    method, unit, n = "renewal reward, Student t", f"{what}/min", int(ended.sum())
-    if wall_clock_s is None or not float(made[ended].sum()):
+    method, unit = "renewal reward, Student t", f"{what}/min"
+    ends, made = jobs.columns["done"][ended], made[ended]
+    n = int((made > 0).sum())
+    if wall_clock_s is None or n == 0:
         reason = "no job completed" if not jobs.completed.any() else "no new image was made"
-        return Statistic(value=None, n=n, unit=unit, method=method, reason=reason)
-    start = float(jobs.columns["due"].min())
-    gaps = np.diff(jobs.columns["done"][ended], prepend=start)
-    rate, (low, high), tau = ratio_interval(made[ended], gaps)
+        return Statistic(value=None, n=0, unit=unit, method=method, reason=reason)
+    gaps = np.diff(ends[made > 0], prepend=float(jobs.columns["due"].min()))
+    gaps[-1] += float(ends[-1]) - float(ends[made > 0][-1])
+    rate, (low, high), tau = ratio_interval(made[made > 0], gaps)
     return Statistic(
         value=60 * rate,
         low=None if low is None else 60 * low,
@@ -184,7 +186,7 @@ def _per_minute(jobs: Jobs, made: Floats, ended: NDArray[np.bool_], wall_clock_s
         n_eff=n / tau,
         unit=unit,
         method=method,
-        reason="" if low is not None else f"{n / tau:.0f} independent jobs; an interval needs 2",
+        reason="" if low is not None else f"{n / tau:.0f} independent jobs made {what}; an interval needs 2",
     )
 
 

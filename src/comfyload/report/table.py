@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from rich.console import Console
@@ -11,9 +10,10 @@ from rich.text import Text
 
 from comfyload.judge.findings import Finding
 from comfyload.judge.nodes import NODE_CLOCK_S
-from comfyload.judge.stats import CONFIDENCE, Statistic, upper_bound_needs
+from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
+from comfyload.report.durations import Notes, durations
 from comfyload.report.text import (
     DASH,
     ascii_only,
@@ -22,22 +22,11 @@ from comfyload.report.text import (
     duration,
     fixed,
     percent,
-    scale,
     span,
-    superscript,
 )
 
 __all__ = ["render"]
 
-_SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
-_ROWS = (  # label, key
-    ("from due", "latency"),
-    ("from sent", "latency_sent"),
-    ("failures as ∞", "latency_with_failures"),
-    ("queue wait", "queue_wait"),
-    ("execution", "execution"),
-    ("acknowledge", "acknowledge"),
-)
 _ENDS = (
     ("completed", "completed"),
     ("failed", "failed"),
@@ -51,12 +40,12 @@ _COLOURS = {"invalid": "bold red", "warning": "yellow", "info": "cyan"}
 
 def render(manifest: Manifest, summary: Summary, console: Console) -> None:
     """Print the run. Looks the same without colour; at 80 columns nothing is cut."""
-    notes = _Notes()
+    notes = Notes()
     parts: list[Text | Table | None] = [
         _title(manifest),
         _verdict(summary),
         _ledger(summary, notes),
-        _durations(summary, notes),
+        durations(summary, notes),
         notes.text(),
         _nodes(summary),
         _failures(summary),
@@ -67,24 +56,6 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
         if number:
             console.print()
         _print(part, console)
-
-
-class _Notes:
-    """Footnotes, numbered as they come up; one reason has one number however often it is given."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, int] = {}
-        self.open_ended: set[str] = set()
-
-    def mark(self, reason: str) -> str:
-        return superscript(self._reasons.setdefault(reason, len(self._reasons) + 1))
-
-    def text(self) -> Text:
-        lines = [f"{self.mark(reason)} withheld: {reason}" for reason in self._reasons]
-        if self.open_ended:
-            needs = [f"a {name} {upper_bound_needs(float(name[1:]) / 100)}" for name in sorted(self.open_ended)]
-            lines.append(f"≥ no upper bound, for want of independent jobs: {', '.join(needs)}")
-        return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
 
 
 def _title(manifest: Manifest) -> Text:
@@ -116,7 +87,7 @@ def _verdict(summary: Summary) -> Text | Table:
     return Text.assemble(("VALID", "bold green"), ". Nothing was found that speaks against these numbers.")
 
 
-def _ledger(summary: Summary, notes: _Notes) -> Table:
+def _ledger(summary: Summary, notes: Notes) -> Table:
     flat, grid = summary.summary, _grid(2)
     ends = [f"{flat[key]} {words}" for key, words in _ENDS if flat[key] or key == "completed"]
     unfinished = f" · {flat['unfinished']} without an end" if flat["unfinished"] else ""
@@ -148,68 +119,14 @@ def _cache(summary: Summary) -> str:
     return text
 
 
-def _durations(summary: Summary, notes: _Notes) -> Table | None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("Durations")
-    for name in ("mean", *_SHOWN[1:]):
-        table.add_column(name, justify="right", min_width=6)
-    for label, key in _ROWS:
-        cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
-        if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
-            continue
-        if all(cell.n == 0 for cell in cells if cell is not None):
-            continue
-        factor, unit = scale(cell.value for cell in cells if cell is not None and cell.value is not None)
-        # The server tells whole milliseconds.
-        most = 3 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
-        table.add_row(f"{label}, {unit}", *(_value(cell, factor, most, notes) for cell in cells))
-        pairs = zip(cells, _SHOWN, strict=True)
-        intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
-        if any(intervals):
-            table.add_row("", *(Text(interval, style="dim") for interval in intervals))
-    return table if table.row_count else None
-
-
-def _cell(summary: Summary, name: str) -> Statistic | None:
-    """A statistic by name; a maximum has none, and stands without an interval."""
-    if name in summary.statistics:
-        return summary.statistics[name]
-    value = summary.summary.get(name)
-    return Statistic(value=value, n=1, unit="s", method="max") if isinstance(value, float) else None
-
-
-def _value(cell: Statistic | None, factor: float, most: int, notes: _Notes) -> str:
-    if cell is None:
-        return ""
-    if cell.value is None:
-        return f"{DASH}{notes.mark(cell.reason)}"
-    return fixed(cell.value * factor, decimals(cell.value * factor, most))
-
-
-def _interval(cell: Statistic | None, shown: str, factor: float, most: int, notes: _Notes) -> str:
-    if cell is None or cell.value is None or cell.low is None or math.isinf(cell.low):
-        return ""
-    low = cell.low * factor
-    places = decimals(cell.value * factor if math.isfinite(cell.value) else low, most)
-    if cell.high is None:
-        notes.open_ended.add(shown)
-        return f"≥{fixed(low, places)}"
-    return f"{fixed(low, places)}{DASH}{fixed(cell.high * factor, places)}"
-
-
-def _with_interval(statistic: Statistic, notes: _Notes, write: Callable[[float], str] | None = None) -> Text:
+def _with_interval(statistic: Statistic, notes: Notes, write: Callable[[float], str] | None = None) -> Text:
     if statistic.value is None:
         return Text(f"{DASH}{notes.mark(statistic.reason)}")
     places = decimals(statistic.value)
     written = write or (lambda value: fixed(value, places))
     text = Text(written(statistic.value))
     if statistic.low is not None and statistic.high is not None:
-        text.append(
-            f"  {written(statistic.low)} – {written(statistic.high)} ({statistic.confidence:.0%} interval)".replace(
-                "%)", " %)"
-            ),
-            style="dim",
-        )
+        text.append(f"  ({span(written(statistic.low), written(statistic.high))})", style="dim")
     return text
 
 

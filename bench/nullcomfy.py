@@ -1,0 +1,88 @@
+"""Builds and runs the null server of `nullcomfy.c`, and makes the graph that the benchmarks send to it."""
+
+import json
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SOURCE", "configure", "get", "running", "stat", "workflow"]
+
+SOURCE = Path(__file__).with_name("nullcomfy.c")
+SAVE_NODE = 55
+
+
+@contextmanager
+def running(source: Path, cpu: int | None = None) -> Iterator[str]:
+    """The address of a null server built from `source`, on that cpu if one is named."""
+    with tempfile.TemporaryDirectory(prefix="nullcomfy-") as tmp, socket.socket() as free:
+        binary = Path(tmp, "nullcomfy")
+        subprocess.run(["gcc", "-O2", "-o", str(binary), str(source)], check=True)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+        process = subprocess.Popen([*pinned, str(binary), str(port)])
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_for(url)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def configure(url: str, settings: str) -> None:
+    """Set how jobs go, in the words of the head of `nullcomfy.c`."""
+    if get(f"{url}/cfg?{settings}&save={SAVE_NODE}") != b"okay":
+        raise SystemExit("the null server still has jobs in flight")
+
+
+def stat(url: str, key: str) -> int:
+    """One of the server's counters: jobs, running, peak, sockets, messages."""
+    return int(json.loads(get(f"{url}/stat"))[key])
+
+
+def get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        body: bytes = reply.read()
+    return body
+
+
+def workflow() -> dict[str, Any]:
+    """A chain of 55 core image nodes with one seed and one SaveImage: 12 KB when encoded without spaces."""
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("ImageBlur", {"blur_radius": 5, "sigma": 1.5}),
+        ("ImageSharpen", {"sharpen_radius": 2, "sigma": 1.0, "alpha": 0.6}),
+        ("ImageScale", {"upscale_method": "lanczos", "width": 768, "height": 768, "crop": "disabled"}),
+    ]
+    blank = {"width": 768, "height": 768, "batch_size": 1, "color": 8421504}
+    graph: dict[str, Any] = {
+        "1": _node("EmptyImage", "Blank page", **blank),
+        "2": _node("ImageAddNoise", "Noise", seed=1, strength=0.5, image=["1", 0]),
+    }
+    for number in range(3, SAVE_NODE):
+        kind, inputs = steps[number % len(steps)]
+        title = f"{kind} {number - 2}: one small step of many, so that each can be switched off while the page is tuned"
+        graph[str(number)] = _node(kind, title, **inputs, image=[str(number - 1), 0])
+    graph[str(SAVE_NODE)] = _node("SaveImage", "Save", filename_prefix="bench/image", images=[str(SAVE_NODE - 1), 0])
+    return graph
+
+
+def _node(class_type: str, title: str, **inputs: object) -> dict[str, Any]:
+    return {"inputs": inputs, "class_type": class_type, "_meta": {"title": title}}
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(100):
+        try:
+            get(f"{url}/stat")
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("the null server does not answer")

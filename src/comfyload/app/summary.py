@@ -1,0 +1,60 @@
+"""From a run directory to what people and machines read of it: table, JSON, exit code. A pure function of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from comfyload.errors import UsageError
+from comfyload.judge.summary import jsonable, summarise
+from comfyload.record.run import RunReader
+from comfyload.report.document import jobs, write_document
+from comfyload.report.table import render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comfyload.judge.summary import Summary
+
+__all__ = ["report_run", "write_output"]
+
+OK, INVALID, INTERRUPTED = 0, 5, 130
+
+
+def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool) -> int:
+    """Summarise the run at `path`, write `output`, print what was asked for; returns the exit code."""
+    reader = RunReader(path)
+    summary = summarise(reader.manifest, reader.lines(), reader.samples())
+    if output is not None:
+        write_output(output, reader, summary)
+    if as_json:
+        Console(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(summary.summary)))
+    elif not quiet:
+        console = Console()
+        render(reader.manifest, summary, console)
+        console.print(f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True)
+    if reader.manifest.end in ("stopped", "cancelled"):
+        return INTERRUPTED
+    return OK if summary.valid else INVALID
+
+
+def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
+    """The run as one JSON object, streamed aside and put in place as a whole.
+
+    Raises:
+        UsageError: it cannot be written there; the run directory is complete all the same.
+    """
+    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))
+        aside.replace(output)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {output}: {error.strerror or error}", f"the run itself is kept in {reader.path}"
+        ) from None
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Knows the table of durations: a row per metric, its interval beneath, and a footnote for each number withheld."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+from rich.text import Text
+
+from comfyload.judge.stats import CONFIDENCE, Statistic, upper_bound_needs
+from comfyload.judge.summary import Summary
+from comfyload.report.text import DASH, decimals, fixed, scale, superscript
+
+__all__ = ["Notes", "durations"]
+
+_SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
+_ROWS = (  # label, key
+    ("from due", "latency"),
+    ("from sent", "latency_sent"),
+    ("failures as ∞", "latency_with_failures"),
+    ("queue wait", "queue_wait"),
+    ("execution", "execution"),
+    ("acknowledge", "acknowledge"),
+)
+
+
+class Notes:
+    """Footnotes, numbered as they come up; one reason has one number however often it is given."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, int] = {}
+        self.open_ended: set[str] = set()
+
+    def mark(self, reason: str) -> str:
+        return superscript(self._reasons.setdefault(reason, len(self._reasons) + 1))
+
+    def text(self) -> Text:
+        lines = [f"{self.mark(reason)} withheld: {reason}" for reason in self._reasons]
+        if self.open_ended:
+            first, *rest = sorted(self.open_ended)
+            needs = f"a {first} needs {_needs(first)} independent jobs for one"
+            lines.append(f"≥ no upper bound: {', '.join([needs, *(f'a {name} {_needs(name)}' for name in rest)])}")
+        return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
+
+
+def durations(summary: Summary, notes: Notes) -> Table | None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("Durations")
+    for name in ("mean", *_SHOWN[1:]):
+        table.add_column(name, justify="right", min_width=6)
+    for label, key in _ROWS:
+        cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
+        if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
+            continue
+        if all(cell.n == 0 for cell in cells if cell is not None):
+            continue
+        factor, unit = scale(cell.value for cell in cells if cell is not None and cell.value is not None)
+        # The server tells whole milliseconds.
+        most = 3 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
+        table.add_row(f"{label}, {unit}", *(_value(cell, factor, most, notes) for cell in cells))
+        pairs = zip(cells, _SHOWN, strict=True)
+        intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
+        if any(intervals):
+            table.add_row("", *(Text(interval, style="dim") for interval in intervals))
+    return table if table.row_count else None
+
+
+def _cell(summary: Summary, name: str) -> Statistic | None:
+    """A statistic by name; a maximum has none, and stands without an interval."""
+    if name in summary.statistics:
+        return summary.statistics[name]
+    value = summary.summary.get(name)
+    return Statistic(value=value, n=1, unit="s", method="max") if isinstance(value, float) else None
+
+
+def _value(cell: Statistic | None, factor: float, most: int, notes: Notes) -> str:
+    if cell is None:
+        return ""
+    if cell.value is None:
+        return f"{DASH}{notes.mark(cell.reason)}"
+    return fixed(cell.value * factor, decimals(cell.value * factor, most))
+
+
+def _interval(cell: Statistic | None, shown: str, factor: float, most: int, notes: Notes) -> str:
+    if cell is None or cell.value is None or cell.low is None or math.isinf(cell.low):
+        return ""
+    low = cell.low * factor
+    places = decimals(cell.value * factor if math.isfinite(cell.value) else low, most)
+    if cell.high is None:
+        notes.open_ended.add(shown)
+        return f"≥{fixed(low, places)}"
+    return f"{fixed(low, places)}{DASH}{fixed(cell.high * factor, places)}"
+
+
+def _needs(name: str) -> int:
+    return upper_bound_needs(float(name[1:]) / 100)
