@@ -44,6 +44,7 @@ class Played:
     facts: ServerFacts | None = None
     variation: Variation | None = None
     left: dict[str, Any] = field(default_factory=dict)
+    zero: float = 0.0
 
     def codes(self) -> set[str]:
         return {observation.code for observation in self.observations}
@@ -80,6 +81,7 @@ async def play_on(
     info = ObjectInfo(await describe_classes(transport, (workflow.class_of(node) for node in graph)))
     variation = played.variation = Variation(workflow, info, seed=7, as_is=as_is, output_folder="comfyload/play")
     watch, stop = clock.stopwatch(), Stop()
+    played.zero = clock.now() - watch()
 
     def emit(line: Line) -> None:
         played.lines.append(line)

@@ -128,8 +128,14 @@ def quantile_interval(x: Floats, p: float, confidence: float = CONFIDENCE, tau: 
     ordered, alpha = np.sort(x), (1 - confidence) / 2
     low_rank = _binomial_ppf(alpha, worth, p)  # 1-based; 0: below the smallest value
     high_rank = _binomial_isf(alpha, worth, p) + 1  # 1-based; worth + 1: above the largest
-    low = float(ordered[math.floor(low_rank * n / worth) - 1]) if low_rank >= 1 else None
-    high = float(ordered[math.ceil(high_rank * n / worth) - 1]) if high_rank <= worth else None
+    low, high = None, None
+    # Ranks are whole numbers, so stretching few of them can land inside the interval of all: the wider one counts.
+    if low_rank >= 1:
+        stretched = math.floor(low_rank * n / worth)
+        low = float(ordered[min(stretched, max(1, _binomial_ppf(alpha, n, p))) - 1])
+    if high_rank <= worth:
+        stretched = math.ceil(high_rank * n / worth)
+        high = float(ordered[max(stretched, min(n, _binomial_isf(alpha, n, p) + 1)) - 1])
     return low, high
 
 

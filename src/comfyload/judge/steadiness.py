@@ -64,7 +64,7 @@ def _late(evidence: Evidence, late: Floats, latency: Floats) -> Iterator[Finding
         evidence={"p99_late_s": worst, "mean_late_s": mean, "max_late_s": float(late.max()), "of_s": whole},
         hint="The numbers are partly the generator's: let it run on a machine that does nothing else."
         if grave
-        else "It was rare: the tail of the latencies from due is partly the generator's, that from sent is not.",
+        else "The tail of the latencies from due is partly the generator's; compare it with that from sent.",
     )
 
 
@@ -155,7 +155,8 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
 
 
 def cold_head(x: Floats) -> int:
-    """How many leading values, at most 10, are unlike the second half: beyond 3.5 robust deviations of its median.
+    """How many leading values, at most 10, are unlike the second half: beyond 3.5 robust deviations of its median, and
+    beyond all of it (where jobs are of two kinds, the rarer kind is not cold for coming first).
 
     A deviation is 1.4826 times the median absolute one, but at least 1 % of the median and 1 ms: a server as regular
     as its clock's resolution is not cold for being 1 ms off.
@@ -165,7 +166,8 @@ def cold_head(x: Floats) -> int:
     half = x[len(x) // 2 :]
     middle = float(np.median(half))
     spread = max(1.4826 * float(np.median(np.abs(half - middle))), 0.01 * middle, 0.001)
-    unlike = np.abs(x[: min(10, len(x) // 2)] - middle) > 3.5 * spread
+    start = x[: min(10, len(x) // 2)]
+    unlike = (np.abs(start - middle) > 3.5 * spread) & ((start > half.max()) | (start < half.min()))
     like = np.flatnonzero(~unlike)
     return int(like[0]) if len(like) else len(unlike)
 

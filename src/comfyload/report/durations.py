@@ -54,9 +54,10 @@ def durations(summary: Summary, notes: Notes) -> Table | None:
             continue
         if all(cell.n == 0 for cell in cells if cell is not None):
             continue
-        factor, unit = scale(cell.value for cell in cells if cell is not None and cell.value is not None)
-        # The server tells whole milliseconds.
-        most = 3 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
+        known = [cell.value for cell in cells if cell is not None and cell.value is not None]
+        factor, unit = scale(known, below=1.0)
+        # Two places keep six intervals within 80 columns. The server tells whole milliseconds.
+        most = 2 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
         table.add_row(f"{label}, {unit}", *(_value(cell, factor, most, notes) for cell in cells))
         pairs = zip(cells, _SHOWN, strict=True)
         intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
@@ -78,14 +79,14 @@ def _value(cell: Statistic | None, factor: float, most: int, notes: Notes) -> st
         return ""
     if cell.value is None:
         return f"{DASH}{notes.mark(cell.reason)}"
-    return fixed(cell.value * factor, decimals(cell.value * factor, most))
+    return fixed(cell.value * factor, _places(cell.value * factor, most))
 
 
 def _interval(cell: Statistic | None, shown: str, factor: float, most: int, notes: Notes) -> str:
     if cell is None or cell.value is None or cell.low is None or math.isinf(cell.low):
         return ""
     low = cell.low * factor
-    places = decimals(cell.value * factor if math.isfinite(cell.value) else low, most)
+    places = _places(cell.value * factor if math.isfinite(cell.value) else low, most)
     if cell.high is None:
         notes.open_ended.add(shown)
         return f"≥{fixed(low, places)}"
@@ -94,3 +95,8 @@ def _interval(cell: Statistic | None, shown: str, factor: float, most: int, note
 
 def _needs(name: str) -> int:
     return upper_bound_needs(float(name[1:]) / 100)
+
+
+def _places(value: float, most: int) -> int:
+    # A cached job's 4 ms in a row of seconds must not read as zero.
+    return decimals(value, most + (most == 2 and value < 0.1))

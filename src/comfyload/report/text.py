@@ -47,10 +47,10 @@ def superscript(number: int) -> str:
     return "".join(_DIGITS[int(digit)] for digit in str(number))
 
 
-def scale(seconds: Iterable[float]) -> tuple[float, str]:
-    """Factor and unit in which durations of this size are read: ms if all of them are below 0.1 s."""
+def scale(seconds: Iterable[float], below: float = 0.1) -> tuple[float, str]:
+    """Factor and unit in which durations of this size are read: ms if all of them are `below` so many seconds."""
     finite = [value for value in seconds if math.isfinite(value)]
-    return (1000.0, "ms") if finite and max(finite) < 0.1 else (1.0, "s")
+    return (1000.0, "ms") if finite and max(finite) < below else (1.0, "s")
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,115 @@
+"""When a statistic is given, when it is withheld, and in which words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from comfyload.judge.stats import (
+    autocorrelation_time,
+    mean,
+    mean_interval,
+    percentile,
+    proportion,
+    quantile,
+    ratio_interval,
+    upper_bound_needs,
+)
+
+
+def _jobs(n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.random.default_rng(n).permutation(np.linspace(1.0, 2.0, n))
+
+
+@pytest.mark.parametrize(("p", "needs"), [(0.5, 1), (0.9, 10), (0.95, 20), (0.99, 299)])
+def test_a_percentile_is_withheld_below_the_jobs_it_needs_and_given_from_there(p: float, needs: int) -> None:
+    short, enough = percentile(_jobs(needs - 1), p), percentile(_jobs(needs), p)
+    assert short.value is None and short.low is None and short.high is None and short.reason
+    assert enough.value is not None and enough.n == needs
+
+
+def test_the_reason_says_how_many_jobs_there_were_and_how_many_are_needed() -> None:
+    assert percentile(_jobs(12), 0.95).reason == "12 jobs; a p95 needs 20"
+    assert percentile(_jobs(0), 0.95).reason == "no jobs"
+
+
+def test_a_p95_has_no_upper_bound_until_the_sample_can_carry_one() -> None:
+    statistic = percentile(np.arange(58.0), 0.95)
+    assert statistic.low is not None and statistic.high is None
+    assert "no upper bound" in statistic.reason and "72" in statistic.reason
+    jobs = _jobs(100)
+    assert percentile(jobs, 0.95).high is not None and percentile(jobs, 0.95).reason == ""
+
+
+def test_a_median_has_an_interval_from_six_jobs() -> None:
+    assert percentile(_jobs(5), 0.5).low is None
+    six = percentile(np.array([1.0, 6.0, 2.0, 5.0, 3.0, 4.0]), 0.5)
+    assert (six.low, six.high) == (1.0, 6.0)
+
+
+def test_upper_bounds_need_what_the_binomial_says() -> None:
+    assert [upper_bound_needs(p) for p in (0.5, 0.9, 0.95, 0.99)] == [6, 36, 72, 368]
+
+
+def test_failures_make_a_quantile_infinite_exactly_when_its_rank_falls_among_them() -> None:
+    jobs = np.array([*np.arange(1.0, 98.0), *[math.inf] * 3])
+    assert quantile(jobs, 0.5) == pytest.approx(50.5)
+    assert quantile(jobs, 0.95) < 97
+    assert quantile(jobs, 0.99) == math.inf
+    assert quantile(np.array([math.inf, math.inf]), 0.5) == math.inf
+
+
+def test_a_quantile_on_the_last_finite_value_does_not_become_infinite_or_nan() -> None:
+    assert quantile(np.array([1.0, 2.0, math.inf]), 0.5) == 2.0
+
+
+def test_statistics_of_failures_are_never_nan() -> None:
+    statistic = percentile(np.array([1.0] * 10 + [math.inf] * 15), 0.95)
+    assert statistic.value == math.inf
+    assert not any(math.isnan(x) for x in (statistic.low, statistic.high) if x is not None)
+
+
+def test_a_mean_of_one_job_has_a_value_and_no_interval() -> None:
+    one = mean(np.array([3.0]))
+    assert (one.value, one.low, one.high) == (3.0, None, None)
+    assert "an interval needs 2" in one.reason
+    assert mean(np.array([])).value is None
+
+
+def test_a_mean_never_exceeds_the_largest_value() -> None:
+    for x in (0.1, 1 / 3, 12.345678901234567, 1e-9):
+        for n in range(1, 60):
+            assert mean(np.full(n, x)).value == x
+
+
+def test_the_interval_of_a_mean_duration_is_never_negative() -> None:
+    statistic = mean(np.array([12.0, *[0.02] * 11]))
+    assert statistic.low == 0.0
+
+
+def test_zero_of_zero_is_withheld_and_not_zero() -> None:
+    assert proportion(0, 0).value is None
+
+
+def test_twelve_clean_jobs_prove_no_more_than_three_quarters() -> None:
+    low = proportion(12, 12).low
+    assert low is not None and 0.73 < low < 0.74
+
+
+def test_correlated_values_widen_the_interval() -> None:
+    x = np.random.default_rng(1).normal(10, 1, 100)
+    narrow, wide = mean_interval(x), mean_interval(x, tau=4.0)
+    assert narrow[0] is not None and wide[0] is not None and wide[0] < narrow[0]
+
+
+def test_constant_and_tiny_samples_have_no_correlation() -> None:
+    assert autocorrelation_time(np.full(50, 0.1)) == 1.0
+    assert autocorrelation_time(np.array([1.0, 2.0])) == 1.0
+
+
+def test_a_rate_is_the_plain_quotient() -> None:
+    rate, (low, high), _ = ratio_interval(np.array([1.0, 1.0, 2.0]), np.array([2.0, 1.0, 5.0]))
+    assert rate == 0.5
+    assert low is not None and high is not None and 0 <= low < 0.5 < high
