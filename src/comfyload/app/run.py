@@ -207,8 +207,8 @@ class _Session:
             self._viewer.queue(remaining)
 
     def _observe(self, observation: Observation) -> None:
-        """Keep the first of each kind and count the rest; orphans are kept one by one, they have names."""
-        key = observation.text if observation.code == "orphan" else observation.code
+        """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
+        key = observation.text if observation.code in ("orphan", "vary") else observation.code
         before = self._observations.get(key)
         if before is None:
             self._observations[key] = observation

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -72,10 +72,18 @@ class Tally:
                 if output.kind == "images" and output.node not in execution.cached
             )
 
+    def place(self) -> list[str]:
+        """How far the run is: done, time left."""
+        words = [f"{self.done}/{self.total}"]
+        elapsed = time.monotonic() - self.began
+        if self.done and elapsed > 1 and self.done < self.total:
+            words.append(f"{_clock(elapsed / self.done * (self.total - self.done))} left")
+        return words
+
     def words(self) -> list[str]:
-        """Done, failed, in flight, recent latency, images per minute, queue, time left."""
+        """Failed, in flight, server queue, recent latency, images per minute."""
         failed = self.done - self.outcomes["completed"]
-        words = [f"{self.done}/{self.total} done", f"{failed} failed", f"{self.sent - self.done} in flight"]
+        words = [f"{failed} failed", f"{self.sent - self.done} in flight"]
         if self.queue is not None:
             words.append(f"server queue {self.queue}")
         if self.recent:
@@ -86,8 +94,6 @@ class Tally:
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
             words.append(f"{60 * self.images / elapsed:.3g} images/min")
-        if self.done and elapsed > 1 and self.done < self.total:
-            words.append(f"{_clock(elapsed / self.done * (self.total - self.done))} left")
         return words
 
 
@@ -152,7 +158,7 @@ class Plain(Silent):
         now = time.monotonic()
         if now - self._shown >= PLAIN_EVERY_S:
             self._shown = now
-            self.say(f"{self.tally.phase}: " + " · ".join(self.tally.words()))
+            self.say(f"{self.tally.phase} " + " · ".join([*self.tally.place(), *self.tally.words()]))
 
 
 class Terminal(Plain):
@@ -179,14 +185,17 @@ class Terminal(Plain):
     def ended(self) -> None:
         self._live.stop()
 
-    def _drawn(self) -> Table:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _drawn(self) -> Group:
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
             Text(self.tally.phase, style="bold"),
-            ProgressBar(total=max(self.tally.total, 1), completed=self.tally.done, width=24),
-            Text(" · ".join(self.tally.words()), overflow="ellipsis", no_wrap=True),
+            ProgressBar(total=max(self.tally.total, 1), completed=self.tally.done, width=30),
+            Text(" · ".join(self.tally.place())),
         )
-        return grid
+        return Group(bar, Text(" · ".join(self.tally.words()), style="dim", overflow="ellipsis", no_wrap=True))
 
 
 def _clock(seconds: float) -> str:
