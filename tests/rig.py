@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from comfyload import clock
@@ -13,9 +14,10 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.patience import Patience
 from comfyload.comfy.transport import Transport
-from comfyload.load import Closed, Stop, drive
+from comfyload.load import Engine, Stop
 from comfyload.record.model import Line, Observation, Record, Sent
 from comfyload.record.model import Server as ServerFacts
+from comfyload.record.plan import Closed, Load, Plan
 from comfyload.sim import Direct, Faults, Server
 from comfyload.workflow import ObjectInfo, Variation, parse
 
@@ -64,15 +66,17 @@ async def play_on(
     transport: Transport,
     *,
     graph: dict[str, Any] = SLEEPER,
-    jobs: int = 3,
+    jobs: int | None = 3,
     concurrency: int = 1,
     warmup: int = 0,
+    load: Load | None = None,
     timeout_s: float | None = None,
     patience: Patience | None = None,
     as_is: bool = False,
     fetch: bool = False,
     script: Callable[[ComfyClient, Stop], Awaitable[None]] | None = None,
     run_id: str = "play",
+    **rules: Any,
 ) -> Played:
     """Run a load on any transport; `script` runs beside it."""
     played = Played()
@@ -98,19 +102,28 @@ async def play_on(
         on_queue=lambda _t, n: played.queue.append(n),
     ) as client:
         beside = asyncio.ensure_future(script(client, stop)) if script is not None else None
-        load = Closed(jobs=jobs, concurrency=concurrency, warmup=warmup)
-        await drive(
-            load,
-            lambda i: variation.prompt(run_id, i, warmup=i < warmup),
+        plan = Plan(load=load or Closed(concurrency=concurrency), jobs=jobs, warmup=warmup, **rules)
+        engine = Engine(
+            plan,
+            lambda i: variation.prompt(run_id, i, warmup=i < warmup * plan.pages),
             client,
             emit,
             clock=watch,
+            rng=Random(7),
             stop=stop,
         )
+
+        def on_last() -> None:
+            if not plan.drain:
+                cut.append(asyncio.ensure_future(client.abandon("censored")))
+
+        cut: list[asyncio.Future[None]] = []
+        await engine.run(on_last=on_last)
         if beside is not None:
             await beside
     sent = [line.prompt_id for line in played.lines if isinstance(line, Sent)]
-    assert sorted(sent) == sorted(record.prompt_id for record in played.records), "an arrival without a record"
+    ended = [r.prompt_id for r in played.records if r.execution.outcome != "dropped"]
+    assert sorted(sent) == sorted(ended), "a job that was sent and has no record"
     return played
 
 

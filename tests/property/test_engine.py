@@ -14,13 +14,13 @@ from comfyload.record.model import (
     Execution,
     Failure,
     Manifest,
-    Plan,
     Record,
     Sample,
     Sent,
     Server,
     Span,
 )
+from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RECORDS, RunReader, RunWriter
 from comfyload.sim import Faults
 from comfyload.sim.faults import Which
@@ -106,9 +106,7 @@ def manifest() -> Manifest:
         started_utc="2026-01-01T00:00:00+00:00",
         ended_utc=None,
         end=None,
-        plan=Plan(
-            load="closed", jobs=1, concurrency=1, warmup=0, timeout_s=None, as_is=False, fetch=False, seed=2**53 - 1
-        ),
+        plan=Plan(load=Closed(), jobs=1, warmup=0, timeout_s=None, as_is=False, fetch=False, seed=2**53 - 1),
         client=describe_host(),
         server=Server(url="http://x/", version=(0, 33, 0)),
         workflows=[],

@@ -11,7 +11,6 @@ from comfyload.record.model import (
     Manifest,
     NodeFacts,
     Output,
-    Plan,
     Record,
     SelfCheck,
     Server,
@@ -20,6 +19,7 @@ from comfyload.record.model import (
     Spread,
     WorkflowFacts,
 )
+from comfyload.record.plan import Closed, Plan
 
 FACTS = WorkflowFacts(
     name="book",
@@ -37,9 +37,8 @@ FACTS = WorkflowFacts(
 def manifest(jobs: int = 12, concurrency: int = 1, *, warmup: int = 0, **changes: Any) -> Manifest:
     """A run that ended well; `as_is` and `fetch` go to its plan, all else to the manifest."""
     plan = Plan(
-        load="closed",
+        load=Closed(concurrency=concurrency),
         jobs=jobs,
-        concurrency=concurrency,
         warmup=warmup,
         timeout_s=None,
         as_is=changes.pop("as_is", False),

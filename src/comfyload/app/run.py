@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct, structs
@@ -21,10 +22,11 @@ from comfyload.comfy.http import Http, parse_headers, parse_server
 from comfyload.comfy.identify import describe_classes, describe_packs, identify
 from comfyload.comfy.patience import Patience
 from comfyload.errors import RunFilesError, WorkflowError
-from comfyload.load import Closed, Stop, drive
+from comfyload.load import Engine, Stop
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.host import describe_host
-from comfyload.record.model import FORMAT, Line, Manifest, Observation, Plan, Record, Sample
+from comfyload.record.model import FORMAT, Line, Manifest, Observation, Record, Sample
+from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunWriter
 from comfyload.workflow import ObjectInfo, Variation, override, parse
 
@@ -102,9 +104,8 @@ async def run(options: RunOptions, viewer: Viewer) -> Path:
             ended_utc=None,
             end=None,
             plan=Plan(
-                load="closed",
+                load=Closed(concurrency=options.concurrency),
                 jobs=options.jobs,
-                concurrency=options.concurrency,
                 warmup=options.warmup,
                 timeout_s=options.timeout_s,
                 as_is=options.as_is,
@@ -146,7 +147,6 @@ class _Session:
         options = self._options
         self._viewer.began(self._manifest, self._writer.path)
         self._note_beforehand(server)
-        load = Closed(jobs=options.jobs, concurrency=options.concurrency, warmup=options.warmup)
         try:
             with frozen_gc():
                 async with ComfyClient.open(
@@ -159,15 +159,16 @@ class _Session:
                     on_queue=self._on_queue,
                 ) as client:
                     with self._signals(client):
-                        await drive(
-                            load,
+                        engine = Engine(
+                            self._manifest.plan,
                             lambda i: self._variation.prompt(self._manifest.run_id, i, warmup=i < options.warmup),
                             client,
                             self._on_line,
                             clock=self._clock,
+                            rng=Random(f"{self._manifest.plan.seed}/arrivals"),
                             stop=self._stop,
-                            on_counted=self._on_counted,
                         )
+                        await engine.run(on_counted=self._on_counted)
                         self._end = "complete" if self._end == "crashed" else self._end
         finally:
             self._manifest.counted_to = self._clock() if self._manifest.counted_from is not None else None

@@ -126,8 +126,8 @@ class Plain(Silent):
 
     def began(self, manifest: Manifest, path: Path) -> None:
         plan, server = manifest.plan, manifest.server
-        self._jobs = plan.jobs
-        self.tally.start(plan.warmup or plan.jobs, "warm-up" if plan.warmup else "jobs")
+        self._jobs = plan.jobs or 0
+        self.tally.start(plan.warmup or self._jobs, "warm-up" if plan.warmup else "jobs")
         self.say(
             f"{manifest.name}: {plan.jobs} jobs, {plan.concurrency} in flight, on {server.url}"
             f" (ComfyUI {server.comfyui_version or 'of unknown version'}); run in {path}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -65,7 +65,7 @@ class ComfyClient:
         self._emit_queue = on_queue
         self._api = Api(transport, server)
         self._submits = asyncio.Semaphore(MAX_SUBMITS)
-        self._abandoned = False
+        self._abandoned: Failure | None = None
         self._highest_number: float | None = None
         self.inflight = InFlight(clock, self._on_queue)
         self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
@@ -108,8 +108,10 @@ class ComfyClient:
             timer = asyncio.get_running_loop().call_later(self._patience.job_s, job.finish, "timeout")
         try:
             async with self._submits:
-                if self._abandoned:
-                    return self._never_sent(job)
+                if self._abandoned is not None:
+                    return job.follow.execution(
+                        "cancelled", done=self._clock(), seen_by="client", failure=self._abandoned
+                    )
                 # Waiting for a place is our doing, not the server's: the job's time starts when its POST leaves.
                 if timer is not None:
                     timer.cancel()
@@ -121,7 +123,7 @@ class ComfyClient:
             if end == "timeout":
                 return await self._give_up(job, "timed_out", self._late(job))
             if end == "abandoned":
-                return await self._give_up(job, "cancelled", Failure(kind="cancelled", message="cancelled by us"))
+                return await self._give_up(job, "cancelled", self._abandoned or Failure(kind="cancelled"))
             if end == "lost":
                 return self._lost(job, "accepted once; the server knows it no longer, or is gone")
             return await self._confirm(job, end)
@@ -130,9 +132,10 @@ class ComfyClient:
                 timer.cancel()
             self.inflight.remove(job)
 
-    async def abandon(self) -> None:
+    async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel everything of ours: what waits is deleted in one call, then what runs is stopped by its id."""
-        self._abandoned = True
+        message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
+        self._abandoned = Failure(kind=kind, message=message)
         waiting = [job for job in self.inflight if not job.end.done()]
         await self._api.delete([job.prompt_id for job in waiting])
         for job in waiting:
@@ -270,7 +273,7 @@ class ComfyClient:
 
     async def _clear_up(self) -> None:
         """Before leaving: what was given up and may still be there is looked at once more."""
-        if self._abandoned or self.inflight.given_up() or len(self.inflight):
+        if self._abandoned is not None or self.inflight.given_up() or len(self.inflight):
             jobs = [*self.inflight.given_up(), *self.inflight]
             await asyncio.gather(*(self._take_off(job) for job in jobs))
         for prompt_id in self.inflight.ran_on:
@@ -283,10 +286,6 @@ class ComfyClient:
         return job.follow.execution(
             "lost", done=self._clock(), seen_by="client", failure=failure, left_on_server="absent"
         )
-
-    def _never_sent(self, job: Job) -> Execution:
-        failure = Failure(kind="cancelled", message="cancelled by us before it was sent")
-        return job.follow.execution("cancelled", done=self._clock(), seen_by="client", failure=failure)
 
     def _late(self, job: Job) -> Failure:
         where = "while running" if job.follow.started is not None else "while waiting in the server's queue"

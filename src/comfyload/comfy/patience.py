@@ -12,8 +12,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
     `job_s`: a job, from its POST to its end. `submit_s`: the reply to a POST. `confirm_s`: the history entry of a
     prompt that has ended. `cancel_s`: a cancelled prompt to be gone. `silence_s`: no event of ours, before we ask.
-    `lost_s`: an id to stay unknown to the server, before it counts as lost. `gone_s`: a server to be out of reach, before
-    all it had counts as lost. `stall_s`: nothing moving, before that is said.
+    `lost_s`: an id to stay unknown to the server, before it counts as lost. `gone_s`: a server to be out of reach,
+    before all it had counts as lost. `stall_s`: nothing moving, before that is said.
     """
 
     job_s: float | None = None

@@ -64,16 +64,18 @@ def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterator[Finding]:
-    planned = manifest.plan.jobs
+    jobs = manifest.plan.jobs
+    planned = None if jobs is None else jobs * manifest.plan.pages
     evidence = {"end": manifest.end, "planned": planned, "offered": offered}
+    of = "" if planned is None else f" of {planned}"
     if manifest.end is None or manifest.end == "crashed":
         what = "has no end: it is still going on, or was killed" if manifest.end is None else "crashed"
-        text = f"The run {what}, with {offered} of {planned} jobs ended."
+        text = f"The run {what}, with {offered}{of} jobs ended."
         yield Finding(code="not_ended", level="invalid", text=text, evidence=evidence)
     elif manifest.end != "complete":
-        text = f"The run was {manifest.end} early: {offered} of {planned} planned jobs were offered."
+        text = f"The run was {manifest.end} early: {offered}{of} planned jobs were offered."
         yield Finding(code="ended_early", level="warning", text=text, evidence=evidence)
-    elif offered != planned and not unfinished:
+    elif planned is not None and offered != planned and not unfinished:
         text = f"The journal holds {offered} of the {planned} jobs that the run was to make."
         yield Finding(code="records_missing", level="invalid", text=text, evidence=evidence)
 

@@ -47,7 +47,7 @@ def _late(evidence: Evidence, late: Floats, latency: Floats) -> Iterator[Finding
     arrivals is an outcome and no yardstick, it adds to the latencies: a rare delay to their tail, a usual one to all.
     """
     worst, mean = quantile(late, 0.99), float(np.mean(late))
-    due, closed = evidence.jobs.columns["due"], str(evidence.manifest.plan.load) == "closed"
+    due, closed = evidence.jobs.columns["due"], evidence.manifest.plan.concurrency is not None
     yardstick, whole = "median latency", quantile(latency, 0.5)
     if not closed and len(due) > 1:
         between = float(due.max() - due.min()) / (len(due) - 1)
@@ -89,7 +89,7 @@ def _little(evidence: Evidence) -> Iterator[Finding]:
     """Little's law for closed loops: N users keep N jobs in flight, or something other than the server is slow."""
     concurrency = evidence.manifest.plan.concurrency
     due, done = evidence.jobs.columns["due"], evidence.jobs.columns["done"]
-    if len(due) < max(20, 2 * concurrency) or bool(np.isnan(done).any()):
+    if concurrency is None or len(due) < max(20, 2 * concurrency) or bool(np.isnan(done).any()):
         return
     mean = in_flight(due, done)
     if mean is not None and abs(mean / concurrency - 1) > 0.1:
@@ -148,7 +148,7 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
             code="dependent_jobs",
             level="warning" if concurrency == 1 else "info",
             text=f"Latencies depend on their neighbours: {n} jobs are worth {n / tau:.0f} independent ones"
-            + (", as they queue behind each other." if concurrency > 1 else "."),
+            + ("." if concurrency == 1 else ", as they queue behind each other."),
             evidence={"n": n, "n_eff": n / tau},
             hint="The intervals here already allow for it; more jobs would narrow them.",
         )

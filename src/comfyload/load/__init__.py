@@ -1,6 +1,5 @@
 """When jobs are due, and the engine that sends them then."""
 
-from comfyload.load.arrivals import Closed
-from comfyload.load.engine import Stop, drive
+from comfyload.load.engine import Engine, Stop
 
-__all__ = ["Closed", "Stop", "drive"]
+__all__ = ["Engine", "Stop"]

@@ -1,18 +1,95 @@
-"""When jobs are due. A load is a plain value; what it means is a pure function of it."""
+"""When arrivals are due: one absolute schedule, a pure function of the plan and a seeded generator.
+
+An open load is a renewal process of mean one, stretched so that its rate is that of the stages: the n-th arrival comes
+when the rate, summed over time, has reached the process's n-th point. Workers never draw, and never reset to now.
+"""
 
 from __future__ import annotations
 
-from msgspec import Struct
+import itertools
+import math
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-__all__ = ["Closed"]
+from comfyload.record.plan import Open, Replay, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Generator", "offered_per_s", "offsets", "shard"]
+
+T = TypeVar("T")
 
 
-class Closed(Struct, frozen=True, kw_only=True):
-    """`jobs` jobs by `concurrency` users, each sending its next job when its last has ended.
+class Generator(Protocol):
+    """The part of `random.Random` that schedules draw from."""
 
-    The first `warmup` further jobs come before, by the same users; the counted ones start when all of those have ended.
-    """
+    def random(self) -> float: ...
+    def gammavariate(self, alpha: float, beta: float) -> float: ...
 
-    jobs: int
-    concurrency: int
-    warmup: int = 0
+
+def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:
+    """Seconds from the start at which arrivals are due, ascending; endless if the last stage is."""
+    return iter(load.offsets_s) if isinstance(load, Replay) else _stretched(load, rng)
+
+
+def shard(schedule: Iterable[T], index: int, count: int) -> Iterator[T]:
+    """The part of a schedule that worker `index` of `count` takes; all parts together are the whole."""
+    return itertools.islice(schedule, index, None, count)
+
+
+def offered_per_s(load: Open | Replay) -> float | None:
+    """The mean rate over the load's length; None for a replay of fewer than two arrivals."""
+    if isinstance(load, Replay):
+        span = load.offsets_s[-1] - load.offsets_s[0] if len(load.offsets_s) > 1 else 0.0
+        return (len(load.offsets_s) - 1) / span if span > 0 else None
+    if load.stages[-1].seconds is None:
+        return load.stages[-1].per_s
+    seconds = sum(stage.seconds or 0.0 for stage in load.stages)
+    return sum(_area(stage, stage.seconds or 0.0) for stage in load.stages) / seconds
+
+
+def _stretched(load: Open, rng: Generator) -> Iterator[float]:
+    points = _points(load, rng)
+    point, before, began = next(points), 0.0, 0.0
+    for stage in load.stages:
+        total = math.inf if stage.seconds is None else _area(stage, stage.seconds)
+        while point - before < total:
+            yield began + _when(stage, point - before)
+            point = next(points)
+        before += total
+        began += stage.seconds or 0.0
+
+
+def _points(load: Open, rng: Generator) -> Iterator[float]:
+    """A renewal process with gaps of mean one. Constant arrivals begin at once, random ones after a first gap."""
+    if load.arrivals == "constant":
+        # Counted, not summed: a million additions of a rounded gap would drift.
+        yield from map(float, itertools.count())
+    point = 0.0
+    shape = 1.0 / (load.cv * load.cv)
+    while True:
+        if load.arrivals == "gamma":
+            point += rng.gammavariate(shape, 1.0 / shape)
+        else:
+            point += -math.log1p(-rng.random())
+        yield point
+
+
+def _area(stage: Stage, seconds: float) -> float:
+    """Arrivals expected in the first `seconds` of a stage."""
+    return stage.per_s * seconds + 0.5 * _slope(stage) * seconds * seconds
+
+
+def _when(stage: Stage, area: float) -> float:
+    """Seconds into the stage at which `area` arrivals were expected: the inverse of `_area`."""
+    slope = _slope(stage)
+    if slope == 0.0:
+        return area / stage.per_s
+    # The root of slope/2 t^2 + rate t - area that does not cancel for small slopes.
+    return 2.0 * area / (stage.per_s + math.sqrt(max(0.0, stage.per_s * stage.per_s + 2.0 * slope * area)))
+
+
+def _slope(stage: Stage) -> float:
+    if stage.to_per_s is None or not stage.seconds:
+        return 0.0
+    return (stage.to_per_s - stage.per_s) / stage.seconds

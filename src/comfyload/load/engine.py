@@ -1,23 +1,30 @@
-"""Drives a client by a load: every arrival is sent at most once and ends in exactly one Record.
+"""Drives a client by a plan: every arrival is sent at most once, and each of its jobs ends in exactly one Record.
 
 The engine knows neither servers nor files. It asks for prompts by index, hands them to a client, and gives what came of
-them to `emit`, a synchronous callable. Instants are the given clock's: seconds from the start of the run.
+them to `emit`, a synchronous callable. Instants are the given clock's: seconds from the start of the run. An arrival is
+one job, or a book of several that are due together.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from comfyload.record.model import Execution, Line, Prompt, Record, Sent
+from comfyload import clock as clocks
+from comfyload.load.arrivals import offsets
+from comfyload.load.timer import Timer
+from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
+from comfyload.record.plan import Closed
 
 if TYPE_CHECKING:
-    from comfyload.load.arrivals import Closed
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Stop", "drive"]
+    from comfyload.load.arrivals import Generator
+    from comfyload.record.plan import Open, Plan, Replay
 
-Emit = Callable[[Line], None]
+__all__ = ["Engine", "Stop"]
 
 
 class _Client(Protocol):
@@ -28,67 +35,173 @@ class Stop:
     """Asks the engine for no more arrivals; what is under way still ends."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._event = asyncio.Event()
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
 
     def ask(self) -> None:
-        self.asked = True
+        self._event.set()
+        if self._wake is not None:
+            self._wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when asked."""
+        self._wake = wake
+
+    async def within(self, seconds: float) -> None:
+        """Sleep so long, or until asked."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
 
 
-async def drive(
-    load: Closed,
-    prompts: Callable[[int], Prompt],
-    client: _Client,
-    emit: Emit,
-    *,
-    clock: Callable[[], float],
-    stop: Stop,
-    on_counted: Callable[[], None] = lambda: None,
-) -> None:
-    """Run the load to its end. Warm-up jobs come first; `on_counted` is called when the counted ones begin."""
-    await _closed(range(load.warmup), load.concurrency, prompts, client, emit, clock=clock, stop=stop)
-    if stop.asked:
-        return
-    on_counted()
-    counted = range(load.warmup, load.warmup + load.jobs)
-    await _closed(counted, load.concurrency, prompts, client, emit, clock=clock, stop=stop)
+class Engine:
+    """One run of a plan. `done` arrivals, by number, are left out: an earlier process has seen to them."""
 
+    def __init__(
+        self,
+        plan: Plan,
+        prompts: Callable[[int], Prompt],
+        client: _Client,
+        emit: Callable[[Line], None],
+        *,
+        clock: Callable[[], float],
+        rng: Generator,
+        stop: Stop,
+        done: frozenset[int] = frozenset(),
+    ) -> None:
+        self._plan = plan
+        self._prompts = prompts
+        self._client = client
+        self._emit = emit
+        self._clock = clock
+        self._rng = rng
+        self._stop = stop
+        self._done = done
 
-async def _closed(
-    indexes: range,
-    concurrency: int,
-    prompts: Callable[[int], Prompt],
-    client: _Client,
-    emit: Emit,
-    *,
-    clock: Callable[[], float],
-    stop: Stop,
-) -> None:
-    """Each user takes the next index as soon as it is free: that instant is when its job is due."""
-    todo = iter(indexes)
+    async def run(
+        self,
+        on_counted: Callable[[], None] = lambda: None,
+        on_last: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run the plan to its end.
 
-    async def user() -> None:
-        while not stop.asked:
-            index = next(todo, None)
-            if index is None:
-                return
-            await _one(prompts(index), clock(), client, emit)
+        Warm-up arrivals come first, by one user after the other where the load is open. `on_counted` is called when the
+        counted ones begin, `on_last` when no more will come and what is under way ends.
+        """
+        load, plan = self._plan.load, self._plan
+        warmup = Closed(concurrency=load.concurrency if isinstance(load, Closed) else 1)
+        await self._closed(warmup, self._left(range(plan.warmup)), until=None)
+        if self._stop.asked:
+            return
+        on_counted()
+        began = self._clock()
+        until = None if plan.duration_s is None else began + plan.duration_s
+        if isinstance(load, Closed):
+            numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
+            await self._closed(load, self._left(numbers), until=until, on_last=on_last)
+        else:
+            await self._open(load, began, until, on_last)
 
-    async with asyncio.TaskGroup() as users:
-        for _ in range(min(concurrency, len(indexes))):
-            users.create_task(user())
+    def _left(self, numbers: Iterable[int]) -> Iterable[int]:
+        return (number for number in numbers if number not in self._done)
 
+    async def _closed(
+        self, load: Closed, numbers: Iterable[int], *, until: float | None, on_last: Callable[[], None] = lambda: None
+    ) -> None:
+        """Each user takes the next arrival as soon as it is free and has thought: that instant is when it is due."""
+        todo = iter(numbers)
+        start = self._clock()
 
-async def _one(prompt: Prompt, due: float, client: _Client, emit: Emit) -> None:
-    emit(Sent(index=prompt.index, prompt_id=prompt.id, due=due))
-    execution = await client.run(prompt)
-    emit(
-        Record(
-            index=prompt.index,
-            prompt_id=prompt.id,
-            workflow=prompt.workflow,
-            warmup=prompt.warmup,
-            due=due,
-            values=prompt.values,
-            execution=execution,
+        async def user(place: int) -> None:
+            due = start + load.ramp_up_s * place / load.concurrency
+            while until is None or due < until:
+                if due > self._clock():
+                    await self._stop.within(due - self._clock())
+                number = None if self._stop.asked else next(todo, None)
+                if number is None:
+                    break
+                await self._arrival(number, due)
+                due = self._clock() + load.think_s
+            on_last()
+
+        # An endless plan has endless numbers; a finite one needs no more users than it has arrivals.
+        first = list(itertools.islice(todo, load.concurrency))
+        todo = itertools.chain(first, todo)
+        async with asyncio.TaskGroup() as users:
+            for place in range(len(first)):
+                users.create_task(user(place))
+
+    async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
+        """Each arrival is due at its offset from the start, whatever became of those before it."""
+        plan = self._plan
+        places = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
+        zero = clocks.now() - self._clock()
+        schedule = itertools.islice(offsets(load, self._rng), plan.jobs)
+        with Timer() as timer:
+            self._stop.wakes(timer.wake)
+            async with asyncio.TaskGroup() as under_way:
+                for number, offset in enumerate(schedule, plan.warmup):
+                    due = began + offset
+                    if until is not None and due >= until:
+                        break
+                    if number in self._done:
+                        continue
+                    await timer.until(zero + due)
+                    if self._stop.asked:
+                        break
+                    if places is not None and load.on_full == "drop" and places.locked():
+                        self._drop(number, due, "no place was free when it was due")
+                    else:
+                        under_way.create_task(self._placed(number, due, places))
+                if until is not None and not self._stop.asked:
+                    await timer.until(zero + until)
+                on_last()
+
+    async def _placed(self, number: int, due: float, places: asyncio.Semaphore | None) -> None:
+        """An arrival that may have to wait for a place; its due time is kept, so that the wait is in its latency."""
+        if places is None:
+            await self._arrival(number, due)
+            return
+        async with places:
+            if self._stop.asked:
+                self._drop(number, due, "the run was stopped while it waited for a place")
+            else:
+                await self._arrival(number, due)
+
+    async def _arrival(self, number: int, due: float) -> None:
+        pages = self._plan.pages
+        if pages == 1:
+            await self._one(number, due, None)
+            return
+        async with asyncio.TaskGroup() as book:
+            for page in range(pages):
+                book.create_task(self._one(number * pages + page, due, number))
+
+    async def _one(self, index: int, due: float, book: int | None) -> None:
+        prompt = self._prompts(index)
+        self._emit(Sent(index=index, prompt_id=prompt.id, due=due))
+        self._record(prompt, due, await self._client.run(prompt), book)
+
+    def _drop(self, number: int, due: float, why: str) -> None:
+        pages = self._plan.pages
+        for page in range(pages):
+            execution = Execution(outcome="dropped", failure=Failure(kind="dropped", message=why))
+            self._record(self._prompts(number * pages + page), due, execution, number if pages > 1 else None)
+
+    def _record(self, prompt: Prompt, due: float, execution: Execution, book: int | None) -> None:
+        self._emit(
+            Record(
+                index=prompt.index,
+                prompt_id=prompt.id,
+                workflow=prompt.workflow,
+                warmup=prompt.warmup,
+                due=due,
+                values=prompt.values,
+                execution=execution,
+                book=book,
+                censored=execution.failure is not None and execution.failure.kind == "censored",
+            )
         )
-    )

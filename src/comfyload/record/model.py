@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from comfyload.record.plan import Plan
+
 __all__ = [
     "FORMAT",
     "Execution",
@@ -26,7 +28,6 @@ __all__ = [
     "Observation",
     "Outcome",
     "Output",
-    "Plan",
     "Prompt",
     "Record",
     "Sample",
@@ -63,6 +64,8 @@ FailureKind = Literal[
     "cancelled",  # stopped by us
     "lost",  # accepted once, unknown to the server now
     "fetch",  # an output could not be downloaded whole
+    "dropped",  # never sent: there was no place for it
+    "censored",  # cut off by the end of the run
 ]
 
 
@@ -161,7 +164,11 @@ class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=F
 
 
 class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record"):
-    """One arrival from due to end: the journal's unit. Never rounded, never sampled."""
+    """One job from due to end: the journal's unit. Never rounded, never sampled.
+
+    `book`: which unit of several pages it belongs to. `censored`: it was cut off by the end of the run, so that all
+    that is known of its latency is that it is longer than `execution.done - due`.
+    """
 
     index: int
     prompt_id: str
@@ -170,6 +177,8 @@ class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record"):
     due: float
     values: dict[str, Any]
     execution: Execution
+    book: int | None = None
+    censored: bool = False
 
 
 Line = Sent | Record
@@ -210,19 +219,6 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     overrides: dict[str, Any] = {}
     output_prefix: str | None = None
     graph: dict[str, Any] | None = None
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """What was asked for. `load` is the shape's name; the rest are its parameters and the rules of the run."""
-
-    load: Literal["closed"]
-    jobs: int
-    concurrency: int
-    warmup: int
-    timeout_s: float | None
-    as_is: bool
-    fetch: bool
-    seed: int
 
 
 class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -299,7 +295,11 @@ class Host(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, kw_only=True):
-    """`manifest.json`: all that made the run. Written when the run starts and once more when it ends."""
+    """`manifest.json`: all that made the run. Written when the run starts and once more when it ends.
+
+    `sources`: where each workflow was read, in the order of `workflows`. `resumed`: instants at which a run that had
+    died was taken up again.
+    """
 
     format: int
     tool: str
@@ -312,6 +312,8 @@ class Manifest(Struct, kw_only=True):
     client: Host
     server: Server
     workflows: list[WorkflowFacts]
+    sources: list[str] = msgspec.field(default_factory=list)
+    resumed: list[float] = msgspec.field(default_factory=list)
     counted_from: float | None = None
     counted_to: float | None = None
     self_check: SelfCheck | None = None

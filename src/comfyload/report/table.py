@@ -64,7 +64,7 @@ def _title(manifest: Manifest) -> Text:
     warmup = f" after {plan.warmup} to warm up" if plan.warmup else ""
     text = Text(manifest.name, style="bold")
     text.append(f" on {server.url}{version}\n", style="not bold")
-    asked = f"{count(plan.jobs, 'job')}{warmup}, {plan.concurrency} in flight"
+    asked = f"{count(plan.jobs or 0, 'job')}{warmup}, {plan.concurrency} in flight"
     text.append(f"{asked}{', unchanged graph' if plan.as_is else ''} · {manifest.run_id}", style="not bold dim")
     return text
 

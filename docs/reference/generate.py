@@ -1,0 +1,683 @@
+"""Writes the reference pages from the code: `python docs/reference/generate.py`.
+
+The code gives names, types, defaults and docstrings; the tables below give the meaning of each key and code. A key or
+code that has no entry here, or an entry that the code no longer has, stops the script.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from typer.models import OptionInfo
+
+from comfyload import errors
+from comfyload.cli import app
+from comfyload.judge import summary as judge_summary
+from comfyload.judge.findings import _OBSERVED, Finding
+from comfyload.judge.fold import Fetched, OutputCount, Reading
+from comfyload.judge.ledger import FailureRow
+from comfyload.judge.metrics import METRICS
+from comfyload.judge.nodes import NodeRow
+from comfyload.judge.stats import CONFIDENCE, Statistic
+from comfyload.record import model
+from comfyload.report.document import document, jobs
+
+__all__ = ["main", "pages"]
+
+HERE = Path(__file__).parent
+SOURCE = Path(errors.__file__).parent
+NOTE = "<!-- Written by generate.py; edit that or the code, then run: python docs/reference/generate.py -->\n"
+
+Row = tuple[str, ...]
+
+
+class Missing(Exception):
+    """A table of this script and the code disagree."""
+
+
+# --- what the code does not say of itself
+
+SUMMARY: dict[str, tuple[str, str]] = {
+    "valid": ("bool", "no finding of level `invalid`: the numbers measure what they are named after"),
+    "total_jobs": ("jobs", "counted jobs offered; the sum of the six outcomes below. Warm-up is not in it"),
+    "completed": ("jobs", "ended well by the server's history, and with `--fetch` every output was whole"),
+    "failed": ("jobs", "refused, raised in a node, interrupted by somebody else, or an output could not be fetched"),
+    "timeouts": ("jobs", "not done within `--timeout`; cancelled on the server"),
+    "cancelled": ("jobs", "stopped by us: a second Ctrl-C, or SIGTERM"),
+    "lost": ("jobs", "accepted once, and unknown to the server afterwards"),
+    "dropped": ("jobs", "due but never sent; a closed load drops none"),
+    "unfinished": ("jobs", "sent, and without a record of their end: the generator was killed before"),
+    "warmup_jobs": ("jobs", "run before counting began; in no other number"),
+    "cached": ("jobs", "completed, with an output or a sampler taken from the server's cache: the sum of the next two"),
+    "cached_fully": ("jobs", "completed, with every output from the cache: the job made nothing"),
+    "cached_partly": ("jobs", "completed, with some output or sampler from the cache, but not every output"),
+    "images": (
+        "images",
+        "image files that counted, completed jobs made themselves: not cached, not returned by an earlier job, each "
+        "once in its job. Previews count; `.statistics.images_by_type` tells `output` from `temp`",
+    ),
+    "image_bytes": ("bytes", "size of the images downloaded with `--fetch`; null without it"),
+    "wall_clock_s": ("s", "from when the first counted job was due until the last one's end was seen"),
+    "success_rate": ("0..1", "`completed` over `total_jobs`"),
+    "images_per_minute": ("images/min", "`images` over `wall_clock_s`"),
+    "jobs_per_minute": ("jobs/min", "`completed` over `wall_clock_s`"),
+}
+
+DURATIONS: dict[str, str] = {
+    "latency": "from when the job was due until its end was seen, on the client's clock",
+    "latency_sent": "from when the job was sent until its end was seen, on the client's clock",
+    "latency_with_failures": "`latency`, every job that did not complete counted as infinitely long",
+    "queue_wait": "from queued to started, on the server's clock",
+    "execution": "from started to ended, on the server's clock",
+    "acknowledge": "from sending the job until the reply that it is queued was read, on the client's clock",
+}
+
+PREFIXES = {
+    "avg": "mean",
+    "p50": "median",
+    "p90": "90th percentile",
+    "p95": "95th percentile",
+    "p99": "99th percentile",
+    "max": "maximum",
+}
+
+STATISTICS: dict[str, str] = {
+    "quantile_method": "the definition of every percentile here: `hf8`, Hyndman & Fan's eighth",
+    "other_methods": "the p95 as tools with other definitions would print it, in seconds; null of no jobs",
+    "nodes": "one object per node that ran, the costliest in all first",
+    "node_clock_s": "how far the times in `nodes` may be off: they are arrivals of messages",
+    "failures": "one object per cause of failure, the most frequent first",
+    "cache": "by cache class (`fresh`, `partial`, `cached`): `jobs`, `avg_latency_s`, `p50_latency_s`",
+    "outputs": "by what a node reported (`images`, `text`, …): one object of counts",
+    "images_by_type": "new images by the folder of the server they are in: `output`, `temp`",
+    "fetched": "sums over the downloads of `--fetch`; null without them",
+    "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
+    "left_on_server": "jobs we gave up, by what had become of them on the server",
+    "warmup": "warm-up jobs by outcome",
+}
+
+JOB: dict[str, tuple[str, str]] = {
+    "index": ("", "place in the plan, from 0, warm-up first"),
+    "prompt_id": ("", "the job's id on the server"),
+    "workflow": ("", "name of the workflow"),
+    "warmup": ("", "whether it is left out of every number"),
+    "outcome": ("", "`completed`, `failed`, `timed_out`, `cancelled`, `lost` or `dropped`"),
+    "cached": ("", "`cache` is not `fresh`"),
+    "cache": ("", "`fresh`, `partial` or `cached`"),
+    "due_s": ("s", "when it was due, from the start of the run"),
+    "sent_s": ("s", "when its POST left; null if none did"),
+    "done_s": ("s", "when its end was seen; null if none was"),
+    "seen_by": ("", "who told of the end: `events`, `history`, or `client` where we gave it up ourselves"),
+    "done_within_s": ("s", "the end happened at most this long before `done_s`; 0 when told by an event"),
+    "images": ("images", "new images, as in `.summary.images`; 0 if it did not complete"),
+    "files": ("", "every file it returned, as `type/subfolder/name`, cached ones included"),
+    "failure": ("", "why it is no success, or null: see `Failure` in [run-directory.md](run-directory.md)"),
+    "left_on_server": ("", "what had become of it there after we gave it up, or null"),
+    "values": ("", "`node.input` to the value this job got"),
+}
+
+EXIT_CODES: dict[int, str] = {
+    0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
+    1: "Kept for gates, of which this version has none. Python also exits with 1 on an error of comfyload itself, with a "
+    "traceback: please report it.",
+    2: "Nothing was sent, or the result could not be written: the message says what to mend.",
+    3: "Kept for gates that the data cannot decide, of which this version has none.",
+    4: "No ComfyUI answers at the address. Nothing was written.",
+    5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written.",
+    130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
+}
+
+FINDINGS: dict[str, tuple[str, str, str]] = {
+    "nothing_measured": (
+        "invalid",
+        "No counted job completed.",
+        "Read the table of failures. A server without the models or nodes that the graph names refuses each job.",
+    ),
+    "unfinished": (
+        "invalid",
+        "Jobs were sent, and the journal has no record of their end.",
+        "The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
+    ),
+    "duplicate_record": (
+        "invalid",
+        "The journal holds two records of one job; the first is counted.",
+        "Two runs were written into one directory. Run again into a fresh one.",
+    ),
+    "not_ended": (
+        "invalid",
+        "The manifest tells no end: the run is going on, was killed or crashed.",
+        "Wait for it, or run again.",
+    ),
+    "ended_early": (
+        "warning",
+        "Ctrl-C or SIGTERM ended the run before all jobs were sent.",
+        "The numbers hold for the jobs that ran; their intervals are wider.",
+    ),
+    "records_missing": (
+        "invalid",
+        "The run ended well, and the journal holds another number of jobs than planned.",
+        "The files were cut or edited. Run again.",
+    ),
+    "duplicate_execution": (
+        "invalid",
+        "The server ran a job more than once.",
+        "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
+    ),
+    "orphan": (
+        "warning",
+        "Jobs that were given up ran, or may still run, on the server.",
+        "Their GPU time delayed the jobs behind them. Raise `--timeout`.",
+    ),
+    "overlap": (
+        "info",
+        "Executions overlapped on the server's clock.",
+        "The server is not serial: API nodes, a patched worker, or several servers behind one address.",
+    ),
+    "client_clock": (
+        "invalid",
+        "Durations on the client's clock were negative and are left out.",
+        "A monotonic clock does not do this: the files were edited, or the machine is broken.",
+    ),
+    "server_clock": (
+        "warning",
+        "Durations on the server's clock were negative and are left out.",
+        "The server's wall clock was set back during the run. Check its time synchronisation.",
+    ),
+    "fetch_problems": (
+        "warning",
+        "Downloads of `--fetch` were cut short, empty, refused, or not what their names say.",
+        "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",
+    ),
+    "cached_jobs": (
+        "invalid; warning with `--as-is`",
+        "Completed jobs were served from the server's cache.",
+        "Vary a seed that reaches the sampler, and give another `--seed` than an earlier run's.",
+    ),
+    "repeated_files": (
+        "invalid; warning with `--as-is`, or if the files were written over",
+        "Jobs answered with files that an earlier job had returned.",
+        "Let the workflow save under a prefix, not a fixed name.",
+    ),
+    "generator_busy": (
+        "warning",
+        "The generator used more than 80 % of a CPU.",
+        "Lower the concurrency, or move the generator to a faster machine.",
+    ),
+    "generator_late": (
+        "invalid; warning if only the tail is touched",
+        "Jobs were sent late by more than 5 % of the median latency.",
+        "Let the generator run on a machine that does nothing else. Compare the latency from due with that from sent.",
+    ),
+    "polled_ends": (
+        "info; warning above 1 % of the median",
+        "Ends of jobs were found by asking the history, because no event told.",
+        "Find what drops or delays the WebSocket, usually a proxy.",
+    ),
+    "little_law": (
+        "warning",
+        "Fewer or more jobs were in flight, on average, than asked for.",
+        "Time was lost between jobs, on our side. Read the self-check.",
+    ),
+    "cold_head": (
+        "warning",
+        "The first counted jobs were unlike the rest.",
+        "Give more `--warmup`: the finding says how much.",
+    ),
+    "drift": (
+        "warning",
+        "Jobs became slower or faster over the run by more than 3 %, beyond chance.",
+        "A clock, a temperature or a cache was still moving. Warm up for longer, or run longer.",
+    ),
+    "dependent_jobs": (
+        "info; warning with one job in flight",
+        "Neighbouring latencies resemble each other, so the jobs are worth fewer independent ones.",
+        "Nothing: the intervals allow for it. More jobs narrow them.",
+    ),
+}
+
+OBSERVED: dict[str, tuple[str, str]] = {
+    "restart": ("The server was restarted during the run: its prompt counter began again.", "Find out why; run again."),
+    "foreign_load": (
+        "The server's queue held more prompts than ours.",
+        "Other clients' work is in the numbers. Run again when nobody else uses the server.",
+    ),
+    "busy_at_start": ("The server's queue was not empty when the run began.", "Run again when it is."),
+    "duplicate": ("Kept for a prompt that the server took twice.", "Look for a proxy that retries POST requests."),
+    "stream_lost": (
+        "The WebSocket was lost; ends were asked from the history until it was open again.",
+        "Find out what closes it: a proxy's idle timeout, a restart.",
+    ),
+    "stream_stalled": (
+        "Jobs ended without an event while the WebSocket was open.",
+        "One client that does not read stops the events of all. Close other browser tabs and clients.",
+    ),
+    "worker_stalled": (
+        "Nothing moved for a minute while jobs of ours waited or ran.",
+        "The server's worker thread has died, a node hangs, or another client's job is long. Read the server's log.",
+    ),
+    "orphan": ("A job that was given up ran to its end, or may still be there.", "Raise `--timeout`."),
+    "server_gone": (
+        "The server was out of reach for two minutes; the jobs it held count as lost.",
+        "Look at the server and the network, then run again.",
+    ),
+    "vary": (
+        "How the jobs differ from each other, where that is not the plain case of a seed for every output.",
+        "Read it: it names nodes whose output is the same in every job, or seeds with few values.",
+    ),
+    "cancel_unsafe": (
+        "A job that was running could not be cancelled by its id, so it was left running.",
+        "Use ComfyUI 0.3.57 or newer.",
+    ),
+    "unknown_server": (
+        "The server does not tell its version, so only calls that every version has are used.",
+        "Nothing, unless you need cancelling.",
+    ),
+}
+
+
+# --- reading the code
+
+
+def pages() -> dict[str, str]:
+    """File name to text of every reference page."""
+    return {
+        "cli.md": cli_page(),
+        "summary.md": summary_page(),
+        "exit-codes.md": exit_codes_page(),
+        "run-directory.md": run_directory_page(),
+        "findings.md": findings_page(),
+    }
+
+
+def cli_page() -> str:
+    parts = ["# Command line", "", NOTE, _prose(_callback(app.registered_callback))]
+    parts += [
+        _table(("flag", "meaning", "default"), [_version_row(), ("`--help`, `-h`", "Show the help and leave.", "")])
+    ]
+    parts.append("Every command ends with one of the [exit codes](exit-codes.md).\n")
+    for command in app.registered_commands:
+        function = _callback(command)
+        parts += [f"## comfyload {command.name or function.__name__}\n", _prose(function)]
+        parts.append(_table(("flag", "meaning", "default"), list(_options(function))))
+    return "\n".join(parts)
+
+
+def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], OptionInfo, Any, Any]]:
+    """(flags, option, type, default) of every parameter of a command."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, option = typing.get_args(hints[name])
+        flags = sorted(option.param_decls or [f"--{name.replace('_', '-')}"], key=lambda flag: flag.count("-"))
+        yield flags[::-1], option, kind, parameter.default
+
+
+def _options(function: Callable[..., Any]) -> Iterable[Row]:
+    for flags, option, kind, default in options_of(function):
+        named = ", ".join(f"`{flag}`" for flag in flags)
+        if kind is not bool:
+            named += f" `{option.metavar or _kind(kind)}`"
+        text = str(option.help)
+        if option.envvar:
+            text += f" Read from `{option.envvar}` where the flag is not given."
+        text += _bounds(option)
+        shown = (
+            "**required**" if default is inspect.Parameter.empty else "" if default in (None, False) else f"`{default}`"
+        )
+        yield named, text, shown
+
+
+def _version_row() -> Row:
+    (flags, option, _, _), *_ = options_of(_callback(app.registered_callback))
+    return ", ".join(f"`{flag}`" for flag in flags), str(option.help), ""
+
+
+def _callback(info: Any) -> Callable[..., Any]:
+    function: Callable[..., Any] = info.callback
+    return function
+
+
+def _kind(kind: Any) -> str:
+    inner = [part for part in typing.get_args(kind) if part is not type(None)] or [kind]
+    return {"int": "N", "float": "X", "str": "TEXT", "Path": "FILE"}.get(getattr(inner[0], "__name__", ""), "VALUE")
+
+
+def _bounds(option: OptionInfo) -> str:
+    if option.min is None:
+        return ""
+    return f" At least {option.min:g}." if option.max is None else f" From {option.min:g} to {option.max:g}."
+
+
+def _prose(function: Callable[..., Any]) -> str:
+    """A docstring with rich's markup, as Markdown; lines of `comfyload …` become code."""
+    text = re.sub(r"\[/?bold\]", "", inspect.getdoc(function) or "")
+    text = re.sub(r"(?<!\n)Examples?:? (?=comfyload)", "\n\n", text).replace("Example: comfyload", "\n\ncomfyload")
+    parts: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if not paragraph.strip():
+            continue
+        if paragraph.startswith("comfyload "):
+            if parts and parts[-1].endswith("```\n"):
+                parts[-1] = parts[-1].removesuffix("```\n") + f"{paragraph}\n```\n"
+            else:
+                parts.append(f"```bash\n{paragraph}\n```\n")
+        elif paragraph.strip() != "Examples":
+            parts.append(f"{paragraph}\n")
+    return "\n".join(parts)
+
+
+def summary_page() -> str:
+    shown = document(_manifest(), judge_summary.summarise(_manifest(), []), [])
+    flat, statistics = shown["summary"], shown["statistics"]
+    _agree("SUMMARY", [key for key in flat if not _duration(key)], SUMMARY)
+    _agree("DURATIONS", {"_".join(key.split("_")[1:-1]) for key in flat if _duration(key)}, DURATIONS)
+    _agree("STATISTICS", [key for key in statistics if key not in flat], STATISTICS)
+    (job,) = jobs(_manifest(), [_record()])
+    durations = [f"{metric.name}_s" for metric in METRICS]
+    _agree("JOB", [key for key in job if key not in durations], JOB)
+    rows = [(f"`{key}`", *_meaning(key)) for key in flat]
+    job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
+    nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
+    nested += [("fetched", Fetched), ("telemetry.*", Reading)]
+    return "\n".join(
+        [
+            "# The JSON of `--output`",
+            "",
+            NOTE,
+            f"One object with the keys {_listed(shown)}. Unknown or withheld is `null`, never 0; infinite is the string",
+            '`"inf"`. `--json` prints `.summary` alone.',
+            "",
+            "## `.summary`",
+            "",
+            "Flat, for tools. Durations are over counted, completed jobs, cached ones included.",
+            "",
+            _table(("key", "unit", "meaning"), rows),
+            "A percentile is `null` where the jobs are too few to carry it:",
+            "[why/intervals.md](../why/intervals.md) has the numbers.",
+            "",
+            "## `.statistics`",
+            "",
+            f"For every key of `.summary` that estimates something, a `Statistic` under the same name: the value, its "
+            f"{CONFIDENCE:.0%} interval,",
+            "how many jobs it rests on, and where a side is missing, why.",
+            "",
+            _table(("key", ""), [(f"`{key}`", "a `Statistic`") for key in statistics if key in flat]),
+            "And beside these:",
+            "",
+            _table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in statistics if key not in flat]),
+            *(f"### `{title}`\n\n{_struct_text(kind)}" for title, kind in nested),
+            "## `.findings[]`",
+            "",
+            _struct_text(Finding),
+            "The codes are in [findings.md](findings.md).",
+            "",
+            "## `.jobs[]`",
+            "",
+            "One flat object per job in the order of their ends, warm-up included, one job a line.",
+            "",
+            _table(("key", "unit", "meaning"), job_rows),
+            "## `.manifest`",
+            "",
+            "The run's `manifest.json`: see [run-directory.md](run-directory.md).",
+            "",
+        ]
+    )
+
+
+def _duration(key: str) -> bool:
+    return key.endswith("_s") and key.partition("_")[0] in PREFIXES
+
+
+def _meaning(key: str) -> tuple[str, str]:
+    if not _duration(key):
+        return SUMMARY[key]
+    prefix, _, name = key.removesuffix("_s").partition("_")
+    return "s", f"{PREFIXES[prefix]} of the time {DURATIONS[name]}" if "`" not in DURATIONS[name] else (
+        f"{PREFIXES[prefix]} of {DURATIONS[name]}"
+    )
+
+
+def _manifest() -> model.Manifest:
+    plan = model.Plan(load="closed", jobs=0, concurrency=1, warmup=0, timeout_s=None, as_is=False, fetch=False, seed=0)
+    host = model.Host(os="", cpu=None, cores=None, ram_bytes=None, python="", libraries={})
+    return model.Manifest(
+        format=model.FORMAT,
+        tool="",
+        run_id="",
+        name="",
+        started_utc="",
+        ended_utc=None,
+        end="complete",
+        plan=plan,
+        client=host,
+        server=model.Server(url=""),
+        workflows=[],
+    )
+
+
+def _record() -> model.Record:
+    execution = model.Execution(outcome="lost")
+    return model.Record(index=0, prompt_id="", workflow="", warmup=False, due=0.0, values={}, execution=execution)
+
+
+def exit_codes_page() -> str:
+    text = inspect.getdoc(errors) or ""
+    said = " ".join(text.partition("Exit codes:")[2].split()).rstrip(".")
+    codes = {int(code): words for code, _, words in (part.strip().partition(" ") for part in said.split("·"))}
+    _agree("EXIT_CODES", codes, EXIT_CODES)
+    for kind in _errors():
+        if kind.exit_code not in codes:
+            raise Missing(f"{kind.__name__} exits with {kind.exit_code}, which errors.py does not explain")
+    tree = text[text.index("ComfyloadError") : text.index("Exit codes:")].rstrip()
+    return "\n".join(
+        [
+            "# Exit codes",
+            "",
+            NOTE,
+            _table(("code", "means", ""), [(f"`{code}`", words, EXIT_CODES[code]) for code, words in codes.items()]),
+            "A reader that goes away (`comfyload … | head`) ends the command with 141, as the shell would.",
+            "",
+            "## The errors behind them",
+            "",
+            "Every error is one line on standard error, with a hint: what is wrong, and how to mend it.",
+            "",
+            f"```text\n{tree}\n```",
+            "",
+        ]
+    )
+
+
+def _errors() -> list[type[errors.ComfyloadError]]:
+    kinds = [getattr(errors, name) for name in errors.__all__]
+    return [kind for kind in kinds if kind is not errors.ComfyloadError]
+
+
+def run_directory_page() -> str:
+    manifest = [
+        "Manifest",
+        "Plan",
+        "Host",
+        "Server",
+        "WorkflowFacts",
+        "NodeFacts",
+        "SelfCheck",
+        "Spread",
+        "Observation",
+    ]
+    records = ["Sent", "Record", "Execution", "ServerTimes", "Span", "Output", "Failure", "Fetch"]
+    named = {name for name in model.__all__ if _is_struct(getattr(model, name))} - {"Prompt"} | {"Span"}
+    _agree("the structs of run_directory_page", named, [*manifest, *records, "Sample"])
+    outcomes = ", ".join(f"`{outcome}`" for outcome in typing.get_args(model.Outcome))
+    return "\n".join(
+        [
+            "# The run directory",
+            "",
+            NOTE,
+            "A run is three files, and every number is made from them alone:",
+            "",
+            "- `manifest.json`: all that made the run. Written when it starts, and replaced as a whole when it ends.",
+            "- `records.ndjson`: the journal. One line before a job's POST leaves, one when the job has ended, each",
+            "  handed to the kernel at once.",
+            "- `samples.ndjson`: telemetry, one reading a line.",
+            "",
+            "A last line without a line end is what a crash leaves; it is not read.",
+            f"`format` is {model.FORMAT}; a reader refuses a newer one. Fields that have their default value are left out",
+            "of most objects: the column below tells it.",
+            "",
+            inspect.getdoc(model).partition("\n\n")[2] if inspect.getdoc(model) else "",
+            "",
+            "## `manifest.json`",
+            "",
+            *(f"### {name}\n\n{_struct_text(getattr(model, name))}" for name in manifest),
+            "## `records.ndjson`",
+            "",
+            'The key `line` says which of the two a line is: `"sent"` or `"record"`.',
+            "",
+            *(f"### {name}\n\n{_struct_text(getattr(model, name))}" for name in records),
+            "### Outcome",
+            "",
+            f"{outcomes}: exactly one for each job, so their sum is what was offered.",
+            "",
+            "### FailureKind",
+            "",
+            _table(("kind", "meaning"), _kinds()),
+            "## `samples.ndjson`",
+            "",
+            _struct_text(model.Sample),
+            "`comfy.queue_remaining` is the server's own count of prompts that run or wait, everyone's, as it tells it.",
+            "",
+        ]
+    )
+
+
+def _kinds() -> list[Row]:
+    lines = inspect.getsource(model).partition("FailureKind = Literal[")[2].partition("]")[0]
+    rows: list[Row] = [(f"`{kind}`", words) for kind, words in re.findall(r'"(\w+)",\s+# (.+)', lines)]
+    _agree("the comments of FailureKind", typing.get_args(model.FailureKind), [row[0].strip("`") for row in rows])
+    return rows
+
+
+def findings_page() -> str:
+    constants, patterns = finding_codes()
+    every = constants | {code for code in FINDINGS if any(re.fullmatch(pattern, code) for pattern in patterns)}
+    _agree("FINDINGS", every, FINDINGS)
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, code) for code in FINDINGS):
+            raise Missing(f"FINDINGS has no code like {pattern}")
+    _agree("OBSERVED", observation_codes() | set(_OBSERVED), OBSERVED)
+    observed = [(f"`{c}`", _OBSERVED.get(c, ("info", ""))[0], what, mend) for c, (what, mend) in OBSERVED.items()]
+    return "\n".join(
+        [
+            "# Findings",
+            "",
+            NOTE,
+            "What to know before reading a number. `invalid`: the numbers do not measure what they are named after, and",
+            "the [exit code](exit-codes.md) is 5. `warning`: they do, with the doubt named. `info`: worth knowing.",
+            "",
+            "## Made from the numbers",
+            "",
+            _table(
+                ("code", "level", "means", "what to do"),
+                [(f"`{code}`", *FINDINGS[code]) for code in FINDINGS],
+            ),
+            "## Noticed during the run",
+            "",
+            "Kept in the manifest's `observations` as they are seen, and told as findings of the same code.",
+            "",
+            _table(("code", "level", "means", "what to do"), observed),
+        ]
+    )
+
+
+def finding_codes() -> tuple[set[str], list[str]]:
+    """The codes of findings that `judge` makes, and patterns of those it puts together."""
+    constants: set[str] = set()
+    patterns: list[str] = []
+    for call in _calls(SOURCE / "judge", "Finding"):
+        code = next(word.value for word in call.keywords if word.arg == "code")
+        if isinstance(code, ast.Constant):
+            constants.add(str(code.value))
+        elif isinstance(code, ast.JoinedStr):
+            parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\w+" for p in code.values]
+            patterns.append("".join(parts))
+    return constants, patterns
+
+
+def observation_codes() -> set[str]:
+    """The codes of what is noticed during a run."""
+    calls = [*_calls(SOURCE, "_note"), *_calls(SOURCE, "Observation")]
+    first = [call.args[0] for call in calls if call.args]
+    return {str(argument.value) for argument in first if isinstance(argument, ast.Constant)}
+
+
+def _calls(folder: Path, name: str) -> Iterable[ast.Call]:
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and name in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
+                yield node
+
+
+# --- writing Markdown
+
+
+def _struct_text(kind: type[msgspec.Struct]) -> str:
+    """A struct's docstring and a table of its fields."""
+    rows = []
+    annotations: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        annotations |= parent.__dict__.get("__annotations__", {})
+    for field in msgspec.structs.fields(kind):
+        default = field.default
+        shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
+        if field.default_factory is not msgspec.NODEFAULT:
+            shown = f"`{_json(field.default_factory())}`"
+        rows.append((f"`{field.name}`", f"`{annotations[field.name]}`", shown))
+    return f"{inspect.getdoc(kind)}\n\n{_table(('field', 'type', 'default'), rows)}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _is_struct(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, msgspec.Struct)
+
+
+def _table(heads: Row, rows: Iterable[Row]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _listed(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
+
+def _agree(table: str, code: Iterable[str] | Iterable[int], entries: Iterable[str] | Iterable[int]) -> None:
+    """Both name the same things, or the page would lie."""
+    here, there = set(entries), set(code)
+    if here != there:
+        raise Missing(
+            f"{table}: no entry for {sorted(there - here)}; no longer in the code: {sorted(here - there)}"  # type: ignore[type-var]
+        )
+
+
+def main() -> None:
+    """Write the pages beside this script."""
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8", newline="\n")
+        sys.stdout.write(f"{HERE / name}\n")
+
+
+if __name__ == "__main__":
+    main()
