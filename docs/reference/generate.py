@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.inspect
 from typer.models import OptionInfo
 
 from comfyload import errors
@@ -126,8 +127,8 @@ JOB: dict[str, tuple[str, str]] = {
 
 EXIT_CODES: dict[int, str] = {
     0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
-    1: "Kept for gates, of which this version has none. Python also exits with 1 on an error of comfyload itself, with a "
-    "traceback: please report it.",
+    1: "Kept for gates, of which this version has none. Python also exits with 1 on an error of comfyload itself, "
+    "with a traceback: please report it.",
     2: "Nothing was sent, or the result could not be written: the message says what to mend.",
     3: "Kept for gates that the data cannot decide, of which this version has none.",
     4: "No ComfyUI answers at the address. Nothing was written.",
@@ -306,7 +307,8 @@ def cli_page() -> str:
     for command in app.registered_commands:
         function = _callback(command)
         parts += [f"## comfyload {command.name or function.__name__}\n", _prose(function)]
-        parts.append(_table(("flag", "meaning", "default"), list(_options(function))))
+        rows = list(_options(function))
+        parts.append(_table(("flag", "meaning", "default"), rows) if rows else "It has no flags.\n")
     return "\n".join(parts)
 
 
@@ -315,8 +317,8 @@ def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], Option
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, option = typing.get_args(hints[name])
-        flags = sorted(option.param_decls or [f"--{name.replace('_', '-')}"], key=lambda flag: flag.count("-"))
-        yield flags[::-1], option, kind, parameter.default
+        flags = [flag for flag in (option.default, *(option.param_decls or ())) if str(flag).startswith("-")]
+        yield flags or [f"--{name.replace('_', '-')}"], option, kind, parameter.default
 
 
 def _options(function: Callable[..., Any]) -> Iterable[Row]:
@@ -379,7 +381,7 @@ def summary_page() -> str:
     _agree("SUMMARY", [key for key in flat if not _duration(key)], SUMMARY)
     _agree("DURATIONS", {"_".join(key.split("_")[1:-1]) for key in flat if _duration(key)}, DURATIONS)
     _agree("STATISTICS", [key for key in statistics if key not in flat], STATISTICS)
-    (job,) = jobs(_manifest(), [_record()])
+    (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
     durations = [f"{metric.name}_s" for metric in METRICS]
     _agree("JOB", [key for key in job if key not in durations], JOB)
     rows = [(f"`{key}`", *_meaning(key)) for key in flat]
@@ -391,8 +393,8 @@ def summary_page() -> str:
             "# The JSON of `--output`",
             "",
             NOTE,
-            f"One object with the keys {_listed(shown)}. Unknown or withheld is `null`, never 0; infinite is the string",
-            '`"inf"`. `--json` prints `.summary` alone.',
+            f"One object with the keys {_listed(shown)}. Unknown or withheld is `null`,",
+            'never 0; infinite is the string `"inf"`. `--json` prints `.summary` alone.',
             "",
             "## `.summary`",
             "",
@@ -404,12 +406,12 @@ def summary_page() -> str:
             "",
             "## `.statistics`",
             "",
-            f"For every key of `.summary` that estimates something, a `Statistic` under the same name: the value, its "
-            f"{CONFIDENCE:.0%} interval,",
-            "how many jobs it rests on, and where a side is missing, why.",
+            "For every key of `.summary` that estimates something, a `Statistic` under the same name: the value, its",
+            f"{CONFIDENCE:.0%} interval, how many jobs it rests on, and where a side is missing, why.",
             "",
-            _table(("key", ""), [(f"`{key}`", "a `Statistic`") for key in statistics if key in flat]),
-            "And beside these:",
+            f"Counts and maxima have none: {_listed(key for key in flat if key not in statistics)}.",
+            "",
+            "Beside these:",
             "",
             _table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in statistics if key not in flat]),
             *(f"### `{title}`\n\n{_struct_text(kind)}" for title, kind in nested),
@@ -445,26 +447,55 @@ def _meaning(key: str) -> tuple[str, str]:
 
 
 def _manifest() -> model.Manifest:
-    plan = model.Plan(load="closed", jobs=0, concurrency=1, warmup=0, timeout_s=None, as_is=False, fetch=False, seed=0)
-    host = model.Host(os="", cpu=None, cores=None, ram_bytes=None, python="", libraries={})
-    return model.Manifest(
-        format=model.FORMAT,
-        tool="",
-        run_id="",
-        name="",
-        started_utc="",
-        ended_utc=None,
-        end="complete",
-        plan=plan,
-        client=host,
-        server=model.Server(url=""),
-        workflows=[],
-    )
+    return msgspec.convert({**_blank(model.Manifest), "end": "complete"}, model.Manifest)
 
 
-def _record() -> model.Record:
-    execution = model.Execution(outcome="lost")
-    return model.Record(index=0, prompt_id="", workflow="", warmup=False, due=0.0, values={}, execution=execution)
+def _blank(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """JSON of the struct with nothing in it: only what it requires, and of that the least."""
+    return {field.encode_name: _least(field.type) for field in _info(kind).fields if field.required}
+
+
+def _info(kind: Any) -> msgspec.inspect.StructType:
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return info
+
+
+def _least(kind: msgspec.inspect.Type) -> Any:
+    match kind:
+        case msgspec.inspect.UnionType(types=kinds):
+            return None if kind.includes_none else _least(kinds[0])
+        case msgspec.inspect.StructType():
+            return {**({kind.tag_field: kind.tag} if kind.tag_field else {}), **_blank(kind.cls)}
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return 1
+        case msgspec.inspect.StrType():
+            return ""
+        case msgspec.inspect.BoolType():
+            return False
+        case msgspec.inspect.DictType():
+            return {}
+    return []
+
+
+def _structs_in(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """The struct and all that its fields hold, each once, in the order in which a reader meets them."""
+    found: dict[type[msgspec.Struct], None] = {kind: None}
+
+    def visit(inner: msgspec.inspect.Type) -> None:
+        if isinstance(inner, msgspec.inspect.StructType):
+            found.update(dict.fromkeys(known for known in _structs_in(inner.cls) if known not in found))
+        for part in (*getattr(inner, "types", ()), *getattr(inner, "item_types", ())):
+            visit(part)
+        for name in ("item_type", "value_type"):
+            if hasattr(inner, name):
+                visit(getattr(inner, name))
+
+    for field in _info(kind).fields:
+        visit(field.type)
+    return list(found)
 
 
 def exit_codes_page() -> str:
@@ -500,20 +531,12 @@ def _errors() -> list[type[errors.ComfyloadError]]:
 
 
 def run_directory_page() -> str:
-    manifest = [
-        "Manifest",
-        "Plan",
-        "Host",
-        "Server",
-        "WorkflowFacts",
-        "NodeFacts",
-        "SelfCheck",
-        "Spread",
-        "Observation",
-    ]
-    records = ["Sent", "Record", "Execution", "ServerTimes", "Span", "Output", "Failure", "Fetch"]
-    named = {name for name in model.__all__ if _is_struct(getattr(model, name))} - {"Prompt"} | {"Span"}
-    _agree("the structs of run_directory_page", named, [*manifest, *records, "Sample"])
+    manifest = _structs_in(model.Manifest)
+    records = [model.Sent, *_structs_in(model.Record)]
+    named = {name for name in model.__all__ if _is_struct(getattr(model, name))} - {"Prompt"}
+    missing = named - {kind.__name__ for kind in (*manifest, *records, model.Sample)}
+    if missing:
+        raise Missing(f"no file of a run holds {', '.join(sorted(missing))}")
     outcomes = ", ".join(f"`{outcome}`" for outcome in typing.get_args(model.Outcome))
     return "\n".join(
         [
@@ -528,19 +551,19 @@ def run_directory_page() -> str:
             "- `samples.ndjson`: telemetry, one reading a line.",
             "",
             "A last line without a line end is what a crash leaves; it is not read.",
-            f"`format` is {model.FORMAT}; a reader refuses a newer one. Fields that have their default value are left out",
-            "of most objects: the column below tells it.",
+            f"`format` is {model.FORMAT}; a reader refuses a newer one. Most objects leave out a field that has its",
+            "default, which the column below tells.",
             "",
             inspect.getdoc(model).partition("\n\n")[2] if inspect.getdoc(model) else "",
             "",
             "## `manifest.json`",
             "",
-            *(f"### {name}\n\n{_struct_text(getattr(model, name))}" for name in manifest),
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in manifest),
             "## `records.ndjson`",
             "",
             'The key `line` says which of the two a line is: `"sent"` or `"record"`.',
             "",
-            *(f"### {name}\n\n{_struct_text(getattr(model, name))}" for name in records),
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in records),
             "### Outcome",
             "",
             f"{outcomes}: exactly one for each job, so their sum is what was offered.",
@@ -551,7 +574,7 @@ def run_directory_page() -> str:
             "## `samples.ndjson`",
             "",
             _struct_text(model.Sample),
-            "`comfy.queue_remaining` is the server's own count of prompts that run or wait, everyone's, as it tells it.",
+            "`comfy`, `queue_remaining`: prompts that run or wait on the server, everyone's, as often as it changes.",
             "",
         ]
     )
@@ -578,8 +601,8 @@ def findings_page() -> str:
             "# Findings",
             "",
             NOTE,
-            "What to know before reading a number. `invalid`: the numbers do not measure what they are named after, and",
-            "the [exit code](exit-codes.md) is 5. `warning`: they do, with the doubt named. `info`: worth knowing.",
+            "What to know before reading a number. `invalid`: the numbers do not measure what they are named after,",
+            "and the [exit code](exit-codes.md) is 5. `warning`: they do, with the doubt named. `info`: worth knowing.",
             "",
             "## Made from the numbers",
             "",
@@ -630,9 +653,9 @@ def _calls(folder: Path, name: str) -> Iterable[ast.Call]:
 def _struct_text(kind: type[msgspec.Struct]) -> str:
     """A struct's docstring and a table of its fields."""
     rows = []
-    annotations: dict[str, Any] = {}
-    for parent in reversed(kind.__mro__):
-        annotations |= parent.__dict__.get("__annotations__", {})
+    annotations = {
+        name: hint for base in reversed(kind.__mro__) for name, hint in inspect.get_annotations(base).items()
+    }
     for field in msgspec.structs.fields(kind):
         default = field.default
         shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
@@ -656,7 +679,8 @@ def _table(heads: Row, rows: Iterable[Row]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def _listed(keys: Iterable[str]) -> str:

@@ -9,15 +9,20 @@ import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import randbits
 from typing import TYPE_CHECKING
 
 from comfyload import clock
-from comfyload.app.run import RunOptions, Viewer, run
+from comfyload.app.options import RunOptions, WorkflowChoice
+from comfyload.app.run import run
 from comfyload.errors import ServerUnreachable
+from comfyload.record.plan import Closed, Plan
 from comfyload.sim.sample import picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from comfyload.app.session import Viewer
 
 __all__ = ["run_demo"]
 
@@ -32,16 +37,13 @@ def run_demo(viewer: Viewer) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory() as folder, simulator() as url:
         workflow = Path(folder) / "picture.json"
         workflow.write_text(json.dumps(picture()), encoding="utf-8")
+        plan = Plan(load=Closed(concurrency=2), jobs=JOBS, warmup=2, timeout_s=30, fetch=True, seed=randbits(53))
         options = RunOptions(
             server=url,
-            workflow=workflow,
-            jobs=JOBS,
-            concurrency=2,
-            warmup=2,
-            timeout_s=30,
-            fetch=True,
+            workflows=[WorkflowChoice(file=str(workflow))],
+            plan=plan,
             name="demo",
-            run_dir=base / name,
+            run_dir=str(base / name),
         )
         return clock.run(run(options, viewer)), base / f"{name}.json"
 

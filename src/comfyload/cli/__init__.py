@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.run import run
+from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
 from comfyload.errors import ComfyloadError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.command(no_args_is_help=True, epilog=EXIT_CODES)(run)
+app.command(no_args_is_help=True)(plan)
 app.command()(sim)
 app.command()(demo)
 

@@ -55,6 +55,7 @@ class ComfyClient:
         fetch: bool,
         observe: Callable[[Observation], None],
         on_queue: Callable[[float, int], None],
+        maybe_there: frozenset[str],
     ) -> None:
         self._transport = transport
         self._server = server
@@ -63,6 +64,7 @@ class ComfyClient:
         self._fetch = fetch
         self._observe = observe
         self._emit_queue = on_queue
+        self._maybe_there = maybe_there
         self._api = Api(transport, server)
         self._submits = asyncio.Semaphore(MAX_SUBMITS)
         self._abandoned: Failure | None = None
@@ -83,9 +85,22 @@ class ComfyClient:
         fetch: bool = False,
         observe: Callable[[Observation], None] = lambda _: None,
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
+        maybe_there: frozenset[str] = frozenset(),
     ) -> AsyncIterator[ComfyClient]:
-        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue."""
-        client = cls(transport, server, clock, patience=patience, fetch=fetch, observe=observe, on_queue=on_queue)
+        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue.
+
+        Prompts whose ids are in `maybe_there` are looked up before they are sent: an earlier process may have done so.
+        """
+        client = cls(
+            transport,
+            server,
+            clock,
+            patience=patience,
+            fetch=fetch,
+            observe=observe,
+            on_queue=on_queue,
+            maybe_there=maybe_there,
+        )
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
         try:
             await client.stream.first_attempt()
@@ -145,6 +160,8 @@ class ComfyClient:
 
     async def _submit(self, job: Job, prompt: Prompt) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
+        if prompt.id in self._maybe_there and await self._is_there(job):
+            return None
         client_id = self.stream.client_id
         job.heard_on = client_id if self.stream.connected else None
         job.number_before = self._highest_number
@@ -181,6 +198,21 @@ class ComfyClient:
                 self._highest_number = number
             self._highest_number = number if self._highest_number is None else max(number, self._highest_number)
         return None
+
+    async def _is_there(self, job: Job) -> bool:
+        """Whether the server has the job of an earlier process. Only two answers some time apart are a no."""
+        absent_since: float | None = None
+        while not job.end.done():
+            place = await self._api.whereabouts(job.prompt_id)
+            if place == "absent":
+                absent_since = self._clock() if absent_since is None else absent_since
+                if self._clock() - absent_since >= self._patience.lost_s:
+                    return False
+            elif place != "unknown":
+                job.accepted = True
+                return True
+            await asyncio.sleep(0.25)
+        return True
 
     async def _find_out(self, job: Job, failure: Failure) -> Failure | None:
         """After an unclear reply: look the id up until the server knows it, or has twice not known it."""

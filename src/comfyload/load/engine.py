@@ -19,7 +19,7 @@ from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sen
 from comfyload.record.plan import Closed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from comfyload.load.arrivals import Generator
     from comfyload.record.plan import Open, Plan, Replay
@@ -105,6 +105,14 @@ class Engine:
         else:
             await self._open(load, began, until, on_last)
 
+    async def finish(self, begun: Iterable[Sent]) -> None:
+        """See to the end of jobs that an earlier process sent, or was about to send: they keep their due times."""
+        pages = self._plan.pages
+        async with asyncio.TaskGroup() as under_way:
+            for line in begun:
+                book = line.index // pages if pages > 1 else None
+                under_way.create_task(self._follow(self._prompts(line.index), line.due, book))
+
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
         return (number for number in numbers if number not in self._done)
 
@@ -139,7 +147,12 @@ class Engine:
         plan = self._plan
         places = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
         zero = clocks.now() - self._clock()
-        schedule = itertools.islice(offsets(load, self._rng), plan.jobs)
+        schedule: Iterator[float] = itertools.islice(offsets(load, self._rng), plan.jobs)
+        if self._done:
+            # Taken up again: the gaps that are left stay as they were; the time when nobody sent is not made up for.
+            schedule, ahead = itertools.tee(schedule)
+            left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self._done)
+            began -= next(left, 0.0)
         with Timer() as timer:
             self._stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
@@ -183,6 +196,9 @@ class Engine:
     async def _one(self, index: int, due: float, book: int | None) -> None:
         prompt = self._prompts(index)
         self._emit(Sent(index=index, prompt_id=prompt.id, due=due))
+        await self._follow(prompt, due, book)
+
+    async def _follow(self, prompt: Prompt, due: float, book: int | None) -> None:
         self._record(prompt, due, await self._client.run(prompt), book)
 
     def _drop(self, number: int, due: float, why: str) -> None:

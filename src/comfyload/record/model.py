@@ -297,8 +297,9 @@ class Host(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, kw_only=True):
     """`manifest.json`: all that made the run. Written when the run starts and once more when it ends.
 
-    `sources`: where each workflow was read, in the order of `workflows`. `resumed`: instants at which a run that had
-    died was taken up again.
+    `asked`: the options of the command, without what is secret, from which the run can be taken up again.
+    `plan_sha256`: of all that decides which jobs are sent and when. `resumed`: instants at which a run that had died
+    was taken up again.
     """
 
     format: int
@@ -312,7 +313,8 @@ class Manifest(Struct, kw_only=True):
     client: Host
     server: Server
     workflows: list[WorkflowFacts]
-    sources: list[str] = msgspec.field(default_factory=list)
+    asked: dict[str, Any] = msgspec.field(default_factory=dict)
+    plan_sha256: str = ""
     resumed: list[float] = msgspec.field(default_factory=list)
     counted_from: float | None = None
     counted_to: float | None = None

@@ -68,6 +68,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that was asked for. An arrival is a job, or a book of `pages` jobs.
 
     `jobs` counts arrivals after the `warmup` ones; None: as many as come in `duration_s`, or as the load has.
+    `seed` None: a new one for each run, as a server that still has the last run's results would serve them again.
     `drain` False: what has not ended when the last arrival was due, or time was up, is cut off and counted as censored.
     """
 
@@ -80,7 +81,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: bool = True
     as_is: bool = False
     fetch: bool = False
-    seed: int = 0
+    seed: int | None = None
     order: Order = "random"
     stickiness: float = 0.0
     weights: dict[str, float] = msgspec.field(default_factory=dict)

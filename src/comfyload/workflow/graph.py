@@ -11,7 +11,7 @@ from typing import Any
 
 from comfyload.errors import UsageError, WorkflowError
 
-__all__ = ["Graph", "Inputs", "Workflow", "is_link", "override", "parse"]
+__all__ = ["Graph", "Inputs", "Workflow", "address", "coerce", "is_link", "override", "parse"]
 
 Inputs = dict[str, Any]
 Graph = dict[str, dict[str, Any]]
@@ -160,15 +160,19 @@ def override(workflow: Workflow, settings: list[str]) -> tuple[Workflow, dict[st
         target, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting!r} has no '='", "write --set NODE.INPUT=VALUE, as in --set 3.steps=20")
-        node, key = _address(changed, target.strip())
-        value = _value(text, changed.inputs_of(node)[key])
+        node, key = address(changed, target.strip(), "--set ")
+        value = coerce(text, changed.inputs_of(node)[key])
         changed.inputs_of(node)[key] = value
         applied[f"{node}.{key}"] = value
     return changed, applied
 
 
-def _address(workflow: Workflow, target: str) -> tuple[str, str]:
-    """Node id and input of `NODE.INPUT`. Titles and inputs may hold dots themselves, so every split is tried."""
+def address(workflow: Workflow, target: str, flag: str = "") -> tuple[str, str]:
+    """Node id and input of `NODE.INPUT`. Titles and inputs may hold dots themselves, so every split is tried.
+
+    Raises:
+        UsageError: the graph has none such; `flag` begins the message.
+    """
     nodes_named: list[str] = []
     for dot in (at for at, letter in enumerate(target) if letter == "."):
         name, key = target[:dot], target[dot + 1 :]
@@ -176,7 +180,7 @@ def _address(workflow: Workflow, target: str) -> tuple[str, str]:
         matches = [node for node in named if key in workflow.inputs_of(node)]
         if len(matches) > 1:
             raise UsageError(
-                f"--set {target}: {len(matches)} nodes are titled {name!r} (ids {', '.join(matches)})",
+                f"{flag}{target}: {len(matches)} nodes are titled {name!r} (ids {', '.join(matches)})",
                 "name the node by its id",
             )
         if matches:
@@ -188,19 +192,20 @@ def _address(workflow: Workflow, target: str) -> tuple[str, str]:
         near = difflib.get_close_matches(target.rpartition(".")[2], known, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"--set {target}: node {node} ({workflow.class_of(node)}) has no such input",
+            f"{flag}{target}: node {node} ({workflow.class_of(node)}) has no such input",
             f"{hint}its inputs are {', '.join(known) or 'none'}",
         )
     everything = [f"{n}.{key}" for n in workflow.graph for key in workflow.inputs_of(n)]
     everything += [f"{workflow.title_of(n)}.{key}" for n in workflow.graph for key in workflow.inputs_of(n)]
     near = difflib.get_close_matches(target, everything, 3)
     raise UsageError(
-        f"--set {target}: the graph has no such node",
+        f"{flag}{target}: the graph has no such node",
         f"did you mean {' or '.join(near)}?" if near else "write NODE.INPUT, NODE being an id or a title",
     )
 
 
-def _value(text: str, present: object) -> Any:
+def coerce(text: str, present: object) -> Any:
+    """The value of a text as it is meant for an input that holds `present`: text stays text, all else is JSON."""
     if isinstance(present, str):
         return text
     try:

@@ -14,8 +14,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from comfyload.errors import UsageError
 from comfyload.record.model import NodeFacts, Prompt, WorkflowFacts
-from comfyload.workflow.graph import Graph, Workflow
+from comfyload.workflow.data import Rows
+from comfyload.workflow.graph import Graph, Workflow, address, coerce
 from comfyload.workflow.object_info import ObjectInfo
 
 __all__ = ["SALT_INPUT", "Variation", "prompt_id", "seed_inputs"]
@@ -27,6 +29,9 @@ UNKNOWN_BOUNDS = (0, 2**32 - 1)
 """Taken for a seed whose bounds the server does not give: every sampler accepts these."""
 
 SALT_BOUNDS = (0, 2**63 - 1)
+
+Slot = tuple[str, str, Callable[[int], Any]]
+"""Node, input, and the value of job `index`."""
 
 
 def seed_inputs(workflow: Workflow) -> list[tuple[str, str]]:
@@ -56,36 +61,41 @@ class Variation:
         seed: int,
         as_is: bool = False,
         output_folder: str | None = None,
+        rows: Rows | None = None,
     ) -> None:
+        """`rows` give inputs their values job by job; a column that the graph has no input for is passed over."""
         self.workflow = workflow
         self.as_is = as_is
         self.outputs = [node for node in workflow.graph if info[workflow.class_of(node)].output]
         self.outputs = self.outputs or workflow.sinks()
         graph = copy.deepcopy(workflow.graph)
-        seeds = [] if as_is else seed_inputs(workflow)
+        told = _columns(workflow, rows or [])
+        seeds = [] if as_is else [slot for slot in seed_inputs(workflow) if slot not in told]
         reached = [out for out in self.outputs if (workflow.ancestors(out) | {out}) & {node for node, _ in seeds}]
         self.salted = [] if as_is or reached else _salt_targets(workflow, info, self.outputs)
         self.constant = [out for out in self.outputs if reached and out not in reached]
         """Outputs that show the same in every job (a preview of a control image): no work, and no new images."""
-        slots = [(node, key, info[workflow.class_of(node)].bounds(key) or UNKNOWN_BOUNDS) for node, key in seeds]
-        slots += [(node, SALT_INPUT, SALT_BOUNDS) for node in self.salted]
-        self._slots = [
-            (node, key, _sequence(seed, f"{workflow.name}/{node}.{key}", bounds))
-            for node, key, bounds in sorted(slots, key=_place_in(graph))
-        ]
-        self.period = max((high - low + 1 for _, _, (low, high) in slots), default=1)
-        """How many jobs differ before values repeat."""
+        fresh = [(node, key, info[workflow.class_of(node)].bounds(key) or UNKNOWN_BOUNDS) for node, key in seeds]
+        fresh += [(node, SALT_INPUT, SALT_BOUNDS) for node in self.salted]
+        slots = [(n, k, _sequence(seed, f"{workflow.name}/{n}.{k}", bounds)) for n, k, bounds in fresh]
+        self._slots = sorted([*slots, *told.values()], key=_place_in(graph))
+        self.period = max((high - low + 1 for _, _, (low, high) in fresh), default=1)
+        """How many jobs differ in their seeds before these repeat."""
         self.prefixed = [] if as_is or output_folder is None else _move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
         self._pieces = _pieces(graph, [(node, key) for node, key, _ in self._slots])
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
         self._info = info
 
+    def takes(self, column: str) -> bool:
+        """Whether a column of the rows is an input of this graph."""
+        return bool(_columns(self.workflow, [{column: ""}]))
+
     @property
     def varied(self) -> list[str]:
         return [f"{node}.{key}" for node, key, _ in self._slots if key != SALT_INPUT]
 
-    def values(self, index: int) -> dict[str, int]:
+    def values(self, index: int) -> dict[str, Any]:
         """`node.input` -> the value that job `index` gets."""
         return {f"{node}.{key}": at(index) for node, key, at in self._slots}
 
@@ -95,7 +105,7 @@ class Variation:
             return self._pieces[0]
         parts = [self._pieces[0]]
         for (_, _, at), piece in zip(self._slots, self._pieces[1:], strict=True):
-            parts += [str(at(index)).encode(), piece]
+            parts += [json.dumps(at(index)).encode(), piece]
         return b"".join(parts)
 
     def prompt(self, run_id: str, index: int, *, warmup: bool) -> Prompt:
@@ -135,6 +145,24 @@ class Variation:
         )
 
 
+def _columns(workflow: Workflow, rows: Rows) -> dict[tuple[str, str], Slot]:
+    """The columns of a table that are inputs of this graph, as slots by node and input."""
+    slots: dict[tuple[str, str], Slot] = {}
+    for column in rows[0] if rows else ():
+        try:
+            node, key = address(workflow, column)
+        except UsageError:
+            continue
+        present = workflow.inputs_of(node)[key]
+        values = [coerce(row[column], present) if isinstance(row[column], str) else row[column] for row in rows]
+        slots[node, key] = (node, key, _cycled(values))
+    return slots
+
+
+def _cycled(values: list[Any]) -> Callable[[int], Any]:
+    return lambda index: values[index % len(values)]
+
+
 def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[int], int]:
     """Distinct values over the whole range: a start and a stride, coprime to the range's size, both from the seed."""
     low, high = bounds
@@ -172,11 +200,11 @@ def _move_outputs(graph: Graph, folder: str) -> list[str]:
     return moved
 
 
-def _place_in(graph: Graph) -> Callable[[tuple[str, str, Any]], tuple[int, int]]:
+def _place_in(graph: Graph) -> Callable[[Slot], tuple[int, int]]:
     """Sorts slots in the order in which they are written out; a salt is added after a node's own inputs."""
     nodes = {node: place for place, node in enumerate(graph)}
 
-    def place(slot: tuple[str, str, Any]) -> tuple[int, int]:
+    def place(slot: Slot) -> tuple[int, int]:
         keys = list(graph[slot[0]]["inputs"])
         return nodes[slot[0]], keys.index(slot[1]) if slot[1] in keys else len(keys)
 

@@ -1,0 +1,99 @@
+"""What a run is asked for, as one typed value: made of flags, read from a TOML plan file, written to one."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.errors import UsageError
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["RunOptions", "WorkflowChoice", "plan_hash", "read_plan", "to_toml"]
+
+
+class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A workflow file and how often it is drawn in relation to the others."""
+
+    file: str
+    weight: float = 1.0
+
+
+class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given."""
+
+    server: str = ""
+    workflows: list[WorkflowChoice] = []
+    plan: Plan = Plan(load=Closed())
+    settings: list[str] = []
+    data: str | None = None
+    uploads: list[str] = []
+    keep_prefix: bool = False
+    keep_workflow: bool = False
+    preflight: bool = True
+    allow_shared: bool = False
+    headers: list[str] = []
+    ca_file: str | None = None
+    insecure: bool = False
+    name: str | None = None
+    run_dir: str | None = None
+
+
+def read_plan(path: Path) -> RunOptions:
+    """Read a plan file.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or has a key or value that no plan has; the nearest known is named.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=RunOptions)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", "give a plan file") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}", "write one with comfyload plan") from None
+
+
+def to_toml(options: RunOptions) -> str:
+    """The plan file of these options: what is not asked for is left out, secrets stay names of variables."""
+    content = _without_none(msgspec.to_builtins(options))
+    return msgspec.toml.encode(content).decode()
+
+
+def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
+    """sha256 over all that decides which jobs are sent and when; where they are sent and kept does not count."""
+    deciding = {
+        "plan": msgspec.to_builtins(options.plan),
+        "weights": [choice.weight for choice in options.workflows],
+        "settings": options.settings,
+        "data": options.data,
+        "keep_prefix": options.keep_prefix,
+        "workflows": workflow_hashes,
+    }
+    return hashlib.sha256(msgspec.json.encode(deciding, order="sorted")).hexdigest()
+
+
+def _nearest(message: str) -> str:
+    """A hint for a key that no plan has."""
+    unknown = re.search(r"unknown field `([^`]*)`", message)
+    if unknown is None:
+        return "write a plan to start from with comfyload plan"
+    kinds: tuple[type[Struct], ...] = (RunOptions, WorkflowChoice, Plan, Closed, Open, Replay, Stage)
+    known = sorted({field for kind in kinds for field in kind.__struct_fields__} | {"kind"})
+    near = difflib.get_close_matches(unknown[1], known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is not there is not asked for."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value

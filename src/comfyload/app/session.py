@@ -1,0 +1,218 @@
+"""One run under way: what the engine and the client tell is journalled first, then shown."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from random import Random
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import structs
+
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.identify import describe_packs
+from comfyload.comfy.patience import Patience
+from comfyload.load import Engine, Stop
+from comfyload.load.selfcheck import SelfWatch, frozen_gc
+from comfyload.record.model import Observation, Record, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
+
+    from comfyload.app.prepare import Jobs
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Line, Manifest, Sent
+    from comfyload.record.run import RunWriter
+
+__all__ = ["Session", "Viewer"]
+
+End = Literal["complete", "stopped", "cancelled", "crashed"]
+
+
+class Viewer(Protocol):
+    """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
+
+    def began(self, manifest: Manifest, path: Path) -> None: ...
+    def counting(self) -> None: ...
+    def line(self, line: Line) -> None: ...
+    def queue(self, remaining: int) -> None: ...
+    def noticed(self, observation: Observation) -> None: ...
+    def stopping(self, how: str) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Session:
+    """Runs a plan to its end. `begun` are jobs that an earlier process sent and did not see the end of."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        writer: RunWriter,
+        jobs: Jobs,
+        viewer: Viewer,
+        clock: Callable[[], float],
+        *,
+        begun: list[Sent] | None = None,
+        done: frozenset[int] = frozenset(),
+    ) -> None:
+        self._manifest = manifest
+        self._writer = writer
+        self._jobs = jobs
+        self._viewer = viewer
+        self._clock = clock
+        self._begun = begun or []
+        self._done = done
+        self._observations = {_key(observation): observation for observation in manifest.observations}
+        self._self_watch: SelfWatch | None = None
+        self._stop = Stop()
+        self._end: End = "crashed"
+        self._queue_remaining: int | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self, transport: Transport) -> None:
+        manifest = self._manifest
+        self._viewer.began(manifest, self._writer.path)
+        self._note_beforehand()
+        try:
+            with frozen_gc():
+                async with ComfyClient.open(
+                    transport,
+                    manifest.server,
+                    self._clock,
+                    patience=Patience(job_s=manifest.plan.timeout_s),
+                    fetch=manifest.plan.fetch,
+                    observe=self._observe,
+                    on_queue=self._on_queue,
+                    maybe_there=frozenset(line.prompt_id for line in self._begun),
+                ) as client:
+                    with self._signals(client):
+                        await self._drive(client)
+                        self._end = "complete" if self._end == "crashed" else self._end
+        finally:
+            await self._close(transport)
+
+    async def _drive(self, client: ComfyClient) -> None:
+        plan = self._manifest.plan
+        engine = Engine(
+            plan,
+            self._jobs.prompt,
+            client,
+            self._on_line,
+            clock=self._clock,
+            rng=Random(f"{plan.seed}/arrivals"),
+            stop=self._stop,
+            done=self._done,
+        )
+
+        def on_last() -> None:
+            if not plan.drain and not self._stop.asked:
+                self._spawn(client.abandon("censored"))
+
+        await engine.finish(self._begun)
+        await engine.run(on_counted=self._on_counted, on_last=on_last)
+
+    async def _close(self, transport: Transport) -> None:
+        """Write down how the run ended, whatever ended it."""
+        manifest = self._manifest
+        manifest.counted_to = self._clock() if manifest.counted_from is not None else None
+        if self._self_watch is not None:
+            manifest.self_check = self._self_watch.result()
+        for task in self._background:
+            task.cancel()
+        if self._end == "complete":
+            # Asked last: the whole of /object_info holds the server's loop up for a fifth of a second and more.
+            packs = await describe_packs(transport)
+            if packs is not None:
+                manifest.server = structs.replace(manifest.server, packs=packs)
+        manifest.ended_utc = datetime.now(UTC).isoformat()
+        manifest.end = self._end
+        manifest.observations = list(self._observations.values())
+        self._writer.write_manifest(manifest)
+        self._viewer.ended()
+
+    def _on_counted(self) -> None:
+        if self._manifest.counted_from is None:
+            self._manifest.counted_from = self._clock()
+        self._writer.write_manifest(self._manifest)
+        self._self_watch = SelfWatch()
+        self._spawn(self._self_watch.run())
+        self._viewer.counting()
+
+    def _on_line(self, line: Line) -> None:
+        self._writer.write_line(line)
+        if isinstance(line, Record) and not line.warmup and self._self_watch is not None:
+            sent = line.execution.sent
+            if sent is not None:
+                self._self_watch.send_lateness.append(sent - line.due)
+        self._viewer.line(line)
+
+    def _on_queue(self, t: float, remaining: int) -> None:
+        if remaining != self._queue_remaining:
+            self._queue_remaining = remaining
+            self._writer.write_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
+            self._viewer.queue(remaining)
+
+    def _observe(self, observation: Observation) -> None:
+        """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
+        key = _key(observation)
+        before = self._observations.get(key)
+        if before is None:
+            self._observations[key] = observation
+            self._viewer.noticed(observation)
+        else:
+            self._observations[key] = structs.replace(before, count=before.count + 1)
+
+    def _note_beforehand(self) -> None:
+        server = self._manifest.server
+        notes = [("vary", remark) for remark in self._jobs.remarks()]
+        if server.comfyui_version is None:
+            notes.append(
+                ("unknown_server", "the server does not tell its version; jobs cannot be stopped once they run")
+            )
+        if server.queue_at_start and not self._begun:
+            held = f"the server's queue held {server.queue_at_start} prompts of others at the start"
+            notes.append(("busy_at_start", held))
+        for code, text in notes:
+            self._observe(Observation(t=self._clock(), code=code, text=text))
+
+    @contextmanager
+    def _signals(self, client: ComfyClient) -> Iterator[None]:
+        """First Ctrl-C: no more arrivals, what is under way ends. Second, or SIGTERM: what is ours is cancelled."""
+        loop = asyncio.get_running_loop()
+
+        def cancel() -> None:
+            self._stop.ask()
+            self._end = "cancelled"
+            self._viewer.stopping("cancelling what is ours on the server")
+            self._spawn(client.abandon())
+
+        def interrupt() -> None:
+            if self._stop.asked:
+                cancel()
+                return
+            self._stop.ask()
+            self._end = "stopped"
+            self._viewer.stopping("no more jobs are sent; waiting for those under way (Ctrl-C again cancels them)")
+
+        handled: list[tuple[int, Callable[[], None]]] = [(signal.SIGINT, interrupt), (signal.SIGTERM, cancel)]
+        with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
+            for number, handler in handled:
+                loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            with suppress(NotImplementedError):
+                for number, _ in handled:
+                    loop.remove_signal_handler(number)
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _key(observation: Observation) -> str:
+    return observation.text if observation.code in ("orphan", "vary") else observation.code

@@ -1,0 +1,42 @@
+"""The project's Markdown files, and the script that writes the reference."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["ROOT", "generator", "markdown_files", "text_of_docs"]
+
+ROOT = Path(__file__).parents[2]
+_NOT_OURS = {"runs", "build", "dist", "node_modules"}
+
+
+def markdown_files() -> list[Path]:
+    """Every Markdown file of the project, none of what tools and runs leave behind."""
+    top = [path for path in ROOT.iterdir() if path.name not in _NOT_OURS and not path.name.startswith(".")]
+    below = [found for folder in top if folder.is_dir() for found in folder.rglob("*.md")]
+    ours = [path for path in below if not any(part.startswith(".") or part in _NOT_OURS for part in _parts(path))]
+    return sorted([*ours, *(path for path in top if path.suffix == ".md")])
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    return path.relative_to(ROOT).parts
+
+
+@cache
+def text_of_docs() -> str:
+    """The README and everything below docs/, in one string."""
+    pages = [ROOT / "README.md", *(path for path in markdown_files() if _parts(path)[0] == "docs")]
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+@cache
+def generator() -> ModuleType:
+    """docs/reference/generate.py as a module."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "reference" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,117 @@
+"""The docs do not lag behind the code: the reference is as generated, and nothing a user meets goes unmentioned."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comfyload import errors
+from comfyload.app import summary as app_summary
+from comfyload.cli import app
+from comfyload.judge.summary import summarise
+from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
+from tests.unit.judge_runs import failed, job, manifest
+
+REFRESH = "the reference lags behind the code; run: python docs/reference/generate.py"
+NAMES = ["cli.md", "summary.md", "exit-codes.md", "run-directory.md", "findings.md"]
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return dict(generator().pages())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_is_as_generated(name: str, pages: dict[str, str]) -> None:
+    committed = ROOT / "docs" / "reference" / name
+    assert committed.exists() and committed.read_text(encoding="utf-8") == pages[name], REFRESH
+
+
+def test_no_page_of_the_reference_is_left_from_before(pages: dict[str, str]) -> None:
+    assert {path.name for path in (ROOT / "docs" / "reference").glob("*.md")} == set(pages) == set(NAMES)
+
+
+def test_every_command_and_flag_is_mentioned() -> None:
+    text = text_of_docs()
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        assert f"comfyload {name}" in text
+        shown = subprocess.run(
+            [sys.executable, "-m", "comfyload", name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
+        ).stdout
+        flags = re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", shown)
+        assert len(flags) > 0
+        assert [flag for flag in flags if f"`{flag}`" not in text] == []
+
+
+def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
+    kinds = [getattr(errors, name) for name in errors.__all__]
+    codes = {kind.exit_code for kind in kinds} | {app_summary.OK, app_summary.INVALID, app_summary.INTERRUPTED}
+    codes |= {int(code) for code in re.findall(r"(?:: | · )(\d+) ", (errors.__doc__ or "").partition("Exit codes")[2])}
+    reference = (ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Exit codes")[2].partition("\n## ")[0]
+    for code in codes:
+        assert f"| `{code}` |" in reference
+        assert re.search(rf"^\|[^|]*\b{code}\b", readme, re.MULTILINE), f"the README has no exit code {code}"
+
+
+def test_every_key_of_the_summary_is_mentioned() -> None:
+    lines = [job(0, 0.0, 1.0), failed(1, 1.0, 1.0)]
+    text = text_of_docs()
+    assert [key for key in summarise(manifest(2), lines).summary if f"`{key}`" not in text] == []
+
+
+def test_every_code_of_a_finding_is_mentioned() -> None:
+    script, text = generator(), text_of_docs()
+    constants, patterns = script.finding_codes()
+    codes = constants | script.observation_codes()
+    assert {"nothing_measured", "cached_jobs", "cold_head", "foreign_load", "vary"} <= codes
+    assert [code for code in codes if f"`{code}`" not in text] == []
+    for pattern in patterns:
+        assert re.search(f"`{pattern}`", text)
+
+
+def test_the_principles_tell_the_rooms_and_the_ladder_as_they_are() -> None:
+    text = (ROOT / "docs" / "principles.md").read_text(encoding="utf-8")
+    ladder = re.search(r"^layers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.S | re.M)
+    assert ladder is not None
+    layers = re.findall(r'"(.+?)"', ladder[1])
+    assert f"`{' > '.join(layers)}`" in text
+    package = ROOT / "src" / "comfyload"
+    rooms = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"} - {"__init__", "__main__"}
+    assert [room for room in rooms - {"__pycache__"} if f"| `{room}` |" not in text] == []
+
+
+@pytest.mark.parametrize("page", markdown_files(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_relative_link_is_broken(page: Path) -> None:
+    broken = []
+    for target in _links(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in _anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def _links(text: str) -> list[str]:
+    return re.findall(r"\]\(([^()\s]+)\)", _prose(text))
+
+
+def _anchors(file: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", _prose(file.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def _prose(text: str) -> str:
+    """Without code, where brackets are no links."""
+    return re.sub(r"`[^`\n]*`", "``", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE))
