@@ -64,8 +64,7 @@ def read_plan(path: Path) -> RunOptions:
 
 def to_toml(options: RunOptions) -> str:
     """The plan file of these options: what is not asked for is left out, secrets stay names of variables."""
-    content = _without_none(msgspec.to_builtins(options))
-    return msgspec.toml.encode(content).decode()
+    return msgspec.toml.encode(_asked(msgspec.to_builtins(options), _DEFAULTS)).decode()
 
 
 def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
@@ -92,8 +91,21 @@ def _nearest(message: str) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _without_none(value: Any) -> Any:
-    """TOML has no null: what is not there is not asked for."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, list) else value
+def _asked(value: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults; TOML has no null, and what is not there is not asked for."""
+    asked: dict[str, Any] = {}
+    for key, item in value.items():
+        default = defaults.get(key)
+        if isinstance(item, dict) and isinstance(default, dict):
+            item = {**_asked(item, default), **({"kind": item["kind"]} if "kind" in item else {})}
+            if item:
+                asked[key] = item
+        elif isinstance(item, list):
+            if item != default:
+                asked[key] = [_asked(part, {}) if isinstance(part, dict) else part for part in item]
+        elif item is not None and item != default:
+            asked[key] = item
+    return asked
+
+
+_DEFAULTS: dict[str, Any] = msgspec.to_builtins(RunOptions())

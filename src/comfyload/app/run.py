@@ -70,8 +70,8 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
         yield transport
 
 
-async def prepare(options: RunOptions, transport: Http) -> Prepared:
-    """Read the files, ask the server who it is, and settle every job."""
+async def prepare(options: RunOptions, transport: Http, run_id: str | None = None) -> Prepared:
+    """Read the files, ask the server who it is, and settle every job; `run_id` None: a new run."""
     material = load_material(options)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
@@ -81,7 +81,7 @@ async def prepare(options: RunOptions, transport: Http) -> Prepared:
     info = ObjectInfo(classes)
     started = datetime.now(UTC)
     name = options.name or "+".join(workflow.name for workflow in material.workflows)[:60]
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+    run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     jobs = Jobs(options, material, info, run_id)
     manifest = Manifest(
         format=FORMAT,

@@ -15,6 +15,7 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
 from comfyload.load import Engine, Stop
+from comfyload.load.arrivals import expected_jobs
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
 
@@ -35,7 +36,7 @@ End = Literal["complete", "stopped", "cancelled", "crashed"]
 class Viewer(Protocol):
     """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
 
-    def began(self, manifest: Manifest, path: Path) -> None: ...
+    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
     def counting(self) -> None: ...
     def line(self, line: Line) -> None: ...
     def queue(self, remaining: int) -> None: ...
@@ -45,7 +46,11 @@ class Viewer(Protocol):
 
 
 class Session:
-    """Runs a plan to its end. `begun` are jobs that an earlier process sent and did not see the end of."""
+    """Runs a plan to its end.
+
+    `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
+    that need not come again; `restarted` says that the server forgot what it had between the two processes.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Session:
         *,
         begun: list[Sent] | None = None,
         done: frozenset[int] = frozenset(),
+        restarted: bool = False,
     ) -> None:
         self._manifest = manifest
         self._writer = writer
@@ -65,6 +71,7 @@ class Session:
         self._clock = clock
         self._begun = begun or []
         self._done = done
+        self._restarted = restarted
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
         self._stop = Stop()
@@ -74,7 +81,7 @@ class Session:
 
     async def run(self, transport: Transport) -> None:
         manifest = self._manifest
-        self._viewer.began(manifest, self._writer.path)
+        self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._note_beforehand()
         try:
             with frozen_gc():
@@ -87,6 +94,7 @@ class Session:
                     observe=self._observe,
                     on_queue=self._on_queue,
                     maybe_there=frozenset(line.prompt_id for line in self._begun),
+                    forgotten=self._restarted,
                 ) as client:
                     with self._signals(client):
                         await self._drive(client)

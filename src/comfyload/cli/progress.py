@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from comfyload.record.model import Record, Sent
+from comfyload.record.plan import Closed, Replay
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from comfyload.record.model import Line, Manifest, Observation
+    from comfyload.record.plan import Plan
 
 __all__ = ["Plain", "Silent", "Terminal", "viewer_for"]
 
@@ -39,7 +41,7 @@ class Tally:
     """The few numbers that progress shows, kept as jobs end. The summary makes its own, from the files."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total: int | None = None
         self.sent = 0
         self.outcomes: Counter[str] = Counter()
         self.queue: int | None = None
@@ -52,7 +54,7 @@ class Tally:
     def done(self) -> int:
         return sum(self.outcomes.values())
 
-    def start(self, total: int, phase: str) -> None:
+    def start(self, total: int | None, phase: str) -> None:
         self.total, self.phase, self.began = total, phase, time.monotonic()
         self.sent, self.images = 0, 0
         self.outcomes.clear()
@@ -74,6 +76,8 @@ class Tally:
 
     def place(self) -> list[str]:
         """How far the run is: done, time left."""
+        if self.total is None:
+            return [f"{self.done} done"]
         words = [f"{self.done}/{self.total}"]
         elapsed = time.monotonic() - self.began
         if self.done and elapsed > 1 and self.done < self.total:
@@ -100,7 +104,7 @@ class Tally:
 class Silent:
     """Shows nothing."""
 
-    def began(self, manifest: Manifest, path: Path) -> None: ...
+    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
 
     def counting(self) -> None: ...
 
@@ -121,20 +125,20 @@ class Plain(Silent):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.tally = Tally()
-        self._jobs = 0
+        self._expected: int | None = None
         self._shown = time.monotonic()
 
-    def began(self, manifest: Manifest, path: Path) -> None:
+    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
-        self._jobs = plan.jobs or 0
-        self.tally.start(plan.warmup or self._jobs, "warm-up" if plan.warmup else "jobs")
+        self._expected = expected
+        self.tally.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         self.say(
-            f"{manifest.name}: {plan.jobs} jobs, {plan.concurrency} in flight, on {server.url}"
+            f"{manifest.name}: {_load(plan, expected)} on {server.url}"
             f" (ComfyUI {server.comfyui_version or 'of unknown version'}); run in {path}"
         )
 
     def counting(self) -> None:
-        self.tally.start(self._jobs, "jobs")
+        self.tally.start(self._expected, "jobs")
         self.refresh()
 
     def line(self, line: Line) -> None:
@@ -168,8 +172,8 @@ class Terminal(Plain):
         super().__init__(console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
-    def began(self, manifest: Manifest, path: Path) -> None:
-        super().began(manifest, path)
+    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
+        super().began(manifest, path, expected)
         self._live.start()
 
     def refresh(self) -> None:
@@ -192,10 +196,21 @@ class Terminal(Plain):
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self.tally.phase, style="bold"),
-            ProgressBar(total=max(self.tally.total, 1), completed=self.tally.done, width=30),
+            ProgressBar(total=max(self.tally.total or 0, self.tally.done, 1), completed=self.tally.done, width=30),
             Text(" · ".join(self.tally.place())),
         )
         return Group(bar, Text(" · ".join(self.tally.words()), style="dim", overflow="ellipsis", no_wrap=True))
+
+
+def _load(plan: Plan, expected: int | None) -> str:
+    jobs = "jobs" if expected is None else f"{expected} jobs"
+    if isinstance(plan.load, Closed):
+        return f"{jobs}, {plan.load.concurrency} in flight,"
+    if isinstance(plan.load, Replay):
+        return f"{jobs}, as in {plan.load.source},"
+    rate = plan.load.stages[0].per_s * 60
+    more = f" and {len(plan.load.stages) - 1} more stages" if len(plan.load.stages) > 1 else ""
+    return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
 
 
 def _clock(seconds: float) -> str:

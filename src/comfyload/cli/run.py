@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -274,18 +274,24 @@ def plan(**flags: Any) -> None:
         output.write_text(text, encoding="utf-8")
 
 
-_from_flags = Annotated[bool, typer.Option("--from-flags", help="Of these flags (which it does in any case).")]
-plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        inspect.Parameter("from_flags", inspect.Parameter.KEYWORD_ONLY, default=False),
-        *(
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(run).parameters.values()
-            if parameter.name not in ("dry_run", "quiet", "json_")
-        ),
-    ]
-)
-plan.__annotations__ = {"from_flags": _from_flags, **run.__annotations__}
+def _takes_the_flags_of_run() -> None:
+    """Give `plan` the flags of `run`, less those that are about running."""
+    hints = get_type_hints(run, include_extras=True)
+    hints["from_flags"] = Annotated[bool, typer.Option("--from-flags", help="Of the other flags; it does so anyway.")]
+    kept = {
+        name: p for name, p in inspect.signature(run).parameters.items() if name not in ("dry_run", "quiet", "json_")
+    }
+    defaults = {"from_flags": False, **{name: parameter.default for name, parameter in kept.items()}}
+    plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in defaults.items()
+        ]
+    )
+    plan.__annotations__ = {name: hints[name] for name in defaults}
+
+
+_takes_the_flags_of_run()
 
 
 def options_of(flags: dict[str, Any]) -> RunOptions:

@@ -56,6 +56,7 @@ class ComfyClient:
         observe: Callable[[Observation], None],
         on_queue: Callable[[float, int], None],
         maybe_there: frozenset[str],
+        forgotten: bool,
     ) -> None:
         self._transport = transport
         self._server = server
@@ -65,6 +66,7 @@ class ComfyClient:
         self._observe = observe
         self._emit_queue = on_queue
         self._maybe_there = maybe_there
+        self._forgotten = forgotten
         self._api = Api(transport, server)
         self._submits = asyncio.Semaphore(MAX_SUBMITS)
         self._abandoned: Failure | None = None
@@ -86,10 +88,12 @@ class ComfyClient:
         observe: Callable[[Observation], None] = lambda _: None,
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
         maybe_there: frozenset[str] = frozenset(),
+        forgotten: bool = False,
     ) -> AsyncIterator[ComfyClient]:
         """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue.
 
         Prompts whose ids are in `maybe_there` are looked up before they are sent: an earlier process may have done so.
+        `forgotten`: the server was restarted since, so that one it does not know may have run, and is not sent again.
         """
         client = cls(
             transport,
@@ -100,6 +104,7 @@ class ComfyClient:
             observe=observe,
             on_queue=on_queue,
             maybe_there=maybe_there,
+            forgotten=forgotten,
         )
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
         try:
@@ -160,8 +165,12 @@ class ComfyClient:
 
     async def _submit(self, job: Job, prompt: Prompt) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
-        if prompt.id in self._maybe_there and await self._is_there(job):
-            return None
+        if prompt.id in self._maybe_there:
+            if await self._is_there(job):
+                return None
+            if self._forgotten:
+                job.finish("lost")
+                return None
         client_id = self.stream.client_id
         job.heard_on = client_id if self.stream.connected else None
         job.number_before = self._highest_number

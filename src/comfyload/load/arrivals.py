@@ -15,7 +15,9 @@ from comfyload.record.plan import Open, Replay, Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Generator", "offered_per_s", "offsets", "shard"]
+    from comfyload.record.plan import Plan
+
+__all__ = ["Generator", "expected_jobs", "offered_per_s", "offsets", "shard"]
 
 T = TypeVar("T")
 
@@ -35,6 +37,22 @@ def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:
 def shard(schedule: Iterable[T], index: int, count: int) -> Iterator[T]:
     """The part of a schedule that worker `index` of `count` takes; all parts together are the whole."""
     return itertools.islice(schedule, index, None, count)
+
+
+def expected_jobs(plan: Plan) -> int | None:
+    """About how many counted jobs the plan comes to; None where only time will tell."""
+    arrivals = plan.jobs
+    if isinstance(plan.load, Replay):
+        within = (t for t in plan.load.offsets_s if plan.duration_s is None or t < plan.duration_s)
+        arrivals = sum(1 for _ in itertools.islice(within, plan.jobs))
+    elif isinstance(plan.load, Open) and (arrivals is None or plan.duration_s is not None):
+        seconds = min(
+            plan.duration_s if plan.duration_s is not None else math.inf,
+            sum(math.inf if stage.seconds is None else stage.seconds for stage in plan.load.stages),
+        )
+        rate = offered_per_s(plan.load) or 0.0
+        arrivals = min(arrivals if arrivals is not None else math.inf, round(rate * seconds))  # type: ignore[assignment]
+    return None if arrivals is None else arrivals * plan.pages
 
 
 def offered_per_s(load: Open | Replay) -> float | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 __all__ = ["Arrivals", "Closed", "Load", "OnFull", "Open", "Order", "Plan", "Replay", "Stage"]
@@ -84,7 +83,6 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int | None = None
     order: Order = "random"
     stickiness: float = 0.0
-    weights: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def concurrency(self) -> int | None:

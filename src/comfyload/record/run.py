@@ -40,12 +40,31 @@ class RunWriter:
             path.mkdir(parents=True, exist_ok=True)
             if (path / MANIFEST).exists():
                 raise RunFilesError(f"{path} already holds a run", "name another directory; runs are never overwritten")
-            self.path = path
-            self._records = _open_append(path / RECORDS)
-            self._samples = _open_append(path / SAMPLES)
+            self._open(path)
             self.write_manifest(manifest)
         except OSError as error:
             raise RunFilesError(f"cannot write a run to {path}: {error.strerror or error}") from None
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunWriter:
+        """Go on with a run that has died: torn last lines are cut off.
+
+        Raises:
+            RunFilesError: the directory cannot be written.
+        """
+        writer = cls.__new__(cls)
+        try:
+            for journal in (path / RECORDS, path / SAMPLES):
+                _cut_torn_line(journal)
+            writer._open(path)
+        except OSError as error:
+            raise RunFilesError(f"cannot go on with {path}: {error.strerror or error}") from None
+        return writer
+
+    def _open(self, path: Path) -> None:
+        self.path = path
+        self._records = _open_append(path / RECORDS)
+        self._samples = _open_append(path / SAMPLES)
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
 
@@ -103,6 +122,12 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def _open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+
+
+def _cut_torn_line(path: Path) -> None:
+    with path.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -1,0 +1,193 @@
+"""`resume` and `cleanup`: take up a run whose process died, or take what it left off the server.
+
+The journal names every job that was sent, or was about to be. Each is looked up before anything is sent, so that no job
+runs twice; seeds and schedule are functions of the manifest, so that what is left is what it would have been.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct, structs
+
+from comfyload.app.options import RunOptions
+from comfyload.app.run import connect, prepare
+from comfyload.app.session import Session
+from comfyload.clock import stopwatch
+from comfyload.comfy.api import Api
+from comfyload.comfy.identify import identify
+from comfyload.errors import UsageError
+from comfyload.record.model import Observation, Record, Sent
+from comfyload.record.run import RunReader, RunWriter
+
+if TYPE_CHECKING:
+    from comfyload.app.session import Viewer
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Manifest
+
+__all__ = ["Again", "CleanedUp", "cleanup", "resume"]
+
+
+class Again(Struct, frozen=True, kw_only=True):
+    """What a run directory does not hold, because it is secret, or has moved since."""
+
+    server: str | None = None
+    headers: list[str] = []
+    workflows: list[str] = []
+    ca_file: str | None = None
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """What a dead process left: jobs without an end, arrivals seen to, and a job that the server surely ended."""
+
+    begun: list[Sent]
+    done: frozenset[int]
+    ended: str | None
+    last_instant: float
+
+
+async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
+    """Finish the run at `path`; False if there was nothing left to do.
+
+    Raises:
+        UsageError: the workflow is not what it was, or something secret is not given anew.
+    """
+    reader = RunReader(path)
+    manifest = reader.manifest
+    if manifest.end == "complete":
+        return False
+    options = _options(manifest, again)
+    left = _left(reader)
+    async with connect(options) as transport:
+        prepared = await prepare(options, transport, manifest.run_id)
+        _check_same(manifest, prepared.manifest)
+        restarted = await _restarted(transport, prepared.manifest, left)
+        gone = _elapsed(manifest, left)
+        watch = stopwatch()
+        manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
+        manifest.resumed.append(gone)
+        if restarted:
+            text = "the server was restarted while nobody watched: what it had not ended is lost"
+            manifest.observations.append(Observation(t=gone, code="restart", text=text))
+        writer = RunWriter.reopen(path)
+        try:
+            session = Session(
+                manifest,
+                writer,
+                prepared.jobs,
+                viewer,
+                lambda: gone + watch(),
+                begun=left.begun,
+                done=left.done,
+                restarted=restarted,
+            )
+            await session.run(transport)
+        finally:
+            writer.close()
+    return True
+
+
+class CleanedUp(Struct, frozen=True, kw_only=True):
+    """What became of the jobs without an end: how many were there, and which still are."""
+
+    looked_up: int
+    taken_off: int
+    still_there: list[str]
+
+
+async def cleanup(path: Path, again: Again) -> CleanedUp:
+    """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped."""
+    reader = RunReader(path)
+    begun = [line.prompt_id for line in _left(reader).begun]
+    begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    async with connect(_options(reader.manifest, again)) as transport:
+        server = await identify(transport, transport.name, [])
+        api = Api(transport, server)
+        taken, still = 0, []
+        if begun:
+            await api.delete(begun)
+        for prompt_id in begun:
+            place = await api.whereabouts(prompt_id)
+            if place == "running":
+                taken += await api.stop(prompt_id)
+                place = await api.whereabouts(prompt_id)
+            if place in ("pending", "running", "unknown"):
+                still.append(prompt_id)
+    return CleanedUp(looked_up=len(begun), taken_off=taken, still_there=still)
+
+
+def _may_be_there(record: Record) -> bool:
+    return record.execution.left_on_server in ("pending", "running", "unknown")
+
+
+def _options(manifest: Manifest, again: Again) -> RunOptions:
+    """The options of the run, with what is given anew."""
+    options = msgspec.convert(manifest.asked, RunOptions)
+    missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
+    for name in manifest.server.headers:
+        if name not in missing:
+            raise UsageError(f"the run sent a header {name}, which is not kept", f"give it anew: --header {name}=VALUE")
+    if "***" in options.server and again.server is None:
+        raise UsageError("the server's address held something secret, which is not kept", "give it anew: --server URL")
+    workflows = options.workflows
+    if again.workflows:
+        if len(again.workflows) != len(workflows):
+            raise UsageError(f"the run has {len(workflows)} workflows", "give --workflow as often, in the same order")
+        workflows = [structs.replace(c, file=f) for c, f in zip(workflows, again.workflows, strict=True)]
+    return structs.replace(
+        options,
+        plan=manifest.plan,
+        server=again.server or options.server,
+        headers=[*options.headers, *again.headers],
+        ca_file=again.ca_file or options.ca_file,
+        workflows=workflows,
+        uploads=[],
+        preflight=False,
+        allow_shared=True,
+    )
+
+
+def _check_same(then: Manifest, now: Manifest) -> None:
+    for before, after in zip(then.workflows, now.workflows, strict=True):
+        if before.sha256 != after.sha256:
+            raise UsageError(
+                f"the workflow {after.name} is not the one that the run was made with",
+                "give the file as it was: --workflow FILE",
+            )
+
+
+def _left(reader: RunReader) -> Left:
+    """Jobs with no end in the journal, and the arrivals that need not come again."""
+    pages = reader.manifest.plan.pages
+    due: dict[int, Sent] = {}
+    ended: set[int] = set()
+    last_ended: str | None = None
+    last_instant = 0.0
+    for line in reader.lines():
+        last_instant = max(last_instant, line.due)
+        if isinstance(line, Sent):
+            due[line.index] = line
+            continue
+        ended.add(line.index)
+        last_instant = max(last_instant, line.execution.done or 0.0)
+        if line.execution.outcome == "completed":
+            last_ended = line.prompt_id
+    begun = [line for index, line in due.items() if index not in ended]
+    done = frozenset(index // pages for index in [*due, *ended])
+    return Left(begun=begun, done=done, ended=last_ended, last_instant=last_instant)
+
+
+async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bool:
+    """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
+    if left.ended is None:
+        return False
+    return await Api(transport, manifest.server).whereabouts(left.ended) == "absent"
+
+
+def _elapsed(manifest: Manifest, left: Left) -> float:
+    """Seconds of the run's clock until now, by the wall clock: the process that counted them is gone."""
+    passed = (datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)).total_seconds()
+    return max(passed, left.last_instant)

@@ -1,0 +1,113 @@
+"""`show --job`: one job from due to end, its nodes as a waterfall."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from comfyload.errors import UsageError
+from comfyload.record.model import Record
+from comfyload.record.run import RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from comfyload.record.model import Manifest
+
+__all__ = ["show_job"]
+
+BAR = 36
+
+
+def show_job(path: Path, index: int, *, as_json: bool) -> None:
+    """Print job `index` of the run at `path`.
+
+    Raises:
+        UsageError: the run has no such job.
+    """
+    reader = RunReader(path)
+    record = next((line for line in reader.lines() if isinstance(line, Record) and line.index == index), None)
+    if record is None:
+        raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")
+    console = Console(highlight=False)
+    if as_json:
+        console.print_json(msgspec.json.encode(record).decode())
+        return
+    console.print(_head(record))
+    console.print(_facts(record))
+    if record.execution.nodes:
+        console.print(_waterfall(record, reader.manifest))
+
+
+def _head(record: Record) -> Text:
+    execution = record.execution
+    text = Text(f"Job {record.index}", style="bold").append(f" of {record.workflow}, ", style="not bold")
+    text.append(execution.outcome, style="green" if execution.outcome == "completed" else "red")
+    if record.warmup:
+        text.append(" (warm-up, not counted)", style="not bold")
+    failure = execution.failure
+    if failure is not None:
+        where = f" in node {failure.node} ({failure.node_class})" if failure.node else ""
+        text.append(f"\n{failure.kind} {failure.type}{where}: {failure.message}", style="not bold")
+    return text.append(f"\n{record.prompt_id}\n", style="not bold dim")
+
+
+def _facts(record: Record) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in _rows(record):
+        grid.add_row(Text(name, style="dim"), Text(value))
+    return grid
+
+
+def _rows(record: Record) -> Iterator[tuple[str, str]]:
+    execution, server = record.execution, record.execution.server
+    yield "due", f"{record.due:.3f} s after the run began"
+    for name, instant in (
+        ("sent", execution.sent),
+        ("acknowledged", execution.acknowledged),
+        ("started", execution.started),
+        ("done", execution.done),
+    ):
+        if instant is not None:
+            yield name, f"{instant - record.due:+.3f} s from due"
+    if execution.done_within_s:
+        yield "", f"seen by asking, up to {execution.done_within_s:.3f} s after it happened"
+    if server.create_ms is not None and server.start_ms is not None:
+        yield "queue wait", f"{(server.start_ms - server.create_ms) / 1000:.3f} s by the server's clock"
+    if server.start_ms is not None and server.end_ms is not None:
+        yield "execution", f"{(server.end_ms - server.start_ms) / 1000:.3f} s by the server's clock"
+    if record.values:
+        yield "values", ", ".join(f"{key} = {value}" for key, value in record.values.items())
+    if execution.cached:
+        yield "from cache", f"nodes {', '.join(execution.cached)}"
+    for output in execution.outputs:
+        yield "output", f"node {output.node}: {output.count} {output.kind}  {' '.join(output.files)}"
+    if execution.left_on_server:
+        yield "left", f"{execution.left_on_server} on the server when it was given up"
+
+
+def _waterfall(record: Record, manifest: Manifest) -> Table:
+    """Each node on the job's own axis, from the first node's start to the end."""
+    spans = sorted(record.execution.nodes, key=lambda span: span.start)
+    start = spans[0].start
+    ends = [span.end for span in spans if span.end is not None]
+    end = max([*ends, record.execution.done or start, start + 1e-6])
+    classes = {
+        n: f.class_type for facts in manifest.workflows if facts.name == record.workflow for n, f in facts.nodes.items()
+    }
+    table = Table(
+        "node", "class", Column("seconds", justify="right"), "", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for span in spans:
+        until = end if span.end is None else span.end
+        left = round((span.start - start) / (end - start) * BAR)
+        width = max(1, round((until - start) / (end - start) * BAR) - left)
+        seconds = "not over" if span.end is None else f"{until - span.start:.3f}"
+        name = classes.get(span.node) or classes.get(span.node.partition(".")[0], "?")
+        table.add_row(span.node, name, seconds, " " * left + "━" * width)
+    return table

@@ -1,0 +1,93 @@
+"""`comfyload resume`, `cleanup` and `show`: what is done with a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["cleanup", "resume", "show"]
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+ServerUrl = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help="The server, if its address has changed.")
+]
+Headers = Annotated[
+    list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="Headers, which no run keeps. Repeatable.")
+]
+CaFile = Annotated[Path | None, typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.")]
+
+
+def resume(
+    run: Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as JSON.")
+    ] = None,
+    server: ServerUrl = None,
+    workflow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="The workflow, if its file has moved. As often as in the run."),
+    ] = None,
+    header: Headers = None,
+    ca_file: CaFile = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of the table.")] = False,
+) -> None:
+    """Finish a run whose process died: jobs still on the server are followed, none is sent twice.
+
+    [bold]Example[/bold]: comfyload resume runs/20261123T120000Z-book -o load.json
+    """
+    from comfyload import clock
+    from comfyload.app.resume import Again
+    from comfyload.app.resume import resume as take_up
+    from comfyload.app.summary import report_run
+    from comfyload.cli.progress import viewer_for
+
+    again = Again(
+        server=server, headers=header or [], workflows=workflow or [], ca_file=str(ca_file) if ca_file else None
+    )
+    if not clock.run(take_up(run, again, viewer_for(quiet=quiet or json_))) and not (quiet or json_):
+        typer.echo("The run is complete already; nothing was left to do.", err=True)
+    raise typer.Exit(report_run(run, output=output, quiet=quiet, as_json=json_))
+
+
+def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file: CaFile = None) -> None:
+    """Take off the server what a dead run left there. Only prompts of this run are touched, each by its id.
+
+    [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
+    """
+    from comfyload import clock
+    from comfyload.app.resume import Again
+    from comfyload.app.resume import cleanup as take_off
+
+    again = Again(server=server, headers=header or [], ca_file=str(ca_file) if ca_file else None)
+    found = clock.run(take_off(run, again))
+    typer.echo(
+        f"{found.looked_up} jobs without an end looked up; {found.taken_off} running stopped; "
+        f"{len(found.still_there)} still there."
+    )
+    for prompt_id in found.still_there:
+        typer.echo(f"still there: {prompt_id}")
+    raise typer.Exit(3 if found.still_there else 0)
+
+
+def show(
+    run: Run,
+    job: Annotated[int | None, typer.Option(metavar="N", help="One job, by its index, with its nodes.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as JSON.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
+) -> None:
+    """Print a run, or one job of it, from its files alone.
+
+    [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
+    """
+    from comfyload.app.summary import report_run
+
+    if job is None:
+        raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_))
+    from comfyload.app.show import show_job
+
+    show_job(run, job, as_json=json_)

@@ -1,0 +1,127 @@
+"""`comfyload doctor`: its flags, and how its findings are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from comfyload.cli.run import SERVER, WORK
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from comfyload.app.doctor import Check
+
+__all__ = ["doctor"]
+
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
+
+
+def doctor(
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="The ComfyUI server, with its base path if it has one.", envvar="COMFYLOAD_SERVER"
+        ),
+    ],
+    workflow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A workflow in API format; - reads standard input. Repeatable."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, help="Jobs that the run will have.")] = 12,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, help="Jobs in flight that it will have.")
+    ] = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NODE.INPUT=VALUE",
+            help="Override an input; NODE is an id or a title. Repeatable.",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Send a header on HTTP and WebSocket; NAME=env:VAR reads a secret. Repeatable.",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.", rich_help_panel=SERVER),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Do not check the server's certificate.", rich_help_panel=SERVER)
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the checks as a JSON list instead of the table.")
+    ] = False,
+) -> None:
+    """Look at a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
+
+    Exit code 0: go on (there may be warnings), 2: the server would refuse the workflow, 3: the server is busy or its
+    worker does not move, 4: unreachable.
+
+    [bold]Example[/bold]: comfyload doctor --server http://127.0.0.1:8188 --workflow book_medium.json
+    """
+    from comfyload import clock
+    from comfyload.app.doctor import doctor as examine
+    from comfyload.app.doctor import exit_code
+    from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.record.plan import Closed, Plan
+
+    options = RunOptions(
+        server=f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server,
+        workflows=[WorkflowChoice(file=file) for file in workflow or []],
+        plan=Plan(load=Closed(concurrency=concurrency), jobs=jobs),
+        settings=set_ or [],
+        headers=header or [],
+        ca_file=ca_file,
+        insecure=insecure,
+    )
+    checks = clock.run(examine(options))
+    _show(checks, as_json=json_)
+    raise typer.Exit(exit_code(checks))
+
+
+def _show(checks: list[Check], *, as_json: bool) -> None:
+    from rich.console import Console
+
+    if as_json:
+        import msgspec
+
+        Console(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(checks).decode())
+    else:
+        _table(checks, Console(highlight=False))
+
+
+def _table(checks: list[Check], console: Console) -> None:
+    """One row a check, what to do below it; the words alone tell how it stands."""
+    from collections import Counter
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from comfyload.report.text import ascii_only, count
+
+    plain = not console.encoding.lower().startswith("utf")
+
+    def shown(text: str, style: str = "") -> Text:
+        return Text(ascii_only(text).encode("ascii", "replace").decode() if plain else text, style=style)
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for check in checks:
+        grid.add_row(shown(check.status, _STYLES[check.status]), shown(check.name), shown(check.found))
+        if check.advice:
+            grid.add_row("", "", shown(f"-> {check.advice}", "dim"))
+    console.print(grid)
+    counts = Counter(check.status for check in checks)
+    told = [f"{counts['ok']} ok", count(counts["warning"], "warning"), count(counts["problem"], "problem")]
+    console.print(shown(f"\n{', '.join(told)}, {counts['unknown']} unknown. Nothing was submitted."))

@@ -1,0 +1,260 @@
+"""Knows what can be learned of a server by asking it, without submitting anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import posixpath
+import uuid
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from comfyload import clock
+from comfyload.comfy.identify import describe_classes
+from comfyload.comfy.wire import Request, TransportError, decode_json, decode_message
+from comfyload.workflow.preflight import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire import Reply
+    from comfyload.workflow.graph import Workflow
+    from comfyload.workflow.preflight import Problem
+
+__all__ = [
+    "Described",
+    "Queue",
+    "Watched",
+    "clock_offset",
+    "disturbing_flags",
+    "fetch_object_info",
+    "greeting",
+    "look_at_queue",
+    "missing_images",
+    "preflight",
+    "round_trips",
+    "watch_worker",
+]
+
+FLAGS = {
+    "--cpu": "no GPU is used, so the times say nothing of a server with one",
+    "--lowvram": "models are moved in and out of the GPU in every job",
+    "--novram": "nothing stays on the GPU: every job moves all weights",
+    "--disable-smart-memory": "models leave the GPU after each job, and the next one loads them again",
+    "--deterministic": "slower kernels are used so that results repeat exactly",
+    "--preview-method": "samplers draw previews, which takes time in every step",
+}
+"""Flags of the server that change what is measured, and how."""
+
+DATE_ROUTE = "comfyload-doctor"
+"""A route no server has: a reply of 404 comes with its headers, and costs the server nothing."""
+
+DATE_SAMPLES = 6
+DATE_PAUSE_S = 0.17
+"""Six replies over 0.85 s: between two of them the server's second mostly changes, which narrows its clock down."""
+
+
+class Described(Struct, frozen=True):
+    """`classes`: `/object_info` of the classes asked for. `known`: all the server has; None if that is not known."""
+
+    classes: dict[str, Any]
+    known: frozenset[str] | None
+
+
+class Queue(Struct, frozen=True):
+    """Everyone's prompts: ids of the running ones, how many wait, and how many clients they are of."""
+
+    running: list[str]
+    pending: int
+    clients: int
+
+    @property
+    def total(self) -> int:
+        return len(self.running) + self.pending
+
+
+class Watched(Struct, frozen=True):
+    """What a queue that is not empty did: whether the worker worked, how many events came, for how long it was seen.
+
+    `moved` None: the queue could not be read.
+    """
+
+    moved: bool | None
+    events: int
+    seconds: float
+
+
+async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Described:
+    """What the server says of these classes; only if one is unknown, the names of all: that costs it a pause."""
+    wanted = set(classes)
+    described = await describe_classes(transport, wanted)
+    if wanted <= described.keys():
+        return Described(described, frozenset(described))
+    whole, replaced = await asyncio.gather(_object(transport, "object_info"), _object(transport, "node_replacements"))
+    if not whole:
+        return Described(described, None)
+    described |= {name: whole[name] for name in wanted & whole.keys()}
+    # A class that is gone is replaced by its successor when the prompt arrives.
+    return Described(described, frozenset(whole) | frozenset(replaced or ()))
+
+
+async def preflight(
+    transport: Transport, workflow: Workflow, described: Described, version: tuple[int, int, int] | None
+) -> list[Problem]:
+    """What the server would refuse in the workflow, less the files that exist although no list names them."""
+    problems = check(workflow, described.classes, described.known, version=version)
+    missing = await missing_images(transport, [str(p.value) for p in problems if p.kind == "missing_image"])
+    return [problem for problem in problems if problem.kind != "missing_image" or problem.value in missing]
+
+
+async def missing_images(transport: Transport, names: Iterable[str]) -> set[str]:
+    """Which of these input files the server does not have. One that it will not tell about counts as there."""
+    limit = asyncio.Semaphore(8)
+
+    async def gone(name: str) -> bool:
+        async with limit:
+            reply = await _try(transport, _view(name), method="HEAD") if "\\" not in name else None
+        return reply is not None and reply.status == 404
+
+    unique = sorted(set(names))
+    found = await asyncio.gather(*(gone(name) for name in unique))
+    return {name for name, is_gone in zip(unique, found, strict=True) if is_gone}
+
+
+async def round_trips(transport: Transport, count: int = 10) -> list[float]:
+    """Seconds that the cheapest call took, one after the other; those that failed are left out."""
+    seconds = []
+    for _ in range(count):
+        began = clock.now()
+        reply = await _try(transport, "prompt")
+        if reply is not None and reply.status == 200:
+            seconds.append(clock.now() - began)
+    return seconds
+
+
+async def clock_offset(transport: Transport) -> tuple[float, float] | None:
+    """Between how many seconds the server's wall clock is ahead of ours; None if its replies carry no date.
+
+    The date has whole seconds: a server that writes D is somewhere in [D, D + 1), at some instant between our sending
+    and our receiving. Several replies narrow it down.
+    """
+    low, high = float("-inf"), float("inf")
+    for number in range(DATE_SAMPLES):
+        if number:
+            await asyncio.sleep(DATE_PAUSE_S)
+        sent = datetime.now(UTC).timestamp()
+        reply = await _try(transport, DATE_ROUTE)
+        received = datetime.now(UTC).timestamp()
+        try:
+            date = parsedate_to_datetime(reply.headers["date"] if reply is not None else "").timestamp()
+        except (KeyError, ValueError):
+            continue
+        low, high = max(low, date - received), min(high, date + 1.0 - sent)
+    return (low, high) if float("-inf") < low <= high else None
+
+
+def disturbing_flags(argv: list[str]) -> dict[str, str]:
+    """Those of the server's flags that change what is measured, and what they do; `--preview-method none` does not."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    told = {flag: FLAGS[flag] for flag in FLAGS if flag in words}
+    if "--preview-method" in told and words[words.index("--preview-method") + 1 :][:1] == ["none"]:
+        del told["--preview-method"]
+    return told
+
+
+async def look_at_queue(transport: Transport) -> Queue | None:
+    """Who is in the queue. The reply holds every waiting graph: not to be asked for often."""
+    found = await _object(transport, "queue", timeout_s=60)
+    if found is None:
+        return None
+    running, pending = (_rows(found.get(key)) for key in ("queue_running", "queue_pending"))
+    clients = {json.dumps(_client(row)) for row in [*running, *pending]}
+    return Queue([str(row[1]) for row in running], len(pending), len(clients))
+
+
+async def greeting(transport: Transport, within_s: float = 2.0) -> float | str:
+    """Seconds until the event stream said its first word, or why it did not."""
+    began = clock.now()
+    try:
+        async with asyncio.timeout(within_s), transport.events(str(uuid.uuid4())) as frames:
+            async for _ in frames:
+                return clock.now() - began
+    except TimeoutError:
+        return f"no word within {within_s:g} s"
+    except TransportError as error:
+        return str(error)
+    return "the server closed it at once"
+
+
+async def watch_worker(transport: Transport, seconds: float = 3.0) -> Watched:
+    """Whether a worker with something in its queue works: another prompt runs, or its nodes tell of themselves."""
+    before, began = await look_at_queue(transport), clock.now()
+    events, works = await _listen(transport, seconds)
+    # A socket that failed must not cut the watch short.
+    left = seconds - (clock.now() - began)
+    if not works and left > 0:
+        await asyncio.sleep(left)
+    after = await look_at_queue(transport)
+    if before is None or after is None:
+        return Watched(works or None, events, clock.now() - began)
+    return Watched(works or before.running != after.running, events, clock.now() - began)
+
+
+async def _listen(transport: Transport, seconds: float) -> tuple[int, bool]:
+    """Events besides the greeting, and whether one came from a node at work. Every prompt tells everyone when it is
+    queued and when it ends, but of its nodes only if it was sent without a client's name.
+    """
+    count = -1
+    try:
+        async with asyncio.timeout(seconds), transport.events(str(uuid.uuid4())) as frames:
+            async for frame in frames:
+                count += 1
+                message = None if isinstance(frame, bytes) else decode_message(frame)
+                if isinstance(frame, bytes) or (message is not None and message.type.startswith("progress")):
+                    return count, True
+    except (TimeoutError, TransportError):
+        pass
+    return max(0, count), False
+
+
+def _view(name: str) -> str:
+    """The address of an input file by the name a graph has for it: `folder/name.png [output]`."""
+    kind = "input"
+    for folder in ("output", "input", "temp"):
+        if name.endswith(f"[{folder}]"):
+            kind, name = folder, name[: -len(folder) - 3]  # the server cuts one more, which should be a space
+            break
+    subfolder, filename = posixpath.split(name)
+    return f"view?{urlencode({'filename': filename, 'subfolder': subfolder, 'type': kind})}"
+
+
+def _rows(rows: Any) -> list[list[Any]]:
+    return [row for row in rows if isinstance(row, list) and len(row) > 1] if isinstance(rows, list) else []
+
+
+def _client(row: list[Any]) -> Any:
+    extra = row[3] if len(row) > 3 else None
+    return extra.get("client_id") if isinstance(extra, dict) else None
+
+
+async def _try(transport: Transport, path: str, method: str = "GET", timeout_s: float = 15.0) -> Reply | None:
+    try:
+        return await transport.call(Request(method=method, path=path, timeout_s=timeout_s))
+    except TransportError:
+        return None
+
+
+async def _object(transport: Transport, path: str, timeout_s: float = 30.0) -> dict[str, Any] | None:
+    reply = await _try(transport, path, timeout_s=timeout_s)
+    if reply is None or reply.status != 200:
+        return None
+    try:
+        return decode_json(reply.body, dict[str, Any])
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,86 @@
+"""Knows how an input image gets onto a server, and how a graph then names it."""
+
+from __future__ import annotations
+
+import copy
+import mimetypes
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.errors import ServerUnreachable, UsageError
+from comfyload.workflow.graph import Workflow
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comfyload.comfy.transport import Transport
+
+__all__ = ["rename_inputs", "upload_image"]
+
+
+async def upload_image(transport: Transport, path: Path) -> str:
+    """Put a file into the server's input folder; returns the name that a graph has to use for it.
+
+    Nothing is overwritten: the same bytes keep their name, others get a number behind it.
+
+    Raises:
+        UsageError: the file cannot be read, or the server does not take it.
+        ServerUnreachable: no reply came.
+    """
+    body, content_type = _multipart(path.name, _read(path))
+    request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
+    try:
+        reply = await transport.call(request)
+    except TransportError as error:
+        raise ServerUnreachable(f"--upload {path}: {error}", "is the server still there?") from None
+    if reply.status != 200:
+        hint = (
+            "the server limits it: --max-upload-size"
+            if reply.status == 413
+            else "put it into the server's input folder"
+        )
+        raise UsageError(f"--upload {path}: the server answers HTTP {reply.status}", hint)
+    try:
+        stored = decode_json(reply.body, dict[str, Any])
+    except msgspec.MsgspecError:
+        stored = {}
+    name, subfolder = stored.get("name"), stored.get("subfolder")
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"--upload {path}: the server does not say where it put the file", "is it a ComfyUI?")
+    return f"{subfolder}/{name}" if isinstance(subfolder, str) and subfolder else name
+
+
+def rename_inputs(workflow: Workflow, old: str, new: str) -> Workflow:
+    """The workflow with every literal input that is `old` made `new`: the server stored the file under another name."""
+    if old == new:
+        return workflow
+    graph = copy.deepcopy(workflow.graph)
+    for body in graph.values():
+        for key, value in body["inputs"].items():
+            if value == old:
+                body["inputs"][key] = new
+    return Workflow(workflow.name, graph, workflow.extra)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--upload {path}: {error.strerror or error}", "give a file that can be read") from None
+
+
+def _multipart(name: str, content: bytes) -> tuple[bytes, str]:
+    """The form as a browser sends it, and its content type."""
+    boundary = f"comfyload-{secrets.token_hex(16)}"
+    quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\ninput\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
+        f"Content-Type: {kind}\r\n\r\n"
+    )
+    body = head.encode("utf-8", "surrogateescape") + content + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"

@@ -1,0 +1,163 @@
+"""A harness killed at any stage of a job's life: every job ends once, and the server sees each prompt once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.sim import Server
+from tests.integration.test_cli import call, graph_file, start, summary_of
+from tests.rig import sleeper
+from tests.servers import in_thread
+
+STAGES = [
+    "before the post",
+    "post arrived, not accepted",
+    "accepted, no reply",
+    "queued",
+    "running",
+    "finished unseen",
+    "fetched",
+]
+
+
+class Killer:
+    """Kills the harness when the server reaches the stage, once."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.process: subprocess.Popen[str] | None = None
+        self.posts = 0
+        self.done = False
+
+    def kill(self) -> None:
+        if not self.done:
+            self.done = True
+            assert self.process is not None
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def watch(self, server: Server) -> Server:
+        call_server = server.call
+
+        async def watched(request: Request) -> Reply:
+            if self.done:
+                return await call_server(request)
+            if request.path == "prompt" and request.method == "POST":
+                self.posts += 1
+                third = self.posts == 3
+                if third and self.stage == "post arrived, not accepted":
+                    self.kill()
+                    raise TransportError("the client is gone", sent=True)
+                reply = await call_server(request)
+                if third:
+                    self.after_third_post(server)
+                return reply
+            reply = await call_server(request)
+            if request.path.startswith("view") and self.stage == "fetched" and self.posts >= 3:
+                self.kill()
+            return reply
+
+        server.call = watched  # type: ignore[method-assign]
+        return server
+
+    def after_third_post(self, server: Server) -> None:
+        if self.stage in ("accepted, no reply", "queued"):
+            self.kill()
+        elif self.stage == "running":
+            asyncio.get_running_loop().call_later(0.1, self.kill)
+        elif self.stage == "finished unseen":
+            server.stall_events(True)
+            asyncio.get_running_loop().call_later(0.5, self.kill)
+
+
+def outcomes(run: Path) -> list[str]:
+    records = [json.loads(line) for line in (run / "records.ndjson").read_text(encoding="utf-8").splitlines()]
+    return [r["execution"]["outcome"] for r in records if r["line"] == "record"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("stage", STAGES)
+def test_after_a_kill_at_any_stage_every_job_ends_once_and_runs_once(
+    stage: str, concurrency: int, tmp_path: Path
+) -> None:
+    killer = Killer(stage)
+    with in_thread(lambda: killer.watch(Server(speed=1))) as (url, server):
+        graph = graph_file(tmp_path, sleeper(0.3 if stage in ("running", "queued") else 0.1))
+        killer.process = process = start(
+            tmp_path, "--server", url, "--workflow", graph, "-n", "8", "-c", str(concurrency), "--run-dir", "run",
+            "--fetch", "--timeout", "30",
+        )  # fmt: skip
+        if stage == "before the post":
+            kill_before_the_post(process, tmp_path / "run" / "records.ndjson")
+            killer.done = True
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL
+        server.stall_events(False)
+        done = call("resume", "run", "--output", "out.json", "--quiet", cwd=tmp_path)
+        assert done.returncode in (0, 5), done.stderr + done.stdout
+        assert len(server.posts) == 8
+        assert set(server.posts.values()) == {1}
+        assert len(server.truth) == 8
+    assert outcomes(tmp_path / "run") == ["completed"] * 8
+    assert summary_of(tmp_path)["completed"] == 8
+    again = call("resume", "run", cwd=tmp_path)
+    assert "complete already" in again.stderr
+
+
+def kill_before_the_post(process: subprocess.Popen[str], journal: Path) -> None:
+    """As soon as the journal says that a job is about to be sent."""
+    while not journal.exists() or journal.read_bytes().count(b'"line":"sent"') < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def test_a_server_restarted_in_between_loses_jobs_and_none_is_sent_again(tmp_path: Path) -> None:
+    killer = Killer("running")
+    with in_thread(lambda: killer.watch(Server(speed=1))) as (url, server):
+        killer.process = process = start(
+            tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(0.3)), "-n", "6", "-c", "2",
+            "--run-dir", "run",
+        )  # fmt: skip
+        process.communicate(timeout=30)
+        on_its_loop(server, lambda: server.restart())
+        call("resume", "run", "--quiet", cwd=tmp_path)
+        assert set(server.posts.values()) == {1}
+    assert sorted(outcomes(tmp_path / "run")).count("lost") == 2
+
+
+def test_cleanup_takes_off_what_a_dead_harness_left(tmp_path: Path) -> None:
+    killer = Killer("running")
+    with in_thread(lambda: killer.watch(Server(speed=1))) as (url, server):
+        killer.process = process = start(
+            tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(2.0)), "-n", "20", "-c", "6",
+            "--run-dir", "run",
+        )  # fmt: skip
+        process.communicate(timeout=30)
+        theirs = on_its_loop(server, lambda: server.foreign(sleeper(0.1)))
+        done = call("cleanup", "run", cwd=tmp_path)
+        assert done.returncode in (0, 3), done.stderr
+        assert "jobs without an end looked up" in done.stdout
+        reply = asyncio.run(server.call(Request(method="GET", path="queue")))
+        waiting = [item[1] for item in json.loads(reply.body)["queue_pending"]]
+        assert waiting in ([theirs], [])
+
+
+def on_its_loop(server: Server, action: Callable[[], Any]) -> Any:
+    """Do something on the thread that the server lives on."""
+    assert server._worker is not None
+    done: asyncio.Future[Any] = asyncio.run_coroutine_threadsafe(_do(action), server._worker.get_loop())  # type: ignore[assignment]
+    return done.result()  # type: ignore[call-arg]
+
+
+async def _do(action: Callable[[], Any]) -> Any:
+    return action()

@@ -1,0 +1,40 @@
+"""Shards of a schedule are the schedule, whatever their number; schedules ascend and fill their stages."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyload.load.arrivals import offsets, shard
+from comfyload.record.plan import Open, Stage
+
+rates = st.floats(0.05, 20)
+stages = st.lists(
+    st.builds(Stage, per_s=rates, to_per_s=st.none() | rates, seconds=st.floats(0.1, 60)), min_size=1, max_size=4
+)
+loads = st.builds(Open, stages=stages, arrivals=st.sampled_from(["constant", "poisson", "gamma"]), cv=st.floats(0.2, 3))
+
+
+@given(loads, st.integers(0, 2**32), st.integers(1, 7))
+def test_shards_unite_to_the_whole(load: Open, seed: int, count: int) -> None:
+    whole = list(offsets(load, Random(seed)))
+    parts = [list(shard(offsets(load, Random(seed)), index, count)) for index in range(count)]
+    assert sorted(itertools.chain.from_iterable(parts)) == whole
+    for index, part in enumerate(parts):
+        assert part == whole[index::count]
+
+
+@given(loads, st.integers(0, 2**32))
+def test_a_schedule_ascends_within_its_stages(load: Open, seed: int) -> None:
+    due = list(offsets(load, Random(seed)))
+    assert due == sorted(due)
+    length = sum(stage.seconds or 0 for stage in load.stages)
+    assert all(0 <= t <= length + 1e-6 for t in due)
+    if load.arrivals == "constant":
+        area = sum(
+            (s.per_s + (s.per_s if s.to_per_s is None else s.to_per_s)) / 2 * (s.seconds or 0) for s in load.stages
+        )
+        assert abs(len(due) - area) <= 1
