@@ -304,11 +304,21 @@ def cli_page() -> str:
         _table(("flag", "meaning", "default"), [_version_row(), ("`--help`, `-h`", "Show the help and leave.", "")])
     ]
     parts.append("Every command ends with one of the [exit codes](exit-codes.md).\n")
+    told: dict[str, list[Row]] = {}
     for command in app.registered_commands:
         function = _callback(command)
-        parts += [f"## comfyload {command.name or function.__name__}\n", _prose(function)]
-        rows = list(_options(function))
-        parts.append(_table(("flag", "meaning", "default"), rows) if rows else "It has no flags.\n")
+        name, rows = command.name or function.__name__, list(_options(function))
+        parts += [f"## comfyload {name}\n", _prose(function)]
+        like = next((other for other, known in told.items() if len(set(known) & set(rows)) > 0.5 * len(known)), None)
+        if like is not None:
+            less = _listed(row[0].split("`")[1] for row in told[like] if row not in rows)
+            parts.append(f"It has the flags of `comfyload {like}`, less {less}.\n")
+        own = [row for row in rows if like is None or row not in told[like]]
+        if own:
+            parts.append(_table(("flag", "meaning", "default"), own))
+        elif like is None:
+            parts.append("It has no flags.\n")
+        told[name] = rows
     return "\n".join(parts)
 
 
@@ -326,13 +336,12 @@ def _options(function: Callable[..., Any]) -> Iterable[Row]:
         named = ", ".join(f"`{flag}`" for flag in flags)
         if kind is not bool:
             named += f" `{option.metavar or _kind(kind)}`"
-        text = str(option.help)
+        text, _, said = str(option.help).partition(" [default: ")
         if option.envvar:
             text += f" Read from `{option.envvar}` where the flag is not given."
         text += _bounds(option)
-        shown = (
-            "**required**" if default is inspect.Parameter.empty else "" if default in (None, False) else f"`{default}`"
-        )
+        known = said.removesuffix("]") or ("" if default in (None, False) else str(default))
+        shown = "**required**" if default is inspect.Parameter.empty else f"`{known}`" if known else ""
         yield named, text, shown
 
 
@@ -370,7 +379,7 @@ def _prose(function: Callable[..., Any]) -> str:
                 parts[-1] = parts[-1].removesuffix("```\n") + f"{paragraph}\n```\n"
             else:
                 parts.append(f"```bash\n{paragraph}\n```\n")
-        elif paragraph.strip() != "Examples":
+        elif paragraph.strip() not in ("Example", "Examples"):
             parts.append(f"{paragraph}\n")
     return "\n".join(parts)
 
@@ -634,10 +643,11 @@ def finding_codes() -> tuple[set[str], list[str]]:
 
 
 def observation_codes() -> set[str]:
-    """The codes of what is noticed during a run."""
+    """The codes of what is noticed during a run: those that `Observation` names, and any that the code has beside."""
+    named = re.findall(r"`(\w+)`", (inspect.getdoc(model.Observation) or "").partition("Codes:")[2])
     calls = [*_calls(SOURCE, "_note"), *_calls(SOURCE, "Observation")]
     first = [call.args[0] for call in calls if call.args]
-    return {str(argument.value) for argument in first if isinstance(argument, ast.Constant)}
+    return {*named, *(str(argument.value) for argument in first if isinstance(argument, ast.Constant))}
 
 
 def _calls(folder: Path, name: str) -> Iterable[ast.Call]:

@@ -22,7 +22,7 @@ __all__ = ["VirtualLoop", "now", "run", "run_virtual", "stopwatch"]
 def now() -> float:
     """Seconds on a monotonic clock: the running loop's if it is virtual, the system's otherwise.
 
-    Not `loop.time()` in general: uvloop's has steps of a millisecond and is as old as the loop's last turn.
+    Not `loop.time()` in general: uvloop's has steps of a millisecond.
     """
     loop = asyncio.get_running_loop()
     return loop.time() if isinstance(loop, VirtualLoop) else time.monotonic()

@@ -32,8 +32,8 @@ def twelve() -> Run:
 def hundred_with_failures() -> Run:
     records = one_by_one(_seconds(100))
     records[13] = failed(13, records[13].due, 4.0)
-    records[40] = failed(40, records[40].due, 30.0, "lost", kind="lost", type="", message="unknown to the server")
-    records[77] = failed(77, records[77].due, 30.0, "timed_out", kind="timeout", type="", message="not done 30 s after")
+    records[40] = failed(40, records[40].due, 9.0, "lost", kind="lost", type="", message="unknown to the server")
+    records[77] = failed(77, records[77].due, 9.0, "timed_out", kind="timeout", type="", message="not done 30 s after")
     return manifest(100), records
 
 

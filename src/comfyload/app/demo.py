@@ -37,7 +37,7 @@ def run_demo(viewer: Viewer) -> tuple[Path, Path]:
     with tempfile.TemporaryDirectory() as folder, simulator() as url:
         workflow = Path(folder) / "picture.json"
         workflow.write_text(json.dumps(picture()), encoding="utf-8")
-        plan = Plan(load=Closed(concurrency=2), jobs=JOBS, warmup=2, timeout_s=30, fetch=True, seed=randbits(53))
+        plan = Plan(load=Closed(concurrency=2), jobs=JOBS, warmup=4, timeout_s=30, fetch=True, seed=randbits(53))
         options = RunOptions(
             server=url,
             workflows=[WorkflowChoice(file=str(workflow))],

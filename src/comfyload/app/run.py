@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -80,7 +81,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
     classes = await describe_classes(transport, material.classes())
     info = ObjectInfo(classes)
     started = datetime.now(UTC)
-    name = options.name or "+".join(workflow.name for workflow in material.workflows)[:60]
+    name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
     run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     jobs = Jobs(options, material, info, run_id)
     manifest = Manifest(
@@ -115,6 +116,11 @@ def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
         run_dir=None,
     )
     return dict(msgspec.to_builtins(kept))
+
+
+def _folder_name(text: str) -> str:
+    """A name that any file system and shell takes, from the names of files."""
+    return re.sub(r"[^\w.+-]+", "_", text)[:60].strip("._") or "run"
 
 
 def _new_directory(started: datetime, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import suppress
 
@@ -32,6 +33,5 @@ async def serve_sim(*, port: int, speed: float, cache: str) -> None:
             print(url, flush=True)  # noqa: T201 - the one thing this command says
             await stop.wait()
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on port {port}: {error.strerror or error}", "give another --port, or 0"
-        ) from None
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise UsageError(f"cannot listen on port {port}: {reason}", "give another --port, or 0") from None

@@ -39,7 +39,7 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", "-n", min=1, metavar="N", help="Jobs to run and count (books, with --pages). [default: 12]"
+            "--jobs", "-n", min=1, metavar="N", help="Jobs to run and count (books, with --pages). \\[default: 12]"
         ),
     ] = None,
     concurrency: Annotated[
@@ -49,7 +49,7 @@ def run(
             "-c",
             min=1,
             metavar="C",
-            help="Jobs in flight. One server runs one at a time: 2 keep it busy. [default: 1]",
+            help="Jobs in flight. One server runs one at a time: 2 keep it busy. \\[default: 1]",
         ),
     ] = None,
     timeout: Annotated[
@@ -75,7 +75,7 @@ def run(
     ] = None,
     arrivals: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="constant, poisson or gamma:CV. [default: poisson]", rich_help_panel=LOAD),
+        typer.Option(metavar="KIND", help="constant, poisson or gamma:CV. \\[default: poisson]", rich_help_panel=LOAD),
     ] = None,
     stages: Annotated[
         str | None,
@@ -104,7 +104,7 @@ def run(
         str | None,
         typer.Option(
             metavar="wait|drop",
-            help="An arrival that finds no place waits, its due time kept, or is dropped. [default: wait]",
+            help="An arrival that finds no place waits, its due time kept, or is dropped. \\[default: wait]",
             rich_help_panel=LOAD,
         ),
     ] = None,
@@ -158,7 +158,7 @@ def run(
         typer.Option(
             min=0,
             metavar="N",
-            help="Seed of the run: the same seed, the same jobs. [default: a new one]",
+            help="Seed of the run: the same seed, the same jobs. \\[default: a new one]",
             rich_help_panel=WORK,
         ),
     ] = None,
@@ -201,12 +201,12 @@ def run(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the run. [default: the workflow's]", rich_help_panel=RESULT),
+        typer.Option(metavar="NAME", help="Name of the run. \\[default: the workflow's]", rich_help_panel=RESULT),
     ] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
-            "--run-dir", metavar="DIR", help="The run directory. [default: runs/<utc>-<name>]", rich_help_panel=RESULT
+            "--run-dir", metavar="DIR", help="The run directory. \\[default: runs/<utc>-<name>]", rich_help_panel=RESULT
         ),
     ] = None,
     keep_workflow: Annotated[
