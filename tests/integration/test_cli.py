@@ -55,8 +55,25 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_leaves_its_directory_its_json_and_a_table(sim: str, tmp_path: Path) -> None:
-    done = call("run", "--server", sim, "--workflow", graph_file(tmp_path, picture()), "--jobs", "6", "--concurrency", "2",
-                "--timeout", "60", "--warmup", "1", "--fetch", "--output", "out.json", cwd=tmp_path)  # fmt: skip
+    done = call(
+        "run",
+        "--server",
+        sim,
+        "--workflow",
+        graph_file(tmp_path, picture()),
+        "--jobs",
+        "6",
+        "--concurrency",
+        "2",
+        "--timeout",
+        "60",
+        "--warmup",
+        "1",
+        "--fetch",
+        "--output",
+        "out.json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     summary = summary_of(tmp_path)
     assert (summary["total_jobs"], summary["completed"], summary["images"]) == (6, 6, 6)
@@ -112,8 +129,21 @@ def test_the_checklists_command_works_literally(sim: str, tmp_path: Path) -> Non
 def test_the_same_graph_twelve_times_as_is_is_one_image(tmp_path: Path) -> None:
     for words, cached, images in ((["--as-is"], 11, 1), ([], 0, 12)):
         with simulator(speed=100, cache="lru") as url:
-            done = call("run", "--server", url, "--workflow", graph_file(tmp_path, picture()), "--jobs", "12",
-                        "-o", "out.json", "--run-dir", f"run{cached}", *words, cwd=tmp_path)  # fmt: skip
+            done = call(
+                "run",
+                "--server",
+                url,
+                "--workflow",
+                graph_file(tmp_path, picture()),
+                "--jobs",
+                "12",
+                "-o",
+                "out.json",
+                "--run-dir",
+                f"run{cached}",
+                *words,
+                cwd=tmp_path,
+            )
         assert done.returncode == 0, done.stdout
         summary = summary_of(tmp_path)
         assert (summary["total_jobs"], summary["cached"], summary["images"]) == (12, cached, images)
@@ -362,8 +392,19 @@ def wait_for_records(folder: Path, count: int) -> None:
 
 def test_one_ctrl_c_ends_what_is_under_way_and_keeps_it(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1)) as (url, server):
-        process = start(tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(0.2)), "-n", "500", "-c", "3",
-                        "-o", "out.json")  # fmt: skip
+        process = start(
+            tmp_path,
+            "--server",
+            url,
+            "--workflow",
+            graph_file(tmp_path, sleeper(0.2)),
+            "-n",
+            "500",
+            "-c",
+            "3",
+            "-o",
+            "out.json",
+        )
         wait_for_records(tmp_path, 3)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
@@ -379,8 +420,19 @@ def test_one_ctrl_c_ends_what_is_under_way_and_keeps_it(tmp_path: Path) -> None:
 
 def test_two_ctrl_c_cancel_what_is_ours_and_leave_the_queue_empty(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1)) as (url, server):
-        process = start(tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(0.5)), "-n", "500", "-c", "6",
-                        "-o", "out.json")  # fmt: skip
+        process = start(
+            tmp_path,
+            "--server",
+            url,
+            "--workflow",
+            graph_file(tmp_path, sleeper(0.5)),
+            "-n",
+            "500",
+            "-c",
+            "6",
+            "-o",
+            "out.json",
+        )
         wait_for_records(tmp_path, 1)
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
@@ -402,8 +454,22 @@ def test_faults_over_sockets_end_every_job_once(tmp_path: Path) -> None:
         drop_reply=Which(at=(2, 5)), drop_socket=Which(at=(4,)), oom=Which(at=(7,)), node_error=Which(at=(9,))
     )
     with in_thread(lambda: Server(speed=1, faults=faults)) as (url, server):
-        done = call("run", "--server", url, "--workflow", graph_file(tmp_path), "-n", "12", "-c", "2", "-o", "out.json",
-                    "--timeout", "20", cwd=tmp_path)  # fmt: skip
+        done = call(
+            "run",
+            "--server",
+            url,
+            "--workflow",
+            graph_file(tmp_path),
+            "-n",
+            "12",
+            "-c",
+            "2",
+            "-o",
+            "out.json",
+            "--timeout",
+            "20",
+            cwd=tmp_path,
+        )
         assert set(server.posts.values()) == {1}
     summary = summary_of(tmp_path)
     assert (summary["total_jobs"], summary["completed"], summary["failed"]) == (12, 10, 2), done.stdout

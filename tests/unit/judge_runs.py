@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec import structs
 
 from comfyload.record.model import (
     Execution,
@@ -19,7 +22,7 @@ from comfyload.record.model import (
     Spread,
     WorkflowFacts,
 )
-from comfyload.record.plan import Closed, Plan
+from comfyload.record.plan import Closed, Load, Plan
 
 FACTS = WorkflowFacts(
     name="book",
@@ -109,3 +112,71 @@ def one_by_one(seconds: list[float], first: int = 0) -> list[Record]:
         records.append(job(index, due, duration))
         due += duration
     return records
+
+
+# --- made-up servers, in arithmetic
+
+
+def planned(load: Load, jobs: int | None = None, **changes: Any) -> Manifest:
+    """A run of that load; fields of `Plan` go to its plan, all else to the manifest."""
+    plan = {name: changes.pop(name) for name in Plan.__struct_fields__ if name in changes}
+    return manifest(plan=Plan(load=load, jobs=jobs, **plan), **changes)
+
+
+def served(
+    due: Sequence[float],
+    seconds: Sequence[float] | float,
+    *,
+    places: int | None = None,
+    drop: bool = False,
+    until: float | None = None,
+    workflows: Sequence[str] = (),
+) -> list[Record]:
+    """Jobs of a serial server in the order they came: each starts when it is due and the one before has ended.
+
+    With `places`, no more than so many are sent at a time: others wait, or with `drop` are never sent. Jobs not done
+    by `until` are cut off there.
+    """
+    records: list[Record] = []
+    ends: list[float] = []
+    for index, instant in enumerate(due):
+        took = seconds if isinstance(seconds, float) else seconds[index]
+        under_way = [end for end in ends if end > instant + 1e-9]
+        full = places is not None and len(under_way) >= places
+        if full and drop:
+            failure = Failure(kind="dropped", message="no place was free when it was due")
+            dropped = Execution(outcome="dropped", failure=failure)
+            records.append(structs.replace(job(index, instant, 0.0), execution=dropped))
+            continue
+        sent = sorted(under_way)[-(places or 0)] if full else instant
+        start = max(sent, ends[-1] if ends else 0.0)
+        ends.append(start + took)
+        records.append(_served(index, instant, sent, start, took, until))
+        if workflows:
+            records[-1] = structs.replace(records[-1], workflow=workflows[index])
+    return records
+
+
+def _served(index: int, due: float, sent: float, start: float, took: float, until: float | None) -> Record:
+    create, begin, end = (round(1000 * t) + 1_700_000_000_000 for t in (sent, start, start + took))
+    times = ServerTimes(create_ms=create, start_ms=begin, end_ms=end)
+    if until is not None and start + took > until:
+        return censored(job(index, due, until - due, sent=sent, acknowledged=None, server=ServerTimes()))
+    return job(index, due, start + took - due, sent=sent, acknowledged=sent + 0.003, server=times, nodes=[])
+
+
+def censored(record: Record) -> Record:
+    """The same job, cut off by the end of the run when it would have been done."""
+    failure = Failure(kind="censored", message="cut off by the end of the run")
+    run = structs.replace(
+        record.execution, outcome="cancelled", outputs=[], failure=failure, left_on_server="cancelled"
+    )
+    return structs.replace(record, execution=run, censored=True)
+
+
+def booked(records: Sequence[Record], pages: int) -> list[Record]:
+    """The same jobs as pages of books, due when the first of them is."""
+    return [
+        structs.replace(record, book=number // pages, due=records[number - number % pages].due)
+        for number, record in enumerate(records)
+    ]

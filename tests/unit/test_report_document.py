@@ -30,7 +30,7 @@ def test_the_streamed_document_is_the_built_one() -> None:
     write_document(file, run, summarise(run, _lines()), jobs(run, _lines()))
     read = json.loads(file.getvalue(), parse_constant=_refuse)
     assert read == json.loads(json.dumps(_whole(run), allow_nan=False))
-    assert list(read) == ["summary", "statistics", "findings", "jobs", "manifest"]
+    assert list(read) == ["summary", "statistics", "workflows", "findings", "jobs", "manifest"]
 
 
 def test_it_has_a_flat_object_for_each_job_and_none_twice() -> None:

@@ -6,6 +6,7 @@ import itertools
 from random import Random
 from typing import TYPE_CHECKING
 
+from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ SHOWN = 8
 async def show_dry_run(options: RunOptions) -> None:
     """Print the plan, the first arrivals and how the first prompts differ."""
     async with connect(options) as transport:
-        prepared = await prepare(options, transport)
+        prepared = await prepare(structs.replace(options, uploads=[], allow_shared=True), transport)
     console = Console(highlight=False, soft_wrap=True)
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(to_toml(options), markup=False)

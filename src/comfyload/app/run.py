@@ -17,18 +17,23 @@ from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
 from comfyload.clock import stopwatch
+from comfyload.comfy.examine import fetch_object_info, preflight
 from comfyload.comfy.http import Http, parse_headers, parse_server
-from comfyload.comfy.identify import describe_classes, identify
+from comfyload.comfy.identify import identify
+from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest
 from comfyload.record.run import RunWriter
 from comfyload.workflow import ObjectInfo
+from comfyload.workflow.preflight import PreflightFailed, as_sent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from comfyload.app.session import Viewer
+    from comfyload.comfy.examine import Described
+    from comfyload.record.model import Server
 
 __all__ = ["Prepared", "connect", "prepare", "run"]
 
@@ -78,12 +83,22 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
     names = sorted(setting.partition("=")[0] for setting in options.headers)
     server = await identify(transport, transport.name, names)
-    classes = await describe_classes(transport, material.classes())
-    info = ObjectInfo(classes)
+    if server.queue_at_start and not options.allow_shared:
+        raise UsageError(
+            f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
+            "wait, or measure what is left of it with --allow-shared",
+        )
+    for file in options.uploads:
+        stored = await upload_image(transport, Path(file))
+        material.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in material.workflows]
+    described = await fetch_object_info(transport, material.classes())
+    info = ObjectInfo(described.classes)
     started = datetime.now(UTC)
     name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
     run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     jobs = Jobs(options, material, info, run_id)
+    if options.preflight:
+        await _check_beforehand(transport, jobs, described, server)
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -94,12 +109,23 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         end=None,
         plan=options.plan,
         client=describe_host(),
-        server=structs.replace(server, packs=info.packs() if classes else None),
+        server=structs.replace(server, packs=info.packs() if described.classes else None),
         workflows=jobs.facts(keep_graph=options.keep_workflow),
         asked=_without_secrets(options, transport.name),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
+
+
+async def _check_beforehand(transport: Http, jobs: Jobs, described: Described, server: Server) -> None:
+    """Refuse to start what the server would refuse: all of it, with what there is instead."""
+    found = {}
+    for variation in jobs.variations:
+        problems = await preflight(transport, as_sent(variation), described, server.version)
+        if any(problem.sure for problem in problems):
+            found[variation.workflow.name] = problems
+    if found:
+        raise PreflightFailed(found)
 
 
 def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:

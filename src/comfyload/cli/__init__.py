@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from comfyload.cli.again import cleanup, resume, show
+from comfyload.cli.doctor import doctor
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
 from comfyload.errors import ComfyloadError
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True, epilog=EXIT_CODES)(run)
 app.command(no_args_is_help=True)(plan)
-for verb in (show, resume, cleanup):
+for verb in (doctor, show, resume, cleanup):
     app.command(no_args_is_help=True)(verb)
 app.command()(sim)
 app.command()(demo)

@@ -184,6 +184,22 @@ def run(
             "--fetch", help="Download every output and check that it is whole; nothing is kept.", rich_help_panel=WORK
         ),
     ] = False,
+    upload: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Put an input image on the server first. Repeatable.", rich_help_panel=WORK),
+    ] = None,
+    no_preflight: Annotated[
+        bool,
+        typer.Option("--no-preflight", help="Submit even what the server would refuse.", rich_help_panel=SERVER),
+    ] = False,
+    allow_shared: Annotated[
+        bool,
+        typer.Option(
+            "--allow-shared",
+            help="Run although others use the server; their work is then in the numbers.",
+            rich_help_panel=SERVER,
+        ),
+    ] = False,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -312,12 +328,16 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "settings": flags["set_"],
         "data": _text(flags["data"]),
         "headers": flags["header"],
+        "uploads": flags["upload"],
+        "allow_shared": flags["allow_shared"],
         "ca_file": _text(flags["ca_file"]),
         "name": _checked_name(flags["name"]),
         "run_dir": _text(flags["run_dir"]),
         **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
+    if flags["no_preflight"]:
+        options = structs.replace(options, preflight=False)
     return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
 
 

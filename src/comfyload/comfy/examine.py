@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
+    from comfyload.record.model import Server
     from comfyload.workflow.graph import Workflow
     from comfyload.workflow.preflight import Problem
 
@@ -36,6 +37,7 @@ __all__ = [
     "fetch_object_info",
     "greeting",
     "look_at_queue",
+    "missing_abilities",
     "missing_images",
     "preflight",
     "round_trips",
@@ -51,6 +53,16 @@ FLAGS = {
     "--preview-method": "samplers draw previews, which takes time in every step",
 }
 """Flags of the server that change what is measured, and how."""
+
+ABILITIES = (
+    ("client_prompt_id", "0.3.45", "ids of our own: when a reply is lost, so is the job"),
+    ("interrupt_by_id", "0.3.57", "interrupt by id: a running job cannot be stopped without risk to others'"),
+    ("jobs_api", "0.6", "look-up by /api/jobs: lost jobs are looked for in queue and history, which costs more"),
+    ("jobs_cancel", "0.26", "cancel by id: jobs are deleted from the queue or interrupted instead"),
+)
+"""What a server may lack: field of its facts, since which version it is there, what follows without."""
+
+CREATE_TIME = (0, 3, 69)
 
 DATE_ROUTE = "comfyload-doctor"
 """A route no server has: a reply of 404 comes with its headers, and costs the server nothing."""
@@ -166,6 +178,14 @@ def disturbing_flags(argv: list[str]) -> dict[str, str]:
     if "--preview-method" in told and words[words.index("--preview-method") + 1 :][:1] == ["none"]:
         del told["--preview-method"]
     return told
+
+
+def missing_abilities(server: Server) -> list[str]:
+    """What a server of a known version cannot do for a run, and what follows."""
+    lacks = [f"{what} (since {since})" for field, since, what in ABILITIES if not getattr(server, field)]
+    if server.version is not None and server.version < CREATE_TIME:
+        lacks.append("the time a job was queued: queue wait is not measured (since 0.3.69)")
+    return lacks
 
 
 async def look_at_queue(transport: Transport) -> Queue | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -21,17 +21,9 @@ from comfyload.workflow.vary import Variation
 __all__ = ["Kind", "PreflightFailed", "Problem", "as_sent", "check", "describe"]
 
 Kind = Literal[
-    "unknown_class",
-    "missing_model",
-    "missing_image",
-    "bad_option",
-    "missing_input",
-    "out_of_range",
-    "wrong_type",
-    "bad_slot",
-    "link_type",
-    "no_outputs",
-]
+    "unknown_class", "missing_model", "missing_image", "bad_option", "missing_input", "out_of_range", "wrong_type",
+    "bad_slot", "link_type", "no_outputs",
+]  # fmt: skip
 
 COMBO_CHECKED_SINCE = (0, 8, 0)
 """Before, a server took any value for a list that is declared as `COMBO`."""
@@ -44,28 +36,10 @@ UNLIMITED = frozenset(["CustomCombo", "Load3D", "Load3DAdvanced"])
 """Core classes that check all their inputs themselves, so that no list and no bound counts."""
 
 OWN_CHECK = frozenset(
-    [
-        ("ModelAttentionBackend", "attention"),
-        ("SelectCLIPDevice", "device"),
-        ("SelectModelDevice", "device"),
-        ("SelectVAEDevice", "device"),
-        ("LoadImageSetNode", "resize_method"),
-    ]
+    [(f"Select{what}Device", "device") for what in ("CLIP", "Model", "VAE")]
+    + [("ModelAttentionBackend", "attention"), ("LoadImageSetNode", "resize_method")]
 )
 """Inputs of core classes whose lists do not count."""
-
-_WORDS: dict[str, str] = {
-    "unknown_class": "unknown class",
-    "missing_model": "missing model",
-    "missing_image": "missing image",
-    "bad_option": "unknown option",
-    "missing_input": "missing input",
-    "out_of_range": "value out of range",
-    "wrong_type": "value of a wrong type",
-    "bad_slot": "link to no output",
-    "link_type": "link of a wrong type",
-    "no_outputs": "graph without outputs",
-}
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -108,17 +82,16 @@ class PreflightFailed(WorkflowError):
 
 def describe(problems: list[Problem], name: str = "the workflow") -> str:
     """All problems: how many of which kind, then one line each."""
-    counts = Counter(_WORDS[problem.kind] for problem in problems)
-    kinds = ", ".join(f"{count} × {word}" for word, count in counts.items())
+    counts = Counter(problem.kind.replace("_", " ") for problem in problems)
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
     verdict = "would be refused" if any(problem.sure for problem in problems) else "may be refused"
-    head = f"{name} {verdict} by the server: {len(problems)} problem{'s' if len(problems) > 1 else ''} ({kinds})"
+    head = f"{name} {verdict} by the server, problems: {len(problems)} ({kinds})"
     return "\n".join([head, *(f"  {problem.text()}" for problem in problems)])
 
 
 def as_sent(variation: Variation, index: int = 0) -> Workflow:
     """The graph of job `index` as the server gets it, fresh seeds included: a seed in the file may be any number."""
-    workflow = variation.workflow
-    return Workflow(workflow.name, json.loads(variation.render(index)), workflow.extra)
+    return Workflow(variation.workflow.name, json.loads(variation.render(index)), variation.workflow.extra)
 
 
 def check(
@@ -160,18 +133,24 @@ class _Checker:
 
     def reached(self) -> set[str]:
         """What feeds an output: the server looks at nothing else. A class not described counts as an output."""
-        graph = self._workflow.graph
-        todo = [node for node in graph if self._info(node) is None or (self._info(node) or {}).get("output_node") is True]
+        unknown = {"output_node": True}
+        todo = [node for node in self._workflow.graph if (self._info(node) or unknown).get("output_node") is True]
         found: set[str] = set()
         while todo:
             node = todo.pop()
             if node not in found:
                 found.add(node)
-                specs = _specs(self._info(node))
-                open_ended = not specs or any(_dynamic(kind) for kind, _, _ in specs.values())
-                links = [(k, v) for k, v in self._workflow.inputs_of(node).items() if is_link(v)]
-                todo += [link[0] for key, link in links if open_ended or key in specs]
+                links = [(key, v[0]) for key, v in self._workflow.inputs_of(node).items() if is_link(v)]
+                todo += [parent for key, parent in links if self._declares(node, key)]
         return found
+
+    def _declares(self, node: str, key: str) -> bool:
+        """Whether the server follows a link at this input; it passes over those that no class declares."""
+        info, stem = self._info(node), key.partition(".")[0]
+        specs = _specs(info)
+        if key in specs:
+            return not _dynamic(specs[key][0])
+        return info is None or (stem in specs and specs[stem][0] == "COMFY_AUTOGROW_V3")
 
     def inputs(self, node: str) -> Iterator[Problem]:
         given = self._workflow.inputs_of(node)
@@ -188,16 +167,9 @@ class _Checker:
                 value = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
                 yield from self._literal(node, key, kind, options, value)
 
-    def problem(
-        self, kind: Kind, node: str, key: str, said: str, value: Any = None, *, near: list[str] | None = None,
-        sure: bool = True,
-    ) -> Problem:  # fmt: skip
-        workflow = self._workflow
-        title, name = workflow.title_of(node), workflow.class_of(node)
-        return Problem(
-            kind=kind, node=node, title=title, class_type=name, input=key, value=value, near=near or [], said=said,
-            sure=sure,
-        )  # fmt: skip
+    def problem(self, kind: Kind, node: str, key: str, said: str, value: Any = None, **more: Any) -> Problem:
+        title, name = self._workflow.title_of(node), self._workflow.class_of(node)
+        return Problem(kind=kind, node=node, title=title, class_type=name, input=key, value=value, said=said, **more)
 
     def _info(self, node: str) -> dict[str, Any] | None:
         info = self._classes.get(self._workflow.class_of(node))
@@ -205,11 +177,11 @@ class _Checker:
 
     def _is_core(self, node: str) -> bool:
         """Whether the class is ComfyUI's own. Those of packs can behave otherwise than they are described."""
-        module = (self._info(node) or {}).get("python_module")
-        return isinstance(module, str) and (module == "nodes" or module.startswith(("comfy_extras", "comfy_api_nodes")))
+        module = str((self._info(node) or {}).get("python_module"))
+        return module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
-        if not is_link(link) and not (len(link) == 2 and isinstance(link[1], bool)):
+        if not is_link(link) and not (len(link) == 2 and isinstance(link[0], str) and isinstance(link[1], bool)):
             said = f"{key} is a list, which the server takes for a link, and [node id, slot] it is not"
             yield self.problem("wrong_type", node, key, said, link)
             return
@@ -219,57 +191,109 @@ class _Checker:
             return
         name = self._workflow.class_of(parent)
         if isinstance(slot, float) or not -len(outputs) <= slot < len(outputs):
-            said = f"{key} takes output {slot} of node {parent} ({name}), which has {_slots(len(outputs))}"
+            said = f"{key} takes output {slot} of node {parent} ({name}), which has {len(outputs)} (from 0)"
             yield self.problem("bad_slot", node, key, said, link)
         elif self._is_core(node) and not _fits(outputs[slot], wanted):
+            wanted = wanted if isinstance(wanted, str) else "one of a list"
             said = f"{key} takes {wanted}, and output {slot} of node {parent} ({name}) is {outputs[slot]}"
             yield self.problem("link_type", node, key, said, link)
 
     def _literal(self, node: str, key: str, kind: Any, options: dict[str, Any], value: Any) -> Iterator[Problem]:
-        convert: Callable[[Any], Any] | None = {"INT": int, "FLOAT": float}.get(kind) if isinstance(kind, str) else None
-        if convert is not None:
+        if kind in ("INT", "FLOAT"):
             try:
-                value = convert(value)
+                value = int(value) if kind == "INT" else float(value)
             except (TypeError, ValueError, OverflowError):
-                article = "an INT" if kind == "INT" else "a FLOAT"
-                yield self.problem("wrong_type", node, key, f"{key} = {_shown(value)} is not {article}", value)
+                said = f"{key} = {_shown(value)} cannot be read as {kind}"
+                yield self.problem("wrong_type", node, key, said, value)
                 return
         name = self._workflow.class_of(node)
         choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
         if (kind == "COMBO" or isinstance(kind, list)) and _holds_file(name, key, options):
-            names = value if isinstance(value, list) else [value]
-            for missing in names:
-                if isinstance(missing, str) and missing and missing not in (choices or []):
-                    near, sure = _near(missing, choices or []), self._is_core(node)
-                    said = f"{key} = {_shown(missing)} is not among the server's files"
-                    yield self.problem("missing_image", node, key, said, missing, near=near, sure=sure)
+            yield from self._files(node, key, choices, value)
         elif name in UNLIMITED or (name, key) in OWN_CHECK or "remote" in options:
             return
         elif isinstance(choices, list):
-            yield from self._choice(node, key, choices, options, value, sure=isinstance(kind, list) or self._checks_combo)
-        else:
+            several = isinstance(value, list) and options.get("multiselect")
+            sure = self._is_core(node) and (isinstance(kind, list) or self._checks_combo)
+            for wrong in value if several else [value]:
+                if wrong not in choices:
+                    yield self._no_choice(node, key, choices, wrong, sure=sure)
+        elif isinstance(value, int | float):
             yield from self._bounds(node, key, options, value)
 
-    def _choice(
-        self, node: str, key: str, choices: list[Any], options: dict[str, Any], value: Any, *, sure: bool
-    ) -> Iterator[Problem]:
-        several = isinstance(value, list) and options.get("multiselect")
-        for wrong in value if several else [value]:
-            if wrong in choices:
-                continue
-            files = any(str(name).lower().endswith(MODEL_SUFFIXES) for name in [wrong, *choices])
-            what = f"of its {len(choices)}" if choices else "and the server has none"
-            said = f"{key} = {_shown(wrong)} is not on the server, which has {len(choices) or 'none'} of its kind"
-            said = said if files else f"{key} = {_shown(wrong)} is none of its options ({what})".replace(" (of its ", " (")
-            kind: Kind = "missing_model" if files else "bad_option"
-            sure = sure and self._is_core(node)
-            yield self.problem(kind, node, key, said, wrong, near=_near(str(wrong), choices), sure=sure)
+    def _files(self, node: str, key: str, choices: Any, value: Any) -> Iterator[Problem]:
+        """Files that people upload. The list holds those of one folder; others may exist, which can only be asked."""
+        listed = choices if isinstance(choices, list) else []
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and name and name not in listed:
+                said = f"{key} = {_shown(name)} is not among the server's input files"
+                near, sure = _near(name, listed), self._is_core(node)
+                yield self.problem("missing_image", node, key, said, name, near=near, sure=sure)
 
-    def _bounds(self, node: str, key: str, options: dict[str, Any], value: Any) -> Iterator[Problem]:
-        if not isinstance(value, int | float):
-            return
-        low, high = (_number(options.get(end)) for end in ("min", "max"))
+    def _no_choice(self, node: str, key: str, choices: list[Any], value: Any, *, sure: bool) -> Problem:
+        near = _near(str(value), choices)
+        if any(str(name).lower().endswith(MODEL_SUFFIXES) for name in [value, *choices]):
+            said = f"{key} = {_shown(value)} is not on the server, which has {len(choices) or 'none'} of that kind"
+            return self.problem("missing_model", node, key, said, value, near=near, sure=sure)
+        options = f"its {len(choices)} options" if choices else "its options: the list is empty"
+        said = f"{key} = {_shown(value)} is not one of {options}"
+        return self.problem("bad_option", node, key, said, value, near=near, sure=sure)
+
+    def _bounds(self, node: str, key: str, options: dict[str, Any], value: float) -> Iterator[Problem]:
+        low, high = (options.get(end) if isinstance(options.get(end), int | float) else None for end in ("min", "max"))
         if (low is not None and value < low) or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-            said = f"{key} = {value}, allowed is {allowed}"
+            said = f"{key} = {value}, and allowed is {allowed}"
             yield self.problem("out_of_range", node, key, said, value, sure=self._is_core(node))
+
+
+def _specs(info: Mapping[str, Any] | None) -> dict[str, tuple[Any, dict[str, Any], bool]]:
+    """Declared inputs: type (or list of choices), options, whether required. What is not understood is left out."""
+    declared = (info or {}).get("input")
+    found: dict[str, tuple[Any, dict[str, Any], bool]] = {}
+    for group in ("optional", "required"):
+        inputs = declared.get(group) if isinstance(declared, dict) else None
+        for key, spec in inputs.items() if isinstance(inputs, dict) else ():
+            if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
+                options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+                found[key] = (spec[0], options, group == "required")
+    return found
+
+
+def _dynamic(kind: Any) -> bool:
+    """Whether it stands for other inputs, which depend on the values given (`COMFY_AUTOGROW_V3`, …)."""
+    return isinstance(kind, str) and kind.startswith("COMFY_") and not kind.startswith("COMFY_MATCHTYPE")
+
+
+def _holds_file(name: str, key: str, options: Mapping[str, Any]) -> bool:
+    """Whether its values are files that people upload, which the server looks for itself."""
+    return (name, key) == ("LoadLatent", "latent") or any(
+        option.endswith("_upload") and value for option, value in options.items()
+    )
+
+
+def _fits(received: Any, wanted: Any) -> bool:
+    """As the server compares types: lists with a comma need one in common. What is not understood fits."""
+    if not isinstance(received, str) or received == wanted or "*" in received or received.startswith("COMFY_"):
+        return True
+    if not isinstance(wanted, str):
+        return False  # choices declared by their list take no link from a node of another kind
+    if "*" in wanted or wanted.startswith("COMFY_"):
+        return True
+    return bool({part.strip() for part in received.split(",")} & {part.strip() for part in wanted.split(",")})
+
+
+def _near(name: str, known: Collection[Any]) -> list[str]:
+    """Up to three names like it, those first that differ only in their folder or in capitals."""
+
+    def last(path: str) -> str:
+        return path.replace("\\", "/").rpartition("/")[2].lower()
+
+    names = [str(other) for other in known]
+    same = [other for other in names if last(other) == last(name)]
+    return list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, 3)]))[:3]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}…"

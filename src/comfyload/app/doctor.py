@@ -1,0 +1,299 @@
+"""`doctor`: all that can be known before a run of whether its numbers will mean what they say; submits nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, to_builtins
+
+from comfyload.app.prepare import Material, load_material
+from comfyload.app.run import connect
+from comfyload.comfy import examine
+from comfyload.comfy.identify import identify
+from comfyload.errors import RunFilesError, ServerUnreachable
+from comfyload.record.model import Record
+from comfyload.record.run import RunReader
+from comfyload.report.text import count, decimals, duration, fixed
+from comfyload.workflow import ObjectInfo, Variation
+from comfyload.workflow.preflight import as_sent, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from comfyload.app.options import RunOptions
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Server
+    from comfyload.workflow.preflight import Problem
+
+__all__ = ["Check", "Status", "doctor", "examine_server", "exit_code"]
+
+Status = Literal["ok", "warning", "problem", "unknown"]
+
+GIB = 2**30
+CLOCK_WARNING_S = 2.0
+LITTLE_RAM = 0.1
+
+
+class Check(Struct, frozen=True):
+    """One thing looked at. `about` decides the exit code if it is a problem; `facts` are the numbers of `found`."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+    facts: dict[str, Any] = {}
+    about: Literal["server", "workflow", "reach"] = "server"
+
+
+def exit_code(checks: list[Check]) -> int:
+    """4: no server, 2: the workflow cannot run there, 3: the server is in no state to be measured, 0: go on."""
+    wrong = {check.about for check in checks if check.status == "problem"}
+    return 4 if "reach" in wrong else 2 if "workflow" in wrong else 3 if "server" in wrong else 0
+
+
+async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[Check]:
+    """Look at the server and at what the options ask of it; `runs` is where earlier runs are looked for.
+
+    Raises:
+        UsageError: a file cannot be read, is no graph, or an override fits none.
+    """
+    material = load_material(options) if options.workflows else Material([], [], None)
+    async with connect(options) as transport:
+        return await examine_server(transport, transport.name, options, material, runs)
+
+
+async def examine_server(
+    transport: Transport, name: str, options: RunOptions, material: Material, runs: Path
+) -> list[Check]:
+    """All checks, in the order in which they are read."""
+    try:
+        server = await identify(transport, name, [])
+    except ServerUnreachable as error:
+        return [Check("server", "problem", error.message, error.hint, about="reach")]
+    checks = [await _reach(transport, server), _version(server), _caching(server), *_flags(server)]
+    checks += await _queue_and_events(transport)
+    checks += [_clock(await examine.clock_offset(transport)), *_memory(server)]
+    if material.workflows:
+        described = await examine.fetch_object_info(transport, material.classes())
+        info = ObjectInfo(described.classes)
+        for workflow in material.workflows:
+            variation = Variation(
+                workflow, info, seed=options.plan.seed or 0, as_is=options.plan.as_is, rows=material.rows
+            )
+            problems = await examine.preflight(transport, as_sent(variation), described, server.version)
+            checks += [_preflight(variation, problems), _variation(variation, options), _outputs(variation)]
+            checks.append(_cost(variation, server, options, runs))
+    return checks
+
+
+async def _reach(transport: Transport, server: Server) -> Check:
+    seconds = await examine.round_trips(transport)
+    said = f"ComfyUI {server.comfyui_version}" if server.comfyui_version else "a ComfyUI that does not say its version"
+    if not seconds:
+        advice = "look at the server's log; a run would be blind to the queue"
+        return Check("server", "problem", f"{said} at {server.url}, and GET /prompt fails", advice)
+    median, most = statistics.median(seconds), max(seconds)
+    found = f"{said} at {server.url}; {len(seconds)} round trips: median {duration(median)}, at most {duration(most)}"
+    return Check("server", "ok", found, facts={"round_trip_s": median, "round_trip_max_s": most})
+
+
+def _version(server: Server) -> Check:
+    if server.version is None:
+        advice = "jobs cannot be stopped once they run, and their queue wait may be missing"
+        return Check("version", "unknown", "the server does not tell its version", advice)
+    lacks = examine.missing_abilities(server)
+    facts = {"version": server.comfyui_version, "lacks": lacks}
+    if not lacks:
+        return Check("version", "ok", f"{server.comfyui_version} has all that a run uses", facts=facts)
+    found = f"{server.comfyui_version} lacks\n" + "\n".join(f"- {line}" for line in lacks)
+    return Check("version", "warning", found, "update ComfyUI if that matters", facts)
+
+
+def _caching(server: Server) -> Check:
+    mode = server.cache_mode
+    facts = {"cache_mode": mode}
+    if mode is None:
+        return Check("cache", "unknown", "the server does not show its flags", facts=facts)
+    if mode == "none":
+        found = "--cache-none: nothing is kept, so every job runs its loaders again, and warm-up jobs do not help"
+        return Check("cache", "warning", found, "measure so only if production runs so", facts)
+    if mode.startswith(("lru", "ram ")):
+        found = f"--cache-{mode}: older results are kept too, so a seed that was used before is answered from the cache"
+        return Check("cache", "warning", found, "give every run a seed of its own, which is the default", facts)
+    return Check("cache", "ok", f"{mode}: loaded models stay from job to job, fresh seeds make jobs run", facts=facts)
+
+
+def _flags(server: Server) -> Iterator[Check]:
+    if server.argv is None:
+        yield Check("flags", "unknown", "the server does not show its flags")
+        return
+    told = examine.disturbing_flags(server.argv)
+    for flag, meaning in told.items():
+        yield Check("flags", "warning", f"{flag}: {meaning}", "compare only with servers that run so", {"flag": flag})
+    if not told:
+        yield Check("flags", "ok", "none that disturbs a measurement")
+
+
+async def _queue_and_events(transport: Transport) -> list[Check]:
+    queue, greeted = await examine.look_at_queue(transport), await examine.greeting(transport)
+    if queue is None:
+        unknown = Check("queue", "unknown", "GET /queue fails", "look at the server's log; foreign load cannot be seen")
+        return [unknown, _events(greeted, None)]
+    if not queue.total:
+        idle = Check("worker", "ok", "idle; one that died would still hold its prompt")
+        return [Check("queue", "ok", "empty"), idle, _events(greeted, None)]
+    found = f"{len(queue.running)} running and {queue.pending} waiting, of {count(queue.clients, 'client')}"
+    advice = "wait until it is empty, or take another server: your jobs would wait for these"
+    facts = {"running": len(queue.running), "pending": queue.pending, "clients": queue.clients}
+    watched = await examine.watch_worker(transport)
+    return [Check("queue", "problem", found, advice, facts), _worker(watched), _events(greeted, watched)]
+
+
+def _worker(watched: examine.Watched) -> Check:
+    if watched.moved is None:
+        return Check("worker", "unknown", "the queue could not be read twice")
+    if watched.moved:
+        return Check("worker", "ok", f"it works: the queue moved within {watched.seconds:.1f} s")
+    found = (
+        f"nothing moved in {watched.seconds:.1f} s: a dead worker, or one long prompt; from outside both look the same"
+    )
+    advice = "look at the server's log and its GPU; a dead worker needs a restart of the server"
+    return Check("worker", "problem", found, advice)
+
+
+def _events(greeted: float | str, watched: examine.Watched | None) -> Check:
+    polls = "a run then polls, and knows the end of a job later and less exactly"
+    if isinstance(greeted, str):
+        return Check("events", "warning", f"none: {greeted}", f"let a proxy pass WebSocket upgrades of /ws; {polls}")
+    facts = {"greeting_s": greeted}
+    if watched is not None and watched.moved and not watched.events:
+        found = f"the stream is open, and silent while the queue moved ({watched.seconds:.1f} s): events are held up"
+        advice = f"find the client that does not read its socket (a sleeping browser tab); {polls}"
+        return Check("events", "warning", found, advice, facts)
+    return Check("events", "ok", f"the stream is open; first word after {duration(greeted)}", facts=facts)
+
+
+def _clock(offset: tuple[float, float] | None) -> Check:
+    if offset is None:
+        return Check("clock", "unknown", "the server's replies carry no usable date", "nothing to do: runs need none")
+    low, high = offset
+    middle, half = (low + high) / 2, (high - low) / 2
+    way = "ahead of" if middle >= 0 else "behind"
+    found = f"the server's is {abs(middle):.1f} s {way} ours, give or take {max(0.1, half):.1f} s"
+    facts = {"offset_s": middle, "uncertainty_s": half}
+    if low <= CLOCK_WARNING_S and high >= -CLOCK_WARNING_S:
+        return Check("clock", "ok", found, facts=facts)
+    advice = "set it if logs are to be laid side by side; a run never compares the two clocks"
+    return Check("clock", "warning", found, advice, facts)
+
+
+def _memory(server: Server) -> Iterator[Check]:
+    for device in server.devices:
+        free, total = device.get("vram_free"), device.get("vram_total")
+        if device.get("type") != "cpu" and isinstance(free, int) and isinstance(total, int):
+            found = f"{_gib(free)} of {_gib(total)} free on {device.get('name', 'a GPU')}"
+            yield Check("GPU memory", "ok", found, facts={"free_bytes": free, "total_bytes": total})
+    free, total = server.system.get("ram_free"), server.system.get("ram_total")
+    if isinstance(free, int) and isinstance(total, int):
+        facts = {"free_bytes": free, "total_bytes": total}
+        little = free < LITTLE_RAM * total
+        advice = "other programs, or results kept by the cache, may make it swap" if little else ""
+        yield Check("memory", "warning" if little else "ok", f"{_gib(free)} of {_gib(total)} free", advice, facts)
+    else:
+        yield Check("memory", "unknown", "the server does not tell")
+    yield Check("disk", "unknown", "the server does not tell", "see to it that every image of the run has room")
+
+
+def _gib(value: int) -> str:
+    size = value / GIB
+    return f"{fixed(size, decimals(size, 1))} GiB"
+
+
+def _preflight(variation: Variation, problems: list[Problem]) -> Check:
+    workflow = variation.workflow
+    facts = {"workflow": workflow.name, "problems": to_builtins(problems)}
+    if not problems:
+        found = f"{workflow.name}: nothing that the server would refuse in {count(len(workflow.graph), 'node')}"
+        return Check("preflight", "ok", found, "", facts, "workflow")
+    advice = "put the files on the server (run --upload does it for images), install the nodes, or change the graph"
+    status: Status = "problem" if any(problem.sure for problem in problems) else "warning"
+    return Check("preflight", status, describe(problems, workflow.name), advice, facts, "workflow")
+
+
+def _variation(variation: Variation, options: RunOptions) -> Check:
+    facts = {"varied": variation.varied, "salted": variation.salted, "constant": variation.constant}
+    jobs = ((options.plan.jobs or 0) + options.plan.warmup) * options.plan.pages
+    status: Status = "warning"
+    found = f"{count(len(variation.varied), 'input')} varied: {_some(variation.varied)}"
+    if variation.as_is:
+        found = "the graph is sent unchanged: every job after the first is answered from the cache"
+        advice = "do without --as-is, unless the cache is what you measure"
+    elif variation.salted:
+        found = (
+            f"no seed to vary: an input that ComfyUI ignores makes {_some(variation.salted)} run, for the same picture"
+        )
+        advice = "give the graph a literal seed where its work is, if the pictures should differ"
+    elif variation.period < jobs:
+        found += f"; their bounds allow {variation.period} different jobs, and {jobs} are asked for"
+        advice = "widen a seed's bounds or run fewer jobs: repeats are answered from the cache"
+    elif variation.constant:
+        found += f"; none reaches {_some(variation.constant)}, which work in the first job only"
+        advice, status = "nothing to do: these are not counted as work of each job", "ok"
+    else:
+        advice, status = "", "ok"
+    return Check("variation", status, found, advice, facts, "workflow")
+
+
+def _outputs(variation: Variation) -> Check:
+    outputs = [node for node in variation.outputs if node not in variation.constant]
+    kinds = Counter(variation.workflow.class_of(node) for node in outputs)
+    found = f"{count(len(outputs), 'output node')} in each job: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
+    return Check("outputs", "ok", found, "", {"outputs": len(outputs)}, "workflow")
+
+
+def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path) -> Check:
+    """What the run will take, by the newest run of the same graph on the same server."""
+    plan = options.plan
+    for path in sorted((path.parent for path in runs.glob("*/manifest.json")), reverse=True):
+        seconds = _executions(path, variation.workflow.sha256, server.url)
+        if not seconds:
+            continue
+        mean = statistics.fmean(seconds)
+        found = f"{duration(mean)} of execution in each job (mean of {count(len(seconds), 'job')} in {path})"
+        facts = {"execution_s": mean, "jobs_seen": len(seconds), "run": str(path)}
+        if plan.jobs is not None and len(options.workflows) == 1:
+            jobs = (plan.jobs + plan.warmup) * plan.pages
+            facts["total_s"] = jobs * mean
+            found += f"; {count(jobs, 'job')} take about {_long(jobs * mean)}, as one worker runs one at a time"
+        return Check("cost", "ok", found, "", facts, "workflow")
+    found = f"no run of this graph on this server below {runs}/"
+    return Check("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
+
+
+def _executions(path: Path, sha256: str, url: str) -> list[float]:
+    """Execution times of the jobs that did the whole work of this graph, if the run was on this server."""
+    try:
+        reader = RunReader(path)
+        names = {facts.name for facts in reader.manifest.workflows if facts.sha256 == sha256}
+        if not names or reader.manifest.server.url != url or reader.manifest.plan.as_is:
+            return []
+        records = [line for line in reader.lines() if isinstance(line, Record) and not line.warmup]
+    except (RunFilesError, OSError):
+        return []
+    done = [r.execution for r in records if r.workflow in names and r.execution.outcome == "completed"]
+    times = [(run.server.start_ms, run.server.end_ms) for run in done]
+    return [(end - start) / 1000 for start, end in times if start is not None and end is not None and end >= start]
+
+
+def _long(seconds: float) -> str:
+    if seconds < 60:
+        return duration(seconds)
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"
