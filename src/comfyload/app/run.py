@@ -23,7 +23,7 @@ from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.host import describe_host
-from comfyload.record.model import FORMAT, Manifest
+from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightFailed, as_sent
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from comfyload.app.session import Viewer
     from comfyload.comfy.examine import Described
     from comfyload.record.model import Server
+    from comfyload.workflow.preflight import Problem
 
 __all__ = ["Prepared", "connect", "prepare", "run"]
 
@@ -97,8 +98,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
     name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
     run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     jobs = Jobs(options, material, info, run_id)
-    if options.preflight:
-        await _check_beforehand(transport, jobs, described, server)
+    doubts = await _check_beforehand(transport, jobs, described, server) if options.preflight else []
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -112,20 +112,24 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         server=structs.replace(server, packs=info.packs() if described.classes else None),
         workflows=jobs.facts(keep_graph=options.keep_workflow),
         asked=_without_secrets(options, transport.name),
+        observations=doubts,
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 
 
-async def _check_beforehand(transport: Http, jobs: Jobs, described: Described, server: Server) -> None:
-    """Refuse to start what the server would refuse: all of it, with what there is instead."""
-    found = {}
+async def _check_beforehand(transport: Http, jobs: Jobs, described: Described, server: Server) -> list[Observation]:
+    """Refuse to start what the server would refuse, all of it named; what it may refuse is returned."""
+    found: dict[str, list[Problem]] = {}
     for variation in jobs.variations:
-        problems = await preflight(transport, as_sent(variation), described, server.version)
-        if any(problem.sure for problem in problems):
-            found[variation.workflow.name] = problems
-    if found:
+        found[variation.workflow.name] = await preflight(transport, as_sent(variation), described, server.version)
+    if any(problem.sure for problems in found.values() for problem in problems):
         raise PreflightFailed(found)
+    return [
+        Observation(t=0.0, code="preflight", text=f"{name}: {problem.text()}")
+        for name, problems in found.items()
+        for problem in problems
+    ]
 
 
 def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:

@@ -223,4 +223,4 @@ class Session:
 
 
 def _key(observation: Observation) -> str:
-    return observation.text if observation.code in ("orphan", "vary") else observation.code
+    return observation.text if observation.code in ("orphan", "vary", "preflight") else observation.code

@@ -248,7 +248,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
-    `server_gone`, `vary`, `cancel_unsafe`, `unknown_server`.
+    `server_gone`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`.
     """
 
     t: float

@@ -119,8 +119,7 @@ def check(
                 problems.append(checker.problem("unknown_class", node, "", said, name, near=near))
         elif node in reached:
             problems += checker.inputs(node)
-    described = all(workflow.class_of(node) in classes for node in workflow.graph)
-    if described and not reached:
+    if not reached and all(workflow.class_of(node) in classes for node in workflow.graph):
         problems.append(Problem(kind="no_outputs", said="no node is an output: the server runs only what feeds one"))
     return problems
 
@@ -284,14 +283,15 @@ def _fits(received: Any, wanted: Any) -> bool:
 
 
 def _near(name: str, known: Collection[Any]) -> list[str]:
-    """Up to three names like it, those first that differ only in their folder or in capitals."""
+    """Up to three names like it, best first; folders, capitals and the suffix of models do not count."""
 
-    def last(path: str) -> str:
-        return path.replace("\\", "/").rpartition("/")[2].lower()
+    def stem(path: str) -> str:
+        last = path.replace("\\", "/").rpartition("/")[2].lower()
+        return next((last.removesuffix(suffix) for suffix in MODEL_SUFFIXES if last.endswith(suffix)), last)
 
-    names = [str(other) for other in known]
-    same = [other for other in names if last(other) == last(name)]
-    return list(dict.fromkeys([*same, *difflib.get_close_matches(name, names, 3)]))[:3]
+    stems = {str(other): stem(str(other)) for other in known}
+    close = difflib.get_close_matches(stem(name), list(dict.fromkeys(stems.values())), 3)
+    return [other for like in close for other in stems if stems[other] == like][:3]
 
 
 def _shown(value: Any) -> str:
