@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from comfyload.comfy.follow import Follow, classify_refusal, node_errors_of
+from comfyload.comfy.follow import Follow
+from comfyload.comfy.refusal import classify_refusal, node_errors_of
 from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
 from comfyload.record.model import Execution
 from tests import captures

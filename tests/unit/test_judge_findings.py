@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from comfyload.judge import findings
 from comfyload.judge.findings import Finding
 from comfyload.judge.steadiness import cold_head, drift, in_flight
 from comfyload.judge.summary import summarise
@@ -186,3 +190,20 @@ def test_dependent_latencies_say_what_they_are_worth() -> None:
     waves = 10 + np.sin(np.arange(100) / 8)
     finding = _find("dependent_jobs", manifest(100), list(one_by_one([float(x) for x in waves])))
     assert finding is not None and finding.level == "warning" and finding.evidence["n_eff"] < 40
+
+
+def test_every_code_has_its_meaning_and_no_other() -> None:
+    folder = Path(findings.__file__).parent
+    calls = [
+        node
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
+    ]
+    codes = [next(word.value for word in call.keywords if word.arg == "code") for call in calls]
+    made = {str(code.value) for code in codes if isinstance(code, ast.Constant)}
+    observed = set(re.findall(r"`(\w+)`", (Observation.__doc__ or "").partition("Codes:")[2]))
+    assert len(made) > 20 and len(observed) > 10
+    assert set(findings.FINDINGS) == made | observed | set(findings._OBSERVED) | {"client_clock", "server_clock"}
+    for means, todo in findings.FINDINGS.values():
+        assert means.endswith(".") and todo.endswith(".")

@@ -6,13 +6,16 @@ import io
 
 import numpy as np
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Output, Record
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.report.table import render
 from comfyload.report.text import decimals, duration, fixed, percent
-from tests.unit.judge_runs import failed, job, manifest, one_by_one
+from comfyload.report.words import plan_words
+from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 
 
 def _draw(run: Manifest, lines: list[Record], width: int = 80, encoding: str = "utf-8", color: bool = False) -> str:
@@ -115,3 +118,83 @@ def test_durations_have_three_digits_and_a_unit_to_read(seconds: float, written:
 def test_only_all_is_a_hundred_per_cent() -> None:
     assert [percent(x) for x in (1.0, 0.97, 0.99999, 0.0, 0.0001)] == ["100 %", "97.0 %", "99.999 %", "0 %", "0.01 %"]
     assert fixed(float("inf"), decimals(float("inf"))) == "∞"
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (Plan(load=Closed(concurrency=2), jobs=12, warmup=1), "12 jobs after 1 to warm up, 2 in flight"),
+        (Plan(load=Closed(concurrency=4, think_s=2.0), jobs=1), "1 job, 4 users, 2 s think time"),
+        (Plan(load=Closed(concurrency=4, ramp_up_s=60.0), duration_s=7200.0), "4 users, started over 1 min for 2 h"),
+        (Plan(load=Open(stages=[Stage(per_s=0.2, seconds=900.0)])), "poisson 12/min for 15 min"),
+        (Plan(load=Open(stages=[Stage(per_s=0.2)]), jobs=30, pages=8), "30 books of 8 pages, poisson 12/min"),
+        (
+            Plan(load=Open(stages=[Stage(per_s=0.0, to_per_s=1.0, seconds=60.0)], arrivals="constant"), drain=False),
+            "constant 0 to 60/min for 1 min, cut off at the end",
+        ),
+        (
+            Plan(load=Open(stages=[Stage(per_s=1.0, seconds=90.0)] * 3, arrivals="gamma", cv=2.0)),
+            "gamma (cv 2), 3 stages for 4.5 min",
+        ),
+        (
+            Plan(load=Replay(offsets_s=[0.0] * 230, speedup=2.0, max_in_flight=4, on_full="drop"), warmup=2),
+            "after 2 to warm up, replay of 230 arrivals ×2, at most 4 in flight and the rest dropped",
+        ),
+    ],
+)
+def test_a_plan_is_said_in_words(plan: Plan, words: str) -> None:
+    assert plan_words(plan) == words
+
+
+def _overloaded(**changes: object) -> str:
+    load = Open(stages=[Stage(per_s=10.0, seconds=15.0)], arrivals="constant", **changes)  # type: ignore[arg-type]
+    places = load.max_in_flight
+    return _draw(planned(load), served([i / 10 for i in range(150)], 0.2, places=places, drop=load.on_full == "drop"))
+
+
+def test_a_number_that_grew_through_the_run_says_so() -> None:
+    text = _overloaded()
+    assert "from due, s¹" in text and "from sent, s¹" in text and "execution, ms " in text
+    assert "¹ overload: grew through the run, so it depends on how long that lasted" in text
+    assert "Arrivals/min  600 due, 600 sent, 300 completed" in text
+    waiting = _overloaded(max_in_flight=4)
+    assert "from due, s¹" in waiting and "from sent, ms " in waiting
+
+
+def test_drops_are_in_the_ledger_and_their_tails_are_withheld() -> None:
+    text = _overloaded(max_in_flight=4, on_full="drop")
+    assert "150 offered = 78 completed + 72 dropped" in text and "withheld: overload: 72 of 150 jobs" in text
+    assert "grew through the run" not in text
+
+
+def test_jobs_cut_off_by_the_end_are_not_called_cancelled() -> None:
+    load = Open(stages=[Stage(per_s=0.1, seconds=200.0)], arrivals="constant")
+    records = served([10.0 * i for i in range(20)], 8.0)
+    text = _draw(planned(load, drain=False), [*records[:-1], censored(records[-1])])
+    assert "20 offered = 19 completed + 1 cut off by the end" in text and "cancelled" not in text
+
+
+def _mixed() -> tuple[Manifest, list[Record]]:
+    due = [100.0 * (i // 4) for i in range(40)]
+    names = ["flux", "sdxl"] * 3 + ["flux"] * 4
+    records = served(due, [10.0 + i % 2 for i in range(40)], workflows=[names[i // 4] for i in range(40)])
+    facts = [structs.replace(FACTS, name=name) for name in ("flux", "sdxl")]
+    return planned(Open(stages=[Stage(per_s=0.01)], arrivals="constant"), 10, pages=4, workflows=facts), booked(
+        records, 4
+    )
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_books_and_workflows_have_rows_of_their_own(width: int) -> None:
+    text = _draw(*_mixed(), width)
+    assert "Books        10 of 4 pages = 10 complete" in text and "book, from due, s" in text
+    assert "Books/min    0.600 due" in text and "Books/h " in text
+    lines = text.splitlines()
+    assert any(line.split()[:2] == ["flux", "28"] for line in lines)
+    assert any(line.startswith("Mean execution") and line.endswith("after a switch") for line in lines)
+    assert max(map(len, lines)) <= width
+
+
+def test_one_workflow_and_single_jobs_have_no_such_rows() -> None:
+    text = _draw(manifest(100), _hundred())
+    assert not any(word in text for word in ("Workflows", "Mean execution", "Books", "/min  0", "Arrivals"))

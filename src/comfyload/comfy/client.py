@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from comfyload.comfy.api import Api
-from comfyload.comfy.follow import classify_refusal, node_errors_of
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.patience import Patience
+from comfyload.comfy.refusal import classify_refusal, node_errors_of
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.watch import Watch
 from comfyload.comfy.wire import TransportError

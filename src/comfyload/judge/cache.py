@@ -6,7 +6,7 @@ time. Such a job is completed, but it made nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Literal
 
 from msgspec import Struct
@@ -39,57 +39,74 @@ class Truth:
     """Judges jobs one after another, in the order of their completion, warm-up included."""
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
-        self._facts = {facts.name: facts for facts in workflows}
+        self._facts = {facts.name: _Graph(facts) for facts in workflows}
         # Hashes, for memory: two of a million file names sharing 64 bits has a chance of 3e-8.
         self._returned: set[int] = set()
 
     def judge(self, record: Record) -> JobImages:
         """What the job made; remembers the names of its files."""
-        cached, facts = set(record.execution.cached), self._facts.get(record.workflow)
-        constant = set() if facts is None else set(facts.constant)
-        images: dict[str, None] = {}
-        claimed: dict[str, str] = {}  # file: the node that made it
-        for output in record.execution.outputs:
-            if output.node in constant:
+        run, graph = record.execution, self._facts.get(record.workflow, _UNKNOWN)
+        cached = set(run.cached) if run.cached else _NONE
+        images: dict[str, str | None] = {}  # file: the node that made it, None if none did
+        for output in run.outputs:
+            node = output.node
+            if node in graph.constant:
                 continue
-            for file in filter(is_image, output.files):
-                images[file] = None
-                if self._made(facts, output.node, cached):
-                    claimed[file] = output.node
-        repeated = {file: None for file in claimed if hash(file) in self._returned}
-        self._returned.update(map(hash, images))
-        ran = {span.node for span in record.execution.nodes if span.end is not None} if repeated else set()
+            maker = node if not cached or graph.made(node, cached) else None
+            for file in output.files:
+                if is_image(file) and (maker is not None or file not in images):
+                    images[file] = maker
+        new, repeated = self._split(images)
+        ran = {span.node for span in run.nodes if span.end is not None} if repeated else _NONE
         return JobImages(
-            cache=_cache_class(record, facts, cached),
+            cache=graph.cache_class(record, cached) if cached else "fresh",
             images=list(images),
-            new=[file for file in claimed if file not in repeated],
-            repeated=list(repeated),
-            overwritten=sum(claimed[file] in ran for file in repeated),
+            new=new,
+            repeated=repeated,
+            overwritten=sum(images[file] in ran for file in repeated) if repeated else 0,
         )
 
-    @staticmethod
-    def _made(facts: WorkflowFacts | None, node: str, cached: set[str]) -> bool:
-        node_facts = None if facts is None else facts.nodes.get(node)
-        samplers = [] if node_facts is None else node_facts.samplers
-        return node not in cached and cached.isdisjoint(samplers)
+    def _split(self, images: dict[str, str | None]) -> tuple[list[str], list[str]]:
+        """Files that the job made, new ones and those seen before; all of them are seen now."""
+        new: list[str] = []
+        repeated: list[str] = []
+        for file, maker in images.items():
+            name = hash(file)
+            if maker is not None:
+                (repeated if name in self._returned else new).append(file)
+            self._returned.add(name)
+        return new, repeated
+
+    def forget(self) -> None:
+        """Give back the memory of the names, when no more jobs come."""
+        self._returned = set()
+
+
+class _Graph:
+    """Which nodes of a workflow count for what."""
+
+    def __init__(self, facts: WorkflowFacts | None) -> None:
+        nodes = {} if facts is None else facts.nodes
+        self.constant = frozenset(() if facts is None else facts.constant)
+        self._samplers_of = {node: known.samplers for node, known in nodes.items()}
+        self._samplers = {node for node, known in nodes.items() if known.sampler}
+        self._outputs = {node for node, known in nodes.items() if known.output}
+
+    def made(self, node: str, cached: Set[str]) -> bool:
+        """Whether an output node's files are of this job: neither it nor a sampler before it came from the cache."""
+        return node not in cached and cached.isdisjoint(self._samplers_of.get(node, ()))
+
+    def cache_class(self, record: Record, cached: Set[str]) -> CacheClass:
+        outputs = self._outputs or {output.node for output in record.execution.outputs} - self.constant
+        if outputs and outputs <= cached:
+            return "cached"
+        return "fresh" if cached.isdisjoint(self._samplers | outputs) else "partial"
+
+
+_UNKNOWN = _Graph(None)
+_NONE: Set[str] = frozenset()
 
 
 def is_image(file: str) -> bool:
     """Whether a file's name says that it is a picture."""
     return file.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _cache_class(record: Record, facts: WorkflowFacts | None, cached: set[str]) -> CacheClass:
-    if not cached:
-        return "fresh"
-    samplers: set[str] = set()
-    outputs: set[str] = set()
-    if facts is not None:
-        samplers = {node for node, known in facts.nodes.items() if known.sampler}
-        outputs = {node for node, known in facts.nodes.items() if known.output}
-    if not outputs:
-        constant = set() if facts is None else set(facts.constant)
-        outputs = {output.node for output in record.execution.outputs} - constant
-    if outputs and outputs <= cached:
-        return "cached"
-    return "fresh" if cached.isdisjoint(samplers | outputs) else "partial"

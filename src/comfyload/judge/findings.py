@@ -1,17 +1,12 @@
-"""Knows what makes a run invalid or doubtful: what the ledger, the server and the cache say about it."""
+"""Knows the things to know before reading a number: their codes, what each means, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from comfyload.judge.fold import CACHE_CLASSES, Fold, Jobs
-from comfyload.judge.ledger import join
-from comfyload.record.model import Manifest, Observation
-
-__all__ = ["Evidence", "Finding", "Level", "cache_findings", "ledger_findings", "server_findings"]
+__all__ = ["FINDINGS", "Finding", "Level"]
 
 Level = Literal["invalid", "warning", "info"]
 """`invalid`: the numbers do not measure what they are named after; `warning`: they do, with the doubt named."""
@@ -27,119 +22,6 @@ class Finding(Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
-    """What the rules look at."""
-
-    manifest: Manifest
-    fold: Fold
-    jobs: Jobs
-
-
-def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Whether every job has exactly one end, and whether any end is a success."""
-    ledger, manifest = evidence.fold.ledger, evidence.manifest
-    completed, offered = ledger.counted["completed"], ledger.offered
-    if completed == 0:
-        ends = ", ".join(f"{count} {_words(outcome)}" for outcome, count in ledger.counted.most_common())
-        text = f"Nothing was measured: {ends or 'no counted job was offered'}."
-        yield Finding(code="nothing_measured", level="invalid", text=text, evidence=dict(ledger.counted))
-    if ledger.unfinished:
-        count, jobs = len(ledger.unfinished), sorted(ledger.unfinished.items())
-        yield Finding(
-            code="unfinished",
-            level="invalid",
-            text=f"{_jobs(count)} sent without a record of the end: job {join(index for index, _ in jobs)}.",
-            evidence={"count": count, "prompt_ids": [prompt_id for _, prompt_id in jobs[:100]]},
-            hint="The generator ended before them; they may still run on the server.",
-        )
-    if ledger.duplicates.count:
-        yield Finding(
-            code="duplicate_record",
-            level="invalid",
-            text=f"{_jobs(ledger.duplicates.count)} recorded twice: job {ledger.duplicates}. The first is counted.",
-            evidence={"count": ledger.duplicates.count, "jobs": ledger.duplicates.first},
-            hint="Two runs or shards wrote the same job into one journal.",
-        )
-    yield from _end_findings(manifest, offered, bool(ledger.unfinished))
-
-
-def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterator[Finding]:
-    jobs = manifest.plan.jobs
-    planned = None if jobs is None else jobs * manifest.plan.pages
-    evidence = {"end": manifest.end, "planned": planned, "offered": offered}
-    of = "" if planned is None else f" of {planned}"
-    if manifest.end is None or manifest.end == "crashed":
-        what = "has no end: it is still going on, or was killed" if manifest.end is None else "crashed"
-        text = f"The run {what}, with {offered}{of} jobs ended."
-        yield Finding(code="not_ended", level="invalid", text=text, evidence=evidence)
-    elif manifest.end != "complete":
-        text = f"The run was {manifest.end} early: {offered}{of} planned jobs were offered."
-        yield Finding(code="ended_early", level="warning", text=text, evidence=evidence)
-    elif planned is not None and offered != planned and not unfinished:
-        text = f"The journal holds {offered} of the {planned} jobs that the run was to make."
-        yield Finding(code="records_missing", level="invalid", text=text, evidence=evidence)
-
-
-def server_findings(evidence: Evidence) -> Iterator[Finding]:
-    """What the server did besides our jobs, or to them more than once."""
-    fold = evidence.fold
-    again = fold.ledger.executed_again
-    if again.count:
-        yield Finding(
-            code="duplicate_execution",
-            level="invalid",
-            text=f"{_jobs(again.count)} executed more than once by the server: job {again}.",
-            evidence={"count": again.count, "jobs": again.first},
-            hint="Something resubmits prompts: look for a proxy that retries POST requests.",
-        )
-    yield from _left_findings(fold)
-    yield from _observed(evidence.manifest.observations, has_orphans=bool(fold.ledger.left))
-    overlaps = fold.overlaps()
-    if overlaps:
-        yield Finding(
-            code="overlap",
-            level="info",
-            text=f"{overlaps} executions began before an earlier one had ended: the server is not serial.",
-            evidence={"count": overlaps},
-        )
-    for clock, count in sorted(fold.negative.items()):
-        yield Finding(
-            code=f"{clock}_clock",
-            level="invalid" if clock == "client" else "warning",
-            text=f"{count} durations on the {clock}'s clock were negative and are left out: the clock was set back.",
-            evidence={"count": count},
-            hint="Check time synchronisation on that machine.",
-        )
-    if fold.fetched.problems:
-        problems, total = fold.fetched.problems, sum(fold.fetched.problems.values())
-        yield Finding(
-            code="fetch_problems",
-            level="warning",
-            text=f"{total} of {fold.fetched.files} downloads were not whole or not what they claimed to be.",
-            evidence={"problems": problems},
-        )
-
-
-def _left_findings(fold: Fold) -> Iterator[Finding]:
-    left = {state: named for state, named in fold.ledger.left.items() if state not in ("absent", "cancelled", "failed")}
-    if not left:
-        return
-    words = {
-        "finished": "finished after we gave up",
-        "running": "still running at the end",
-        "pending": "still queued at the end",
-        "unknown": "in a state that could not be learnt",
-    }
-    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items())]
-    yield Finding(
-        code="orphan",
-        level="warning",
-        text=f"Jobs we gave up used the server all the same: {'; '.join(parts)}.",
-        evidence={state: named.count for state, named in left.items()},
-        hint="Their GPU time delayed the jobs behind them and is in no number here; raise the timeout.",
-    )
-
-
 _OBSERVED: dict[str, tuple[Level, str]] = {
     "restart": ("invalid", "Find out why it restarted, then run again."),
     "foreign_load": ("invalid", "Run again when nobody else uses the server."),
@@ -151,71 +33,167 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
 }
+"""Level of what was noticed during the run, and a hint; any other code is `info`."""
 
-
-def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Finding]:
-    by_code: dict[str, list[Observation]] = {}
-    for observation in observations:
-        by_code.setdefault(observation.code, []).append(observation)
-    for code, seen in by_code.items():
-        if code == "orphan" and has_orphans:  # the records name them already
-            continue
-        level, hint = _OBSERVED.get(code, ("info", ""))
-        count = sum(observation.count for observation in seen)
-        more = f" (and {len(seen) - 1} more such)" if len(seen) > 1 else ""
-        yield Finding(
-            code=code,
-            level=level,
-            text=f"{_sentence(seen[0].text)}{more}.",
-            evidence={"count": count, "first_t": seen[0].t, "last_t": seen[-1].t},
-            hint=hint,
-        )
-
-
-def cache_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Whether completed jobs made what they returned."""
-    fold, jobs = evidence.fold, evidence.jobs
-    completed = int(jobs.completed.sum())
-    of_class = {name: int((jobs.cache[jobs.completed] == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
-    images = int(jobs.columns["images"].sum())
-    cached, as_is = of_class["cached"] + of_class["partial"], evidence.manifest.plan.as_is
-    if cached:
-        partly = f" ({of_class['partial']} of them in part)" if of_class["partial"] else ""
-        yield Finding(
-            code="cached_jobs",
-            level="warning" if as_is else "invalid",
-            text=f"{cached} of {_jobs(completed, '')} served from the cache{partly}: {_images(images)} made.",
-            evidence={"completed": completed, "images": images, **of_class},
-            hint="Latency and rate are those of a cache."
-            if as_is
-            else "Vary an input that reaches the sampler, and use another seed than an earlier run's.",
-        )
-    repeated, overwritten = fold.repeated, fold.overwritten
-    if repeated.count:
-        made = overwritten == repeated.count
-        why = "their output nodes ran, so files were written over" if made else "the server reported no cache hit"
-        yield Finding(
-            code="repeated_files",
-            level="warning" if made or as_is else "invalid",
-            text=f"{_jobs(repeated.count)} answered with files that an earlier job had returned ({why}): "
-            f"job {repeated}. They count as no new images.",
-            evidence={"count": repeated.count, "overwritten": overwritten, "jobs": repeated.first},
-            hint="Let the workflow save under a prefix, not a fixed name, and leave its output folder alone.",
-        )
-
-
-def _jobs(count: int, verb: str = "") -> str:
-    return f"{count} job was" if count == 1 else f"{count} jobs were"
-
-
-def _images(count: int) -> str:
-    return "1 image was" if count == 1 else f"{count or 'no'} images were"
-
-
-def _words(outcome: str) -> str:
-    return outcome.replace("_", " ")
-
-
-def _sentence(text: str) -> str:
-    first = text.partition(" ")[0]
-    return ((text[:1].upper() if first.isalpha() else text[:1]) + text[1:]).rstrip(".")
+FINDINGS: dict[str, tuple[str, str]] = {
+    # What the journal says.
+    "nothing_measured": (
+        "No counted job completed.",
+        "Read the table of failures. A server without the models or nodes that the graph names refuses each job.",
+    ),
+    "unfinished": (
+        "Jobs were sent, and the journal has no record of their end.",
+        "The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
+    ),
+    "duplicate_record": (
+        "The journal holds two records of one job; the first is counted.",
+        "Two runs or shards were written into one directory. Run again into a fresh one.",
+    ),
+    "not_ended": (
+        "The manifest tells no end: the run is going on, was killed or crashed.",
+        "Wait for it, or run again.",
+    ),
+    "ended_early": (
+        "The run was stopped or cancelled before all jobs were sent.",
+        "The numbers hold for the jobs that ran; their intervals are wider.",
+    ),
+    "records_missing": (
+        "The run ended well, and the journal holds another number of jobs than the plan makes.",
+        "The files were cut or edited. Run again.",
+    ),
+    "resumed": (
+        "The run died and was taken up again, so that its wall clock has a gap; rates are withheld.",
+        "The latencies stand. Run again in one piece for a rate.",
+    ),
+    "censored_jobs": (
+        "The end of the run cut jobs off. They count as no failures; percentiles of latency are by product limit: "
+        "each took longer than what was seen of it. The mean is withheld.",
+        "Let the run drain, or make it long against a job.",
+    ),
+    # What the load did.
+    "dropped_arrivals": (
+        "Arrivals were never sent: no place was free when they were due, or the run was stopped while they waited.",
+        "The latencies are those of the arrivals that found a place. Offer less, or give more places.",
+    ),
+    "overload": (
+        "An open load asked for as much as the server can do, or more: its queue grew through the run. The numbers are "
+        "true of this run and would be others of a longer one. Percentiles that dropped or cut arrivals leave open are "
+        "withheld.",
+        "Offer less than the capacity given in the finding; more than 80 % of it makes long queues already.",
+    ),
+    "rate_missed": (
+        "Arrivals came due, or were sent, at another rate than the plan's, by more than 10 % and beyond chance.",
+        "With places that arrivals wait for, these are too few for the rate. Else the generator was held up: read the "
+        "self-check.",
+    ),
+    "generator_late": (
+        "Jobs were sent late by more than 5 % of the median latency, or of the mean time between arrivals. Waiting for "
+        "a place is not lateness: where arrivals wait for one, it is how late our timers fired.",
+        "Let the generator run on a machine that does nothing else. Compare the latency from due with that from sent.",
+    ),
+    "generator_busy": (
+        "The generator used more than 80 % of a CPU.",
+        "Lower the load, or move the generator to a faster machine.",
+    ),
+    "little_law": (
+        "The mean number of jobs in flight is not what Little's law makes of the rate and the mean latency. A closed "
+        "load has as many as it has users who do not think; an open one as many as rate times latency, unless it ended "
+        "while much was under way.",
+        "In a closed load, time was lost on our side: read the self-check. An open one was short against its "
+        "latencies: let it last longer.",
+    ),
+    # What the server did.
+    "duplicate_execution": (
+        "The server ran a job more than once.",
+        "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
+    ),
+    "orphan": (
+        "Jobs that were given up ran, or may still run, on the server.",
+        "Their GPU time delayed the jobs behind them and is in no number. Raise the timeout.",
+    ),
+    "overlap": (
+        "Executions overlapped on the server's clock.",
+        "The server is not serial: API nodes, a patched worker, or several servers behind one address.",
+    ),
+    "client_clock": (
+        "Durations on the client's clock were negative and are left out.",
+        "A monotonic clock does not do this: the files were edited, or the machine is broken.",
+    ),
+    "server_clock": (
+        "Durations on the server's clock were negative and are left out.",
+        "The server's wall clock was set back during the run. Check its time synchronisation.",
+    ),
+    "fetch_problems": (
+        "Downloads of outputs were cut short, empty, refused, or not what their names say.",
+        "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",
+    ),
+    "cached_jobs": (
+        "Completed jobs were served from the server's cache.",
+        "Vary a seed that reaches the sampler, and use another seed for the run than an earlier one's.",
+    ),
+    "repeated_files": (
+        "Jobs answered with files that an earlier job had returned.",
+        "Let the workflow save under a prefix, not a fixed name.",
+    ),
+    "polled_ends": (
+        "Ends of jobs were found by asking the history, because no event told.",
+        "Find what drops or delays the WebSocket, usually a proxy.",
+    ),
+    # Whether one number can stand for the run.
+    "cold_head": ("The first counted jobs were unlike the rest.", "Warm up with more jobs: the finding says how many."),
+    "drift": (
+        "Jobs became slower or faster over the run by more than 3 %, beyond chance.",
+        "A clock, a temperature or a cache was still moving. Warm up for longer, or run longer.",
+    ),
+    "dependent_jobs": (
+        "Latencies depend on their neighbours, so that n jobs say less than n independent ones.",
+        "The intervals allow for it already. More jobs narrow them.",
+    ),
+    # What was noticed while it ran.
+    "restart": ("The server was restarted during the run.", "Find out why, then run again."),
+    "foreign_load": (
+        "The server's queue held jobs that are not ours.",
+        "They delayed ours. Run again when nobody else uses the server.",
+    ),
+    "busy_at_start": (
+        "The server's queue was not empty when the run began.",
+        "The first jobs waited for others'. Run again when it is empty.",
+    ),
+    "duplicate": (
+        "The server held one of our jobs twice.",
+        "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
+    ),
+    "stream_lost": (
+        "The WebSocket was lost and opened again.",
+        "Ends meanwhile were found by polling, each a little late. Look at the proxy's timeouts.",
+    ),
+    "stream_stalled": (
+        "The WebSocket stayed open and told nothing while jobs ended.",
+        "Ends meanwhile were found by polling, each a little late. Look for a proxy that buffers.",
+    ),
+    "worker_stalled": (
+        "Nothing moved on the server for a long time while jobs of ours waited or ran.",
+        "Its worker may have died: look at its log, and restart it.",
+    ),
+    "server_gone": (
+        "The server was out of reach for so long that its jobs were given up as lost.",
+        "Look at its log, and at the network between.",
+    ),
+    "preflight": (
+        "Before the run, something was found in a workflow that the server may refuse.",
+        "If jobs failed, it is the likely cause: mend the workflow, or put what is missing on the server.",
+    ),
+    "vary": (
+        "How far jobs differ from each other: an input was added to make them, or some outputs do not.",
+        "Read the text; no number is wrong for it.",
+    ),
+    "cancel_unsafe": (
+        "A job that runs could not be stopped without stopping whatever runs, so it was left.",
+        "Use a newer ComfyUI, which can cancel one job by its id.",
+    ),
+    "unknown_server": (
+        "The server does not tell its version, so what it can do is guessed to be little.",
+        "Look whether a proxy hides `/system_stats`.",
+    ),
+}
+"""What each code means, and what to do about it: those that judgement makes, and those noticed during a run."""

@@ -6,36 +6,25 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from comfyload.judge.cache import JobImages, Truth, is_image
+from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
-from comfyload.judge.metrics import METRICS, execution
-from comfyload.record.model import Record, Sample, Sent, WorkflowFacts
+from comfyload.judge.metrics import INSTANTS, instants
+from comfyload.record.model import Output, Record, Sample, Sent, WorkflowFacts
 
-__all__ = ["CACHE_CLASSES", "Fetched", "Fold", "Jobs", "NodeTimes", "OutputCount", "Reading", "to_float"]
+__all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
 Floats = NDArray[np.float64]
-CACHE_CLASSES = ("fresh", "partial", "cached")
-_COLUMNS = ("due", "done", "late", "images", *(metric.name for metric in METRICS))
-
-
-class Jobs(Struct, frozen=True, kw_only=True):
-    """The counted jobs as columns, in the order of completion; NaN is "not known". Jobs without an end come last."""
-
-    columns: dict[str, Floats]
-    completed: NDArray[np.bool_]
-    cache: NDArray[np.uint8]
-    workflow: NDArray[np.uint16]
-
-    def known(self, name: str, only: NDArray[np.bool_] | None = None) -> Floats:
-        """A metric of completed jobs, where it is known; of those chosen by `only`, if given."""
-        column = self.columns[name]
-        chosen = self.completed & ~np.isnan(column)
-        return column[chosen if only is None else chosen & only]
+Kind = TypeVar("Kind", bound=np.generic)
+_CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
+_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE = 1, 2, 4, 8, 16
+_OUTCOMES: dict[str, int] = {"completed": _COMPLETED, "dropped": _DROPPED}
 
 
 class NodeTimes(Struct, kw_only=True):
@@ -90,12 +79,12 @@ class Fold:
         self.fetched = Fetched()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
         self.node_execution_s: dict[str, float] = {}
-        self.negative: Counter[str] = Counter()
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
-        self._columns = {name: array("d") for name in _COLUMNS}
-        self._completed, self._cache, self._workflow = bytearray(), bytearray(), array("H")
-        self._all_spans = (array("d"), array("d"))
+        self._instants = [array("d") for _ in INSTANTS]
+        self._append = [column.append for column in self._instants]
+        self._images, self._books, self._workflow = array("I"), array("q"), array("H")
+        self._flags = bytearray()
 
     def add(self, line: Record | Sent) -> None:
         """Fold one line of the journal."""
@@ -103,11 +92,9 @@ class Fold:
             self.ledger.sent(line)
         elif self.ledger.ended(line):
             images = self.truth.judge(line)
-            self._server_span(line)
-            if not line.warmup:
-                self._row(line, images)
-                if line.execution.outcome == "completed":
-                    self._completed_job(line, images)
+            self._row(line, images)
+            if line.execution.outcome == "completed" and not line.warmup:
+                self._completed_job(line, images)
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -122,57 +109,70 @@ class Fold:
         reading.low = value if reading.low is None else min(reading.low, value)
         reading.high = value if reading.high is None else max(reading.high, value)
 
-    def jobs(self) -> Jobs:
-        """The counted jobs, in the order of completion."""
-        done = to_float(self._columns["done"])
-        order = np.argsort(done, kind="stable")  # NaN sorts last
+    def finish(self) -> Jobs:
+        """The jobs, when all lines are folded; what only folding needs is given back, so this is asked once."""
+        self.truth.forget()
+        instants = {name: _view(column, np.float64) for name, column in zip(INSTANTS, self._instants, strict=True)}
+        self._instants, self._append, flags = [], [], _view(self._flags, np.uint8)
+        warmup = flags & _WARMUP != 0
+        order = np.lexsort((instants["done"], warmup))  # counted first; NaN last; ties keep their order
+        flags = flags[order]
         return Jobs(
-            columns={name: to_float(column)[order] for name, column in self._columns.items()},
-            completed=np.frombuffer(bytes(self._completed), np.bool_)[order],
-            cache=np.frombuffer(bytes(self._cache), np.uint8)[order],
-            workflow=np.frombuffer(self._workflow.tobytes(), np.uint16)[order],
+            Columns(
+                instants={name: instants.pop(name)[order] for name in INSTANTS},
+                images=_view(self._images, np.uint32)[order],
+                book=_view(self._books, np.int64)[order],
+                completed=flags & _COMPLETED != 0,
+                censored=flags & _CENSORED != 0,
+                dropped=flags & _DROPPED != 0,
+                cache=flags // _CACHE,
+                workflow=_view(self._workflow, np.uint16)[order],
+            ),
+            counted=int(np.count_nonzero(~warmup)),
         )
 
-    def overlaps(self) -> int:
-        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
-        start, end = map(to_float, self._all_spans)
-        if len(start) < 2:
-            return 0
-        order = np.lexsort((end, start))
-        ended = np.maximum.accumulate(end[order])
-        return int(np.sum(start[order][1:] < ended[:-1]))
-
     def _row(self, record: Record, images: JobImages) -> None:
-        run, columns = record.execution, self._columns
-        completed = run.outcome == "completed"
-        columns["due"].append(record.due)
-        columns["done"].append(_or_nan(run.done))
-        columns["late"].append(math.nan if run.sent is None else run.sent - record.due)
-        columns["images"].append(len(images.new) if completed else 0)
-        for metric in METRICS:
-            value = metric.getter(record)
-            if value is not None and value < 0:
-                self.negative[metric.clock] += 1
-                value = None
-            columns[metric.name].append(_or_nan(value))
-        self._completed.append(completed)
-        self._cache.append(CACHE_CLASSES.index(images.cache))
-        self._workflow.append(self.workflows.setdefault(record.workflow, len(self.workflows)))
+        outcome = record.execution.outcome
+        for append, instant in zip(self._append, instants(record), strict=True):
+            append(math.nan if instant is None else instant)
+        flags = _CACHE * _CACHE_CODES[images.cache] + (_WARMUP if record.warmup else 0)
+        flags += _CENSORED if record.censored else 0
+        self._flags.append(flags + _OUTCOMES.get(outcome, 0))
+        self._images.append(len(images.new) if outcome == "completed" else 0)
+        self._books.append(-1 if record.book is None else record.book)
+        code = self.workflows.get(record.workflow)
+        if code is None:
+            code = self.workflows[record.workflow] = len(self.workflows)
+        self._workflow.append(code)
 
     def _completed_job(self, record: Record, images: JobImages) -> None:
         run = record.execution
-        self.images_by_type.update(file.partition("/")[0] for file in images.new)
+        for file in images.new:
+            self.images_by_type[file.partition("/")[0]] += 1
         if images.repeated:
             self.repeated.add(record.index)
             self.overwritten += images.overwritten == len(images.repeated)
         for output in run.outputs:
-            kind = self.outputs.setdefault(output.kind, OutputCount())
-            kind.jobs += 1
-            kind.count += output.count
-            for file in output.files:
-                type_ = file.partition("/")[0]
-                kind.files[type_] = kind.files.get(type_, 0) + 1
-        for fetch in run.fetches:
+            self._output(output)
+        if run.fetches:
+            self._fetches(record)
+        if run.seen_by == "history":
+            self.polled.append(run.done_within_s)
+        if run.nodes:
+            self._node_times(record)
+
+    def _output(self, output: Output) -> None:
+        kind = self.outputs.get(output.kind)
+        if kind is None:
+            kind = self.outputs[output.kind] = OutputCount()
+        kind.jobs += 1
+        kind.count += output.count
+        for file in output.files:
+            type_ = file.partition("/")[0]
+            kind.files[type_] = kind.files.get(type_, 0) + 1
+
+    def _fetches(self, record: Record) -> None:
+        for fetch in record.execution.fetches:
             self.fetched.files += 1
             self.fetched.bytes += fetch.bytes
             self.fetched.image_bytes += fetch.bytes if is_image(fetch.file) else 0
@@ -180,32 +180,29 @@ class Fold:
             if fetch.problem and (len(self.fetched.problems) < 50 or fetch.problem in self.fetched.problems):
                 problem = clean(fetch.problem, 80)
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
-        if run.seen_by == "history":
-            self.polled.append(run.done_within_s)
-        self._node_times(record)
 
     def _node_times(self, record: Record) -> None:
-        whole = execution(record)
+        times, workflow = record.execution.server, record.workflow
+        known = times.start_ms is not None and times.end_ms is not None
         for span in record.execution.nodes:
             if span.end is not None:
-                times = self.nodes.setdefault((record.workflow, span.node), NodeTimes())
-                times.seconds.append(span.end - span.start)
-                times.of_known += 0.0 if whole is None else span.end - span.start
-        if record.execution.nodes and whole is not None:
-            before = self.node_execution_s.get(record.workflow, 0.0)
-            self.node_execution_s[record.workflow] = before + whole
-
-    def _server_span(self, record: Record) -> None:
-        times = record.execution.server
+                key, seconds = (workflow, span.node), span.end - span.start
+                node = self.nodes.get(key)
+                if node is None:
+                    node = self.nodes[key] = NodeTimes()
+                node.seconds.append(seconds)
+                if known:
+                    node.of_known += seconds
         if times.start_ms is not None and times.end_ms is not None:
-            self._all_spans[0].append(times.start_ms)
-            self._all_spans[1].append(times.end_ms)
+            before = self.node_execution_s.get(workflow, 0.0)
+            self.node_execution_s[workflow] = before + (times.end_ms - times.start_ms) / 1000
 
 
 def to_float(column: array[float]) -> Floats:
-    """The column as numpy doubles."""
-    return np.frombuffer(column.tobytes(), np.dtype(column.typecode)).astype(np.float64)
+    """Single precision as numpy doubles."""
+    return _view(column, np.float32).astype(np.float64)
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _view(column: array[float] | array[int] | bytearray, kind: type[Kind]) -> NDArray[Kind]:
+    """The column without a copy."""
+    return np.frombuffer(column, kind) if len(column) else np.empty(0, kind)

@@ -45,11 +45,15 @@ class Named(Struct, kw_only=True):
 
 
 class Ledger:
-    """Counts of outcomes. `counted` and `warmup` never mix; a second record of a job is refused and named."""
+    """Counts of outcomes. `counted` and `warmup` never mix; a second record of a job is refused and named.
+
+    `censored`: how many of the counted the end of the run cut off. They are `cancelled` by outcome, and no failures.
+    """
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.warmup: Counter[str] = Counter()
+        self.censored = 0
         self.duplicates = Named()
         self.executed_again = Named()
         self.left: dict[str, Named] = {}
@@ -64,11 +68,15 @@ class Ledger:
 
     def ended(self, record: Record) -> bool:
         """Enter a job; False if it was entered before, and nothing of it may count again."""
-        self._unfinished.pop(record.index, None)
-        if self._is_recorded(record.index):
-            self.duplicates.add(record.index)
+        index = record.index
+        self._unfinished.pop(index, None)
+        page = self._recorded.get(index >> 16)
+        if page is None:
+            page = self._recorded[index >> 16] = bytearray(1 << 16)
+        if page[index & 0xFFFF]:
+            self.duplicates.add(index)
             return False
-        self._recorded.setdefault(record.index >> 16, bytearray(1 << 16))[record.index & 0xFFFF] = 1
+        page[index & 0xFFFF] = 1
         run = record.execution
         (self.warmup if record.warmup else self.counted)[run.outcome] += 1
         if run.executions > 1:
@@ -77,7 +85,10 @@ class Ledger:
             if run.left_on_server is not None:
                 self.left.setdefault(run.left_on_server, Named(first=[])).add(record.index)
             if not record.warmup:
-                self._fail(record)
+                if record.censored:
+                    self.censored += 1
+                else:
+                    self._fail(record)
         return True
 
     @property

@@ -2,63 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
 
 from comfyload.record.model import Record
 
-__all__ = ["METRICS", "Metric", "acknowledge", "execution", "latency", "latency_sent", "queue_wait"]
+__all__ = ["INSTANTS", "METRICS", "Instant", "Metric", "instants"]
+
+Instant = Literal["due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms"]
+"""What is known of when: the first four by the client's clock in seconds, the others by the server's in ms."""
+
+INSTANTS: tuple[Instant, ...] = ("due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms")
 
 
 class Metric(Struct, frozen=True, kw_only=True):
-    """A duration of a job. `shown` are the statistics that the summary states of it, as prefixes of `_NAME_s`.
+    """A duration of a job, in seconds, from one instant to another of the same clock.
 
-    `getter` returns None where an instant is not known. A negative duration is returned as it is: a clock was set
-    back, which the fold counts and reports instead of averaging it away.
+    `shown` are the statistics that the summary states of it, as prefixes of `_NAME_s`.
     """
 
     name: str
     unit: str
     clock: Literal["client", "server"]
+    begins: Instant
+    ends: Instant
     shown: tuple[str, ...]
     description: str
-    getter: Callable[[Record], float | None]
+
+    @property
+    def per_s(self) -> float:
+        """Ticks of the clock in a second."""
+        return 1000.0 if self.clock == "server" else 1.0
+
+    def of(self, record: Record) -> float | None:
+        """The job's; None where an instant is not known, or the clock was set back between them."""
+        known = instants(record)
+        begin, end = known[INSTANTS.index(self.begins)], known[INSTANTS.index(self.ends)]
+        return None if begin is None or end is None or end < begin else (end - begin) / self.per_s
 
 
-def latency(record: Record) -> float | None:
-    """Client's seconds from when the job was due until its end was seen."""
-    done = record.execution.done
-    return None if done is None else done - record.due
-
-
-def latency_sent(record: Record) -> float | None:
-    """Client's seconds from when the job was sent until its end was seen: hides any delay of our own."""
-    sent, done = record.execution.sent, record.execution.done
-    return None if sent is None or done is None else done - sent
-
-
-def acknowledge(record: Record) -> float | None:
-    """Client's seconds from sending the job until the server's reply to the POST was read."""
-    sent, acknowledged = record.execution.sent, record.execution.acknowledged
-    return None if sent is None or acknowledged is None else acknowledged - sent
-
-
-def queue_wait(record: Record) -> float | None:
-    """Server's seconds from queueing the job to starting it."""
-    times = record.execution.server
-    if times.create_ms is None or times.start_ms is None:
-        return None
-    return (times.start_ms - times.create_ms) / 1000
-
-
-def execution(record: Record) -> float | None:
-    """Server's seconds from starting the job to its end."""
-    times = record.execution.server
-    if times.start_ms is None or times.end_ms is None:
-        return None
-    return (times.end_ms - times.start_ms) / 1000
+def instants(record: Record) -> tuple[float | None, ...]:
+    """All of `INSTANTS`, in their order."""
+    run, times = record.execution, record.execution.server
+    return record.due, run.sent, run.acknowledged, run.done, times.create_ms, times.start_ms, times.end_ms
 
 
 METRICS = (
@@ -66,41 +53,47 @@ METRICS = (
         name="latency",
         unit="s",
         clock="client",
+        begins="due",
+        ends="done",
         shown=("avg", "p50", "p90", "p95", "p99", "max"),
         description="from when the job was due until its end was seen",
-        getter=latency,
     ),
     Metric(
         name="latency_sent",
         unit="s",
         clock="client",
+        begins="sent",
+        ends="done",
         shown=("avg", "p50", "p90", "p95", "p99", "max"),
         description="from when the job was sent until its end was seen",
-        getter=latency_sent,
     ),
     Metric(
         name="queue_wait",
         unit="s",
         clock="server",
+        begins="create_ms",
+        ends="start_ms",
         shown=("avg", "p50", "p95", "max"),
         description="from queued to started, by the server's clock",
-        getter=queue_wait,
     ),
     Metric(
         name="execution",
         unit="s",
         clock="server",
+        begins="start_ms",
+        ends="end_ms",
         shown=("avg", "p50", "p90", "p95", "max"),
         description="from started to ended, by the server's clock",
-        getter=execution,
     ),
     Metric(
         name="acknowledge",
         unit="s",
         clock="client",
+        begins="sent",
+        ends="acknowledged",
         shown=("avg", "p50", "p95", "max"),
         description="from sending the job to the reply that it is queued",
-        getter=acknowledge,
     ),
 )
-"""Every duration the summary knows. Each is folded over completed, counted jobs only, cached ones included."""
+"""Every duration the summary knows. Each is over completed, counted jobs only, cached ones included; jobs that the end
+of the run cut off enter those that end with `done` as longer than what was seen of them."""

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.judge.fold import Fold, to_float
-from comfyload.judge.stats import Statistic, mean, percentile
+from comfyload.judge.stats import Statistic, mean, percentiles
 from comfyload.record.model import WorkflowFacts
 
 __all__ = ["NODE_CLOCK_S", "NodeRow", "node_rows"]
@@ -40,14 +40,15 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
     rows = []
     for (workflow, node), times in fold.nodes.items():
         seconds, whole = to_float(times.seconds), fold.node_execution_s.get(workflow, 0.0)
+        p50, p95 = percentiles(seconds, [0.5, 0.95], what="runs")
         row = NodeRow(
             workflow=workflow,
             node=node,
             class_type=classes.get((workflow, node), _expanded(classes, workflow, node)),
             n=len(seconds),
             avg_s=mean(seconds, what="runs"),
-            p50_s=percentile(seconds, 0.5, what="runs"),
-            p95_s=percentile(seconds, 0.95, what="runs"),
+            p50_s=p50,
+            p95_s=p95,
             share=times.of_known / whole if whole > 0 else None,
         )
         rows.append((float(np.sum(seconds)), row))

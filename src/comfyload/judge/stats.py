@@ -8,11 +8,14 @@ took longer than any limit. Jobs on one server are rarely independent, so an int
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 from scipy import special
+
+from comfyload.judge.binomial import binomial_isf, binomial_ppf, clopper_pearson, wilson
 
 __all__ = [
     "CONFIDENCE",
@@ -23,12 +26,14 @@ __all__ = [
     "mean",
     "mean_interval",
     "percentile",
+    "percentiles",
     "proportion",
     "quantile",
     "quantile_interval",
     "quantile_time",
     "ratio_interval",
     "upper_bound_needs",
+    "value_needs",
     "wilson",
 ]
 
@@ -37,11 +42,12 @@ Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
 
 CONFIDENCE = 0.95
+_LAGS = 32
 QUANTILE_METHOD = "hf8"
 """Hyndman & Fan 1996, definition 8: median-unbiased whatever the distribution."""
 
+_RANKS = f"{QUANTILE_METHOD}, order statistics"
 _VALUE_NEEDS = {0.5: 1, 0.9: 10, 0.95: 20, 0.99: 299}
-"""Fewest jobs for which a percentile is a percentile and not the maximum under another name."""
 
 
 class Statistic(Struct, frozen=True, kw_only=True):
@@ -64,21 +70,45 @@ class Statistic(Struct, frozen=True, kw_only=True):
 
 def percentile(x: Floats, p: float, unit: str = "s", what: str = "jobs") -> Statistic:
     """The p-quantile with its distribution-free interval, or withheld where `x` is too short."""
-    n, needs = len(x), _VALUE_NEEDS.get(p, math.ceil(1 / (1 - p)))
-    name, method = f"p{100 * p:g}", f"{QUANTILE_METHOD}, order statistics"
-    if n < needs:
-        reason = f"no {what}" if n == 0 else f"{n} {what}; a {name} needs {needs}"
-        return Statistic(value=None, n=n, unit=unit, method=method, reason=reason)
-    tau = quantile_time(x, p)
-    low, high = quantile_interval(x, p, tau=tau)
+    return percentiles(x, [p], unit, what)[0]
+
+
+def percentiles(x: Floats, shares: Sequence[float], unit: str = "s", what: str = "jobs") -> list[Statistic]:
+    """The quantiles of `shares`, each as `percentile` gives it.
+
+    Too short a sample has one all the same where failures prove it: infinite, if its lower bound is.
+    """
+    ordered, times = np.sort(x), dict[float, float]()
+    out = []
+    for p in shares:
+        n, needs = len(x), value_needs(p)
+        proven = n > 0 and math.isinf(ordered[-1]) and _bounds(ordered, p, CONFIDENCE, 1.0)[0] == math.inf
+        if n < needs and not proven:
+            reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {needs}"
+            out.append(Statistic(value=None, n=n, unit=unit, method=_RANKS, reason=reason))
+            continue
+        beyond = min(p, 0.9)
+        if beyond not in times:
+            times[beyond] = _slow_time(x, _at(ordered, beyond))
+        out.append(_percentile(ordered, p, times[beyond], unit, what))
+    return out
+
+
+def _percentile(ordered: Floats, p: float, tau: float, unit: str, what: str) -> Statistic:
+    n = len(ordered)
+    low, high = _bounds(ordered, p, CONFIDENCE, tau)
     reason = ""
     if low is None or high is None:
         worth = f"{n} {what}" if tau == 1 else f"{n} {what} worth {n / tau:.0f} independent ones"
         side = "no interval" if low is None else "no upper bound"
-        reason = f"{worth}: {side}; that of a {name} needs {upper_bound_needs(p)}"
-    return Statistic(
-        value=quantile(x, p), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason
-    )
+        reason = f"{worth}: {side}; that of a p{100 * p:g} needs {upper_bound_needs(p)}"
+    value = _at(ordered, p)
+    return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=_RANKS, reason=reason)
+
+
+def value_needs(p: float) -> int:
+    """Fewest jobs for which the p-quantile is a quantile and not the maximum under another name."""
+    return _VALUE_NEEDS.get(p, math.ceil(1 / (1 - p)))
 
 
 def mean(x: Floats, unit: str = "s", what: str = "jobs") -> Statistic:
@@ -104,7 +134,10 @@ def proportion(k: int, n: int, what: str = "jobs") -> Statistic:
 
 def quantile(x: Floats, p: float) -> float:
     """The median-unbiased p-quantile (Hyndman & Fan 8), infinite when its rank falls among infinite values."""
-    ordered = np.sort(x)
+    return _at(np.sort(x), p)
+
+
+def _at(ordered: Floats, p: float) -> float:
     n = len(ordered)
     rank = min(max((n + 1 / 3) * p + 1 / 3, 1.0), float(n))
     below = math.floor(rank)
@@ -121,21 +154,25 @@ def quantile_interval(x: Floats, p: float, confidence: float = CONFIDENCE, tau: 
     For tau = 1 the ranks are those of `scipy.stats.quantile_test`; otherwise those of `n / tau` independent values,
     stretched back over all of them.
     """
-    n = len(x)
+    return _bounds(np.sort(x), p, confidence, tau)
+
+
+def _bounds(ordered: Floats, p: float, confidence: float, tau: float) -> Interval:
+    n = len(ordered)
     worth = max(1, math.floor(n / tau + 1e-9)) if n else 0
     if worth == 0:
         return None, None
-    ordered, alpha = np.sort(x), (1 - confidence) / 2
-    low_rank = _binomial_ppf(alpha, worth, p)  # 1-based; 0: below the smallest value
-    high_rank = _binomial_isf(alpha, worth, p) + 1  # 1-based; worth + 1: above the largest
+    alpha = (1 - confidence) / 2
+    low_rank = binomial_ppf(alpha, worth, p)  # 1-based; 0: below the smallest value
+    high_rank = binomial_isf(alpha, worth, p) + 1  # 1-based; worth + 1: above the largest
     low, high = None, None
     # Ranks are whole numbers, so stretching few of them can land inside the interval of all: the wider one counts.
     if low_rank >= 1:
         stretched = math.floor(low_rank * n / worth)
-        low = float(ordered[min(stretched, max(1, _binomial_ppf(alpha, n, p))) - 1])
+        low = float(ordered[min(stretched, max(1, binomial_ppf(alpha, n, p))) - 1])
     if high_rank <= worth:
         stretched = math.ceil(high_rank * n / worth)
-        high = float(ordered[max(stretched, min(n, _binomial_isf(alpha, n, p) + 1)) - 1])
+        high = float(ordered[max(stretched, min(n, binomial_isf(alpha, n, p) + 1)) - 1])
     return low, high
 
 
@@ -152,7 +189,10 @@ def quantile_time(x: Floats, p: float) -> float:
     """
     if len(x) == 0:
         return 1.0
-    limit = quantile(x, min(p, 0.9))
+    return _slow_time(x, quantile(x, min(p, 0.9)))
+
+
+def _slow_time(x: Floats, limit: float) -> float:
     slow = x >= limit if math.isinf(limit) else x > limit
     return autocorrelation_time(slow.astype(np.float64))
 
@@ -167,15 +207,27 @@ def autocorrelation_time(x: Floats) -> float:
     if n < 4:
         return 1.0
     centred = x - np.mean(x)
-    spectrum = np.fft.rfft(centred, 1 << (2 * n - 1).bit_length())
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2)[:n]
-    if covariance[0] <= n * (1e-12 * max(1e-300, float(np.max(np.abs(x))))) ** 2:  # constant up to rounding
+    variance = float(np.dot(centred, centred))
+    if variance <= n * (1e-12 * max(1e-300, float(np.max(np.abs(x))))) ** 2:  # constant up to rounding
         return 1.0
-    rho = covariance[: n - n % 2] / covariance[0]
-    pairs = rho[0::2] + rho[1::2]
+    total, even = 0.0, n - n % 2
+    # Jobs are mostly near independence: a few lags one by one cost less than all of them by Fourier transform.
+    for lag in range(0, min(even, _LAGS), 2):
+        one, two = np.dot(centred[lag:], centred[: n - lag]), np.dot(centred[lag + 1 :], centred[: n - lag - 1])
+        pair = float(one + two) / variance
+        if pair <= 0:
+            return _clamped(total, n)
+        total += pair
+    if even <= _LAGS:
+        return _clamped(total, n)
+    covariance = np.fft.irfft(np.abs(np.fft.rfft(centred, 1 << (2 * n - 1).bit_length())) ** 2)[:even]
+    pairs = (covariance[0::2] + covariance[1::2]) / covariance[0]
     ends = np.flatnonzero(pairs <= 0)
-    stop = int(ends[0]) if len(ends) else len(pairs)
-    return float(min(max(2 * np.sum(pairs[:stop]) - 1, 1.0), n))
+    return _clamped(float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)])), n)
+
+
+def _clamped(pairs: float, n: int) -> float:
+    return float(min(max(2 * pairs - 1, 1.0), n))
 
 
 def mean_interval(x: Floats, confidence: float = CONFIDENCE, tau: float = 1.0) -> Interval:
@@ -196,8 +248,8 @@ def ratio_interval(rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE
     window, so the gaps sum to the window), `rewards` what each completion brought. The interval is the delta
     method's: Student t on `rewards - rate * gaps` with `n / tau` independent values; never below 0.
     """
-    total, n = math.fsum(gaps), len(gaps)
-    rate = math.fsum(rewards) / total
+    total, n = float(np.sum(gaps)), len(gaps)
+    rate = float(np.sum(rewards)) / total
     rest = rewards - rate * gaps
     tau = autocorrelation_time(rest)
     if n < 2 or n / tau < 2:
@@ -207,26 +259,9 @@ def ratio_interval(rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE
     return rate, (max(0.0, rate - half), rate + half), tau
 
 
-def clopper_pearson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact interval of a proportion of `k` in `n` > 0: for judging, since it never covers less than it says."""
-    alpha = (1 - confidence) / 2
-    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, alpha))
-    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - alpha))
-    return low, high
-
-
-def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Score interval of a proportion of `k` in `n` > 0: for display, right on average rather than at worst."""
-    z = float(special.ndtri((1 + confidence) / 2))
-    share, weight = k / n, z * z / n
-    middle = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    return max(0.0, middle - half) if k else 0.0, min(1.0, middle + half) if k < n else 1.0
-
-
 def _mean(x: Floats) -> float:
     # Rounding must not carry an average beyond the largest value it is made of.
-    return min(max(math.fsum(x) / len(x), float(np.min(x))), float(np.max(x)))
+    return min(max(float(np.mean(x)), float(np.min(x))), float(np.max(x)))
 
 
 def _variance(x: Floats, tau: float) -> float:
@@ -237,23 +272,3 @@ def _variance(x: Floats, tau: float) -> float:
 
 def _student(confidence: float, freedom: float) -> float:
     return float(special.stdtrit(freedom, (1 + confidence) / 2))
-
-
-def _binomial_ppf(q: float, n: int, p: float) -> int:
-    """Smallest k with P(X <= k) >= q."""
-    k = max(0, int(special.bdtrik(q, n, p)) - 1)
-    while special.bdtr(k, n, p) < q:
-        k += 1
-    while k > 0 and special.bdtr(k - 1, n, p) >= q:
-        k -= 1
-    return k
-
-
-def _binomial_isf(q: float, n: int, p: float) -> int:
-    """Smallest k with P(X > k) <= q."""
-    k = max(0, int(special.bdtrik(1 - q, n, p)) - 1)
-    while special.bdtrc(k, n, p) > q:
-        k += 1
-    while k > 0 and special.bdtrc(k - 1, n, p) <= q:
-        k -= 1
-    return k

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from comfyload.judge.findings import Evidence, Finding
-from comfyload.judge.fold import CACHE_CLASSES
+from comfyload.judge.estimates import Evidence
+from comfyload.judge.findings import Finding
+from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.stats import autocorrelation_time, quantile
+from comfyload.judge.trend import theil_sen
+from comfyload.record.plan import Closed
 
 __all__ = ["cold_head", "drift", "in_flight", "steadiness_findings"]
 
 Floats = NDArray[np.float64]
+_UNSPOKEN_S = 0.001
 
 
 def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -27,10 +30,7 @@ def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _generator(evidence: Evidence) -> Iterator[Finding]:
-    late = evidence.jobs.columns["late"]
-    late, latency = late[~np.isnan(late)], evidence.jobs.known("latency")
-    if len(late) and len(latency):
-        yield from _late(evidence, late, latency)
+    yield from _late(evidence)
     check = evidence.manifest.self_check
     if check is not None and check.busy_fraction > 0.8:
         yield Finding(
@@ -42,30 +42,50 @@ def _generator(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _late(evidence: Evidence, late: Floats, latency: Floats) -> Iterator[Finding]:
+def _late(evidence: Evidence) -> Iterator[Finding]:
     """Sending late falsifies an open load, whose arrivals are the measurement. In a closed loop, where the time between
     arrivals is an outcome and no yardstick, it adds to the latencies: a rare delay to their tail, a usual one to all.
+    There, less than 1 ms is not spoken of, as the server's own times are whole milliseconds.
     """
-    worst, mean = quantile(late, 0.99), float(np.mean(late))
-    due, closed = evidence.jobs.columns["due"], evidence.manifest.plan.concurrency is not None
+    jobs, plan = evidence.jobs, evidence.manifest.plan
+    latency, due, closed = jobs.known("latency"), jobs.instant("due"), isinstance(plan.load, Closed)
+    lateness = _lateness(evidence)
+    if lateness is None or not len(latency):
+        return
+    worst, usual, longest = lateness
     yardstick, whole = "median latency", quantile(latency, 0.5)
-    if not closed and len(due) > 1:
-        between = float(due.max() - due.min()) / (len(due) - 1)
+    if not closed and len(due) > plan.pages:
+        between = float(due.max() - due.min()) / (len(due) / plan.pages - 1)
         if between < whole:
             yardstick, whole = "mean time between arrivals", between
-    if worst <= 0.05 * whole:
+    if worst <= max(0.05 * whole, _UNSPOKEN_S if closed else 0.0):
         return
-    grave = not closed or mean > 0.05 * whole
+    grave = not closed or usual > 0.05 * whole
     yield Finding(
         code="generator_late",
         level="invalid" if grave else "warning",
-        text=f"We sent jobs up to {_s(worst)} late (p99; {_s(mean)} on average), more than 5 % of "
+        text=f"We sent jobs up to {_s(worst)} late (p99; {_s(usual)} on average), more than 5 % of "
         f"the {yardstick} ({_s(whole)}).",
-        evidence={"p99_late_s": worst, "mean_late_s": mean, "max_late_s": float(late.max()), "of_s": whole},
+        evidence={"p99_late_s": worst, "mean_late_s": usual, "max_late_s": longest, "of_s": whole},
         hint="The numbers are partly the generator's: let it run on a machine that does nothing else."
         if grave
         else "The tail of the latencies from due is partly the generator's; compare it with that from sent.",
     )
+
+
+def _lateness(evidence: Evidence) -> tuple[float, float, float] | None:
+    """The p99, mean and maximum of our own delay, in seconds; None if not known.
+
+    Where arrivals wait for a place, sent - due is mostly that wait, and no fault of ours: there, it is how late our
+    timers fired, the median for the mean.
+    """
+    load = evidence.manifest.plan.load
+    if not isinstance(load, Closed) and load.max_in_flight is not None and load.on_full == "wait":
+        check = evidence.manifest.self_check
+        timers = None if check is None else check.timer_lateness_s
+        return None if timers is None else (timers.p99, timers.p50, timers.max)
+    late = evidence.jobs.late()
+    return (quantile(late, 0.99), float(np.mean(late)), float(late.max())) if len(late) else None
 
 
 def _polled(evidence: Evidence) -> Iterator[Finding]:
@@ -86,24 +106,45 @@ def _polled(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _little(evidence: Evidence) -> Iterator[Finding]:
-    """Little's law for closed loops: N users keep N jobs in flight, or something other than the server is slow."""
-    concurrency = evidence.manifest.plan.concurrency
-    due, done = evidence.jobs.columns["due"], evidence.jobs.columns["done"]
-    if concurrency is None or len(due) < max(20, 2 * concurrency) or bool(np.isnan(done).any()):
+    """Little's law, in arrivals: over the time from the first due to the last, the mean number in flight.
+
+    A closed load of N users has N in flight, less those who think or have not begun: else time was lost on our side.
+    An open one of rate X and mean latency R has X * R, unless much was still under way when the last was due.
+    """
+    load, arrivals = evidence.manifest.plan.load, evidence.arrivals
+    here = ~arrivals.dropped
+    due, done = arrivals.due[here], arrivals.done[here]
+    users = load.concurrency if isinstance(load, Closed) else 10
+    doubtful = bool(np.isnan(done).any()) or bool(arrivals.censored.any()) or evidence.overload is not None
+    if len(due) < max(20, 2 * users) or doubtful or evidence.manifest.resumed:
         return
-    mean = in_flight(due, done)
-    if mean is not None and abs(mean / concurrency - 1) > 0.1:
-        yield Finding(
-            code="little_law",
-            level="warning",
-            text=f"{mean:.1f} jobs were in flight on average where {concurrency} were asked for.",
-            evidence={"in_flight": mean, "concurrency": concurrency},
-            hint="Time was lost between jobs, on our side: look at the self-check.",
-        )
+    mean, window = in_flight(due, done), float(due.max() - due.min())
+    if mean is None:
+        return
+    unit, expected = arrivals.unit, float(np.sum(done - due)) / window
+    if isinstance(load, Closed):
+        idle = load.ramp_up_s * (users - 1) / 2 + load.think_s * (len(due) - users)
+        expected = users - idle / window
+    if expected <= 0 or abs(mean / expected - 1) <= 0.1:
+        return
+    if isinstance(load, Closed):
+        asked = f"{users}" if not idle else f"{expected:.1f} (of {users}, who start and think)"
+        text = f"{mean:.1f} {unit}s were in flight on average where {asked} were asked for."
+        hint = "Time was lost between jobs, on our side: look at the self-check."
+    else:
+        text = f"{mean:.1f} {unit}s were in flight on average, and rate times latency is {expected:.1f}: much was still"
+        text, hint = f"{text} under way when the last was due.", "The run was short against its latencies: run longer."
+    yield Finding(
+        code="little_law",
+        level="warning",
+        text=text,
+        evidence={"in_flight": mean, "expected": expected},
+        hint=hint,
+    )
 
 
 def in_flight(due: Floats, done: Floats) -> float | None:
-    """Mean number of jobs between due and done, from the first to the last due; None for no such time.
+    """Mean number of arrivals between due and done, from the first to the last due; None for no such time.
 
     Until the last job is due, every user of a closed loop has one; afterwards they run out of work, which would
     count against a load that did nothing wrong. Over that window it is X * R exactly, not only in the long run.
@@ -115,16 +156,17 @@ def in_flight(due: Floats, done: Floats) -> float | None:
 
 def _series(evidence: Evidence) -> Iterator[Finding]:
     """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills."""
-    concurrency, jobs = evidence.manifest.plan.concurrency, evidence.jobs
+    plan, jobs = evidence.manifest.plan, evidence.jobs
+    alone = plan.concurrency == 1 and plan.pages == 1
     fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # beside a cache hit, any job looks cold
     latency, execution = jobs.known("latency", fresh), jobs.known("execution", fresh)
-    steady = execution if len(execution) >= 0.9 * len(latency) else (latency if concurrency == 1 else latency[:0])
+    steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
     head = cold_head(steady)
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
         which, warmup = (
             f"first {head} jobs were" if head > 1 else "first counted job was",
-            evidence.manifest.plan.warmup,
+            plan.warmup,
         )
         yield Finding(
             code="cold_head",
@@ -146,9 +188,9 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
     if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
         yield Finding(
             code="dependent_jobs",
-            level="warning" if concurrency == 1 else "info",
+            level="warning" if alone else "info",
             text=f"Latencies depend on their neighbours: {n} jobs are worth {n / tau:.0f} independent ones"
-            + ("." if concurrency == 1 else ", as they queue behind each other."),
+            + ("." if alone else ", as they queue behind each other."),
             evidence={"n": n, "n_eff": n / tau},
             hint="The intervals here already allow for it; more jobs would narrow them.",
         )
@@ -175,21 +217,15 @@ def cold_head(x: Floats) -> int:
 def drift(x: Floats, confidence: float = 0.99) -> float | None:
     """Change over the whole of `x` as a share of its median (Theil-Sen slope); None if it may be nothing.
 
-    The slope's interval is Sen's (1968), from Kendall's normal approximation. More than 200 values are first made
-    200 block medians, which keeps it quadratic in 200.
+    More than 200 values are first made 200 block medians, which keeps it quadratic in 200.
     """
     if len(x) < 20 or float(np.median(x)) <= 0:
         return None
     y = x if len(x) <= 200 else np.array([np.median(block) for block in np.array_split(x, 200)])
-    n = len(y)
-    i, j = np.triu_indices(n, 1)
-    slopes = np.sort((y[j] - y[i]) / (j - i))
-    z = float(special.ndtri((1 + confidence) / 2))
-    reach = z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    low, high = math.floor((len(slopes) - reach) / 2), math.ceil((len(slopes) + reach) / 2)
-    if low < 0 or high >= len(slopes) or slopes[low] <= 0 <= slopes[high]:
+    slopes = theil_sen(np.arange(float(len(y))), y, confidence)
+    if slopes is None or slopes[1] <= 0 <= slopes[2]:
         return None
-    return float(np.median(slopes)) * (n - 1) / float(np.median(y))
+    return slopes[0] * (len(y) - 1) / float(np.median(y))
 
 
 def _lag_one(x: Floats) -> float:

@@ -11,22 +11,26 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.findings import Evidence, Finding, cache_findings, ledger_findings, server_findings
-from comfyload.judge.fold import CACHE_CLASSES, Fetched, Fold, Jobs, OutputCount, Reading
+from comfyload.judge.arrivals import arrivals_of, rates
+from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
+from comfyload.judge.findings import Finding
+from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
+from comfyload.judge.integrity import cache_findings, ledger_findings, server_findings
+from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
-from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile, proportion, ratio_interval
+from comfyload.judge.offered import load_findings
+from comfyload.judge.overload import find_overload
+from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
+from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.model import Manifest, Record, Sample, Sent
 
-__all__ = ["CacheRow", "Summary", "jsonable", "summarise"]
+__all__ = ["BookRow", "CacheRow", "Summary", "jsonable", "summarise"]
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
-
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-_WITH_FAILURES = ("p50", "p90", "p95", "p99")
 
 
 class CacheRow(Struct, frozen=True, kw_only=True):
@@ -37,12 +41,28 @@ class CacheRow(Struct, frozen=True, kw_only=True):
     p50_latency_s: Statistic
 
 
+class BookRow(Struct, frozen=True, kw_only=True):
+    """Counted books of `pages` jobs. `completed`: all pages were. `censored`: the end of the run cut a page off, and
+    none is known to have failed. `dropped`: none was sent. The rest `failed`: a page ended otherwise.
+    """
+
+    pages: int
+    books: int
+    completed: int
+    failed: int
+    dropped: int
+    censored: int
+
+
 class Summary(Struct, frozen=True, kw_only=True):
     """A run as numbers. `summary` is flat, for tools: None is unknown or withheld, "inf" is infinite.
 
     `statistics` says of each number in `summary` that has an interval how sure it is, or why it is withheld.
-    `other_methods` are the p95 as tools with other definitions would print it; `cache` has the keys `fresh`,
-    `partial`, `cached`; `telemetry` is by `source.name`; `left_on_server` counts jobs we gave up by their fate.
+    `observed` are percentiles and maxima of the completed jobs by nearest rank, whatever their number: what happened,
+    and no estimate of what would happen. `other_methods` are the p95 as tools with other definitions would print it.
+    `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`; `left_on_server` counts jobs we
+    gave up by their fate; `workflows` is by name; `after` splits executions by what ran before them; `books` None: an
+    arrival is one job.
     """
 
     summary: dict[str, Plain]
@@ -58,6 +78,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     left_on_server: dict[str, int]
     other_methods: dict[str, float | None]
     warmup: dict[str, int]
+    observed: dict[str, float | None]
+    workflows: dict[str, WorkflowRow]
+    after: AfterRow
+    books: BookRow | None
     quantile_method: str = QUANTILE_METHOD
 
     @property
@@ -75,23 +99,12 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
         fold.add(line)
     for sample in samples:
         fold.sample(sample)
-    jobs = fold.jobs()
-    evidence = Evidence(manifest=manifest, fold=fold, jobs=jobs)
-    findings = sorted(
-        [
-            *ledger_findings(evidence),
-            *server_findings(evidence),
-            *cache_findings(evidence),
-            *steadiness_findings(evidence),
-        ],
-        key=lambda finding: ("invalid", "warning", "info").index(finding.level),
-    )
-    wall_clock_s = _wall_clock(jobs)
-    statistics = _statistics(fold, jobs, wall_clock_s)
+    evidence = _evidence(manifest, fold)
+    jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
     valid = not any(finding.level == "invalid" for finding in findings)
     latency = np.sort(jobs.known("latency"))
     return Summary(
-        summary=_flat(fold, jobs, statistics, wall_clock_s, valid),
+        summary=_flat(evidence, statistics, valid),
         statistics=statistics,
         findings=findings,
         nodes=node_rows(fold, manifest.workflows),
@@ -107,7 +120,33 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
             "p95_latency_nearest_rank_s": _nearest_rank(latency, 0.95),
         },
         warmup=dict(fold.ledger.warmup),
+        observed=_observed(jobs),
+        workflows=workflow_rows(evidence),
+        after=after_rows(jobs),
+        books=_book_row(evidence),
     )
+
+
+def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
+    jobs = fold.finish()
+    wall_clock_s = _wall_clock(jobs)
+    arrivals = arrivals_of(jobs, manifest.plan.pages)
+    made = rates(manifest, arrivals, wall_clock_s)
+    return Evidence(
+        manifest=manifest,
+        fold=fold,
+        jobs=jobs,
+        arrivals=arrivals,
+        rates=made,
+        overload=None if manifest.resumed else find_overload(manifest.plan.load, arrivals, jobs, made),
+        wall_clock_s=wall_clock_s,
+    )
+
+
+def _findings(evidence: Evidence) -> list[Finding]:
+    rules = (ledger_findings, load_findings, server_findings, cache_findings, steadiness_findings)
+    found = [finding for rule in rules for finding in rule(evidence)]
+    return sorted(found, key=lambda finding: ("invalid", "warning", "info").index(finding.level))
 
 
 def jsonable(value: object) -> Any:
@@ -132,7 +171,7 @@ def _or_inf(value: float | None) -> float | str | None:
 
 def _wall_clock(jobs: Jobs) -> float | None:
     """Seconds from the first counted job's due time to the last one's end; None for no such window."""
-    due, done = jobs.columns["due"], jobs.columns["done"]
+    due, done = jobs.instant("due"), jobs.instant("done")
     done = done[~np.isnan(done)]
     if not len(due) or not len(done):
         return None
@@ -140,59 +179,8 @@ def _wall_clock(jobs: Jobs) -> float | None:
     return window if window > 0 else None
 
 
-def _statistics(fold: Fold, jobs: Jobs, wall_clock_s: float | None) -> dict[str, Statistic]:
-    offered, completed = fold.ledger.offered, fold.ledger.counted["completed"]
-    out = {"success_rate": proportion(completed, offered, "jobs offered")}
-    for metric in METRICS:
-        known = jobs.known(metric.name)
-        what = "completed jobs" if len(known) == completed else f"of {completed} completed jobs with this time"
-        for shown in metric.shown:
-            if shown == "avg":
-                out[f"avg_{metric.name}_s"] = mean(known, what=what)
-            elif shown != "max":  # a maximum of n estimates nothing, so it has no interval
-                out[f"{shown}_{metric.name}_s"] = percentile(known, _PERCENTILES[shown], what=what)
-    # A job without an end took longer than any limit; one that was never known to end is no shorter.
-    endless = np.where(jobs.completed, jobs.columns["latency"], math.inf)
-    endless = endless[~np.isnan(endless)]
-    for shown in _WITH_FAILURES:
-        name = f"{shown}_latency_with_failures_s"
-        out[name] = percentile(endless, _PERCENTILES[shown], what="jobs offered")
-    ended = ~np.isnan(jobs.columns["done"])
-    out["images_per_minute"] = _per_minute(jobs, jobs.columns["images"], ended, wall_clock_s, "images")
-    out["jobs_per_minute"] = _per_minute(jobs, jobs.completed.astype(float), ended, wall_clock_s, "jobs")
-    return out
-
-
-def _per_minute(jobs: Jobs, made: Floats, ended: NDArray[np.bool_], wall_clock_s: float | None, what: str) -> Statistic:
-    """What was made, over the counted window, with the interval of a renewal-reward rate.
-
-    A gap is the time from one job that made something to the next; the first counts from the window's start, the last
-    to its end. So the gaps sum to the window, the rate is the plain quotient, and its n is the jobs that made it.
-    """
-    method, unit = "renewal reward, Student t", f"{what}/min"
-    ends, made = jobs.columns["done"][ended], made[ended]
-    n = int((made > 0).sum())
-    if wall_clock_s is None or n == 0:
-        reason = "no job completed" if not jobs.completed.any() else "no new image was made"
-        return Statistic(value=None, n=0, unit=unit, method=method, reason=reason)
-    gaps = np.diff(ends[made > 0], prepend=float(jobs.columns["due"].min()))
-    gaps[-1] += float(ends[-1]) - float(ends[made > 0][-1])
-    rate, (low, high), tau = ratio_interval(made[made > 0], gaps)
-    return Statistic(
-        value=60 * rate,
-        low=None if low is None else 60 * low,
-        high=None if high is None else 60 * high,
-        n=n,
-        n_eff=n / tau,
-        unit=unit,
-        method=method,
-        reason="" if low is not None else f"{n / tau:.0f} independent jobs made {what}; an interval needs 2",
-    )
-
-
-def _flat(
-    fold: Fold, jobs: Jobs, statistics: dict[str, Statistic], wall_clock_s: float | None, valid: bool
-) -> dict[str, Plain]:
+def _flat(evidence: Evidence, statistics: dict[str, Statistic], valid: bool) -> dict[str, Plain]:
+    fold, jobs, arrivals, books = evidence.fold, evidence.jobs, evidence.arrivals, _book_row(evidence)
     counted, classes = fold.ledger.counted, jobs.cache[jobs.completed]
     by_class = {name: int((classes == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
     out: dict[str, Plain] = {
@@ -204,19 +192,49 @@ def _flat(
         "cancelled": counted["cancelled"],
         "lost": counted["lost"],
         "dropped": counted["dropped"],
+        "censored": fold.ledger.censored,
         "unfinished": len(fold.ledger.unfinished),
         "warmup_jobs": fold.ledger.warmup.total(),
         "cached": by_class["cached"] + by_class["partial"],
         "cached_fully": by_class["cached"],
         "cached_partly": by_class["partial"],
-        "images": int(jobs.columns["images"].sum()),
+        "images": int(jobs.counted.images.sum()),
         "image_bytes": fold.fetched.image_bytes if fold.fetched.files else None,
-        "wall_clock_s": wall_clock_s,
+        "wall_clock_s": evidence.wall_clock_s,
+        "offered_per_minute": evidence.rates.offered,
+        "sent_per_minute": evidence.rates.sent,
+        "completed_per_minute": evidence.rates.completed,
+        "books": None if books is None else books.books,
+        "books_completed": None if books is None else books.completed,
     }
     out.update({name: _or_inf(statistic.value) for name, statistic in statistics.items()})
     for metric in METRICS:
-        known = jobs.known(metric.name)
-        out[f"max_{metric.name}_s"] = float(known.max()) if len(known) else None
+        out[f"max_{metric.name}_s"] = _longest(jobs.known(metric.name))
+    whole = (arrivals.done - arrivals.due)[arrivals.completed]
+    out["max_book_latency_s"] = None if books is None else _longest(whole[~np.isnan(whole)])
+    out["observed_p99_latency_s"] = _nearest_rank(np.sort(jobs.known("latency")), 0.99)
+    return out
+
+
+def _longest(seconds: Floats) -> float | None:
+    return float(seconds.max()) if len(seconds) else None
+
+
+def _book_row(evidence: Evidence) -> BookRow | None:
+    arrivals = evidence.arrivals
+    if arrivals.pages == 1:
+        return None
+    ends = {name: int(getattr(arrivals, name).sum()) for name in ("completed", "dropped", "censored")}
+    books = len(arrivals.due)
+    return BookRow(pages=arrivals.pages, books=books, failed=books - sum(ends.values()), **ends)
+
+
+def _observed(jobs: Jobs) -> dict[str, float | None]:
+    out = {}
+    for metric in ("latency", "latency_sent"):
+        ordered = np.sort(jobs.known(metric))
+        out.update({f"{name}_{metric}_s": _nearest_rank(ordered, p) for name, p in PERCENTILES.items()})
+        out[f"max_{metric}_s"] = _longest(ordered)
     return out
 
 

@@ -54,20 +54,21 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 def _job(record: Record, truth: Truth) -> dict[str, Any]:
     run, images = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
-    durations = {f"{metric.name}_s": metric.getter(record) for metric in METRICS}
+    durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS}
     return {
         "index": record.index,
         "prompt_id": record.prompt_id,
         "workflow": record.workflow,
+        "book": record.book,
         "warmup": record.warmup,
         "outcome": run.outcome,
+        "censored": record.censored,
         "cached": images.cache != "fresh",
         "cache": images.cache,
         "due_s": record.due,
         "sent_s": run.sent,
         "done_s": run.done,
-        # A clock that was set back measured nothing.
-        **{name: value if value is None or value >= 0 else None for name, value in durations.items()},
+        **durations,
         "seen_by": run.seen_by,
         "done_within_s": run.done_within_s,
         "images": len(images.new) if completed else 0,
@@ -86,6 +87,7 @@ def _head(summary: Summary) -> dict[str, Any]:
     statistics = {
         **summary.statistics,
         "quantile_method": summary.quantile_method,
+        "observed": summary.observed,
         "other_methods": summary.other_methods,
         "nodes": summary.nodes,
         "node_clock_s": NODE_CLOCK_S,
@@ -97,10 +99,13 @@ def _head(summary: Summary) -> dict[str, Any]:
         "telemetry": summary.telemetry,
         "left_on_server": summary.left_on_server,
         "warmup": summary.warmup,
+        "books": summary.books,
+        "after": summary.after,
     }
     return {
         "summary": jsonable(summary.summary),
         "statistics": jsonable(statistics),
+        "workflows": jsonable(summary.workflows),
         "findings": jsonable(summary.findings),
     }
 

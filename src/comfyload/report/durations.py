@@ -18,24 +18,32 @@ _ROWS = (  # label, key
     ("from due", "latency"),
     ("from sent", "latency_sent"),
     ("failures as ∞", "latency_with_failures"),
+    ("book, from due", "book_latency"),
     ("queue wait", "queue_wait"),
     ("execution", "execution"),
     ("acknowledge", "acknowledge"),
 )
+
+_GREW = "overload: grew through the run, so it depends on how long that lasted"
 
 
 class Notes:
     """Footnotes, numbered as they come up; one reason has one number however often it is given."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, int] = {}
+        self._notes: dict[str, int] = {}
         self.open_ended: set[str] = set()
 
     def mark(self, reason: str) -> str:
-        return superscript(self._reasons.setdefault(reason, len(self._reasons) + 1))
+        """The number of the footnote that says why something is withheld."""
+        return self.remark(f"withheld: {reason}")
+
+    def remark(self, text: str) -> str:
+        """The number of a footnote to something that is given."""
+        return superscript(self._notes.setdefault(text, len(self._notes) + 1))
 
     def text(self) -> Text:
-        lines = [f"{self.mark(reason)} withheld: {reason}" for reason in self._reasons]
+        lines = [f"{superscript(number)} {text}" for text, number in self._notes.items()]
         if self.open_ended:
             first, *rest = sorted(self.open_ended)
             needs = f"a {first} needs {_needs(first)} independent jobs for one"
@@ -48,6 +56,7 @@ def durations(summary: Summary, notes: Notes) -> Table | None:
     table.add_column("Durations")
     for name in ("mean", *_SHOWN[1:]):
         table.add_column(name, justify="right", min_width=6)
+    growing = _growing(summary)
     for label, key in _ROWS:
         cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
         if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
@@ -58,12 +67,22 @@ def durations(summary: Summary, notes: Notes) -> Table | None:
         factor, unit = scale(known, below=1.0)
         # Two places keep six intervals within 80 columns. The server tells whole milliseconds.
         most = 2 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
-        table.add_row(f"{label}, {unit}", *(_value(cell, factor, most, notes) for cell in cells))
+        mark = notes.remark(_GREW) if key in growing else ""
+        table.add_row(f"{label}, {unit}{mark}", *(_value(cell, factor, most, notes) for cell in cells))
         pairs = zip(cells, _SHOWN, strict=True)
         intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
         if any(intervals):
             table.add_row("", *(Text(interval, style="dim") for interval in intervals))
     return table if table.row_count else None
+
+
+def _growing(summary: Summary) -> set[str]:
+    """The rows that an overload made grow; times from sent did not if arrivals waited for a place instead."""
+    if not any(finding.code == "overload" and finding.evidence["grew"] for finding in summary.findings):
+        return set()
+    offered, sent = summary.summary["offered_per_minute"], summary.summary["sent_per_minute"]
+    kept_up = isinstance(offered, float) and isinstance(sent, float) and sent > 0.9 * offered
+    return {"latency", "latency_with_failures", "book_latency", *(("latency_sent", "queue_wait") if kept_up else ())}
 
 
 def _cell(summary: Summary, name: str) -> Statistic | None:

@@ -13,6 +13,7 @@ from comfyload.judge.nodes import NODE_CLOCK_S
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
+from comfyload.report.blocks import books, rates, switches, workflows
 from comfyload.report.durations import Notes, durations
 from comfyload.report.text import (
     DASH,
@@ -24,6 +25,7 @@ from comfyload.report.text import (
     percent,
     span,
 )
+from comfyload.report.words import plan_words
 
 __all__ = ["render"]
 
@@ -32,6 +34,7 @@ _ENDS = (
     ("failed", "failed"),
     ("timeouts", "timed out"),
     ("cancelled", "cancelled"),
+    ("censored", "cut off by the end"),
     ("lost", "lost"),
     ("dropped", "dropped"),
 )
@@ -44,8 +47,10 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
     parts: list[Text | Table | None] = [
         _title(manifest),
         _verdict(summary),
-        _ledger(summary, notes),
+        _ledger(manifest, summary, notes),
         durations(summary, notes),
+        workflows(summary, notes),
+        switches(summary),
         notes.text(),
         _nodes(summary),
         _failures(summary),
@@ -61,11 +66,11 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
 def _title(manifest: Manifest) -> Text:
     plan, server = manifest.plan, manifest.server
     version = f" (ComfyUI {server.comfyui_version})" if server.comfyui_version else ""
-    warmup = f" after {plan.warmup} to warm up" if plan.warmup else ""
     text = Text(manifest.name, style="bold")
     text.append(f" on {server.url}{version}\n", style="not bold")
-    asked = f"{count(plan.jobs or 0, 'job')}{warmup}, {plan.concurrency} in flight"
-    text.append(f"{asked}{', unchanged graph' if plan.as_is else ''} · {manifest.run_id}", style="not bold dim")
+    asked = f"{plan_words(plan)}{', unchanged graph' if plan.as_is else ''}"
+    between = "\n" if len(asked) + len(manifest.run_id) > 77 else " · "
+    text.append(f"{asked}{between}{manifest.run_id}", style="not bold dim")
     return text
 
 
@@ -87,11 +92,18 @@ def _verdict(summary: Summary) -> Text | Table:
     return Text.assemble(("VALID", "bold green"), ". Nothing was found that speaks against these numbers.")
 
 
-def _ledger(summary: Summary, notes: Notes) -> Table:
+def _ledger(manifest: Manifest, summary: Summary, notes: Notes) -> Table:
     flat, grid = summary.summary, _grid(2)
-    ends = [f"{flat[key]} {words}" for key, words in _ENDS if flat[key] or key == "completed"]
+    by_us = int(flat["cancelled"] or 0) - int(flat["censored"] or 0)
+    counts = {**flat, "cancelled": by_us}
+    ends = [f"{counts[key]} {words}" for key, words in _ENDS if counts[key] or key == "completed"]
     unfinished = f" · {flat['unfinished']} without an end" if flat["unfinished"] else ""
     grid.add_row("Jobs", f"{flat['total_jobs']} offered = {' + '.join(ends)}{unfinished}")
+    arrivals = "Arrivals/min" if summary.books is None else "Books/min"
+    optional = ((arrivals, rates(manifest, summary)), ("Books", books(summary)))
+    for label, words in optional:
+        if words is not None:
+            grid.add_row(label, Text(words))
     grid.add_row("Success", _with_interval(summary.statistics["success_rate"], notes, percent))
     grid.add_row("Cache", _cache(summary))
     types = summary.images_by_type
@@ -100,6 +112,9 @@ def _ledger(summary: Summary, notes: Notes) -> Table:
     grid.add_row("Images", Text(f"{flat['images']} new{kinds}{size}"))
     grid.add_row("Images/min", _with_interval(summary.statistics["images_per_minute"], notes))
     grid.add_row("Jobs/min", _with_interval(summary.statistics["jobs_per_minute"], notes))
+    if summary.books is not None:
+        grid.add_row("Books whole", _with_interval(summary.statistics["book_success_rate"], notes, percent))
+        grid.add_row("Books/h", _with_interval(summary.statistics["books_per_hour"], notes))
     wall = flat["wall_clock_s"]
     grid.add_row("Wall clock", f"{duration(wall)}, first due to last end" if isinstance(wall, float) else DASH)
     return grid

@@ -19,6 +19,7 @@ _ASCII = str.maketrans(
         "·": "|",
         "…": "...",
         "±": "+-",
+        "\N{MULTIPLICATION SIGN}": "x",
         **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
     }
 )

@@ -1,0 +1,103 @@
+"""What a reply to `POST /prompt` means: accepted, accepted in part, or refused, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from comfyload.comfy.wire import decode_json
+from comfyload.record.model import Failure, FailureKind
+
+__all__ = ["classify_refusal", "node_errors_of"]
+
+
+class _Error(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+    details: str = ""
+    extra_info: Any = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error | str | None = None
+    node_errors: Any = None
+
+
+def classify_refusal(status: int, body: bytes) -> Failure:
+    """What a reply to `POST /prompt` other than 200 means."""
+    try:
+        refusal = decode_json(body, _Refusal)
+    except msgspec.MsgspecError:
+        refusal = _Refusal()
+    error = refusal.error if isinstance(refusal.error, _Error) else _Error(message=str(refusal.error or ""))
+    kind: FailureKind
+    if status >= 500:
+        kind = "server_error"
+    elif status == 413:
+        kind = "too_large"
+    elif status in (401, 403, 407):
+        kind = "auth"
+    elif status == 400 and error.type == "invalid_prompt_id":
+        kind = "invalid_id"
+    elif status == 400 and (error.type == "missing_node_type" or "does not exist" in error.message):
+        kind = "missing_node"
+    elif status == 400 and error.type:
+        kind = "validation"
+    else:
+        kind = "http"
+    node, node_class, detail = _first_node_error(refusal.node_errors)
+    if kind == "missing_node" and isinstance(error.extra_info, dict):
+        node, node_class = _text(error.extra_info.get("node_id")), _text(error.extra_info.get("class_type"))
+    said = ": ".join(part for part in (error.message, detail or error.details) if part)
+    return Failure(
+        kind=kind,
+        type=error.type,
+        message=said or f"HTTP {status}: {body[:120].decode('utf-8', 'replace').strip()}",
+        node=node,
+        node_class=node_class,
+        status=status,
+    )
+
+
+class _Accepted(msgspec.Struct):
+    prompt_id: str
+    number: float | None = None
+    node_errors: Any = None
+
+
+def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
+    """A 200 reply to `POST /prompt`, and the failure it hides when some outputs were dropped.
+
+    Raises:
+        msgspec.MsgspecError: the reply is none of ComfyUI's.
+    """
+    accepted = decode_json(body, _Accepted)
+    if not isinstance(accepted.node_errors, dict) or not accepted.node_errors:
+        return accepted, None
+    node, node_class, detail = _first_node_error(accepted.node_errors)
+    return accepted, Failure(
+        kind="partial_validation",
+        type="node_errors",
+        message=f"accepted, but outputs were dropped: {detail}",
+        node=node,
+        node_class=node_class,
+        status=200,
+    )
+
+
+def _first_node_error(node_errors: Any) -> tuple[str | None, str | None, str]:
+    """Node, class and words of the first entry of a `node_errors` object."""
+    if not isinstance(node_errors, dict):
+        return None, None, ""
+    for node, body in node_errors.items():
+        if isinstance(body, dict):
+            errors = body.get("errors")
+            first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+            words = ": ".join(str(first[key]) for key in ("message", "details") if first.get(key))
+            return str(node), _text(body.get("class_type")), words
+    return None, None, ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,144 @@
+"""Knows the arrivals of a run, each a job or a book of several, and at which rates they came, left and ended."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.jobs import Jobs
+from comfyload.record.model import Manifest
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+
+__all__ = ["Arrivals", "Rates", "arrivals_of", "asked_in", "planned_jobs", "rates"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class Arrivals(Struct, frozen=True, kw_only=True):
+    """Counted arrivals in the order of completion, on the client's clock; NaN is "never".
+
+    `sent`: the first of its jobs left. `done`: its last job's end was seen. `completed`: all its jobs did. `censored`:
+    the end of the run cut one off, and none is known to have failed. `dropped`: none was sent.
+    """
+
+    due: Floats
+    sent: Floats
+    done: Floats
+    completed: Flags
+    censored: Flags
+    dropped: Flags
+    pages: int
+
+    @property
+    def unit(self) -> str:
+        """What an arrival is called."""
+        return "book" if self.pages > 1 else "job"
+
+
+class Rates(Struct, frozen=True, kw_only=True):
+    """Arrivals per minute. `asked`: by the plan, over the time that arrivals came; None for a closed load.
+
+    `offered`: due, from the first due to the last. `sent`: the same of those sent. `completed`: by wall clock.
+    None where fewer than two were, or the wall clock has a gap.
+    """
+
+    asked: float | None = None
+    offered: float | None = None
+    sent: float | None = None
+    completed: float | None = None
+
+
+def arrivals_of(jobs: Jobs, pages: int) -> Arrivals:
+    """The jobs themselves, or if there are several pages, their books."""
+    columns, due, sent, done = jobs.counted, jobs.instant("due"), jobs.instant("sent"), jobs.instant("done")
+    if pages == 1 or not jobs.n:
+        return Arrivals(
+            due=due,
+            sent=sent,
+            done=done,
+            completed=columns.completed,
+            censored=columns.censored,
+            dropped=columns.dropped,
+            pages=pages,
+        )
+    order = np.argsort(columns.book, kind="stable")
+    _, first, size = np.unique(columns.book[order], return_index=True, return_counts=True)
+    good = np.add.reduceat(columns.completed[order].astype(np.int64), first)
+    cut = np.add.reduceat(columns.censored[order].astype(np.int64), first)
+    books = {
+        "due": np.minimum.reduceat(due[order], first),
+        "sent": np.fmin.reduceat(sent[order], first),
+        "done": np.maximum.reduceat(done[order], first),
+        "completed": good == pages,
+        "censored": (cut > 0) & (good + cut == size),
+        "dropped": np.logical_and.reduceat(columns.dropped[order], first),
+    }
+    by_end = np.argsort(books["done"], kind="stable")
+    return Arrivals(**{name: column[by_end] for name, column in books.items()}, pages=pages)
+
+
+def rates(manifest: Manifest, arrivals: Arrivals, wall_clock_s: float | None) -> Rates:
+    """At which rates arrivals were asked for, came due, left and completed."""
+    load, due = manifest.plan.load, arrivals.due
+    asked = None
+    if not isinstance(load, Closed) and len(due) > 1:
+        seconds = _asked_for(manifest, due)
+        asked = asked_in(load, seconds) / seconds if seconds > 0 else None
+        if isinstance(load, Replay):
+            asked = _rate(np.asarray(load.offsets_s, dtype=np.float64))
+    completed = int(arrivals.completed.sum()) / wall_clock_s if wall_clock_s else None
+    if manifest.resumed:
+        return Rates(asked=None if asked is None else 60 * asked)
+    found = asked, _rate(due), _rate(arrivals.sent), completed
+    return Rates(**dict(zip(Rates.__struct_fields__, (None if r is None else 60 * r for r in found), strict=True)))
+
+
+def _rate(instants: Floats) -> float | None:
+    known = instants[~np.isnan(instants)]
+    span = float(known.max() - known.min()) if len(known) > 1 else 0.0
+    return (len(known) - 1) / span if span > 0 else None
+
+
+def _asked_for(manifest: Manifest, due: Floats) -> float:
+    """Seconds over which the plan asked for arrivals: until its time was up, or else until the last was due."""
+    plan, began = manifest.plan, manifest.counted_from
+    came = float(due.max()) - (float(due.min()) if began is None else began)
+    whole = plan.duration_s if plan.duration_s is not None else math.inf
+    if isinstance(plan.load, Open):
+        whole = min(whole, sum(math.inf if stage.seconds is None else stage.seconds for stage in plan.load.stages))
+    return came if manifest.end != "complete" or plan.jobs is not None or math.isinf(whole) else max(came, whole)
+
+
+def asked_in(load: Open | Replay, seconds: float) -> float:
+    """How many arrivals the load has in its first `seconds`, on average; the integral of its rate."""
+    if isinstance(load, Replay):
+        return float(np.searchsorted(np.asarray(load.offsets_s, dtype=np.float64), seconds, side="right"))
+    count = 0.0
+    for stage in load.stages:
+        within = seconds if stage.seconds is None else min(seconds, stage.seconds)
+        count += _area(stage, within)
+        seconds -= within
+        if seconds <= 0:
+            break
+    return count
+
+
+def _area(stage: Stage, seconds: float) -> float:
+    slope = 0.0 if stage.to_per_s is None or not stage.seconds else (stage.to_per_s - stage.per_s) / stage.seconds
+    return stage.per_s * seconds + 0.5 * slope * seconds * seconds
+
+
+def planned_jobs(plan: Plan) -> int | None:
+    """How many counted jobs the plan makes for certain; None where time or chance decides."""
+    if plan.duration_s is not None:
+        return None
+    load, count = plan.load, plan.jobs
+    if isinstance(load, Replay):
+        count = len(load.offsets_s) if count is None else min(count, len(load.offsets_s))
+    elif isinstance(load, Open) and load.stages[-1].seconds is not None:
+        count = None
+    return None if count is None else count * plan.pages

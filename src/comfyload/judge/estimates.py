@@ -1,0 +1,183 @@
+"""Knows every number of a run that estimates something: its value, its interval, and why it is withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.arrivals import Arrivals, Rates
+from comfyload.judge.fold import Fold
+from comfyload.judge.jobs import Jobs
+from comfyload.judge.metrics import METRICS
+from comfyload.judge.overload import Overload
+from comfyload.judge.stats import Statistic, mean, proportion, ratio_interval
+from comfyload.judge.survival import Lengths, censored_percentiles
+from comfyload.record.model import Manifest
+
+__all__ = ["GAP", "Evidence", "duration", "estimates", "images_per_minute"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_BOOK_SHOWN = ("avg", "p50", "p95")
+_WITH_FAILURES = ("p50", "p90", "p95", "p99")
+_TO_THE_END = {metric.name for metric in METRICS if metric.ends == "done"}
+GAP = "the run was taken up again after it had died: its wall clock has a gap"
+"""Why no rate is given of a resumed run."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """What judgement is made from. `overload` None: the load had a steady state, or is closed.
+
+    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time.
+    """
+
+    manifest: Manifest
+    fold: Fold
+    jobs: Jobs
+    arrivals: Arrivals
+    rates: Rates
+    overload: Overload | None
+    wall_clock_s: float | None
+
+
+def estimates(evidence: Evidence) -> dict[str, Statistic]:
+    """Every `Statistic` of the whole run by the name of its key in the summary."""
+    jobs, censored = evidence.jobs, evidence.fold.ledger.censored
+    offered, completed = evidence.fold.ledger.offered, evidence.fold.ledger.counted["completed"]
+    what = "jobs whose end is known" if censored else "jobs offered"
+    out = {"success_rate": proportion(completed, offered - censored, what)}
+    for metric in METRICS:
+        shown = [name for name in metric.shown if name != "max"]  # of n values it estimates nothing: no interval
+        for name, statistic in duration(evidence, metric.name, shown).items():
+            out[f"{name}_{metric.name}_s"] = statistic
+    for name, statistic in _with_failures(evidence).items():
+        out[f"{name}_latency_with_failures_s"] = statistic
+    everything = np.ones(jobs.n, np.bool_)
+    out["images_per_minute"] = images_per_minute(evidence, everything)
+    ends, made = jobs.instant("done"), jobs.completed.astype(np.float64)
+    out["jobs_per_minute"] = _rate(evidence, ends, made, 60, "jobs")
+    return out | _books(evidence)
+
+
+def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags | None = None) -> dict[str, Statistic]:
+    """Statistics of a metric over completed jobs, those of `only`, by prefix.
+
+    Jobs that the end of the run cut off enter a latency as longer than what was seen, as if they were to complete.
+    The server tells no wait of theirs, so beside them a queue wait is withheld: it would be that of the lucky ones. An
+    execution is given of the completed alone: a serial server had one under way when the run ended.
+    """
+    jobs = evidence.jobs
+    columns, seconds = jobs.counted, jobs.metric(metric)
+    chosen = np.ones(jobs.n, np.bool_) if only is None else only
+    cut = columns.censored & chosen
+    at_stake = (columns.completed & chosen) | (cut if metric in _TO_THE_END else False)
+    known = at_stake & ~np.isnan(seconds)
+    if metric == "queue_wait" and cut.any():
+        reason = f"censored: the waits of {int(cut.sum())} jobs that were cut off are not known"
+        return {name: _withheld(reason, int(known.sum()), "withheld") for name in shown}
+    completed = int((columns.completed & chosen).sum())
+    what = "completed jobs" if known.sum() == completed else f"of {completed} completed jobs with this time"
+    if columns.censored[known].any():
+        what = "completed and cut jobs"
+    none_failed = np.zeros(int(known.sum()), np.bool_)
+    lengths = Lengths(seconds=seconds[known], cut=columns.censored[known], failed=none_failed)
+    return _statistics(lengths, shown, what, evidence.overload if metric in _TO_THE_END else None)
+
+
+def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
+    """New images of the chosen jobs per minute of the run's wall clock."""
+    made = np.where(of, evidence.jobs.counted.images, 0).astype(np.float64)
+    return _rate(evidence, evidence.jobs.instant("done"), made, 60, "images")
+
+
+def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
+    """A job without success took longer than any limit; one that was never known to end is no shorter.
+
+    A completed job of which the time is not known is in neither; one that was cut off is no failure.
+    """
+    columns, seconds = evidence.jobs.counted, evidence.jobs.metric("latency")
+    failed = ~columns.completed & ~columns.censored
+    known = failed | ~np.isnan(seconds)
+    lengths = Lengths(
+        seconds=np.nan_to_num(seconds[known]), cut=columns.censored[known] & ~failed[known], failed=failed[known]
+    )
+    overload = evidence.overload
+    if overload is not None and not overload.censored:
+        overload = None  # dropped arrivals are in it, as infinite
+    return _statistics(lengths, _WITH_FAILURES, "jobs offered", overload)
+
+
+def _books(evidence: Evidence) -> dict[str, Statistic]:
+    """A book takes until its last page is done. It is complete if all its pages are, and cut off if one page was."""
+    arrivals = evidence.arrivals
+    if arrivals.pages == 1:
+        units = {"book_success_rate": "1", "books_per_hour": "books/h"}
+        units |= {f"{name}_book_latency_s": "s" for name in _BOOK_SHOWN}
+        return {name: _withheld("no books: an arrival is one job", 0, "none", unit) for name, unit in units.items()}
+    n, cut, completed = len(arrivals.due), arrivals.censored, arrivals.completed
+    out = {
+        "book_success_rate": proportion(int(completed.sum()), n - int(cut.sum()), "books whose end is known"),
+        "books_per_hour": _rate(evidence, arrivals.done, completed.astype(np.float64), 3600, "books"),
+    }
+    seconds = arrivals.done - arrivals.due
+    known = (completed | cut) & ~np.isnan(seconds)
+    lengths = Lengths(seconds=seconds[known], cut=cut[known], failed=np.zeros(int(known.sum()), np.bool_))
+    shown = _statistics(lengths, _BOOK_SHOWN, "completed books", evidence.overload)
+    return out | {f"{name}_book_latency_s": statistic for name, statistic in shown.items()}
+
+
+def _statistics(lengths: Lengths, shown: Sequence[str], what: str, overload: Overload | None) -> dict[str, Statistic]:
+    out = {}
+    if "avg" in shown:
+        out["avg"] = mean(lengths.seconds, what=what)
+        if lengths.cut.any():
+            out["avg"] = _withheld("censored: the mean is not identifiable", len(lengths.seconds), "mean, Student t")
+    percentiles = [name for name in shown if name in PERCENTILES]
+    found = censored_percentiles(lengths, [PERCENTILES[name] for name in percentiles], what)
+    for name, statistic in zip(percentiles, found, strict=True):
+        reason = "" if overload is None or statistic.value is None else overload.withholds(name)
+        finite = statistic.value is not None and statistic.value < np.inf
+        out[name] = _withheld(reason, statistic.n, statistic.method) if reason and finite else statistic
+    return {name: out[name] for name in shown}
+
+
+def _rate(evidence: Evidence, ends: Floats, made: Floats, per_s: float, what: str) -> Statistic:
+    """What was made, over the counted window, with the interval of a renewal-reward rate. `ends` ascend, NaN last.
+
+    A gap is the time from one end that made something to the next; the first counts from the window's start, the last
+    to its end. So the gaps sum to the window, the rate is the plain quotient, and its n is the ends that made it.
+    """
+    method, unit = "renewal reward, Student t", f"{what}/{'min' if per_s == 60 else 'h'}"
+    ended = ~np.isnan(ends)
+    ends, made = ends[ended], made[ended]
+    n = int((made > 0).sum())
+    if evidence.manifest.resumed:
+        return _withheld(GAP, n, method, unit)
+    if evidence.wall_clock_s is None or n == 0:
+        reason = "no job completed" if not evidence.jobs.completed.any() else f"no {_NEW[what]}"
+        return _withheld(reason, 0, method, unit)
+    gaps = np.diff(ends[made > 0], prepend=float(evidence.jobs.instant("due").min()))
+    gaps[-1] += float(ends[-1]) - float(ends[made > 0][-1])
+    rate, (low, high), tau = ratio_interval(made[made > 0], gaps)
+    return Statistic(
+        value=per_s * rate,
+        low=None if low is None else per_s * low,
+        high=None if high is None else per_s * high,
+        n=n,
+        n_eff=n / tau,
+        unit=unit,
+        method=method,
+        reason="" if low is not None else f"{n / tau:.0f} independent jobs made {what}; an interval needs 2",
+    )
+
+
+_NEW = {"images": "new image was made", "jobs": "job completed", "books": "book is complete"}
+
+
+def _withheld(reason: str, n: int, method: str, unit: str = "s") -> Statistic:
+    return Statistic(value=None, n=n, unit=unit, method=method, reason=reason)

@@ -1,0 +1,187 @@
+"""Knows what the ledger, the server and the cache say against a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from comfyload.judge.arrivals import planned_jobs
+from comfyload.judge.estimates import Evidence
+from comfyload.judge.findings import _OBSERVED, Finding
+from comfyload.judge.fold import Fold
+from comfyload.judge.jobs import CACHE_CLASSES
+from comfyload.judge.ledger import join
+from comfyload.record.model import Manifest, Observation
+
+__all__ = ["cache_findings", "ledger_findings", "server_findings"]
+
+
+def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Whether every job has exactly one end, and whether any end is a success."""
+    ledger, manifest = evidence.fold.ledger, evidence.manifest
+    completed, offered = ledger.counted["completed"], ledger.offered
+    if completed == 0:
+        ends = ", ".join(f"{count} {_words(outcome)}" for outcome, count in ledger.counted.most_common())
+        text = f"Nothing was measured: {ends or 'no counted job was offered'}."
+        yield Finding(code="nothing_measured", level="invalid", text=text, evidence=dict(ledger.counted))
+    if ledger.unfinished:
+        count, jobs = len(ledger.unfinished), sorted(ledger.unfinished.items())
+        yield Finding(
+            code="unfinished",
+            level="invalid",
+            text=f"{_jobs(count)} sent without a record of the end: job {join(index for index, _ in jobs)}.",
+            evidence={"count": count, "prompt_ids": [prompt_id for _, prompt_id in jobs[:100]]},
+            hint="The generator ended before them; they may still run on the server.",
+        )
+    if ledger.duplicates.count:
+        yield Finding(
+            code="duplicate_record",
+            level="invalid",
+            text=f"{_jobs(ledger.duplicates.count)} recorded twice: job {ledger.duplicates}. The first is counted.",
+            evidence={"count": ledger.duplicates.count, "jobs": ledger.duplicates.first},
+            hint="Two runs or shards wrote the same job into one journal.",
+        )
+    yield from _end_findings(manifest, offered, bool(ledger.unfinished))
+
+
+def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterator[Finding]:
+    planned = planned_jobs(manifest.plan)
+    evidence = {"end": manifest.end, "planned": planned, "offered": offered}
+    of = "" if planned is None else f" of {planned}"
+    if manifest.end is None or manifest.end == "crashed":
+        what = "has no end: it is still going on, or was killed" if manifest.end is None else "crashed"
+        text = f"The run {what}, with {offered}{of} jobs ended."
+        yield Finding(code="not_ended", level="invalid", text=text, evidence=evidence)
+    elif manifest.end != "complete":
+        text = f"The run was {manifest.end} early: {offered}{of} planned jobs were offered."
+        yield Finding(code="ended_early", level="warning", text=text, evidence=evidence)
+    elif planned is not None and offered != planned and not unfinished:
+        text = f"The journal holds {offered} of the {planned} jobs that the run was to make."
+        yield Finding(code="records_missing", level="invalid", text=text, evidence=evidence)
+
+
+def server_findings(evidence: Evidence) -> Iterator[Finding]:
+    """What the server did besides our jobs, or to them more than once."""
+    fold = evidence.fold
+    again = fold.ledger.executed_again
+    if again.count:
+        yield Finding(
+            code="duplicate_execution",
+            level="invalid",
+            text=f"{_jobs(again.count)} executed more than once by the server: job {again}.",
+            evidence={"count": again.count, "jobs": again.first},
+            hint="Something resubmits prompts: look for a proxy that retries POST requests.",
+        )
+    yield from _left_findings(fold)
+    yield from _observed(evidence.manifest.observations, has_orphans=bool(fold.ledger.left))
+    overlaps = evidence.jobs.overlaps()
+    if overlaps:
+        yield Finding(
+            code="overlap",
+            level="info",
+            text=f"{overlaps} executions began before an earlier one had ended: the server is not serial.",
+            evidence={"count": overlaps},
+        )
+    for clock, count in evidence.jobs.negative().items():
+        yield Finding(
+            code=f"{clock}_clock",
+            level="invalid" if clock == "client" else "warning",
+            text=f"{count} durations on the {clock}'s clock were negative and are left out: the clock was set back.",
+            evidence={"count": count},
+            hint="Check time synchronisation on that machine.",
+        )
+    if fold.fetched.problems:
+        problems, total = fold.fetched.problems, sum(fold.fetched.problems.values())
+        yield Finding(
+            code="fetch_problems",
+            level="warning",
+            text=f"{total} of {fold.fetched.files} downloads were not whole or not what they claimed to be.",
+            evidence={"problems": problems},
+        )
+
+
+def _left_findings(fold: Fold) -> Iterator[Finding]:
+    left = {state: named for state, named in fold.ledger.left.items() if state not in ("absent", "cancelled", "failed")}
+    if not left:
+        return
+    words = {
+        "finished": "finished after we gave up",
+        "running": "still running at the end",
+        "pending": "still queued at the end",
+        "unknown": "in a state that could not be learnt",
+    }
+    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items())]
+    yield Finding(
+        code="orphan",
+        level="warning",
+        text=f"Jobs we gave up used the server all the same: {'; '.join(parts)}.",
+        evidence={state: named.count for state, named in left.items()},
+        hint="Their GPU time delayed the jobs behind them and is in no number here; raise the timeout.",
+    )
+
+
+def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Finding]:
+    by_code: dict[str, list[Observation]] = {}
+    for observation in observations:
+        by_code.setdefault(observation.code, []).append(observation)
+    for code, seen in by_code.items():
+        if code == "orphan" and has_orphans:  # the records name them already
+            continue
+        level, hint = _OBSERVED.get(code, ("info", ""))
+        count = sum(observation.count for observation in seen)
+        more = f" (and {len(seen) - 1} more such)" if len(seen) > 1 else ""
+        yield Finding(
+            code=code,
+            level=level,
+            text=f"{_sentence(seen[0].text)}{more}.",
+            evidence={"count": count, "first_t": seen[0].t, "last_t": seen[-1].t},
+            hint=hint,
+        )
+
+
+def cache_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Whether completed jobs made what they returned."""
+    fold, jobs = evidence.fold, evidence.jobs
+    completed = int(jobs.completed.sum())
+    of_class = {name: int((jobs.cache[jobs.completed] == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
+    images = int(jobs.counted.images.sum())
+    cached, as_is = of_class["cached"] + of_class["partial"], evidence.manifest.plan.as_is
+    if cached:
+        partly = f" ({of_class['partial']} of them in part)" if of_class["partial"] else ""
+        yield Finding(
+            code="cached_jobs",
+            level="warning" if as_is else "invalid",
+            text=f"{cached} of {_jobs(completed, '')} served from the cache{partly}: {_images(images)} made.",
+            evidence={"completed": completed, "images": images, **of_class},
+            hint="Latency and rate are those of a cache."
+            if as_is
+            else "Vary an input that reaches the sampler, and use another seed than an earlier run's.",
+        )
+    repeated, overwritten = fold.repeated, fold.overwritten
+    if repeated.count:
+        made = overwritten == repeated.count
+        why = "their output nodes ran, so files were written over" if made else "the server reported no cache hit"
+        yield Finding(
+            code="repeated_files",
+            level="warning" if made or as_is else "invalid",
+            text=f"{_jobs(repeated.count)} answered with files that an earlier job had returned ({why}): "
+            f"job {repeated}. They count as no new images.",
+            evidence={"count": repeated.count, "overwritten": overwritten, "jobs": repeated.first},
+            hint="Let the workflow save under a prefix, not a fixed name, and leave its output folder alone.",
+        )
+
+
+def _jobs(count: int, verb: str = "") -> str:
+    return f"{count} job was" if count == 1 else f"{count} jobs were"
+
+
+def _images(count: int) -> str:
+    return "1 image was" if count == 1 else f"{count or 'no'} images were"
+
+
+def _words(outcome: str) -> str:
+    return outcome.replace("_", " ")
+
+
+def _sentence(text: str) -> str:
+    first = text.partition(" ")[0]
+    return ((text[:1].upper() if first.isalpha() else text[:1]) + text[1:]).rstrip(".")

@@ -1,0 +1,105 @@
+"""Knows a run's jobs as columns, and what of them is a duration, an overlap or a gap."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.metrics import METRICS, Instant
+
+__all__ = ["CACHE_CLASSES", "Columns", "Jobs"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+CACHE_CLASSES = ("fresh", "partial", "cached")
+_METRICS = {metric.name: metric for metric in METRICS}
+
+
+class Columns(Struct, frozen=True, kw_only=True):
+    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book"."""
+
+    instants: dict[Instant, Floats]
+    images: NDArray[np.uint32]
+    book: NDArray[np.int64]
+    completed: Flags
+    censored: Flags
+    dropped: Flags
+    cache: NDArray[np.uint8]
+    workflow: NDArray[np.uint16]
+
+
+class Jobs:
+    """The counted jobs, and `every`: warm-up jobs too, after the counted ones. Nothing here is copied."""
+
+    def __init__(self, every: Columns, counted: int) -> None:
+        self.every = every
+        self.n = counted
+        fields = {name: getattr(every, name)[:counted] for name in every.__struct_fields__ if name != "instants"}
+        instants = {name: column[:counted] for name, column in every.instants.items()}
+        self.counted = Columns(instants=instants, **fields)
+
+    @property
+    def completed(self) -> Flags:
+        return self.counted.completed
+
+    @property
+    def cache(self) -> NDArray[np.uint8]:
+        return self.counted.cache
+
+    def instant(self, name: Instant) -> Floats:
+        """When it was, of each counted job."""
+        return self.counted.instants[name]
+
+    def metric(self, name: str) -> Floats:
+        """A duration of each counted job, in seconds; NaN too where the clock was set back."""
+        seconds = self._difference(name)
+        with np.errstate(invalid="ignore"):
+            return np.where(seconds < 0, np.nan, seconds)
+
+    def known(self, name: str, only: Flags | None = None) -> Floats:
+        """A metric of completed jobs, where it is known; of those chosen by `only`, if given."""
+        seconds = self.metric(name)
+        chosen = self.completed & ~np.isnan(seconds)
+        return seconds[chosen if only is None else chosen & only]
+
+    def late(self) -> Floats:
+        """Seconds from due to sent, of the counted jobs that were sent."""
+        late = self.instant("sent") - self.instant("due")
+        return late[~np.isnan(late)]
+
+    def negative(self) -> dict[str, int]:
+        """How many durations of counted jobs were negative, by whose clock."""
+        counts: Counter[str] = Counter()
+        for name, metric in _METRICS.items():
+            counts[metric.clock] += int(np.count_nonzero(self._difference(name) < 0))
+        return {clock: count for clock, count in sorted(counts.items()) if count}
+
+    def overlaps(self) -> int:
+        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
+        start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
+        known = ~(np.isnan(start) | np.isnan(end))
+        start, end = start[known], end[known]
+        if len(start) < 2:
+            return 0
+        order = np.lexsort((end, start))
+        ended = np.maximum.accumulate(end[order])
+        return int(np.sum(start[order][1:] < ended[:-1]))
+
+    def gap_s(self) -> float:
+        """The server's median pause between two jobs of which the second was waiting already; 0 if none was.
+
+        By the server's clock, in seconds, never negative: of executions side by side there is no pause.
+        """
+        create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
+        order = np.argsort(start, kind="stable")
+        pause = start[order][1:] - end[order][:-1]
+        waited = create[order][1:] <= end[order][:-1]
+        pause = pause[waited & ~np.isnan(pause)]
+        return max(0.0, float(np.median(pause)) / 1000) if len(pause) else 0.0
+
+    def _difference(self, name: str) -> Floats:
+        metric = _METRICS[name]
+        return (self.instant(metric.ends) - self.instant(metric.begins)) / metric.per_s

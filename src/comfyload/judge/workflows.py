@@ -1,0 +1,103 @@
+"""Knows what each workflow of a run comes to, and what it cost that another one had run before it."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.estimates import Evidence, duration, images_per_minute
+from comfyload.judge.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.stats import Statistic, mean, proportion
+
+__all__ = ["AfterRow", "WorkflowRow", "after_rows", "workflow_rows"]
+
+Flags = NDArray[np.bool_]
+
+
+class AfterRow(Struct, frozen=True, kw_only=True):
+    """Mean execution time after a job of the same workflow, and after a switch from another, in the server's seconds.
+
+    Of completed counted jobs that were not served from the cache, by the order in which the server started them,
+    warm-up included; the very first has nothing before it. A job wholly from the cache loads no model: it is passed
+    over. The difference is what a swap of models costs, if nothing else runs on the server.
+    """
+
+    same_s: Statistic
+    switched_s: Statistic
+
+
+class WorkflowRow(Struct, frozen=True, kw_only=True):
+    """Counted jobs of one workflow. Durations in seconds: latency by the client's clock, execution by the server's.
+
+    `images_per_minute` is over the whole run's wall clock, so that the workflows' add up to the total.
+    """
+
+    jobs: int
+    completed: int
+    success_rate: Statistic
+    avg_latency_s: Statistic
+    p50_latency_s: Statistic
+    p95_latency_s: Statistic
+    max_latency_s: float | None
+    avg_execution_s: Statistic
+    p50_execution_s: Statistic
+    p95_execution_s: Statistic
+    after: AfterRow
+    images: int
+    images_per_minute: Statistic
+    cached: int
+
+
+def workflow_rows(evidence: Evidence) -> dict[str, WorkflowRow]:
+    """A row for each workflow of the manifest, and for each that only the journal knows."""
+    codes = sorted(evidence.fold.workflows.items(), key=lambda pair: pair[1])
+    return {name: _row(evidence, evidence.jobs.counted.workflow == code, code) for name, code in codes}
+
+
+def after_rows(jobs: Jobs) -> AfterRow:
+    """The same and the switched of all workflows together; a mix in which one is switched to more often tilts it."""
+    return _after(jobs, None)
+
+
+def _row(evidence: Evidence, of_it: Flags, code: int) -> WorkflowRow:
+    jobs = evidence.jobs
+    columns = jobs.counted
+    completed, known_end = int((of_it & columns.completed).sum()), int((of_it & ~columns.censored).sum())
+    latency = duration(evidence, "latency", ("avg", "p50", "p95"), of_it)
+    execution = duration(evidence, "execution", ("avg", "p50", "p95"), of_it)
+    longest = jobs.known("latency", of_it)
+    return WorkflowRow(
+        jobs=int(of_it.sum()),
+        completed=completed,
+        success_rate=proportion(completed, known_end, "jobs offered"),
+        avg_latency_s=latency["avg"],
+        p50_latency_s=latency["p50"],
+        p95_latency_s=latency["p95"],
+        max_latency_s=float(longest.max()) if len(longest) else None,
+        avg_execution_s=execution["avg"],
+        p50_execution_s=execution["p50"],
+        p95_execution_s=execution["p95"],
+        after=_after(jobs, code),
+        images=int(columns.images[of_it].sum()),
+        images_per_minute=images_per_minute(evidence, of_it),
+        cached=int((of_it & columns.completed & (columns.cache > 0)).sum()),
+    )
+
+
+def _after(jobs: Jobs, code: int | None) -> AfterRow:
+    every = jobs.every
+    start = every.instants["start_ms"]
+    order = np.argsort(start, kind="stable")
+    ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
+    order = order[ran[order]]
+    workflow = every.workflow[order]
+    seconds = (every.instants["end_ms"][order] - start[order]) / 1000
+    measured = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
+    measured &= seconds >= 0
+    measured[:1] = False
+    if code is not None:
+        measured &= workflow == code
+    same = np.ones(len(order), np.bool_)
+    same[1:] = workflow[1:] == workflow[:-1]
+    return AfterRow(same_s=mean(seconds[measured & same]), switched_s=mean(seconds[measured & ~same]))
