@@ -118,6 +118,11 @@ def test_a_generator_that_is_always_late_makes_the_run_invalid_and_one_hiccup_is
     assert _find("generator_late", manifest(50), list(_late(one_by_one(_durations(50)), None, 0.1))) is None
 
 
+def test_less_than_a_millisecond_is_not_spoken_of_in_a_closed_load() -> None:
+    cached = _late(one_by_one([0.004] * 50), None, 0.0009)
+    assert _find("generator_late", manifest(50, as_is=True), list(cached)) is None
+
+
 def test_executions_side_by_side_are_worth_knowing() -> None:
     finding = _find("overlap", manifest(2), [job(0, 0.0, 5.0), job(1, 1.0, 5.0)])
     assert finding is not None and finding.level == "info"

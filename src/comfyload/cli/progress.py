@@ -76,7 +76,7 @@ class Tally:
 
     def place(self) -> list[str]:
         """How far the run is: done, time left."""
-        if self.total is None:
+        if self.total is None or self.done > self.total:  # how many chance arrivals there will be is a guess
             return [f"{self.done} done"]
         words = [f"{self.done}/{self.total}"]
         elapsed = time.monotonic() - self.began

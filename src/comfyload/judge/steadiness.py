@@ -164,16 +164,13 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
     head = cold_head(steady)
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
-        which, warmup = (
-            f"first {head} jobs were" if head > 1 else "first counted job was",
-            plan.warmup,
-        )
+        which = f"first {head} jobs were" if head > 1 else "first counted job was"
         yield Finding(
             code="cold_head",
             level="warning",
             text=f"The {which} unlike the rest ({ratio:.2f} times the later median): warm-up was not over.",
             evidence={"jobs": head, "ratio": ratio},
-            hint=f"Run again with {warmup + head} or more jobs of warm-up.",
+            hint=f"Run again with {plan.warmup + head} or more jobs of warm-up.",
         )
     change = drift(steady[head:])
     if change is not None and abs(change) > 0.03:
@@ -184,6 +181,11 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
             evidence={"change": change},
             hint="A clock, a temperature or a cache was still moving: warm up for longer, or run longer.",
         )
+    yield from _dependence(latency, alone)
+
+
+def _dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
+    """Jobs that queue behind each other depend on each other; one at a time, something else is at work."""
     n, tau = len(latency), autocorrelation_time(latency)
     if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
         yield Finding(

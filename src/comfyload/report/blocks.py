@@ -45,13 +45,15 @@ def workflows(summary: Summary, notes: Notes) -> Table | None:
 
 
 def switches(summary: Summary) -> Table | None:
-    """Mean execution by what the server ran before; None if it never switched."""
+    """Mean execution by what the server ran before; None if it never switched.
+
+    There is no row of all together: it would compare workflows that are often repeated with workflows that seldom are.
+    """
     if not summary.after.switched_s.n:
         return None
     table = _table("Mean execution", ("after its own", "after a switch"))
-    rows = [(name, row.after) for name, row in summary.workflows.items()]
-    for name, after in (*rows, ("all", summary.after)):
-        table.add_row(Text(name), _mean_of(after.same_s), _mean_of(after.switched_s))
+    for name, row in summary.workflows.items():
+        table.add_row(Text(name), _mean_of(row.after.same_s), _mean_of(row.after.switched_s))
     return table
 
 
