@@ -7,12 +7,13 @@ for everybody because of one stuck reader), the watch asks the history for the o
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from comfyload.comfy.api import Api
+from comfyload.comfy.follow import Follow
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.patience import Patience
@@ -122,35 +123,22 @@ class ComfyClient:
 
     async def run(self, prompt: Prompt) -> Execution:
         """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does."""
-        job = self.inflight.add(prompt.id)
-        timer = None
-        if self._patience.job_s is not None:
-            timer = asyncio.get_running_loop().call_later(self._patience.job_s, job.finish, "timeout")
-        try:
+        with ExitStack() as at_end:
             async with self._submits:
                 if self._abandoned is not None:
-                    return job.follow.execution(
+                    return Follow(prompt.id).execution(
                         "cancelled", done=self._clock(), seen_by="client", failure=self._abandoned
                     )
-                # Waiting for a place is our doing, not the server's: the job's time starts when its POST leaves.
-                if timer is not None:
-                    timer.cancel()
-                    timer = asyncio.get_running_loop().call_later(self._patience.job_s or 0, job.finish, "timeout")
+                # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
+                job = self.inflight.add(prompt.id)
+                at_end.callback(self.inflight.remove, job)
+                if self._patience.job_s is not None:
+                    expiry = asyncio.get_running_loop().call_later(self._patience.job_s, job.finish, "timeout")
+                    at_end.callback(expiry.cancel)
                 refused = await self._submit(job, prompt)
             if refused is not None:
                 return job.follow.execution("failed", done=self._clock(), seen_by="client", failure=refused)
-            end = await job.end
-            if end == "timeout":
-                return await self._give_up(job, "timed_out", self._late(job))
-            if end == "abandoned":
-                return await self._give_up(job, "cancelled", self._abandoned or Failure(kind="cancelled"))
-            if end == "lost":
-                return self._lost(job, "accepted once; the server knows it no longer, or is gone")
-            return await self._confirm(job, end)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self.inflight.remove(job)
+            return await self._ended(job, await job.end)
 
     async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel everything of ours: what waits is deleted in one call, then what runs is stopped by its id."""
@@ -245,6 +233,15 @@ class ComfyClient:
         return None
 
     # --- ending
+
+    async def _ended(self, job: Job, end: End) -> Execution:
+        if end == "timeout":
+            return await self._give_up(job, "timed_out", self._late(job))
+        if end == "abandoned":
+            return await self._give_up(job, "cancelled", self._abandoned or Failure(kind="cancelled"))
+        if end == "lost":
+            return self._lost(job, "accepted once; the server knows it no longer, or is gone")
+        return await self._confirm(job, end)
 
     async def _confirm(self, job: Job, end: End) -> Execution:
         """The end was seen: the history says how it ended. It may appear a little after the last event."""
