@@ -17,17 +17,19 @@ from typing import Any
 
 import msgspec
 import msgspec.inspect
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from comfyload import errors
 from comfyload.cli import app
 from comfyload.judge import summary as judge_summary
-from comfyload.judge.findings import _OBSERVED, Finding
+from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow
 from comfyload.judge.stats import CONFIDENCE, Statistic
+from comfyload.judge.summary import BookRow
+from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import model
 from comfyload.report.document import document, jobs
 
@@ -52,9 +54,10 @@ SUMMARY: dict[str, tuple[str, str]] = {
     "completed": ("jobs", "ended well by the server's history, and with `--fetch` every output was whole"),
     "failed": ("jobs", "refused, raised in a node, interrupted by somebody else, or an output could not be fetched"),
     "timeouts": ("jobs", "not done within `--timeout`; cancelled on the server"),
-    "cancelled": ("jobs", "stopped by us: a second Ctrl-C, or SIGTERM"),
+    "cancelled": ("jobs", "stopped by us: a second Ctrl-C, SIGTERM, or the end of a run that does not drain"),
     "lost": ("jobs", "accepted once, and unknown to the server afterwards"),
-    "dropped": ("jobs", "due but never sent; a closed load drops none"),
+    "dropped": ("jobs", "due but never sent: no place was free, or the run was stopped while they waited for one"),
+    "censored": ("jobs", "of `cancelled`: cut off by the end of the run, with `--no-drain`; no failures"),
     "unfinished": ("jobs", "sent, and without a record of their end: the generator was killed before"),
     "warmup_jobs": ("jobs", "run before counting began; in no other number"),
     "cached": ("jobs", "completed, with an output or a sampler taken from the server's cache: the sum of the next two"),
@@ -67,9 +70,20 @@ SUMMARY: dict[str, tuple[str, str]] = {
     ),
     "image_bytes": ("bytes", "size of the images downloaded with `--fetch`; null without it"),
     "wall_clock_s": ("s", "from when the first counted job was due until the last one's end was seen"),
-    "success_rate": ("0..1", "`completed` over `total_jobs`"),
+    "offered_per_minute": ("arrivals/min", "arrivals (jobs, or books) that were due, from the first due to the last"),
+    "sent_per_minute": ("arrivals/min", "arrivals that were sent, from the first sent to the last"),
+    "completed_per_minute": ("arrivals/min", "arrivals that completed, over `wall_clock_s`"),
+    "books": ("books", "counted books offered; null where an arrival is one job"),
+    "books_completed": ("books", "of which every page completed"),
+    "success_rate": ("0..1", "`completed` over `total_jobs` less `censored`"),
     "images_per_minute": ("images/min", "`images` over `wall_clock_s`"),
     "jobs_per_minute": ("jobs/min", "`completed` over `wall_clock_s`"),
+    "book_success_rate": ("0..1", "`books_completed` over `books` less those that the end of the run cut off"),
+    "books_per_hour": ("books/h", "`books_completed` over `wall_clock_s`"),
+    "observed_p99_latency_s": (
+        "s",
+        "the p99 of the completed jobs by nearest rank, whatever their number: what happened, and no estimate",
+    ),
 }
 
 DURATIONS: dict[str, str] = {
@@ -78,6 +92,7 @@ DURATIONS: dict[str, str] = {
     "latency_with_failures": "`latency`, every job that did not complete counted as infinitely long",
     "queue_wait": "from queued to started, on the server's clock",
     "execution": "from started to ended, on the server's clock",
+    "book_latency": "from when a book was due until the end of its last page was seen, on the client's clock",
     "acknowledge": "from sending the job until the reply that it is queued was read, on the client's clock",
 }
 
@@ -92,6 +107,7 @@ PREFIXES = {
 
 STATISTICS: dict[str, str] = {
     "quantile_method": "the definition of every percentile here: `hf8`, Hyndman & Fan's eighth",
+    "observed": "percentiles and maxima of the completed jobs by nearest rank, whatever their number",
     "other_methods": "the p95 as tools with other definitions would print it, in seconds; null of no jobs",
     "nodes": "one object per node that ran, the costliest in all first",
     "node_clock_s": "how far the times in `nodes` may be off: they are arrivals of messages",
@@ -103,14 +119,18 @@ STATISTICS: dict[str, str] = {
     "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
     "left_on_server": "jobs we gave up, by what had become of them on the server",
     "warmup": "warm-up jobs by outcome",
+    "books": "books by how they ended; null where an arrival is one job",
+    "after": "mean execution by what the server had run before",
 }
 
 JOB: dict[str, tuple[str, str]] = {
     "index": ("", "place in the plan, from 0, warm-up first"),
     "prompt_id": ("", "the job's id on the server"),
     "workflow": ("", "name of the workflow"),
+    "book": ("", "number of the book it is a page of, from 0; null where an arrival is one job"),
     "warmup": ("", "whether it is left out of every number"),
     "outcome": ("", "`completed`, `failed`, `timed_out`, `cancelled`, `lost` or `dropped`"),
+    "censored": ("", "the end of the run cut it off: it took longer than what was seen of it"),
     "cached": ("", "`cache` is not `fresh`"),
     "cache": ("", "`fresh`, `partial` or `cached`"),
     "due_s": ("s", "when it was due, from the start of the run"),
@@ -129,159 +149,25 @@ EXIT_CODES: dict[int, str] = {
     0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
     1: "Kept for gates, of which this version has none. Python also exits with 1 on an error of comfyload itself, "
     "with a traceback: please report it.",
-    2: "Nothing was sent, or the result could not be written: the message says what to mend.",
-    3: "Kept for gates that the data cannot decide, of which this version has none.",
+    2: "Nothing was sent, or the result could not be written: the message says what to mend. The server would refuse "
+    "the workflow (also `doctor`), or others use it.",
+    3: "`doctor`: the server is in no state to be measured. `cleanup`: something of the run is still on the server. "
+    "Kept for gates that the data cannot decide, of which this version has none.",
     4: "No ComfyUI answers at the address. Nothing was written.",
-    5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written.",
+    5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written. "
+    "`show` and `resume` end with the code that the run has.",
     130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
 }
-
-FINDINGS: dict[str, tuple[str, str, str]] = {
-    "nothing_measured": (
-        "invalid",
-        "No counted job completed.",
-        "Read the table of failures. A server without the models or nodes that the graph names refuses each job.",
-    ),
-    "unfinished": (
-        "invalid",
-        "Jobs were sent, and the journal has no record of their end.",
-        "The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
-    ),
-    "duplicate_record": (
-        "invalid",
-        "The journal holds two records of one job; the first is counted.",
-        "Two runs were written into one directory. Run again into a fresh one.",
-    ),
-    "not_ended": (
-        "invalid",
-        "The manifest tells no end: the run is going on, was killed or crashed.",
-        "Wait for it, or run again.",
-    ),
-    "ended_early": (
-        "warning",
-        "Ctrl-C or SIGTERM ended the run before all jobs were sent.",
-        "The numbers hold for the jobs that ran; their intervals are wider.",
-    ),
-    "records_missing": (
-        "invalid",
-        "The run ended well, and the journal holds another number of jobs than planned.",
-        "The files were cut or edited. Run again.",
-    ),
-    "duplicate_execution": (
-        "invalid",
-        "The server ran a job more than once.",
-        "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
-    ),
-    "orphan": (
-        "warning",
-        "Jobs that were given up ran, or may still run, on the server.",
-        "Their GPU time delayed the jobs behind them. Raise `--timeout`.",
-    ),
-    "overlap": (
-        "info",
-        "Executions overlapped on the server's clock.",
-        "The server is not serial: API nodes, a patched worker, or several servers behind one address.",
-    ),
-    "client_clock": (
-        "invalid",
-        "Durations on the client's clock were negative and are left out.",
-        "A monotonic clock does not do this: the files were edited, or the machine is broken.",
-    ),
-    "server_clock": (
-        "warning",
-        "Durations on the server's clock were negative and are left out.",
-        "The server's wall clock was set back during the run. Check its time synchronisation.",
-    ),
-    "fetch_problems": (
-        "warning",
-        "Downloads of `--fetch` were cut short, empty, refused, or not what their names say.",
-        "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",
-    ),
-    "cached_jobs": (
-        "invalid; warning with `--as-is`",
-        "Completed jobs were served from the server's cache.",
-        "Vary a seed that reaches the sampler, and give another `--seed` than an earlier run's.",
-    ),
-    "repeated_files": (
-        "invalid; warning with `--as-is`, or if the files were written over",
-        "Jobs answered with files that an earlier job had returned.",
-        "Let the workflow save under a prefix, not a fixed name.",
-    ),
-    "generator_busy": (
-        "warning",
-        "The generator used more than 80 % of a CPU.",
-        "Lower the concurrency, or move the generator to a faster machine.",
-    ),
-    "generator_late": (
-        "invalid; warning if only the tail is touched",
-        "Jobs were sent late by more than 5 % of the median latency.",
-        "Let the generator run on a machine that does nothing else. Compare the latency from due with that from sent.",
-    ),
-    "polled_ends": (
-        "info; warning above 1 % of the median",
-        "Ends of jobs were found by asking the history, because no event told.",
-        "Find what drops or delays the WebSocket, usually a proxy.",
-    ),
-    "little_law": (
-        "warning",
-        "Fewer or more jobs were in flight, on average, than asked for.",
-        "Time was lost between jobs, on our side. Read the self-check.",
-    ),
-    "cold_head": (
-        "warning",
-        "The first counted jobs were unlike the rest.",
-        "Give more `--warmup`: the finding says how much.",
-    ),
-    "drift": (
-        "warning",
-        "Jobs became slower or faster over the run by more than 3 %, beyond chance.",
-        "A clock, a temperature or a cache was still moving. Warm up for longer, or run longer.",
-    ),
-    "dependent_jobs": (
-        "info; warning with one job in flight",
-        "Neighbouring latencies resemble each other, so the jobs are worth fewer independent ones.",
-        "Nothing: the intervals allow for it. More jobs narrow them.",
-    ),
+LEVELS: dict[str, str] = {
+    "client_clock": "invalid",
+    "server_clock": "warning",
+    "cached_jobs": "invalid; warning with `--as-is`",
+    "repeated_files": "invalid; warning with `--as-is`, or if the files were written over",
+    "generator_late": "invalid; warning if only the tail is touched",
+    "polled_ends": "info; warning above 1 % of the median",
+    "dependent_jobs": "info; warning with one job in flight",
 }
-
-OBSERVED: dict[str, tuple[str, str]] = {
-    "restart": ("The server was restarted during the run: its prompt counter began again.", "Find out why; run again."),
-    "foreign_load": (
-        "The server's queue held more prompts than ours.",
-        "Other clients' work is in the numbers. Run again when nobody else uses the server.",
-    ),
-    "busy_at_start": ("The server's queue was not empty when the run began.", "Run again when it is."),
-    "duplicate": ("Kept for a prompt that the server took twice.", "Look for a proxy that retries POST requests."),
-    "stream_lost": (
-        "The WebSocket was lost; ends were asked from the history until it was open again.",
-        "Find out what closes it: a proxy's idle timeout, a restart.",
-    ),
-    "stream_stalled": (
-        "Jobs ended without an event while the WebSocket was open.",
-        "One client that does not read stops the events of all. Close other browser tabs and clients.",
-    ),
-    "worker_stalled": (
-        "Nothing moved for a minute while jobs of ours waited or ran.",
-        "The server's worker thread has died, a node hangs, or another client's job is long. Read the server's log.",
-    ),
-    "orphan": ("A job that was given up ran to its end, or may still be there.", "Raise `--timeout`."),
-    "server_gone": (
-        "The server was out of reach for two minutes; the jobs it held count as lost.",
-        "Look at the server and the network, then run again.",
-    ),
-    "vary": (
-        "How the jobs differ from each other, where that is not the plain case of a seed for every output.",
-        "Read it: it names nodes whose output is the same in every job, or seeds with few values.",
-    ),
-    "cancel_unsafe": (
-        "A job that was running could not be cancelled by its id, so it was left running.",
-        "Use ComfyUI 0.3.57 or newer.",
-    ),
-    "unknown_server": (
-        "The server does not tell its version, so only calls that every version has are used.",
-        "Nothing, unless you need cancelling.",
-    ),
-}
+"""Of findings whose level depends on what was found."""
 
 
 # --- reading the code
@@ -322,21 +208,22 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
-def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], OptionInfo, Any, Any]]:
-    """(flags, option, type, default) of every parameter of a command."""
+def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], OptionInfo | ArgumentInfo, Any, Any]]:
+    """(flags, option, type, default) of every parameter of a command; an argument has no flags."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, option = typing.get_args(hints[name])
         flags = [flag for flag in (option.default, *(option.param_decls or ())) if str(flag).startswith("-")]
-        yield flags or [f"--{name.replace('_', '-')}"], option, kind, parameter.default
+        named = [] if isinstance(option, ArgumentInfo) else flags or [f"--{name.replace('_', '-')}"]
+        yield named, option, kind, parameter.default
 
 
 def _options(function: Callable[..., Any]) -> Iterable[Row]:
     for flags, option, kind, default in options_of(function):
         named = ", ".join(f"`{flag}`" for flag in flags)
         if kind is not bool:
-            named += f" `{option.metavar or _kind(kind)}`"
-        text, _, said = str(option.help).partition(" [default: ")
+            named = f"{named} `{option.metavar or _kind(kind)}`".strip()
+        text, _, said = str(option.help).replace("\\[", "[").partition(" [default: ")
         if option.envvar:
             text += f" Read from `{option.envvar}` where the flag is not given."
         text += _bounds(option)
@@ -360,7 +247,7 @@ def _kind(kind: Any) -> str:
     return {"int": "N", "float": "X", "str": "TEXT", "Path": "FILE"}.get(getattr(inner[0], "__name__", ""), "VALUE")
 
 
-def _bounds(option: OptionInfo) -> str:
+def _bounds(option: OptionInfo | ArgumentInfo) -> str:
     if option.min is None:
         return ""
     return f" At least {option.min:g}." if option.max is None else f" From {option.min:g} to {option.max:g}."
@@ -385,18 +272,20 @@ def _prose(function: Callable[..., Any]) -> str:
 
 
 def summary_page() -> str:
-    shown = document(_manifest(), judge_summary.summarise(_manifest(), []), [])
-    flat, statistics = shown["summary"], shown["statistics"]
+    summary = judge_summary.summarise(_manifest(), [])
+    shown = document(_manifest(), summary, [])
+    flat = shown["summary"]
+    beside = [key for key in shown["statistics"] if key not in summary.statistics]
     _agree("SUMMARY", [key for key in flat if not _duration(key)], SUMMARY)
     _agree("DURATIONS", {"_".join(key.split("_")[1:-1]) for key in flat if _duration(key)}, DURATIONS)
-    _agree("STATISTICS", [key for key in statistics if key not in flat], STATISTICS)
+    _agree("STATISTICS", beside, STATISTICS)
     (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
     durations = [f"{metric.name}_s" for metric in METRICS]
     _agree("JOB", [key for key in job if key not in durations], JOB)
     rows = [(f"`{key}`", *_meaning(key)) for key in flat]
     job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
     nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
-    nested += [("fetched", Fetched), ("telemetry.*", Reading)]
+    nested += [("fetched", Fetched), ("telemetry.*", Reading), ("books", BookRow), ("after", AfterRow)]
     return "\n".join(
         [
             "# The JSON of `--output`",
@@ -418,12 +307,17 @@ def summary_page() -> str:
             "For every key of `.summary` that estimates something, a `Statistic` under the same name: the value, its",
             f"{CONFIDENCE:.0%} interval, how many jobs it rests on, and where a side is missing, why.",
             "",
-            f"Counts and maxima have none: {_listed(key for key in flat if key not in statistics)}.",
+            f"Counts and maxima have none: {_listed(key for key in flat if key not in summary.statistics)}.",
             "",
             "Beside these:",
             "",
-            _table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in statistics if key not in flat]),
+            _table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in beside]),
             *(f"### `{title}`\n\n{_struct_text(kind)}" for title, kind in nested),
+            "## `.workflows.*`",
+            "",
+            "By the name of the workflow, also where there is only one.",
+            "",
+            _struct_text(WorkflowRow),
             "## `.findings[]`",
             "",
             _struct_text(Finding),
@@ -597,14 +491,18 @@ def _kinds() -> list[Row]:
 
 
 def findings_page() -> str:
-    constants, patterns = finding_codes()
-    every = constants | {code for code in FINDINGS if any(re.fullmatch(pattern, code) for pattern in patterns)}
-    _agree("FINDINGS", every, FINDINGS)
-    for pattern in patterns:
-        if not any(re.fullmatch(pattern, code) for code in FINDINGS):
-            raise Missing(f"FINDINGS has no code like {pattern}")
-    _agree("OBSERVED", observation_codes() | set(_OBSERVED), OBSERVED)
-    observed = [(f"`{c}`", _OBSERVED.get(c, ("info", ""))[0], what, mend) for c, (what, mend) in OBSERVED.items()]
+    levels, seen = finding_levels(), observation_codes() | set(_OBSERVED)
+    _agree("FINDINGS of judge/findings.py", set(levels) | seen, FINDINGS)
+    _agree("LEVELS", [code for code, found in levels.items() if len(found) > 1 or not all(found)], LEVELS)
+    made = [
+        (f"`{code}`", LEVELS.get(code) or _only(levels[code]), *FINDINGS[code]) for code in FINDINGS if code in levels
+    ]
+    observed = [
+        (f"`{code}`", _OBSERVED[code][0] if code in _OBSERVED else "info", *FINDINGS[code])
+        for code in FINDINGS
+        if code in seen
+    ]
+    heads = ("code", "level", "means", "what to do")
     return "\n".join(
         [
             "# Findings",
@@ -615,31 +513,44 @@ def findings_page() -> str:
             "",
             "## Made from the numbers",
             "",
-            _table(
-                ("code", "level", "means", "what to do"),
-                [(f"`{code}`", *FINDINGS[code]) for code in FINDINGS],
-            ),
+            _table(heads, made),
             "## Noticed during the run",
             "",
             "Kept in the manifest's `observations` as they are seen, and told as findings of the same code.",
             "",
-            _table(("code", "level", "means", "what to do"), observed),
+            _table(heads, observed),
         ]
     )
 
 
-def finding_codes() -> tuple[set[str], list[str]]:
-    """The codes of findings that `judge` makes, and patterns of those it puts together."""
-    constants: set[str] = set()
-    patterns: list[str] = []
+def _only(levels: set[str]) -> str:
+    (level,) = levels
+    return level
+
+
+def finding_levels() -> dict[str, set[str]]:
+    """The codes of findings that `judge` makes, with the levels they are given; "" for one that is computed."""
+    found: dict[str, set[str]] = {}
     for call in _calls(SOURCE / "judge", "Finding"):
-        code = next(word.value for word in call.keywords if word.arg == "code")
-        if isinstance(code, ast.Constant):
-            constants.add(str(code.value))
-        elif isinstance(code, ast.JoinedStr):
-            parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\w+" for p in code.values]
-            patterns.append("".join(parts))
-    return constants, patterns
+        words = {word.arg: word.value for word in call.keywords}
+        level, known = _constants(words["level"]), _codes(words["code"])
+        for code in known:
+            found.setdefault(code, set()).update(level)
+    return found
+
+
+def _codes(value: ast.expr) -> set[str]:
+    """A constant, or for one that is put together, every code of the table that it may be."""
+    if isinstance(value, ast.JoinedStr):
+        parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\w+" for p in value.values]
+        return {code for code in FINDINGS if re.fullmatch("".join(parts), code)}
+    return {str(value.value)} if isinstance(value, ast.Constant) else set()
+
+
+def _constants(value: ast.expr) -> set[str]:
+    if isinstance(value, ast.IfExp):
+        return _constants(value.body) | _constants(value.orelse)
+    return {str(value.value)} if isinstance(value, ast.Constant) else {""}
 
 
 def observation_codes() -> set[str]:

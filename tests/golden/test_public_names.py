@@ -11,12 +11,14 @@ PUBLIC = {
         FORMAT Execution Failure FailureKind Fetch Host Line Manifest NodeFacts Observation Outcome Output Prompt Record
         Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
     """,
+    "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",
     "comfyload.workflow": "ObjectInfo Variation Workflow override parse",
     "comfyload.load": "Engine Stop",
-    "comfyload.judge.summary": "CacheRow Summary jsonable summarise",
+    "comfyload.judge.summary": "BookRow CacheRow Summary jsonable summarise",
     "comfyload.judge.stats": """
         CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson mean mean_interval percentile
-        proportion quantile quantile_interval quantile_time ratio_interval upper_bound_needs wilson
+        percentiles proportion quantile quantile_interval quantile_time ratio_interval upper_bound_needs value_needs
+        wilson
     """,
     "comfyload.sim": "Direct Faults Server Which",
 }
