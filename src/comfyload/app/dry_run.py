@@ -52,7 +52,7 @@ def _schedule(prepared: Prepared, console: Console) -> None:
     console.print(
         f"{len(due_in_time)} arrivals"
         + (f", the last after {due_in_time[-1]:.3f} s" if due_in_time else "")
-        + (f", {60 * rate:.4g} per minute" if rate else "")
+        + (f"; the whole load is {60 * rate:.4g} per minute on average" if rate else "")
     )
     console.print(", ".join(f"{t:.3f}" for t in due_in_time[:SHOWN]) + (" … s\n" if due_in_time else "\n"))
 

@@ -6,6 +6,7 @@ runs twice; seeds and schedule are functions of the manifest, so that what is le
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,8 @@ class CleanedUp(Struct, frozen=True, kw_only=True):
     """What became of the jobs without an end: how many were there, and which still are."""
 
     looked_up: int
-    taken_off: int
+    deleted: int
+    stopped: int
     still_there: list[str]
 
 
@@ -106,17 +108,27 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = Api(transport, server)
-        taken, still = 0, []
+        waiting = [name for name in begun if await api.whereabouts(name) == "pending"]
         if begun:
             await api.delete(begun)
+        stopped, still = 0, []
         for prompt_id in begun:
-            place = await api.whereabouts(prompt_id)
-            if place == "running":
-                taken += await api.stop(prompt_id)
-                place = await api.whereabouts(prompt_id)
-            if place in ("pending", "running", "unknown"):
+            if await api.whereabouts(prompt_id) == "running":
+                stopped += await api.stop(prompt_id)
+            if not await _gone(api, prompt_id):
                 still.append(prompt_id)
-    return CleanedUp(looked_up=len(begun), taken_off=taken, still_there=still)
+    deleted = len([name for name in waiting if name not in still])
+    return CleanedUp(looked_up=len(begun), deleted=deleted, stopped=stopped, still_there=still)
+
+
+async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
+    """Whether the server is done with the prompt, or is soon: a node looks for an interrupt only now and then."""
+    watch = stopwatch()
+    while await api.whereabouts(prompt_id) in ("pending", "running", "unknown"):
+        if watch() > within_s:
+            return False
+        await asyncio.sleep(0.2)
+    return True
 
 
 def _may_be_there(record: Record) -> bool:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,7 @@ from comfyload.comfy.http import Http, parse_headers, parse_server
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
+from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
@@ -87,7 +89,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
     if server.queue_at_start and not options.allow_shared:
         raise UsageError(
             f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
-            "wait, or measure what is left of it with --allow-shared",
+            "wait; with --allow-shared it is run all the same, and marked as no measurement",
         )
     for file in options.uploads:
         stored = await upload_image(transport, Path(file))
@@ -113,6 +115,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         workflows=jobs.facts(keep_graph=options.keep_workflow),
         asked=_without_secrets(options, transport.name),
         observations=doubts,
+        scheduled=scheduled_arrivals(options.plan, Random(f"{options.plan.seed}/arrivals")),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)

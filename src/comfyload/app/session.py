@@ -153,7 +153,8 @@ class Session:
         self._writer.write_line(line)
         if isinstance(line, Record) and not line.warmup and self._self_watch is not None:
             sent = line.execution.sent
-            if sent is not None:
+            # An arrival that waited for a place was late by design, not by us.
+            if sent is not None and getattr(self._manifest.plan.load, "max_in_flight", None) is None:
                 self._self_watch.send_lateness.append(sent - line.due)
         self._viewer.line(line)
 

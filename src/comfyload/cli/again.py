@@ -64,7 +64,8 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
     again = Again(server=server, headers=header or [], ca_file=str(ca_file) if ca_file else None)
     found = clock.run(take_off(run, again))
     typer.echo(
-        f"{found.looked_up} jobs without an end looked up; {found.taken_off} running stopped; "
+        f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
+        f"{found.stopped} running stopped; "
         f"{len(found.still_there)} still there."
     )
     for prompt_id in found.still_there:

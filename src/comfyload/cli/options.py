@@ -43,6 +43,8 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
     if flags["no_preflight"]:
         options = structs.replace(options, preflight=False)
+    if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):
+        raise UsageError("--order aabb gives every workflow the same share", "leave the weights out, or the order")
     return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
 
 

@@ -86,8 +86,11 @@ class Tally:
 
     def words(self) -> list[str]:
         """Failed, in flight, server queue, recent latency, images per minute."""
-        failed = self.done - self.outcomes["completed"]
-        words = [f"{failed} failed", f"{self.sent - self.done} in flight"]
+        dropped = self.outcomes["dropped"]
+        failed = self.done - dropped - self.outcomes["completed"]
+        words = [f"{failed} failed", f"{self.sent + dropped - self.done} in flight"]
+        if dropped:
+            words.append(f"{dropped} dropped")
         if self.queue is not None:
             words.append(f"server queue {self.queue}")
         if self.recent:

@@ -247,7 +247,7 @@ def run(
 
     comfyload run --server :8188 --workflow book.json --rate 6/min --duration 30m
 
-    comfyload run --server :8188 --workflow a.json=3 --workflow b.json --order aabb
+    comfyload run --server :8188 --workflow a.json=3 --workflow b.json --jobs 40
 
     comfyload run --server :8188 --workflow book.json --json | jq .p95_latency_s
     """

@@ -248,6 +248,7 @@ class ComfyClient:
         follow = job.follow
         done = follow.over if end == "events" and follow.over is not None else self._clock()
         within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else follow.sent or 0.0)
+        unwatched = end == "history" and follow.sent is None and job.asked is None
         entry = await self._history(job)
         if entry is None:
             return self._lost(job, "its end was announced, but the server's history does not have it")
@@ -260,9 +261,10 @@ class ComfyClient:
                 outcome, failure = "failed", Failure(kind="fetch", message=f"{bad.file}: {bad.problem}")
         return follow.execution(
             outcome,
-            done=done,
+            # A job of an earlier process that was over when it was first asked for: nobody knows since when.
+            done=None if unwatched else done,
             seen_by="events" if end == "events" else "history",
-            done_within_s=within,
+            done_within_s=0.0 if unwatched else within,
             failure=failure,
             entry=entry,
             fetches=fetches,

@@ -31,6 +31,7 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "stream_stalled": ("warning", "Ends were found by polling while the WebSocket was silent: each is a little late."),
     "worker_stalled": ("warning", "Look at the server's log for that time."),
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
+    "server_gone": ("invalid", "Look at its log, and at the network between."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
 }
 """Level of what was noticed during the run, and a hint; any other code is `info`."""
@@ -47,7 +48,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "duplicate_record": (
         "The journal holds two records of one job; the first is counted.",
-        "Two runs or shards were written into one directory. Run again into a fresh one.",
+        "Two runs were written into one directory. Run again into a fresh one.",
     ),
     "not_ended": (
         "The manifest tells no end: the run is going on, was killed or crashed.",
@@ -63,7 +64,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "resumed": (
         "The run died and was taken up again, so that its wall clock has a gap; rates are withheld.",
-        "The latencies stand. Run again in one piece for a rate.",
+        "Jobs that ended while nobody watched have no latency. Run again in one piece for a rate.",
     ),
     "censored_jobs": (
         "The end of the run cut jobs off. They count as no failures; percentiles of latency are by product limit: "

@@ -44,7 +44,8 @@ def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterator[Finding]:
-    planned = planned_jobs(manifest.plan)
+    scheduled = manifest.scheduled
+    planned = planned_jobs(manifest.plan) if scheduled is None else scheduled * manifest.plan.pages
     evidence = {"end": manifest.end, "planned": planned, "offered": offered}
     of = "" if planned is None else f" of {planned}"
     if manifest.end is None or manifest.end == "crashed":

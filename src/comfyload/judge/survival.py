@@ -19,7 +19,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy import special
 
-from comfyload.judge.stats import CONFIDENCE, Interval, Statistic, percentiles, quantile_time, value_needs
+from comfyload.judge.stats import (
+    CONFIDENCE,
+    Interval,
+    Statistic,
+    percentiles,
+    quantile_interval,
+    quantile_time,
+    value_needs,
+)
 
 __all__ = ["Lengths", "censored_percentiles", "incidence", "product_limit_interval"]
 
@@ -94,7 +102,7 @@ def _percentile(known: Incidence, lengths: Lengths, p: float, tau: float, what: 
     n, cut, some_failed = len(lengths.seconds), int(lengths.cut.sum()), bool(lengths.failed.any())
     method, name = "aalen-johansen" if some_failed else "kaplan-meier", f"p{100 * p:g}"
     value, reason = _reached(known, p), ""
-    if int(lengths.failed.sum()) > n * (1 - p + _TINY):  # even if all that were cut had completed
+    if _proven_endless(lengths, p):
         value = math.inf
     elif n < value_needs(p):
         value, reason = None, f"{n} {what}; a {name} needs {value_needs(p)}"
@@ -109,6 +117,17 @@ def _percentile(known: Incidence, lengths: Lengths, p: float, tau: float, what: 
     if low is None or high is None:
         reason = f"censored: {cut} of {n} {what} were cut off; {'no interval' if low is None else 'no upper bound'}"
     return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit="s", method=method, reason=reason)
+
+
+def _proven_endless(lengths: Lengths, p: float) -> bool:
+    """Whether so many failed that the quantile is infinite even if all that were cut had completed at once.
+
+    Of a sample long enough for the quantile's value, by its value; of a shorter one, by its lower bound.
+    """
+    at_best = np.where(lengths.failed, math.inf, 0.0)
+    if len(at_best) >= value_needs(p):
+        return int(lengths.failed.sum()) > len(at_best) * (1 - p + _TINY)
+    return quantile_interval(at_best, p)[0] == math.inf
 
 
 def _reached(known: Incidence, p: float) -> float | None:

@@ -10,14 +10,14 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from comfyload.record.plan import Open, Replay, Stage
+from comfyload.record.plan import Closed, Open, Replay, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from comfyload.record.plan import Plan
 
-__all__ = ["Generator", "expected_jobs", "offered_per_s", "offsets", "shard"]
+__all__ = ["Generator", "expected_jobs", "offered_per_s", "offsets", "scheduled_arrivals", "shard"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,19 @@ def expected_jobs(plan: Plan) -> int | None:
         rate = offered_per_s(plan.load) or 0.0
         arrivals = min(arrivals if arrivals is not None else math.inf, round(rate * seconds))  # type: ignore[assignment]
     return None if arrivals is None else arrivals * plan.pages
+
+
+def scheduled_arrivals(plan: Plan, rng: Generator) -> int | None:
+    """How many counted arrivals the plan has, exactly, chance included; None where only time will tell.
+
+    `rng` must be the one that the engine draws from. A schedule of more than a million is not counted.
+    """
+    if isinstance(plan.load, Closed):
+        return plan.jobs if plan.duration_s is None else None
+    if (expected_jobs(plan) or 0) > 1_000_000:
+        return None
+    due = itertools.islice(offsets(plan.load, rng), plan.jobs)
+    return sum(1 for _ in itertools.takewhile(lambda t: plan.duration_s is None or t < plan.duration_s, due))
 
 
 def offered_per_s(load: Open | Replay) -> float | None:

@@ -106,12 +106,20 @@ class Engine:
             await self._open(load, began, until, on_last)
 
     async def finish(self, begun: Iterable[Sent]) -> None:
-        """See to the end of jobs that an earlier process sent, or was about to send: they keep their due times."""
-        pages = self._plan.pages
+        """See to the end of jobs that an earlier process sent, or was about to send.
+
+        Those it sent keep their due times. One that is sent only now is due now, like all that is left of the schedule.
+        """
+        pages, now = self._plan.pages, self._clock()
+
+        async def follow(prompt: Prompt, due: float, book: int | None) -> None:
+            execution = await self._client.run(prompt)
+            self._record(prompt, due if execution.sent is None else now, execution, book)
+
         async with asyncio.TaskGroup() as under_way:
             for line in begun:
                 book = line.index // pages if pages > 1 else None
-                under_way.create_task(self._follow(self._prompts(line.index), line.due, book))
+                under_way.create_task(follow(self._prompts(line.index), line.due, book))
 
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
         return (number for number in numbers if number not in self._done)
@@ -196,9 +204,6 @@ class Engine:
     async def _one(self, index: int, due: float, book: int | None) -> None:
         prompt = self._prompts(index)
         self._emit(Sent(index=index, prompt_id=prompt.id, due=due))
-        await self._follow(prompt, due, book)
-
-    async def _follow(self, prompt: Prompt, due: float, book: int | None) -> None:
         self._record(prompt, due, await self._client.run(prompt), book)
 
     def _drop(self, number: int, due: float, why: str) -> None:

@@ -298,7 +298,8 @@ class Manifest(Struct, kw_only=True):
     """`manifest.json`: all that made the run. Written when the run starts and once more when it ends.
 
     `asked`: the options of the command, without what is secret, from which the run can be taken up again.
-    `plan_sha256`: of all that decides which jobs are sent and when. `resumed`: instants at which a run that had died
+    `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
+    has, as drawn; None where only time will tell. `resumed`: instants at which a run that had died
     was taken up again.
     """
 
@@ -315,6 +316,7 @@ class Manifest(Struct, kw_only=True):
     workflows: list[WorkflowFacts]
     asked: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_sha256: str = ""
+    scheduled: int | None = None
     resumed: list[float] = msgspec.field(default_factory=list)
     counted_from: float | None = None
     counted_to: float | None = None

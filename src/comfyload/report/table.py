@@ -149,6 +149,7 @@ def _nodes(summary: Summary) -> Table | None:
     if not summary.nodes:
         return None
     shown = summary.nodes[:5]
+    where = {name: f"{name}: " for name in summary.workflows} if len(summary.workflows) > 1 else {}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(f"Nodes (by arrival of messages, ±{1000 * NODE_CLOCK_S:.0f} ms)")
     for name in ("runs", "mean", "p95", "share"):
@@ -156,7 +157,7 @@ def _nodes(summary: Summary) -> Table | None:
     for row in shown:
         p95, mean = row.p95_s.value, row.avg_s.value
         table.add_row(
-            Text(f"{row.node} {row.class_type or '(not in the graph)'}"),
+            Text(f"{where.get(row.workflow, '')}{row.node} {row.class_type or '(not in the graph)'}"),
             str(row.n),
             DASH if mean is None else duration(mean),
             DASH if p95 is None else duration(p95),
@@ -175,11 +176,14 @@ def _failures(summary: Summary) -> Table | None:
     table.add_column("jobs", justify="right")
     table.add_column("node")
     table.add_column("first message")
-    for row in summary.failures[:10]:
+    failures = [row for row in summary.failures if row.kind not in ("dropped", "censored")]  # told in the ledger
+    if not failures:
+        return None
+    for row in failures[:10]:
         kind = row.kind if not row.type or row.type == row.kind else f"{row.kind}\n  {row.type}"
         table.add_row(Text(kind), str(row.count), Text(row.node_class or ""), Text(f"{row.example} (job {row.index})"))
-    if len(summary.failures) > 10:
-        table.add_row(Text(f"and {len(summary.failures) - 10} more causes", style="dim"))
+    if len(failures) > 10:
+        table.add_row(Text(f"and {len(failures) - 10} more causes", style="dim"))
     return table
 
 
