@@ -52,7 +52,7 @@ def test_mean_latency_is_within_10_ms_of_the_servers_own() -> None:
 
 def test_completion_is_seen_within_5_ms_at_p99_with_100_jobs_in_flight() -> None:
     with in_thread(lambda: Server(speed=1)) as (url, server):
-        played, zero = play_over_sockets(url, jobs=300, concurrency=100, graph=sleeper(0.02))
+        played, zero = play_over_sockets(url, jobs=300, concurrency=100, graph=sleeper(0.01))
         ended = {truth.prompt_id: truth.finished for truth in server.truth}
     assert played.outcomes() == ["completed"] * 300
     late = sorted((r.execution.done or 0) + zero - (ended[r.prompt_id] or 0) for r in played.records)

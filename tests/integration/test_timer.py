@@ -24,7 +24,7 @@ FLOOR = r"""
 #include <time.h>
 static int by_size(const void *a, const void *b) { double d = *(double *)a - *(double *)b; return (d > 0) - (d < 0); }
 int main(void) {
-    enum { N = 2000 };
+    enum { N = 1000 };
     static double late[N];
     struct timespec due, now;
     clock_gettime(CLOCK_MONOTONIC, &due);
@@ -55,7 +55,7 @@ def median_lateness() -> float:
         watch = clock.stopwatch()
         zero = time.monotonic() - watch()
         prompt = Prompt(id="", index=0, workflow="w", warmup=False, values={}, graph=lambda: b"")
-        plan = Plan(load=Open(stages=[Stage(per_s=1000)], arrivals="constant"), jobs=2000)
+        plan = Plan(load=Open(stages=[Stage(per_s=1000)], arrivals="constant"), jobs=1000)
         await Engine(plan, lambda _: prompt, Now(), lines.append, clock=watch, rng=Random(1), stop=Stop()).run()
         return zero
 
