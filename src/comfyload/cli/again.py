@@ -41,7 +41,6 @@ def resume(
     from comfyload import clock
     from comfyload.app.resume import Again
     from comfyload.app.resume import resume as take_up
-    from comfyload.app.summary import report_run
     from comfyload.cli.progress import viewer_for
 
     again = Again(
@@ -49,6 +48,9 @@ def resume(
     )
     if not clock.run(take_up(run, again, viewer_for(quiet=quiet or json_))) and not (quiet or json_):
         typer.echo("The run is complete already; nothing was left to do.", err=True)
+
+    from comfyload.app.summary import report_run
+
     raise typer.Exit(report_run(run, output=output, quiet=quiet, as_json=json_))
 
 

@@ -253,18 +253,21 @@ def run(
     """
     flags = dict(locals())
     from comfyload import clock
-    from comfyload.app.dry_run import show_dry_run
     from comfyload.app.run import run as run_load
-    from comfyload.app.summary import report_run
     from comfyload.cli.progress import viewer_for
 
     options = options_of(flags)
     if dry_run:
+        from comfyload.app.dry_run import show_dry_run
+
         clock.run(show_dry_run(options))
         return
     if output is not None:
         _check_writable(output)
     path = clock.run(run_load(options, viewer_for(quiet=quiet or json_)))
+
+    from comfyload.app.summary import report_run  # numpy and scipy: not before the first job has left
+
     raise typer.Exit(report_run(path, output=output, quiet=quiet, as_json=json_))
 
 

@@ -30,8 +30,10 @@ def demo() -> None:
     Needs no server, no GPU and no network. Takes some ten seconds.
     """
     from comfyload.app.demo import run_demo
-    from comfyload.app.summary import report_run
     from comfyload.cli.progress import viewer_for
 
     path, output = run_demo(viewer_for(quiet=False))
+
+    from comfyload.app.summary import report_run
+
     raise typer.Exit(report_run(path, output=output, quiet=False, as_json=False))
