@@ -143,6 +143,8 @@ def test_a_replay_without_times_is_refused(lines: list[str]) -> None:
         (Plan(load=Closed(), duration_s=9), None),
         (Plan(load=Open(stages=[Stage(per_s=10)], arrivals="constant"), duration_s=15), 150),
         (Plan(load=Open(stages=[Stage(per_s=10)]), jobs=9), 9),
+        (Plan(load=Open(stages=[Stage(per_s=10)]), jobs=9, duration_s=0.5), 5),
+        (Plan(load=Open(stages=[Stage(per_s=10)])), None),
         (Plan(load=Replay(offsets_s=[0, 1, 2, 3]), duration_s=2.5), 3),
         (Plan(load=Replay(offsets_s=[0, 1, 2, 3]), jobs=2), 2),
     ],

@@ -50,8 +50,9 @@ def expected_jobs(plan: Plan) -> int | None:
             plan.duration_s if plan.duration_s is not None else math.inf,
             sum(math.inf if stage.seconds is None else stage.seconds for stage in plan.load.stages),
         )
-        rate = offered_per_s(plan.load) or 0.0
-        arrivals = min(arrivals if arrivals is not None else math.inf, round(rate * seconds))  # type: ignore[assignment]
+        if not math.isinf(seconds):
+            within_time = round((offered_per_s(plan.load) or 0.0) * seconds)
+            arrivals = within_time if arrivals is None else min(arrivals, within_time)
     return None if arrivals is None else arrivals * plan.pages
 
 
