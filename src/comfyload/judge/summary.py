@@ -27,7 +27,7 @@ from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.model import Manifest, Record, Sample, Sent
 
-__all__ = ["BookRow", "CacheRow", "Summary", "jsonable", "summarise"]
+__all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
@@ -90,10 +90,24 @@ class Summary(Struct, frozen=True, kw_only=True):
         return not any(finding.level == "invalid" for finding in self.findings)
 
 
+class Measured(Struct, frozen=True, kw_only=True):
+    """A run as it is judged: who it was, its numbers, and its jobs as columns. `path`: where it lies, for people."""
+
+    path: str
+    manifest: Manifest
+    summary: Summary
+    jobs: Jobs
+
+
 def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Summary:
     """Fold a run. Lines come in the order of the journal; their order matters only for which of two jobs with the
     same file name came first. Warm-up jobs are in no number but their own count.
     """
+    return measure("", manifest, lines, samples).summary
+
+
+def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
+    """`summarise`, with the columns it was made from."""
     fold = Fold(manifest.workflows)
     for line in lines:
         fold.add(line)
@@ -103,7 +117,7 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
     jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
     valid = not any(finding.level == "invalid" for finding in findings)
     latency = np.sort(jobs.known("latency"))
-    return Summary(
+    summary = Summary(
         summary=_flat(evidence, statistics, valid),
         statistics=statistics,
         findings=findings,
@@ -125,6 +139,7 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
         after=after_rows(jobs),
         books=_book_row(evidence),
     )
+    return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs)
 
 
 def _evidence(manifest: Manifest, fold: Fold) -> Evidence:

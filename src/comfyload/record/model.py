@@ -17,7 +17,9 @@ from comfyload.record.plan import Plan
 
 __all__ = [
     "FORMAT",
+    "Environment",
     "Execution",
+    "Fact",
     "Failure",
     "FailureKind",
     "Fetch",
@@ -283,6 +285,20 @@ class SelfCheck(Struct, frozen=True, kw_only=True):
     max_rss_bytes: int | None
 
 
+class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing known of the system under test, and where it came from (`nvml`, `sysfs`, `server`, `git`, `note`, …).
+
+    `value` None: unknown, and `source` says what was asked in vain, or what would tell.
+    """
+
+    value: str | int | float | bool | None = None
+    source: str = ""
+
+
+Environment = dict[str, Fact]
+"""By dotted key, such as `gpu.0.model` or `comfyui.commit`, in the order in which they are read."""
+
+
 class Host(Struct, frozen=True, kw_only=True):
     """The machine the load came from."""
 
@@ -300,7 +316,8 @@ class Manifest(Struct, kw_only=True):
     `asked`: the options of the command, without what is secret, from which the run can be taken up again.
     `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
     has, as drawn; None where only time will tell. `resumed`: instants at which a run that had died
-    was taken up again.
+    was taken up again. `end` "decided": it was stopped as soon as its gates were decided. `looks`: after how many
+    counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
     """
 
     format: int
@@ -309,7 +326,7 @@ class Manifest(Struct, kw_only=True):
     name: str
     started_utc: str
     ended_utc: str | None
-    end: Literal["complete", "stopped", "cancelled", "crashed"] | None
+    end: Literal["complete", "decided", "stopped", "cancelled", "crashed"] | None
     plan: Plan
     client: Host
     server: Server
@@ -318,6 +335,8 @@ class Manifest(Struct, kw_only=True):
     plan_sha256: str = ""
     scheduled: int | None = None
     resumed: list[float] = msgspec.field(default_factory=list)
+    looks: list[int] = msgspec.field(default_factory=list)
+    environment: Environment = msgspec.field(default_factory=dict)
     counted_from: float | None = None
     counted_to: float | None = None
     self_check: SelfCheck | None = None
