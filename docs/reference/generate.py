@@ -191,9 +191,8 @@ def cli_page() -> str:
     ]
     parts.append("Every command ends with one of the [exit codes](exit-codes.md).\n")
     told: dict[str, list[Row]] = {}
-    for command in app.registered_commands:
-        function = _callback(command)
-        name, rows = command.name or function.__name__, list(_options(function))
+    for name, function in commands():
+        rows = list(_options(function))
         parts += [f"## comfyload {name}\n", _prose(function)]
         like = next((other for other, known in told.items() if len(set(known) & set(rows)) > 0.5 * len(known)), None)
         if like is not None:
@@ -206,6 +205,15 @@ def cli_page() -> str:
             parts.append("It has no flags.\n")
         told[name] = rows
     return "\n".join(parts)
+
+
+def commands() -> Iterable[tuple[str, Callable[..., Any]]]:
+    """Every command with its name as it is typed, those of a group after the others."""
+    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
+    for prefix, group in groups:
+        for command in group.registered_commands if group else ():
+            function = _callback(command)
+            yield f"{prefix}{command.name or function.__name__}", function
 
 
 def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], OptionInfo | ArgumentInfo, Any, Any]]:

@@ -12,7 +12,6 @@ import pytest
 
 from comfyload import errors
 from comfyload.app import summary as app_summary
-from comfyload.cli import app
 from comfyload.judge.summary import summarise
 from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
 from tests.unit.judge_runs import failed, job, manifest
@@ -38,11 +37,10 @@ def test_no_page_of_the_reference_is_left_from_before(pages: dict[str, str]) -> 
 
 def test_every_command_and_flag_is_mentioned() -> None:
     text = text_of_docs()
-    for command in app.registered_commands:
-        name = command.name or getattr(command.callback, "__name__", "")
+    for name, _ in generator().commands():
         assert f"comfyload {name}" in text
         shown = subprocess.run(
-            [sys.executable, "-m", "comfyload", name, "--help"],
+            [sys.executable, "-m", "comfyload", *name.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,

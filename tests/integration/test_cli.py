@@ -501,7 +501,7 @@ from comfyload.cli import main
 
 run = comfyload.app.run.run
 
-async def watched(options, viewer):
+async def watched(options, viewer, proof=None):
     path = await run(options, viewer)
     loaded = [name for name in ("numpy", "scipy") if name in sys.modules]
     assert not loaded, f"{{loaded}} loaded before the load was over"

@@ -14,9 +14,10 @@ from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["RunOptions", "WorkflowChoice", "plan_hash", "read_plan", "to_toml"]
+__all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "to_toml"]
 
 
 class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +28,10 @@ class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given."""
+    """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given.
+
+    `comfyui_dir`: the server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test.
+    """
 
     server: str = ""
     workflows: list[WorkflowChoice] = []
@@ -44,6 +48,8 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     insecure: bool = False
     name: str | None = None
     run_dir: str | None = None
+    comfyui_dir: str | None = None
+    notes: list[str] = []
 
 
 def read_plan(path: Path) -> RunOptions:
@@ -65,6 +71,21 @@ def read_plan(path: Path) -> RunOptions:
 def to_toml(options: RunOptions) -> str:
     """The plan file of these options: what is not asked for is left out, secrets stay names of variables."""
     return msgspec.toml.encode(_asked(msgspec.to_builtins(options), _DEFAULTS)).decode()
+
+
+def parse_notes(notes: Sequence[str]) -> dict[str, str]:
+    """`KEY=TEXT` each.
+
+    Raises:
+        UsageError: one has no key or no text.
+    """
+    out = {}
+    for note in notes:
+        key, equals, text = note.partition("=")
+        if not (equals and key.strip() and text.strip()):
+            raise UsageError(f"--note {note!r} is not KEY=TEXT", "such as --note 'enclosure=Razer Core X'")
+        out[key.strip()] = text.strip()
+    return out
 
 
 def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:

@@ -58,7 +58,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
     """
     reader = RunReader(path)
     manifest = reader.manifest
-    if manifest.end == "complete":
+    if manifest.end in ("complete", "decided"):
         return False
     options = _options(manifest, again)
     left = _left(reader)

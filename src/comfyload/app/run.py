@@ -33,6 +33,7 @@ from comfyload.workflow.preflight import PreflightFailed, as_sent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from comfyload.app.proof import Proof
     from comfyload.app.session import Viewer
     from comfyload.comfy.examine import Described
     from comfyload.record.model import Server
@@ -49,8 +50,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
 
 
-async def run(options: RunOptions, viewer: Viewer) -> Path:
-    """Run the load and return the run directory.
+async def run(options: RunOptions, viewer: Viewer, proof: Proof | None = None) -> Path:
+    """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
 
     Raises:
         UsageError: the input cannot be right; nothing was sent and nothing written.
@@ -63,7 +64,7 @@ async def run(options: RunOptions, viewer: Viewer) -> Path:
         path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
         writer = RunWriter(path, manifest)
         try:
-            await Session(manifest, writer, prepared.jobs, viewer, stopwatch()).run(transport)
+            await Session(manifest, writer, prepared.jobs, viewer, stopwatch(), proof=proof).run(transport)
         finally:
             writer.close()
         return path
@@ -147,6 +148,7 @@ def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
         ],
         data=None if options.data is None else str(Path(options.data).resolve()),
         run_dir=None,
+        comfyui_dir=None if options.comfyui_dir is None else str(Path(options.comfyui_dir).resolve()),
     )
     return dict(msgspec.to_builtins(kept))
 

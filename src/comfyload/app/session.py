@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import structs
 
+from comfyload.app.surroundings import Surroundings
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comfyload.app.prepare import Jobs
+    from comfyload.app.proof import Proof
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, Manifest, Sent
     from comfyload.record.run import RunWriter
 
 __all__ = ["Session", "Viewer"]
 
-End = Literal["complete", "stopped", "cancelled", "crashed"]
+End = Literal["complete", "decided", "stopped", "cancelled", "crashed"]
 
 
 class Viewer(Protocol):
@@ -49,7 +51,8 @@ class Session:
     """Runs a plan to its end.
 
     `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
-    that need not come again; `restarted` says that the server forgot what it had between the two processes.
+    that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
+    ends the run when its gates are decided.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Session:
         begun: list[Sent] | None = None,
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
+        proof: Proof | None = None,
     ) -> None:
         self._manifest = manifest
         self._writer = writer
@@ -72,8 +76,10 @@ class Session:
         self._begun = begun or []
         self._done = done
         self._restarted = restarted
+        self._proof = proof
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
+        self._surroundings = Surroundings(manifest)
         self._stop = Stop()
         self._end: End = "crashed"
         self._queue_remaining: int | None = None
@@ -130,13 +136,14 @@ class Session:
             manifest.self_check = self._self_watch.result()
         for task in self._background:
             task.cancel()
-        if self._end == "complete":
+        if self._end in ("complete", "decided"):
             # Asked last: the whole of /object_info holds the server's loop up for a fifth of a second and more.
             packs = await describe_packs(transport)
             if packs is not None:
                 manifest.server = structs.replace(manifest.server, packs=packs)
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
+        manifest.environment = await self._surroundings.describe(manifest)
         manifest.observations = list(self._observations.values())
         self._writer.write_manifest(manifest)
         self._viewer.ended()
@@ -147,6 +154,7 @@ class Session:
         self._writer.write_manifest(self._manifest)
         self._self_watch = SelfWatch()
         self._spawn(self._self_watch.run())
+        self._spawn(self._surroundings.read_soon())
         self._viewer.counting()
 
     def _on_line(self, line: Line) -> None:
@@ -156,7 +164,16 @@ class Session:
             # An arrival that waited for a place was late by design, not by us.
             if sent is not None and getattr(self._manifest.plan.load, "max_in_flight", None) is None:
                 self._self_watch.send_lateness.append(sent - line.due)
+            self._prove(line)
         self._viewer.line(line)
+
+    def _prove(self, record: Record) -> None:
+        if self._proof is None or self._stop.asked:
+            return
+        if self._proof.settles(record, self._manifest, self._writer.path):
+            self._stop.ask()
+            self._end = "decided"
+            self._viewer.stopping("the gates are decided; no more jobs are sent, those under way end")
 
     def _on_queue(self, t: float, remaining: int) -> None:
         if remaining != self._queue_remaining:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from comfyload.cli.ab import ab
 from comfyload.cli.again import cleanup, resume, show
+from comfyload.cli.baseline import baseline
+from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
+from comfyload.cli.judge import check, compare, trend
+from comfyload.cli.report import export, report
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
 from comfyload.errors import ComfyloadError
@@ -29,12 +35,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXIT_CODES,
 )
-app.command(no_args_is_help=True, epilog=EXIT_CODES)(run)
-app.command(no_args_is_help=True)(plan)
-for verb in (doctor, show, resume, cleanup):
-    app.command(no_args_is_help=True)(verb)
-app.command()(sim)
-app.command()(demo)
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Measure": (run, checklist, ab, doctor, plan, resume, cleanup),
+    "Judge": (show, check, compare, trend),
+    "Keep and pass on": (report, export),
+    "Without a server": (demo, sim),
+}
+WITHOUT_ARGUMENTS = (trend, demo, sim)
+
+for panel, verbs in PANELS.items():
+    for verb in verbs:
+        epilog = EXIT_CODES if verb is run else None
+        app.command(no_args_is_help=verb not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
+app.add_typer(baseline, rich_help_panel="Keep and pass on")
 
 
 def _show_version(asked: bool) -> None:

@@ -6,25 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.run import SERVER, WORK
+from comfyload.cli.flags import CaFile, Header, Insecure, Json, ServerUrl, Set, server_url
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from comfyload.app.doctor import Check
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "show_checks"]
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
 
 
 def doctor(
-    server: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", help="The ComfyUI server, with its base path if it has one.", envvar="COMFYLOAD_SERVER"
-        ),
-    ],
+    server: ServerUrl,
     workflow: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="A workflow in API format; - reads standard input. Repeatable."),
@@ -33,33 +28,11 @@ def doctor(
     concurrency: Annotated[
         int, typer.Option("--concurrency", "-c", min=1, help="Jobs in flight that it will have.")
     ] = 1,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NODE.INPUT=VALUE",
-            help="Override an input; NODE is an id or a title. Repeatable.",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Send a header on HTTP and WebSocket; NAME=env:VAR reads a secret. Repeatable.",
-            rich_help_panel=SERVER,
-        ),
-    ] = None,
-    ca_file: Annotated[
-        str | None,
-        typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.", rich_help_panel=SERVER),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do not check the server's certificate.", rich_help_panel=SERVER)
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the checks as a JSON list instead of the table.")
-    ] = False,
+    set_: Set = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    json_: Json = False,
 ) -> None:
     """Look at a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
 
@@ -75,20 +48,20 @@ def doctor(
     from comfyload.record.plan import Closed, Plan
 
     options = RunOptions(
-        server=f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server,
+        server=server_url(server),
         workflows=[WorkflowChoice(file=file) for file in workflow or []],
         plan=Plan(load=Closed(concurrency=concurrency), jobs=jobs),
         settings=set_ or [],
         headers=header or [],
-        ca_file=ca_file,
+        ca_file=str(ca_file) if ca_file else None,
         insecure=insecure,
     )
     checks = clock.run(examine(options))
-    _show(checks, as_json=json_)
+    show_checks(checks, as_json=json_)
     raise typer.Exit(exit_code(checks))
 
 
-def _show(checks: list[Check], *, as_json: bool) -> None:
+def show_checks(checks: list[Check], *, as_json: bool) -> None:
     from rich.console import Console
 
     if as_json:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfyload.cli.flags import server_url
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     """
     from msgspec import structs
 
-    from comfyload.app.options import RunOptions, WorkflowChoice, read_plan
+    from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes, read_plan
 
     base = read_plan(flags["plan_file"]) if flags["plan_file"] is not None else RunOptions()
     server: str | None = flags["server"]
     changes: dict[str, Any] = {
-        "server": f"127.0.0.1{server}" if server and re.fullmatch(r":\d+", server) else server,
+        "server": server_url(server) if server else server,
         "workflows": [WorkflowChoice(file=f, weight=w) for f, w in map(_weighted, flags["workflow"] or [])],
         "settings": flags["set_"],
         "data": _text(flags["data"]),
@@ -37,10 +38,13 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "allow_shared": flags["allow_shared"],
         "ca_file": _text(flags["ca_file"]),
         "name": _checked_name(flags["name"]),
+        "notes": flags["note"],
+        "comfyui_dir": flags["comfyui_dir"],
         "run_dir": _text(flags["run_dir"]),
         **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
+    parse_notes(options.notes)
     if flags["no_preflight"]:
         options = structs.replace(options, preflight=False)
     if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):
@@ -72,6 +76,10 @@ def _plan_of(flags: dict[str, Any], base: Plan, *, given: bool) -> Plan:
         "stickiness": stickiness,
     }
     plan = structs.replace(base, **{name: value for name, value in changes.items() if value is not None})
+    if plan.jobs is None and plan.duration_s is None and flags.get("until_proven"):
+        from comfyload.judge.sequential import BUDGET_JOBS
+
+        return structs.replace(plan, jobs=BUDGET_JOBS)
     if plan.jobs is None and plan.duration_s is None:
         if isinstance(plan.load, Closed) and not given:
             return structs.replace(plan, jobs=12)

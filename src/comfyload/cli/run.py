@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from comfyload.cli.flags import (
+    DEFAULT_ARCHIVE,
+    JUDGE,
+    LOAD,
+    RESULT,
+    SERVER,
+    WORK,
+    Archive,
+    CaFile,
+    ComfyUIDir,
+    Expect,
+    Gate,
+    GatesFile,
+    Header,
+    Insecure,
+    MetricsLog,
+    Note,
+    Quiet,
+    Set,
+    Strict,
+)
 from comfyload.cli.options import options_of
 from comfyload.errors import UsageError
 
+if TYPE_CHECKING:
+    from comfyload.app.options import RunOptions
+    from comfyload.app.proof import Proof
+
 __all__ = ["plan", "run"]
 
-LOAD = "Load"
-WORK = "What each job runs"
-SERVER = "Server"
-RESULT = "What is kept"
+INTERRUPTED = 130
+NOT_PLANNED = (
+    "dry_run",
+    "quiet",
+    "json_",
+    "save",
+    "archive",
+    "gate",
+    "gates",
+    "expect",
+    "until_proven",
+    "metrics_log",
+    "strict",
+)
+"""Flags that are about running and judging; a plan says what is sent."""
 
 
 def run(
@@ -134,15 +170,7 @@ def run(
             rich_help_panel=WORK,
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NODE.INPUT=VALUE",
-            help="Override an input; NODE is an id or a title. Repeatable.",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
+    set_: Set = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -196,21 +224,9 @@ def run(
             rich_help_panel=SERVER,
         ),
     ] = False,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Send a header on HTTP and WebSocket; NAME=env:VAR reads a secret. Repeatable.",
-            rich_help_panel=SERVER,
-        ),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.", rich_help_panel=SERVER),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Do not check the server's certificate.", rich_help_panel=SERVER)
-    ] = False,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Name of the run. \\[default: the workflow's]", rich_help_panel=RESULT),
@@ -227,9 +243,27 @@ def run(
             "--keep-workflow", help="Keep the graph itself in the manifest, not only its hash.", rich_help_panel=RESULT
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)
+    note: Note = None,
+    comfyui_dir: ComfyUIDir = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),
+    ] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    gate: Gate = None,
+    gates: GatesFile = None,
+    expect: Expect = None,
+    until_proven: Annotated[
+        bool,
+        typer.Option(
+            "--until-proven",
+            help="Go on until the gates are decided or --jobs are spent \\[default: 200]; at most 4 looks.",
+            rich_help_panel=JUDGE,
+        ),
     ] = False,
+    metrics_log: MetricsLog = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of the table.", rich_help_panel=RESULT)
     ] = False,
@@ -249,6 +283,8 @@ def run(
 
     comfyload run --server :8188 --workflow a.json=3 --workflow b.json --jobs 40
 
+    comfyload run --server :8188 --workflow book.json --gate 'p95_latency_s <= 30' --until-proven
+
     comfyload run --server :8188 --workflow book.json --json | jq .p95_latency_s
     """
     flags = dict(locals())
@@ -264,11 +300,51 @@ def run(
         return
     if output is not None:
         _check_writable(output)
-    path = clock.run(run_load(options, viewer_for(quiet=quiet or json_)))
+    judged = until_proven or save is not None or bool(gate) or gates is not None
+    if save is not None:
+        from comfyload.record.archive import check_free
+
+        check_free(archive, save)
+    proof = _proof(flags, options) if until_proven else None
+    path = clock.run(run_load(options, viewer_for(quiet=quiet or json_), proof))
 
     from comfyload.app.summary import report_run  # numpy and scipy: not before the first job has left
 
-    raise typer.Exit(report_run(path, output=output, quiet=quiet, as_json=json_))
+    code = report_run(path, output=output, quiet=quiet, as_json=json_)
+    raise typer.Exit(_judge(path, flags) if judged and code != INTERRUPTED else code)
+
+
+def _proof(flags: dict[str, Any], options: RunOptions) -> Proof:
+    """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
+    from comfyload.app.check import baseline_of, gate_set
+    from comfyload.app.proof import Proof
+    from comfyload.judge.sequential import BUDGET_JOBS
+
+    asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
+    return Proof(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
+
+
+def _judge(path: Path, flags: dict[str, Any]) -> int:
+    """Hold the run against its gates, keep it if that was asked; returns the exit code of the verdicts."""
+    from rich.console import Console
+
+    from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.results import default_log, find
+    from comfyload.judge.gate import exit_code
+    from comfyload.report.verdicts import render
+
+    asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
+    archive, log = flags["archive"], default_log(flags["metrics_log"])
+    quiet, strict = flags["quiet"] or flags["json_"], flags["strict"]
+    found = find(str(path), archive)
+    if flags["save"] is not None:
+        from comfyload.cli.baseline import keep
+
+        return keep(archive, flags["save"], found, asked, log, quiet=quiet, strict=strict)
+    checked = check(found, asked, log=log, baseline=baseline_of(asked, None, archive))
+    if not quiet:
+        render(checked.verdicts, Console())
+    return exit_code(checked.verdicts, checked.valid, strict=strict)
 
 
 def plan(**flags: Any) -> None:
@@ -293,9 +369,7 @@ def _takes_the_flags_of_run() -> None:
     """Give `plan` the flags of `run`, less those that are about running."""
     hints = get_type_hints(run, include_extras=True)
     hints["from_flags"] = Annotated[bool, typer.Option("--from-flags", help="Of the other flags; it does so anyway.")]
-    kept = {
-        name: p for name, p in inspect.signature(run).parameters.items() if name not in ("dry_run", "quiet", "json_")
-    }
+    kept = {name: p for name, p in inspect.signature(run).parameters.items() if name not in NOT_PLANNED}
     defaults = {"from_flags": False, **{name: parameter.default for name, parameter in kept.items()}}
     plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -6,11 +6,12 @@ time. Such a job is completed, but it made nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Literal
 
 from msgspec import Struct
 
+from comfyload.judge.seen import Seen
 from comfyload.record.model import Record, WorkflowFacts
 
 __all__ = ["IMAGE_SUFFIXES", "CacheClass", "JobImages", "Truth", "is_image"]
@@ -29,10 +30,10 @@ class JobImages(Struct, frozen=True, kw_only=True):
     """
 
     cache: CacheClass
-    images: list[str]
-    new: list[str]
-    repeated: list[str]
-    overwritten: int
+    images: Sequence[str]
+    new: Sequence[str]
+    repeated: Sequence[str] = ()
+    overwritten: int = 0
 
 
 class Truth:
@@ -40,12 +41,27 @@ class Truth:
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
-        # Hashes, for memory: two of a million file names sharing 64 bits has a chance of 3e-8.
-        self._returned: set[int] = set()
+        self._returned = Seen()
 
     def judge(self, record: Record) -> JobImages:
         """What the job made; remembers the names of its files."""
         run, graph = record.execution, self._facts.get(record.workflow, _UNKNOWN)
+        if not run.cached and len(run.outputs) == 1:  # by far the most jobs: one look at one list of names
+            files = run.outputs[0].files
+            if len(files) == 1 and is_image(files[0]) and run.outputs[0].node not in graph.constant:
+                return self._single(record, files)
+        return self._judge(record, graph)
+
+    def _single(self, record: Record, files: list[str]) -> JobImages:
+        """`_judge` of a job with one image and nothing from the cache."""
+        if not self._returned.add(files[0]):
+            return JobImages(cache="fresh", images=files, new=files)
+        run = record.execution
+        ran = any(span.node == run.outputs[0].node and span.end is not None for span in run.nodes)
+        return JobImages(cache="fresh", images=files, new=(), repeated=files, overwritten=int(ran))
+
+    def _judge(self, record: Record, graph: _Graph) -> JobImages:
+        run = record.execution
         cached = set(run.cached) if run.cached else _NONE
         images: dict[str, str | None] = {}  # file: the node that made it, None if none did
         for output in run.outputs:
@@ -71,15 +87,14 @@ class Truth:
         new: list[str] = []
         repeated: list[str] = []
         for file, maker in images.items():
-            name = hash(file)
+            known = self._returned.add(file)
             if maker is not None:
-                (repeated if name in self._returned else new).append(file)
-            self._returned.add(name)
+                (repeated if known else new).append(file)
         return new, repeated
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
-        self._returned = set()
+        self._returned = Seen()
 
 
 class _Graph:
@@ -109,4 +124,4 @@ _NONE: Set[str] = frozenset()
 
 def is_image(file: str) -> bool:
     """Whether a file's name says that it is a picture."""
-    return file.lower().endswith(IMAGE_SUFFIXES)
+    return file.endswith(IMAGE_SUFFIXES) or file.lower().endswith(IMAGE_SUFFIXES)

@@ -58,6 +58,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "The run was stopped or cancelled before all jobs were sent.",
         "The numbers hold for the jobs that ran; their intervals are wider.",
     ),
+    "decided_early": (
+        "The run was to go on until its gates were decided, and they were before all planned jobs were sent.",
+        "Nothing to do. Jobs that were under way then are in the numbers too.",
+    ),
     "records_missing": (
         "The run ended well, and the journal holds another number of jobs than the plan makes.",
         "The files were cut or edited. Run again.",

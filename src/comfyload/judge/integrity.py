@@ -52,6 +52,9 @@ def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterato
         what = "has no end: it is still going on, or was killed" if manifest.end is None else "crashed"
         text = f"The run {what}, with {offered}{of} jobs ended."
         yield Finding(code="not_ended", level="invalid", text=text, evidence=evidence)
+    elif manifest.end == "decided":
+        text = f"The run ended as soon as its gates were decided: {offered}{of} planned jobs were offered."
+        yield Finding(code="decided_early", level="info", text=text, evidence=evidence)
     elif manifest.end != "complete":
         text = f"The run was {manifest.end} early: {offered}{of} planned jobs were offered."
         yield Finding(code="ended_early", level="warning", text=text, evidence=evidence)

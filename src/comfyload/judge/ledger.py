@@ -68,7 +68,7 @@ class Ledger:
 
     def ended(self, record: Record) -> bool:
         """Enter a job; False if it was entered before, and nothing of it may count again."""
-        index = record.index
+        index, run = record.index, record.execution
         self._unfinished.pop(index, None)
         page = self._recorded.get(index >> 16)
         if page is None:
@@ -77,18 +77,11 @@ class Ledger:
             self.duplicates.add(index)
             return False
         page[index & 0xFFFF] = 1
-        run = record.execution
         (self.warmup if record.warmup else self.counted)[run.outcome] += 1
         if run.executions > 1:
-            self.executed_again.add(record.index)
+            self.executed_again.add(index)
         if run.outcome != "completed":
-            if run.left_on_server is not None:
-                self.left.setdefault(run.left_on_server, Named(first=[])).add(record.index)
-            if not record.warmup:
-                if record.censored:
-                    self.censored += 1
-                else:
-                    self._fail(record)
+            self._unsuccessful(record)
         return True
 
     @property
@@ -108,6 +101,15 @@ class Ledger:
             for (kind, type_, node), (count, example, index) in self._failures.items()
         ]
         return sorted(rows, key=lambda row: (-row.count, row.index))
+
+    def _unsuccessful(self, record: Record) -> None:
+        left = record.execution.left_on_server
+        if left is not None:
+            self.left.setdefault(left, Named(first=[])).add(record.index)
+        if record.censored and not record.warmup:
+            self.censored += 1
+        elif not record.warmup:
+            self._fail(record)
 
     def _fail(self, record: Record) -> None:
         failure = record.execution.failure

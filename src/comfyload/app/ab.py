@@ -1,0 +1,86 @@
+"""`ab`: two servers, or one server in two states, loaded by turns so that what drifts meets both alike."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import randbits
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, structs
+
+from comfyload.app.run import connect, run
+from comfyload.comfy.identify import identify
+from comfyload.errors import ServerUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from comfyload.app.options import RunOptions
+    from comfyload.app.session import Viewer
+
+__all__ = ["Alternation", "alternate", "turns"]
+
+Side = Literal["a", "b"]
+UP_WITHIN_S = 300.0
+ASK_EVERY_S = 0.5
+
+
+class Alternation(Struct, frozen=True, kw_only=True):
+    """What is alternated: the options of either side, how often, and the command that switches between them."""
+
+    a: RunOptions
+    b: RunOptions
+    pairs: int
+    switch: str | None = None
+
+
+def turns(pairs: int) -> Iterator[tuple[int, Side]]:
+    """ABBA ABBA …: pair and side, in the order of the runs. A drift over time meets both sides alike."""
+    for pair in range(pairs):
+        order: tuple[Side, Side] = ("a", "b") if pair % 2 == 0 else ("b", "a")
+        for side in order:
+            yield pair, side
+
+
+async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Path | None = None) -> Path:
+    """Make all runs, those of A in `a/01`, `a/02`, … of the folder that is returned, those of B in `b/`.
+
+    Both runs of a pair have the same jobs, in the same order, unless both sides are one server, whose cache would then
+    answer the second.
+
+    Raises:
+        UsageError: the folder exists, or the switch failed.
+        ServerUnreachable: a server did not come back after a switch.
+    """
+    folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ab"
+    if folder.exists():
+        raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
+    one_server = asked.a.server == asked.b.server
+    seeds: dict[int, int] = {}
+    for pair, side in turns(asked.pairs):
+        options = asked.a if side == "a" else asked.b
+        if asked.switch is not None:
+            await _switch(asked.switch, side, options)
+        seed = randbits(53) if one_server else seeds.setdefault(pair, randbits(53))
+        path = folder / side / f"{pair + 1:02}"
+        await run(structs.replace(options, run_dir=str(path), plan=structs.replace(options.plan, seed=seed)), viewer())
+    return folder
+
+
+async def _switch(command: str, side: Side, options: RunOptions) -> None:
+    process = await asyncio.create_subprocess_shell(f"{command} {side}")
+    code = await process.wait()
+    if code:
+        raise UsageError(f"the switch to {side} failed with exit code {code}", f"run it by hand: {command} {side}")
+    deadline = asyncio.get_running_loop().time() + UP_WITHIN_S
+    while True:
+        try:
+            async with connect(options) as transport:
+                await identify(transport, transport.name, [])
+                return
+        except ServerUnreachable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(ASK_EVERY_S)

@@ -1,0 +1,165 @@
+"""`baseline`: keep runs under a name, with all that is needed to read, check and repeat them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from comfyload.app.check import check
+from comfyload.app.repeat import command
+from comfyload.app.report import environment_of, notes_of, shown, write_page
+from comfyload.app.results import Found, Result, measured, window
+from comfyload.app.summary import write_output
+from comfyload.errors import RunFilesError
+from comfyload.judge.observe import observations
+from comfyload.judge.summary import jsonable
+from comfyload.record import archive
+from comfyload.record.archive import Contents, KeptRun
+from comfyload.record.evidence import copy_run
+from comfyload.record.metrics_log import write_slice
+from comfyload.record.model import Sent
+from comfyload.record.plan import Closed
+from comfyload.record.run import RunReader
+from comfyload.report.baseline import pictures, render_readme
+from comfyload.report.charts import png
+from comfyload.report.html import render_html
+from comfyload.report.words import load_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.gates import GateSet
+    from comfyload.record.archive import Kept
+
+__all__ = ["Keeping", "save_baseline", "verify"]
+
+LOG = "comfyui_metrics.ndjson"
+PAGE = "report.html"
+README = "README.md"
+
+
+class Keeping(Struct, frozen=True, kw_only=True):
+    """What a baseline is to hold beside its runs: a slice of `log`, notes, and what `gates` say of it."""
+
+    gates: GateSet
+    log: Path | None = None
+    notes: dict[str, str] = {}
+
+
+def save_baseline(base: Path, name: str | None, found: Found, keeping: Keeping) -> tuple[Kept, list[GateVerdict]]:
+    """Keep the runs of `found` in the archive `base`; returns the baseline and the verdicts that its README states.
+
+    Raises:
+        RunFilesError: the name is taken, a run has no end, or something cannot be read or written.
+    """
+    title = archive.check_free(base, name).name
+    for result in found.results:
+        if result.reader.manifest.end is None:
+            raise RunFilesError(f"{result.reader.path} has no end", "wait for it, or finish it with comfyload resume")
+    verdicts = check(found, keeping.gates, log=keeping.log).verdicts
+
+    def fill(folder: Path) -> Contents:
+        contents = _evidence(folder, found, keeping)
+        _document(folder, title, contents, found, verdicts)
+        return contents
+
+    return archive.save(base, name, fill), verdicts
+
+
+def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
+    """The runs, what was made from them, and the log's rows of their time."""
+    kept = []
+    for result, output in zip(found.results, _outputs(found.results), strict=True):
+        manifest = result.reader.manifest
+        write_output(folder / output, result.reader, result.measured.summary)
+        kept.append(
+            KeptRun(
+                folder=copy_run(result.reader.path, folder),
+                output=output,
+                run_id=manifest.run_id,
+                name=manifest.name,
+                load=load_words(manifest.plan.load),
+            )
+        )
+    return Contents(
+        runs=kept,
+        environment=environment_of(found.results),
+        notes={**notes_of(found.results), **keeping.notes},
+        command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.asked)))],
+        log=_slice(folder, found.results, keeping.log),
+    )
+
+
+def _document(folder: Path, title: str, contents: Contents, found: Found, verdicts: list[GateVerdict]) -> None:
+    """The README with its pictures, and the page."""
+    pages = [shown(result) for result in found.results]
+    said = observations(found.runs)
+    for file, chart in pictures(contents, pages).items():
+        (folder / file).write_bytes(png(chart))
+    write_page(folder / README, render_readme(contents, pages, verdicts=verdicts, observations=said, title=title))
+    text = render_html(
+        title,
+        pages,
+        verdicts=verdicts,
+        environment=contents.environment,
+        notes=contents.notes,
+        observations=said,
+        command=contents.command,
+    )
+    write_page(folder / PAGE, text)
+
+
+def _outputs(results: Sequence[Result]) -> list[str]:
+    """`load_<workflow>.json`; where a workflow has several runs, with its concurrency, or a number, behind it."""
+    names = [result.reader.manifest.name for result in results]
+    total, used = Counter(names), Counter[str]()
+    out = []
+    for name, result in zip(names, results, strict=True):
+        load, stem = result.reader.manifest.plan.load, f"load_{name}"
+        if total[name] > 1 and isinstance(load, Closed):
+            stem += f"_c{load.concurrency}"
+        used[stem] += 1
+        out.append(f"{stem}.json" if used[stem] == 1 else f"{stem}_{used[stem]}.json")
+    return out
+
+
+def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str | None:
+    """The rows of the log that fall into the runs' windows; None if there is no log."""
+    if log is None:
+        return None
+    ours = {line.prompt_id for result in results for line in result.reader.lines() if isinstance(line, Sent)}
+    write_slice(log, folder / LOG, [window([result.reader.manifest]) for result in results], ours)
+    return LOG
+
+
+def verify(kept: Kept) -> list[str]:
+    """What is wrong with a baseline: files that changed, and summaries that the records no longer give."""
+    problems = archive.verify_files(kept)
+    for run in kept.manifest.runs:
+        if not any(problem.startswith((run.folder, run.output)) for problem in problems):
+            problems += _recomputed(kept, run)
+    return problems
+
+
+def _recomputed(kept: Kept, run: KeptRun) -> list[str]:
+    """The summary, made again from the records, against the one that was written.
+
+    A later version may state more numbers; those that were stated must still come out.
+    """
+    try:
+        stated: dict[str, Any] = json.loads((kept.path / run.output).read_text(encoding="utf-8"))["summary"]
+        found = measured(RunReader(kept.path / run.folder))
+    except (RunFilesError, OSError, ValueError, KeyError) as error:
+        return [f"{run.output} cannot be checked against {run.folder}: {error}"]
+    again = jsonable(found.summary.summary)
+    return [
+        f"{run.output}: {key} is {value}, and its records give {again.get(key)}"
+        for key, value in stated.items()
+        if key in again and again[key] != value
+    ]

@@ -1,0 +1,52 @@
+"""`export`: a run in the formats of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from comfyload.app.results import measured
+from comfyload.record.run import RunReader
+
+__all__ = ["Formats", "export"]
+
+
+class Formats(Struct, frozen=True, kw_only=True):
+    """Where each format goes; None: not asked for. `otlp` is a collector's URL or a file."""
+
+    csv: Path | None = None
+    parquet: Path | None = None
+    prometheus: Path | None = None
+    otlp: str | None = None
+
+
+def export(run: Path, formats: Formats) -> Iterator[str]:
+    """Write what is asked for; yields a line about each.
+
+    Raises:
+        UsageError: a file cannot be written, a collector does not answer, or a library is not installed.
+    """
+    reader = RunReader(run)
+    if formats.csv is not None:
+        from comfyload.report.export.csv import write_csv
+
+        yield f"CSV: {formats.csv}, {write_csv(formats.csv, reader.manifest, reader.lines)} jobs"
+    if formats.parquet is not None:
+        from comfyload.report.export.parquet import write_parquet
+
+        yield f"Parquet: {formats.parquet}, {write_parquet(formats.parquet, reader.manifest, reader.lines)} jobs"
+    if formats.prometheus is not None:
+        from comfyload.report.export.prometheus import write_prometheus
+
+        write_prometheus(formats.prometheus, measured(reader))
+        yield f"Prometheus: {formats.prometheus}"
+    if formats.otlp is not None:
+        from comfyload.report.export.otlp import send_otlp, write_otlp
+
+        if formats.otlp.startswith(("http://", "https://")):
+            spans = send_otlp(formats.otlp, reader.manifest, reader.lines())
+        else:
+            spans = write_otlp(Path(formats.otlp), reader.manifest, reader.lines())
+        yield f"OTLP: {formats.otlp}, {spans} spans"

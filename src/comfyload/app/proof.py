@@ -1,0 +1,59 @@
+"""`run --until-proven`: judge a run while it goes on, and say when its gates are decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from comfyload.judge.gate import judge
+from comfyload.judge.sequential import decided, early_abort, looks
+from comfyload.judge.summary import measure
+from comfyload.record.run import RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from comfyload.judge.gates import GateSet
+    from comfyload.judge.summary import Measured
+    from comfyload.record.model import Manifest, Record
+
+__all__ = ["Proof"]
+
+
+class Proof:
+    """Looks at a run after some of its jobs, a few times at most, as every look is a chance to err.
+
+    Made before the run, since numpy and scipy come with it: no job must wait for them.
+    """
+
+    def __init__(self, gates: GateSet, budget_jobs: int, baseline: Sequence[Measured] = ()) -> None:
+        self._gates = gates
+        self._baseline = baseline
+        self._due = looks(budget_jobs)
+        self._ends: Counter[bool] = Counter()
+        self._limits = [
+            gate.limit
+            for gate in gates.gates
+            if gate.metric == "success_rate" and gate.op in (">=", ">") and not gate.of_baseline and gate.limit > 0
+        ]
+
+    def settles(self, record: Record, manifest: Manifest, path: Path) -> bool:
+        """Whether this job's end decides the run at `path`; every look is put down in `manifest.looks`.
+
+        The run's files hold all that there is to judge, this job included.
+        """
+        if record.warmup or record.censored:
+            return False
+        self._ends[record.execution.outcome == "completed"] += 1
+        completed, failed = self._ends[True], self._ends[False]
+        if any(early_abort(completed, failed, limit) == "fail" for limit in self._limits):
+            return True
+        if not self._due or completed + failed < self._due[0]:
+            return False
+        self._due.pop(0)
+        manifest.looks.append(completed + failed)
+        reader = RunReader(path)
+        so_far = reader.manifest
+        so_far.end, so_far.looks = "decided", manifest.looks
+        return decided(judge(self._gates, measure(str(path), so_far, reader.lines()), baseline=self._baseline))

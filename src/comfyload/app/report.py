@@ -1,0 +1,88 @@
+"""`report`: runs or a baseline as one page that needs no network."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from comfyload.errors import UsageError
+from comfyload.judge.compare import compare
+from comfyload.judge.observe import observations
+from comfyload.judge.summary import jsonable
+from comfyload.record.model import Environment, Fact
+from comfyload.report.charts import charts
+from comfyload.report.document import jobs
+from comfyload.report.html import Shown, render_html
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from comfyload.app.results import Found, Result
+    from comfyload.judge.gate import GateVerdict
+
+__all__ = ["environment_of", "notes_of", "page", "shown", "write_page"]
+
+NOTE = "note."
+
+
+def shown(result: Result) -> Shown:
+    """A run with its charts and its jobs, as a page needs them."""
+    reader, manifest = result.reader, result.reader.manifest
+    drawn = charts(result.measured, reader.lines(), reader.samples())
+    return Shown(measured=result.measured, charts=drawn, jobs=[jsonable(job) for job in jobs(manifest, reader.lines())])
+
+
+def environment_of(results: Sequence[Result]) -> Environment:
+    """What made the runs: the first's facts, and those of which a later run knows more or else.
+
+    Notes are left out; `notes_of` has them.
+    """
+    merged: Environment = {}
+    for result in results:
+        for key, fact in result.reader.manifest.environment.items():
+            known = merged.get(key)
+            if known is None or known.value is None:
+                merged[key] = fact
+            elif fact.value is not None and fact.value != known.value:
+                merged[key] = Fact(value=f"{known.value}, then {fact.value}", source=known.source)
+    return {key: fact for key, fact in merged.items() if not key.startswith(NOTE)}
+
+
+def notes_of(results: Sequence[Result]) -> dict[str, str]:
+    """What people wrote beside the runs."""
+    facts = {key: fact for result in results for key, fact in result.reader.manifest.environment.items()}
+    return {key.removeprefix(NOTE): str(fact.value) for key, fact in facts.items() if key.startswith(NOTE)}
+
+
+def page(found: Found, verdicts: Sequence[GateVerdict], against: Found | None, accept: Sequence[str] = ()) -> str:
+    """The page of what was found; `against` is what it is compared with."""
+    kept = None if found.kept is None else found.kept.manifest
+    return render_html(
+        found.name,
+        [shown(result) for result in found.results],
+        verdicts=verdicts,
+        comparison=None if against is None else compare(against.runs, found.runs, accept=accept),
+        environment=environment_of(found.results) if kept is None else kept.environment,
+        notes=notes_of(found.results) if kept is None else kept.notes,
+        observations=observations(found.runs),
+        command=[] if kept is None else kept.command,
+    )
+
+
+def write_page(file: Path, text: str) -> None:
+    """Put the page in place as a whole.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {file}: {error.strerror or error}", "name a file in a folder you can write"
+        ) from None
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""What is there to judge: a run, a baseline, or several runs, found by path or by name, and measured."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+from comfyload.judge.summary import Measured, measure
+from comfyload.record import archive
+from comfyload.record.run import MANIFEST, RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from comfyload.record.model import Manifest
+
+__all__ = ["Found", "Result", "default_log", "find", "measured", "window"]
+
+LOG = Path("infra/observability/comfyui_metrics.ndjson")
+
+AFTER_S = 5.0
+"""How long after a run's end a row of a log may still be about it."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """One run and its numbers."""
+
+    reader: RunReader
+    measured: Measured
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """What a name or path stands for. `kept` None: runs that are in no baseline."""
+
+    name: str
+    results: list[Result]
+    kept: archive.Kept | None = None
+
+    @property
+    def runs(self) -> list[Measured]:
+        return [result.measured for result in self.results]
+
+
+def measured(reader: RunReader) -> Measured:
+    """The run, folded."""
+    return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples())
+
+
+def find(target: str, base: Path) -> Found:
+    """A run directory, a folder of them, a baseline by path or name, or several of these with commas between.
+
+    Raises:
+        RunFilesError: there is no such thing.
+    """
+    parts = [part for part in target.split(",") if part]
+    if len(parts) > 1:
+        found = [find(part, base) for part in parts]
+        return Found(name=target, results=[result for one in found for result in one.results])
+    path = Path(target)
+    if _is_run(path):
+        return Found(name=path.name, results=_results([RunReader(path)]))
+    if path.is_dir() and not (path / MANIFEST).exists():
+        inside = sorted(folder for folder in path.iterdir() if _is_run(folder))
+        if inside:
+            return Found(name=path.name, results=_results(map(RunReader, inside)))
+    kept = archive.find(base, target)
+    return Found(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
+
+
+def window(manifests: Sequence[Manifest]) -> tuple[datetime, datetime]:
+    """From when the first run began until the last one ended, and a little longer.
+
+    Raises:
+        RunFilesError: a run has no end, so that nobody knows until when.
+    """
+    if any(manifest.ended_utc is None for manifest in manifests):
+        raise RunFilesError("the run has no end", "wait for it, or finish it with comfyload resume")
+    begun = min(datetime.fromisoformat(manifest.started_utc) for manifest in manifests)
+    ended = max(datetime.fromisoformat(manifest.ended_utc or "") for manifest in manifests)
+    return begun, ended + timedelta(seconds=AFTER_S)
+
+
+def _results(readers: Iterable[RunReader]) -> list[Result]:
+    return [Result(reader=reader, measured=measured(reader)) for reader in readers]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
+
+
+def default_log(named: Path | None) -> Path | None:
+    """The instrumentation log that is named, or the one of the checklist if it is there."""
+    return named if named is not None else LOG if LOG.is_file() else None

@@ -1,0 +1,108 @@
+"""`comfyload ab`: its flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfyload.cli.flags import LOAD, SERVER, CaFile, Header, Insecure, Json, Quiet, Set, server_url
+from comfyload.errors import UsageError
+
+__all__ = ["ab"]
+
+
+def ab(
+    workflow: Annotated[list[str], typer.Option(metavar="FILE", help="A workflow in API format. Several make a mix.")],
+    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="The server that is compared with.")] = None,
+    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="The server that is compared.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The one server, with --switch.", envvar="COMFYLOAD_SERVER"),
+    ] = None,
+    switch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CMD", help="Run before each run with 'a' or 'b' behind it; puts the one server in that state."
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=2, metavar="K", help="Pairs of runs, in the order ABBA.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run.")] = 12,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, metavar="C", help="Jobs in flight.", rich_help_panel=LOAD)
+    ] = 1,
+    warmup: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Jobs after each switch that are not counted.", rich_help_panel=LOAD)
+    ] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
+    ] = 0.05,
+    set_: Set = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    allow_shared: Annotated[
+        bool, typer.Option("--allow-shared", help="Run although others use the server.", rich_help_panel=SERVER)
+    ] = False,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
+    ] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Compare two servers, or one before and after a switch, by pairs of runs made by turns (ABBA).
+
+    What drifts (heat, clocks, neighbours) meets both sides alike, so that a difference of 10 % is found with 5 pairs of
+    12 jobs where single runs raise false alarms. The runs are kept; comfyload compare DIR/a DIR/b --paired repeats the
+    judgement.
+
+    [bold]Examples[/bold]
+
+    comfyload ab --a http://gpu1:8188 --b http://gpu2:8188 --workflow book.json
+
+    comfyload ab --server :8188 --switch ./switch-driver.sh --workflow book.json --pairs 10
+    """
+    if switch is None and (a is None or b is None):
+        raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
+    if switch is not None and (a is not None or b is not None):
+        raise UsageError("--switch is for one server", "give --server URL --switch CMD, or --a URL --b URL")
+    if switch is not None and server is None:
+        raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
+    from msgspec import structs
+
+    from comfyload import clock
+    from comfyload.app.ab import Alternation, alternate
+    from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.cli.progress import viewer_for
+    from comfyload.record.plan import Closed, Plan
+
+    options = RunOptions(
+        server=server_url(server or a or ""),
+        workflows=[WorkflowChoice(file=file) for file in workflow],
+        plan=Plan(load=Closed(concurrency=concurrency), jobs=jobs, warmup=warmup, timeout_s=timeout),
+        settings=set_ or [],
+        headers=header or [],
+        ca_file=str(ca_file) if ca_file else None,
+        insecure=insecure,
+        allow_shared=allow_shared,
+    )
+    other = options if switch is not None else structs.replace(options, server=server_url(b or ""))
+    asked = Alternation(a=options, b=other, pairs=pairs, switch=switch)
+    folder = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
+
+    from rich.console import Console
+
+    from comfyload.app.compare import compare_targets
+    from comfyload.report.comparison import comparison_json, render_comparison
+
+    found = compare_targets(str(folder / "a"), str(folder / "b"), folder, paired=True, margin=margin)
+    if json_:
+        Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
+    elif not quiet:
+        console = Console()
+        render_comparison(found, console)
+        console.print(f"Runs: {folder}", style="dim", soft_wrap=True)

@@ -1,0 +1,148 @@
+"""The flags that several commands share: one spelling, one help text each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "DEFAULT_ARCHIVE",
+    "JUDGE",
+    "LOAD",
+    "RESULT",
+    "SERVER",
+    "WORK",
+    "Accept",
+    "Archive",
+    "CaFile",
+    "ComfyUIDir",
+    "Expect",
+    "Gate",
+    "GatesFile",
+    "Header",
+    "Insecure",
+    "Json",
+    "MetricsLog",
+    "Note",
+    "Quiet",
+    "ServerUrl",
+    "Set",
+    "Strict",
+    "server_url",
+]
+
+LOAD = "Load"
+WORK = "What each job runs"
+SERVER = "Server"
+RESULT = "What is kept"
+JUDGE = "Judgement"
+
+ServerUrl = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="The ComfyUI server, with its base path if it has one.",
+        envvar="COMFYLOAD_SERVER",
+    ),
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Send a header on HTTP and WebSocket; NAME=env:VAR reads a secret. Repeatable.",
+        rich_help_panel=SERVER,
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.", rich_help_panel=SERVER),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Do not check the server's certificate.", rich_help_panel=SERVER)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        help="Override an input; NODE is an id or a title. Repeatable.",
+        rich_help_panel=WORK,
+    ),
+]
+ComfyUIDir = Annotated[
+    str | None,
+    typer.Option(
+        "--comfyui-dir",
+        metavar="DIR",
+        help="ComfyUI's own folder, for its commit and its nodes'. \\[default: that of the process on the port]",
+        rich_help_panel=RESULT,
+    ),
+]
+Note = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--note",
+        metavar="KEY=TEXT",
+        help="What no program can see, such as the enclosure's name. Repeatable.",
+        rich_help_panel=RESULT,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Archive = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
+]
+MetricsLog = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-log",
+        metavar="FILE",
+        help="The instrumentation log (comfyui_metrics.ndjson); rows of the runs' time are looked at.",
+        envvar="COMFYUI_METRICS_LOG",
+        rich_help_panel=JUDGE,
+    ),
+]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gate",
+        metavar="RULE",
+        help="'p95_latency_s <= 30', 'images_per_minute >= 0.95 * baseline'. Repeatable; replaces the defaults.",
+        rich_help_panel=JUDGE,
+    ),
+]
+GatesFile = Annotated[
+    Path | None,
+    typer.Option("--gates", metavar="FILE", help="Gates and expected errors from a TOML file.", rich_help_panel=JUDGE),
+]
+Expect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="REGEX",
+        help="An error whose text matches this is expected. Repeatable.",
+        rich_help_panel=JUDGE,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="What is inside its limit but not proven (PASS*) exits with 3.", rich_help_panel=JUDGE
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option("--accept", metavar="KEY", help="Compare although KEY differs. Repeatable.", rich_help_panel=JUDGE),
+]
+
+DEFAULT_ARCHIVE = Path("infra/observability/baselines")
+"""Where the checklist keeps them, seen from the root of a project."""
+
+
+def server_url(server: str) -> str:
+    """`:8188` is this machine."""
+    return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server

@@ -1,0 +1,165 @@
+"""`comfyload check`, `compare` and `trend`: results against gates, against each other, and through time."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfyload.cli.flags import (
+    DEFAULT_ARCHIVE,
+    Accept,
+    Archive,
+    Expect,
+    Gate,
+    GatesFile,
+    Json,
+    MetricsLog,
+    Strict,
+)
+from comfyload.errors import UsageError
+
+__all__ = ["check", "compare", "trend"]
+
+Target = Annotated[
+    str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
+]
+
+
+def check(
+    target: Target,
+    gate: Gate = None,
+    gates: GatesFile = None,
+    expect: Expect = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
+    ] = None,
+    metrics_log: MetricsLog = None,
+    strict: Strict = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the verdicts as JUnit XML.")] = None,
+    github_summary: Annotated[
+        bool, typer.Option("--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.")
+    ] = False,
+    archive: Archive = DEFAULT_ARCHIVE,
+    json_: Json = False,
+) -> None:
+    """Hold runs against gates: PASS is proven at 95 %, PASS* is inside but not proven, FAIL is disproven.
+
+    Without --gate: success_rate >= 98 %, p95_latency_s <= 45, unexpected_errors == 0.
+
+    Exit code 0: PASS or PASS*, 1: FAIL, 3: INCONCLUSIVE (with --strict PASS* too), 5: the run is not valid.
+
+    [bold]Examples[/bold]
+
+    comfyload check runs/20261123T120000Z-book
+
+    comfyload check rtx5060ti --gate 'p95_latency_s <= 30' --gate 'images_per_minute >= 0.95 * baseline'
+    """
+    from comfyload.app.check import baseline_of, gate_set
+    from comfyload.app.check import check as judge_all
+    from comfyload.app.results import default_log, find
+    from comfyload.judge.gate import exit_code
+
+    asked = gate_set(gate or [], gates, expect or [])
+    found = find(target, archive)
+    base = baseline_of(asked, baseline, archive)
+    checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
+    code = exit_code(checked.verdicts, checked.valid, strict=strict)
+
+    from rich.console import Console
+
+    from comfyload.report.junit import junit as as_junit
+    from comfyload.report.verdicts import as_json, markdown, render
+
+    if junit is not None:
+        _write(junit, as_junit(checked.verdicts, strict=strict))
+    if github_summary:
+        _append_summary(markdown(checked.verdicts))
+    if json_:
+        Console(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
+    else:
+        render(checked.verdicts, Console())
+    raise typer.Exit(code)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared: a run, a baseline, or RUN,RUN,….")],
+    paired: Annotated[
+        bool, typer.Option("--paired", help="The runs of A and B were made by turns, pair by pair, as ab does.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
+    ] = 0.05,
+    accept: Accept = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    json_: Json = False,
+) -> None:
+    """Compare B with A: per metric and node a ratio, its interval and a verdict.
+
+    Refused where what made them differs so that a comparison means nothing. Two single runs cannot tell a difference
+    from the noise between runs; comfyload ab can.
+
+    [bold]Examples[/bold]
+
+    comfyload compare rtx5060ti runs/20261123T120000Z-book
+
+    comfyload compare runs/ab/a runs/ab/b --paired
+    """
+    from rich.console import Console
+
+    from comfyload.app.compare import compare_targets
+    from comfyload.report.comparison import comparison_json, render_comparison
+
+    found = compare_targets(a, b, archive, paired=paired, margin=margin, accept=accept or [])
+    if json_:
+        Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
+    else:
+        render_comparison(found, Console())
+
+
+def trend(
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A key of the summary. Repeatable. \\[default: the usual ones]"),
+    ] = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+    json_: Json = False,
+) -> None:
+    """Show each metric through the baselines of an archive, and mark where its level changed.
+
+    [bold]Example[/bold]: comfyload trend --metric p95_latency_s
+    """
+    from rich.console import Console
+
+    from comfyload.app.compare import trend as through_time
+    from comfyload.report.history import history_json, render_history
+
+    series = through_time(archive, metric or [])
+    if json_:
+        Console(soft_wrap=True, highlight=False).print_json(history_json(series))
+    else:
+        render_history(series, Console())
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}", "name a file you can write") from None
+
+
+def _append_summary(text: str) -> None:
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not name:
+        raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
+    try:
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {name}: {error.strerror or error}") from None

@@ -1,0 +1,74 @@
+"""`comfyload report` and `export`: a result for people, and for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, Expect, Gate, GatesFile, MetricsLog
+from comfyload.errors import UsageError
+
+__all__ = ["export", "report"]
+
+
+def report(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
+    ],
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("report.html"),
+    against: Annotated[
+        str | None, typer.Option(metavar="B", help="Compare with this run or baseline, on the same page.")
+    ] = None,
+    accept: Accept = None,
+    gate: Gate = None,
+    gates: GatesFile = None,
+    expect: Expect = None,
+    metrics_log: MetricsLog = None,
+    archive: Archive = DEFAULT_ARCHIVE,
+) -> None:
+    """Write one self-contained HTML page: verdicts first, then charts, tables and how to repeat it.
+
+    [bold]Example[/bold]: comfyload report rtx5060ti --html report.html
+    """
+    from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.report import page, write_page
+    from comfyload.app.results import default_log, find
+
+    found = find(target, archive)
+    asked = gate_set(gate or [], gates, expect or [])
+    other = None if against is None else find(against, archive)
+    base = baseline_of(asked, against, archive)
+    verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
+    write_page(html, page(found, verdicts, other, accept or []))
+    typer.echo(f"Page: {html}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row for each job.")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same, typed; needs comfyload\\[parquet].")
+    ] = None,
+    prometheus: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The summary in Prometheus' text format.")
+    ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE", help="A trace of each job, to a collector or a file; needs comfyload\\[otlp]."
+        ),
+    ] = None,
+) -> None:
+    """Write a run in the formats of other tools. Several at once are fine.
+
+    [bold]Example[/bold]: comfyload export runs/20261123T120000Z-book --csv jobs.csv --prometheus comfyload.prom
+    """
+    if csv is None and parquet is None and prometheus is None and otlp is None:
+        raise UsageError("no format is asked for", "give --csv, --parquet, --prometheus or --otlp")
+    from comfyload.app.export import Formats
+    from comfyload.app.export import export as write
+
+    for said in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
+        typer.echo(said)

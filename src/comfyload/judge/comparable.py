@@ -1,0 +1,259 @@
+"""Knows what made two runs, and which differences between them leave nothing to compare."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct, json
+
+from comfyload.errors import UsageError
+from comfyload.judge.ledger import clean
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Manifest
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+
+__all__ = ["REFUSING", "Difference", "check_keys", "differences", "label", "load_words", "refuse", "workflow_hashes"]
+
+REFUSING = {
+    "valid": "a run that is not valid does not measure what its numbers are named after",
+    "gpu": "times on different GPUs say nothing of what else was changed",
+    "workflow": "different graphs are different work; the hash counts --set in",
+    "cache_mode": "what a server keeps decides which nodes run at all",
+    "seeds": "jobs that differ from each other and jobs that repeat are different work",
+    "load": "latency and throughput are those of a load",
+    "counted": "a cold start is in one and not in the other, or the lengths are worlds apart",
+    "settings": "different settings or rows of a table are different work",
+}
+"""Keys of differences that leave nothing to compare, and why."""
+
+_LENGTHS_APART = 4
+"""Counted jobs that differ by more than this factor see different parts of a warm-up, a drift and a tail."""
+
+_SHOWN = re.compile(
+    r"(comfyui|custom_nodes|frontend|cuda|driver|kernel|cpu)\b|gpu\.\w+\.(driver|cuda|power_limit|pcie)"
+)
+"""Facts of the environment that one may be comparing, and that the server did not tell of itself."""
+
+_CACHE_FLAGS = ("--cache-none", "--cache-classic", "--high-ram", "--cache-lru", "--cache-ram")
+Told = tuple[str, str | None]
+"""A key, and what a run says under it; None: it does not say."""
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """What the runs of A and of B say under `key`; several answers of one side are joined by " / ".
+
+    `refuses`: not comparable, unless the key is accepted. `why`: why that is so, or why it does not refuse.
+    """
+
+    key: str
+    a: str
+    b: str
+    refuses: bool
+    why: str = ""
+
+
+def differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Difference]:
+    """Everything that made the runs and is not the same in all of them, what refuses first.
+
+    Runs of one side must agree among themselves too. What one side does not tell may be the same, so it is shown.
+    """
+    found = [difference for difference in (_valid(a, b), _counted(a, b)) if difference is not None]
+    told = [[list(_told(run)) for run in side] for side in (a, b)]
+    keys = dict.fromkeys(key for side in told for run in side for key, _ in run)
+    for key in keys:
+        sides = [[value for run in side for value in ([v for k, v in run if k == key] or [None])] for side in told]
+        difference = _differs(key, sides[0], sides[1])
+        if difference is not None:
+            found.append(difference)
+    order = list(REFUSING)
+    return sorted(found, key=lambda found: (not found.refuses, order.index(found.key) if found.key in order else 99))
+
+
+def check_keys(accept: Collection[str]) -> None:
+    """Raises UsageError for a key that refuses nothing."""
+    unknown = [key for key in accept if key not in REFUSING]
+    if unknown:
+        raise UsageError(f"nothing is refused for {', '.join(map(repr, unknown))}", f"keys are {', '.join(REFUSING)}")
+
+
+def refuse(found: Sequence[Difference], accept: Collection[str]) -> None:
+    """Raises UsageError with every difference that refuses and is not accepted, and both its values."""
+    left = [difference for difference in found if difference.refuses and difference.key not in accept]
+    if left:
+        named = "; ".join(f"{d.key} (A: {clean(d.a, 120)}, B: {clean(d.b, 120)})" for d in left)
+        keys = dict.fromkeys(d.key for d in left)
+        raise UsageError(
+            f"these runs are not comparable: {named}",
+            f"to compare them all the same: {' '.join(f'--accept {key}' for key in keys)}",
+        )
+
+
+def label(manifest: Manifest) -> str:
+    """The workflows and the load of a run in words; runs of one label are of one series."""
+    return f"{' + '.join(sorted(facts.name for facts in manifest.workflows))}, {load_words(manifest)}"
+
+
+def workflow_hashes(manifest: Manifest) -> str:
+    """Every workflow by name with the beginning of its hash."""
+    return ", ".join(sorted(f"{facts.name} {facts.sha256[:12]}" for facts in manifest.workflows))
+
+
+def load_words(manifest: Manifest) -> str:
+    """The load and what else decides the order of arrivals; how many there are does not count."""
+    plan, mixed = manifest.plan, len(manifest.workflows) > 1
+    parts = [_load(plan)]
+    if plan.pages > 1:
+        parts.append(f"books of {plan.pages} pages")
+    if mixed:
+        parts += [] if plan.order == "random" else [plan.order + (f" {plan.stickiness:g}" if plan.stickiness else "")]
+        weights = _weights(manifest)
+        parts += [f"weights {weights}"] if weights else []
+    return ", ".join([*parts, *(["outputs fetched"] if plan.fetch else [])])
+
+
+def _load(plan: Plan) -> str:
+    load = plan.load
+    if isinstance(load, Closed):
+        think = f", {load.think_s:g} s think time" if load.think_s else ""
+        ramp = f", started over {load.ramp_up_s:g} s" if load.ramp_up_s else ""
+        return f"{load.concurrency} in flight{think}{ramp}"
+    if isinstance(load, Replay):
+        digest = hashlib.sha256(json.encode(load.offsets_s)).hexdigest()[:8]
+        words = f"replay of {len(load.offsets_s)} arrivals ({digest})"
+    else:
+        words = f"{load.arrivals}{f' (cv {load.cv:g})' if load.arrivals == 'gamma' else ''} {_stages(load)}"
+    if load.max_in_flight is None:
+        return words
+    return f"{words}, at most {load.max_in_flight} in flight ({load.on_full})"
+
+
+def _stages(load: Open) -> str:
+    """The only stage's length is how long the run lasted, and no part of its rate."""
+    if len(load.stages) == 1:
+        return _rate(load.stages[0])
+    lengths = ("" if stage.seconds is None else f" for {stage.seconds:g} s" for stage in load.stages)
+    return ", then ".join(_rate(stage) + length for stage, length in zip(load.stages, lengths, strict=True))
+
+
+def _rate(stage: Stage) -> str:
+    to = "" if stage.to_per_s in (None, stage.per_s) else f" to {60 * float(stage.to_per_s or 0):g}"
+    return f"{60 * stage.per_s:g}{to}/min"
+
+
+def _weights(manifest: Manifest) -> str:
+    chosen: Any = manifest.asked.get("workflows")
+    weights = [choice.get("weight") for choice in chosen if isinstance(choice, dict)] if chosen else []
+    return "" if len(set(weights)) < 2 else ":".join(f"{weight or 1:g}" for weight in weights)
+
+
+def _told(run: Measured) -> Iterator[Told]:
+    """What refuses, then what is shown, each as words that are the same if and only if the thing is."""
+    manifest = run.manifest
+    plan, server = manifest.plan, manifest.server
+    yield "gpu", _gpu(manifest)
+    yield "workflow", workflow_hashes(manifest)
+    yield "cache_mode", server.cache_mode
+    yield "seeds", _seeds(manifest)
+    yield "load", load_words(manifest)
+    yield "settings", _settings(manifest)
+    yield "server", server.url
+    yield "comfyui", server.comfyui_version
+    yield "torch", _text(server.system.get("pytorch_version"))
+    yield "python", _text(server.system.get("python_version"))
+    yield "os", _text(server.system.get("os"))
+    yield "node_packs", None if server.packs is None else ", ".join(sorted(server.packs)) or "none"
+    yield "argv", None if server.argv is None else " ".join(_without_cache(server.argv[1:])) or "none"
+    for key, fact in manifest.environment.items():
+        if _SHOWN.match(key) and key != "comfyui.version":  # told by the server, above
+            yield f"environment.{key}", _text(fact.value)
+    client = manifest.client
+    yield "client", f"{client.os}, {client.cpu or 'CPU unknown'}, {client.cores or '?'} cores"
+    yield "tool", manifest.tool
+    yield "timeout", "none" if plan.timeout_s is None else f"{plan.timeout_s:g} s"
+    yield "end", "waits for the last jobs" if plan.drain else "cuts the last jobs off"
+
+
+def _gpu(manifest: Manifest) -> str | None:
+    """Names of the server's devices without their index and allocator; else what the environment knows."""
+    devices = manifest.server.devices
+    names = [re.sub(r"^\w+:\d+ | : \w+$", "", str(device.get("name", ""))) for device in devices]
+    named = [f"{name} ({device.get('type', '?')})" for name, device in zip(names, devices, strict=True) if name]
+    if not named:
+        facts = manifest.environment.items()
+        named = [str(fact.value) for key, fact in facts if re.fullmatch(r"gpu\.\w+\.model", key) and fact.value]
+    return ", ".join(sorted(named)) or None
+
+
+def _seeds(manifest: Manifest) -> str:
+    """How jobs differ from each other; not which seeds they got."""
+    if manifest.plan.as_is:
+        return "as is"
+    kinds = (
+        (facts.name, "varied" if facts.varied else "salted" if facts.salted else "the same")
+        for facts in manifest.workflows
+    )
+    return ", ".join(sorted(f"{name} {kind}" for name, kind in kinds))
+
+
+def _settings(manifest: Manifest) -> str:
+    data = manifest.asked.get("data")
+    settings = [f"{key}={value!r}" for facts in manifest.workflows for key, value in sorted(facts.overrides.items())]
+    told = sorted({slot for facts in manifest.workflows for slot in facts.varied}) if data else []
+    rows = [f"rows of {data} for {', '.join(told)}"] if data else []
+    return ", ".join([*dict.fromkeys(settings), *rows]) or "none"
+
+
+def _without_cache(argv: list[str]) -> list[str]:
+    kept: list[str] = []
+    dropping = False
+    for part in argv:
+        dropping = part in _CACHE_FLAGS or (dropping and not part.startswith("-"))
+        kept += [] if dropping else [part]
+    return kept
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _differs(key: str, a: list[str | None], b: list[str | None]) -> Difference | None:
+    known = {value for value in (*a, *b) if value is not None}
+    refusing, open_question = key in REFUSING, len(known) == 1 and None in (*a, *b)
+    if len(known) == 0 or (len(known) == 1 and not (refusing and open_question)):
+        return None  # what only one side tells of its environment is no difference that anyone saw
+    why = "not told by every run, so it may be the same" if open_question else REFUSING.get(key, "")
+    return Difference(key=key, a=_joined(a), b=_joined(b), refuses=refusing and not open_question, why=why)
+
+
+def _joined(values: Sequence[str | None]) -> str:
+    return " / ".join(dict.fromkeys("unknown" if value is None else value for value in values))
+
+
+def _valid(a: Sequence[Measured], b: Sequence[Measured]) -> Difference | None:
+    if all(run.summary.valid for run in (*a, *b)):
+        return None
+    words = [_joined([_validity(run) for run in side]) for side in (a, b)]
+    return Difference(key="valid", a=words[0], b=words[1], refuses=True, why=REFUSING["valid"])
+
+
+def _validity(run: Measured) -> str:
+    codes = dict.fromkeys(finding.code for finding in run.summary.findings if finding.level == "invalid")
+    return f"not valid: {', '.join(codes)}" if codes else "valid"
+
+
+def _counted(a: Sequence[Measured], b: Sequence[Measured]) -> Difference | None:
+    runs = [*a, *b]
+    counted = [run.jobs.n for run in runs]
+    warm = {run.manifest.plan.warmup > 0 for run in runs}
+    if len(warm) == 1 and max(counted) <= _LENGTHS_APART * min(counted):
+        return None
+    words = [_joined([_count(run) for run in side]) for side in (a, b)]
+    return Difference(key="counted", a=words[0], b=words[1], refuses=True, why=REFUSING["counted"])
+
+
+def _count(run: Measured) -> str:
+    warmup = run.manifest.plan.warmup
+    return f"{run.jobs.n} jobs {f'after {warmup} to warm up' if warmup else 'without warm-up'}"

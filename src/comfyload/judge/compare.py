@@ -1,0 +1,274 @@
+"""Knows whether two sides differ by more than chance and by more than is of interest, load by load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from comfyload.errors import UsageError
+from comfyload.judge.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
+from comfyload.judge.effects import (
+    ASSUMED_SD,
+    CompareVerdict,
+    Effect,
+    combined,
+    holm,
+    runs_needed,
+    verdict,
+)
+from comfyload.judge.ledger import join
+from comfyload.judge.ratios import Draft, Group, Ratio, failure_row, metric_drafts, node_drafts
+from comfyload.judge.stats import CONFIDENCE
+from comfyload.judge.summary import Measured
+
+__all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """B against A. `design`: what stands for chance: interleaved pairs, several runs a side, or an assumption.
+
+    `rows` are in the order in which they are read. `overall`: the geometric mean of the headline metric's ratios over
+    loads and workflows; None if it is known of none. `caveats` are sentences.
+    """
+
+    design: Literal["paired", "runs", "single"]
+    runs_a: list[str]
+    runs_b: list[str]
+    differences: list[Difference]
+    rows: list[Ratio]
+    overall: Ratio | None
+    caveats: list[str]
+
+
+def compare(
+    a: Sequence[Measured],
+    b: Sequence[Measured],
+    *,
+    paired: bool = False,
+    margin: float = 0.05,
+    accept: Collection[str] = (),
+    repeatability: float | None = None,
+) -> Comparison:
+    """Compare the runs of two sides; those of the same workflows and load with each other.
+
+    `paired`: a[i] and b[i] were run beside each other. `accept`: keys of differences that shall not refuse.
+    `repeatability`: standard deviation of the logarithm of run medians between runs of the same thing on this server,
+    where it has been measured; the margin is at least twice that.
+
+    Raises:
+        UsageError: the sides are not comparable, have no load in common, or do not pair up.
+    """
+    check_keys(accept)
+    groups, alone = _groups(a, b, paired, accept)
+    found = _differences(groups)
+    refuse(found, accept)
+    between_sd = ASSUMED_SD if repeatability is None else repeatability
+    margin = max(margin, 2 * (repeatability or 0.0))
+    metrics = [draft for group in groups for draft in metric_drafts(group, between_sd, margin)]
+    nodes = [draft for group in groups for draft in node_drafts(group, between_sd)]
+    failures = _failures([failure_row(group, margin) for group in groups])
+    rows = [*_metric_rows(metrics, margin), *failures, *_rows(nodes, margin)]
+    places = {group.load: place for place, group in enumerate(groups)}
+    return Comparison(
+        design="single" if any(group.single for group in groups) else "paired" if paired else "runs",
+        runs_a=[run.manifest.run_id for run in a],
+        runs_b=[run.manifest.run_id for run in b],
+        differences=found,
+        rows=sorted(rows, key=lambda row: places[row.load]),
+        overall=_overall(metrics, margin),
+        caveats=_caveats(groups, alone, found, repeatability, accept),
+    )
+
+
+def _groups(
+    a: Sequence[Measured], b: Sequence[Measured], paired: bool, accept: Collection[str]
+) -> tuple[list[Group], list[str]]:
+    """Runs of the same workflows and load, and in words what only one side has.
+
+    If each side has only one kind, these are set against each other: `differences` says if that may be.
+    """
+    if not a or not b:
+        raise UsageError("there is nothing to compare: one side has no run", "name a run of each side")
+    if paired and len(a) != len(b):
+        raise UsageError(f"{len(a)} runs do not pair up with {len(b)}", "give both sides in the order of their pairs")
+    ours, theirs = _by_kind(a, accept), _by_kind(b, accept)
+    if len(ours) == len(theirs) == 1:
+        return [Group(a=list(a), b=list(b), paired=paired)], []
+    alone = [*_alone("A", ours, theirs), *_alone("B", theirs, ours)]
+    shared = [key for key in ours if key in theirs]
+    if not shared:
+        raise UsageError(f"the sides have no load in common: {', '.join(alone)}", "compare runs of the same plan")
+    if paired and any(len(ours[key]) != len(theirs[key]) for key in shared):
+        raise UsageError("the runs of a load do not pair up", "give both sides in the order of their pairs")
+    labels = [label(ours[key][0].manifest) for key in shared]
+    return [
+        Group(a=ours[key], b=theirs[key], paired=paired, load=_name(labels, place, key))
+        for place, key in enumerate(shared)
+    ], alone
+
+
+def _alone(side: str, mine: dict[str, list[Measured]], others: dict[str, list[Measured]]) -> list[str]:
+    labels = [label(runs[0].manifest) for key, runs in mine.items() if key not in others]
+    return [f"only in {side}: {'; '.join(labels)}"] if labels else []
+
+
+def _name(labels: list[str], place: int, key: str) -> str:
+    """The group's load in words, and its whole key where workflows of one name have different hashes."""
+    if len(labels) == 1:
+        return ""
+    return labels[place] if labels.count(labels[place]) == 1 else key
+
+
+def _by_kind(runs: Sequence[Measured], accept: Collection[str]) -> dict[str, list[Measured]]:
+    kinds: dict[str, list[Measured]] = {}
+    for run in runs:
+        hashes = "" if "workflow" in accept else workflow_hashes(run.manifest)
+        kinds.setdefault(f"{label(run.manifest)} ({hashes})", []).append(run)
+    return kinds
+
+
+def _differences(groups: Sequence[Group]) -> list[Difference]:
+    """Of all groups; one that is the same in several is told once."""
+    found = [difference for group in groups for difference in differences(group.a, group.b)]
+    unique = [difference for place, difference in enumerate(found) if difference not in found[:place]]
+    return sorted(unique, key=lambda difference: not difference.refuses)
+
+
+def _metric_rows(drafts: Sequence[Draft], margin: float) -> list[Ratio]:
+    """The headline metric is what the comparison was made for, and corrected over loads and workflows alone."""
+    headline = iter(_rows([draft for draft in drafts if draft.headline], margin))
+    rest = iter(_rows([draft for draft in drafts if not draft.headline], margin))
+    return [next(headline if draft.headline else rest) for draft in drafts]
+
+
+def _rows(drafts: Sequence[Draft], margin: float) -> list[Ratio]:
+    """A family of tests: Holm's correction is over those that are not withheld."""
+    adjusted = iter(holm([draft.effect.p for draft in drafts if draft.effect is not None]))
+    return [_row(draft, None if draft.effect is None else next(adjusted), margin) for draft in drafts]
+
+
+def _row(draft: Draft, p_holm: float | None, margin: float) -> Ratio:
+    effect, note = draft.effect, draft.note
+    said: CompareVerdict = "inconclusive"
+    if effect is not None and not draft.moot:
+        said = verdict(effect, margin, higher_is_faster=draft.higher_is_faster, p=p_holm)
+        alone = verdict(effect, margin, higher_is_faster=draft.higher_is_faster)
+        if said != alone:
+            note = "; ".join(
+                [*([note] if note else []), f"{alone}, if it were the only row: not after Holm's correction"]
+            )
+    undecided = effect is not None and said == "inconclusive" and not draft.moot
+    return Ratio(
+        name=draft.name,
+        kind=draft.kind,
+        workflow=draft.workflow,
+        a=draft.a,
+        b=draft.b,
+        unit=draft.unit,
+        ratio=None if effect is None else math.exp(effect.log),
+        low=None if effect is None else _bound(effect.low),
+        high=None if effect is None else _bound(effect.high),
+        n_a=draft.n_a,
+        n_b=draft.n_b,
+        p=None if effect is None else effect.p,
+        p_holm=p_holm,
+        verdict=said,
+        margin=margin,
+        runs_needed=runs_needed(effect, margin) if effect is not None and undecided else None,
+        method="withheld" if effect is None else effect.method,
+        note=note,
+        load=draft.load,
+        headline=draft.headline,
+    )
+
+
+def _bound(log: float) -> float | None:
+    return math.exp(log) if abs(log) < 700 else None
+
+
+def _failures(rows: Sequence[Ratio]) -> list[Ratio]:
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    out = []
+    for row in rows:
+        p, said = None if row.p is None else next(adjusted), row.verdict
+        if p is not None and p < 1 - CONFIDENCE:
+            said = "more failures" if (row.b or 0) > (row.a or 0) else "fewer failures"
+        out.append(structs.replace(row, p_holm=p, verdict=said))
+    return out
+
+
+def _overall(drafts: Sequence[Draft], margin: float) -> Ratio | None:
+    chosen = [draft for draft in drafts if draft.headline and draft.effect is not None]
+    effects = [draft.effect for draft in chosen if draft.effect is not None]
+    if not effects:
+        return None
+    effect: Effect = effects[0] if len(effects) == 1 else combined(effects)
+    names = " or ".join(dict.fromkeys(draft.name for draft in chosen))
+    values = [[getattr(draft, side) or 1.0 for draft in chosen] for side in "ab"]
+    means = [math.exp(math.fsum(map(math.log, side)) / len(side)) for side in values]
+    draft = structs.replace(
+        chosen[0],
+        name="overall",
+        workflow=chosen[0].workflow if len(chosen) == 1 else None,
+        load="",
+        a=means[0],
+        b=means[1],
+        n_a=sum(draft.n_a for draft in chosen),
+        n_b=sum(draft.n_b for draft in chosen),
+        effect=effect,
+        note=names if len(chosen) == 1 else f"{names}, geometric mean of {len(chosen)}",
+        moot=all(draft.moot for draft in chosen),
+    )
+    return _row(draft, effect.p, margin)
+
+
+def _caveats(
+    groups: Sequence[Group],
+    alone: Sequence[str],
+    found: Sequence[Difference],
+    repeatability: float | None,
+    accept: Collection[str],
+) -> list[str]:
+    said = []
+    single = [group.load for group in groups if group.single]
+    if single:
+        which = "" if len(single) == len(groups) else f" of {'; '.join(single)}"
+        how = (
+            f"Intervals are wider by an assumed deviation of {100 * ASSUMED_SD:g} % between runs."
+            if repeatability is None
+            else f"Intervals are wider by the {100 * repeatability:.2g} % found between runs of the same thing."
+        )
+        said.append(f"Single run each{which}: between-run noise unknown. {how} Interleaved pairs would measure it.")
+    said += [f"Not compared, {words}." for words in alone]
+    accepted = [difference.key for difference in found if difference.refuses and difference.key in accept]
+    if accepted:
+        said.append(f"Compared although these differ, as was asked: {', '.join(dict.fromkeys(accepted))}.")
+    if all(difference.key != "gpu" for difference in found) and not any(
+        run.manifest.server.devices for group in groups for run in group.a
+    ):
+        said.append("The server does not tell its GPU: that both sides had the same is taken on trust.")
+    said += [words for group in groups for words in _incomplete(group)]
+    return list(dict.fromkeys(said))
+
+
+def _incomplete(group: Group) -> list[str]:
+    """Jobs whose durations are in no number, or are those of a cache; nodes that only one side ran."""
+    said, where = [], f" ({group.load})" if group.load else ""
+    sides = (("A", group.a), ("B", group.b))
+    for name, runs in sides:
+        bad = sum(int((~run.jobs.completed & ~run.jobs.counted.censored).sum()) for run in runs)
+        cached = sum(int((run.jobs.cache[run.jobs.completed] > 0).sum()) for run in runs)
+        if bad:
+            said.append(f"Durations are of completed jobs alone: {bad} of {name}{where} did not complete.")
+        if cached:
+            said.append(f"{cached} completed jobs of {name}{where} came partly or wholly from the server's cache.")
+    ran = [
+        {f"{row.node} {row.class_type or ''}".strip() for run in runs for row in run.summary.nodes} for _, runs in sides
+    ]
+    for name, mine, others in (("A", ran[0], ran[1]), ("B", ran[1], ran[0])):
+        if mine - others:
+            said.append(f"Nodes that ran only in {name}{where}: {join(sorted(mine - others))}.")
+    return said

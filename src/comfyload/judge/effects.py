@@ -1,0 +1,229 @@
+"""Knows how sure a ratio of two sides is, from the logarithms of what they measured.
+
+The unit of replication is the run: jobs of one run share its clocks, heat and cache, so that more jobs do not make
+the difference between two runs any surer. Of single runs that part is not seen, and has to be assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import special
+from scipy.stats import mannwhitneyu
+
+from comfyload.judge.stats import CONFIDENCE, autocorrelation_time
+
+__all__ = [
+    "ASSUMED_SD",
+    "CompareVerdict",
+    "Effect",
+    "combined",
+    "from_intervals",
+    "from_pairs",
+    "from_runs",
+    "from_single_jobs",
+    "hodges_lehmann",
+    "holm",
+    "runs_needed",
+    "verdict",
+]
+
+Floats = NDArray[np.float64]
+Bounds = tuple[float, float, float]
+"""The logarithm of a value, of its lower and of its upper bound."""
+
+CompareVerdict = Literal[
+    "faster", "slower", "no practical difference", "inconclusive", "fewer failures", "more failures"
+]
+ASSUMED_SD = 0.04
+"""Standard deviation of the logarithm between runs of the same thing, where nobody has measured it."""
+
+_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
+_MOST = 2000
+"""Order statistics that stand for a longer sample where all pairs of two samples are formed."""
+
+_MOST_RUNS = 200
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """log(B / A) with its interval, infinite where a side is not bounded.
+
+    `spread`: standard deviation of what one more pair, or one more run of each side, adds. `paired`: it is a pair.
+    `shared`: the part of the half-width that is assumed and that all effects of the same two runs have in common.
+    """
+
+    log: float
+    low: float
+    high: float
+    p: float
+    spread: float
+    paired: bool = False
+    shared: float = 0.0
+    method: str
+
+
+def from_pairs(d: Floats) -> Effect:
+    """Student's t on the log ratios of at least two interleaved pairs: what a pair has in common cancels."""
+    k, middle, sd = len(d), float(np.mean(d)), float(np.std(d, ddof=1))
+    low, high, p = _student(middle, sd / math.sqrt(k), k - 1)
+    method = f"{k} pairs, Student t on log ratios"
+    return Effect(log=middle, low=low, high=high, p=p, spread=sd, paired=True, method=method)
+
+
+def from_runs(a: Floats, b: Floats) -> Effect:
+    """Welch's t on the log values of runs. One run against several: their deviation is taken for both (pooled t)."""
+    m, n, middle = len(a), len(b), float(np.mean(b) - np.mean(a))
+    if min(m, n) == 1:
+        sd = float(np.std(a if m > n else b, ddof=1))
+        low, high, p = _student(middle, sd * math.sqrt(1 / m + 1 / n), max(m, n) - 1)
+        method = f"{m} against {n} runs, Student t; the deviation is that of the several"
+        return Effect(log=middle, low=low, high=high, p=p, spread=sd * math.sqrt(2), method=method)
+    one, two = float(np.var(a, ddof=1)), float(np.var(b, ddof=1))
+    error = one / m + two / n
+    freedom = error**2 / ((one / m) ** 2 / (m - 1) + (two / n) ** 2 / (n - 1)) if error > 0 else m + n - 2.0
+    low, high, p = _student(middle, math.sqrt(error), freedom)
+    method = f"{m} against {n} runs, Welch t on logs"
+    return Effect(log=middle, low=low, high=high, p=p, spread=math.sqrt(one + two), method=method)
+
+
+def from_single_jobs(a: Floats, b: Floats, between_sd: float) -> Effect:
+    """The Hodges-Lehmann shift of two single runs' log durations, widened for what differs between runs.
+
+    `a`, `b` in the order of completion: jobs that depend on their neighbours widen it too. Without `between_sd` it is
+    the pooled Mann-Whitney test, which takes any difference between two runs for one between two systems.
+    """
+    middle, low, high = hodges_lehmann(a, b)
+    stretch = math.sqrt(max(autocorrelation_time(a), autocorrelation_time(b)))
+    method = "single runs, Hodges-Lehmann"
+    p = float(mannwhitneyu(b, a).pvalue) if between_sd == 0 and stretch == 1 else None
+    return _widened(middle, stretch * (middle - low), stretch * (high - middle), between_sd, method, p)
+
+
+def from_intervals(a: Bounds, b: Bounds, between_sd: float) -> Effect:
+    """The difference of two values of single runs from their own intervals (Zou & Donner 2008), widened likewise."""
+    below, above = math.hypot(b[0] - b[1], a[2] - a[0]), math.hypot(b[2] - b[0], a[0] - a[1])
+    return _widened(b[0] - a[0], below, above, between_sd, "single runs, from their intervals")
+
+
+def hodges_lehmann(a: Floats, b: Floats) -> tuple[float, float, float]:
+    """The median of all differences b - a, and its interval by Mann-Whitney ranks (normal approximation).
+
+    Infinite where so few values bound nothing (below four a side). Hodges & Lehmann 1963; Moses 1953. Longer samples
+    are thinned to evenly spaced order statistics; the ranks are those of all values.
+    """
+    m, n = len(a), len(b)
+    shifts = np.sort(np.subtract.outer(_thinned(b), _thinned(a)), axis=None)
+    rank = math.floor(m * n / 2 - _Z * math.sqrt(m * n * (m + n + 1) / 12) + 0.5)  # ranks are whole numbers
+    middle = float(np.median(shifts))
+    if rank < 1:
+        return middle, -math.inf, math.inf
+    place = math.floor(rank / (m * n) * len(shifts) + 1e-9)
+    place = min(max(place, 1), len(shifts) // 2)
+    return middle, float(shifts[place - 1]), float(shifts[len(shifts) - place])
+
+
+def combined(effects: Sequence[Effect]) -> Effect:
+    """The mean of several logs. What was assumed of two single runs does not average out; the rest does."""
+    k, middle = len(effects), float(np.mean([effect.log for effect in effects]))
+    shared = sum(effect.shared for effect in effects) / k
+    sides = []
+    for side in ("low", "high"):
+        own = sum(max(0.0, (getattr(e, side) - e.log) ** 2 - e.shared**2) for e in effects)
+        sides.append(math.sqrt(own / k**2 + shared**2))
+    below, above = sides
+    p = _p(middle, below if middle > 0 else above)
+    method = f"geometric mean of {k}"
+    return Effect(log=middle, low=middle - below, high=middle + above, p=p, spread=math.nan, method=method)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down adjustment: to be compared with the level as they are."""
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    adjusted, worst = [0.0] * len(values), 0.0
+    for number, place in enumerate(order):
+        worst = max(worst, min(1.0, (len(values) - number) * values[place]))
+        adjusted[place] = worst
+    return adjusted
+
+
+def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p: float | None = None) -> CompareVerdict:
+    """What the interval says of a margin: both proven and worth it, proven to be too small, or neither.
+
+    `p`: the adjusted one; a difference counts only below 0.05. A rate is inverted: time for a thing, not things a time.
+    """
+    ratio, low, high = (_exp(x) for x in (effect.log, effect.low, effect.high))
+    if higher_is_faster:
+        ratio, low, high = _exp(-effect.log), _exp(-effect.high), _exp(-effect.low)
+    proven = p is None or p < 1 - CONFIDENCE
+    if low > 1 and ratio >= 1 + margin and proven:
+        return "slower"
+    if high < 1 and ratio <= 1 - margin and proven:
+        return "faster"
+    return "no practical difference" if 1 - margin < low and high < 1 + margin else "inconclusive"
+
+
+def runs_needed(effect: Effect, margin: float) -> int | None:
+    """Pairs, or runs a side, after which an effect as it was seen would be decided; None: more than 200.
+
+    An effect beyond the margin must be told from none, a smaller one from the margin; one right at the margin is
+    decided by no number of runs, so that a quarter of the margin is the least that is told apart.
+    """
+    limit = math.log1p(margin)
+    gap = abs(effect.log) if abs(effect.log) >= limit else max(limit - abs(effect.log), limit / 4)
+    if not math.isfinite(effect.spread):
+        return None
+    for k in range(2, _MOST_RUNS + 1):
+        freedom = k - 1 if effect.paired else 2 * k - 2
+        if _quantile(freedom) * effect.spread / math.sqrt(k) < gap:
+            return k
+    return None
+
+
+def _widened(middle: float, below: float, above: float, sd: float, method: str, p: float | None = None) -> Effect:
+    """Two runs differ by chance with the deviation of both; it adds to that within them as squares do."""
+    shared = _Z * math.sqrt(2) * sd
+    low, high = middle - math.hypot(below, shared), middle + math.hypot(above, shared)
+    toward_zero = middle - low if middle > 0 else high - middle
+    spread = math.hypot((below + above) / 2, shared) / _Z
+    return Effect(
+        log=middle,
+        low=low,
+        high=high,
+        p=_p(middle, toward_zero) if p is None else p,
+        spread=spread,
+        shared=shared,
+        method=f"{method}, widened by {100 * sd:.3g} % between runs",
+    )
+
+
+def _student(middle: float, error: float, freedom: float) -> tuple[float, float, float]:
+    if error == 0:
+        return middle, middle, 1.0 if middle == 0 else 0.0
+    half = _quantile(freedom) * error
+    return middle - half, middle + half, 2 * float(special.stdtr(freedom, -abs(middle) / error))
+
+
+def _p(middle: float, side: float) -> float:
+    """That of the normal test whose interval reaches so far towards no difference."""
+    if side == 0:
+        return 1.0 if middle == 0 else 0.0
+    return 2 * float(special.ndtr(-abs(middle) / (side / _Z)))
+
+
+def _quantile(freedom: float) -> float:
+    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+
+
+def _thinned(x: Floats) -> Floats:
+    if len(x) <= _MOST:
+        return x
+    return np.asarray(np.quantile(x, (np.arange(_MOST) + 0.5) / _MOST), np.float64)
+
+
+def _exp(x: float) -> float:
+    return math.inf if x > 700 else math.exp(x)

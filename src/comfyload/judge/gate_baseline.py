@@ -1,0 +1,127 @@
+"""Knows how a run stands against a baseline: the ratio of two values, on the log scale, with the noise between runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct, structs
+
+from comfyload.judge.gate_rules import fact_verdict, plain, statistic
+from comfyload.judge.gates import Gate
+from comfyload.judge.proof import SIDE, student, tail
+from comfyload.judge.stats import Statistic
+from comfyload.judge.summary import Measured
+from comfyload.judge.verdict import GateVerdict, decide, draft, percent
+
+__all__ = ["BETWEEN_RUNS_SD", "against"]
+
+BETWEEN_RUNS_SD = 0.04
+"""Standard deviation of a run's log value between runs on one server, assumed where one run a side cannot show it:
+the upper end of the 2 to 4 % by which clocks, temperature and caches move whole runs.
+"""
+
+_NORMAL_975 = 1.96
+_SAME = ("load", "pages", "order", "stickiness", "as_is")
+"""What of two plans must be equal before their numbers are compared."""
+
+
+class _Ratio(Struct, frozen=True, kw_only=True):
+    """A run's value to the baseline's, as a log: its deviation, and Student's degrees of freedom."""
+
+    log: float
+    sd: float
+    freedom: float
+    reference: float
+    single: bool
+
+
+def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> GateVerdict:
+    """Judge a gate that is relative to a baseline; of its runs, the valid ones of the same workflows and load count.
+
+    One run of a baseline: each side is given the noise between runs that is assumed, and nothing is proven. Several:
+    the new run is held against their own spread by Student's t.
+    """
+    peers = [run for run in baseline if _same_work(run, measured)]
+    if not peers:
+        why = f"none of its {len(baseline)} runs is valid, another, and of the same workflows and load"
+        why = f"Nothing to compare with in the baseline: {why}." if baseline else "No baseline was given."
+        return draft(gate, measured, "INCONCLUSIVE", why)
+    if gate.known.kind == "fact":
+        return _fact(gate, measured, peers)
+    source = _with_failures(gate, [measured, *peers])
+    found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
+    if gate.upper and found.low == math.inf:
+        return draft(gate, measured, "FAIL", "So many jobs did not complete that it is infinite.", found)
+    ratio = _ratio(found, theirs)
+    if ratio is None or found.value is None:
+        reasons = [one.reason for one in (found, *theirs) if one.value is None]
+        why = f"No ratio: {reasons[0] if reasons else 'a value is zero or infinite, or has no interval'}."
+        return draft(gate, measured, "INCONCLUSIVE", why, found)
+    limit = ratio.reference * gate.limit
+    wrong = (ratio.log - math.log(gate.limit)) * (1 if gate.upper else -1)
+    p_pass, p_fail = tail(-wrong, ratio.sd, ratio.freedom), tail(wrong, ratio.sd, ratio.freedom)
+    verdict = decide(1.0 if ratio.single else p_pass, p_fail, gate.holds(found.value, limit))
+    reach = ratio.sd * student(1 - SIDE, ratio.freedom)
+    low, high = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
+    how = f"{len(peers)} runs of the baseline show how runs differ."
+    if ratio.single:
+        how = f"One run a side: {percent(BETWEEN_RUNS_SD)} between runs is assumed, and nothing is proven."
+    why = f"{math.exp(ratio.log):.3f} times the baseline ({low:.3f} to {high:.3f} at 90 %). {how}"
+    return draft(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit)
+
+
+def _ratio(found: Statistic, theirs: Sequence[Statistic]) -> _Ratio | None:
+    """None where a value is withheld, zero or infinite, or has no interval where it needs one."""
+    values = [one.value for one in theirs if one.value is not None]
+    own, other = _log_sd(found), _log_sd(theirs[0])
+    if found.value is None or own is None or not values or not all(0 < value < math.inf for value in values):
+        return None
+    logs = [math.log(value) for value in values]
+    middle = math.fsum(logs) / len(logs)
+    log, reference = math.log(found.value) - middle, math.exp(middle)
+    if len(logs) == 1:
+        if other is None:
+            return None
+        sd = math.sqrt(own**2 + other**2 + 2 * BETWEEN_RUNS_SD**2)
+        return _Ratio(log=log, sd=sd, freedom=math.inf, reference=reference, single=True)
+    # Few runs can agree by chance: a run's value varies at least as much as its own jobs make it.
+    spread = max(float(np.std(logs, ddof=1)), own)
+    sd = spread * math.sqrt(1 + 1 / len(logs))
+    return _Ratio(log=log, sd=sd, freedom=len(logs) - 1, reference=reference, single=False)
+
+
+def _log_sd(found: Statistic) -> float | None:
+    """Deviation of the log value, from the farther known end of its 95 % interval; None without one."""
+    if found.value is None or not 0 < found.value < math.inf:
+        return None
+    ends = [end for end in (found.low, found.high) if end is not None and 0 < end < math.inf]
+    return max(abs(math.log(end / found.value)) for end in ends) / _NORMAL_975 if ends else None
+
+
+def _with_failures(gate: Gate, runs: Sequence[Measured]) -> Gate:
+    """The same percentile with failures as infinite, if a run has any: those that completed may be the quick ones."""
+    plainly = gate.known.kind == "percentile" and gate.name.endswith("_latency_s") and "book" not in gate.name
+    if gate.workflow or not plainly or not any(run.summary.failures for run in runs):
+        return gate
+    return structs.replace(gate, metric=gate.metric.replace("_latency_s", "_latency_with_failures_s"))
+
+
+def _fact(gate: Gate, measured: Measured, peers: Sequence[Measured]) -> GateVerdict:
+    value = plain(gate, measured)
+    theirs = [known for run in peers if (known := plain(gate, run)) is not None]
+    if value is None or not theirs:
+        return draft(gate, measured, "INCONCLUSIVE", f"No data: a run has no {gate.name}.")
+    mean = math.fsum(theirs) / len(theirs)
+    why = f"The baseline has {mean:.4g} on average. Of these runs alone: it says nothing of others."
+    return fact_verdict(gate, measured, value, mean * gate.limit, why)
+
+
+def _same_work(run: Measured, measured: Measured) -> bool:
+    """A run is no baseline of itself, and one that is not valid is none at all."""
+    a, b = run.manifest, measured.manifest
+    if a.run_id == b.run_id or not run.summary.valid:
+        return False
+    graphs = [sorted((w.sha256, repr(sorted(w.overrides.items()))) for w in one.workflows) for one in (a, b)]
+    return graphs[0] == graphs[1] and all(getattr(a.plan, name) == getattr(b.plan, name) for name in _SAME)

@@ -1,0 +1,252 @@
+"""Knows how a gate is written: a number of the summary, how it compares, and a limit; and which numbers there are.
+
+No numpy here: gates are read before the first job leaves.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable
+from typing import Literal, NoReturn, cast
+
+from msgspec import Struct
+
+from comfyload.errors import UsageError
+from comfyload.judge.ledger import clean
+from comfyload.judge.metrics import METRICS
+
+__all__ = [
+    "DEFAULT_GATES",
+    "ERRORS",
+    "KNOWN",
+    "OF_A_WORKFLOW",
+    "Gate",
+    "GateSet",
+    "Known",
+    "Op",
+    "expected_patterns",
+    "parse_gate",
+    "read_gates",
+]
+
+Op = Literal["<=", "<", ">=", ">", "=="]
+DEFAULT_GATES = ("success_rate >= 98 %", "p95_latency_s <= 45", "unexpected_errors == 0")
+ERRORS = "unexpected_errors"
+"""The one gate that is not on a number of the summary."""
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """What a number is, which decides how it is judged.
+
+    `share`: k of n. `percentile`, `mean` (rates too): with an interval. `fact`: a count, a maximum or a time of this
+    run, from which nothing is inferred. `errors`: those that no pattern expects.
+    """
+
+    kind: Literal["share", "percentile", "mean", "fact", "errors"]
+    unit: Literal["s", "share", "count", "/min", "/h", "bytes"]
+
+
+class Gate(Struct, frozen=True, kw_only=True):
+    """One condition. `metric` is a key of the summary, of one workflow if `WORKFLOW.` stands before it; `limit` is in
+    the unit of the key, a share as a fraction. `of_baseline`: it is a factor of the baseline's value instead.
+    """
+
+    text: str
+    metric: str
+    op: Op
+    limit: float
+    of_baseline: bool = False
+
+    @property
+    def workflow(self) -> str:
+        """Whose number it is; "" for the whole run's."""
+        return self.metric.rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The number without its workflow."""
+        return self.metric.rpartition(".")[2]
+
+    @property
+    def upper(self) -> bool:
+        """Whether less is better."""
+        return self.op in ("<=", "<", "==")
+
+    @property
+    def known(self) -> Known:
+        """What the number is."""
+        return (OF_A_WORKFLOW if self.workflow else KNOWN)[self.name]
+
+    def holds(self, value: float, limit: float) -> bool:
+        """Whether a value stands on the right side of a limit."""
+        if self.op == "==":
+            return value == limit
+        if self.upper:
+            return value < limit or (self.op == "<=" and value == limit)
+        return value > limit or (self.op == ">=" and value == limit)
+
+
+class GateSet(Struct, frozen=True, kw_only=True):
+    """Gates, and regular expressions of errors that are no surprise."""
+
+    gates: list[Gate]
+    expected_errors: list[str] = []
+
+
+def _facts(unit: Literal["s", "count", "/min"], names: str) -> dict[str, Known]:
+    return {name: Known(kind="fact", unit=unit) for name in names.split()}
+
+
+def _durations(metric: str, shown: Iterable[str]) -> dict[str, Known]:
+    kinds: dict[str, Literal["mean", "fact"]] = {"avg": "mean", "max": "fact"}
+    return {f"{name}_{metric}_s": Known(kind=kinds.get(name, "percentile"), unit="s") for name in shown}
+
+
+_SHARE, _RATE = Known(kind="share", unit="share"), Known(kind="mean", unit="/min")
+
+KNOWN: dict[str, Known] = {
+    "success_rate": _SHARE,
+    **{key: known for metric in METRICS for key, known in _durations(metric.name, metric.shown).items()},
+    **_durations("latency_with_failures", ("p50", "p90", "p95", "p99")),
+    "images_per_minute": _RATE,
+    "jobs_per_minute": _RATE,
+    "book_success_rate": _SHARE,
+    "books_per_hour": Known(kind="mean", unit="/h"),
+    **_durations("book_latency", ("avg", "p50", "p95", "max")),
+    **_facts("count", "total_jobs completed failed timeouts cancelled lost dropped censored unfinished warmup_jobs"),
+    **_facts("count", "cached cached_fully cached_partly images books books_completed"),
+    "image_bytes": Known(kind="fact", unit="bytes"),
+    **_facts("s", "wall_clock_s observed_p99_latency_s"),
+    **_facts("/min", "offered_per_minute sent_per_minute completed_per_minute"),
+    ERRORS: Known(kind="errors", unit="count"),
+}
+"""Every number of the summary that a gate can name."""
+
+OF_A_WORKFLOW: dict[str, Known] = {
+    "success_rate": _SHARE,
+    **_durations("latency", ("avg", "p50", "p95", "max")),
+    **_durations("execution", ("avg", "p50", "p95")),
+    "images_per_minute": _RATE,
+    **_facts("count", "jobs completed images cached"),
+}
+"""Every number of one workflow in a run of several."""
+
+_SHAPE = re.compile(r"(?P<metric>[^<>=]+?)\s*(?P<op><=|>=|==|<|>)\s*(?P<limit>[^<>=]+)")
+_NUMBER = r"(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
+_LIMIT = re.compile(rf"{_NUMBER}\s*(?P<unit>%|[a-z]+)?")
+_OF_BASELINE = re.compile(
+    rf"(?:{_NUMBER}\s*\*\s*)?baseline|baseline\s*\*\s*(?P<after>{_NUMBER.replace('number', 'n')})"
+)
+_UNITS = {"s": {"s": 1.0, "ms": 0.001, "min": 60.0}, "share": {"%": 0.01}}
+_EXAMPLE = "write it like: p95_latency_s <= 45, success_rate >= 98 %, images_per_minute >= 0.95 * baseline"
+
+
+def parse_gate(text: str) -> Gate:
+    """Read one gate.
+
+    Raises:
+        UsageError: it is not written as a gate is, names no number of the summary, or asks what cannot be judged.
+    """
+    text = clean(text, 200)
+    shape = _SHAPE.fullmatch(text)
+    if shape is None:
+        raise UsageError(f"this is no gate: {text or '(nothing)'}", _EXAMPLE)
+    metric, op = shape["metric"], cast(Op, shape["op"])
+    known = _known(text, metric)
+    exact = known.kind == "errors" or known.unit in ("count", "bytes")
+    if op == "==" and not exact:
+        _refuse(text, f"{metric} is measured, so it is equal to nothing", "use <= or >=")
+    relative = _OF_BASELINE.fullmatch(shape["limit"].strip())
+    if relative is not None:
+        if op == "==" or known.kind == "errors":
+            _refuse(text, f"{metric} is not judged by a baseline's", "compare it with a number")
+        factor = float(relative["number"] or relative["after"] or 1)
+        if not 0 < factor < float("inf"):
+            _refuse(text, "a share of the baseline is more than nothing", _EXAMPLE)
+        return Gate(text=text, metric=metric, op=op, limit=factor, of_baseline=True)
+    return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), known))
+
+
+def read_gates(text: str, origin: str) -> GateSet:
+    """Read a file of gates in TOML: `gates`, a list of them, and `expected_errors`, a list of regular expressions.
+
+    A file without gates has an empty list of them: whoever reads it uses the defaults then.
+
+    Raises:
+        UsageError: it is no TOML, holds another key or another type, or something in it is not written as it must be.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+    lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
+    for key, value in content.items():
+        if key not in lists:
+            hint = _nearest(key, lists) or "the keys are gates and expected_errors"
+            raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise UsageError(f"{origin}: {key} is no list of texts", f'write {key} = ["…"]')
+        lists[key] = value
+    expected_patterns(lists["expected_errors"], f"{origin}: ")
+    try:
+        gates = [parse_gate(gate) for gate in lists["gates"]]
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error.message}", error.hint) from None
+    return GateSet(gates=gates, expected_errors=lists["expected_errors"])
+
+
+def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pattern[str]]:
+    """Compile what is expected.
+
+    Raises:
+        UsageError: one is no regular expression, or matches everything because it is empty.
+    """
+    patterns = []
+    for expression in expressions:
+        try:
+            patterns.append(re.compile(expression))
+        except re.error as error:
+            message = f"{where}no regular expression: {clean(expression, 80)}"
+            raise UsageError(message, f"{error.msg}; put \\ before a sign that stands for itself") from None
+        if not expression:
+            raise UsageError(f"{where}an empty pattern would expect every error", "leave it out")
+    return patterns
+
+
+def _known(text: str, metric: str) -> Known:
+    workflow, _, name = metric.rpartition(".")
+    names = OF_A_WORKFLOW if workflow else KNOWN
+    if name not in names:
+        of = " of one workflow" if workflow else ""
+        hint = _nearest(name, names) or "name a key of the summary, such as success_rate or p95_latency_s"
+        _refuse(text, f"there is no number {name}{of}", hint)
+    return names[name]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), 1, 0.5)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _limit(text: str, written: str, known: Known) -> float:
+    parts = _LIMIT.fullmatch(written)
+    if parts is None:
+        _refuse(text, f"{written} is no limit", _EXAMPLE)
+    units = _UNITS.get(known.unit, {})
+    unit = parts["unit"]
+    if unit is not None and unit not in units:
+        _refuse(text, f"the unit {unit} does not fit", f"use {', '.join(units)}" if units else "leave it out")
+    limit = float(parts["number"]) * (1.0 if unit is None else units[unit])
+    if limit == float("inf"):
+        _refuse(text, "the limit is infinite", _EXAMPLE)
+    if known.unit == "share":
+        limit = round(limit, 12)  # 98 * 0.01 is not quite 0.98
+        if limit > 1:
+            _refuse(text, "a share is at most 1", "write 98 % or 0.98")
+    return limit
+
+
+def _refuse(text: str, why: str, hint: str) -> NoReturn:
+    raise UsageError(f"in the gate {text}: {why}", hint)

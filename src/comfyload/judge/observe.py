@@ -1,0 +1,301 @@
+"""Knows what is worth saying of runs in sentences: found by rules, each with its numbers, none beyond its intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.jobs import CACHE_CLASSES
+from comfyload.judge.ledger import clean
+from comfyload.judge.stats import Statistic
+from comfyload.judge.steadiness import drift
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Manifest
+
+__all__ = ["GpuReading", "gpu_reading", "observations"]
+
+Floats = NDArray[np.float64]
+_GIB = 2.0**30
+_TIGHT = 0.1
+_BUSY = 0.95
+_UNSTEADY = 0.03
+
+
+class GpuReading(Struct, frozen=True, kw_only=True):
+    """What a sample's name says: which GPU, what of it (`utilisation` in %, `vram_used`, `vram_free` and `vram_total`
+    in bytes, `power` in W, `temperature` in degrees), and the factor into that unit.
+    """
+
+    gpu: str
+    kind: str
+    factor: float
+
+
+_GPU = re.compile(r"^(?:gpu|device)[._]?(\d*)[._](\w+)$")
+_KINDS = {
+    "utilisation": re.compile(r"^(gpu_)?(utili[sz]ation|util|busy)(_percent)?$"),
+    "vram_used": re.compile(r"^(vram|memory|mem)_used(_bytes|_mib)?$"),
+    "vram_free": re.compile(r"^(vram|memory|mem)_free(_bytes|_mib)?$"),
+    "vram_total": re.compile(r"^(vram|memory|mem)(_total)?(_bytes|_mib)?$"),
+    "power": re.compile(r"^power(_draw|_usage)?(_w|_mw)?$"),
+    "temperature": re.compile(r"^temp(erature)?(_c)?$"),
+}
+_FACTORS = {"mib": 2.0**20, "mw": 0.001}
+
+
+def gpu_reading(name: str) -> GpuReading | None:
+    """Of a sample's name such as `gpu.0.utilisation_percent`, `gpu.0.vram_used_bytes` or `gpu.0.power_w`."""
+    found = _GPU.match(name)
+    if found is None:
+        return None
+    number, rest = found.groups()
+    for kind, pattern in _KINDS.items():
+        if pattern.match(rest):
+            factor = _FACTORS.get(rest.rpartition("_")[2], 1.0)
+            return GpuReading(gpu=number or "0", kind=kind, factor=factor)
+    return None
+
+
+def observations(runs: Sequence[Measured]) -> list[str]:
+    """Sentences: first about what changes between runs, then about each; what is true of several is said once."""
+    said = [list(_of_one(run)) for run in runs]
+    if len(runs) < 2:
+        return [sentence for sentences in said for sentence in sentences]
+    of: dict[str, list[str]] = {}
+    for label, sentences in zip(_labels(runs), said, strict=True):
+        for sentence in sentences:
+            of.setdefault(sentence, []).append(label)
+    out = list(_across(runs))
+    for sentence, labels in of.items():
+        out.append(f"{f'All {len(runs)} runs' if len(labels) == len(runs) else '; '.join(labels)}: {sentence}")
+    return out
+
+
+def _of_one(run: Measured) -> Iterator[str]:
+    if not run.summary.valid:
+        codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
+        yield f"This run is not valid ({codes}): what follows describes it and is no measurement."
+    for rule in (_busy, _gpu_busy, _memory, _steady, _cold, _nodes, _cache, _failures):
+        yield from rule(run)
+
+
+def _busy(run: Measured) -> Iterator[str]:
+    """Execution of counted jobs over the wall clock; above 1 where a server runs jobs side by side."""
+    wall, seconds = run.summary.summary["wall_clock_s"], run.jobs.metric("execution")
+    known = seconds[~np.isnan(seconds)]
+    if not isinstance(wall, float) or run.manifest.resumed:
+        return
+    if not len(known) or len(known) < 0.9 * run.jobs.n:
+        yield "How busy the server was is not known: it told the execution times of too few jobs."
+        return
+    share, users = float(known.sum()) / wall, run.manifest.plan.concurrency
+    asked = "" if users is None else f" at {users} in flight"
+    if share > 1.02:
+        yield f"The server ran {share:.1f} jobs side by side on average{asked} (sum of execution over wall clock)."
+        return
+    said = (
+        f"The server was {_percent(min(share, 1.0))} busy{asked} (sum of execution over wall clock, n = {len(known)})"
+    )
+    full = ": more in flight would wait in its queue." if share >= _BUSY else "."
+    yield said + full
+
+
+def _gpu_busy(run: Measured) -> Iterator[str]:
+    for name, reading in run.summary.telemetry.items():
+        known = gpu_reading(name.partition(".")[2])
+        if known is not None and known.kind == "utilisation" and reading.mean is not None:
+            yield (
+                f"GPU {known.gpu} had a kernel running {known.factor * reading.mean:.0f} % of the time on average "
+                f"({reading.n} readings, {reading.unknown} unknown)."
+            )
+
+
+def _memory(run: Measured) -> Iterator[str]:
+    used: dict[str, float] = {}
+    for name, reading in run.summary.telemetry.items():
+        known = gpu_reading(name.partition(".")[2])
+        if known is not None and known.kind == "vram_used" and reading.high is not None:
+            used[known.gpu] = max(used.get(known.gpu, 0.0), known.factor * reading.high)
+    if not used:
+        yield "VRAM headroom is unknown: this run recorded no readings of GPU memory."
+    for gpu, most in used.items():
+        total = _vram(run.manifest, gpu)
+        if total is None:
+            yield f"GPU {gpu} held {most / _GIB:.1f} GiB at most; how much it has is unknown, so is the headroom."
+            continue
+        free = total - most
+        tight = ": little is left" if free < _TIGHT * total else ""
+        yield (
+            f"GPU {gpu} held {most / _GIB:.1f} of {total / _GIB:.1f} GiB at most: a headroom of {free / _GIB:.1f} GiB "
+            f"({_percent(max(free, 0.0) / total)}){tight}."
+        )
+
+
+def _vram(manifest: Manifest, gpu: str) -> float | None:
+    fact = manifest.environment.get(f"gpu.{gpu}.vram_bytes")
+    if fact is not None and isinstance(fact.value, int | float):
+        return float(fact.value)
+    devices = [device.get("vram_total") for device in manifest.server.devices]
+    total = devices[int(gpu)] if int(gpu) < len(devices) else None
+    return float(total) if isinstance(total, int | float) and total > 0 else None
+
+
+def _steady(run: Measured) -> Iterator[str]:
+    found = {finding.code: finding for finding in run.summary.findings}
+    if "drift" in found:
+        change = float(found["drift"].evidence["change"])
+        pace = "slower" if change > 0 else "faster"
+        yield f"Execution drifted: jobs became {_percent(abs(change))} {pace} from first to last (Theil-Sen, 99 %)."
+    if "overload" in found:
+        yield "The queue grew through the run: latencies depend on how long it lasted."
+    execution = _fresh(run, "execution")
+    if "drift" in found or len(execution) < 20:
+        return
+    change_or_none = drift(execution)
+    if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
+        yield f"No drift of execution times beyond {_percent(_UNSTEADY)} was found over {len(execution)} fresh jobs."
+
+
+def _cold(run: Measured) -> Iterator[str]:
+    """One job is compared with many: its own value, and no interval of what cold starts cost."""
+    columns, n = run.jobs.every, run.jobs.n
+    due = columns.instants["due"][n:]
+    head = next((finding for finding in run.summary.findings if finding.code == "cold_head"), None)
+    if head is not None:
+        yield f"Warm-up was not over: {clean(head.text, 300)}"
+    if not len(due):
+        yield "The cost of a cold start is unknown: the run had no warm-up job."
+        return
+    first = n + int(np.argmin(due))
+    seconds = float(columns.instants["end_ms"][first] - columns.instants["start_ms"][first]) / 1000
+    fresh = _fresh(run, "execution", run.jobs.counted.workflow == columns.workflow[first])
+    if math.isnan(seconds) or not len(fresh) or not columns.completed[first]:
+        yield "The cost of a cold start is unknown: the first warm-up job has no execution time to compare."
+        return
+    middle = float(np.median(fresh))
+    if seconds > 1.1 * middle and seconds > float(fresh.max()):
+        yield (
+            f"The first warm-up job executed in {_s(seconds)}, {seconds / middle:.1f} times the median of fresh jobs "
+            f"({_s(middle)}, n = {len(fresh)}). The cold start cost about {_s(seconds - middle)}: one job, no interval."
+        )
+    else:
+        yield (
+            f"No cold start was seen: the first warm-up job executed in {_s(seconds)}, fresh jobs in {_s(middle)} "
+            f"(median, n = {len(fresh)}). The server may have been warm already."
+        )
+
+
+def _nodes(run: Measured) -> Iterator[str]:
+    rows = [row for row in run.summary.nodes if row.avg_s.value is not None][:3]
+    if not rows:
+        return
+    several = len(run.summary.workflows) > 1
+    parts = []
+    for row in rows:
+        where = f"{row.workflow}: " if several else ""
+        share = "" if row.share is None else f", {_percent(row.share)} of execution"
+        parts.append(
+            clean(f"{where}{row.node} {row.class_type or 'not in the graph'}", 60)
+            + f" ({_s(row.avg_s.value or 0.0)} a run, n = {row.n}{share})"
+        )
+    yield f"The costliest nodes are {'; '.join(parts)}."
+
+
+def _cache(run: Measured) -> Iterator[str]:
+    completed = int(run.jobs.completed.sum())
+    if not completed:
+        return
+    partial, whole = (run.summary.cache[name].jobs for name in ("partial", "cached"))
+    if not partial + whole:
+        yield f"No completed counted job came from the server's cache (n = {completed})."
+        return
+    fresh = run.summary.cache["fresh"].p50_latency_s.value
+    alone = "" if fresh is None else f"; the fresh alone had a median latency of {_s(fresh)}"
+    yield f"Of {completed} completed jobs {whole} came wholly and {partial} partly from the server's cache{alone}."
+
+
+def _failures(run: Measured) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for row in run.summary.failures:
+        counts[row.kind] += row.count
+    if not counts:
+        n = run.summary.statistics["success_rate"].n
+        low = run.summary.statistics["success_rate"].low
+        bound = "" if low is None else f": at 95 % confidence that shows a success rate of {_percent(low)} or more"
+        yield f"No job failed of {n}{bound}."
+        return
+    kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
+    yield f"{counts.total()} of {run.jobs.n} jobs had no success: {kinds}."
+
+
+def _across(runs: Sequence[Measured]) -> Iterator[str]:
+    """Each closed load against the next one with more in flight, of the same workflows."""
+    groups: dict[tuple[str, ...], dict[int, Measured]] = {}
+    for run in runs:
+        users = run.manifest.plan.concurrency
+        if users is not None and run.summary.valid:
+            key = tuple(sorted(facts.sha256 for facts in run.manifest.workflows))
+            groups.setdefault(key, {}).setdefault(users, run)
+    for by_users in groups.values():
+        steps = sorted(by_users.items())
+        for (fewer, one), (more, other) in pairwise(steps):
+            name = clean(", ".join(facts.name for facts in one.manifest.workflows), 60)
+            yield f"{name}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
+
+
+def _rate(one: Measured, other: Measured) -> str:
+    for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
+        a, b = one.summary.statistics[key], other.summary.statistics[key]
+        if a.value and b.value:
+            return f"{words} {a.value:.3g} to {b.value:.3g} ({100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)})"
+    return "throughput unknown"
+
+
+def _wait(one: Measured, other: Measured) -> str:
+    a, b = one.summary.statistics["p50_latency_s"], other.summary.statistics["p50_latency_s"]
+    if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
+        return "p50 latency unknown"
+    times = f"\N{MULTIPLICATION SIGN}{b.value / a.value:.2f}"
+    return f"p50 latency {_s(a.value)} to {_s(b.value)} ({times}, {_apart(a, b)})"
+
+
+def _apart(a: Statistic, b: Statistic) -> str:
+    """Intervals that meet show no difference; those that do not, show one within these runs, not between days."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return "not proven: an interval is open"
+    return "within noise" if a.low <= b.high and b.low <= a.high else "intervals apart"
+
+
+def _labels(runs: Sequence[Measured]) -> list[str]:
+    words = []
+    for run in runs:
+        users = run.manifest.plan.concurrency
+        words.append(clean(run.manifest.name, 60) + ("" if users is None else f", {users} in flight"))
+    same = Counter(words)
+    return [
+        word if same[word] == 1 else f"{word} ({clean(run.manifest.run_id, 60)})"
+        for run, word in zip(runs, words, strict=True)
+    ]
+
+
+def _fresh(run: Measured, metric: str, of: NDArray[np.bool_] | None = None) -> Floats:
+    fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
+    return run.jobs.known(metric, fresh if of is None else fresh & of)
+
+
+def _s(seconds: float) -> str:
+    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    places = 0 if value <= 0 else min(3, max(0, 2 - math.floor(math.log10(value))))
+    return f"{value:.{places}f} {unit}"
+
+
+def _percent(share: float) -> str:
+    value = 100 * share
+    return f"{value:.0f} %" if value in (0, 100) or value >= 99.95 else f"{value:.1f} %"

@@ -1,0 +1,300 @@
+"""Knows the rows of a comparison: which numbers of two sides are set against each other, and which cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct, structs
+from numpy.typing import NDArray
+from scipy.stats import fisher_exact
+
+from comfyload.judge.binomial import clopper_pearson
+from comfyload.judge.effects import CompareVerdict, Effect, from_intervals, from_pairs, from_runs, from_single_jobs
+from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.stats import Statistic
+from comfyload.judge.summary import Measured
+
+__all__ = ["HEADLINE", "Draft", "Group", "Ratio", "failure_row", "metric_drafts", "node_drafts"]
+
+Floats = NDArray[np.float64]
+
+HEADLINE = ("p50_execution_s", "p50_latency_s")
+"""The metric a comparison is about: the first of these that both sides have."""
+
+_METRICS = (
+    "p50_latency_s",
+    "avg_latency_s",
+    "p95_latency_s",
+    "p50_execution_s",
+    "avg_execution_s",
+    "p50_queue_wait_s",
+    "images_per_minute",
+    "jobs_per_minute",
+)
+_OF_A_WORKFLOW = ("p50_latency_s", "avg_latency_s", "p95_latency_s", "p50_execution_s", "avg_execution_s")
+_RATES = ("images_per_minute", "jobs_per_minute")
+_TAIL_NEEDS = 200
+_SERVER_TICK_S, _SERVER_COARSE_S = 0.001, 0.05
+_NOT_MEASURED = Statistic(value=None, n=0, unit="s", method="none", reason="it did not run")
+
+
+class Ratio(Struct, frozen=True, kw_only=True):
+    """One number of B over the same of A, and what that says.
+
+    `ratio` None: withheld, and `note` says why. `low` or `high` None: that side is not bounded. `a`, `b`: geometric
+    means over the runs of a side; of failures, their share of jobs. `n_a`, `n_b` count jobs, or a node's runs.
+    `margin`: smaller differences are of no practical interest. `runs_needed`: pairs, or runs a side, that would settle
+    what is inconclusive; None: it is settled, or more than 200. `load`: workflows and load in words, "" where there is
+    but one. `workflow` None: all of a mix together. `headline`: the overall is made of this row.
+    """
+
+    name: str
+    kind: Literal["metric", "node", "failures"]
+    workflow: str | None
+    a: float | None
+    b: float | None
+    unit: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    n_a: int
+    n_b: int
+    p: float | None
+    p_holm: float | None
+    verdict: CompareVerdict
+    margin: float
+    runs_needed: int | None
+    method: str
+    note: str
+    load: str = ""
+    headline: bool = False
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """Runs of one load, of both sides; `paired`: the first of A was run beside the first of B, and so on.
+
+    `load`: its name in words, "" if it is the only one.
+    """
+
+    a: list[Measured]
+    b: list[Measured]
+    paired: bool
+    load: str = ""
+
+    @property
+    def single(self) -> bool:
+        """Whether the group has but one run a side, so that nothing tells what differs between runs."""
+        return len(self.a) == len(self.b) == 1
+
+    @property
+    def workflows(self) -> list[str]:
+        """Names of the workflows of both sides."""
+        names = [[facts.name for facts in runs[0].manifest.workflows] for runs in (self.a, self.b)]
+        return [name for name in names[0] if name in names[1]]
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A row before its verdict. `effect` None: withheld, for `note`. `moot`: why its verdict may be neither way."""
+
+    name: str
+    kind: Literal["metric", "node"]
+    workflow: str | None
+    unit: str
+    load: str
+    a: float | None
+    b: float | None
+    n_a: int
+    n_b: int
+    effect: Effect | None
+    note: str = ""
+    moot: bool = False
+    headline: bool = False
+
+    @property
+    def higher_is_faster(self) -> bool:
+        return self.name in _RATES
+
+
+class _Sides(Struct, frozen=True, kw_only=True):
+    """A statistic of each run of a group, and its jobs' durations where a single run's can be set against another's."""
+
+    a: list[Statistic]
+    b: list[Statistic]
+    jobs: tuple[Floats, Floats] | None = None
+
+
+def metric_drafts(group: Group, between_sd: float, margin: float) -> Iterator[Draft]:
+    """A row for each metric of all jobs, then for each of every workflow of a mix."""
+    mixed = len(group.a[0].manifest.workflows) > 1
+    workflow = None if mixed or not group.workflows else group.workflows[0]
+    whole = {name: _whole(group, name) for name in _METRICS}
+    yield from _metrics(group, whole, workflow, between_sd, margin)
+    for name in group.workflows if mixed else ():
+        yield from _metrics(group, {m: _of_workflow(group, name, m) for m in _OF_A_WORKFLOW}, name, between_sd, margin)
+
+
+def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:
+    """A row for the mean of each node that ran on both sides, the costliest of A first."""
+    sides = [[_nodes(run) for run in runs] for runs in (group.a, group.b)]
+    for key, row in sides[0][0].items():
+        if not any(key in run for run in sides[1]):
+            continue
+        a, b = ([run[key].avg_s if key in run else _NOT_MEASURED for run in side] for side in sides)
+        draft = _draft(group, f"{row.node} {row.class_type or ''}".strip(), row.workflow, _Sides(a=a, b=b), between_sd)
+        draft = structs.replace(draft, kind="node")
+        if draft.effect is not None and max(draft.a or 0, draft.b or 0) < NODE_CLOCK_S:
+            note = f"shorter than the {1000 * NODE_CLOCK_S:.0f} ms to which node times are good"
+            draft = structs.replace(draft, note=note, moot=True)
+        yield draft
+
+
+def failure_row(group: Group, margin: float) -> Ratio:
+    """Jobs that did not complete, of those whose end is known, by Fisher's exact test; its verdict is open."""
+    (bad_a, n_a), (bad_b, n_b) = (_failed(runs) for runs in (group.a, group.b))
+    known = n_a > 0 and n_b > 0
+    share_a, share_b = (bad / n if n else None for bad, n in ((bad_a, n_a), (bad_b, n_b)))
+    note = f"{bad_a} of {n_a} jobs and {bad_b} of {n_b} did not complete"
+    if known and not bad_a + bad_b:
+        most = [100 * clopper_pearson(0, n)[1] for n in (n_a, n_b)]
+        note = f"none failed; up to {most[0]:.3g} % of A and {most[1]:.3g} % of B might"
+    return Ratio(
+        name="failures",
+        kind="failures",
+        workflow=None,
+        a=share_a,
+        b=share_b,
+        unit="1",
+        ratio=share_b / share_a if share_a and share_b else None,
+        low=None,
+        high=None,
+        n_a=n_a,
+        n_b=n_b,
+        p=float(fisher_exact(np.array([[bad_a, n_a - bad_a], [bad_b, n_b - bad_b]]))[1]) if known else None,
+        p_holm=None,
+        verdict="inconclusive",
+        margin=margin,
+        runs_needed=None,
+        method="Fisher's exact test, jobs as if independent",
+        note=note if known else "no job's end is known on one side",
+        load=group.load,
+    )
+
+
+def _metrics(
+    group: Group, sides: dict[str, _Sides], workflow: str | None, between_sd: float, margin: float
+) -> Iterator[Draft]:
+    mixed_whole = workflow is None and len(group.a[0].manifest.workflows) > 1
+    known = [name for name in HEADLINE if name in sides and _withheld(sides[name]) is None]
+    for name, values in sides.items():
+        draft = _draft(group, name, workflow, values, between_sd)
+        if name.startswith("p95") and min(s.n for s in (*values.a, *values.b)) < _TAIL_NEEDS:
+            note = f"a p95 is compared from {_TAIL_NEEDS} jobs in each run"
+            draft = structs.replace(draft, effect=None, note=note)
+        yield structs.replace(_quantised(draft, margin), headline=not mixed_whole and known[:1] == [name])
+
+
+def _quantised(draft: Draft, margin: float) -> Draft:
+    """The server tells whole milliseconds: a median of a few of them moves in steps."""
+    shortest = min(draft.a or math.inf, draft.b or math.inf)
+    if draft.effect is None or not draft.name.startswith(("p50_execution", "p50_queue")) or shortest > _SERVER_COARSE_S:
+        return draft
+    too_coarse = _SERVER_TICK_S / shortest > margin
+    note = "the server counts whole milliseconds" + (": too coarse here" if too_coarse else "")
+    return structs.replace(draft, note=note, moot=too_coarse)
+
+
+def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between_sd: float) -> Draft:
+    reason = _withheld(sides)
+    values = [[statistic.value for statistic in side] for side in (sides.a, sides.b)]
+    logs = [np.log(np.asarray(side, np.float64)) for side in values] if reason is None else []
+    means = [float(np.exp(np.mean(side))) for side in logs]
+    effect = None if reason is not None else _effect(group, sides, logs, between_sd)
+    if effect is not None and math.isinf(effect.low) and math.isinf(effect.high):
+        effect, reason = None, "so few jobs bound nothing"
+    one = [side[0] if len(side) == 1 else None for side in values]
+    return Draft(
+        name=name,
+        kind="metric",
+        workflow=workflow,
+        unit=sides.a[0].unit,
+        load=group.load,
+        a=means[0] if means else one[0],
+        b=means[1] if means else one[1],
+        n_a=sum(statistic.n for statistic in sides.a),
+        n_b=sum(statistic.n for statistic in sides.b),
+        effect=effect,
+        note=reason or "",
+    )
+
+
+def _effect(group: Group, sides: _Sides, logs: list[Floats], between_sd: float) -> Effect:
+    if not group.single:
+        return from_pairs(logs[1] - logs[0]) if group.paired else from_runs(logs[0], logs[1])
+    if sides.jobs is not None and all(len(x) and float(np.min(x)) > 0 for x in sides.jobs):
+        return from_single_jobs(np.log(sides.jobs[0]), np.log(sides.jobs[1]), between_sd)
+    a, b = (_bounds(side[0]) for side in (sides.a, sides.b))
+    return from_intervals(a, b, between_sd)
+
+
+def _bounds(statistic: Statistic) -> tuple[float, float, float]:
+    value, low, high = (
+        x if x is not None and x > 0 else None for x in (statistic.value, statistic.low, statistic.high)
+    )
+    return (
+        math.log(value or 1.0),
+        -math.inf if low is None else math.log(low),
+        math.inf if high is None or math.isinf(high) else math.log(high),
+    )
+
+
+def _withheld(sides: _Sides) -> str | None:
+    """Why there is no ratio of these; None if there is one."""
+    for name, side in (("A", sides.a), ("B", sides.b)):
+        for statistic in side:
+            if statistic.value is None:
+                return f"{name}: {statistic.reason or 'not known'}"
+            if statistic.value <= 0:
+                return f"{name} is 0: there is no ratio to it"
+            if math.isinf(statistic.value):
+                return f"{name} is infinite: so many jobs failed"
+    return None
+
+
+def _whole(group: Group, name: str) -> _Sides:
+    a, b = ([run.summary.statistics[name] for run in runs] for runs in (group.a, group.b))
+    return _Sides(a=a, b=b, jobs=_jobs(group, name, None))
+
+
+def _of_workflow(group: Group, workflow: str, name: str) -> _Sides:
+    a, b = ([getattr(run.summary.workflows[workflow], name) for run in runs] for runs in (group.a, group.b))
+    return _Sides(a=a, b=b, jobs=_jobs(group, name, workflow))
+
+
+def _jobs(group: Group, name: str, workflow: str | None) -> tuple[Floats, Floats] | None:
+    """Durations of the completed jobs of two single runs; None where jobs were cut off, which are no such durations."""
+    runs = (group.a[0], group.b[0])
+    if not group.single or not name.startswith("p50_") or any(run.jobs.counted.censored.any() for run in runs):
+        return None
+    metric = name.removeprefix("p50_").removesuffix("_s")
+    a, b = (run.jobs.known(metric, None if workflow is None else _of(run, workflow)) for run in runs)
+    return a, b
+
+
+def _of(run: Measured, workflow: str) -> NDArray[np.bool_]:
+    code = [facts.name for facts in run.manifest.workflows].index(workflow)
+    return np.asarray(run.jobs.counted.workflow == code)
+
+
+def _nodes(run: Measured) -> dict[tuple[str, str, str | None], NodeRow]:
+    return {(row.workflow, row.node, row.class_type): row for row in run.summary.nodes}
+
+
+def _failed(runs: Sequence[Measured]) -> tuple[int, int]:
+    """Counted jobs that ended without success, of those that were not cut off."""
+    ended = [~run.jobs.counted.censored for run in runs]
+    good = sum(int(run.jobs.completed.sum()) for run in runs)
+    n = sum(int(known.sum()) for known in ended)
+    return n - good, n

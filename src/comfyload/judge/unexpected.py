@@ -1,0 +1,76 @@
+"""Knows which errors of a run nobody expected: those of its records, of its warm-up, and of the log beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from comfyload.judge.gates import Gate, expected_patterns
+from comfyload.judge.ledger import FailureRow, clean
+from comfyload.judge.proof import SIDE
+from comfyload.judge.summary import Measured
+from comfyload.judge.verdict import GateVerdict, RunError, draft, no_data, percent
+
+__all__ = ["errors"]
+
+_NO_ERRORS = {"dropped", "cancelled", "censored"}
+"""Kinds of failure by which nothing went wrong on the server: we did not send, or stopped it ourselves."""
+
+
+def errors(
+    gate: Gate, measured: Measured, expected: Sequence[str], log_errors: Sequence[RunError] | None
+) -> GateVerdict:
+    """Judge the errors that no pattern finds: of counted jobs, of warm-up jobs, and of the log if one was read.
+
+    Of jobs that failed alike (by kind, type and node class) only the first one's message is kept, so a pattern is
+    held against the message of a single job, and of several against what they have in common.
+    """
+    patterns, surprises, known = expected_patterns(expected), [], 0
+    for error, common in _recorded(measured) + [(error, error.text) for error in log_errors or ()]:
+        seen = error.text if error.count == 1 else common
+        if any(pattern.search(seen) for pattern in patterns):
+            known += error.count
+        else:
+            surprises.append(error)
+    log = "No log was read." if log_errors is None else "The log was read."
+    n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
+    if n == 0:
+        return no_data(gate, measured, "the run has no job")
+    count = sum(error.count for error in surprises)
+    why = f"{_first(surprises, bool(patterns)) if surprises else _none(n, known)} {log}"
+    return draft(gate, measured, "PASS" if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n)
+
+
+def _first(surprises: Sequence[RunError], patterns: bool) -> str:
+    error = surprises[0]
+    where = error.first if error.where == "records" else f"in the log, {clean(error.first, 60)}"
+    text = f"{clean(error.text, 160)} ({error.count} in all, first: {where})."
+    if len(surprises) > 1:
+        text += f" {len(surprises)} kinds in all."
+    if patterns and error.where == "records" and error.count > 1:
+        text += " Only the first message is kept: a pattern must find the kind, type and node class."
+    return text
+
+
+def _none(n: int, known: int) -> str:
+    if known:
+        return f"None in {n} jobs but {known} that were expected."
+    return f"None in {n} jobs: the rate of jobs with one is below {percent(1 - SIDE ** (1 / n))} at 95 %."
+
+
+def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
+    """Errors in the records, each with what all of its class have in common."""
+    out = []
+    for row in measured.summary.failures:
+        if row.kind not in _NO_ERRORS:
+            common = _common(row)
+            text = f"{common}: {row.example}" if row.example else common
+            out.append((RunError(where="records", text=text, count=row.count, first=f"job {row.index}"), common))
+    for outcome in ("failed", "timed_out", "lost"):
+        if count := measured.summary.warmup.get(outcome, 0):
+            text = f"warm-up {outcome}"
+            out.append((RunError(where="records", text=text, count=count, first="before the counted jobs"), text))
+    return out
+
+
+def _common(row: FailureRow) -> str:
+    return " ".join(part for part in (row.kind, row.type, row.node_class) if part)

@@ -1,0 +1,83 @@
+"""Knows what is said of a gate: the verdict, the numbers it rests on, and why."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from comfyload.judge.gates import Gate
+from comfyload.judge.proof import SIDE
+from comfyload.judge.stats import Statistic
+from comfyload.judge.summary import Measured
+
+__all__ = ["GateVerdict", "RunError", "Verdict", "decide", "draft", "no_data", "percent"]
+
+Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
+"""Proven; inside and not proven; outside and not disproven, or nothing to go by; disproven."""
+
+
+class RunError(Struct, frozen=True, kw_only=True):
+    """One class of error. `text`: its kind, type, node class and first message, or a line of the log; `first`: where it
+    was seen first, by job or by time.
+    """
+
+    where: Literal["records", "log"]
+    text: str
+    count: int
+    first: str
+
+
+class GateVerdict(Struct, frozen=True, kw_only=True):
+    """What a run says to a gate.
+
+    `value`, `low`, `high`, `limit` are in the unit of the gate's key. The interval is what the verdict rests on: 5 % on
+    each side of a share or a percentile, 2.5 % of a mean or a rate; of percentiles with failures as infinite; against a
+    baseline, the run's own at 95 %. None: withheld, or no bound. `n`: jobs judged. `limit` of a baseline: the product;
+    None without one. `p_fail`: Holm's p-value of the disproof, FAIL if at most 0.05; None where nothing is inferred.
+    `needs`: how many jobs in all would prove it if no more were on the wrong side (of a mean: about, if it stays).
+    """
+
+    run: str
+    gate: str
+    verdict: Verdict
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    limit: float | None
+    p_fail: float | None = None
+    needs: int | None = None
+    why: str
+
+
+def decide(p_pass: float, p_fail: float, inside: bool) -> Verdict:
+    """What follows from the p-values of proof and disproof, and from where the value lies."""
+    if p_fail <= SIDE:
+        return "FAIL"
+    if p_pass <= SIDE:
+        return "PASS"
+    return "PASS*" if inside else "INCONCLUSIVE"
+
+
+def draft(
+    gate: Gate, measured: Measured, verdict: Verdict, why: str, found: Statistic | None = None, **changes: Any
+) -> GateVerdict:
+    """A verdict with the numbers of `found`, where `changes` does not say otherwise."""
+    numbers: dict[str, Any] = {"value": None, "limit": None if gate.of_baseline else gate.limit}
+    if found is not None:
+        numbers |= {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    run = measured.path or measured.manifest.run_id
+    return GateVerdict(run=run, gate=gate.text, verdict=verdict, metric=gate.metric, why=why, **{**numbers, **changes})
+
+
+def no_data(gate: Gate, measured: Measured, why: str, found: Statistic | None = None) -> GateVerdict:
+    """Nothing to judge is no pass."""
+    return draft(gate, measured, "INCONCLUSIVE", f"No data: {why}.", found)
+
+
+def percent(share: float) -> str:
+    """97.9 %; only all of them is 100 %."""
+    text = f"{100 * share:.3g}"
+    return f"{100 * share:.6g} %" if text == "100" and share < 1 else f"{text} %"

@@ -1,0 +1,351 @@
+"""The archive: a folder of baselines, each a folder of evidence with the sha256 of every file in it.
+
+A baseline is written aside and renamed, so that half of one never exists, and an existing one is never overwritten.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError, UsageError
+from comfyload.record.evidence import hash_files, sha256, sync_folder, sync_folders, walk
+from comfyload.record.model import Environment
+from comfyload.record.run import RunReader, replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = [
+    "BASE",
+    "FORMAT",
+    "ArchiveManifest",
+    "Contents",
+    "Damaged",
+    "Kept",
+    "KeptRun",
+    "check_free",
+    "find",
+    "is_baseline",
+    "list_all",
+    "list_damaged",
+    "promote",
+    "promoted",
+    "save",
+    "verify_files",
+]
+
+FORMAT = 1
+"""Version of a baseline's files; readers refuse a newer one."""
+
+BASE = Path("infra/observability/baselines")
+"""Where baselines lie unless another folder is named."""
+
+MANIFEST = "manifest.json"
+PROMOTED = "promoted"
+DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-(.+))?")
+
+
+class KeptRun(Struct, frozen=True, kw_only=True):
+    """One run of a baseline: its folder and its output file, relative to the baseline, and what load it was."""
+
+    folder: str
+    output: str
+    run_id: str
+    name: str
+    load: str
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What was put into a new baseline's folder. `log`: the slice of the instrumentation log, if there is one."""
+
+    runs: list[KeptRun]
+    environment: Environment = {}
+    notes: dict[str, str] = {}
+    command: list[str] = []
+    log: str | None = None
+
+
+class ArchiveManifest(Struct, frozen=True, kw_only=True):
+    """`manifest.json` of a baseline. `name`: as it was given, "" for none. `files`: relative path to sha256, of all."""
+
+    format: int
+    name: str
+    saved_utc: str
+    tool: str
+    runs: list[KeptRun]
+    environment: Environment
+    notes: dict[str, str]
+    command: list[str]
+    log: str | None
+    files: dict[str, str]
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """A baseline on disk."""
+
+    path: Path
+    manifest: ArchiveManifest
+
+    @property
+    def folder(self) -> str:
+        """What it is called in its archive: the date, and the name if it has one."""
+        return self.path.name
+
+    def runs(self) -> Iterator[tuple[KeptRun, RunReader]]:
+        """Every run, with a reader of its files; RunFilesError where one cannot be read."""
+        for run in self.manifest.runs:
+            yield run, RunReader(self.path / run.folder)
+
+
+class Damaged(Struct, frozen=True, kw_only=True):
+    """A folder of the archive that cannot be read as a baseline, and why."""
+
+    path: Path
+    problem: str
+
+
+def check_free(base: Path, name: str | None, now: datetime | None = None) -> Path:
+    """Where a baseline of this name would lie, if nothing is there yet: ask before minutes of work.
+
+    Raises:
+        UsageError: the name cannot be one of a folder.
+        RunFilesError: something is there.
+    """
+    if name is not None and (not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or name == PROMOTED):
+        raise UsageError(
+            f"{name!r} cannot name a baseline", "use letters, digits, '_', '-' and '.', at most 100; not 'promoted'"
+        )
+    day = f"{now or datetime.now(UTC):%Y-%m-%d}"
+    target = base / (day if name is None else f"{day}-{name}")
+    if os.path.lexists(target):
+        raise _taken(target)
+    return target
+
+
+def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: datetime | None = None) -> Kept:
+    """Make a baseline: `fill` writes everything but the manifest into the folder that it is given.
+
+    Whatever goes wrong, in `fill` too, the archive is as it was before. `now` is in UTC.
+
+    Raises:
+        UsageError: the name cannot be one of a folder.
+        RunFilesError: a baseline of that name is there, or the files cannot be written.
+    """
+    now = now or datetime.now(UTC)
+    target = check_free(base, name, now)
+    aside = base / f".tmp-{target.name}-{secrets.token_hex(4)}"
+    try:
+        aside.mkdir(parents=True)
+        contents = fill(aside)
+        manifest = ArchiveManifest(
+            format=FORMAT,
+            name=name or "",
+            saved_utc=now.isoformat(),
+            tool=f"comfyload {version('comfyload')}",
+            runs=contents.runs,
+            environment=contents.environment,
+            notes=contents.notes,
+            command=contents.command,
+            log=contents.log,
+            files=hash_files(aside, but=MANIFEST),
+        )
+        _check_paths(manifest, aside)
+        replace_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        sync_folders(aside)
+        _rename(aside, target)
+        sync_folder(base)
+    except OSError as error:
+        raise RunFilesError(f"cannot write {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Kept(path=target, manifest=manifest)
+
+
+def find(base: Path, name_or_path: str) -> Kept:
+    """The baseline that a folder's name, a NAME (the newest of it), "promoted" or a path means.
+
+    Raises:
+        RunFilesError: there is none, or it is damaged; near names are told.
+    """
+    if name_or_path == PROMOTED:
+        kept = promoted(base)
+        if kept is None:
+            raise RunFilesError("no baseline is promoted yet", "comfyload baseline promote NAME")
+        return kept
+    folders = _folders(base)
+    found = folders.get(name_or_path) or max(
+        (path for folder, path in folders.items() if _name(folder) == name_or_path),
+        key=lambda path: path.name,
+        default=None,
+    )
+    if found is None and (Path(name_or_path) / MANIFEST).is_file():
+        found = Path(name_or_path)
+    if found is None:
+        raise RunFilesError(f"no baseline {name_or_path!r} in {base}", _near(name_or_path, list(folders)))
+    return _read(found)
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a folder holds a baseline rather than a run, damaged or not; both have a `manifest.json`."""
+    try:
+        content = (path / MANIFEST).read_bytes()
+        keys = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).keys()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return "files" in keys and "saved_utc" in keys
+
+
+def list_all(base: Path) -> list[Kept]:
+    """Every baseline of the archive that can be read, by the time it was saved."""
+    kept = [found for path in _folders(base).values() if isinstance(found := _look(path), Kept)]
+    return sorted(kept, key=lambda one: (one.manifest.saved_utc, one.folder))
+
+
+def list_damaged(base: Path) -> list[Damaged]:
+    """What lies between the baselines and cannot be read as one: one bad folder must not hide the others."""
+    return [found for path in _folders(base).values() if isinstance(found := _look(path), Damaged)]
+
+
+def verify_files(kept: Kept) -> list[str]:
+    """What is not as it was saved, each with the file's name; empty if every byte is."""
+    try:
+        plain, other = walk(kept.path)
+    except OSError as error:
+        return [f"{kept.path} cannot be read: {error.strerror or error}"]
+    listed = kept.manifest.files
+    problems = [f"{relative} is a link or no plain file" for relative in other]
+    for relative, expected in listed.items():
+        if relative not in plain:
+            problems.append(f"{relative} is missing")
+            continue
+        try:
+            if sha256(kept.path / relative) != expected:
+                problems.append(f"{relative} has changed: its sha256 is not the one in {MANIFEST}")
+        except OSError as error:
+            problems.append(f"{relative} cannot be read: {error.strerror or error}")
+    extra = plain - listed.keys() - {MANIFEST}
+    return sorted(problems + [f"{relative} was not there when the baseline was saved" for relative in extra])
+
+
+def promote(base: Path, name: str) -> Kept:
+    """Make a baseline of this archive the one to compare with.
+
+    Raises:
+        RunFilesError: there is none of that name, or it lies elsewhere.
+    """
+    kept = find(base, name)
+    if kept.path.resolve().parent != base.resolve():
+        raise RunFilesError(f"{kept.path} does not lie in {base}", "promote by the name that `baseline list` shows")
+    try:
+        replace_file(base / PROMOTED, f"{kept.path.resolve().name}\n".encode())
+    except OSError as error:
+        raise RunFilesError(f"cannot write {base / PROMOTED}: {error.strerror or error}") from None
+    return kept
+
+
+def promoted(base: Path) -> Kept | None:
+    """The baseline to compare with by default; None if none was chosen.
+
+    Raises:
+        RunFilesError: the one that was chosen is gone or damaged.
+    """
+    try:
+        folder = (base / PROMOTED).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunFilesError(f"cannot read {base / PROMOTED}: {error.strerror or error}") from None
+    folders = _folders(base)
+    if folder not in folders:
+        raise RunFilesError(f"the promoted baseline {folder!r} is not in {base}", _near(folder, list(folders)))
+    return _read(folders[folder])
+
+
+def _look(path: Path) -> Kept | Damaged:
+    try:
+        return _read(path)
+    except RunFilesError as error:
+        return Damaged(path=path, problem=str(error))
+
+
+def _read(path: Path) -> Kept:
+    file = path / MANIFEST
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunFilesError(f"{path} is no baseline: {MANIFEST}: {error.strerror or error}") from None
+    try:
+        found = msgspec.json.decode(content, type=_Format).format
+        if found > FORMAT:
+            raise RunFilesError(f"{file} has format {found}; this comfyload reads up to {FORMAT}", "update comfyload")
+        manifest = msgspec.json.decode(content, type=ArchiveManifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RunFilesError(f"{file} is not that of a baseline, or is damaged: {error}") from None
+    _check_paths(manifest, path)
+    return Kept(path=path, manifest=manifest)
+
+
+class _Format(Struct):
+    format: int
+
+
+def _check_paths(manifest: ArchiveManifest, folder: Path) -> None:
+    """A manifest may come from anywhere: it must not make us read what lies outside its folder."""
+    log = [] if manifest.log is None else [manifest.log]
+    for relative in [*manifest.files, *(path for run in manifest.runs for path in (run.folder, run.output)), *log]:
+        if not _stays_inside(relative):
+            raise RunFilesError(f"{folder / MANIFEST} names {relative!r}, which is not inside the baseline")
+
+
+def _stays_inside(relative: str) -> bool:
+    posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
+    escapes = posix.is_absolute() or bool(windows.drive or windows.root) or ".." in (*posix.parts, *windows.parts)
+    return bool(posix.parts) and not escapes and "\0" not in relative
+
+
+def _rename(aside: Path, target: Path) -> None:
+    """Give the folder its name. The system refuses where a folder with something in it has that name by now."""
+    try:
+        aside.rename(target)
+    except OSError:
+        if os.path.lexists(target):
+            raise _taken(target) from None
+        raise
+
+
+def _taken(target: Path) -> RunFilesError:
+    return RunFilesError(f"{target} is already there", "choose another name; a baseline is never overwritten")
+
+
+def _folders(base: Path) -> dict[str, Path]:
+    """By name, every folder that is a baseline or ought to be one."""
+    try:
+        return {path.name: path for path in sorted(base.iterdir()) if DATED.fullmatch(path.name) and path.is_dir()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RunFilesError(f"cannot read {base}: {error.strerror or error}") from None
+
+
+def _name(folder: str) -> str | None:
+    dated = DATED.fullmatch(folder)
+    return dated[2] if dated else None
+
+
+def _near(wanted: str, folders: list[str]) -> str:
+    names = folders + [name for folder in folders if (name := _name(folder))]
+    near = difflib.get_close_matches(wanted, names, 3)
+    if near:
+        return f"did you mean {' or '.join(dict.fromkeys(near))}?"
+    return f"there are {', '.join(folders[-10:])}" if folders else "the archive is empty"

@@ -1,0 +1,127 @@
+"""What a folder of program text says of its version: its git commit, or what it declares."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from typing import TYPE_CHECKING
+
+from comfyload.record.model import Environment, Fact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["comfyui_facts", "declared_version", "pack_facts"]
+
+GIT_PATIENCE_S = 5.0
+
+
+class GitSilent(Exception):
+    """Git gave no answer, and why."""
+
+
+def comfyui_facts(folder: Path, version: str | None) -> Environment:
+    """`comfyui.commit` and `comfyui.dirty` of the ComfyUI in `folder`; `version` is the one the server told.
+
+    A folder that holds another version than the one that runs is not the server's, or was updated under it.
+    """
+    held = declared_version(folder)
+    if held is None:
+        return _unknown(f"{folder} declares no ComfyUI version: is it the server's folder?")
+    if version is not None and _numbers(held[0]) != _numbers(version):
+        return _unknown(f"{folder} holds {held[0]}, the server runs {version}")
+    try:
+        commit, dirty = _commit(folder)
+    except GitSilent as silent:
+        return {"comfyui.version": Fact(value=held[0], source=f"{held[1]} in {folder}"), **_unknown(str(silent))}
+    source = f"git in {folder}"
+    return {"comfyui.commit": Fact(value=commit, source=source), "comfyui.dirty": Fact(value=dirty, source=source)}
+
+
+def pack_facts(folder: Path) -> Environment:
+    """`custom_nodes.<name>` of every pack in `folder`: short commit, "dirty" behind it if it is; else its version."""
+    try:
+        found = sorted(path for path in folder.iterdir() if _is_pack(path))
+    except OSError:
+        return {}
+    return {f"custom_nodes.{path.stem if path.is_file() else path.name}": _pack(path) for path in found}
+
+
+def declared_version(folder: Path) -> tuple[str, str] | None:
+    """The version in `comfyui_version.py` or `pyproject.toml`, and which of them; nothing is executed."""
+    try:
+        text = (folder / "comfyui_version.py").read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+        if found:
+            return found[1], "comfyui_version.py"
+    except OSError:
+        pass
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project")
+    except (OSError, ValueError):
+        return None
+    version = project.get("version") if isinstance(project, dict) else None
+    return (version, "pyproject.toml") if isinstance(version, str) else None
+
+
+def _is_pack(path: Path) -> bool:
+    """By ComfyUI's own rule: a folder or a Python file that is not disabled."""
+    hidden = path.name.startswith((".", "__")) or path.name.endswith(".disabled")
+    return not hidden and (path.is_dir() or path.suffix == ".py")
+
+
+def _pack(path: Path) -> Fact:
+    if path.is_file():
+        return Fact(source="a single file, which tells no version")
+    try:
+        commit, dirty = _commit(path)
+    except GitSilent as silent:
+        held = declared_version(path)
+        if held is not None:
+            return Fact(value=held[0], source=held[1])
+        return Fact(source=f"{silent}, and it declares no version")
+    return Fact(value=f"{commit[:10]} dirty" if dirty else commit[:10], source="git")
+
+
+def _commit(folder: Path) -> tuple[str, bool]:
+    """HEAD, and whether a file that git tracks differs from it; what Python leaves beside them does not count."""
+    if not (folder / ".git").exists():  # git would go up, and answer for the repository around it
+        raise GitSilent(f"{folder.name} is no git checkout")
+    return _git(folder, "rev-parse", "HEAD").strip(), bool(_git(folder, "status", "--porcelain", "-uno").strip())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Ask git without network, locks, or programs that the repository's configuration names."""
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command,
+            env=kept | quiet,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_PATIENCE_S,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise GitSilent("git is not installed here") from None
+    except subprocess.TimeoutExpired:
+        raise GitSilent(f"git gave no answer within {GIT_PATIENCE_S:.0f} s") from None
+    except OSError as error:
+        raise GitSilent(f"git cannot be run: {error.strerror or error}") from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise GitSilent(f"git: {said[0][:200]}" if said else f"git ended with {done.returncode}")
+    return done.stdout.decode(errors="replace")
+
+
+def _numbers(version: str) -> list[str]:
+    """The first three: some releases tell themselves as `v0.3.10-5-gabcdef0`."""
+    return re.findall(r"\d+", version)[:3]
+
+
+def _unknown(why: str) -> Environment:
+    return {"comfyui.commit": Fact(source=why), "comfyui.dirty": Fact(source=why)}

@@ -1,0 +1,99 @@
+"""Files that are kept as evidence: copied whole, hashed, and brought to the disk. Nothing is held in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from comfyload.errors import RunFilesError
+
+__all__ = ["copy_run", "hash_files", "sha256", "sync_folder", "sync_folders", "walk"]
+
+
+def copy_run(run: Path, folder: Path) -> str:
+    """Copy a run directory whole into `folder/runs/`; returns where, relative to `folder`.
+
+    Raises:
+        RunFilesError: it cannot be read, or holds a link or something else that is no plain file.
+    """
+    run = run.resolve()
+    parent = folder / "runs"
+    name, number = run.name, 1
+    while (parent / name).exists():
+        number += 1
+        name = f"{run.name}-{number}"
+    try:
+        plain, other = walk(run)
+        if other:
+            raise RunFilesError(
+                f"{run / other[0]} is no plain file", "a baseline holds whole files; take it away first"
+            )
+        (parent / name).mkdir(parents=True)
+        for relative in plain:
+            copy = parent / name / relative
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run / relative, copy)
+    except OSError as error:
+        raise RunFilesError(f"cannot copy {run}: {error.strerror or error}") from None
+    return f"runs/{name}"
+
+
+def walk(folder: Path) -> tuple[set[str], list[str]]:
+    """All plain files below, and what else there is; relative paths with `/`. Links are not followed."""
+    plain: set[str] = set()
+    other: list[str] = []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                other.append(relative)
+            elif path.is_file():
+                plain.add(relative)
+    return plain, sorted(other)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, *, but: str) -> dict[str, str]:
+    """Bring every file but one to the disk; returns their sha256.
+
+    Raises:
+        RunFilesError: something is no plain file, or has a name that cannot be written as text.
+    """
+    plain, other = walk(folder)
+    strange = other + sorted(name for name in plain if not name.isprintable())
+    if strange:
+        raise RunFilesError(f"{strange[0]!r} is no plain file with a plain name", "a baseline cannot hold it")
+    hashes: dict[str, str] = {}
+    for relative in sorted(plain - {but}):
+        with (folder / relative).open("r+b") as file:
+            hashes[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+    return hashes
+
+
+def sync_folders(folder: Path) -> None:
+    """Bring the names of all files below to the disk."""
+    for place, _, _ in os.walk(folder):
+        sync_folder(Path(place))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names of the files in a folder to the disk; Windows has no way to ask for it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

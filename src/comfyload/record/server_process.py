@@ -1,0 +1,96 @@
+"""Whether a server runs on this machine, and which process and folder it is there."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from msgspec import Struct
+
+from comfyload.record.model import Server
+
+__all__ = ["Listener", "find_listener", "why_elsewhere"]
+
+MEMORY_AGREES = 0.01
+TUNNELS = ("ssh", "autossh", "sshd", "plink", "kubectl", "cloudflared")
+"""Programs that listen here for a server that is elsewhere."""
+
+
+class Listener(Struct, frozen=True, kw_only=True):
+    """The process that listens on the server's port; None where it is not ours to see, and `why` says so."""
+
+    pid: int | None = None
+    name: str | None = None
+    folder: Path | None = None
+    why: str = ""
+
+
+def why_elsewhere(server: Server, listener: Listener) -> str:
+    """Why what is true of this machine may not be said of the server; "" if it runs here.
+
+    An address of this machine is not enough: a tunnel has one too. So the memory that the server tells must be ours.
+    """
+    host = urlsplit(server.url).hostname or ""
+    if not _is_own(host):
+        return f"the server is on another machine ({host})"
+    if listener.name in TUNNELS:
+        return f"a tunnel: {listener.name} listens on the server's port"
+    told, ours = server.system.get("ram_total"), psutil.virtual_memory().total
+    if not isinstance(told, int | float) or isinstance(told, bool):
+        return "the server does not tell its memory, so that nothing shows that it is on this machine"
+    if abs(told - ours) > MEMORY_AGREES * ours:
+        return "the server's memory is not this machine's: a tunnel?"
+    return ""
+
+
+def find_listener(url: str) -> Listener:
+    """Who listens on the port of a server at an address of this machine."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        pids = [
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        ]
+    except (psutil.Error, OSError) as error:
+        return Listener(why=f"this machine does not tell who listens on port {port}: {error}")
+    pid = next((pid for pid in pids if pid), None)
+    if pid is None:
+        said = "the process that listens on port {} is not ours to see" if pids else "nothing is seen listening on {}"
+        return Listener(why=said.format(port))
+    try:
+        process = psutil.Process(pid)
+        name = process.name()
+    except (psutil.Error, OSError):
+        return Listener(why=f"process {pid}, which listens on port {port}, is not ours to see")
+    try:
+        return Listener(pid=pid, name=name, folder=_program_folder(Path(process.cwd()), process.cmdline()))
+    except (psutil.Error, OSError):
+        return Listener(pid=pid, name=name, why=f"the folder of the process on port {port} is not ours to see")
+
+
+def _program_folder(cwd: Path, command: list[str]) -> Path:
+    """Where the `main.py` of the command lies, else where the process is."""
+    script = next((part for part in command[1:] if Path(part).name == "main.py"), None)
+    return cwd if script is None else (cwd / script).parent
+
+
+def _is_own(host: str) -> bool:
+    own = {address.address.partition("%")[0] for several in psutil.net_if_addrs().values() for address in several}
+    try:
+        found = {host} if _is_address(host) else {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(ipaddress.ip_address(one).is_loopback or one in own or one in ("0.0.0.0", "::") for one in found)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,40 @@
+"""Knows a run's pictures: each is defined once, and drawn the same in a page, a README or anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Line, Sample
+from comfyload.report.charts.chart import Chart
+from comfyload.report.charts.draw import png, script
+from comfyload.report.charts.flow import flow_chart
+from comfyload.report.charts.gpu import gpu_chart
+from comfyload.report.charts.latency import latency_chart
+from comfyload.report.charts.nodes import nodes_chart, waterfall_chart
+from comfyload.report.charts.readings import series
+from comfyload.report.charts.seen import every, see
+from comfyload.report.charts.spread import Limit, classes_chart, distribution_chart
+
+__all__ = ["Chart", "charts", "png", "script"]
+
+_QUEUE = ("comfy", "queue_remaining")
+
+
+def charts(
+    measured: Measured, lines: Iterable[Line], samples: Iterable[Sample] = (), *, limits: Sequence[Limit] = ()
+) -> list[Chart]:
+    """Every picture of the run, the withheld ones too. `limits`: words and seconds of gates on latency.
+
+    One pass over the lines and one over the samples; the journal is never held as a whole.
+    """
+    columns, seen, readings = every(measured), see(measured, lines), series(samples)
+    return [
+        latency_chart(measured, seen, columns),
+        distribution_chart(measured, limits),
+        flow_chart(columns, readings.get(_QUEUE)),
+        gpu_chart(columns, readings),
+        nodes_chart(measured),
+        waterfall_chart(measured, seen),
+        classes_chart(columns),
+    ]

@@ -1,0 +1,67 @@
+"""Knows what a chart is: a Vega-Lite definition, its words, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+from msgspec import Struct
+
+__all__ = ["MOST", "WIDTH", "Chart", "Drawing", "Rows", "data", "spec", "time_unit", "withheld"]
+
+Rows = list[dict[str, Any]]
+Drawing = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
+
+WIDTH = 680
+"""Pixels of a picture; a page fits its charts to the room that there is."""
+
+MOST = 1000
+"""Jobs, or readings of a series, that are drawn one by one. Of more, a chart shows groups, and says so."""
+
+
+class Chart(Struct, frozen=True, kw_only=True):
+    """One picture of a run. `name` is stable, for files and anchors.
+
+    `description` says the main numbers, for those who do not see the picture. `spec`: Vega-Lite without colours of text
+    and ground, which `theme.config` gives; None: there is nothing to draw, and `withheld` says why. `columns` and
+    `rows` are the numbers as a table. Text in `spec` and `rows` may be a stranger's: it is escaped where it is shown.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: dict[str, Any] | None
+    withheld: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def withheld(name: str, title: str, why: str) -> Chart:
+    """A chart that cannot be drawn."""
+    return Chart(name=name, title=title, description=f"Not drawn: {why}.", spec=None, withheld=why)
+
+
+def data(name: str) -> alt.NamedData:
+    """A reference to one of the datasets that `spec` puts beside the definition."""
+    return alt.NamedData(name=name)
+
+
+def spec(chart: Drawing, **datasets: Rows) -> dict[str, Any]:
+    """The definition as plain JSON types. Its data are added afterwards, as altair would check each row of them."""
+    out: dict[str, Any] = chart.to_dict()
+    out.pop("config", None)
+    return {**out, "datasets": {name: [_short(row) for row in rows] for name, rows in datasets.items()}}
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """What to divide by, and the unit in which an axis of so many seconds is read."""
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 10 * size or (unit == "h" and seconds >= 3 * size):
+            return size, unit
+    return 1.0, "s"
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Six digits draw as well as sixteen, in a third of the bytes."""
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}

@@ -1,0 +1,135 @@
+"""Knows the picture of what came, what left and what waited, over time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+import numpy as np
+from numpy.typing import NDArray
+
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, time_unit, withheld
+from comfyload.report.charts.readings import Series
+from comfyload.report.charts.seen import Every
+from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
+from comfyload.report.text import count
+
+__all__ = ["flow_chart"]
+
+Floats = NDArray[np.float64]
+_STEPS = 400
+_COUNTED = {"came due": BLUE, "completed": GREEN}
+_FLIGHT, _QUEUED = "in flight", "queued or running on the server"
+_HELD = {_FLIGHT: PURPLE, _QUEUED: ORANGE}
+
+
+def flow_chart(columns: Every, queue: Series | None) -> Chart:
+    """Arrivals and completions as they add up, and below how many jobs were under way and in the server's queue."""
+    name, title = "flow", "Arrivals, completions, jobs in flight and the queue"
+    if not len(columns.due):
+        return withheld(name, title, "no job came due")
+    zero, size = columns.zero, time_unit(columns.wall_s)
+    here = columns.completed & ~np.isnan(columns.done)
+    counted = _counts("came due", columns.due - zero, size[0]) + _counts(
+        "completed", columns.done[here] - zero, size[0]
+    )
+    flight, most = _in_flight(columns, size[0])
+    held = flight + ([] if queue is None else _queue(queue, zero, columns.wall_s, size[0]))
+    words = [f"{count(len(columns.due), 'job')} came due and {int(here.sum())} completed."]
+    words.append(f"{most} in flight at most.")
+    deepest = None if queue is None else queue.high
+    words.append(
+        "The server's queue was not recorded."
+        if deepest is None
+        else f"The server had {deepest:.0f} queued or running at most."
+    )
+    if len(columns.due) > _STEPS:
+        words.append(f"Drawn at {_STEPS} points; of jobs in flight, the most in each stretch of time.")
+    rows = [["came due", str(len(columns.due))], ["completed", str(int(here.sum()))], ["most in flight", str(most)]]
+    rows.append(["most queued or running", "unknown" if deepest is None else f"{deepest:.0f}"])
+    return Chart(
+        name=name,
+        title=title,
+        description=" ".join(words),
+        spec=_draw(counted, held, columns.wall_s / size[0], size[1]),
+        columns=("what", "jobs"),
+        rows=rows,
+    )
+
+
+def _draw(counted: Rows, held: Rows, end: float, unit: str) -> dict[str, Any]:
+    within = alt.Scale(domain=[0, end], nice=False)
+    x = alt.X("t:Q", title=None, scale=within)
+    below = alt.X("t:Q", title=f"time since the first job was due, {unit}", scale=within)
+    upper = _steps("counted", x, "jobs, adding up", _COUNTED, counted)
+    flight = _steps("held", below, "jobs at a time", _HELD, held)
+    filled = flight.mark_area(interpolate="step-after", opacity=0.4).transform_filter(f"datum.what === '{_FLIGHT}'")
+    lower = alt.layer(filled, flight.transform_filter(f"datum.what !== '{_FLIGHT}'"))
+    panels = [panel.properties(width=WIDTH, height=130) for panel in (upper, lower)]
+    return spec(alt.vconcat(*panels).resolve_scale(color="independent"), counted=counted, held=held)
+
+
+def _steps(name: str, x: alt.X, title: str, colours: dict[str, str], rows: Rows) -> alt.Chart:
+    there = {row["what"] for row in rows}
+    named = {what: colour for what, colour in colours.items() if what in there}
+    most = max((row["n"] or 0 for row in rows), default=0)
+    axis = alt.Axis(values=list(range(int(most) + 1)), format="d") if most <= 5 else alt.Axis(format="~s")
+    drawn: alt.Chart = (
+        alt.Chart(data(name))
+        .mark_line(interpolate="step-after", strokeWidth=1.6)
+        .encode(
+            x=x,
+            y=alt.Y("n:Q", title=title, scale=alt.Scale(zero=True), axis=axis, stack=None),
+            color=alt.Color(
+                "what:N",
+                scale=alt.Scale(domain=list(named), range=list(named.values())),
+                legend=alt.Legend(symbolType="square", symbolOpacity=1),
+            ),
+            tooltip=[alt.Tooltip("what:N", title="jobs"), alt.Tooltip("t:Q", title="at", format=".4~f"), "n:Q"],
+        )
+    )
+    return drawn
+
+
+def _counts(what: str, instants: Floats, size: float) -> Rows:
+    ordered = np.sort(instants)
+    n = len(ordered)
+    ranks: list[int] = np.unique(np.linspace(1, n, min(n, _STEPS)).round().astype(int)).tolist() if n else []
+    start: Rows = [{"what": what, "t": 0.0, "n": 0}]
+    return start + [{"what": what, "t": float(ordered[rank - 1]) / size, "n": rank} for rank in ranks]
+
+
+def _in_flight(columns: Every, size: float) -> tuple[Rows, int]:
+    """Jobs between sent and done, as steps; a job that was never seen to end stays until the last instant."""
+    sent = ~np.isnan(columns.sent)
+    begins, ends = columns.sent[sent] - columns.zero, columns.done[sent] - columns.zero
+    ends = np.where(np.isnan(ends), np.inf, ends)
+    times = np.concatenate([begins, ends])
+    changes = np.concatenate([np.ones(len(begins)), -np.ones(len(ends))])
+    order = np.lexsort((changes, times))  # who leaves makes room before who comes
+    times, level = times[order], np.cumsum(changes[order]).astype(int)
+    finite = np.isfinite(times)
+    times, level = times[finite], level[finite]
+    if not len(times):
+        return [], 0
+    if len(times) > 2 * _STEPS:
+        edges = np.linspace(0, columns.wall_s, _STEPS + 1)
+        starts = np.unique(np.searchsorted(times, edges[:-1]).clip(max=len(times) - 1))
+        times, level_drawn = times[starts], np.maximum.reduceat(level, starts)
+    else:
+        level_drawn = level
+    pairs = zip(times, level_drawn, strict=True)
+    return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in pairs], int(level.max())
+
+
+def _queue(series: Series, zero: float, wall_s: float, size: float) -> Rows:
+    """Readings are written when they change, so each holds until the next, and the last to the end."""
+    rows: Rows = []
+    held: float | None = None
+    for t, value in series.thinned():
+        rows.append({"what": _QUEUED, "t": max(0.0, t - zero) / size, "n": value})
+        held = value
+    if rows and held is not None and rows[-1]["t"] < wall_s / size:
+        rows.append({"what": _QUEUED, "t": wall_s / size, "n": held})
+    return [row for row in rows if row["t"] <= wall_s / size and not (row["n"] is not None and math.isnan(row["n"]))]

@@ -1,0 +1,82 @@
+"""Knows the picture of the GPU over time: how busy it was, what memory it held, what power it drew."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+
+from comfyload.judge.observe import gpu_reading
+from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
+from comfyload.report.charts.readings import Series
+from comfyload.report.charts.seen import Every
+from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+from comfyload.report.text import decimals, fixed
+
+__all__ = ["gpu_chart"]
+
+_NAME, _TITLE = "gpu", "GPU over time"
+_PANELS = {  # kind of reading: words, title of the axis, factor
+    "utilisation": ("utilisation", "busy, %", 1.0, "%"),
+    "vram_used": ("VRAM used", "VRAM, GiB", 2.0**-30, "GiB"),
+    "power": ("power", "power, W", 1.0, "W"),
+    "temperature": ("temperature", "temperature, °C", 1.0, "°C"),
+}
+_COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, RED]
+
+
+def gpu_chart(columns: Every, readings: dict[tuple[str, str], Series]) -> Chart:
+    """A panel for each kind of reading that the run has. A reading that said nothing is a gap."""
+    rows: Rows = []
+    table = []
+    thinned = False
+    zero, (size, unit) = columns.zero, time_unit(columns.wall_s)
+    for (source, name), series in readings.items():
+        known = gpu_reading(name)
+        if known is None or known.kind not in _PANELS or not len(series.known):
+            continue
+        words, _, factor, of = _PANELS[known.kind]
+        factor *= known.factor
+        label = f"GPU {known.gpu} ({source})"
+        points = series.thinned(polled=True)
+        thinned = thinned or len(series.known) > MOST
+        rows += [
+            {"t": (t - zero) / size, "v": None if v is None else factor * v, "kind": known.kind, "gpu": label}
+            for t, v in points
+        ]
+        low, mean, high = (factor * float(f(series.known)) for f in (np.min, np.mean, np.max))
+        table.append([f"{label}: {words}", *(f"{fixed(v, decimals(v))} {of}" for v in (low, mean, high))])
+    if not rows:
+        return withheld(_NAME, _TITLE, "this run recorded no GPU telemetry")
+    words = "; ".join(f"{what}: {low} at least, {mean} on average, {high} at most" for what, low, mean, high in table)
+    few = f" Each point is the mean of several of more than {MOST} readings." if thinned else ""
+    return Chart(
+        name=_NAME,
+        title=_TITLE,
+        description=f"{words}. Where a source could not tell there is a gap.{few}",
+        spec=spec(_draw(rows, columns.wall_s / size, unit), readings=rows),
+        columns=("reading", "least", "mean", "most"),
+        rows=table,
+    )
+
+
+def _draw(rows: Rows, end: float, unit: str) -> alt.VConcatChart:
+    gpus = sorted({row["gpu"] for row in rows})
+    kinds = [kind for kind in _PANELS if any(row["kind"] == kind for row in rows)]
+    colours = alt.Scale(domain=gpus, range=[_COLOURS[number % len(_COLOURS)] for number in range(len(gpus))])
+    panels = []
+    for kind in kinds:
+        title = f"time since the first job was due, {unit}" if kind == kinds[-1] else None
+        top = alt.Scale(domain=[0, 100]) if kind == "utilisation" else alt.Scale(zero=kind != "temperature")
+        panels.append(
+            alt.Chart(data("readings"))
+            .transform_filter(f"datum.kind === '{kind}'")
+            .mark_line(strokeWidth=1.6, clip=True)
+            .encode(
+                x=alt.X("t:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False)),
+                y=alt.Y("v:Q", title=_PANELS[kind][1], scale=top),
+                color=alt.Color("gpu:N", scale=colours),
+                tooltip=[alt.Tooltip("t:Q", title=f"at, {unit}", format=".4~f"), alt.Tooltip("v:Q", format=".4~f")],
+            )
+            .properties(width=WIDTH, height=100)
+        )
+    return alt.vconcat(*panels)

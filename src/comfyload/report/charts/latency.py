@@ -1,0 +1,252 @@
+"""Knows the picture of each job's latency: what it was made of, in the order in which jobs came due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from comfyload.judge.summary import Measured
+from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
+from comfyload.report.charts.seen import Every, Seen
+from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from comfyload.report.text import count, duration, scale
+
+__all__ = ["latency_chart"]
+
+PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
+_NOT_TOLD = "phases not told"
+_X = "M-1,-1L1,1M1,-1L-1,1"
+_ENDS = {  # what marks a job: words, shape, colour
+    "failed": ("failed", _X, RED),
+    "timed_out": ("timed out", "triangle-down", RED),
+    "cancelled": ("cancelled", "square", RED),
+    "lost": ("lost", "cross", RED),
+    "dropped": ("dropped, never sent", "diamond", PURPLE),
+    "censored": ("cut off: took longer", "triangle-up", PURPLE),
+    "cached": ("all from the cache", "circle", GREEN),
+    "partial": ("partly from the cache", "triangle-right", SKY),
+}
+_UNSEEN = 0.003
+"""Of the height: a phase so short is less than a line, and a legend of it would be looked for in vain."""
+
+_NAME, _TITLE, _BINS = "latency", "Latency of each job, by phase", 80
+
+
+def latency_chart(measured: Measured, seen: Seen, columns: Every) -> Chart:
+    """Bars of single jobs, or of a long run the spread by time."""
+    known = columns.latency[~np.isnan(columns.latency)]
+    if not len(known):
+        return withheld(_NAME, _TITLE, "no job of this run has a latency")
+    factor, unit = scale([float(known.max())], below=1.0)
+    picture, title = _bars(seen.jobs, factor, unit) if seen.jobs is not None else _bands(columns, factor, unit)
+    table = _table(columns)
+    return Chart(
+        name=_NAME,
+        title=title,
+        description=_words(measured, columns, grouped=seen.jobs is None),
+        spec=picture,
+        columns=("phase", "mean", "longest", "jobs"),
+        rows=table,
+    )
+
+
+def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> tuple[dict[str, Any], str]:
+    half = 0.42 if len(jobs) <= 200 else 0.5
+    bars = [row for job in jobs for row in _phases(job, factor, half)]
+    marks = [row for job in jobs for row in _marked(job, factor)]
+    top = 1.1 * max([row["to"] for row in bars], default=1.0)
+    bars = [row for row in bars if row["to"] - row["from"] > _UNSEEN * top]
+    warm = [job["index"] for job in jobs if job["warmup"]]
+    shade: Rows = [{"a": min(warm) - 0.5, "b": max(warm) + 0.5, "words": "warm-up"}] if warm else []
+    within = alt.Scale(domain=[jobs[0]["index"] - 0.5, jobs[-1]["index"] + 0.5], nice=False)
+    axis = alt.Axis(tickMinStep=1, format="d")
+    x = alt.X("a:Q", title="job, in the order in which they came due", scale=within, axis=axis)
+    y = alt.Y("from:Q", title=f"latency, {unit}", scale=alt.Scale(domain=[0, top], nice=False))
+    warmed = alt.Chart(data("shade")).encode(x=x)
+    layers = [
+        warmed.mark_rect(style="shade").encode(x2="b:Q"),
+        warmed.mark_text(style="note", align="left", baseline="bottom", y=-2).encode(text="words:N"),
+        _stacks(x, y, bars, unit),
+        *([_marks(marks, unit)] if marks else []),
+    ]
+    picture = (
+        alt.layer(*layers).resolve_scale(color="independent", shape="independent").properties(width=WIDTH, height=230)
+    )
+    return spec(picture, bars=bars, marks=marks, shade=shade), _TITLE
+
+
+def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
+    told = {row["phase"] for row in bars}
+    colours = {name: colour for name, colour in {**PHASES, _NOT_TOLD: GREY}.items() if name in told}
+    tips = [alt.Tooltip(f"{key}:N", title=key) for key in ("job", "phase", "workflow")]
+    tips += [alt.Tooltip(f"{key}:Q", title=f"{key}, {unit}", format=".3~f") for key in ("took", "latency")]
+    drawn: alt.Chart = (
+        alt.Chart(data("bars"))
+        .mark_rect(clip=True)
+        .encode(
+            x=x,
+            x2="b:Q",
+            y=y,
+            y2="to:Q",
+            color=alt.Color("phase:N", scale=alt.Scale(domain=list(colours), range=list(colours.values()))),
+            opacity=alt.condition("datum.warmup", alt.value(0.45), alt.value(1)),
+            tooltip=tips,
+        )
+    )
+    return drawn
+
+
+def _marked(job: dict[str, Any], factor: float) -> Rows:
+    """What is drawn above a job that did not end as most do."""
+    end = _end(job)
+    if end is None:
+        return []
+    why = "" if job["failure"] is None else str(job["failure"]["message"])[:200]
+    return [{"job": job["index"], "y": factor * (job["latency_s"] or 0.0), "end": _ENDS[end][0], "why": why}]
+
+
+def _marks(marks: Rows, unit: str) -> alt.Chart:
+    there = {row["end"] for row in marks}
+    ends = [(words, shape, colour) for words, shape, colour in _ENDS.values() if words in there]
+    words = [one[0] for one in ends]
+    tips = [alt.Tooltip("job:Q", title="job"), alt.Tooltip("end:N", title="end")]
+    tips += [alt.Tooltip("y:Q", title=f"after, {unit}", format=".3~f"), alt.Tooltip("why:N", title="message")]
+    legend = alt.Legend(orient="top", offset=18)
+    drawn: alt.Chart = (
+        alt.Chart(data("marks"))
+        .mark_point(size=55, strokeWidth=1.8, opacity=1, yOffset=-7)
+        .encode(
+            x="job:Q",
+            y="y:Q",
+            shape=alt.Shape("end:N", scale=alt.Scale(domain=words, range=[one[1] for one in ends]), legend=legend),
+            color=alt.Color("end:N", scale=alt.Scale(domain=words, range=[one[2] for one in ends]), legend=legend),
+            tooltip=tips,
+        )
+    )
+    return drawn
+
+
+def _end(job: dict[str, Any]) -> str | None:
+    if job["censored"]:
+        return "censored"
+    if job["outcome"] != "completed":
+        return str(job["outcome"])
+    return None if job["cache"] == "fresh" else str(job["cache"])
+
+
+def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
+    """The job's bar from the bottom up. Phases by the server's clock are laid end to end: only their lengths count."""
+    whole = job["latency_s"]
+    if whole is None:
+        return []
+    unsent = 0.0 if job["sent_s"] is None else max(job["sent_s"] - job["due_s"], 0.0)
+    lengths = {"waiting to be sent": unsent, "in the queue": job["queue_wait_s"], "execution": job["execution_s"]}
+    told = {name: length for name, length in lengths.items() if length}
+    rest = max(whole - sum(told.values()), 0.0)
+    told["rest, such as delivery" if job["execution_s"] is not None else _NOT_TOLD] = rest
+    rows, base = [], 0.0
+    for name, length in told.items():
+        to = min(base + length, whole)  # the two clocks are read at different moments
+        rows.append(
+            {
+                "job": job["index"],
+                "a": job["index"] - half,
+                "b": job["index"] + half,
+                "from": factor * base,
+                "to": factor * to,
+                "took": factor * length,
+                "phase": name,
+                "latency": factor * whole,
+                "warmup": job["warmup"],
+                "workflow": job["workflow"],
+            }
+        )
+        base = to
+    return rows
+
+
+def _bands(columns: Every, factor: float, unit: str) -> tuple[dict[str, Any], str]:
+    size, time = time_unit(columns.wall_s)
+    bands, parts = _groups(columns, factor, size)
+    within = alt.Scale(domain=[0, columns.wall_s / size], nice=False)
+    x = alt.X("t:Q", title=f"due after, {time}", scale=within)
+    tips = [alt.Tooltip(f"{key}:Q", format=".3~f") for key in ("low", "middle", "high")]
+    counts = [alt.Tooltip("jobs:Q", title="jobs"), alt.Tooltip("bad:Q", title="without success")]
+    base = alt.Chart(data("bands")).encode(x=x)
+    upper = alt.layer(
+        base.mark_area(color=BLUE, opacity=0.2).encode(y=alt.Y("low:Q", title=f"latency, {unit}"), y2="high:Q"),
+        base.mark_line(color=BLUE, strokeWidth=2).encode(y="middle:Q", tooltip=[*tips, *counts]),
+        base.mark_point(shape=_X, color=RED, size=40, strokeWidth=1.8)
+        .transform_filter("datum.bad > 0")
+        .encode(y="high:Q", tooltip=counts),
+    ).properties(width=WIDTH, height=160)
+    there = {row["phase"] for row in parts}
+    named = {name: colour for name, colour in PHASES.items() if name in there}
+    colours = alt.Scale(domain=list(named), range=list(named.values()))
+    lower = (
+        alt.Chart(data("parts"))
+        .mark_area()
+        .encode(x=x, y=alt.Y("mean:Q", title=f"mean by phase, {unit}"), color=alt.Color("phase:N", scale=colours))
+        .properties(width=WIDTH, height=120)
+    )
+    return spec(alt.vconcat(upper, lower), bands=bands, parts=parts), "Latency over time, by phase"
+
+
+def _groups(columns: Every, factor: float, size: float) -> tuple[Rows, Rows]:
+    """Spread and mean phases of the jobs due in each stretch of time; a stretch without any is a gap."""
+    edges = np.linspace(0, columns.wall_s, _BINS + 1)
+    group = np.clip(np.digitize(columns.due - columns.zero, edges) - 1, 0, _BINS - 1)
+    bands: Rows = []
+    parts: Rows = []
+    for number in range(_BINS):
+        here = (group == number) & ~np.isnan(columns.latency)
+        middle = (edges[number] + edges[number + 1]) / 2 / size
+        if not here.any():
+            bands.append({"t": middle, "low": None, "middle": None, "high": None, "jobs": 0, "bad": 0})
+            continue
+        low, mid, high = (factor * float(q) for q in np.quantile(columns.latency[here], (0, 0.5, 1)))
+        bad = int((here & ~columns.completed & ~columns.censored).sum())
+        bands.append({"t": middle, "low": low, "middle": mid, "high": high, "jobs": int(here.sum()), "bad": bad})
+        for name, column in zip(PHASES, (columns.unsent, columns.queue, columns.execution, columns.rest), strict=True):
+            parts.append({"t": middle, "phase": name, "mean": factor * float(np.mean(np.nan_to_num(column[here])))})
+    seen = _worth_drawing(parts)
+    return bands, [row for row in parts if row["phase"] in seen]
+
+
+def _worth_drawing(parts: Rows) -> set[str]:
+    """Phases that are seen in any group."""
+    top = max([row["mean"] for row in parts], default=0.0)
+    return {row["phase"] for row in parts if row["mean"] > _UNSEEN * top}
+
+
+def _words(measured: Measured, columns: Every, *, grouped: bool) -> str:
+    counted = columns.completed & ~columns.warmup & ~np.isnan(columns.latency)
+    seconds = columns.latency[counted]
+    words = [f"{count(len(columns.latency), 'job')}, {int(columns.warmup.sum())} of them warm-up."]
+    if len(seconds):
+        words.append(
+            f"Of {count(len(seconds), 'completed counted job')} the median took {duration(float(np.median(seconds)))}, "
+            f"the fastest {duration(float(seconds.min()))} and the slowest {duration(float(seconds.max()))}."
+        )
+    flat = measured.summary.summary
+    bad = sum(int(flat[key] or 0) for key in ("failed", "timeouts", "lost"))
+    words.append(f"{count(bad, 'job')} failed; {flat['cached']} used the server's cache.")
+    if grouped:
+        words.append(
+            f"More than {MOST} jobs are drawn in {_BINS} groups by due time: the line is the median, the band the "
+            "fastest to the slowest; a cross marks groups with jobs that had no success."
+        )
+    return " ".join(words)
+
+
+def _table(columns: Every) -> list[list[str]]:
+    counted = columns.completed & ~columns.warmup
+    rows = []
+    parts = (columns.unsent, columns.queue, columns.execution, columns.rest, columns.latency)
+    for name, column in zip((*PHASES, "whole latency"), parts, strict=True):
+        seconds = column[counted & ~np.isnan(column)]
+        if len(seconds):
+            rows.append([name, duration(float(seconds.mean())), duration(float(seconds.max())), str(len(seconds))])
+    return rows

@@ -1,0 +1,216 @@
+"""Knows the pictures of a graph's nodes: what each costs in all jobs, and how one job went through them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import altair as alt
+
+from comfyload.judge.ledger import clean
+from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Manifest, Record
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.seen import Seen
+from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
+from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
+
+__all__ = ["nodes_chart", "waterfall_chart"]
+
+_SHOWN = 15
+_BARS = 5000
+_LABEL = 36
+_UNSEEN = 0.003
+"""Of a job's time: waits that are shorter get no row."""
+
+_ROUND = f"Node times are those of messages arriving, good to {1000 * NODE_CLOCK_S:.0f} ms."
+
+
+def nodes_chart(measured: Measured) -> Chart:
+    """Mean seconds of each node with its interval, the costliest first."""
+    name, title = "nodes", "Time per node"
+    ran = [row for row in measured.summary.nodes if row.avg_s.value is not None]
+    if not ran:
+        return withheld(name, title, "no node of a completed counted job was seen to run")
+    labels = _Labels(measured.manifest)
+    shown = ran[:_SHOWN]
+    factor, unit = scale([row.avg_s.high or row.avg_s.value or 0.0 for row in shown], below=1.0)
+    rows = [_node(row, labels, factor) for row in shown]
+    more = f" The {count(_SHOWN, 'costliest', 'costliest')} of {len(ran)} are drawn." if len(ran) > _SHOWN else ""
+    parts = [f"{row['node']} {_of(row, unit)}" for row in rows[:3]]
+    return Chart(
+        name=name,
+        title=title,
+        description=f"Mean time of a run of each node. The costliest: {'; '.join(parts)}.{more} {_ROUND}",
+        spec=_bars(rows, unit),
+        columns=("node", "mean", "95 % interval", "p95", "share", "runs"),
+        rows=[_cells(row, labels) for row in ran[:100]],
+    )
+
+
+def _node(row: NodeRow, labels: _Labels, factor: float) -> dict[str, Any]:
+    mean, low, high = row.avg_s.value or 0.0, row.avg_s.low, row.avg_s.high
+    return {
+        "node": labels.of(row.workflow, row.node),
+        "mean": factor * mean,
+        "low": None if low is None else factor * low,
+        "high": None if high is None else factor * high,
+        "end": factor * (high or mean),
+        "share": "" if row.share is None else percent(row.share),
+        "n": row.n,
+    }
+
+
+def _of(row: dict[str, Any], unit: str) -> str:
+    share = f", {row['share']} of execution" if row["share"] else ""
+    return f"{fixed(row['mean'], decimals(row['mean']))} {unit} (n = {row['n']}{share})"
+
+
+def _bars(rows: Rows, unit: str) -> dict[str, Any]:
+    y = alt.Y("node:N", title=None, sort=[row["node"] for row in rows], axis=alt.Axis(labelLimit=190))
+    right = 1.22 * max(row["end"] for row in rows)
+    x = alt.X(
+        "mean:Q",
+        title=f"mean of a run, {unit} (and share of execution)",
+        scale=alt.Scale(domain=[0, right], nice=False),
+    )
+    tips = [alt.Tooltip("node:N"), alt.Tooltip("mean:Q", title=f"mean, {unit}", format=".3~f")]
+    tips += [alt.Tooltip("low:Q", format=".3~f"), alt.Tooltip("high:Q", format=".3~f")]
+    tips += [alt.Tooltip("share:N"), alt.Tooltip("n:Q", title="runs")]
+    base = alt.Chart(data("nodes")).encode(y=y)
+    layers = (
+        base.mark_bar(color=BLUE, opacity=0.85, height=13).encode(x=x, tooltip=tips),
+        base.mark_rule(style="interval").transform_filter("isValid(datum.low)").encode(x="low:Q", x2="high:Q"),
+        base.mark_text(style="note", align="left", dx=5).encode(x="end:Q", text="share:N"),
+    )
+    return spec(alt.layer(*layers).properties(width=WIDTH, height=22 * len(rows)), nodes=rows)
+
+
+def _cells(row: NodeRow, labels: _Labels) -> list[str]:
+    mean, low, high, tail = row.avg_s.value, row.avg_s.low, row.avg_s.high, row.p95_s.value
+    return [
+        labels.of(row.workflow, row.node),
+        DASH if mean is None else duration(mean),
+        DASH if low is None or high is None else f"{duration(low)} {DASH} {duration(high)}",
+        DASH if tail is None else duration(tail),
+        DASH if row.share is None else percent(row.share),
+        str(row.n),
+    ]
+
+
+def waterfall_chart(measured: Measured, seen: Seen) -> Chart:
+    """The way of one job through the graph; which job is chosen from a list."""
+    name, title = "waterfall", "One job, node by node"
+    labels = _Labels(measured.manifest)
+    ranked = sorted((record for record in seen.chosen if _took(record) is not None), key=_slowest)
+    rows: Rows = []
+    jobs: list[tuple[str, str]] = []
+    factor, unit = scale([_took(record) or 0.0 for record in ranked], below=1.0)
+    for record in ranked:
+        spans = _spans(record, labels, factor)
+        if len(rows) + len(spans) > _BARS and jobs:
+            break
+        rows += spans
+        took = factor * (_took(record) or 0.0)
+        warm = ", warm-up" if record.warmup else ""
+        end = "" if record.execution.outcome == "completed" else f", {record.execution.outcome.replace('_', ' ')}"
+        jobs.append((str(record.index), f"job {record.index}: {fixed(took, decimals(took))} {unit}{warm}{end}"))
+    if not jobs:
+        return withheld(name, title, "no job was seen to end")
+    first = next(record for record in ranked if str(record.index) == jobs[0][0])
+    of = "" if len(jobs) == seen.of else f" {len(jobs)} of {count(seen.of, 'job')} can be chosen: the slowest, the "
+    of += "fastest and others evenly between, as far as there is room." if of else ""
+    table = [[row["node"], *(f"{fixed(v, decimals(v))} {unit}" for v in (row["a"], row["b"] - row["a"]))]
+             for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
+    slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
+    return Chart(
+        name=name,
+        title=title,
+        description=f"Job {first.index}, the slowest counted, took {duration(_took(first) or 0.0)}; longest in it was "
+        f"{slow['node']}. Bars begin when a node was seen to begin, after the job was due.{of} {_ROUND}",
+        spec=_waterfall(rows, jobs, unit),
+        columns=("part of the slowest job", "began after", "took"),
+        rows=table[:100],
+    )
+
+
+def _slowest(record: Record) -> tuple[bool, float]:
+    return record.warmup, -(_took(record) or 0.0)
+
+
+def _took(record: Record) -> float | None:
+    done = record.execution.done
+    return None if done is None or done < record.due else done - record.due
+
+
+def _spans(record: Record, labels: _Labels, factor: float) -> Rows:
+    run, out = record.execution, []
+    begun = run.started or min((span.start for span in run.nodes), default=run.done)
+    parts = [("waiting to be sent", "before", record.due, run.sent), ("sent, and queued", "queue", run.sent, begun)]
+    parts += [
+        (labels.of(record.workflow, span.node), "node", span.start, span.end or run.done)
+        for span in sorted(run.nodes, key=lambda span: span.start)
+    ]
+    last = max((end for _, _, _, end in parts if end is not None), default=None)
+    parts.append(("until its end was seen", "after", last, run.done))
+    least = _UNSEEN * (_took(record) or 0.0)
+    for number, (what, kind, start, end) in enumerate(parts):
+        if start is not None and end is not None and (end - start > least or kind == "node"):
+            a, b = factor * (start - record.due), factor * (end - record.due)
+            out.append({"job": str(record.index), "node": what, "kind": kind, "a": a, "b": max(a, b), "i": number})
+    return out
+
+
+def _waterfall(rows: Rows, jobs: list[tuple[str, str]], unit: str) -> dict[str, Any]:
+    choice = alt.binding_select(options=[job for job, _ in jobs], labels=[words for _, words in jobs], name="Job ")
+    chosen = alt.param(name="job", value=jobs[0][0], bind=choice)
+    kinds = {"before": PURPLE, "queue": ORANGE, "node": BLUE, "after": GREY}
+    tips = [alt.Tooltip("node:N", title="part")]
+    tips += [
+        alt.Tooltip("a:Q", title=f"from, {unit}", format=".3~f"),
+        alt.Tooltip("b:Q", title=f"to, {unit}", format=".3~f"),
+    ]
+    most = max(Counter(row["job"] for row in rows).values())
+    picture = (
+        alt.Chart(data("spans"))
+        .add_params(chosen)
+        .transform_filter("datum.job === job")
+        .mark_bar(height=11, minBandSize=2)
+        .encode(
+            x=alt.X("a:Q", title=f"since the job was due, {unit}", scale=alt.Scale(zero=True)),
+            x2="b:Q",
+            y=alt.Y(
+                "node:N",
+                title=None,
+                sort=alt.EncodingSortField(field="i", op="min", order="ascending"),
+                axis=alt.Axis(labelLimit=190, labelOverlap=False),
+            ),
+            color=alt.Color("kind:N", scale=alt.Scale(domain=list(kinds), range=list(kinds.values())), legend=None),
+            tooltip=tips,
+        )
+        .properties(width=WIDTH, height=max(60, 17 * most))
+    )
+    return spec(picture, spans=rows)
+
+
+class _Labels:
+    """What a node is called: its id and title, or its class where the run keeps no graph. Strangers wrote these."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._several = len(manifest.workflows) > 1
+        self._names: dict[tuple[str, str], str] = {}
+        for facts in manifest.workflows:
+            for node, known in facts.nodes.items():
+                self._names[facts.name, node] = known.class_type
+            for node, inner in (facts.graph or {}).items():
+                title = inner.get("_meta", {}).get("title") if isinstance(inner, dict) else None
+                if isinstance(title, str) and title.strip():
+                    self._names[facts.name, node] = title
+
+    def of(self, workflow: str, node: str) -> str:
+        known = self._names.get((workflow, node))
+        parent = self._names.get((workflow, node.partition(".")[0]))
+        name = known or (f"in {parent}" if parent else "not in the graph")
+        before = f"{workflow}: " if self._several else ""
+        return clean(f"{before}{node} {name}", _LABEL)

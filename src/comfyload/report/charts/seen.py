@@ -1,0 +1,139 @@
+"""Knows how to pass once over a run's lines and keep what charts need of single jobs: all of few, some of many."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.metrics import METRICS
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Line, Record
+from comfyload.report.charts.chart import MOST
+from comfyload.report.document import jobs
+
+__all__ = ["Every", "Seen", "every", "see"]
+
+Floats = NDArray[np.float64]
+_EXTREME = 20
+_EVENLY = 160
+_LATENCY = next(metric for metric in METRICS if metric.name == "latency")
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """`jobs`: every job as the document has it, warm-up included, by index; None of a run too long to draw singly.
+
+    `chosen`: the records of the slowest, the fastest and evenly spaced other jobs, by index; `of` counts them all.
+    """
+
+    jobs: list[dict[str, Any]] | None
+    chosen: list[Record]
+    of: int
+
+
+class Every(Struct, frozen=True, kw_only=True):
+    """All jobs as columns, in seconds; NaN is not known. Phases are those of `latency`, and `rest` what they leave."""
+
+    due: Floats
+    sent: Floats
+    done: Floats
+    latency: Floats
+    unsent: Floats
+    queue: Floats
+    execution: Floats
+    rest: Floats
+    warmup: NDArray[np.bool_]
+    completed: NDArray[np.bool_]
+    censored: NDArray[np.bool_]
+    cache: NDArray[np.uint8]
+
+    @property
+    def zero(self) -> float:
+        """When the first job was due."""
+        return float(self.due.min()) if len(self.due) else 0.0
+
+    @property
+    def wall_s(self) -> float:
+        """From then to the last end, or to the last due time if nothing ended."""
+        known = self.done[~np.isnan(self.done)]
+        last = max([float(part.max()) for part in (known, self.due) if len(part)], default=0.0)
+        return last - self.zero
+
+
+def see(measured: Measured, lines: Iterable[Line]) -> Seen:
+    """One pass, in memory that does not grow with the run."""
+    of = len(measured.jobs.every.completed)
+    picks = _Picks(of)
+    if of > MOST:
+        for _ in picks.watch(lines):
+            pass
+        return Seen(jobs=None, chosen=picks.chosen(), of=of)
+    ordered = sorted(jobs(measured.manifest, picks.watch(lines)), key=lambda job: int(job["index"]))
+    return Seen(jobs=ordered, chosen=picks.chosen(), of=of)
+
+
+def every(measured: Measured) -> Every:
+    """The run's jobs as columns, warm-up included."""
+    columns = measured.jobs.every
+    at = {name: column.astype(np.float64) for name, column in columns.instants.items()}
+    latency, unsent = at["done"] - at["due"], at["sent"] - at["due"]
+    queue = np.maximum(at["start_ms"] - at["create_ms"], 0) / 1000
+    execution = np.maximum(at["end_ms"] - at["start_ms"], 0) / 1000
+    known = np.nan_to_num(unsent) + np.nan_to_num(queue) + np.nan_to_num(execution)
+    n = len(latency)
+    return Every(
+        due=at["due"],
+        sent=at["sent"],
+        done=at["done"],
+        latency=latency,
+        unsent=unsent,
+        queue=queue,
+        execution=execution,
+        rest=np.maximum(latency - known, 0),
+        warmup=np.arange(n) >= measured.jobs.n,
+        completed=columns.completed,
+        censored=columns.censored,
+        cache=columns.cache,
+    )
+
+
+class _Picks:
+    """Records worth a picture of their own, found while others read the same lines."""
+
+    def __init__(self, of: int) -> None:
+        self._step = max(1, math.ceil(of / _EVENLY))
+        self._evenly: dict[int, Record] = {}
+        self._slow: list[tuple[float, int, Record]] = []
+        self._fast: list[tuple[float, int, Record]] = []
+
+    def watch(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            if isinstance(line, Record) and line.execution.sent is not None:
+                self._add(line)
+            yield line
+
+    def chosen(self) -> list[Record]:
+        extremes = {index: record for _, index, record in (*self._slow, *self._fast)}
+        return [record for _, record in sorted({**self._evenly, **extremes}.items())]
+
+    def _add(self, record: Record) -> None:
+        if record.index % self._step == 0:
+            self._evenly.setdefault(record.index, record)
+        seconds = _LATENCY.of(record)
+        if seconds is not None and not record.warmup:
+            _keep(self._slow, (seconds, record.index, record))
+            _keep(self._fast, (-seconds, record.index, record))
+
+
+def _keep(heap: list[tuple[float, int, Record]], entry: tuple[float, int, Record]) -> None:
+    full = len(heap) >= _EXTREME
+    if full and entry[:2] <= heap[0][:2]:
+        return
+    if any(entry[:2] == other[:2] for other in heap):  # a second record of a job; records have no order
+        return
+    (heapq.heappushpop if full else heapq.heappush)(heap, entry)

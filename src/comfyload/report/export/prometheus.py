@@ -1,0 +1,141 @@
+"""Knows a run as Prometheus metrics: text for node-exporter's textfile collector, or to push to a gateway."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from comfyload.judge.stats import Statistic
+from comfyload.judge.summary import Measured
+from comfyload.report.export.aside import written_aside
+
+__all__ = ["BUCKETS_S", "metrics_text", "write_prometheus"]
+
+BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
+"""Upper edges of the latency histogram, in seconds: from a cached job to a long video."""
+
+_BASE_UNITS = (("_per_minute", "_per_second", 60), ("_per_hour", "_per_second", 3600), ("_s", "_seconds", 1))
+_OUTCOMES = {
+    "timeouts": "timed_out",
+    **{name: name for name in ("completed", "failed", "cancelled", "lost", "dropped")},
+}
+Plain = int | float | str | bool | None
+
+
+def write_prometheus(path: Path, measured: Measured) -> None:
+    """Write `metrics_text` to `path`.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
+    with written_aside(path) as aside:
+        aside.write_bytes(metrics_text(measured))
+
+
+def metrics_text(measured: Measured) -> bytes:
+    """Every number of the summary in the text exposition format, in seconds, bytes and ratios.
+
+    Gauges have a `bound`: the value, or the low or high end of its interval; and a `workflow`, empty for the whole run.
+    What is withheld or unknown is absent, never 0.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Families(measured))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, measured: Measured) -> None:
+        self._measured = measured
+
+    def collect(self) -> Iterator[Metric]:
+        manifest = self._measured.manifest
+        who = InfoMetricFamily("comfyload_run", "Which run these metrics are of.")
+        who.add_metric([], {"run": manifest.run_id, "name": manifest.name, "tool": manifest.tool})
+        yield who
+        yield from _gauges(self._measured)
+        yield _outcomes(self._measured)
+        yield _histogram(self._measured)
+
+
+def _gauges(measured: Measured) -> Iterator[Metric]:
+    families: dict[str, GaugeMetricFamily] = {}
+    for key, workflow, bound, value in _numbers(measured):
+        name, per = _name(key)
+        family = families.get(name)
+        if family is None:
+            text = f"The run's {key.replace('_', ' ')}, in base units; see the reference of the summary."
+            family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
+        family.add_metric((measured.manifest.run_id, workflow, bound), value / per)
+    yield from families.values()
+
+
+def _numbers(measured: Measured) -> Iterator[tuple[str, str, str, float]]:
+    """Key, workflow, bound and value of each number that is known."""
+    summary = measured.summary
+    for key, plain in summary.summary.items():
+        statistic = summary.statistics.get(key)
+        for bound, value in _bounds(statistic) if statistic is not None else _only(plain):
+            yield key, "", bound, value
+    for workflow, row in summary.workflows.items():
+        for field in row.__struct_fields__:
+            held, key = getattr(row, field), "total_jobs" if field == "jobs" else field
+            if isinstance(held, Statistic):
+                known = _bounds(held)
+            else:
+                known = _only(held) if isinstance(held, int | float) else iter(())
+            for bound, value in known:
+                yield key, workflow, bound, value
+
+
+def _bounds(statistic: Statistic) -> Iterator[tuple[str, float]]:
+    for bound in ("value", "low", "high"):
+        value = getattr(statistic, bound)
+        if value is not None and not math.isnan(value):
+            yield bound, float(value)
+
+
+def _only(plain: Plain) -> Iterator[tuple[str, float]]:
+    if plain is not None and not math.isnan(float(plain)):  # "inf" is how the summary writes infinity
+        yield "value", float(plain)
+
+
+def _name(key: str) -> tuple[str, float]:
+    """A metric's name, and by what to divide for its base unit."""
+    for suffix, base, per in _BASE_UNITS:
+        if key.endswith(suffix):
+            return f"comfyload_{key.removesuffix(suffix)}{base}", per
+    return f"comfyload_{key.removesuffix('_rate')}_ratio" if key.endswith("_rate") else f"comfyload_{key}", 1
+
+
+def _outcomes(measured: Measured) -> Metric:
+    family = CounterMetricFamily("comfyload_jobs", "Counted jobs by how they ended.", labels=("run", "outcome"))
+    for key, outcome in _OUTCOMES.items():
+        for _, count in _only(measured.summary.summary[key]):
+            family.add_metric((measured.manifest.run_id, outcome), count)
+    return family
+
+
+def _histogram(measured: Measured) -> Metric:
+    """Latency of completed counted jobs, from due to done, of each workflow."""
+    text = "Seconds from when a job was due until its end was seen, of completed jobs."
+    family = HistogramMetricFamily("comfyload_job_latency_seconds", text, labels=("run", "workflow"))
+    jobs = measured.jobs
+    for code, workflow in enumerate(measured.summary.workflows):
+        latency = np.sort(jobs.known("latency", jobs.counted.workflow == code))
+        below = np.searchsorted(latency, BUCKETS_S, side="right")
+        buckets = [(str(float(edge)), float(count)) for edge, count in zip(BUCKETS_S, below, strict=True)]
+        buckets.append(("+Inf", float(len(latency))))
+        family.add_metric((measured.manifest.run_id, workflow), buckets, sum_value=float(np.sum(latency)))
+    return family

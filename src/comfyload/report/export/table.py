@@ -1,0 +1,123 @@
+"""Knows a run as a table: a row for each job, and the columns with their units, once for every format.
+
+Durations and instants are in seconds; an instant ending in `_s` counts from the start of the run, one ending in
+`_utc` is the same on the wall clock of the machine that sent the load. None is "not known".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from comfyload.judge.metrics import METRICS
+from comfyload.record.model import Failure, Manifest, Record, Sent
+from comfyload.report.document import jobs
+
+__all__ = ["Column", "Kind", "Lines", "columns", "rows"]
+
+Lines = Callable[[], Iterable[Record | Sent]]
+"""Gives a run's lines from the start, each time it is called: `RunReader.lines` itself."""
+
+Kind = Literal["text", "word", "texts", "float", "int", "uint", "flag", "instant"]
+"""A `word` is a text of which few differ; `texts` are a list; `uint` is too large for a signed 64-bit number."""
+
+_VALUE = "value."
+_HOLDS: dict[Kind, set[str]] = {
+    "flag": {"flag"},
+    "int": {"int", "below 0"},
+    "uint": {"int", "uint"},  # seeds go up to 2**64 - 1
+    "float": {"int", "below 0", "float"},
+}
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """One column. `unit`: "s", "1" of a count, "" of what has none."""
+
+    name: str
+    kind: Kind
+    unit: str = ""
+
+
+_BEFORE = (
+    Column(name="index", kind="int", unit="1"),
+    Column(name="prompt_id", kind="text"),
+    Column(name="workflow", kind="word"),
+    Column(name="book", kind="int", unit="1"),
+    Column(name="warmup", kind="flag"),
+    Column(name="outcome", kind="word"),
+    Column(name="censored", kind="flag"),
+    Column(name="cached", kind="flag"),
+    Column(name="cache", kind="word"),
+    *(Column(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
+    *(Column(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
+    *(Column(name=f"{metric.name}_s", kind="float", unit="s") for metric in METRICS),
+    Column(name="seen_by", kind="word"),
+    Column(name="done_within_s", kind="float", unit="s"),
+    Column(name="images", kind="int", unit="1"),
+    Column(name="files", kind="texts"),
+    *(
+        Column(name=f"failure_{name}", kind="int" if name == "status" else "text" if name == "message" else "word")
+        for name in Failure.__struct_fields__
+    ),
+    Column(name="left_on_server", kind="word"),
+)
+
+
+def columns(lines: Lines) -> list[Column]:
+    """The columns of a run: the same for every run, and then one for each input that some job gave a value."""
+    seen: dict[str, set[str]] = {}
+    for line in lines():
+        if isinstance(line, Record):
+            for key, value in line.values.items():
+                seen.setdefault(key, set()).add(_seen(value))
+    return [*_BEFORE, *(Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in seen.items())]
+
+
+def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dict[str, Any]]:
+    """A flat object for each job by the names of `of`, in the order of the journal; a value fits its column's kind."""
+    began = datetime.fromisoformat(manifest.started_utc)
+    inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in list(of)[len(_BEFORE) :]]
+    for job in jobs(manifest, lines()):
+        failure, values = job.pop("failure") or {}, job.pop("values")
+        for name in ("due", "sent", "done"):
+            job[f"{name}_utc"] = None if job[f"{name}_s"] is None else began + timedelta(seconds=job[f"{name}_s"])
+        for name in Failure.__struct_fields__:
+            job[f"failure_{name}"] = failure.get(name)
+        for name, key, kind in inputs:
+            job[name] = _as(kind, values.get(key))
+        yield job
+
+
+def _seen(value: object) -> str:
+    """What a value is, as far as it decides its column's kind."""
+    if isinstance(value, bool):
+        return "flag"
+    if isinstance(value, int):
+        return (
+            "text"
+            if not -(1 << 63) <= value < 1 << 64
+            else "below 0"
+            if value < 0
+            else "int"
+            if value < 1 << 63
+            else "uint"
+        )
+    return "float" if isinstance(value, float) else "text"
+
+
+def _kind(seen: set[str]) -> Kind:
+    """The kind that holds all of them unchanged, as far as there is one; any mix can be a text."""
+    for kind, holds in _HOLDS.items():
+        if seen <= holds:
+            return kind
+    return "text"
+
+
+def _as(kind: Kind, value: Any) -> Any:
+    if value is None or kind != "text" or isinstance(value, str):
+        return float(value) if kind == "float" and value is not None else value
+    return json.dumps(value, ensure_ascii=False)

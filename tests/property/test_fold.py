@@ -1,0 +1,142 @@
+"""The fold's short cuts, for the commonest job and for blocks of lines, change no number and hide no damage."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from comfyload.errors import RunFilesError
+from comfyload.judge.cache import Truth
+from comfyload.judge.seen import Seen
+from comfyload.judge.summary import jsonable, summarise
+from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
+from comfyload.record.run import RECORDS, RunReader, RunWriter
+from tests.unit.judge_runs import FACTS, failed, job, manifest
+
+FILES = [f"output/run/{name}" for name in ("a.png", "b.PNG", "c.png", "d.webp")] + ["temp//e.png", "output//f.txt"]
+FACTS_OF = [structs.replace(FACTS, constant=["7"])]
+
+
+@st.composite
+def _outputs(draw: st.DrawFn) -> list[Output]:
+    files = draw(st.lists(st.sampled_from(FILES), max_size=2))
+    one = Output(node=draw(st.sampled_from(["9", "7", "8"])), kind="images", count=len(files), files=files)
+    return draw(st.sampled_from([[one], [one], [one], [one, structs.replace(one, node="9", kind="gifs")], []]))
+
+
+@st.composite
+def _records(draw: st.DrawFn) -> list[Record]:
+    """A journal of plain jobs and others, with names of files that come again."""
+    records: list[Record] = []
+    for index in range(draw(st.integers(0, 12))):
+        due, seconds = float(index), draw(st.sampled_from([0.5, 1.0, 2.25]))
+        changes: dict[str, Any] = {"outputs": draw(_outputs()), "warmup": draw(st.booleans())}
+        changes["cached"] = draw(st.sampled_from([[], [], [], ["9"], ["3"], ["4"]]))
+        if draw(st.booleans()):
+            changes["nodes"] = draw(st.sampled_from([[], [Span("9", due, due + 0.1)], [Span("9", due, None)]]))
+        if draw(st.integers(0, 4)) == 0:
+            changes |= {"acknowledged": None, "server": ServerTimes()}
+        records.append(job(index, due, seconds, **changes))
+        if draw(st.integers(0, 9)) == 0:
+            records[-1] = failed(index, due, seconds)
+    return records
+
+
+class _Whole(Truth):
+    """Judges every job the long way."""
+
+    def judge(self, record: Record) -> Any:
+        return self._judge(record, self._facts[record.workflow])
+
+
+@given(records=_records())
+def test_the_commonest_job_is_judged_as_every_other_is(records: list[Record]) -> None:
+    short, whole = Truth(FACTS_OF), _Whole(FACTS_OF)
+    for record in records:
+        one, other = short.judge(record), whole.judge(record)
+        assert (one.cache, one.overwritten) == (other.cache, other.overwritten)
+        assert [list(one.images), list(one.new), list(one.repeated)] == [other.images, other.new, other.repeated]
+
+
+@given(records=_records(), room=st.integers(1, 5))
+@settings(max_examples=50)
+def test_numbers_do_not_depend_on_how_many_jobs_are_packed_at_a_time(records: list[Record], room: int) -> None:
+    run = manifest(len(records), workflows=FACTS_OF)
+    whole = jsonable(summarise(run, records))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("comfyload.judge.fold._ROWS", room)
+        assert jsonable(summarise(run, records)) == whole
+
+
+@given(names=st.lists(st.integers(0, 3000).map(str), max_size=4000))
+@settings(max_examples=30)
+def test_a_name_is_known_from_its_second_time_on(names: list[str]) -> None:
+    seen, known = Seen(), set[str]()
+    for name in names:
+        assert seen.add(name) is (name in known)
+        known.add(name)
+
+
+def test_many_names_are_all_remembered() -> None:
+    seen = Seen()
+    assert not any(seen.add(f"output//{number}.png") for number in range(20_000))
+    assert all(seen.add(f"output//{number}.png") for number in range(20_000))
+
+
+def _written(path: Path, count: int) -> list[Line]:
+    lines: list[Line] = []
+    for index in range(count):
+        lines += [Sent(index=index, prompt_id=f"id-{index}", due=float(index)), job(index, float(index), 0.5)]
+    writer = RunWriter(path, manifest(count))
+    for line in lines:
+        writer.write_line(line)
+    writer.close()
+    return lines
+
+
+@given(block=st.integers(1, 2000))
+@settings(max_examples=30)
+def test_lines_are_the_same_whatever_is_read_at_once(block: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("comfyload.record.run._BLOCK", block)
+        lines = _written(Path(folder), 5)
+        assert list(RunReader(Path(folder)).lines()) == lines
+
+
+DAMAGE = {
+    "cut": lambda line: line[: len(line) // 2],
+    "empty": lambda line: b"",
+    "two on a line": lambda line: line + line,
+    "parted": lambda line: line.replace(b",", b",\n", 1),
+    "of another type": lambda line: line.replace(b'"due":', b'"due":"x","was":', 1),
+    "no record": lambda line: b'{"line":"other"}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("at", [0, 7, 1000, 1999])
+def test_a_damaged_line_is_named_and_those_before_it_are_read(damage: str, at: int, tmp_path: Path) -> None:
+    lines = _written(tmp_path, 1000)
+    journal = (tmp_path / RECORDS).read_bytes().split(b"\n")
+    journal[at] = DAMAGE[damage](journal[at])
+    (tmp_path / RECORDS).write_bytes(b"\n".join(journal))
+    read: list[Line] = []
+    with pytest.raises(RunFilesError, match=rf"line {at + 1} is damaged"):
+        read.extend(RunReader(tmp_path).lines())  # keeps what came before the error
+    assert read == lines[:at]
+
+
+def test_a_torn_last_line_is_left_out_and_an_empty_journal_is_no_line(tmp_path: Path) -> None:
+    lines = _written(tmp_path, 3)
+    journal = tmp_path / RECORDS
+    journal.write_bytes(journal.read_bytes() + msgspec.json.encode(lines[0]))
+    assert list(RunReader(tmp_path).lines()) == lines
+    journal.write_bytes(b"")
+    assert list(RunReader(tmp_path).lines()) == []

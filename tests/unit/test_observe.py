@@ -1,0 +1,147 @@
+"""Observations: each with its numbers, unknown where nothing was recorded, and no claim beyond an interval."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import pytest
+from msgspec import structs
+
+from comfyload.judge.observe import gpu_reading, observations
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Fact, Line, Sample
+from comfyload.record.plan import Closed
+from tests.unit.chart_runs import gpu_samples, hostile_manifest, judged, varied
+from tests.unit.judge_runs import failed, job, manifest, one_by_one, planned, served
+
+
+def _said(measured: Measured) -> str:
+    return "\n".join(observations([measured]))
+
+
+def _steady(n: int = 40) -> list[Line]:
+    return list(one_by_one([10.0 + 0.3 * (i % 3) for i in range(n)]))
+
+
+def test_how_busy_the_server_was_is_execution_over_wall_clock() -> None:
+    said = _said(judged(manifest(40), _steady()))
+    assert "The server was 99.9 % busy at 1 in flight (sum of execution over wall clock, n = 40)" in said
+    assert "more in flight would wait in its queue." in said
+    idle = [job(i, 20.0 * i, 10.0) for i in range(40)]
+    said = _said(judged(manifest(40), list(idle)))
+    assert "The server was 50.6 % busy" in said and "would wait" not in said
+
+
+def test_a_server_without_times_is_not_called_idle() -> None:
+    from comfyload.record.model import ServerTimes
+
+    mute = [
+        structs.replace(r, execution=structs.replace(r.execution, server=ServerTimes()))
+        for r in one_by_one([10.0] * 12)
+    ]
+    assert "How busy the server was is not known" in _said(judged(manifest(12), list(mute)))
+
+
+def test_headroom_is_unknown_without_readings() -> None:
+    assert "VRAM headroom is unknown: this run recorded no readings of GPU memory." in _said(
+        judged(manifest(40), _steady())
+    )
+
+
+def test_headroom_is_what_the_most_used_leaves() -> None:
+    facts = {"gpu.0.vram_bytes": Fact(value=16 * 2**30, source="nvml")}
+    measured = judged(hostile_manifest(environment=facts), list(varied()), gpu_samples(700))
+    said = _said(measured)
+    assert "GPU 0 held 15.0 of 16.0 GiB at most: a headroom of 1.0 GiB (6.2 %): little is left." in said
+    assert "GPU 0 had a kernel running 88 % of the time on average (640 readings, 60 unknown)." in said
+
+
+def test_how_much_memory_there_is_may_be_unknown() -> None:
+    said = _said(judged(hostile_manifest(), list(varied()), gpu_samples(700)))
+    assert "GPU 0 held 15.0 GiB at most; how much it has is unknown, so is the headroom." in said
+
+
+def test_a_cold_start_is_the_first_warm_up_job_against_fresh_ones() -> None:
+    said = _said(judged(hostile_manifest(), list(varied())))
+    assert "The first warm-up job executed in 36.5 s, 3.0 times the median of fresh jobs (12.1 s, n = 55)." in said
+    assert "The cold start cost about 24.5 s: one job, no interval." in said
+
+
+def test_a_warm_server_shows_no_cold_start() -> None:
+    records = _steady(42)
+    first = records[0]
+    assert not isinstance(first, Sample)
+    records[0] = structs.replace(first, warmup=True)
+    assert "No cold start was seen" in _said(judged(manifest(41, warmup=1), records))
+
+
+def test_without_warm_up_the_cost_of_a_cold_start_is_unknown() -> None:
+    assert "unknown: the run had no warm-up job" in _said(judged(manifest(40), _steady()))
+
+
+def test_drift_is_said_with_its_size_and_its_absence_with_n() -> None:
+    slower = list(one_by_one([10.0 + 0.05 * i for i in range(60)]))
+    assert "Execution drifted: jobs became" in _said(judged(manifest(60), list(slower)))
+    assert "No drift of execution times beyond 3.0 % was found over 40 fresh jobs." in _said(
+        judged(manifest(40), _steady())
+    )
+    assert "rift" not in _said(judged(manifest(12), _steady(12)))  # too few to say
+
+
+def test_the_costliest_nodes_come_with_share_and_n() -> None:
+    said = _said(judged(manifest(40), _steady()))
+    assert "The costliest nodes are 3 KSampler (9.25 s a run, n = 40, 90.0 % of execution); 9 SaveImage" in said
+
+
+def test_cache_use_and_failures_are_counted() -> None:
+    said = _said(judged(hostile_manifest(), list(varied())))
+    assert "Of 57 completed jobs 1 came wholly and 1 partly from the server's cache" in said
+    assert "2 of 60 jobs had no success: 1 execution error, 1 timeout." in said
+
+
+def test_no_failure_claims_no_more_than_its_interval() -> None:
+    said = _said(judged(manifest(40), _steady()))
+    assert "No job failed of 40: at 95 % confidence that shows a success rate of 91.2 % or more." in said
+
+
+def test_an_invalid_run_is_no_measurement() -> None:
+    said = observations([judged(manifest(12), [failed(i, float(i), 1.0) for i in range(12)])])
+    assert said[0].startswith("This run is not valid (nothing_measured)")
+
+
+def _at(users: int) -> Measured:
+    """A serial server and `users` who each send their next job when the last has ended."""
+    seconds = [10.0 + 0.1 * (i % 3) for i in range(40)]
+    ends = list(accumulate(seconds))
+    due = [0.0] * users + ends[: 40 - users]
+    return judged(planned(Closed(concurrency=users), 40), list(served(due, seconds)))
+
+
+def test_more_in_flight_is_throughput_gained_and_latency_paid() -> None:
+    said = observations([_at(1), _at(2)])
+    assert said[0].startswith("book, from 1 to 2 in flight: images per minute 5.94 to 5.94 (+0.0 %, within noise), ")
+    assert said[0].endswith("p50 latency 10.1 s to 20.2 s (×2.00, intervals apart).")
+
+
+def test_what_is_true_of_all_runs_is_said_once() -> None:
+    said = observations([_at(1), _at(2)])
+    assert "All 2 runs: VRAM headroom is unknown: this run recorded no readings of GPU memory." in said
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpu.0.utilisation_percent", ("0", "utilisation", 1.0)),
+        ("gpu.1.memory_used_mib", ("1", "vram_used", 2.0**20)),
+        ("gpu.0.power_mw", ("0", "power", 0.001)),
+        ("gpu.0.vram_total_bytes", ("0", "vram_total", 1.0)),
+        ("gpu.0.temperature_c", ("0", "temperature", 1.0)),
+        ("cpu.utilisation_percent", None),
+        ("gpu.0.memory_utilisation", None),
+        ("queue_remaining", None),
+    ],
+)
+def test_a_reading_is_known_by_its_name(name: str, expected: tuple[str, str, float] | None) -> None:
+    found = gpu_reading(name)
+    assert (None if found is None else (found.gpu, found.kind, found.factor)) == expected

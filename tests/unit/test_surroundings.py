@@ -1,0 +1,80 @@
+"""Reading the environment neither delays nor fails a run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyload import clock
+from comfyload.app import surroundings
+from comfyload.app.surroundings import PATIENCE_S, Surroundings
+from comfyload.record.model import Environment, Fact, Manifest, Server
+from tests.unit.judge_runs import manifest
+
+ASKED = {"notes": ["enclosure=Razer = Core X"], "comfyui_dir": "/srv/ComfyUI"}
+
+
+class Machine:
+    """Stands in for this machine: `local_environment` answers once it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let = threading.Event()
+        self.asked: list[Path | None] = []
+        monkeypatch.setattr(surroundings, "local_environment", self)
+
+    def __call__(self, server: Server, folder: Path | None) -> Environment:
+        self.asked.append(folder)
+        self.let.wait(10)
+        return {"host.cpu": Fact(value="fast", source="this machine")}
+
+
+def ended(end: Any) -> Manifest:
+    return manifest(asked=ASKED, end=end)
+
+
+def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    machine.let.set()
+    run = ended("complete")
+    facts = asyncio.run(Surroundings(run).describe(run))
+    assert machine.asked == [Path("/srv/ComfyUI")]
+    assert facts["host.cpu"].value == "fast"
+    assert facts["note.enclosure"] == Fact(value="Razer = Core X", source="note")
+    assert facts["comfyui.version"] == Fact(value="0.28.1", source="server")
+
+
+def test_a_driver_that_hangs_holds_the_end_up_for_a_few_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    run = ended("complete")
+
+    async def main() -> tuple[Environment, float]:
+        before = clock.now()
+        return await Surroundings(run).describe(run), clock.now() - before
+
+    facts, waited = clock.run_virtual(main())
+    machine.let.set()
+    assert waited == pytest.approx(PATIENCE_S, abs=0.1)
+    assert facts["host.cpu"].value is None
+    assert facts["host.cpu"].source
+    assert facts["comfyui.version"].value == "0.28.1"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "crashed"])
+def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    machine = Machine(monkeypatch)
+    run = ended(end)
+
+    async def main() -> float:
+        around = Surroundings(run)
+        await around.read_soon()
+        before = clock.now()
+        await around.describe(run)
+        return clock.now() - before
+
+    assert clock.run_virtual(main()) == 0.0
+    machine.let.set()
+    assert len(machine.asked) == 1

@@ -1,0 +1,151 @@
+"""Verdicts as people and CI systems read them: the word first, nothing cut, and text of others never markup."""
+
+from __future__ import annotations
+
+import io
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+from msgspec import structs
+from rich.console import Console
+from rich.text import Text
+
+from comfyload.judge.gate import GateVerdict, judge
+from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.summary import measure
+from comfyload.report.junit import junit
+from comfyload.report.verdicts import as_json, markdown, render, value_words
+from tests.unit.judge_runs import failed, manifest, one_by_one
+
+EVIL = "<script>alert(1)</script> | `rm` **b** [x](http://e) \x1b[31m\n# h [red]no[/red] $x$ ü"
+
+
+def _judged(n: int = 12, message: str = "", path: str = "runs/x") -> list[GateVerdict]:
+    records = one_by_one([10.0 + i % 3 for i in range(n)])
+    if message:
+        records[5] = failed(5, records[5].due, 1.0, message=message)
+    texts = (*DEFAULT_GATES, "images_per_minute >= 0.95 * baseline", "max_latency_s < 60 s", "avg_latency_s <= 11 s")
+    return judge(GateSet(gates=[parse_gate(text) for text in texts]), measure(path, manifest(n), records))
+
+
+def _draw(verdicts: list[GateVerdict], width: int = 80, encoding: str = "utf-8", color: bool = False) -> str:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, newline="\n", write_through=True)
+    console = Console(file=file, width=width, force_terminal=color, color_system="standard" if color else None)
+    render(verdicts, console)
+    return raw.getvalue().decode(encoding)
+
+
+def test_the_verdict_is_the_first_word_and_why_stands_below() -> None:
+    lines = _draw(_judged()).splitlines()
+    assert lines[0].split() == ["PASS*", "success_rate", ">=", "98", "%", "100", "%", "(77.9", "–", "100),", "n", "12"]
+    assert lines[1].strip() == "12 clean jobs prove 77.9 %; 149 clean ones would prove 98 %."
+    assert lines[-1].startswith("INCONCLUSIVE. Of 6 gates: ") or lines[-2].startswith("INCONCLUSIVE. Of 6 gates: ")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_is_wider_than_the_terminal_or_ends_in_blanks(width: int) -> None:
+    for verdicts in (_judged(message="x" * 190), _judged(200, message=EVIL), _judged(60) + _judged(60, path="y" * 100)):
+        for line in _draw(verdicts, width).splitlines():
+            assert len(line) <= width and line == line.rstrip()
+
+
+def test_no_gate_at_all_is_not_a_pass() -> None:
+    assert _draw([]).startswith("INCONCLUSIVE. No gate was judged.")
+
+
+def test_colour_adds_nothing_but_colour() -> None:
+    drawn = _draw(_judged(), color=True)
+    assert "\x1b[" in drawn
+    assert Text.from_ansi(drawn).plain.rstrip() == _draw(_judged()).rstrip()
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    text = _draw(_judged(message=EVIL), encoding="ascii")
+    assert "(" in text and "?" in text and text.isascii()
+
+
+def test_words_of_the_server_are_not_taken_for_markup_by_the_terminal() -> None:
+    text = _draw(_judged(message=EVIL), width=120)
+    assert "[red]no[/red]" in " ".join(text.split()) and "\x1b" not in text
+
+
+def test_runs_are_told_apart_where_there_are_several() -> None:
+    text = _draw(_judged(path="runs/small") + _judged(path="runs/medium"))
+    assert text.index("runs/small") < text.index("runs/medium") and "Of 12 gates" in text
+    assert "runs/x" not in _draw(_judged())
+
+
+def test_markdown_takes_nothing_for_markup() -> None:
+    text = markdown(_judged(message=EVIL))
+    row = next(line for line in text.splitlines() if "script" in line)
+    assert "&lt;script&gt;" in row and "<" not in row.replace("&lt;", "")
+    for sign in "|`*[]#$":
+        cells = row.removeprefix("| ").removesuffix(" |").split(" | ")
+        assert all(f"\\{sign}" in cell or sign not in cell for cell in cells)
+    unescaped = row.replace("\\|", "").count("|")
+    assert unescaped == 6 and "\\`rm\\`" in row
+
+
+def test_a_markdown_row_is_one_line_for_each_gate() -> None:
+    verdicts = _judged(message=EVIL)
+    rows = [line for line in markdown(verdicts).splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + len(verdicts)
+    assert markdown(verdicts).startswith("## Gates: FAIL\n") and "PASS\\*" in markdown(_judged())
+
+
+def test_json_has_every_field_and_no_token_that_json_lacks() -> None:
+    verdicts = _judged(message="broken")
+    infinite = structs.replace(verdicts[1], value=float("inf"), high=float("inf"))
+    document = json.loads(json.dumps(as_json([*verdicts, infinite]), allow_nan=False))
+    assert document["overall"] == "FAIL" and document["verdicts"][-1]["value"] == "inf"
+    assert set(document["verdicts"][0]) == set(GateVerdict.__struct_fields__)
+
+
+def test_junit_has_a_suite_for_each_run_and_a_case_for_each_gate() -> None:
+    verdicts = _judged(message="broken", path="a") + _judged(path="b")
+    root = ET.fromstring(junit(verdicts).encode())
+    assert [suite.get("name") for suite in root] == ["a", "b"]
+    assert [len(suite.findall("testcase")) for suite in root] == [6, 6]
+    failures = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
+    assert failures == [v.gate for v in verdicts if v.verdict == "FAIL"] and failures
+    errors = [case.get("name") for case in root.iter("testcase") if case.find("error") is not None]
+    assert errors == [v.gate for v in verdicts if v.verdict == "INCONCLUSIVE"] and errors
+    assert (root.get("failures"), root.get("errors")) == (str(len(failures)), str(len(errors)))
+
+
+def test_junit_with_strict_takes_what_is_not_proven_for_an_error() -> None:
+    verdicts = [verdict for verdict in _judged() if verdict.verdict == "PASS*"]
+    assert verdicts and ET.fromstring(junit(verdicts)).get("errors") == "0"
+    assert ET.fromstring(junit(verdicts, strict=True)).get("errors") == str(len(verdicts))
+
+
+def test_junit_is_xml_whatever_a_server_wrote() -> None:
+    evil = structs.replace(_judged(message="x")[2], why=f"{EVIL} \x00\x0b\ud800 ]]> &amp;", run="<&\"'>")
+    text = junit([evil])
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    (failure,) = ET.fromstring(text.encode()).iter("failure")
+    assert "<script>alert(1)</script>" in (failure.text or "") and "\N{REPLACEMENT CHARACTER}" in (failure.text or "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "low", "high", "words"),
+    [
+        ("p95_latency_s", 31.94, 29.98, 36.13, "31.9 s (30.0 – 36.1)"),
+        ("p95_latency_s", 31.94, 29.98, None, "31.9 s (≥30.0)"),
+        ("p95_latency_s", None, 29.98, None, "–"),
+        ("p95_latency_s", float("inf"), 30.0, float("inf"), "∞ (30 – ∞)"),
+        ("p50_acknowledge_s", 0.0042, 0.004, 0.005, "4.2 ms (4.0 – 5.0)"),
+        ("success_rate", 1.0, 0.779, 1.0, "100 % (77.9 – 100)"),
+        ("images_per_minute", 2.378, 2.31, 2.44, "2.38/min (2.31 – 2.44)"),
+        ("flux.jobs", 12.0, None, None, "12"),
+        ("unexpected_errors", 0.0, None, None, "0"),
+        ("max_latency_s", 47.7, None, None, "47.7 s"),
+    ],
+)
+def test_a_value_is_written_with_its_unit_and_interval(
+    metric: str, value: float | None, low: float | None, high: float | None, words: str
+) -> None:
+    verdict = structs.replace(_judged()[0], metric=metric, value=value, low=low, high=high)
+    assert value_words(verdict) == words
