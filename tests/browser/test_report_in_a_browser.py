@@ -65,7 +65,8 @@ def test_no_width_scrolls_sideways_and_dark_is_dark(page: Path) -> None:
                 assert wide <= inner == width
                 over = await tab.value(
                     "[...document.querySelectorAll('.plot')].filter((p) => "
-                    "p.querySelector('svg').getBoundingClientRect().width > p.clientWidth + 1).map((p) => p.dataset.spec)"
+                    "p.querySelector('svg').getBoundingClientRect().width > p.clientWidth + 1).map((p) => "
+                    "p.dataset.spec)"
                 )
                 assert over == []
                 inks[scheme] = await tab.value(

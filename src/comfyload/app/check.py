@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from comfyload.app.results import find, window
+from comfyload.app.results import find, labels, window
 from comfyload.errors import UsageError
 from comfyload.judge.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate, read_gates
@@ -66,9 +66,10 @@ def check(found: Found, gates: GateSet, *, log: Path | None = None, baseline: Se
     if log is None and found.kept is not None and found.kept.manifest.log is not None:
         log = found.kept.path / found.kept.manifest.log
     verdicts = []
-    for result in found.results:
+    for label, result in zip(labels(found.results), found.results, strict=True):
         errors = None if log is None else log_errors(result, log)
-        verdicts += judge(gates, result.measured, errors, baseline)
+        given = judge(gates, result.measured, errors, baseline)
+        verdicts += [structs.replace(verdict, run=label) for verdict in given]
     return Checked(verdicts=verdicts, valid=all(run.summary.valid for run in found.runs))
 
 

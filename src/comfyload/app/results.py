@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
 from comfyload.record.run import MANIFEST, RunReader
+from comfyload.report.words import load_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from comfyload.record.model import Manifest
 
-__all__ = ["Found", "Result", "default_log", "find", "measured", "window"]
+__all__ = ["Found", "Result", "default_log", "find", "labels", "measured", "window"]
 
 LOG = Path("infra/observability/comfyui_metrics.ndjson")
 
@@ -90,6 +92,20 @@ def _results(readers: Iterable[RunReader]) -> list[Result]:
 
 def _is_run(path: Path) -> bool:
     return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
+
+
+def labels(results: Sequence[Result]) -> list[str]:
+    """What to call each run: one alone by its path; of several, by workflow and load, numbered where alike."""
+    if len(results) == 1:
+        return [results[0].measured.path]
+    manifests = [result.reader.manifest for result in results]
+    named = [f"{manifest.name}, {load_words(manifest.plan.load)}" for manifest in manifests]
+    total, used = Counter(named), Counter[str]()
+    out = []
+    for name in named:
+        used[name] += 1
+        out.append(name if total[name] == 1 else f"{name} ({used[name]})")
+    return out
 
 
 def default_log(named: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from comfyload.report.comparison import escaped
 from comfyload.report.headline import Number, headline
 from comfyload.report.sections import fact_words, failure_rows, gpu_words
 from comfyload.report.text import count, duration
-from comfyload.report.verdicts import by_run, value_words
+from comfyload.report.verdicts import by_result, value_words
 from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _acceptance(verdicts: Sequence[GateVerdict]) -> str:
         return "No gate was judged."
     rows = [
         [f"{_SIGNS[one.verdict]} {one.verdict}", run, one.gate, value_words(one), str(one.n or ""), one.why]
-        for run, given in by_run(verdicts).items()
+        for run, given in by_result(verdicts).items()
         for one in given
     ]
     legend = "PASS: proven at 95 %. PASS\\*: inside the limit, not proven. INCONCLUSIVE: undecided. FAIL: disproven. "

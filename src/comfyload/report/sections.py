@@ -14,7 +14,7 @@ from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.comparison import value_words as compared
 from comfyload.report.headline import Number, number
 from comfyload.report.text import DASH, decimals, duration, fixed, span
-from comfyload.report.verdicts import by_run
+from comfyload.report.verdicts import by_result
 from comfyload.report.verdicts import value_words as judged
 from comfyload.report.words import plan_words
 
@@ -52,6 +52,7 @@ _LEVELS = {"invalid": "bad", "warning": "doubt", "info": ""}
 _LOOKS = {"PASS": ("good", "✓"), "PASS*": ("doubt", "✓"), "INCONCLUSIVE": ("doubt", "?"), "FAIL": ("bad", "✗")}
 _BETTER, _WORSE = ("faster", "fewer failures"), ("slower", "more failures")
 _MESSAGE = 300
+_NODES = 8
 
 
 def run_facts(measured: Measured) -> list[tuple[str, str]]:
@@ -92,7 +93,7 @@ def finding_rows(summary: Summary) -> list[dict[str, str]]:
 def gate_groups(verdicts: Sequence[GateVerdict]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The verdicts by run; the run is named where there are several."""
     groups = []
-    for run, given in by_run(verdicts).items():
+    for run, given in by_result(verdicts).items():
         rows = []
         for one in given:
             look, sign = _LOOKS[one.verdict]
@@ -108,7 +109,9 @@ def comparison_view(comparison: Comparison) -> dict[str, Any]:
     sentence, look = "No duration is known of both sides.", "doubt"
     if row is not None and row.ratio is not None:
         against = f"{compared(row.b, row.unit)} against {compared(row.a, row.unit)}"
-        sentence = f"{row.verdict.upper()}: {metric_words(row.name)} {_change(row)}, {against}."
+        names = row.note.partition(", ")[0].partition(";")[0].split(" or ")  # the overall ratio says what it is of
+        of = " or ".join(metric_words(name) for name in names if name) or metric_words(row.name)
+        sentence = f"{row.verdict.upper()}: {of} {_change(row)}, {against}."
         look = _look(row) or "doubt"
     return {
         "sentence": sentence,
@@ -116,16 +119,25 @@ def comparison_view(comparison: Comparison) -> dict[str, Any]:
         "a": ", ".join(comparison.runs_a),
         "b": ", ".join(comparison.runs_b),
         "design": {"paired": "interleaved pairs", "runs": "several runs a side"}.get(comparison.design, "single runs"),
-        "rows": [_ratio(one) for one in comparison.rows],
+        "rows": [_ratio(one, comparison.design) for one in _shown(comparison.rows)],
+        "left_out": len(comparison.rows) - len(_shown(comparison.rows)),
         "differences": [(d.key, d.a, d.b, "accepted" if d.refuses else d.why) for d in comparison.differences],
         "caveats": comparison.caveats,
     }
 
 
-def _ratio(row: Ratio) -> dict[str, str]:
+def _shown(rows: Sequence[Ratio]) -> list[Ratio]:
+    """All but nodes without a verdict that are not among the first few, the costliest."""
+    nodes = [row for row in rows if row.kind == "node"]
+    kept = [row for place, row in enumerate(nodes) if place < _NODES or _look(row)]
+    return [row for row in rows if row.kind != "node"] + kept
+
+
+def _ratio(row: Ratio, design: str) -> dict[str, str]:
     name = metric_words(row.name) if row.kind == "metric" else row.name
     where = [part for part in (row.load, row.workflow) if part]
-    needs = f" (about {row.runs_needed} more would settle it)" if row.runs_needed else ""
+    unit = "pairs" if design == "paired" else "runs a side"
+    needs = f" (about {row.runs_needed} {unit} would settle it)" if row.runs_needed else ""
     return {
         "what": clean(": ".join([*where, name]), 160),
         "a": compared(row.a, row.unit),

@@ -17,7 +17,7 @@ from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.text import DASH, ascii_only, count, decimals, fixed, percent, scale, span
 
-__all__ = ["as_json", "by_run", "markdown", "render", "value_words"]
+__all__ = ["as_json", "by_result", "by_run", "markdown", "render", "value_words"]
 
 _COLOURS: dict[Verdict, str] = {"PASS": "bold green", "PASS*": "green", "INCONCLUSIVE": "yellow", "FAIL": "bold red"}
 _MEANING: dict[Verdict, str] = {
@@ -35,10 +35,10 @@ _LONGEST = 1000
 def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
     """Print each verdict on a line, and why under it; last what they come to. Nothing is cut at 80 columns."""
     lines: list[Text] = []
-    runs = by_run(verdicts)
+    runs = by_result(verdicts)
     for run, given in runs.items():
         if len(runs) > 1:
-            lines.append(Text(clean(run, console.width), style="bold"))
+            lines += [Text(part, style="bold") for part in _wrapped(clean(run, _LONGEST), console.width)]
         for verdict in given:
             lines += _lines(verdict, console.width)
         lines.append(Text())
@@ -52,7 +52,7 @@ def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
 
 def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
     """The same as a table in GitHub's Markdown, with all that it would take for markup escaped."""
-    runs = by_run(verdicts)
+    runs = by_result(verdicts)
     head = f"## {_escaped(title)}: {_escaped(overall(verdicts))}\n"
     parts = [head, f"{_escaped(_tally(verdicts))}\n"]
     for run, given in runs.items():
@@ -77,6 +77,16 @@ def by_run(verdicts: Iterable[GateVerdict]) -> dict[str, list[GateVerdict]]:
     for verdict in verdicts:
         runs.setdefault(verdict.run, []).append(verdict)
     return runs
+
+
+def by_result(verdicts: Iterable[GateVerdict]) -> dict[str, list[GateVerdict]]:
+    """As `by_run`, with runs of which exactly the same is to be said under one heading."""
+    alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+    runs = by_run(verdicts)
+    for run, given in runs.items():
+        said = tuple((one.verdict, one.gate, value_words(one), str(one.n), one.why) for one in given)
+        alike.setdefault(said, []).append(run)
+    return {"; ".join(names): runs[names[0]] for names in alike.values()}
 
 
 def value_words(verdict: GateVerdict) -> str:
