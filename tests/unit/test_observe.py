@@ -101,7 +101,7 @@ def test_cache_use_and_failures_are_counted() -> None:
 
 def test_no_failure_claims_no_more_than_its_interval() -> None:
     said = _said(judged(manifest(40), _steady()))
-    assert "No job failed of 40: at 95 % confidence that shows a success rate of 91.2 % or more." in said
+    assert "No job failed of 40." in said  # what that proves is the gates' to say
 
 
 def test_an_invalid_run_is_no_measurement() -> None:

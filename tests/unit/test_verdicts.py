@@ -72,9 +72,15 @@ def test_words_of_the_server_are_not_taken_for_markup_by_the_terminal() -> None:
 
 
 def test_runs_are_told_apart_where_there_are_several() -> None:
-    text = _draw(_judged(path="runs/small") + _judged(path="runs/medium"))
+    text = _draw(_judged(path="runs/small") + _judged(path="runs/medium", message="another"))
     assert text.index("runs/small") < text.index("runs/medium") and "Of 12 gates" in text
     assert "runs/x" not in _draw(_judged())
+
+
+def test_runs_of_which_the_same_is_to_be_said_share_a_heading() -> None:
+    text = _draw(_judged(path="runs/small") + _judged(path="runs/medium"))
+    assert "runs/small; runs/medium" in text and "Of 12 gates" in text
+    assert text.count("success_rate >= 98 %") == 1
 
 
 def test_markdown_takes_nothing_for_markup() -> None:

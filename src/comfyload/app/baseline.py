@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gate import GateVerdict
     from comfyload.judge.gates import GateSet
     from comfyload.record.archive import Kept
+    from comfyload.report.html import Shown
 
 __all__ = ["Keeping", "save_baseline", "verify"]
 
@@ -66,7 +67,8 @@ def save_baseline(base: Path, name: str | None, found: Found, keeping: Keeping) 
 
     def fill(folder: Path) -> Contents:
         contents = _evidence(folder, found, keeping)
-        _document(folder, title, contents, found, verdicts)
+        runs = [shown(result, keeping.gates.gates) for result in found.results]
+        _document(folder, title, contents, runs, verdicts)
         return contents
 
     return archive.save(base, name, fill), verdicts
@@ -96,16 +98,17 @@ def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
     )
 
 
-def _document(folder: Path, title: str, contents: Contents, found: Found, verdicts: list[GateVerdict]) -> None:
+def _document(
+    folder: Path, title: str, contents: Contents, runs: Sequence[Shown], verdicts: Sequence[GateVerdict]
+) -> None:
     """The README with its pictures, and the page."""
-    pages = [shown(result) for result in found.results]
-    said = observations(found.runs)
-    for file, chart in pictures(contents, pages).items():
+    said = observations([one.measured for one in runs])
+    for file, chart in pictures(contents, runs).items():
         (folder / file).write_bytes(png(chart))
-    write_page(folder / README, render_readme(contents, pages, verdicts=verdicts, observations=said, title=title))
+    write_page(folder / README, render_readme(contents, runs, verdicts=verdicts, observations=said, title=title))
     text = render_html(
         title,
-        pages,
+        runs,
         verdicts=verdicts,
         environment=contents.environment,
         notes=contents.notes,

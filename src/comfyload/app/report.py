@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from comfyload.errors import UsageError
@@ -12,7 +13,7 @@ from comfyload.judge.summary import jsonable
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.document import jobs
-from comfyload.report.html import Shown, render_html
+from comfyload.report.html import JOBS, Shown, render_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +21,24 @@ if TYPE_CHECKING:
 
     from comfyload.app.results import Found, Result
     from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.gates import Gate
 
 __all__ = ["environment_of", "notes_of", "page", "shown", "write_page"]
 
 NOTE = "note."
 
 
-def shown(result: Result) -> Shown:
-    """A run with its charts and its jobs, as a page needs them."""
+def shown(result: Result, gates: Sequence[Gate] = ()) -> Shown:
+    """A run with its charts and the jobs that a page lists; the limits of `gates` on latency are drawn."""
     reader, manifest = result.reader, result.reader.manifest
-    drawn = charts(result.measured, reader.lines(), reader.samples())
-    return Shown(measured=result.measured, charts=drawn, jobs=[jsonable(job) for job in jobs(manifest, reader.lines())])
+    drawn = charts(result.measured, reader.lines(), reader.samples(), limits=_limits(gates))
+    listed = [jsonable(job) for job in islice(jobs(manifest, reader.lines()), JOBS)]
+    return Shown(measured=result.measured, charts=drawn, jobs=listed)
+
+
+def _limits(gates: Sequence[Gate]) -> list[tuple[str, float]]:
+    latency = [gate for gate in gates if gate.name.endswith("_latency_s") and gate.upper and not gate.of_baseline]
+    return [(gate.text, gate.limit) for gate in latency if "book" not in gate.name]
 
 
 def environment_of(results: Sequence[Result]) -> Environment:
@@ -55,12 +63,18 @@ def notes_of(results: Sequence[Result]) -> dict[str, str]:
     return {key.removeprefix(NOTE): str(fact.value) for key, fact in facts.items() if key.startswith(NOTE)}
 
 
-def page(found: Found, verdicts: Sequence[GateVerdict], against: Found | None, accept: Sequence[str] = ()) -> str:
-    """The page of what was found; `against` is what it is compared with."""
+def page(
+    found: Found,
+    gates: Sequence[Gate],
+    verdicts: Sequence[GateVerdict],
+    against: Found | None = None,
+    accept: Sequence[str] = (),
+) -> str:
+    """The page of what was found, and what the gates say of it; `against` is what it is compared with."""
     kept = None if found.kept is None else found.kept.manifest
     return render_html(
         found.name,
-        [shown(result) for result in found.results],
+        [shown(result, gates) for result in found.results],
         verdicts=verdicts,
         comparison=None if against is None else compare(against.runs, found.runs, accept=accept),
         environment=environment_of(found.results) if kept is None else kept.environment,

@@ -41,7 +41,7 @@ def report(
     other = None if against is None else find(against, archive)
     base = baseline_of(asked, against, archive)
     verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
-    write_page(html, page(found, verdicts, other, accept or []))
+    write_page(html, page(found, asked.gates, verdicts, other, accept or []))
     typer.echo(f"Page: {html}")
 
 

@@ -65,24 +65,31 @@ def gpu_reading(name: str) -> GpuReading | None:
 
 def observations(runs: Sequence[Measured]) -> list[str]:
     """Sentences: first about what changes between runs, then about each; what is true of several is said once."""
-    said = [list(_of_one(run)) for run in runs]
     if len(runs) < 2:
-        return [sentence for sentences in said for sentence in sentences]
+        return [sentence for run in runs for sentence in _of_one(run)]
     of: dict[str, list[str]] = {}
-    for label, sentences in zip(_labels(runs), said, strict=True):
-        for sentence in sentences:
+    seen: set[str] = set()
+    for label, run in zip(_labels(runs), runs, strict=True):
+        for sentence in _of_one(run, first=_work(run) not in seen):
             of.setdefault(sentence, []).append(label)
+        seen.add(_work(run))
     out = list(_across(runs))
     for sentence, labels in of.items():
         out.append(f"{f'All {len(runs)} runs' if len(labels) == len(runs) else '; '.join(labels)}: {sentence}")
     return out
 
 
-def _of_one(run: Measured) -> Iterator[str]:
+def _work(run: Measured) -> str:
+    return "+".join(sorted(facts.sha256 for facts in run.manifest.workflows))
+
+
+def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
+    """`first`: of its workflow. Which nodes cost most, and what a cold start costs, is not said again of the others."""
     if not run.summary.valid:
         codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
         yield f"This run is not valid ({codes}): what follows describes it and is no measurement."
-    for rule in (_busy, _gpu_busy, _memory, _steady, _cold, _nodes, _cache, _failures):
+    once = (_cold, _nodes) if first else ()
+    for rule in (_busy, _gpu_busy, _memory, _steady, *once, _cache, _failures):
         yield from rule(run)
 
 
@@ -169,7 +176,7 @@ def _cold(run: Measured) -> Iterator[str]:
     due = columns.instants["due"][n:]
     head = next((finding for finding in run.summary.findings if finding.code == "cold_head"), None)
     if head is not None:
-        yield f"Warm-up was not over: {clean(head.text, 300)}"
+        yield clean(head.text, 300)
     if not len(due):
         yield "The cost of a cold start is unknown: the run had no warm-up job."
         return
@@ -226,10 +233,7 @@ def _failures(run: Measured) -> Iterator[str]:
     for row in run.summary.failures:
         counts[row.kind] += row.count
     if not counts:
-        n = run.summary.statistics["success_rate"].n
-        low = run.summary.statistics["success_rate"].low
-        bound = "" if low is None else f": at 95 % confidence that shows a success rate of {_percent(low)} or more"
-        yield f"No job failed of {n}{bound}."
+        yield f"No job failed of {run.summary.statistics['success_rate'].n}."
         return
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
     yield f"{counts.total()} of {run.jobs.n} jobs had no success: {kinds}."
@@ -250,11 +254,15 @@ def _across(runs: Sequence[Measured]) -> Iterator[str]:
             yield f"{name}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
 
 
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def _rate(one: Measured, other: Measured) -> str:
     for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
         a, b = one.summary.statistics[key], other.summary.statistics[key]
         if a.value and b.value:
-            return f"{words} {a.value:.3g} to {b.value:.3g} ({100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)})"
+            return f"{words} {_number(a.value)} to {_number(b.value)} ({100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)})"
     return "throughput unknown"
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from comfyload.judge.gate import overall
 from comfyload.report.comparison import escaped
 from comfyload.report.headline import Number, headline
-from comfyload.report.sections import fact_words, failure_rows, gpu_words
+from comfyload.report.sections import environment_rows, failure_rows, gpu_words
 from comfyload.report.text import count, duration
 from comfyload.report.verdicts import by_result, value_words
 from comfyload.report.words import plan_words
@@ -163,11 +163,7 @@ def _servers(shown: Sequence[Shown]) -> str:
 
 
 def _facts(environment: Environment, of: Callable[[str], bool]) -> str:
-    rows = [
-        [key, fact_words(key, fact), fact.source]
-        for key, fact in environment.items()
-        if of(key.partition(".")[0]) and (fact.value is not None or fact.source)
-    ]
+    rows = environment_rows({key: fact for key, fact in environment.items() if of(key.partition(".")[0])})
     return _table(["what", "value", "where it was read"], rows) if rows else ""
 
 

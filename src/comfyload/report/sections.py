@@ -234,7 +234,24 @@ def job_rows(jobs: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def environment_rows(environment: Environment) -> list[tuple[str, str, str]]:
-    return [(key, fact_words(key, fact), fact.source) for key, fact in environment.items()]
+    """Key, value and source. What is unknown of one thing for one reason is one row."""
+    rows: list[tuple[str, str, str]] = []
+    unknown: dict[tuple[str, str], list[str]] = {}
+    for key, fact in environment.items():
+        of, _, what = key.rpartition(".")
+        if fact.value is not None:
+            rows.append((key, fact_words(key, fact), fact.source))
+        elif fact.source:
+            names = unknown.setdefault((of, fact.source), [])
+            names.append(what)
+            if len(names) == 1:
+                rows.append((of, "", fact.source))
+    return [row if row[1] else _unknown(row, unknown[row[0], row[2]]) for row in rows]
+
+
+def _unknown(row: tuple[str, str, str], names: list[str]) -> tuple[str, str, str]:
+    key = f"{row[0]}.{names[0]}" if len(names) == 1 else f"{row[0]}: {', '.join(names)}"
+    return key.removeprefix("."), "unknown", row[2]
 
 
 def fact_words(key: str, fact: Fact) -> str:

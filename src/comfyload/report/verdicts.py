@@ -35,9 +35,9 @@ _LONGEST = 1000
 def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
     """Print each verdict on a line, and why under it; last what they come to. Nothing is cut at 80 columns."""
     lines: list[Text] = []
-    runs = by_result(verdicts)
+    runs, several = by_result(verdicts), len(by_run(verdicts)) > 1
     for run, given in runs.items():
-        if len(runs) > 1:
+        if several:
             lines += [Text(part, style="bold") for part in _wrapped(clean(run, _LONGEST), console.width)]
         for verdict in given:
             lines += _lines(verdict, console.width)
@@ -52,11 +52,11 @@ def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
 
 def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
     """The same as a table in GitHub's Markdown, with all that it would take for markup escaped."""
-    runs = by_result(verdicts)
+    runs, several = by_result(verdicts), len(by_run(verdicts)) > 1
     head = f"## {_escaped(title)}: {_escaped(overall(verdicts))}\n"
     parts = [head, f"{_escaped(_tally(verdicts))}\n"]
     for run, given in runs.items():
-        if len(runs) > 1:
+        if several:
             parts.append(f"### {_escaped(run)}\n")
         rows = ["| verdict | gate | value | n | why |", "| --- | --- | --- | ---: | --- |"]
         for one in given:
