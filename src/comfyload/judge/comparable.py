@@ -12,7 +12,7 @@ from msgspec import Struct, json
 from comfyload.errors import UsageError
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import Measured
-from comfyload.record.model import Manifest
+from comfyload.record.model import Manifest, WorkflowFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
 __all__ = ["REFUSING", "Difference", "check_keys", "differences", "label", "load_words", "refuse", "workflow_hashes"]
@@ -97,8 +97,13 @@ def label(manifest: Manifest) -> str:
 
 
 def workflow_hashes(manifest: Manifest) -> str:
-    """Every workflow by name with the beginning of its hash."""
-    return ", ".join(sorted(f"{facts.name} {facts.sha256[:12]}" for facts in manifest.workflows))
+    """The beginning of the hash of every workflow; of a mix with its name, which tells them apart in the results."""
+    return ", ".join(sorted(f"{_named(manifest, facts)}{facts.sha256[:12]}" for facts in manifest.workflows))
+
+
+def _named(manifest: Manifest, facts: WorkflowFacts) -> str:
+    """One graph is the same whatever its file is called."""
+    return f"{facts.name} " if len(manifest.workflows) > 1 else ""
 
 
 def load_words(manifest: Manifest) -> str:
@@ -192,10 +197,10 @@ def _seeds(manifest: Manifest) -> str:
     if manifest.plan.as_is:
         return "as is"
     kinds = (
-        (facts.name, "varied" if facts.varied else "salted" if facts.salted else "the same")
+        _named(manifest, facts) + ("varied" if facts.varied else "salted" if facts.salted else "the same")
         for facts in manifest.workflows
     )
-    return ", ".join(sorted(f"{name} {kind}" for name, kind in kinds))
+    return ", ".join(sorted(kinds))
 
 
 def _settings(manifest: Manifest) -> str:

@@ -262,7 +262,8 @@ def _rate(one: Measured, other: Measured) -> str:
     for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
         a, b = one.summary.statistics[key], other.summary.statistics[key]
         if a.value and b.value:
-            return f"{words} {_number(a.value)} to {_number(b.value)} ({100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)})"
+            change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
+            return f"{words} {_number(a.value)} to {_number(b.value)} ({change})"
     return "throughput unknown"
 
 

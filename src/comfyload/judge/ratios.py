@@ -289,7 +289,8 @@ def _of(run: Measured, workflow: str) -> NDArray[np.bool_]:
 
 
 def _nodes(run: Measured) -> dict[tuple[str, str, str | None], NodeRow]:
-    return {(row.workflow, row.node, row.class_type): row for row in run.summary.nodes}
+    mixed = len(run.manifest.workflows) > 1
+    return {(row.workflow if mixed else "", row.node, row.class_type): row for row in run.summary.nodes}
 
 
 def _failed(runs: Sequence[Measured]) -> tuple[int, int]:
