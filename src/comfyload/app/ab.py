@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, structs
 
+from comfyload.app.results import measured
 from comfyload.app.run import connect, run
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError
+from comfyload.judge.comparable import check_keys, differences, refuse
+from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,12 +31,16 @@ ASK_EVERY_S = 0.5
 
 
 class Alternation(Struct, frozen=True, kw_only=True):
-    """What is alternated: the options of either side, how often, and the command that switches between them."""
+    """What is alternated: the options of either side, how often, and the command that switches between them.
+
+    `accept`: keys that may differ between the sides, as for a comparison.
+    """
 
     a: RunOptions
     b: RunOptions
     pairs: int
     switch: str | None = None
+    accept: list[str] = []
 
 
 def turns(pairs: int) -> Iterator[tuple[int, Side]]:
@@ -51,10 +58,11 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
     answer the second.
 
     Raises:
-        UsageError: the folder exists, or the switch failed.
+        UsageError: the folder exists, the switch failed, or the first pair shows that the sides cannot be compared.
         ServerUnreachable: a server did not come back after a switch.
     """
     folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ab"
+    check_keys(asked.accept)
     if folder.exists():
         raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
     one_server = asked.a.server == asked.b.server
@@ -66,6 +74,9 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
         seed = randbits(53) if one_server else seeds.setdefault(pair, randbits(53))
         path = folder / side / f"{pair + 1:02}"
         await run(structs.replace(options, run_dir=str(path), plan=structs.replace(options.plan, seed=seed)), viewer())
+        if (pair, side) == (0, "b"):  # before the other pairs, not after them
+            first, second = ([measured(RunReader(folder / of / "01"))] for of in ("a", "b"))
+            refuse(differences(first, second), asked.accept)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import LOAD, SERVER, CaFile, Header, Insecure, Json, Quiet, Set, server_url
+from comfyload.cli.flags import LOAD, SERVER, Accept, CaFile, Header, Insecure, Json, Quiet, Set, server_url
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -41,6 +41,7 @@ def ab(
     margin: Annotated[
         float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
     ] = 0.05,
+    accept: Accept = None,
     set_: Set = None,
     header: Header = None,
     ca_file: CaFile = None,
@@ -91,7 +92,7 @@ def ab(
         allow_shared=allow_shared,
     )
     other = options if switch is not None else structs.replace(options, server=server_url(b or ""))
-    asked = Alternation(a=options, b=other, pairs=pairs, switch=switch)
+    asked = Alternation(a=options, b=other, pairs=pairs, switch=switch, accept=accept or [])
     folder = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from rich.console import Console
@@ -99,7 +100,9 @@ def ab(
     from comfyload.app.compare import compare_targets
     from comfyload.report.comparison import comparison_json, render_comparison
 
-    found = compare_targets(str(folder / "a"), str(folder / "b"), folder, paired=True, margin=margin)
+    found = compare_targets(
+        str(folder / "a"), str(folder / "b"), folder, paired=True, margin=margin, accept=accept or []
+    )
     if json_:
         Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
     elif not quiet:

@@ -163,10 +163,10 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
         typer.echo(f"{kept.folder}: {problem}")
     if problems:
         raise typer.Exit(1)
-    runs = len(kept.manifest.runs)
-    typer.echo(
-        f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} summaries come out again."
-    )
+    from comfyload.report.text import count
+
+    runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
+    typer.echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
 
 
 @baseline.command(no_args_is_help=True)

@@ -37,6 +37,9 @@ _SHOWN = re.compile(
 )
 """Facts of the environment that one may be comparing, and that the server did not tell of itself."""
 
+_TOLD_ABOVE = tuple(f"comfyui.{name}" for name in ("version", "argv", "cache_mode", "torch", "python"))
+"""Facts that the server told of itself, under a key of their own."""
+
 _CACHE_FLAGS = ("--cache-none", "--cache-classic", "--high-ram", "--cache-lru", "--cache-ram")
 Told = tuple[str, str | None]
 """A key, and what a run says under it; None: it does not say."""
@@ -172,7 +175,7 @@ def _told(run: Measured) -> Iterator[Told]:
     yield "node_packs", None if server.packs is None else ", ".join(sorted(server.packs)) or "none"
     yield "argv", None if server.argv is None else " ".join(_without_cache(server.argv[1:])) or "none"
     for key, fact in manifest.environment.items():
-        if _SHOWN.match(key) and key != "comfyui.version":  # told by the server, above
+        if _SHOWN.match(key) and key not in _TOLD_ABOVE:
             yield f"environment.{key}", _text(fact.value)
     client = manifest.client
     yield "client", f"{client.os}, {client.cpu or 'CPU unknown'}, {client.cores or '?'} cores"
