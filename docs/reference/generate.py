@@ -21,16 +21,21 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from comfyload import errors
 from comfyload.cli import app
+from comfyload.judge import gates as judge_gates
 from comfyload.judge import summary as judge_summary
+from comfyload.judge.comparable import REFUSING
+from comfyload.judge.compare import Comparison
 from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
+from comfyload.judge.gate import GateVerdict
+from comfyload.judge.history import Series
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow
 from comfyload.judge.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
-from comfyload.record import model
+from comfyload.record import archive, model
 from comfyload.report.document import document, jobs
 
 __all__ = ["main", "pages"]
@@ -147,12 +152,12 @@ JOB: dict[str, tuple[str, str]] = {
 
 EXIT_CODES: dict[int, str] = {
     0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
-    1: "Kept for gates, of which this version has none. Python also exits with 1 on an error of comfyload itself, "
-    "with a traceback: please report it.",
+    1: "A gate is disproven, or an error came that was not expected. `baseline verify`: a file or a number is not as "
+    "it was saved. Python also exits with 1 on an error of comfyload itself, with a traceback: please report it.",
     2: "Nothing was sent, or the result could not be written: the message says what to mend. The server would refuse "
-    "the workflow (also `doctor`), or others use it.",
+    "the workflow (also `doctor`), or others use it. A comparison is refused. A baseline of that name is there.",
     3: "`doctor`: the server is in no state to be measured. `cleanup`: something of the run is still on the server. "
-    "Kept for gates that the data cannot decide, of which this version has none.",
+    "A gate is INCONCLUSIVE, or with `--strict` PASS*.",
     4: "No ComfyUI answers at the address. Nothing was written.",
     5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written. "
     "`show` and `resume` end with the code that the run has.",
@@ -181,6 +186,8 @@ def pages() -> dict[str, str]:
         "exit-codes.md": exit_codes_page(),
         "run-directory.md": run_directory_page(),
         "findings.md": findings_page(),
+        "judgement.md": judgement_page(),
+        "baseline.md": baseline_page(),
     }
 
 
@@ -209,11 +216,15 @@ def cli_page() -> str:
 
 def commands() -> Iterable[tuple[str, Callable[..., Any]]]:
     """Every command with its name as it is typed, those of a group after the others."""
-    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
+    groups = [("", app), *((f"{_name_of(group)} ", group.typer_instance) for group in app.registered_groups)]
     for prefix, group in groups:
         for command in group.registered_commands if group else ():
             function = _callback(command)
             yield f"{prefix}{command.name or function.__name__}", function
+
+
+def _name_of(group: Any) -> str:
+    return str(group.typer_instance.info.name)
 
 
 def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], OptionInfo | ArgumentInfo, Any, Any]]:
@@ -623,6 +634,84 @@ def _agree(table: str, code: Iterable[str] | Iterable[int], entries: Iterable[st
         raise Missing(
             f"{table}: no entry for {sorted(there - here)}; no longer in the code: {sorted(here - there)}"  # type: ignore[type-var]
         )
+
+
+def judgement_page() -> str:
+    by_kind = {kind: [n for n, known in judge_gates.KNOWN.items() if known.kind == kind] for kind in GATE_KINDS}
+    rows = [(GATE_KINDS[kind], _listed(names)) for kind, names in by_kind.items()]
+    of_one = ", ".join(f"`{name}`" for name in judge_gates.OF_A_WORKFLOW)
+    return "\n".join(
+        [
+            "# Gates, comparisons, trends",
+            "",
+            NOTE,
+            "## Gates",
+            "",
+            "A gate is a number, one of `<=`, `<`, `>=`, `>`, `==`, and a limit: `p95_latency_s <= 45`,",
+            "`success_rate >= 98 %`, `max_latency_s < 90 s`, `images_per_minute >= 0.95 * baseline`. Units that fit may be",
+            "written.",
+            "",
+            f"Without any: {', '.join(f'`{text}`' for text in judge_gates.DEFAULT_GATES)}.",
+            "",
+            _table(("judged as", "numbers"), rows),
+            f"Of one workflow of a mix, with its name before it (`book_medium.p95_latency_s`): {of_one}.",
+            "",
+            "A file of gates is TOML with `gates` and `expected_errors`, both lists of texts.",
+            "",
+            "## `check --json`",
+            "",
+            "`overall` is the worst verdict; `verdicts` is a list of:",
+            "",
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in (GateVerdict,)),
+            "## `compare --json` and `ab --json`",
+            "",
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in _structs_in(Comparison)),
+            "### What refuses",
+            "",
+            _table(("key", "why"), [(f"`{key}`", why) for key, why in REFUSING.items()]),
+            "## `trend --json`",
+            "",
+            "A list of:",
+            "",
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in _structs_in(Series)),
+        ]
+    )
+
+
+GATE_KINDS = {
+    "share": "a share: exact binomial, 5 % each side",
+    "percentile": "a percentile: jobs beyond the limit are counted, exact binomial, 5 % each side",
+    "mean": "a mean or a rate: its 95 % interval",
+    "fact": "a fact of this run: no inference",
+    "errors": "errors of records and log, less those expected",
+}
+
+
+def baseline_page() -> str:
+    return "\n".join(
+        [
+            "# The folder of a baseline",
+            "",
+            NOTE,
+            inspect.getdoc(archive) or "",
+            "",
+            "| file | what |",
+            "| --- | --- |",
+            "| `manifest.json` | below; the one file that has no hash in it |",
+            "| `runs/<run>/` | the [run directories](run-directory.md) |",
+            "| `load_<workflow>.json` | [what `--output` writes](summary.md), of each run; `_c<n>` where a "
+            "workflow was run at several concurrencies |",
+            "| `comfyui_metrics.ndjson` | the instrumentation log's rows of the runs' time; absent without a log |",
+            "| `README.md`, `*.png`, `report.html` | for people |",
+            "",
+            f"`format` is {archive.FORMAT}; a reader refuses a newer one. Beside the baselines, the file `promoted`",
+            "holds the name of the one to compare with.",
+            "",
+            "## `manifest.json`",
+            "",
+            *(f"### {kind.__name__}\n\n{_struct_text(kind)}" for kind in _structs_in(archive.ArchiveManifest)),
+        ]
+    )
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
 from tests.unit.judge_runs import failed, job, manifest
 
 REFRESH = "the reference lags behind the code; run: python docs/reference/generate.py"
-NAMES = ["cli.md", "summary.md", "exit-codes.md", "run-directory.md", "findings.md"]
+NAMES = ["cli.md", "summary.md", "exit-codes.md", "run-directory.md", "findings.md", "judgement.md", "baseline.md"]
 
 
 @pytest.fixture(scope="module")
