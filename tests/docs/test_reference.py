@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from comfyload import errors
 from comfyload.app import summary as app_summary
+from comfyload.cli import app
 from comfyload.judge.summary import summarise
 from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
 from tests.unit.judge_runs import failed, job, manifest
@@ -39,13 +38,7 @@ def test_every_command_and_flag_is_mentioned() -> None:
     text = text_of_docs()
     for name, _ in generator().commands():
         assert f"comfyload {name}" in text
-        shown = subprocess.run(
-            [sys.executable, "-m", "comfyload", *name.split(), "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"},
-        ).stdout
+        shown = CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=200).stdout
         flags = re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", shown)
         assert len(flags) > 0
         opposites = {flag for flag in flags if f"--{flag.removeprefix('--no-')}" in flags}

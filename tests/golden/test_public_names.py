@@ -8,18 +8,29 @@ import pytest
 
 PUBLIC = {
     "comfyload.record.model": """
-        FORMAT Execution Failure FailureKind Fetch Host Line Manifest NodeFacts Observation Outcome Output Prompt Record
-        Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
+        FORMAT Environment Execution Fact Failure FailureKind Fetch Host Line Manifest NodeFacts Observation Outcome
+        Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
     """,
     "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",
     "comfyload.workflow": "ObjectInfo Variation Workflow override parse",
     "comfyload.load": "Engine Stop",
-    "comfyload.judge.summary": "BookRow CacheRow Summary jsonable summarise",
+    "comfyload.judge.summary": "BookRow CacheRow Measured Summary jsonable measure summarise",
     "comfyload.judge.stats": """
         CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson mean mean_interval percentile
         percentiles proportion quantile quantile_interval quantile_time ratio_interval upper_bound_needs value_needs
         wilson
     """,
+    "comfyload.record.archive": """
+        ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find is_baseline list_all
+        list_damaged promote promoted save verify_files
+    """,
+    "comfyload.judge.gates": """
+        DEFAULT_GATES ERRORS Gate GateSet KNOWN Known OF_A_WORKFLOW Op expected_patterns parse_gate read_gates
+    """,
+    "comfyload.judge.gate": "GateVerdict RunError Verdict exit_code judge overall",
+    "comfyload.judge.compare": "CompareVerdict Comparison Ratio compare",
+    "comfyload.judge.history": "DEFAULT Point Series Step history steps",
+    "comfyload.report.charts": "Chart charts png script",
     "comfyload.sim": "Direct Faults Server Which",
 }
 

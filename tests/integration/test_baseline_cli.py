@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -23,6 +23,8 @@ from tests.servers import answering, simulator
 ARCHIVE = Path("infra/observability/baselines")
 # The generator shares its cores with other tests: whether it was in time is not the question of these.
 RAN = (0, 5)
+# What several tests look at is made once, by the one worker that they share.
+pytestmark = pytest.mark.xdist_group("baseline")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,21 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
             done = call("run", "--server", url, "--workflow", graph.name, *words, cwd=folder)
             assert done.returncode in RAN, done.stderr
         yield url, folder
+
+
+@pytest.fixture(scope="module")
+def saved(ground: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs beside a baseline of the first, with a note and a log of which one row is of its time."""
+    folder = tmp_path_factory.mktemp("saved")
+    copy(ground, folder)
+    log = folder / "infra" / "observability" / "comfyui_metrics.ndjson"
+    log.parent.mkdir(parents=True)
+    began = load_json(folder / "one" / "manifest.json")["started_utc"]
+    rows = [{"event": "now", "timestamp": began}, {"event": "then", "timestamp": "2020-01-01T00:00:00Z"}]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = call("baseline", "save", "one", "--name", "first", "--note", "enclosure=A box | <b>", cwd=folder)
+    assert done.returncode in RAN, done.stderr
+    return folder
 
 
 def copy(ground: tuple[str, Path], to: Path) -> str:
@@ -56,18 +73,8 @@ def load_json(path: Path) -> Any:
 # --- the archive
 
 
-def test_a_baseline_holds_what_a_stranger_needs(ground: tuple[str, Path], tmp_path: Path) -> None:
-    copy(ground, tmp_path)
-    log = tmp_path / "infra" / "observability" / "comfyui_metrics.ndjson"
-    log.parent.mkdir(parents=True)
-    now, long_ago = datetime.now(UTC).isoformat(), "2020-01-01T00:00:00Z"
-    rows = [{"event": "now", "timestamp": now}, {"event": "then", "timestamp": long_ago}]
-    manifest = load_json(tmp_path / "one" / "manifest.json")
-    rows[0]["timestamp"] = manifest["started_utc"]
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = call("baseline", "save", "one", "--name", "first", "--note", "enclosure=A box | <b>", cwd=tmp_path)
-    assert done.returncode in RAN, done.stderr
-    kept = only(tmp_path)
+def test_a_baseline_holds_what_a_stranger_needs(saved: Path) -> None:
+    kept = only(saved)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-first", kept.name)
     assert load_json(kept / "load_sleeper.json")["summary"]["completed"] == 24
     assert [json.loads(line)["event"] for line in (kept / "comfyui_metrics.ndjson").read_text().splitlines()] == ["now"]
@@ -80,13 +87,12 @@ def test_a_baseline_holds_what_a_stranger_needs(ground: tuple[str, Path], tmp_pa
     assert "<script" in (kept / "report.html").read_text(encoding="utf-8")
     files = load_json(kept / "manifest.json")["files"]
     assert {"README.md", "report.html", "load_sleeper.json", "runs/one/records.ndjson"} <= set(files)
-    verified = call("baseline", "verify", "first", cwd=tmp_path)
+    verified = call("baseline", "verify", "first", cwd=saved)
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_a_name_that_is_taken_is_refused_and_nothing_is_lost(ground: tuple[str, Path], tmp_path: Path) -> None:
-    copy(ground, tmp_path)
-    call("baseline", "save", "one", "--name", "first", cwd=tmp_path)
+def test_a_name_that_is_taken_is_refused_and_nothing_is_lost(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in only(tmp_path).rglob("*") if path.is_file()}
     again = call("baseline", "save", "two", "--name", "first", cwd=tmp_path)
     assert again.returncode == 2
@@ -96,9 +102,8 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_lost(ground: tuple[str, 
 
 
 @pytest.mark.parametrize("file", ["runs/one/records.ndjson", "load_sleeper.json", "README.md"])
-def test_a_flipped_byte_is_found_and_its_file_named(ground: tuple[str, Path], tmp_path: Path, file: str) -> None:
-    copy(ground, tmp_path)
-    call("baseline", "save", "one", "--name", "first", cwd=tmp_path)
+def test_a_flipped_byte_is_found_and_its_file_named(saved: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     path = only(tmp_path) / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -108,12 +113,9 @@ def test_a_flipped_byte_is_found_and_its_file_named(ground: tuple[str, Path], tm
     assert file in done.stdout
 
 
-def test_a_summary_that_its_records_do_not_give_is_found(ground: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_summary_that_its_records_do_not_give_is_found(saved: Path, tmp_path: Path) -> None:
     """Also where somebody has made the hashes right again."""
-    import hashlib
-
-    copy(ground, tmp_path)
-    call("baseline", "save", "one", "--name", "first", cwd=tmp_path)
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     kept = only(tmp_path)
     output = load_json(kept / "load_sleeper.json")
     output["summary"]["p50_latency_s"] = 0.001
@@ -135,10 +137,9 @@ def test_a_kept_v1_archive_stays_readable(tmp_path: Path) -> None:
     assert json.loads(judged.stdout)["overall"] in ("PASS", "PASS*")
 
 
-def test_baselines_are_listed_shown_and_promoted(ground: tuple[str, Path], tmp_path: Path) -> None:
-    copy(ground, tmp_path)
+def test_baselines_are_listed_shown_and_promoted(saved: Path, tmp_path: Path) -> None:
     assert "No baselines yet" in call("baseline", "list", cwd=tmp_path).stdout
-    call("baseline", "save", "one", "--name", "first", cwd=tmp_path)
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     call("baseline", "promote", "first", cwd=tmp_path)
     listed = call("baseline", "list", "--json", cwd=tmp_path)
     assert [(row["folder"], row["promoted"]) for row in json.loads(listed.stdout)] == [(only(tmp_path).name, True)]
@@ -287,11 +288,10 @@ def test_a_switch_that_fails_is_one_line(tmp_path: Path) -> None:
     assert "the switch to a failed with exit code 1" in done.stderr
 
 
-def test_a_trend_goes_through_the_archive(ground: tuple[str, Path], tmp_path: Path) -> None:
-    copy(ground, tmp_path)
+def test_a_trend_goes_through_the_archive(saved: Path, tmp_path: Path) -> None:
     assert call("trend", cwd=tmp_path).returncode == 2
-    for name in ("one", "two"):
-        call("baseline", "save", name, "--name", name, cwd=tmp_path)
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    call("baseline", "save", "two", "--name", "two", cwd=tmp_path)
     done = call("trend", "--metric", "avg_latency_s", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), list)

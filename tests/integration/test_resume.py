@@ -51,6 +51,7 @@ class Killer:
 
         async def watched(request: Request) -> Reply:
             if self.done:
+                server.stall_events(False)
                 return await call_server(request)
             if request.path == "prompt" and request.method == "POST":
                 self.posts += 1
@@ -101,7 +102,6 @@ def test_after_a_kill_at_any_stage_every_job_ends_once_and_runs_once(
             killer.done = True
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL
-        server.stall_events(False)
         done = call("resume", "run", "--output", "out.json", "--quiet", cwd=tmp_path)
         assert done.returncode in (0, 5), done.stderr + done.stdout
         assert len(server.posts) == 8
