@@ -144,6 +144,8 @@ def test_baselines_are_listed_shown_and_promoted(saved: Path, tmp_path: Path) ->
     listed = call("baseline", "list", "--json", cwd=tmp_path)
     assert [(row["folder"], row["promoted"]) for row in json.loads(listed.stdout)] == [(only(tmp_path).name, True)]
     assert call("baseline", "show", "first", cwd=tmp_path).stdout.startswith("# Baseline")
+    against_it = call("compare", "two", "--accept", "valid", "--json", cwd=tmp_path)
+    assert json.loads(against_it.stdout)["runs_a"] != json.loads(against_it.stdout)["runs_b"]
     missing = call("baseline", "show", "frist", cwd=tmp_path)
     assert missing.returncode == 2
     assert "did you mean" in missing.stderr

@@ -88,7 +88,10 @@ def check(
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What is compared: a run, a baseline, or RUN,RUN,….")],
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="B", help="What is compared. Without it, A is compared with the promoted baseline."),
+    ] = None,
     paired: Annotated[
         bool, typer.Option("--paired", help="The runs of A and B were made by turns, pair by pair, as ab does.")
     ] = False,
@@ -108,6 +111,8 @@ def compare(
 
     comfyload compare rtx5060ti runs/20261123T120000Z-book
 
+    comfyload compare runs/20261123T120000Z-book
+
     comfyload compare runs/ab/a runs/ab/b --paired
     """
     from rich.console import Console
@@ -115,7 +120,8 @@ def compare(
     from comfyload.app.compare import compare_targets
     from comfyload.report.comparison import comparison_json, render_comparison
 
-    found = compare_targets(a, b, archive, paired=paired, margin=margin, accept=accept or [])
+    sides = ("promoted", a) if b is None else (a, b)
+    found = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
     if json_:
         Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
     else:

@@ -43,6 +43,10 @@ Interval = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
 _LAGS = 32
+_MORE = 64
+"""Times as many lags are looked at, where those before them did not see the end of the correlation."""
+_BLOCK = 1 << 14
+"""Values multiplied at a time: they stay in the processor's cache."""
 QUANTILE_METHOD = "hf8"
 """Hyndman & Fan 1996, definition 8: median-unbiased whatever the distribution."""
 
@@ -207,23 +211,46 @@ def autocorrelation_time(x: Floats) -> float:
     if n < 4:
         return 1.0
     centred = x - np.mean(x)
-    variance = float(np.dot(centred, centred))
-    if variance <= n * (1e-12 * max(1e-300, float(np.max(np.abs(x))))) ** 2:  # constant up to rounding
+    variance = _product(centred, centred)
+    largest = max(float(np.max(x)), -float(np.min(x)))
+    if variance <= n * (1e-12 * max(1e-300, largest)) ** 2:  # constant up to rounding
         return 1.0
     total, even = 0.0, n - n % 2
-    # Jobs are mostly near independence: a few lags one by one cost less than all of them by Fourier transform.
+    # Jobs are mostly near independence: a few lags one by one cost less than many by Fourier transform.
     for lag in range(0, min(even, _LAGS), 2):
-        one, two = np.dot(centred[lag:], centred[: n - lag]), np.dot(centred[lag + 1 :], centred[: n - lag - 1])
-        pair = float(one + two) / variance
+        pair = (_product(centred[lag:], centred) + _product(centred[lag + 1 :], centred)) / variance
         if pair <= 0:
             return _clamped(total, n)
         total += pair
-    if even <= _LAGS:
-        return _clamped(total, n)
-    covariance = np.fft.irfft(np.abs(np.fft.rfft(centred, 1 << (2 * n - 1).bit_length())) ** 2)[:even]
-    pairs = (covariance[0::2] + covariance[1::2]) / covariance[0]
-    ends = np.flatnonzero(pairs <= 0)
-    return _clamped(float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)])), n)
+    lags = min(_LAGS, even)
+    while lags < even:
+        lags = min(_MORE * lags, even)
+        covariance = _covariance(centred, lags + lags % 2)
+        pairs = (covariance[0::2] + covariance[1::2]) / covariance[0]
+        ends = np.flatnonzero(pairs <= 0)
+        total = float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)]))
+        if len(ends):
+            break
+    return _clamped(total, n)
+
+
+def _product(x: Floats, y: Floats) -> float:
+    """The sum of products, as far as both go; block by block, as a library's would differ with its threads."""
+    n, total = min(len(x), len(y)), 0.0
+    room = np.empty(min(n, _BLOCK))
+    for at in range(0, n, _BLOCK):
+        part = room[: min(n - at, _BLOCK)]
+        total += float(np.add.reduce(np.multiply(x[at : at + len(part)], y[at : at + len(part)], out=part)))
+    return total
+
+
+def _covariance(x: Floats, lags: int) -> Floats:
+    """The sums of `x[i] * x[i + k]` for k below `lags`, in memory of a few times `lags`."""
+    size = 1 << (2 * lags - 1).bit_length()
+    spectrum = np.zeros(size // 2 + 1, np.complex128)
+    for at in range(0, len(x), lags):
+        spectrum += np.conj(np.fft.rfft(x[at : at + lags], size)) * np.fft.rfft(x[at : at + 2 * lags], size)
+    return np.fft.irfft(spectrum)[:lags]
 
 
 def _clamped(pairs: float, n: int) -> float:
@@ -267,7 +294,8 @@ def _mean(x: Floats) -> float:
 def _variance(x: Floats, tau: float) -> float:
     # The sample variance of correlated values is too small by about tau / n: they have strayed less far.
     n = len(x)
-    return float(np.sum((x - np.mean(x)) ** 2)) / (n - tau)
+    centred = x - np.mean(x)
+    return _product(centred, centred) / (n - tau)
 
 
 def _student(confidence: float, freedom: float) -> float:
