@@ -67,11 +67,11 @@ def test_the_commonest_job_is_judged_as_every_other_is(records: list[Record]) ->
 
 @given(records=_records(), room=st.integers(1, 5))
 @settings(max_examples=50)
-def test_numbers_do_not_depend_on_how_many_jobs_are_packed_at_a_time(records: list[Record], room: int) -> None:
+def test_numbers_do_not_depend_on_how_many_lines_are_folded_at_a_time(records: list[Record], room: int) -> None:
     run = manifest(len(records), workflows=FACTS_OF)
     whole = jsonable(summarise(run, records))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comfyload.judge.fold._ROWS", room)
+        patch.setattr("comfyload.judge.summary._AT_ONCE", room)
         assert jsonable(summarise(run, records)) == whole
 
 

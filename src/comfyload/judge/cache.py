@@ -7,6 +7,7 @@ time. Such a job is completed, but it made nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
+from itertools import compress
 from typing import Literal
 
 from msgspec import Struct
@@ -41,27 +42,32 @@ class Truth:
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
+        self._mixed = {name for name, graph in self._facts.items() if graph.constant}
         self._returned = Seen()
+
+    def plain(self, records: Sequence[Record]) -> list[bool]:
+        """Which of successive jobs are like most: completed, with nothing from the cache, and one image, a new one.
+
+        These are judged with that. The others are still to be, one by one; where a name comes twice, that is all.
+        """
+        mixed, seen_now = self._mixed, [file for one in records for out in one.execution.outputs for file in out.files]
+        found = [
+            (run := record.execution).outcome == "completed"
+            and len(run.outputs) == 1
+            and len(files := run.outputs[0].files) == 1
+            and files[0].endswith(IMAGE_SUFFIXES)
+            and not run.cached
+            and record.workflow not in mixed
+            for record in records
+        ]
+        names = [record.execution.outputs[0].files[0] for record in compress(records, found)]
+        if len(set(seen_now)) == len(seen_now) and self._returned.add_new(names):
+            return found
+        return [False] * len(found)
 
     def judge(self, record: Record) -> JobImages:
         """What the job made; remembers the names of its files."""
         run, graph = record.execution, self._facts.get(record.workflow, _UNKNOWN)
-        if not run.cached and len(run.outputs) == 1:  # by far the most jobs: one look at one list of names
-            files = run.outputs[0].files
-            if len(files) == 1 and is_image(files[0]) and run.outputs[0].node not in graph.constant:
-                return self._single(record, files)
-        return self._judge(record, graph)
-
-    def _single(self, record: Record, files: list[str]) -> JobImages:
-        """`_judge` of a job with one image and nothing from the cache."""
-        if not self._returned.add(files[0]):
-            return JobImages(cache="fresh", images=files, new=files)
-        run = record.execution
-        ran = any(span.node == run.outputs[0].node and span.end is not None for span in run.nodes)
-        return JobImages(cache="fresh", images=files, new=(), repeated=files, overwritten=int(ran))
-
-    def _judge(self, record: Record, graph: _Graph) -> JobImages:
-        run = record.execution
         cached = set(run.cached) if run.cached else _NONE
         images: dict[str, str | None] = {}  # file: the node that made it, None if none did
         for output in run.outputs:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-import struct
 from array import array
-from collections.abc import Iterable
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import compress
+from operator import add
+from typing import Any, TypeVar
 
 import numpy as np
 from msgspec import Struct, field
@@ -15,20 +18,16 @@ from numpy.typing import NDArray
 from comfyload.judge.cache import JobImages, Truth, is_image
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
-from comfyload.judge.metrics import INSTANTS, instants
-from comfyload.record.model import Output, Record, Sample, Sent, WorkflowFacts
+from comfyload.judge.metrics import INSTANTS
+from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
 Floats = NDArray[np.float64]
 Kind = TypeVar("Kind", bound=np.generic)
-_ROW = np.dtype(
-    [*((name, "f8") for name in INSTANTS), ("book", "i8"), ("images", "u4"), ("workflow", "u2"), ("flags", "u1")]
-)
-"""A job as it is packed: a row at a time is a third of the work of appending to as many columns."""
-_PACK = struct.Struct(f"={len(INSTANTS)}dqIHB").pack
-_ROWS = 1 << 15
-"""Rows gathered before they become parts of columns."""
+_TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
+_TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
+"""The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
 _COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE = 1, 2, 4, 8, 16
 _OUTCOMES: dict[str, int] = {"completed": _COMPLETED, "dropped": _DROPPED}
@@ -86,21 +85,26 @@ class Fold:
         self.fetched = Fetched()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
         self.node_execution_s: dict[str, float] = {}
-        self._nodes_of: dict[str, dict[str, NodeTimes]] = {}
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
-        self._rows = bytearray()
-        self._columns = {name: bytearray() for name in _ROW.names or ()}
+        self._columns = {name: bytearray() for name in _TYPES}
 
-    def add(self, line: Record | Sent) -> None:
-        """Fold one line of the journal."""
-        if isinstance(line, Sent):
-            self.ledger.sent(line)
-        elif self.ledger.ended(line):
-            images = self.truth.judge(line)
-            self._row(line, images)
-            if line.execution.outcome == "completed" and not line.warmup:
-                self._completed_job(line, images)
+    def add(self, lines: Sequence[Line]) -> None:
+        """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
+        records = self.ledger.enter(lines)
+        plain = self.truth.plain(records)
+        made, cache = [int(is_plain) for is_plain in plain], [0] * len(plain)
+        for at, record in enumerate(records):
+            if not plain[at]:
+                images = self.truth.judge(record)
+                cache[at] = _CACHE_CODES[images.cache]
+                if record.execution.outcome == "completed":
+                    made[at] = len(images.new)
+                    if not record.warmup:
+                        self._images(record, images)
+        self._rows(records, made, cache)
+        self._plain([record.execution for record in compress(records, plain) if not record.warmup])
+        self._completed([r for r in records if r.execution.outcome == "completed" and not r.warmup])
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -118,12 +122,11 @@ class Fold:
     def finish(self) -> Jobs:
         """The jobs, when all lines are folded; what only folding needs is given back, so this is asked once."""
         self.truth.forget()
-        self._to_columns()
         columns, self._columns = self._columns, {}
         warmup = _view(columns["flags"], np.uint8) & _WARMUP != 0
         # Counted first; NaN last; ties keep their order.
         order = np.lexsort((_view(columns["done"], np.float64), warmup))
-        ordered = {name: _view(columns.pop(name), _ROW[name].type)[order] for name in _ROW.names or ()}
+        ordered: dict[str, NDArray[Any]] = {name: _view(columns.pop(name), kind)[order] for name, kind in _TYPES.items()}
         flags = ordered["flags"]
         return Jobs(
             Columns(
@@ -139,57 +142,73 @@ class Fold:
             counted=int(np.count_nonzero(~warmup)),
         )
 
-    def _row(self, record: Record, images: JobImages) -> None:
-        run = record.execution
-        flags = _CACHE * _CACHE_CODES[images.cache] + _OUTCOMES.get(run.outcome, 0)
-        if record.warmup:
-            flags += _WARMUP
-        if record.censored:
-            flags += _CENSORED
-        code = self.workflows.get(record.workflow)
-        if code is None:
-            code = self.workflows[record.workflow] = len(self.workflows)
-        made = len(images.new) if run.outcome == "completed" else 0
-        rest = -1 if record.book is None else record.book, made, code, flags
-        known = instants(record)
-        if None in known:
-            known = tuple([math.nan if instant is None else instant for instant in known])
-        self._rows += _PACK(*known, *rest)
-        if len(self._rows) >= _ROWS * _ROW.itemsize:
-            self._to_columns()
+    def _rows(self, records: Sequence[Record], made: Sequence[int], cache: Sequence[int]) -> None:
+        """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""
+        runs, names = [record.execution for record in records], [record.workflow for record in records]
+        times = [run.server for run in runs]
+        for name in dict.fromkeys(names):
+            self.workflows.setdefault(name, len(self.workflows))
+        flags = [
+            _CACHE * cached + _WARMUP * record.warmup + _CENSORED * record.censored
+            for cached, record in zip(cache, records, strict=True)
+        ]
+        columns: dict[str, Sequence[float | None]] = {
+            "due": [record.due for record in records],
+            "sent": [run.sent for run in runs],
+            "acknowledged": [run.acknowledged for run in runs],
+            "done": [run.done for run in runs],
+            "create_ms": [time.create_ms for time in times],
+            "start_ms": [time.start_ms for time in times],
+            "end_ms": [time.end_ms for time in times],
+            "book": [-1 if record.book is None else record.book for record in records],
+            "images": made,
+            "workflow": [self.workflows[name] for name in names],
+            "flags": [flag + _OUTCOMES.get(run.outcome, 0) for flag, run in zip(flags, runs, strict=True)],
+        }
+        for name, values in columns.items():
+            self._columns[name] += np.array(values, _TYPES[name]).tobytes()
 
-    def _to_columns(self) -> None:
-        rows = np.frombuffer(self._rows, _ROW)
-        for name, column in self._columns.items():
-            column += rows[name].tobytes()
-        self._rows = bytearray()
+    def _plain(self, runs: Sequence[Execution]) -> None:
+        """Outputs of counted jobs with one image each, a new one."""
+        outputs = [run.outputs[0] for run in runs]
+        alike = Counter([(output.kind, output.count, output.files[0].partition("/")[0]) for output in outputs])
+        for (kind, count, type_), jobs in alike.items():
+            self._output(kind, jobs, count * jobs, {type_: jobs})
+            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + jobs
 
-    def _completed_job(self, record: Record, images: JobImages) -> None:
-        run = record.execution
-        for file in images.new:
-            type_ = file.partition("/")[0]
-            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + 1
+    def _images(self, record: Record, images: JobImages) -> None:
+        """Outputs of any other completed counted job."""
+        for type_, files in _by_type(images.new).items():
+            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + files
         if images.repeated:
             self.repeated.add(record.index)
             self.overwritten += images.overwritten == len(images.repeated)
-        for output in run.outputs:
-            self._output(output)
-        if run.fetches:
-            self._fetches(record)
-        if run.seen_by == "history":
-            self.polled.append(run.done_within_s)
-        if run.nodes:
-            self._node_times(record)
+        for output in record.execution.outputs:
+            self._output(output.kind, 1, output.count, _by_type(output.files))
 
-    def _output(self, output: Output) -> None:
-        kind = self.outputs.get(output.kind)
+    def _completed(self, records: Sequence[Record]) -> None:
+        """What is gathered of completed counted jobs of every sort."""
+        alike: dict[tuple[str, bool], list[Execution]] = {}
+        for record in records:
+            run = record.execution
+            if run.fetches:
+                self._fetches(record)
+            if run.seen_by == "history":
+                self.polled.append(run.done_within_s)
+            if run.nodes:
+                known = run.server.start_ms is not None and run.server.end_ms is not None
+                alike.setdefault((record.workflow, known), []).append(run)
+        for (workflow, known), runs in alike.items():
+            self._node_times(workflow, runs, known=known)
+
+    def _output(self, key: str, jobs: int, things: int, files: dict[str, int]) -> None:
+        kind = self.outputs.get(key)
         if kind is None:
-            kind = self.outputs[output.kind] = OutputCount()
-        kind.jobs += 1
-        kind.count += output.count
-        for file in output.files:
-            type_ = file.partition("/")[0]
-            kind.files[type_] = kind.files.get(type_, 0) + 1
+            kind = self.outputs[key] = OutputCount()
+        kind.jobs += jobs
+        kind.count += things
+        for type_, count in files.items():
+            kind.files[type_] = kind.files.get(type_, 0) + count
 
     def _fetches(self, record: Record) -> None:
         for fetch in record.execution.fetches:
@@ -201,25 +220,36 @@ class Fold:
                 problem = clean(fetch.problem, 80)
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
 
-    def _node_times(self, record: Record) -> None:
-        times, workflow = record.execution.server, record.workflow
-        start, end = times.start_ms, times.end_ms
-        known = start is not None and end is not None
-        nodes = self._nodes_of.get(workflow)
-        if nodes is None:
-            nodes = self._nodes_of[workflow] = {}
-        for span in record.execution.nodes:
-            ended = span.end
-            if ended is not None:
-                seconds, node = ended - span.start, nodes.get(span.node)
-                if node is None:
-                    node = nodes[span.node] = self.nodes[workflow, span.node] = NodeTimes()
-                node.seconds.append(seconds)
-                if known:
-                    node.of_known += seconds
-        if start is not None and end is not None:
-            before = self.node_execution_s.get(workflow, 0.0)
-            self.node_execution_s[workflow] = before + (end - start) / 1000
+    def _node_times(self, workflow: str, runs: Sequence[Execution], *, known: bool) -> None:
+        """Nodes of jobs of one workflow, whose execution time is `known` of all or of none."""
+        seconds: dict[str, list[float]] = {}
+        for run in runs:
+            for span in run.nodes:
+                if (end := span.end) is not None:
+                    if (node := span.node) in seconds:
+                        seconds[node].append(end - span.start)
+                    else:
+                        seconds[node] = [end - span.start]
+        for node, of_node in seconds.items():
+            times = self.nodes.get((workflow, node))
+            if times is None:
+                times = self.nodes[workflow, node] = NodeTimes()
+            times.seconds.extend(of_node)
+            if known:
+                times.of_known = _added(times.of_known, of_node)
+        if known:
+            whole = [(run.server.end_ms - run.server.start_ms) / 1000 for run in runs]  # type: ignore[operator]
+            self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole)
+
+
+def _by_type(files: Iterable[str]) -> dict[str, int]:
+    """How many files are `output`, `temp` and so on."""
+    return Counter([file.partition("/")[0] for file in files])
+
+
+def _added(before: float, numbers: Iterable[float]) -> float:
+    """One after another, as `sum` no longer does from Python 3.12: the same however the numbers come in parts."""
+    return reduce(add, numbers, before)
 
 
 def to_float(column: array[float]) -> Floats:

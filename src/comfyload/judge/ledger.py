@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from comfyload.record.model import Record, Sent
+from comfyload.record.model import Line, Record, Sent
 
 __all__ = ["FailureRow", "Ledger", "Named", "clean"]
 
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
+
+
+_PAGE = (1 << 16) - 1
+"""Jobs are marked as recorded on pages of so many, and one: a gap in their numbers costs no memory."""
 
 
 class FailureRow(Struct, frozen=True, kw_only=True):
@@ -61,28 +65,40 @@ class Ledger:
         self._recorded: dict[int, bytearray] = {}
         self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
 
-    def sent(self, line: Sent) -> None:
-        """A job is about to be sent; whether it ended is what its record will say."""
-        if not self._is_recorded(line.index):
-            self._unfinished[line.index] = line.prompt_id
+    def enter(self, lines: Sequence[Line]) -> list[Record]:
+        """Enter successive lines; the jobs among them, but for those entered before: nothing of them may count again.
+
+        Of a job that is about to be sent, its record will say whether it ended.
+        """
+        records = [line for line in lines if type(line) is Record]
+        ended = {record.index for record in records}
+        for line in lines:
+            if type(line) is Sent and line.index not in ended and not self._page(line.index)[line.index & _PAGE]:
+                self._unfinished[line.index] = line.prompt_id
+        for index in self._unfinished.keys() & ended:
+            del self._unfinished[index]
+        return [record for record in records if self.ended(record)]
 
     def ended(self, record: Record) -> bool:
         """Enter a job; False if it was entered before, and nothing of it may count again."""
         index, run = record.index, record.execution
-        self._unfinished.pop(index, None)
-        page = self._recorded.get(index >> 16)
-        if page is None:
-            page = self._recorded[index >> 16] = bytearray(1 << 16)
-        if page[index & 0xFFFF]:
+        page = self._page(index)
+        if page[index & _PAGE]:
             self.duplicates.add(index)
             return False
-        page[index & 0xFFFF] = 1
+        page[index & _PAGE] = 1
         (self.warmup if record.warmup else self.counted)[run.outcome] += 1
         if run.executions > 1:
             self.executed_again.add(index)
         if run.outcome != "completed":
             self._unsuccessful(record)
         return True
+
+    def _page(self, index: int) -> bytearray:
+        page = self._recorded.get(index >> 16)
+        if page is None:
+            page = self._recorded[index >> 16] = bytearray(_PAGE + 1)
+        return page
 
     @property
     def offered(self) -> int:
@@ -121,10 +137,6 @@ class Ledger:
             key = ("other", "", None)
         count, example, index = self._failures.get(key, (0, clean(message, 200), record.index))
         self._failures[key] = (count + 1, example, index)
-
-    def _is_recorded(self, index: int) -> bool:
-        page = self._recorded.get(index >> 16)
-        return page is not None and bool(page[index & 0xFFFF])
 
 
 def clean(text: str, limit: int) -> str:

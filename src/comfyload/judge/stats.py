@@ -43,8 +43,8 @@ Interval = tuple[float | None, float | None]
 
 CONFIDENCE = 0.95
 _LAGS = 32
-_MORE = 64
-"""Times as many lags are looked at, where those before them did not see the end of the correlation."""
+_MORE = 2048
+"""Lags looked at together, at least, where those before them did not see the end of the correlation."""
 _BLOCK = 1 << 14
 """Values multiplied at a time: they stay in the processor's cache."""
 QUANTILE_METHOD = "hf8"
@@ -222,15 +222,16 @@ def autocorrelation_time(x: Floats) -> float:
         if pair <= 0:
             return _clamped(total, n)
         total += pair
-    lags = min(_LAGS, even)
-    while lags < even:
-        lags = min(_MORE * lags, even)
-        covariance = _covariance(centred, lags + lags % 2)
-        pairs = (covariance[0::2] + covariance[1::2]) / covariance[0]
+    lag = _LAGS
+    while lag < even:
+        count = max(_MORE, min(lag, n // 16) & ~1)
+        covariance = _covariance(centred, lag, min(count, even - lag))
+        pairs = covariance[0::2] + covariance[1::2]
         ends = np.flatnonzero(pairs <= 0)
-        total = float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)]))
+        total += float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)])) / variance
         if len(ends):
             break
+        lag += count
     return _clamped(total, n)
 
 
@@ -244,13 +245,13 @@ def _product(x: Floats, y: Floats) -> float:
     return total
 
 
-def _covariance(x: Floats, lags: int) -> Floats:
-    """The sums of `x[i] * x[i + k]` for k below `lags`, in memory of a few times `lags`."""
-    size = 1 << (2 * lags - 1).bit_length()
+def _covariance(x: Floats, lag: int, count: int) -> Floats:
+    """The sums of `x[i] * x[i + k]` for `count` values of k from `lag` on, in memory of some times `count`."""
+    size = 1 << (2 * count - 1).bit_length()
     spectrum = np.zeros(size // 2 + 1, np.complex128)
-    for at in range(0, len(x), lags):
-        spectrum += np.conj(np.fft.rfft(x[at : at + lags], size)) * np.fft.rfft(x[at : at + 2 * lags], size)
-    return np.fft.irfft(spectrum)[:lags]
+    for at in range(0, len(x) - lag, count):
+        spectrum += np.conj(np.fft.rfft(x[at : at + count], size)) * np.fft.rfft(x[at + lag :][: 2 * count], size)
+    return np.fft.irfft(spectrum)[:count]
 
 
 def _clamped(pairs: float, n: int) -> float:
