@@ -195,6 +195,9 @@ def test_a_file_that_is_no_graph_is_refused(sim: str, tmp_path: Path, content: s
         (["--workflow", "graph.json", "--header", "X=env:NOT_SET_ANYWHERE"], "no NOT_SET_ANYWHERE"),
         (["--workflow", "graph.json", "--output", "."], "is a directory"),
         (["--workflow", "graph.json", "--name", "../x"], "as a folder's name"),
+        (["--workflow", "graph.json", "--order", "aabb"], "and there is one"),
+        (["--workflow", "graph.json", "--note", "enclosure"], "is not KEY=TEXT"),
+        (["--workflow", "graph.json", "--gate", "p95 <= 1", "--until-proven"], "p95"),
     ],
 )
 def test_flags_that_cannot_be_right_are_refused(sim: str, tmp_path: Path, words: list[str], says: str) -> None:

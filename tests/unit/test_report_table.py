@@ -187,7 +187,7 @@ def _mixed() -> tuple[Manifest, list[Record]]:
 @pytest.mark.parametrize("width", [80, 120])
 def test_books_and_workflows_have_rows_of_their_own(width: int) -> None:
     text = _draw(*_mixed(), width)
-    assert "Books        10 of 4 pages = 10 complete" in text and "book, from due, s" in text
+    assert "Books        10, each of 4 pages = 10 complete" in text and "book, from due, s" in text
     assert "Books/min    0.600 due" in text and "Books/h " in text
     lines = text.splitlines()
     assert any(line.split()[:2] == ["flux", "28"] for line in lines)

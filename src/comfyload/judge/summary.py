@@ -32,7 +32,7 @@ __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", 
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
-_AT_ONCE = 1024
+_AT_ONCE = 512
 """Lines folded at a time: by then, what a block costs is spread over many, and they still fit a processor's cache."""
 
 

@@ -31,7 +31,7 @@ def books(summary: Summary) -> str | None:
         return None
     ends = {"failed": row.failed, "dropped": row.dropped, "cut off by the end": row.censored}
     parts = [f"{row.completed} complete", *(f"{number} {words}" for words, number in ends.items() if number)]
-    return f"{row.books} of {count(row.pages, 'page')} = {' + '.join(parts)}"
+    return f"{row.books}, each of {count(row.pages, 'page')} = {' + '.join(parts)}"
 
 
 def workflows(summary: Summary, notes: Notes) -> Table | None:
