@@ -109,6 +109,16 @@ def test_constant_and_tiny_samples_have_no_correlation() -> None:
     assert autocorrelation_time(np.array([1.0, 2.0])) == 1.0
 
 
+@pytest.mark.parametrize("n", [4, 5, 33, 34, 500, 2081, 2082, 5001])
+def test_a_correlation_that_lasts_is_summed_to_its_end(n: int) -> None:
+    x = np.cumsum(np.random.default_rng(n).normal(size=n))
+    centred = x - x.mean()
+    every = np.correlate(centred, centred, "full")[n - 1 :]
+    pairs = (every[0 : n - 1 : 2] + every[1:n:2]) / every[0]
+    until = next((at for at, pair in enumerate(pairs) if pair <= 0), len(pairs))
+    assert autocorrelation_time(x) == pytest.approx(max(1.0, 2 * pairs[:until].sum() - 1), rel=1e-9)
+
+
 def test_a_rate_is_the_plain_quotient() -> None:
     rate, (low, high), _ = ratio_interval(np.array([1.0, 1.0, 2.0]), np.array([2.0, 1.0, 5.0]))
     assert rate == 0.5

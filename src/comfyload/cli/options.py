@@ -50,7 +50,7 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):
         raise UsageError("--order aabb gives every workflow the same share", "leave the weights out, or the order")
     if flags["order"] is not None and len(options.workflows) < 2:
-        raise UsageError("--order is of several workflows, and there is one", "name another --workflow, or leave it out")
+        raise UsageError("--order is of several workflows, and there is one", "name another, or leave it out")
     return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
 
 

@@ -7,7 +7,6 @@ time. Such a job is completed, but it made nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from itertools import compress
 from typing import Literal
 
 from msgspec import Struct
@@ -48,22 +47,22 @@ class Truth:
     def plain(self, records: Sequence[Record]) -> list[bool]:
         """Which of successive jobs are like most: completed, with nothing from the cache, and one image, a new one.
 
-        These are judged with that. The others are still to be, one by one; where a name comes twice, that is all.
+        These are judged with that. The others are still to be, one by one; all, if they have a name twice among them.
         """
-        mixed, seen_now = self._mixed, [file for one in records for out in one.execution.outputs for file in out.files]
-        found = [
+        names = [file for record in records for output in record.execution.outputs for file in output.files]
+        if len(set(names)) < len(names):
+            return [False] * len(records)
+        mixed, known = self._mixed, self._returned.add
+        return [
             (run := record.execution).outcome == "completed"
             and len(run.outputs) == 1
             and len(files := run.outputs[0].files) == 1
             and files[0].endswith(IMAGE_SUFFIXES)
             and not run.cached
             and record.workflow not in mixed
+            and not known(files[0])
             for record in records
         ]
-        names = [record.execution.outputs[0].files[0] for record in compress(records, found)]
-        if len(set(seen_now)) == len(seen_now) and self._returned.add_new(names):
-            return found
-        return [False] * len(found)
 
     def judge(self, record: Record) -> JobImages:
         """What the job made; remembers the names of its files."""

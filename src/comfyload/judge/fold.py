@@ -126,7 +126,9 @@ class Fold:
         warmup = _view(columns["flags"], np.uint8) & _WARMUP != 0
         # Counted first; NaN last; ties keep their order.
         order = np.lexsort((_view(columns["done"], np.float64), warmup))
-        ordered: dict[str, NDArray[Any]] = {name: _view(columns.pop(name), kind)[order] for name, kind in _TYPES.items()}
+        ordered: dict[str, NDArray[Any]] = {
+            name: _view(columns.pop(name), kind)[order] for name, kind in _TYPES.items()
+        }
         flags = ordered["flags"]
         return Jobs(
             Columns(
@@ -188,7 +190,7 @@ class Fold:
 
     def _completed(self, records: Sequence[Record]) -> None:
         """What is gathered of completed counted jobs of every sort."""
-        alike: dict[tuple[str, bool], list[Execution]] = {}
+        of_workflow: dict[str, list[Execution]] = {}
         for record in records:
             run = record.execution
             if run.fetches:
@@ -196,10 +198,9 @@ class Fold:
             if run.seen_by == "history":
                 self.polled.append(run.done_within_s)
             if run.nodes:
-                known = run.server.start_ms is not None and run.server.end_ms is not None
-                alike.setdefault((record.workflow, known), []).append(run)
-        for (workflow, known), runs in alike.items():
-            self._node_times(workflow, runs, known=known)
+                of_workflow.setdefault(record.workflow, []).append(run)
+        for workflow, runs in of_workflow.items():
+            self._node_times(workflow, runs)
 
     def _output(self, key: str, jobs: int, things: int, files: dict[str, int]) -> None:
         kind = self.outputs.get(key)
@@ -220,26 +221,32 @@ class Fold:
                 problem = clean(fetch.problem, 80)
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
 
-    def _node_times(self, workflow: str, runs: Sequence[Execution], *, known: bool) -> None:
-        """Nodes of jobs of one workflow, whose execution time is `known` of all or of none."""
-        seconds: dict[str, list[float]] = {}
-        for run in runs:
-            for span in run.nodes:
-                if (end := span.end) is not None:
-                    if (node := span.node) in seconds:
-                        seconds[node].append(end - span.start)
-                    else:
-                        seconds[node] = [end - span.start]
+    def _node_times(self, workflow: str, runs: Sequence[Execution]) -> None:
+        known = [run for run in runs if run.server.start_ms is not None and run.server.end_ms is not None]
+        seconds = _seconds(runs)
+        of_known = seconds if len(known) == len(runs) else _seconds(known)
         for node, of_node in seconds.items():
             times = self.nodes.get((workflow, node))
             if times is None:
                 times = self.nodes[workflow, node] = NodeTimes()
             times.seconds.extend(of_node)
-            if known:
-                times.of_known = _added(times.of_known, of_node)
+            times.of_known = _added(times.of_known, of_known.get(node, ()))
         if known:
-            whole = [(run.server.end_ms - run.server.start_ms) / 1000 for run in runs]  # type: ignore[operator]
+            whole = [(run.server.end_ms - run.server.start_ms) / 1000 for run in known]  # type: ignore[operator]
             self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole)
+
+
+def _seconds(runs: Iterable[Execution]) -> dict[str, list[float]]:
+    """How long each node ran, each time that it ended."""
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        for span in run.nodes:
+            if (end := span.end) is not None:
+                if (node := span.node) in seconds:
+                    seconds[node].append(end - span.start)
+                else:
+                    seconds[node] = [end - span.start]
+    return seconds
 
 
 def _by_type(files: Iterable[str]) -> dict[str, int]:

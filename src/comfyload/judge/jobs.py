@@ -56,8 +56,8 @@ class Jobs:
     def metric(self, name: str) -> Floats:
         """A duration of each counted job, in seconds; NaN too where the clock was set back."""
         seconds = self._difference(name)
-        with np.errstate(invalid="ignore"):
-            return np.where(seconds < 0, np.nan, seconds)
+        seconds[seconds < 0] = np.nan
+        return seconds
 
     def known(self, name: str, only: Flags | None = None) -> Floats:
         """A metric of completed jobs, where it is known; of those chosen by `only`, if given."""
@@ -102,4 +102,6 @@ class Jobs:
 
     def _difference(self, name: str) -> Floats:
         metric = _METRICS[name]
-        return (self.instant(metric.ends) - self.instant(metric.begins)) / metric.per_s
+        difference = self.instant(metric.ends) - self.instant(metric.begins)
+        difference /= metric.per_s
+        return difference

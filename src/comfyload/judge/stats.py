@@ -198,10 +198,10 @@ def quantile_time(x: Floats, p: float) -> float:
 
 def _slow_time(x: Floats, limit: float) -> float:
     slow = x >= limit if math.isinf(limit) else x > limit
-    return autocorrelation_time(slow.astype(np.float64))
+    return autocorrelation_time(slow)
 
 
-def autocorrelation_time(x: Floats) -> float:
+def autocorrelation_time(x: Floats | NDArray[np.bool_]) -> float:
     """How many consecutive values are worth one independent value: `1 + 2 * sum(rho_k)`, from 1 to n.
 
     The sum runs over Geyer's (1992) initial positive sequence of pairs. Below 1 is reported as 1: that neighbours

@@ -32,8 +32,8 @@ __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", 
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
-_AT_ONCE = 512
-"""Lines folded at a time: by then, what a block costs is spread over many, and they still fit a processor's cache."""
+_AT_ONCE = 128
+"""Lines folded at a time: enough to spread what a block costs; of many more, the values leave the processor's cache."""
 
 
 class CacheRow(Struct, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ class Lengths(Struct, frozen=True, kw_only=True):
     @property
     def endless(self) -> Floats:
         """The durations with failures as infinite."""
-        return np.where(self.failed, math.inf, self.seconds)
+        return np.where(self.failed, math.inf, self.seconds) if self.failed.any() else self.seconds
 
 
 class Incidence(Struct, frozen=True, kw_only=True):
