@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from comfyload.judge.fold import Fold
 from comfyload.judge.summary import Summary, jsonable, summarise
 from comfyload.record.model import Fetch, Output, Record, Sample, Sent, Span
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
@@ -222,3 +225,16 @@ def test_it_becomes_json_without_tokens_that_json_lacks() -> None:
     text = json.dumps(jsonable(summarise(manifest(100), _with_failures())), allow_nan=False)
     assert "Infinity" not in text and "NaN" not in text
     assert jsonable([math.inf, -math.inf, math.nan, {"a": (1.5,)}]) == ["inf", "-inf", None, {"a": [1.5]}]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e4), st.floats(-1e6, 1e6)), min_size=2, max_size=40))
+@settings(deadline=None)
+def test_how_fast_a_reading_grows_is_its_least_squares_slope(points: list[tuple[float, float]]) -> None:
+    fold = Fold([])
+    for t, value in points:
+        fold.sample(Sample(t=t, source="x", name="y", value=value))
+    times = np.array([t for t, _ in points])
+    found = fold.readings["x", "y"].per_s
+    if np.ptp(times) > 1:
+        slope = np.polyfit(times - times.mean(), [value for _, value in points], 1)[0]
+        assert found == pytest.approx(slope, rel=1e-6, abs=1e-6)

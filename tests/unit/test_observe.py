@@ -48,6 +48,18 @@ def test_headroom_is_unknown_without_readings() -> None:
     )
 
 
+def test_memory_that_grows_through_the_run_is_said_and_one_that_wavers_is_not() -> None:
+    run, lines = manifest(40), _steady()
+
+    def read(per_s: float) -> list[Sample]:
+        used = [8 * 2**30 * (1 + per_s * t) + 2**20 * (t % 3) for t in range(400)]
+        return [Sample(t=t, source="nvml", name="gpu.0.vram_used_bytes", value=v) for t, v in enumerate(used)]
+
+    assert "Memory of GPU 0 grew by about" in _said(judged(run, lines, read(0.0005)))
+    assert "grew" not in _said(judged(run, lines, read(0.0)))
+    assert "grew" not in _said(judged(run, lines, read(0.0005)[:10]))
+
+
 def test_headroom_is_what_the_most_used_leaves() -> None:
     facts = {"gpu.0.vram_bytes": Fact(value=16 * 2**30, source="nvml")}
     measured = judged(hostile_manifest(environment=facts), list(varied()), gpu_samples(700))

@@ -62,13 +62,17 @@ class Fetched(Struct, kw_only=True):
 
 
 class Reading(Struct, kw_only=True):
-    """Telemetry under one name: `unknown` readings said nothing and are in no other number."""
+    """Telemetry under one name: `unknown` readings said nothing and are in no other number.
+
+    `per_s`: how fast it grew, by least squares over all readings; None of fewer than two instants.
+    """
 
     n: int = 0
     unknown: int = 0
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+    per_s: float | None = None
 
 
 class Fold:
@@ -87,6 +91,7 @@ class Fold:
         self.node_execution_s: dict[str, float] = {}
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
+        self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}
 
     def add(self, lines: Sequence[Line]) -> None:
@@ -116,6 +121,12 @@ class Fold:
         reading.n += 1
         before = value if reading.mean is None else reading.mean
         reading.mean = before + (value - before) / reading.n
+        line = self._lines.setdefault((sample.source, sample.name), [sample.t, 0.0, 0.0])
+        late = sample.t - line[0]
+        line[0] += late / reading.n
+        line[1] += late * (sample.t - line[0])  # sums of squares and of products about the means (Welford 1962)
+        line[2] += late * (value - reading.mean)
+        reading.per_s = line[2] / line[1] if line[1] > 0 else None
         reading.low = value if reading.low is None else min(reading.low, value)
         reading.high = value if reading.high is None else max(reading.high, value)
 

@@ -26,6 +26,7 @@ _GIB = 2.0**30
 _TIGHT = 0.1
 _BUSY = 0.95
 _UNSTEADY = 0.03
+_GROWN, _READINGS = 0.05, 20
 
 
 class GpuReading(Struct, frozen=True, kw_only=True):
@@ -130,6 +131,7 @@ def _memory(run: Measured) -> Iterator[str]:
         known = gpu_reading(name.partition(".")[2])
         if known is not None and known.kind == "vram_used" and reading.high is not None:
             used[known.gpu] = max(used.get(known.gpu, 0.0), known.factor * reading.high)
+    yield from _growth(run)
     if not used:
         yield "VRAM headroom is unknown: this run recorded no readings of GPU memory."
     for gpu, most in used.items():
@@ -143,6 +145,21 @@ def _memory(run: Measured) -> Iterator[str]:
             f"GPU {gpu} held {most / _GIB:.1f} of {total / _GIB:.1f} GiB at most: a headroom of {free / _GIB:.1f} GiB "
             f"({_percent(max(free, 0.0) / total)}){tight}."
         )
+
+
+def _growth(run: Measured) -> Iterator[str]:
+    """Memory that grows with the jobs is a leak, or a cache that is still filling."""
+    wall = run.summary.summary["wall_clock_s"]
+    for name, reading in run.summary.telemetry.items():
+        known = gpu_reading(name.partition(".")[2])
+        if known is None or known.kind != "vram_used" or reading.per_s is None or not isinstance(wall, float):
+            continue
+        grown, mean = known.factor * reading.per_s * wall, known.factor * (reading.mean or 0.0)
+        if reading.n >= _READINGS and grown > _GROWN * mean:
+            yield (
+                f"Memory of GPU {known.gpu} grew by about {grown / _GIB:.2f} GiB over the run "
+                f"({_percent(grown / mean)} of its mean; least squares over {reading.n} readings)."
+            )
 
 
 def _vram(manifest: Manifest, gpu: str) -> float | None:
