@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/comfyload demo
 
 test: install
-	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 check: install

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 import pytest
 from aiohttp import web
 
+from comfyload.cli import main
 from tests.integration.test_cli import SAMPLES, call, graph_file
 from tests.rig import sleeper
 from tests.servers import answering, simulator
@@ -23,8 +29,6 @@ from tests.servers import answering, simulator
 ARCHIVE = Path("infra/observability/baselines")
 # The generator shares its cores with other tests: whether it was in time is not the question of these.
 RAN = (0, 5)
-# What several tests look at is made once, by the one worker that they share.
-pytestmark = pytest.mark.xdist_group("baseline")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +55,26 @@ def saved(ground: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     began = load_json(folder / "one" / "manifest.json")["started_utc"]
     rows = [{"event": "now", "timestamp": began}, {"event": "then", "timestamp": "2020-01-01T00:00:00Z"}]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = call("baseline", "save", "one", "--name", "first", "--note", "enclosure=A box | <b>", cwd=folder)
+    done = say("baseline", "save", "one", "--name", "first", "--note", "enclosure=A box | <b>", cwd=folder)
     assert done.returncode in RAN, done.stderr
     return folder
+
+
+def say(*words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in this process, for what only reads files: what it needs is loaded once."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd),
+        patch.object(sys, "argv", ["comfyload", *words]),
+        patch.dict(os.environ, env or {}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def copy(ground: tuple[str, Path], to: Path) -> str:
@@ -87,14 +108,14 @@ def test_a_baseline_holds_what_a_stranger_needs(saved: Path) -> None:
     assert "<script" in (kept / "report.html").read_text(encoding="utf-8")
     files = load_json(kept / "manifest.json")["files"]
     assert {"README.md", "report.html", "load_sleeper.json", "runs/one/records.ndjson"} <= set(files)
-    verified = call("baseline", "verify", "first", cwd=saved)
+    verified = say("baseline", "verify", "first", cwd=saved)
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
 def test_a_name_that_is_taken_is_refused_and_nothing_is_lost(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in only(tmp_path).rglob("*") if path.is_file()}
-    again = call("baseline", "save", "two", "--name", "first", cwd=tmp_path)
+    again = say("baseline", "save", "two", "--name", "first", cwd=tmp_path)
     assert again.returncode == 2
     assert "already there" in again.stderr
     assert {path: path.read_bytes() for path in only(tmp_path).rglob("*") if path.is_file()} == before
@@ -108,7 +129,7 @@ def test_a_flipped_byte_is_found_and_its_file_named(saved: Path, tmp_path: Path,
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    done = call("baseline", "verify", "first", cwd=tmp_path)
+    done = say("baseline", "verify", "first", cwd=tmp_path)
     assert done.returncode == 1
     assert file in done.stdout
 
@@ -123,7 +144,7 @@ def test_a_summary_that_its_records_do_not_give_is_found(saved: Path, tmp_path: 
     manifest = load_json(kept / "manifest.json")
     manifest["files"]["load_sleeper.json"] = hashlib.sha256((kept / "load_sleeper.json").read_bytes()).hexdigest()
     (kept / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    done = call("baseline", "verify", "first", cwd=tmp_path)
+    done = say("baseline", "verify", "first", cwd=tmp_path)
     assert done.returncode == 1
     assert "p50_latency_s is 0.001" in done.stdout
 
@@ -131,22 +152,22 @@ def test_a_summary_that_its_records_do_not_give_is_found(saved: Path, tmp_path: 
 def test_a_kept_v1_archive_stays_readable(tmp_path: Path) -> None:
     fixture = Path(__file__).parents[1] / "data" / "archive_v1"
     (kept,) = (path for path in fixture.iterdir() if path.is_dir())
-    done = call("baseline", "verify", str(kept), cwd=tmp_path)
+    done = say("baseline", "verify", str(kept), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    judged = call("check", str(kept), "--json", cwd=tmp_path)
+    judged = say("check", str(kept), "--json", cwd=tmp_path)
     assert json.loads(judged.stdout)["overall"] in ("PASS", "PASS*")
 
 
 def test_baselines_are_listed_shown_and_promoted(saved: Path, tmp_path: Path) -> None:
-    assert "No baselines yet" in call("baseline", "list", cwd=tmp_path).stdout
+    assert "No baselines yet" in say("baseline", "list", cwd=tmp_path).stdout
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    call("baseline", "promote", "first", cwd=tmp_path)
-    listed = call("baseline", "list", "--json", cwd=tmp_path)
+    say("baseline", "promote", "first", cwd=tmp_path)
+    listed = say("baseline", "list", "--json", cwd=tmp_path)
     assert [(row["folder"], row["promoted"]) for row in json.loads(listed.stdout)] == [(only(tmp_path).name, True)]
-    assert call("baseline", "show", "first", cwd=tmp_path).stdout.startswith("# Baseline")
-    against_it = call("compare", "two", "--accept", "valid", "--json", cwd=tmp_path)
+    assert say("baseline", "show", "first", cwd=tmp_path).stdout.startswith("# Baseline")
+    against_it = say("compare", "two", "--accept", "valid", "--json", cwd=tmp_path)
     assert json.loads(against_it.stdout)["runs_a"] != json.loads(against_it.stdout)["runs_b"]
-    missing = call("baseline", "show", "frist", cwd=tmp_path)
+    missing = say("baseline", "show", "frist", cwd=tmp_path)
     assert missing.returncode == 2
     assert "did you mean" in missing.stderr
 
@@ -156,7 +177,7 @@ def test_baselines_are_listed_shown_and_promoted(saved: Path, tmp_path: Path) ->
 
 def test_check_says_what_is_proven_and_how_much_more_would_be(ground: tuple[str, Path], tmp_path: Path) -> None:
     copy(ground, tmp_path)
-    done = call("check", "one", cwd=tmp_path)
+    done = say("check", "one", cwd=tmp_path)
     assert done.returncode in RAN
     assert "24 clean jobs prove 88.3 %; 149 clean ones would prove 98 %." in done.stdout
 
@@ -169,9 +190,9 @@ def test_the_exit_code_of_check_is_that_of_the_worst_gate(tmp_path: Path) -> Non
         pytest.skip("the generator was late: another test has the cores")
     rules = {"p95_latency_s <= 45": 0, "max_latency_s <= 0.001": 1, "completed >= 13": 1, "avg_latency_s <= 60": 0}
     for rule, code in rules.items():
-        assert call("check", "run", "--gate", rule, cwd=tmp_path).returncode == code, rule
-    assert call("check", "run", "--gate", "p95_latency_s <= 45", "--strict", cwd=tmp_path).returncode == 3
-    assert call("check", "run", "--gate", "avg_latency_s <= 60", "--strict", cwd=tmp_path).returncode == 0
+        assert say("check", "run", "--gate", rule, cwd=tmp_path).returncode == code, rule
+    assert say("check", "run", "--gate", "p95_latency_s <= 45", "--strict", cwd=tmp_path).returncode == 3
+    assert say("check", "run", "--gate", "avg_latency_s <= 60", "--strict", cwd=tmp_path).returncode == 0
 
 
 def test_an_invalid_run_and_one_that_measured_nothing_never_pass(tmp_path: Path) -> None:
@@ -181,7 +202,7 @@ def test_an_invalid_run_and_one_that_measured_nothing_never_pass(tmp_path: Path)
     graph = graph_file(tmp_path)
     with answering(down) as url:
         call("run", "--server", url, "--workflow", graph, "-n", "4", "--run-dir", "run", "-q", cwd=tmp_path)
-    done = call("check", "run", "--json", cwd=tmp_path)
+    done = say("check", "run", "--json", cwd=tmp_path)
     assert done.returncode in (1, 5)
     verdicts = json.loads(done.stdout)["verdicts"]
     assert all(verdict["verdict"] in ("INCONCLUSIVE", "FAIL") for verdict in verdicts)
@@ -198,10 +219,10 @@ def test_errors_in_the_instrumentation_log_fail_a_run_unless_expected(ground: tu
     log = "".join(json.dumps(row) + "\n" for row in rows) + "no json\n"
     (tmp_path / "metrics.ndjson").write_text(log, encoding="utf-8")
     words = ["check", "one", "--gate", "unexpected_errors == 0", "--metrics-log", "metrics.ndjson"]
-    done = call(*words, cwd=tmp_path)
+    done = say(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert "CUDA out of memory" in done.stdout and "long ago" not in done.stdout
-    assert call(*words, "--expect", "out of memory", cwd=tmp_path).returncode in RAN
+    assert say(*words, "--expect", "out of memory", cwd=tmp_path).returncode in RAN
 
 
 def test_reports_for_ci_are_written(ground: tuple[str, Path], tmp_path: Path) -> None:
@@ -209,7 +230,7 @@ def test_reports_for_ci_are_written(ground: tuple[str, Path], tmp_path: Path) ->
     (tmp_path / "gates.toml").write_text('gates = ["max_latency_s <= 0.001"]\n', encoding="utf-8")
     environment = {**os.environ, "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md")}
     words = ["--gates", "gates.toml", "--junit", "out/verdicts.xml", "--github-summary"]
-    done = call("check", "one", *words, cwd=tmp_path, env=environment)
+    done = say("check", "one", *words, cwd=tmp_path, env=environment)
     assert done.returncode == 1
     suites = ET.parse(tmp_path / "out" / "verdicts.xml").getroot()
     assert (suites.get("tests"), suites.get("failures")) == ("1", "1")
@@ -231,8 +252,7 @@ def test_gates_that_cannot_be_right_are_one_line(
     ground: tuple[str, Path], tmp_path: Path, words: list[str], says: str
 ) -> None:
     copy(ground, tmp_path)
-    environment = {name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"}
-    done = call("check", "one", *words, cwd=tmp_path, env=environment)
+    done = say("check", "one", *words, cwd=tmp_path, env={"GITHUB_STEP_SUMMARY": ""})
     assert done.returncode == 2
     assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
@@ -245,7 +265,7 @@ def test_a_run_until_proven_ends_when_its_gates_are_decided(tmp_path: Path) -> N
     manifest = load_json(tmp_path / "run" / "manifest.json")
     assert failed.returncode == 1, failed.stderr
     assert (manifest["end"], manifest["looks"]) == ("decided", [12])
-    shown = json.loads(call("show", "run", "--json", cwd=tmp_path).stdout)
+    shown = json.loads(say("show", "run", "--json", cwd=tmp_path).stdout)
     assert 12 <= shown["completed"] <= 13
 
 
@@ -254,16 +274,16 @@ def test_a_run_until_proven_ends_when_its_gates_are_decided(tmp_path: Path) -> N
 
 def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_path: Path) -> None:
     copy(ground, tmp_path)
-    refused = call("compare", "one", "slow", cwd=tmp_path)
+    refused = say("compare", "one", "slow", cwd=tmp_path)
     assert refused.returncode == 2
     assert "workflow" in refused.stderr and "--accept" in refused.stderr
     accept = [word for key in ("workflow", "valid") for word in ("--accept", key)]
-    made = call("compare", "one", "slow", *accept, "--json", cwd=tmp_path)
+    made = say("compare", "one", "slow", *accept, "--json", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     comparison = json.loads(made.stdout)
     assert comparison["design"] == "single"
     assert comparison["overall"]["verdict"] == "slower"
-    alike = json.loads(call("compare", "one", "two", "--accept", "valid", "--json", cwd=tmp_path).stdout)
+    alike = json.loads(say("compare", "one", "two", "--accept", "valid", "--json", cwd=tmp_path).stdout)
     assert alike["overall"]["verdict"] != "slower" and alike["overall"]["verdict"] != "faster"
 
 
@@ -291,10 +311,10 @@ def test_a_switch_that_fails_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_trend_goes_through_the_archive(saved: Path, tmp_path: Path) -> None:
-    assert call("trend", cwd=tmp_path).returncode == 2
+    assert say("trend", cwd=tmp_path).returncode == 2
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    call("baseline", "save", "two", "--name", "two", cwd=tmp_path)
-    done = call("trend", "--metric", "avg_latency_s", "--json", cwd=tmp_path)
+    say("baseline", "save", "two", "--name", "two", cwd=tmp_path)
+    done = say("trend", "--metric", "avg_latency_s", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), list)
 
@@ -304,19 +324,19 @@ def test_a_trend_goes_through_the_archive(saved: Path, tmp_path: Path) -> None:
 
 def test_a_page_and_every_export_can_be_made_of_a_run(ground: tuple[str, Path], tmp_path: Path) -> None:
     copy(ground, tmp_path)
-    page = call("report", "one", "--against", "two", "--accept", "valid", "--html", "page.html", cwd=tmp_path)
+    page = say("report", "one", "--against", "two", "--accept", "valid", "--html", "page.html", cwd=tmp_path)
     assert page.returncode == 0, page.stderr
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Content-Security-Policy" in text and "default-src &#39;none&#39;" in text
     words = ["--csv", "jobs.csv", "--parquet", "jobs.parquet", "--prometheus", "run.prom", "--otlp", "traces.json"]
-    done = call("export", "one", *words, cwd=tmp_path)
+    done = say("export", "one", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "jobs.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 25
     assert "comfyload_" in (tmp_path / "run.prom").read_text(encoding="utf-8")
     assert (tmp_path / "jobs.parquet").read_bytes()[:4] == b"PAR1"
     assert "resourceSpans" in (tmp_path / "traces.json").read_text(encoding="utf-8")
-    nothing = call("export", "one", cwd=tmp_path)
+    nothing = say("export", "one", cwd=tmp_path)
     assert nothing.returncode == 2
 
 
