@@ -183,16 +183,12 @@ def test_check_says_what_is_proven_and_how_much_more_would_be(ground: tuple[str,
 
 
 def test_the_exit_code_of_check_is_that_of_the_worst_gate(tmp_path: Path) -> None:
-    with simulator(speed=1) as url:
-        graph = graph_file(tmp_path, sleeper(0.2))
-        ran = call("run", "--server", url, "--workflow", graph, "-n", "12", "--run-dir", "run", "-q", cwd=tmp_path)
-    if ran.returncode == 5:
-        pytest.skip("the generator was late: another test has the cores")
-    rules = {"p95_latency_s <= 45": 0, "max_latency_s <= 0.001": 1, "completed >= 13": 1, "avg_latency_s <= 60": 0}
+    (run,) = (Path(__file__).parents[1] / "data" / "archive_v1").glob("*/runs/*")
+    rules = {"p95_latency_s <= 45": 0, "max_latency_s <= 0.001": 1, "completed >= 100": 1, "avg_latency_s <= 60": 0}
     for rule, code in rules.items():
-        assert say("check", "run", "--gate", rule, cwd=tmp_path).returncode == code, rule
-    assert say("check", "run", "--gate", "p95_latency_s <= 45", "--strict", cwd=tmp_path).returncode == 3
-    assert say("check", "run", "--gate", "avg_latency_s <= 60", "--strict", cwd=tmp_path).returncode == 0
+        assert say("check", str(run), "--gate", rule, cwd=tmp_path).returncode == code, rule
+    assert say("check", str(run), "--gate", "p95_latency_s <= 45", "--strict", cwd=tmp_path).returncode == 3
+    assert say("check", str(run), "--gate", "avg_latency_s <= 60", "--strict", cwd=tmp_path).returncode == 0
 
 
 def test_an_invalid_run_and_one_that_measured_nothing_never_pass(tmp_path: Path) -> None:
@@ -290,10 +286,24 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:
     graph = graph_file(tmp_path, sleeper(0.6))
     with simulator(speed=10) as a, simulator(speed=6) as b:
-        words = ["--a", a, "--b", b, "--workflow", graph, "--pairs", "3", "-n", "4", "--run-dir", "ab", "--json"]
+        words = [
+            "--a",
+            a,
+            "--b",
+            b,
+            "--workflow",
+            graph,
+            "--pairs",
+            "3",
+            "-n",
+            "4",
+            "--run-dir",
+            "ab",
+            "--json",
+            "--accept",
+            "valid",
+        ]
         done = call("ab", *words, cwd=tmp_path)
-        if done.returncode == 2 and "valid" in done.stderr:
-            pytest.skip("the generator was late: another test has the cores")
         assert done.returncode == 0, done.stderr
     comparison = json.loads(done.stdout)
     assert (comparison["design"], comparison["overall"]["verdict"]) == ("paired", "slower")

@@ -233,7 +233,12 @@ class Fold:
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
 
     def _node_times(self, workflow: str, runs: Sequence[Execution]) -> None:
-        known = [run for run in runs if run.server.start_ms is not None and run.server.end_ms is not None]
+        known, whole = list[Execution](), list[float]()
+        for run in runs:
+            start, end = run.server.start_ms, run.server.end_ms
+            if start is not None and end is not None:
+                known.append(run)
+                whole.append((end - start) / 1000)
         seconds = _seconds(runs)
         of_known = seconds if len(known) == len(runs) else _seconds(known)
         for node, of_node in seconds.items():
@@ -243,7 +248,6 @@ class Fold:
             times.seconds.extend(of_node)
             times.of_known = _added(times.of_known, of_known.get(node, ()))
         if known:
-            whole = [(run.server.end_ms - run.server.start_ms) / 1000 for run in known]  # type: ignore[operator]
             self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole)
 
 

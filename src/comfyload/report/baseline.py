@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from comfyload.judge.gate import overall
-from comfyload.report.comparison import escaped
 from comfyload.report.headline import Number, headline
+from comfyload.report.medium import escaped
 from comfyload.report.sections import environment_rows, failure_rows, gpu_words
 from comfyload.report.text import count, duration
 from comfyload.report.verdicts import by_result, value_words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -15,14 +14,13 @@ from comfyload.judge.compare import Comparison, Ratio
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.durations import Notes
-from comfyload.report.text import DASH, ascii_only, count, decimals, duration, fixed, percent, span
+from comfyload.report.medium import draw, escaped
+from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, span
 
 __all__ = [
     "change_words",
     "comparison_json",
     "comparison_markdown",
-    "draw",
-    "escaped",
     "metric_words",
     "render_comparison",
     "value_words",
@@ -240,22 +238,3 @@ def _markdown_table(rows: Sequence[Ratio]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(escaped(cell) for cell in cells)} |"
-
-
-def escaped(text: str) -> str:
-    """Text as text, whatever a server or a workflow wrote: no markup, no HTML, no new cell, one line."""
-    text = clean(text, 2 * _TEXT).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_|\[\]~#])", r"\\\1", text)
-
-
-def draw(part: Text | Table, console: Console) -> None:
-    """Without the blanks that fill up lines, and in ASCII where the terminal knows no more."""
-    with console.capture() as capture:
-        console.print(part, highlight=False)
-    drawn = capture.get()
-    if not (console.encoding or "").lower().startswith("utf"):
-        drawn = ascii_only(drawn)
-    for line in drawn.removesuffix("\n").split("\n"):
-        text = Text.from_ansi(line)
-        text.rstrip()
-        console.print(text, highlight=False, soft_wrap=True)

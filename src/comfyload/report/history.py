@@ -12,7 +12,8 @@ from rich.text import Text
 from comfyload.judge.history import Point, Series, Step
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
-from comfyload.report.comparison import change_words, draw, escaped, metric_words, value_words
+from comfyload.report.comparison import change_words, metric_words, value_words
+from comfyload.report.medium import draw, escaped
 from comfyload.report.text import count, decimals, fixed, percent, scale, span
 
 __all__ = ["history_json", "history_markdown", "render_history"]

@@ -15,9 +15,9 @@ from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.report.blocks import books, rates, switches, workflows
 from comfyload.report.durations import Notes, durations
+from comfyload.report.medium import draw
 from comfyload.report.text import (
     DASH,
-    ascii_only,
     count,
     decimals,
     duration,
@@ -60,7 +60,7 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
     for number, part in enumerate(part for part in parts if part is not None):
         if number:
             console.print()
-        _print(part, console)
+        draw(part, console)
 
 
 def _title(manifest: Manifest) -> Text:
@@ -228,16 +228,3 @@ def _grid(gap: int) -> Table:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
-
-
-def _print(part: Text | Table, console: Console) -> None:
-    """Without the blanks that fill up lines, and in ASCII where the terminal knows no more."""
-    with console.capture() as capture:
-        console.print(part, highlight=False)
-    drawn = capture.get()
-    if not (console.encoding or "").lower().startswith("utf"):
-        drawn = ascii_only(drawn)
-    for line in drawn.removesuffix("\n").split("\n"):
-        text = Text.from_ansi(line)
-        text.rstrip()
-        console.print(text, highlight=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from comfyload.judge.gate import GateVerdict, Verdict, overall
 from comfyload.judge.gates import KNOWN, OF_A_WORKFLOW
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
-from comfyload.report.text import DASH, ascii_only, count, decimals, fixed, percent, scale, span
+from comfyload.report.medium import draw, escaped
+from comfyload.report.text import DASH, count, decimals, fixed, percent, scale, span
 
 __all__ = ["as_json", "by_result", "by_run", "markdown", "render", "value_words"]
 
@@ -46,22 +46,21 @@ def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
     first, *rest = _wrapped(f"{worst}. {_tally(verdicts)}", console.width)
     lines += [Text.assemble((worst, _COLOURS[worst]), first.removeprefix(worst)), *map(Text, rest)]
     for line in lines:
-        line.plain = _in(console.encoding or "ascii", line.plain)
-        console.print(line, highlight=False, soft_wrap=True)
+        draw(line, console)
 
 
 def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
     """The same as a table in GitHub's Markdown, with all that it would take for markup escaped."""
     runs, several = by_result(verdicts), len(by_run(verdicts)) > 1
-    head = f"## {_escaped(title)}: {_escaped(overall(verdicts))}\n"
-    parts = [head, f"{_escaped(_tally(verdicts))}\n"]
+    head = f"## {escaped(title)}: {escaped(overall(verdicts))}\n"
+    parts = [head, f"{escaped(_tally(verdicts))}\n"]
     for run, given in runs.items():
         if several:
-            parts.append(f"### {_escaped(run)}\n")
+            parts.append(f"### {escaped(run)}\n")
         rows = ["| verdict | gate | value | n | why |", "| --- | --- | --- | ---: | --- |"]
         for one in given:
             cells = (one.verdict, one.gate, value_words(one), str(one.n) if one.n else "", one.why)
-            rows.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
+            rows.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 
@@ -135,11 +134,6 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines] or [""]
 
 
-def _in(encoding: str, text: str) -> str:
-    """The text as far as the terminal can show it."""
-    return text if encoding.lower().startswith("utf") else ascii_only(text).encode("ascii", "replace").decode()
-
-
 def _tally(verdicts: Sequence[GateVerdict]) -> str:
     if not verdicts:
         return "No gate was judged."
@@ -147,9 +141,3 @@ def _tally(verdicts: Sequence[GateVerdict]) -> str:
     parts = [f"{number} {word}" for word, number in counts.items() if number]
     legend = [f"{word}: {_MEANING[word]}." for word, number in counts.items() if number and word != "PASS"]
     return " ".join([f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.", *legend])
-
-
-def _escaped(text: str) -> str:
-    """Text as text, whatever a server or a workflow wrote: no markup, no HTML, no new cell, one line."""
-    text = clean(text, _LONGEST).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_|\[\]~#$])", r"\\\1", text)

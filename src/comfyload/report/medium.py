@@ -1,0 +1,37 @@
+"""Knows how text is put on a terminal and into Markdown, whatever a server or a workflow wrote into it."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from comfyload.judge.ledger import clean
+from comfyload.report.text import ascii_only
+
+__all__ = ["draw", "escaped"]
+
+_LONGEST = 1000
+"""Characters of one text in Markdown; errors are cut before that."""
+
+
+def draw(part: Text | Table, console: Console) -> None:
+    """Print without the blanks that fill up lines, and as far as the terminal's encoding can show it."""
+    with console.capture() as capture:
+        console.print(part, highlight=False)
+    drawn = capture.get()
+    encoding = console.encoding or "ascii"
+    if not encoding.lower().startswith("utf"):
+        drawn = ascii_only(drawn).encode(encoding, "replace").decode(encoding)
+    for line in drawn.removesuffix("\n").split("\n"):
+        text = Text.from_ansi(line)
+        text.rstrip()
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def escaped(text: str) -> str:
+    """Text as text in GitHub's Markdown: no markup, no HTML, no new cell, one line."""
+    text = clean(text, _LONGEST).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_|\[\]~#$])", r"\\\1", text)
