@@ -21,14 +21,14 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from comfyload import errors
 from comfyload.cli import app
-from comfyload.judge import gates as judge_gates
 from comfyload.judge import summary as judge_summary
-from comfyload.judge.comparable import REFUSING
-from comfyload.judge.compare import Comparison
+from comfyload.judge.comparison.comparable import REFUSING
+from comfyload.judge.comparison.compare import Comparison
+from comfyload.judge.comparison.history import Series
 from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
-from comfyload.judge.gate import GateVerdict
-from comfyload.judge.history import Series
+from comfyload.judge.gates import grammar as judge_gates
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow

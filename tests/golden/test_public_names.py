@@ -24,12 +24,12 @@ PUBLIC = {
         ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find is_baseline list_all
         list_damaged promote promoted save verify_files
     """,
-    "comfyload.judge.gates": """
+    "comfyload.judge.gates.grammar": """
         DEFAULT_GATES ERRORS Gate GateSet KNOWN Known OF_A_WORKFLOW Op expected_patterns parse_gate read_gates
     """,
-    "comfyload.judge.gate": "GateVerdict RunError Verdict exit_code judge overall",
-    "comfyload.judge.compare": "CompareVerdict Comparison Ratio compare",
-    "comfyload.judge.history": "DEFAULT Point Series Step history steps",
+    "comfyload.judge.gates.gate": "GateVerdict RunError Verdict exit_code judge overall",
+    "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",
+    "comfyload.judge.comparison.history": "DEFAULT Point Series Step history steps",
     "comfyload.report.charts": "Chart charts png script",
     "comfyload.sim": "Direct Faults Server Which",
 }

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from comfyload.judge.compare import compare
-from comfyload.judge.effects import Effect, from_pairs, from_runs, from_single_jobs, verdict
+from comfyload.judge.comparison.compare import compare
+from comfyload.judge.comparison.effects import Effect, from_pairs, from_runs, from_single_jobs, verdict
 from comfyload.judge.summary import measure
 from tests.unit.judge_runs import manifest, one_by_one
 

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats as oracle
 
-from comfyload.judge.gate import judge
-from comfyload.judge.gates import GateSet, parse_gate
-from comfyload.judge.proof import SIDE, count_test, disproof, holm
-from comfyload.judge.sequential import DISPROVEN, PROVEN, early_abort, evidence, looks
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import GateSet, parse_gate
+from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm
+from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, early_abort, evidence, looks
 from comfyload.judge.summary import measure
 from tests.unit.judge_runs import manifest, one_by_one
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from comfyload.judge.gate import judge
-from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.record.archive import Contents, KeptRun
 from comfyload.record.model import Fact
 from comfyload.report.baseline import pictures, render_readme

@@ -9,8 +9,16 @@ import pytest
 from msgspec import structs
 
 from comfyload.errors import UsageError
-from comfyload.judge.comparable import REFUSING, Difference, check_keys, differences, label, load_words, refuse
-from comfyload.judge.compare import compare
+from comfyload.judge.comparison.comparable import (
+    REFUSING,
+    Difference,
+    check_keys,
+    differences,
+    label,
+    load_words,
+    refuse,
+)
+from comfyload.judge.comparison.compare import compare
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Fact, Manifest, Server
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage

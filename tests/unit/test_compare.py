@@ -13,8 +13,8 @@ from msgspec import structs
 from rich.console import Console
 
 from comfyload.errors import UsageError
-from comfyload.judge.compare import Comparison, Ratio, compare
-from comfyload.judge.effects import (
+from comfyload.judge.comparison.compare import Comparison, Ratio, compare
+from comfyload.judge.comparison.effects import (
     Effect,
     combined,
     from_intervals,

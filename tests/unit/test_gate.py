@@ -12,10 +12,10 @@ from msgspec import structs
 from scipy import stats as oracle
 
 from comfyload.errors import UsageError
-from comfyload.judge.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
-from comfyload.judge.gate_baseline import BETWEEN_RUNS_SD
-from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate
-from comfyload.judge.proof import SIDE, count_test, disproof, holm, needed, one_sided, proof
+from comfyload.judge.gates.against import BETWEEN_RUNS_SD
+from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, one_sided, proof
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Record
 from comfyload.record.plan import Closed, Open, Stage

@@ -8,7 +8,15 @@ import sys
 import pytest
 
 from comfyload.errors import UsageError
-from comfyload.judge.gates import DEFAULT_GATES, ERRORS, KNOWN, OF_A_WORKFLOW, expected_patterns, parse_gate, read_gates
+from comfyload.judge.gates.grammar import (
+    DEFAULT_GATES,
+    ERRORS,
+    KNOWN,
+    OF_A_WORKFLOW,
+    expected_patterns,
+    parse_gate,
+    read_gates,
+)
 from comfyload.judge.summary import summarise
 from comfyload.judge.workflows import WorkflowRow
 from tests.unit.judge_runs import manifest, one_by_one
@@ -132,6 +140,6 @@ def test_patterns_are_searched_for() -> None:
 
 
 def test_reading_gates_loads_no_numpy_since_jobs_wait_for_it() -> None:
-    code = "import comfyload.judge.gates, comfyload.judge.sequential, sys; print('numpy' in sys.modules)"
+    code = "import comfyload.judge.gates.grammar, comfyload.judge.gates.sequential, sys; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from comfyload.judge.history import Series, history, steps
+from comfyload.judge.comparison.history import Series, history, steps
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Closed
 from comfyload.report.history import history_json, history_markdown, render_history

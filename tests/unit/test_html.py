@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
-from comfyload.judge.compare import compare
-from comfyload.judge.gate import judge
-from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.comparison.compare import compare
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.record.model import Fact
 from comfyload.report.html import Shown, render_html
 from tests.unit.chart_runs import EVIL, hostile, shown

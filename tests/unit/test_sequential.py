@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from comfyload.judge.gate import GateVerdict, Verdict
-from comfyload.judge.sequential import DISPROVEN, PROVEN, decided, early_abort, evidence, looks
+from comfyload.judge.gates.gate import GateVerdict, Verdict
+from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, decided, early_abort, evidence, looks
 
 
 def _verdicts(*words: Verdict) -> list[GateVerdict]:

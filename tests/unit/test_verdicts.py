@@ -11,8 +11,8 @@ from msgspec import structs
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.judge.gate import GateVerdict, judge
-from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.gates.gate import GateVerdict, judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.summary import measure
 from comfyload.report.junit import junit
 from comfyload.report.verdicts import as_json, markdown, render, value_words

@@ -14,7 +14,7 @@ from comfyload.app.results import measured
 from comfyload.app.run import connect, run
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError
-from comfyload.judge.comparable import check_keys, differences, refuse
+from comfyload.judge.comparison.comparable import check_keys, differences, refuse
 from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:

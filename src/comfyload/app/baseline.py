@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.gate import GateVerdict
-    from comfyload.judge.gates import GateSet
+    from comfyload.judge.gates.gate import GateVerdict
+    from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Kept
     from comfyload.report.html import Shown
 

@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 
 from comfyload.app.results import find, labels, window
 from comfyload.errors import UsageError
-from comfyload.judge.gate import GateVerdict, RunError, judge
-from comfyload.judge.gates import DEFAULT_GATES, GateSet, parse_gate, read_gates
+from comfyload.judge.gates.gate import GateVerdict, RunError, judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.record.metrics_log import read_log
 from comfyload.record.model import Sent
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from comfyload.app.results import find, measured
 from comfyload.errors import RunFilesError
-from comfyload.judge.compare import compare
-from comfyload.judge.history import history
+from comfyload.judge.comparison.compare import compare
+from comfyload.judge.comparison.history import history
 from comfyload.record import archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.compare import Comparison
-    from comfyload.judge.history import Series
+    from comfyload.judge.comparison.compare import Comparison
+    from comfyload.judge.comparison.history import Series
 
 __all__ = ["compare_targets", "trend"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from comfyload.judge.gate import judge
-from comfyload.judge.sequential import decided, early_abort, looks
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.sequential import decided, early_abort, looks
 from comfyload.judge.summary import measure
 from comfyload.record.run import RunReader
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.gates import GateSet
+    from comfyload.judge.gates.grammar import GateSet
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from comfyload.errors import UsageError
-from comfyload.judge.compare import compare
+from comfyload.judge.comparison.compare import compare
 from comfyload.judge.observe import observations
 from comfyload.judge.summary import jsonable
+from comfyload.record.aside import written_aside
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.document import jobs
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comfyload.app.results import Found, Result
-    from comfyload.judge.gate import GateVerdict
-    from comfyload.judge.gates import Gate
+    from comfyload.judge.gates.gate import GateVerdict
+    from comfyload.judge.gates.grammar import Gate
 
 __all__ = ["environment_of", "notes_of", "page", "shown", "write_page"]
 
@@ -90,13 +89,5 @@ def write_page(file: Path, text: str) -> None:
     Raises:
         UsageError: it cannot be written there.
     """
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with written_aside(file) as aside:
         aside.write_text(text, encoding="utf-8")
-        aside.replace(file)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {file}: {error.strerror or error}", "name a file in a folder you can write"
-        ) from None
-    finally:
-        aside.unlink(missing_ok=True)

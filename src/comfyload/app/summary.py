@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from comfyload.errors import UsageError
 from comfyload.judge.summary import jsonable, summarise
+from comfyload.record.aside import written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.document import jobs, write_document
 from comfyload.report.table import render
@@ -47,14 +46,5 @@ def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
     Raises:
         UsageError: it cannot be written there; the run directory is complete all the same.
     """
-    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))
-        aside.replace(output)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {output}: {error.strerror or error}", f"the run itself is kept in {reader.path}"
-        ) from None
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(output, f"the run itself is kept in {reader.path}") as aside, aside.open("wb") as file:
+        write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))

@@ -11,7 +11,7 @@ from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFil
 
 if TYPE_CHECKING:
     from comfyload.app.results import Found
-    from comfyload.judge.gates import GateSet
+    from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Damaged, Kept
 
 __all__ = ["baseline"]
@@ -72,7 +72,7 @@ def keep(
     from rich.console import Console
 
     from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.judge.gate import exit_code
+    from comfyload.judge.gates.gate import exit_code
     from comfyload.report.verdicts import render
 
     kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes or {}))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from comfyload.errors import UsageError
+
 __all__ = [
     "DEFAULT_ARCHIVE",
     "JUDGE",
@@ -30,6 +32,7 @@ __all__ = [
     "ServerUrl",
     "Set",
     "Strict",
+    "check_writable",
     "server_url",
 ]
 
@@ -146,3 +149,18 @@ DEFAULT_ARCHIVE = Path("infra/observability/baselines")
 def server_url(server: str) -> str:
     """`:8188` is this machine."""
     return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Before an hour of load, not after it; the folder is made.
+
+    Raises:
+        UsageError: it is a directory, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a directory", "name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "name a file in a folder you can write"
+        raise UsageError(f"{flag} {path}: {error.strerror or error}", hint) from None

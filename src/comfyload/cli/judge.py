@@ -19,6 +19,7 @@ from comfyload.cli.flags import (
     Json,
     MetricsLog,
     Strict,
+    check_writable,
 )
 from comfyload.errors import UsageError
 
@@ -61,9 +62,12 @@ def check(
     """
     from comfyload.app.check import baseline_of, gate_set
     from comfyload.app.check import check as judge_all
+    from comfyload.app.report import write_page
     from comfyload.app.results import default_log, find
-    from comfyload.judge.gate import exit_code
+    from comfyload.judge.gates.gate import exit_code
 
+    if junit is not None:
+        check_writable("--junit", junit)
     asked = gate_set(gate or [], gates, expect or [])
     found = find(target, archive)
     base = baseline_of(asked, baseline, archive)
@@ -76,7 +80,7 @@ def check(
     from comfyload.report.verdicts import as_json, markdown, render
 
     if junit is not None:
-        _write(junit, as_junit(checked.verdicts, strict=strict))
+        write_page(junit, as_junit(checked.verdicts, strict=strict))
     if github_summary:
         _append_summary(markdown(checked.verdicts))
     if json_:
@@ -150,14 +154,6 @@ def trend(
         Console(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:
         render_history(series, Console())
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}", "name a file you can write") from None
 
 
 def _append_summary(text: str) -> None:

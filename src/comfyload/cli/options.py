@@ -79,7 +79,7 @@ def _plan_of(flags: dict[str, Any], base: Plan, *, given: bool) -> Plan:
     }
     plan = structs.replace(base, **{name: value for name, value in changes.items() if value is not None})
     if plan.jobs is None and plan.duration_s is None and flags.get("until_proven"):
-        from comfyload.judge.sequential import BUDGET_JOBS
+        from comfyload.judge.gates.sequential import BUDGET_JOBS
 
         return structs.replace(plan, jobs=BUDGET_JOBS)
     if plan.jobs is None and plan.duration_s is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, Expect, Gate, GatesFile, MetricsLog
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, Expect, Gate, GatesFile, MetricsLog, check_writable
 from comfyload.errors import UsageError
 
 __all__ = ["export", "report"]
@@ -36,6 +36,7 @@ def report(
     from comfyload.app.report import page, write_page
     from comfyload.app.results import default_log, find
 
+    check_writable("--html", html)
     found = find(target, archive)
     asked = gate_set(gate or [], gates, expect or [])
     other = None if against is None else find(against, archive)

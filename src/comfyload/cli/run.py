@@ -28,9 +28,9 @@ from comfyload.cli.flags import (
     Quiet,
     Set,
     Strict,
+    check_writable,
 )
 from comfyload.cli.options import options_of
-from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -299,7 +299,7 @@ def run(
         clock.run(show_dry_run(options))
         return
     if output is not None:
-        _check_writable(output)
+        check_writable("--output", output)
     judged = until_proven or save is not None or bool(gate) or gates is not None
     if save is not None:
         from comfyload.record.archive import check_free
@@ -318,7 +318,7 @@ def _proof(flags: dict[str, Any], options: RunOptions) -> Proof:
     """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
     from comfyload.app.check import baseline_of, gate_set
     from comfyload.app.proof import Proof
-    from comfyload.judge.sequential import BUDGET_JOBS
+    from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
     return Proof(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
@@ -330,7 +330,7 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
 
     from comfyload.app.check import baseline_of, check, gate_set
     from comfyload.app.results import default_log, find
-    from comfyload.judge.gate import exit_code
+    from comfyload.judge.gates.gate import exit_code
     from comfyload.report.verdicts import render
 
     asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
@@ -361,7 +361,7 @@ def plan(**flags: Any) -> None:
     if output is None:
         typer.echo(text, nl=False)
     else:
-        _check_writable(output)
+        check_writable("--output", output)
         output.write_text(text, encoding="utf-8")
 
 
@@ -381,15 +381,3 @@ def _takes_the_flags_of_run() -> None:
 
 
 _takes_the_flags_of_run()
-
-
-def _check_writable(path: Path) -> None:
-    """Before an hour of load, not after it."""
-    if path.is_dir():
-        raise UsageError(f"--output {path} is a directory", "name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output {path}: {error.strerror or error}", "name a file in a folder you can write"
-        ) from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
-from comfyload.judge.gate import overall
+from comfyload.judge.gates.gate import overall
 from comfyload.report.headline import Number, headline
 from comfyload.report.medium import escaped
 from comfyload.report.sections import environment_rows, failure_rows, gpu_words
@@ -15,7 +15,7 @@ from comfyload.report.verdicts import by_result, value_words
 from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
-    from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.summary import Measured
     from comfyload.record.archive import KeptRun
     from comfyload.record.model import Environment

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.comparable import Difference
-from comfyload.judge.compare import Comparison, Ratio
+from comfyload.judge.comparison.comparable import Difference
+from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.durations import Notes

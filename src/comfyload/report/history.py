@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.history import Point, Series, Step
+from comfyload.judge.comparison.history import Point, Series, Step
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words

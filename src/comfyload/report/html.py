@@ -15,7 +15,7 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
-from comfyload.judge.gate import overall
+from comfyload.judge.gates.gate import overall
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Environment
@@ -39,8 +39,8 @@ from comfyload.report.text import DASH, count
 from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
-    from comfyload.judge.compare import Comparison
-    from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.comparison.compare import Comparison
+    from comfyload.judge.gates.gate import GateVerdict
 
 __all__ = ["JOBS", "Shown", "render_html"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from comfyload.judge.gate import GateVerdict
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.report.verdicts import by_run, value_words
 
 __all__ = ["junit"]

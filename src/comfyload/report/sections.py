@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from comfyload.judge.gate import overall
+from comfyload.judge.gates.gate import overall
 from comfyload.judge.ledger import clean
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
@@ -19,8 +19,8 @@ from comfyload.report.verdicts import value_words as judged
 from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
-    from comfyload.judge.compare import Comparison, Ratio
-    from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.comparison.compare import Comparison, Ratio
+    from comfyload.judge.gates.gate import GateVerdict
 
 __all__ = [
     "SHOWN",

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.judge.gate import GateVerdict, Verdict, overall
-from comfyload.judge.gates import KNOWN, OF_A_WORKFLOW
+from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
+from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.medium import draw, escaped

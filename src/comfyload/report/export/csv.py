@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from comfyload.record.aside import written_aside
 from comfyload.record.model import Manifest
-from comfyload.report.export.aside import written_aside
 from comfyload.report.export.table import Lines, columns, rows
 
 __all__ = ["write_csv"]

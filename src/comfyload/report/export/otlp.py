@@ -19,8 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 from comfyload.errors import UsageError
 from comfyload.judge.ledger import Ledger, clean
 from comfyload.judge.metrics import METRICS
+from comfyload.record.aside import written_aside
 from comfyload.record.model import Manifest, Record, Sent
-from comfyload.report.export.aside import written_aside
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -9,8 +9,8 @@ from typing import Any
 
 from comfyload.errors import UsageError
 from comfyload.judge.stats import QUANTILE_METHOD
+from comfyload.record.aside import written_aside
 from comfyload.record.model import Manifest
-from comfyload.report.export.aside import written_aside
 from comfyload.report.export.table import Column, Lines, columns, rows
 
 __all__ = ["write_parquet"]

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from comfyload.judge.binomial import clopper_pearson
-from comfyload.judge.effects import CompareVerdict, Effect, from_intervals, from_pairs, from_runs, from_single_jobs
+from comfyload.judge.comparison.effects import (
+    CompareVerdict,
+    Effect,
+    from_intervals,
+    from_pairs,
+    from_runs,
+    from_single_jobs,
+)
 from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import arrivals_of
 from comfyload.judge.estimates import PERCENTILES
-from comfyload.judge.gates import Gate
-from comfyload.judge.proof import SIDE, beyond, count_test, needed, one_sided, worth
+from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.proof import SIDE, beyond, count_test, needed, one_sided, worth
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, percent
 from comfyload.judge.stats import Statistic, quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured
-from comfyload.judge.verdict import GateVerdict, Verdict, decide, draft, no_data, percent
 from comfyload.record.plan import Closed
 
 __all__ = ["RULES", "fact_verdict", "plain", "statistic"]

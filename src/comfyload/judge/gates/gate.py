@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import structs
 
-from comfyload.judge.gate_baseline import against
-from comfyload.judge.gate_rules import RULES
-from comfyload.judge.gates import ERRORS, Gate, GateSet
-from comfyload.judge.proof import SIDE, holm
+from comfyload.judge.gates.against import against
+from comfyload.judge.gates.grammar import ERRORS, Gate, GateSet
+from comfyload.judge.gates.proof import SIDE, holm
+from comfyload.judge.gates.rules import RULES
+from comfyload.judge.gates.unexpected import errors
+from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, no_data
 from comfyload.judge.summary import Measured
-from comfyload.judge.unexpected import errors
-from comfyload.judge.verdict import GateVerdict, RunError, Verdict, no_data
 
 __all__ = ["GateVerdict", "RunError", "Verdict", "exit_code", "judge", "overall"]
 

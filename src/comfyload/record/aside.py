@@ -13,7 +13,7 @@ __all__ = ["written_aside"]
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, hint: str = "name a file in a folder you can write") -> Iterator[Path]:
     """A name beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
 
     Raises:
@@ -24,7 +24,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+        raise UsageError(f"cannot write {path}: {error.strerror or error}", hint) from None
     finally:
         with suppress(OSError):  # it is gone if all went well, and never was if the folder is missing
             aside.unlink()

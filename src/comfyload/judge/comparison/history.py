@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.comparable import label
+from comfyload.judge.comparison.comparable import label
 from comfyload.judge.summary import Measured
 
 __all__ = ["DEFAULT", "Point", "Series", "Step", "history", "steps"]

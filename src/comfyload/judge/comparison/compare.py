@@ -9,8 +9,8 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from comfyload.errors import UsageError
-from comfyload.judge.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
-from comfyload.judge.effects import (
+from comfyload.judge.comparison.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
+from comfyload.judge.comparison.effects import (
     ASSUMED_SD,
     CompareVerdict,
     Effect,
@@ -19,8 +19,8 @@ from comfyload.judge.effects import (
     runs_needed,
     verdict,
 )
+from comfyload.judge.comparison.ratios import Draft, Group, Ratio, failure_row, metric_drafts, node_drafts
 from comfyload.judge.ledger import join
-from comfyload.judge.ratios import Draft, Group, Ratio, failure_row, metric_drafts, node_drafts
 from comfyload.judge.stats import CONFIDENCE
 from comfyload.judge.summary import Measured
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from comfyload.judge.gates import Gate, expected_patterns
+from comfyload.judge.gates.grammar import Gate, expected_patterns
+from comfyload.judge.gates.proof import SIDE
+from comfyload.judge.gates.verdict import GateVerdict, RunError, draft, no_data, percent
 from comfyload.judge.ledger import FailureRow, clean
-from comfyload.judge.proof import SIDE
 from comfyload.judge.summary import Measured
-from comfyload.judge.verdict import GateVerdict, RunError, draft, no_data, percent
 
 __all__ = ["errors"]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from comfyload.judge.gate import GateVerdict
+    from comfyload.judge.gates.gate import GateVerdict
 
 __all__ = ["BUDGET_JOBS", "DISPROVEN", "PROVEN", "decided", "early_abort", "evidence", "looks"]
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.judge.gate_rules import fact_verdict, plain, statistic
-from comfyload.judge.gates import Gate
-from comfyload.judge.proof import SIDE, student, tail
+from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.proof import SIDE, student, tail
+from comfyload.judge.gates.rules import fact_verdict, plain, statistic
+from comfyload.judge.gates.verdict import GateVerdict, decide, draft, percent
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.judge.verdict import GateVerdict, decide, draft, percent
 
 __all__ = ["BETWEEN_RUNS_SD", "against"]
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from comfyload.judge.gates import Gate
-from comfyload.judge.proof import SIDE
+from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 

@@ -1,0 +1,1 @@
+"""Runs against runs: whether they may be compared, what the ratios say, and how a number went through time."""
