@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -263,6 +264,13 @@ def test_a_run_until_proven_ends_when_its_gates_are_decided(tmp_path: Path) -> N
     assert (manifest["end"], manifest["looks"]) == ("decided", [12])
     shown = json.loads(say("show", "run", "--json", cwd=tmp_path).stdout)
     assert 12 <= shown["completed"] <= 13
+
+
+def test_a_reader_that_goes_away_is_no_failed_gate(ground: tuple[str, Path]) -> None:
+    for command in ("show one", "check one --gate 'max_latency_s <= 60'"):
+        line = f"{shlex.quote(sys.executable)} -m comfyload {command} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], cwd=ground[1], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (141, "")
 
 
 # --- comparisons

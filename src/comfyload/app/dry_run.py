@@ -14,6 +14,7 @@ from comfyload.app.options import to_toml
 from comfyload.app.run import connect, prepare
 from comfyload.load.arrivals import offered_per_s, offsets
 from comfyload.record.plan import Closed
+from comfyload.report.medium import Screen
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -33,7 +34,7 @@ async def show_dry_run(options: RunOptions) -> None:
             ),
             transport,
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(to_toml(options), markup=False)
     _schedule(prepared, console)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from comfyload.errors import UsageError
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
+from comfyload.report.medium import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def show_job(path: Path, index: int, *, as_json: bool) -> None:
     record = next((line for line in reader.lines() if isinstance(line, Record) and line.index == index), None)
     if record is None:
         raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     if as_json:
         console.print_json(msgspec.json.encode(record).decode())
         return

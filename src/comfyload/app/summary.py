@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.aside import written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.document import jobs, write_document
+from comfyload.report.medium import Screen
 from comfyload.report.table import render
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool) -
     if output is not None:
         write_output(output, reader, summary)
     if as_json:
-        Console(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(summary.summary)))
+        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(summary.summary)))
     elif not quiet:
-        console = Console()
+        console = Screen()
         render(reader.manifest, summary, console)
         console.print(f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True)
     if reader.manifest.end in ("stopped", "cancelled"):

@@ -95,17 +95,16 @@ def ab(
     asked = Alternation(a=options, b=other, pairs=pairs, switch=switch, accept=accept or [])
     folder = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
-    from rich.console import Console
-
     from comfyload.app.compare import compare_targets
     from comfyload.report.comparison import comparison_json, render_comparison
+    from comfyload.report.medium import Screen
 
     found = compare_targets(
         str(folder / "a"), str(folder / "b"), folder, paired=True, margin=margin, accept=accept or []
     )
     if json_:
-        Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
+        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(found))
     elif not quiet:
-        console = Console()
+        console = Screen()
         render_comparison(found, console)
         console.print(f"Runs: {folder}", style="dim", soft_wrap=True)

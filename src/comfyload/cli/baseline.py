@@ -69,15 +69,14 @@ def keep(
     strict: bool = False,
 ) -> int:
     """Keep what was found, show the verdicts and where it lies; returns the exit code of the verdicts."""
-    from rich.console import Console
-
     from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.judge.gates.gate import exit_code
+    from comfyload.report.medium import Screen
     from comfyload.report.verdicts import render
 
     kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes or {}))
     if not quiet:
-        console = Console()
+        console = Screen()
         render(verdicts, console)
         console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True)
     return exit_code(verdicts, all(run.summary.valid for run in found.runs), strict=strict)
@@ -97,11 +96,12 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
 
 
 def _list(kept: list[Kept], damaged: list[Damaged], best: str | None, *, as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from comfyload.report.medium import Screen
+
+    console = Screen(highlight=False)
     if as_json:
         import json
 
@@ -133,13 +133,13 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from comfyload.record.archive import find
+    from comfyload.report.medium import Screen
 
     kept = find(archive, name)
-    console = Console()
+    console = Screen()
     if json_:
         console.print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
     elif console.is_terminal:

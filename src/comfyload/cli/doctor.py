@@ -62,14 +62,14 @@ def doctor(
 
 
 def show_checks(checks: list[Check], *, as_json: bool) -> None:
-    from rich.console import Console
+    from comfyload.report.medium import Screen
 
     if as_json:
         import msgspec
 
-        Console(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(checks).decode())
+        Screen(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(checks).decode())
     else:
-        _table(checks, Console(highlight=False))
+        _table(checks, Screen(highlight=False))
 
 
 def _table(checks: list[Check], console: Console) -> None:

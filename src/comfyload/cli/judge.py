@@ -74,9 +74,8 @@ def check(
     checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=strict)
 
-    from rich.console import Console
-
     from comfyload.report.junit import junit as as_junit
+    from comfyload.report.medium import Screen
     from comfyload.report.verdicts import as_json, markdown, render
 
     if junit is not None:
@@ -84,9 +83,9 @@ def check(
     if github_summary:
         _append_summary(markdown(checked.verdicts))
     if json_:
-        Console(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
+        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
-        render(checked.verdicts, Console())
+        render(checked.verdicts, Screen())
     raise typer.Exit(code)
 
 
@@ -119,17 +118,16 @@ def compare(
 
     comfyload compare runs/ab/a runs/ab/b --paired
     """
-    from rich.console import Console
-
     from comfyload.app.compare import compare_targets
     from comfyload.report.comparison import comparison_json, render_comparison
+    from comfyload.report.medium import Screen
 
     sides = ("promoted", a) if b is None else (a, b)
     found = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
     if json_:
-        Console(soft_wrap=True, highlight=False).print_json(comparison_json(found))
+        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(found))
     else:
-        render_comparison(found, Console())
+        render_comparison(found, Screen())
 
 
 def trend(
@@ -144,16 +142,15 @@ def trend(
 
     [bold]Example[/bold]: comfyload trend --metric p95_latency_s
     """
-    from rich.console import Console
-
     from comfyload.app.compare import trend as through_time
     from comfyload.report.history import history_json, render_history
+    from comfyload.report.medium import Screen
 
     series = through_time(archive, metric or [])
     if json_:
-        Console(soft_wrap=True, highlight=False).print_json(history_json(series))
+        Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:
-        render_history(series, Console())
+        render_history(series, Screen())
 
 
 def _append_summary(text: str) -> None:

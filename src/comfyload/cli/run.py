@@ -326,11 +326,10 @@ def _proof(flags: dict[str, Any], options: RunOptions) -> Proof:
 
 def _judge(path: Path, flags: dict[str, Any]) -> int:
     """Hold the run against its gates, keep it if that was asked; returns the exit code of the verdicts."""
-    from rich.console import Console
-
     from comfyload.app.check import baseline_of, check, gate_set
     from comfyload.app.results import default_log, find
     from comfyload.judge.gates.gate import exit_code
+    from comfyload.report.medium import Screen
     from comfyload.report.verdicts import render
 
     asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
@@ -343,7 +342,7 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
         return keep(archive, flags["save"], found, asked, log, quiet=quiet, strict=strict)
     checked = check(found, asked, log=log, baseline=baseline_of(asked, None, archive))
     if not quiet:
-        render(checked.verdicts, Console())
+        render(checked.verdicts, Screen())
     return exit_code(checked.verdicts, checked.valid, strict=strict)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +13,22 @@ from rich.text import Text
 from comfyload.judge.ledger import clean
 from comfyload.report.text import ascii_only
 
-__all__ = ["draw", "escaped"]
+__all__ = ["Screen", "draw", "escaped"]
+
+_READER_GONE = 141
+"""As the shell says of a program that was ended by SIGPIPE. 1, which rich would exit with, says that a gate failed."""
 
 _LONGEST = 1000
 """Characters of one text in Markdown; errors are cut before that."""
+
+
+class Screen(Console):
+    """Standard output, or error, of a command."""
+
+    def on_broken_pipe(self) -> None:
+        """Whoever read has gone (`| head`): nothing more is written, at the end of the process neither."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_READER_GONE)
 
 
 def draw(part: Text | Table, console: Console) -> None:
