@@ -7,7 +7,8 @@ from itertools import accumulate
 import pytest
 from msgspec import structs
 
-from comfyload.judge.observe import gpu_reading, observations
+from comfyload.judge.gpu import gpu_reading
+from comfyload.judge.observe import observations
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Fact, Line, Sample
 from comfyload.record.plan import Closed
@@ -25,7 +26,7 @@ def _steady(n: int = 40) -> list[Line]:
 
 def test_how_busy_the_server_was_is_execution_over_wall_clock() -> None:
     said = _said(judged(manifest(40), _steady()))
-    assert "The server was 99.9 % busy at 1 in flight (sum of execution over wall clock, n = 40)" in said
+    assert "The server was 99.9 % busy at 1 in flight (sum of service times over wall clock, n = 40)" in said
     assert "more in flight would wait in its queue." in said
     idle = [job(i, 20.0 * i, 10.0) for i in range(40)]
     said = _said(judged(manifest(40), list(idle)))
@@ -65,7 +66,8 @@ def test_headroom_is_what_the_most_used_leaves() -> None:
     measured = judged(hostile_manifest(environment=facts), list(varied()), gpu_samples(700))
     said = _said(measured)
     assert "GPU 0 held 15.0 of 16.0 GiB at most: a headroom of 1.0 GiB (6.2 %): little is left." in said
-    assert "GPU 0 had a kernel running 88 % of the time on average (640 readings, 60 unknown)." in said
+    read = "(640 readings by nvml, 60 unknown)"
+    assert f"GPU 0 had a kernel running 88 % of the time on average, 88 % while a job executed {read}" in said
 
 
 def test_how_much_memory_there_is_may_be_unknown() -> None:

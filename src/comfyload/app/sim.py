@@ -16,7 +16,7 @@ __all__ = ["serve_sim"]
 CACHES = ("ram", "classic", "lru", "none")
 
 
-async def serve_sim(*, port: int, speed: float, cache: str) -> None:
+async def serve_sim(*, port: int, speed: float, cache: str, probe: bool) -> None:
     """Serve on loopback until SIGINT or SIGTERM. The address is printed on standard output, for scripts to read.
 
     Raises:
@@ -29,7 +29,7 @@ async def serve_sim(*, port: int, speed: float, cache: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with Server(speed=speed, cache=cache) as server, serve(server, port=port) as url:
+        async with Server(speed=speed, cache=cache, probe=probe) as server, serve(server, port=port) as url:
             print(url, flush=True)  # noqa: T201 - the one thing this command says
             await stop.wait()
     except OSError as error:

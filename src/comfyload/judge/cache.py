@@ -7,6 +7,7 @@ time. Such a job is completed, but it made nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
+from itertools import compress
 from typing import Literal
 
 from msgspec import Struct
@@ -49,20 +50,29 @@ class Truth:
 
         These are judged with that. The others are still to be, one by one; all, if they have a name twice among them.
         """
-        names = [file for record in records for output in record.execution.outputs for file in output.files]
-        if len(set(names)) < len(names):
-            return [False] * len(records)
-        mixed, known = self._mixed, self._returned.add
-        return [
+        mixed = self._mixed
+        alike = [
             (run := record.execution).outcome == "completed"
             and len(run.outputs) == 1
             and len(files := run.outputs[0].files) == 1
             and files[0].endswith(IMAGE_SUFFIXES)
             and not run.cached
             and record.workflow not in mixed
-            and not known(files[0])
             for record in records
         ]
+        names = [record.execution.outputs[0].files[0] for record in compress(records, alike)]
+        if len(names) == len(records):
+            others = []
+        else:
+            unlike = [record.execution for record, is_alike in zip(records, alike, strict=True) if not is_alike]
+            others = [file for run in unlike for output in run.outputs for file in output.files]
+        if len(set(names + others)) < len(names) + len(others):
+            return [False] * len(records)
+        known = self._returned.add_all(names)
+        if known.any():
+            again = iter(known.tolist())
+            return [is_alike and not next(again) for is_alike in alike]
+        return alike
 
     def judge(self, record: Record) -> JobImages:
         """What the job made; remembers the names of its files."""

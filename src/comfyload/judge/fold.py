@@ -6,9 +6,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from itertools import compress
-from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,10 +14,11 @@ from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from comfyload.judge.cache import JobImages, Truth, is_image
+from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
 from comfyload.judge.metrics import INSTANTS
-from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
+from comfyload.record.model import Execution, Line, Record, Sample, Span, WorkflowFacts
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
@@ -91,6 +90,7 @@ class Fold:
         self.node_execution_s: dict[str, float] = {}
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
+        self.gpus = GpuReadings()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}
 
@@ -98,7 +98,7 @@ class Fold:
         """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
         records = self.ledger.enter(lines)
         plain = self.truth.plain(records)
-        made, cache = [int(is_plain) for is_plain in plain], [0] * len(plain)
+        made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
         for at, record in enumerate(records):
             if not plain[at]:
                 images = self.truth.judge(record)
@@ -113,6 +113,7 @@ class Fold:
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
+        self.gpus.add(sample)
         reading = self.readings.setdefault((sample.source, sample.name), Reading())
         value = sample.value
         if value is None or not math.isfinite(value):
@@ -155,17 +156,19 @@ class Fold:
             counted=int(np.count_nonzero(~warmup)),
         )
 
-    def _rows(self, records: Sequence[Record], made: Sequence[int], cache: Sequence[int]) -> None:
+    def _rows(self, records: Sequence[Record], made: NDArray[np.uint32], cache: NDArray[np.uint8]) -> None:
         """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""
         runs, names = [record.execution for record in records], [record.workflow for record in records]
         times = [run.server for run in runs]
         for name in dict.fromkeys(names):
             self.workflows.setdefault(name, len(self.workflows))
-        flags = [
-            _CACHE * cached + _WARMUP * record.warmup + _CENSORED * record.censored
-            for cached, record in zip(cache, records, strict=True)
-        ]
-        columns: dict[str, Sequence[float | None]] = {
+        flags = _CACHE * cache + np.array([_OUTCOMES.get(run.outcome, 0) for run in runs], np.uint8)
+        for flag, is_set in (
+            (_WARMUP, [record.warmup for record in records]),
+            (_CENSORED, [record.censored for record in records]),
+        ):
+            flags += flag * np.frombuffer(bytes(is_set), np.uint8)
+        columns: dict[str, Sequence[float | None] | NDArray[Any]] = {
             "due": [record.due for record in records],
             "sent": [run.sent for run in runs],
             "acknowledged": [run.acknowledged for run in runs],
@@ -176,10 +179,10 @@ class Fold:
             "book": [-1 if record.book is None else record.book for record in records],
             "images": made,
             "workflow": [self.workflows[name] for name in names],
-            "flags": [flag + _OUTCOMES.get(run.outcome, 0) for flag, run in zip(flags, runs, strict=True)],
+            "flags": flags,
         }
         for name, values in columns.items():
-            self._columns[name] += np.array(values, _TYPES[name]).tobytes()
+            self._columns[name] += np.asarray(values, _TYPES[name]).tobytes()
 
     def _plain(self, runs: Sequence[Execution]) -> None:
         """Outputs of counted jobs with one image each, a new one."""
@@ -233,35 +236,50 @@ class Fold:
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
 
     def _node_times(self, workflow: str, runs: Sequence[Execution]) -> None:
-        known, whole = list[Execution](), list[float]()
-        for run in runs:
-            start, end = run.server.start_ms, run.server.end_ms
-            if start is not None and end is not None:
-                known.append(run)
-                whole.append((end - start) / 1000)
+        times = [run.server for run in runs]
+        whole = _difference([time.end_ms for time in times], [time.start_ms for time in times]) / 1000
+        told = ~np.isnan(whole)
+        known = runs if told.all() else list(compress(runs, told))
         seconds = _seconds(runs)
-        of_known = seconds if len(known) == len(runs) else _seconds(known)
+        of_known = seconds if known is runs else _seconds(known)
         for node, of_node in seconds.items():
-            times = self.nodes.get((workflow, node))
-            if times is None:
-                times = self.nodes[workflow, node] = NodeTimes()
-            times.seconds.extend(of_node)
-            times.of_known = _added(times.of_known, of_known.get(node, ()))
+            kept = self.nodes.get((workflow, node))
+            if kept is None:
+                kept = self.nodes[workflow, node] = NodeTimes()
+            kept.seconds.frombytes(of_node.astype(np.float32).tobytes())
+            kept.of_known = _added(kept.of_known, of_known.get(node))
         if known:
-            self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole)
+            self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole[told])
 
 
-def _seconds(runs: Iterable[Execution]) -> dict[str, list[float]]:
+def _seconds(runs: Sequence[Execution]) -> dict[str, Floats]:
     """How long each node ran, each time that it ended."""
-    seconds: dict[str, list[float]] = {}
-    for run in runs:
-        for span in run.nodes:
-            if (end := span.end) is not None:
-                if (node := span.node) in seconds:
-                    seconds[node].append(end - span.start)
-                else:
-                    seconds[node] = [end - span.start]
+    seconds = {}
+    for node, spans in _by_node([run.nodes for run in runs]).items():
+        ran = _difference([span.end for span in spans], [span.start for span in spans])
+        ended = ~np.isnan(ran)
+        if ended.any():
+            seconds[node] = ran if ended.all() else ran[ended]
     return seconds
+
+
+def _by_node(runs: Sequence[list[Span]]) -> dict[str, Sequence[Span]]:
+    """The spans of each node. Jobs mostly run the same nodes in the same order, and are then turned as a whole."""
+    if len(set(map(len, runs))) == 1:
+        columns = list(zip(*runs, strict=True))
+        names = [{span.node for span in spans} for spans in columns]
+        if len(set[str]().union(*names)) == len(columns) == sum(map(len, names)):
+            return {name: spans for (name,), spans in zip(names, columns, strict=True)}
+    of_node: dict[str, list[Span]] = {}
+    for spans in runs:
+        for span in spans:
+            of_node.setdefault(span.node, []).append(span)
+    return dict(of_node)
+
+
+def _difference(ends: Sequence[float | None], begins: Sequence[float | None]) -> Floats:
+    """From each beginning to its end; NaN where one of them is not known."""
+    return np.array(ends, np.float64) - np.array(begins, np.float64)
 
 
 def _by_type(files: Iterable[str]) -> dict[str, int]:
@@ -269,9 +287,9 @@ def _by_type(files: Iterable[str]) -> dict[str, int]:
     return Counter([file.partition("/")[0] for file in files])
 
 
-def _added(before: float, numbers: Iterable[float]) -> float:
-    """One after another, as `sum` no longer does from Python 3.12: the same however the numbers come in parts."""
-    return reduce(add, numbers, before)
+def _added(before: float, numbers: Floats | None) -> float:
+    """One after another, as `np.sum` does not: the same however the numbers come in parts."""
+    return before if numbers is None else float(np.add.accumulate(np.concatenate(([before], numbers)))[-1])
 
 
 def to_float(column: array[float]) -> Floats:

@@ -77,21 +77,27 @@ class Ledger:
                 self._unfinished[line.index] = line.prompt_id
         for index in self._unfinished.keys() & ended:
             del self._unfinished[index]
-        return [record for record in records if self.ended(record)]
+        first = [record for record in records if self._first(record.index)]
+        self.counted.update([record.execution.outcome for record in first if not record.warmup])
+        self.warmup.update([record.execution.outcome for record in first if record.warmup])
+        for record in first:
+            run = record.execution
+            if run.executions > 1:
+                self.executed_again.add(record.index)
+            if run.outcome != "completed":
+                self._unsuccessful(record)
+        return first
 
     def ended(self, record: Record) -> bool:
         """Enter a job; False if it was entered before, and nothing of it may count again."""
-        index, run = record.index, record.execution
-        page = self._page(index)
-        if page[index & _PAGE]:
+        return bool(self.enter([record]))
+
+    def _first(self, index: int) -> bool:
+        page, at = self._page(index), index & _PAGE
+        if page[at]:
             self.duplicates.add(index)
             return False
-        page[index & _PAGE] = 1
-        (self.warmup if record.warmup else self.counted)[run.outcome] += 1
-        if run.executions > 1:
-            self.executed_again.add(index)
-        if run.outcome != "completed":
-            self._unsuccessful(record)
+        page[at] = 1
         return True
 
     def _page(self, index: int) -> bytearray:

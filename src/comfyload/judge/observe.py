@@ -3,65 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.gpu import GpuRow, gpu_reading
 from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.ledger import clean
+from comfyload.judge.saturation import GpuBusy
 from comfyload.judge.stats import Statistic
 from comfyload.judge.steadiness import drift
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 
-__all__ = ["GpuReading", "gpu_reading", "observations"]
+__all__ = ["observations"]
 
 Floats = NDArray[np.float64]
 _GIB = 2.0**30
 _TIGHT = 0.1
-_BUSY = 0.95
 _UNSTEADY = 0.03
 _GROWN, _READINGS = 0.05, 20
-
-
-class GpuReading(Struct, frozen=True, kw_only=True):
-    """What a sample's name says: which GPU, what of it (`utilisation` in %, `vram_used`, `vram_free` and `vram_total`
-    in bytes, `power` in W, `temperature` in degrees), and the factor into that unit.
-    """
-
-    gpu: str
-    kind: str
-    factor: float
-
-
-_GPU = re.compile(r"^(?:gpu|device)[._]?(\d*)[._](\w+)$")
-_KINDS = {
-    "utilisation": re.compile(r"^(gpu_)?(utili[sz]ation|util|busy)(_percent)?$"),
-    "vram_used": re.compile(r"^(vram|memory|mem)_used(_bytes|_mib)?$"),
-    "vram_free": re.compile(r"^(vram|memory|mem)_free(_bytes|_mib)?$"),
-    "vram_total": re.compile(r"^(vram|memory|mem)(_total)?(_bytes|_mib)?$"),
-    "power": re.compile(r"^power(_draw|_usage)?(_w|_mw)?$"),
-    "temperature": re.compile(r"^temp(erature)?(_c)?$"),
-}
-_FACTORS = {"mib": 2.0**20, "mw": 0.001}
-
-
-def gpu_reading(name: str) -> GpuReading | None:
-    """Of a sample's name such as `gpu.0.utilisation_percent`, `gpu.0.vram_used_bytes` or `gpu.0.power_w`."""
-    found = _GPU.match(name)
-    if found is None:
-        return None
-    number, rest = found.groups()
-    for kind, pattern in _KINDS.items():
-        if pattern.match(rest):
-            factor = _FACTORS.get(rest.rpartition("_")[2], 1.0)
-            return GpuReading(gpu=number or "0", kind=kind, factor=factor)
-    return None
 
 
 def observations(runs: Sequence[Measured]) -> list[str]:
@@ -90,52 +54,64 @@ def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
         codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
         yield f"This run is not valid ({codes}): what follows describes it and is no measurement."
     once = (_cold, _nodes) if first else ()
-    for rule in (_busy, _gpu_busy, _memory, _steady, *once, _cache, _failures):
+    for rule in (_busy, _memory, _energy, _steady, *once, _cache, _failures):
         yield from rule(run)
 
 
 def _busy(run: Measured) -> Iterator[str]:
-    """Execution of counted jobs over the wall clock; above 1 where a server runs jobs side by side."""
-    wall, seconds = run.summary.summary["wall_clock_s"], run.jobs.metric("execution")
-    known = seconds[~np.isnan(seconds)]
-    if not isinstance(wall, float) or run.manifest.resumed:
-        return
-    if not len(known) or len(known) < 0.9 * run.jobs.n:
-        yield "How busy the server was is not known: it told the execution times of too few jobs."
-        return
-    share, users = float(known.sum()) / wall, run.manifest.plan.concurrency
+    """Service times over the wall clock, and each GPU against its own ceiling and the 90 % of a checklist."""
+    found, users = run.summary.saturation, run.manifest.plan.concurrency
     asked = "" if users is None else f" at {users} in flight"
-    if share > 1.02:
-        yield f"The server ran {share:.1f} jobs side by side on average{asked} (sum of execution over wall clock)."
-        return
-    said = (
-        f"The server was {_percent(min(share, 1.0))} busy{asked} (sum of execution over wall clock, n = {len(known)})"
-    )
-    full = ": more in flight would wait in its queue." if share >= _BUSY else "."
-    yield said + full
+    if found.server_busy is None:
+        if not run.manifest.resumed and run.summary.summary["wall_clock_s"] is not None:
+            yield "How busy the server was is not known: it told the execution times of too few jobs."
+    elif found.server_busy > 1.02:
+        times = f"{found.server_busy:.1f} jobs side by side on average{asked} (sum of execution over wall clock)"
+        yield f"The server ran {times}."
+    else:
+        more = ": more in flight would wait in its queue" if found.server_saturated else ""
+        of = f"sum of service times over wall clock, n = {found.service_times}"
+        yield f"The server was {_percent(found.server_busy)} busy{asked} ({of}){more}."
+    for gpu, busy in found.gpus.items():
+        if busy.utilisation_percent is not None:
+            yield _gpu_busy(gpu, busy, run.summary.gpus[gpu], full=bool(found.server_saturated))
 
 
-def _gpu_busy(run: Measured) -> Iterator[str]:
-    for name, reading in run.summary.telemetry.items():
-        known = gpu_reading(name.partition(".")[2])
-        if known is not None and known.kind == "utilisation" and reading.mean is not None:
-            yield (
-                f"GPU {known.gpu} had a kernel running {known.factor * reading.mean:.0f} % of the time on average "
-                f"({reading.n} readings, {reading.unknown} unknown)."
-            )
+def _gpu_busy(gpu: str, busy: GpuBusy, row: GpuRow, *, full: bool) -> str:
+    said = f"GPU {gpu} had a kernel running {busy.utilisation_percent:.0f} % of the time on average"
+    unknown = f", {row.unknown} unknown" if row.unknown else ""
+    of = f"({row.readings} readings by {row.source}{unknown})"
+    if busy.ceiling_percent is None:
+        return f"{said} {of}."
+    said += f", {busy.ceiling_percent:.0f} % while a job executed {of}"
+    if full and not busy.over_90_percent:
+        rest = 100 - busy.ceiling_percent
+        return (
+            f"{said}. It will not reach 90 %: in {rest:.0f} % of a job's time no kernel runs. More in flight will not "
+            f"help, a faster disk, CPU or encoder will."
+        )
+    if full:
+        return f"{said}: more in flight will not help, a faster GPU will."
+    return f"{said}: {'at' if busy.at_ceiling else 'below'} what these jobs can make of it."
+
+
+def _energy(run: Measured) -> Iterator[str]:
+    for gpu, row in run.summary.gpus.items():
+        joules = row.energy_per_job_j
+        if joules.value is not None:
+            sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
+            yield f"A job took {joules.value:.0f} J{sure} of GPU {gpu} on average (n = {joules.n}, {joules.method})."
+        if row.throttled_share:
+            yield f"GPU {gpu} was throttled in {_percent(row.throttled_share)} of its readings."
 
 
 def _memory(run: Measured) -> Iterator[str]:
-    used: dict[str, float] = {}
-    for name, reading in run.summary.telemetry.items():
-        known = gpu_reading(name.partition(".")[2])
-        if known is not None and known.kind == "vram_used" and reading.high is not None:
-            used[known.gpu] = max(used.get(known.gpu, 0.0), known.factor * reading.high)
+    used = {gpu: row.vram_peak_bytes for gpu, row in run.summary.gpus.items() if row.vram_peak_bytes is not None}
     yield from _growth(run)
     if not used:
         yield "VRAM headroom is unknown: this run recorded no readings of GPU memory."
     for gpu, most in used.items():
-        total = _vram(run.manifest, gpu)
+        total = run.summary.gpus[gpu].vram_total_bytes or _vram(run.manifest, gpu)
         if total is None:
             yield f"GPU {gpu} held {most / _GIB:.1f} GiB at most; how much it has is unknown, so is the headroom."
             continue

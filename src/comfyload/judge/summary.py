@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -16,6 +18,7 @@ from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
 from comfyload.judge.findings import Finding
 from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
+from comfyload.judge.gpu import GpuRow, gpu_rows
 from comfyload.judge.integrity import cache_findings, ledger_findings, server_findings
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
@@ -23,6 +26,7 @@ from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
+from comfyload.judge.saturation import Saturation, saturation
 from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
@@ -32,7 +36,7 @@ __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", 
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
-_AT_ONCE = 128
+_AT_ONCE = 1024
 """Lines folded at a time: enough to spread what a block costs; of many more, the values leave the processor's cache."""
 
 
@@ -63,9 +67,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     `statistics` says of each number in `summary` that has an interval how sure it is, or why it is withheld.
     `observed` are percentiles and maxima of the completed jobs by nearest rank, whatever their number: what happened,
     and no estimate of what would happen. `other_methods` are the p95 as tools with other definitions would print it.
-    `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`; `left_on_server` counts jobs we
-    gave up by their fate; `workflows` is by name; `after` splits executions by what ran before them; `books` None: an
-    arrival is one job.
+    `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`, `gpus` by the server's index;
+    `left_on_server` counts jobs we gave up by their fate; `workflows` is by name; `after` splits executions by what
+    ran before them; `books` None: an arrival is one job.
     """
 
     summary: dict[str, Plain]
@@ -78,6 +82,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     images_by_type: dict[str, int]
     fetched: Fetched | None
     telemetry: dict[str, Reading]
+    gpus: dict[str, GpuRow]
+    saturation: Saturation
     left_on_server: dict[str, int]
     other_methods: dict[str, float | None]
     warmup: dict[str, int]
@@ -111,16 +117,17 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
 
 def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
     """`summarise`, with the columns it was made from."""
-    fold = Fold(manifest.workflows)
-    rest = iter(lines)
-    while block := list(islice(rest, _AT_ONCE)):
-        fold.add(block)
+    fold, rest = Fold(manifest.workflows), iter(lines)
+    with _few_collections():
+        while block := list(islice(rest, _AT_ONCE)):
+            fold.add(block)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
     jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
     valid = not any(finding.level == "invalid" for finding in findings)
     latency = np.sort(jobs.known("latency"))
+    gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
     summary = Summary(
         summary=_flat(evidence, statistics, valid),
         statistics=statistics,
@@ -132,6 +139,8 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         images_by_type=dict(sorted(fold.images_by_type.items())),
         fetched=fold.fetched if fold.fetched.files else None,
         telemetry={f"{source}.{name}": reading for (source, name), reading in sorted(fold.readings.items())},
+        gpus=gpus,
+        saturation=saturation(jobs, evidence.wall_clock_s, gpus, resumed=bool(manifest.resumed)),
         left_on_server={state: named.count for state, named in sorted(fold.ledger.left.items())},
         other_methods={
             "p95_latency_linear_s": float(np.quantile(latency, 0.95)) if len(latency) else None,
@@ -144,6 +153,23 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         books=_book_row(evidence),
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs)
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let the collector look for cycles rarely: records have none, and of a block of them it would walk every list."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(max(thresholds[0], 50_000), *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+def _counted(manifest: Manifest) -> tuple[float, float]:
+    """From when until when jobs were counted, in seconds of the run; all of it where that is not known."""
+    begun, ended = manifest.counted_from, manifest.counted_to
+    return (-math.inf if begun is None else begun, math.inf if ended is None else ended)
 
 
 def _evidence(manifest: Manifest, fold: Fold) -> Evidence:

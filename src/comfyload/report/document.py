@@ -97,6 +97,8 @@ def _head(summary: Summary) -> dict[str, Any]:
         "images_by_type": summary.images_by_type,
         "fetched": summary.fetched,
         "telemetry": summary.telemetry,
+        "gpus": summary.gpus,
+        "saturation": summary.saturation,
         "left_on_server": summary.left_on_server,
         "warmup": summary.warmup,
         "books": summary.books,

@@ -10,6 +10,8 @@ from comfyload.judge.ledger import clean
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.record.model import Environment, Fact
+from comfyload.report.busy import gpu_words as load_words
+from comfyload.report.busy import server_words
 from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.comparison import value_words as compared
 from comfyload.report.headline import Number, number
@@ -67,9 +69,16 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
         ("Server", f"{server.url}{version}"),
         ("GPU", gpu_words(measured)),
         ("Jobs", f"{flat['total_jobs']} offered, {flat['completed']} completed, {flat['images']} new images"),
+        *_load_facts(measured.summary),
         ("Wall clock", duration(wall) if isinstance(wall, float) else DASH),
         ("Run", f"{manifest.run_id}, began {manifest.started_utc[:19].replace('T', ' ')} UTC"),
     ]
+
+
+def _load_facts(summary: Summary) -> list[tuple[str, str]]:
+    """How busy the server and its GPUs were, as far as that is known."""
+    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (a job: {why})")) for gpu, row in summary.gpus.items()]
+    return [row for row in [("Busy", server_words(summary.saturation)), *gpus] if row[1]]
 
 
 def gpu_words(measured: Measured) -> str:

@@ -14,6 +14,7 @@ from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.report.blocks import books, rates, switches, workflows
+from comfyload.report.busy import gpu_words, server_words
 from comfyload.report.durations import Notes, durations
 from comfyload.report.medium import draw
 from comfyload.report.text import (
@@ -112,6 +113,11 @@ def _ledger(manifest: Manifest, summary: Summary, notes: Notes) -> Table:
     grid.add_row("Images", Text(f"{flat['images']} new{kinds}{size}"))
     grid.add_row("Images/min", _with_interval(summary.statistics["images_per_minute"], notes))
     grid.add_row("Jobs/min", _with_interval(summary.statistics["jobs_per_minute"], notes))
+    if words := server_words(summary.saturation):
+        grid.add_row("Server", Text(words))
+    for gpu, row in summary.gpus.items():
+        if words := gpu_words(row, notes.mark):
+            grid.add_row(f"GPU {gpu}", Text(words))
     if summary.books is not None:
         grid.add_row("Books whole", _with_interval(summary.statistics["book_success_rate"], notes, percent))
         grid.add_row("Books/h", _with_interval(summary.statistics["books_per_hour"], notes))

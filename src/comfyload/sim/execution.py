@@ -142,6 +142,8 @@ class Execution:
     async def _node(self, node_id: str) -> Result:
         graph, state = self._item.graph, self._state
         start = state.clock.now()
+        if state.probe is not None:
+            state.probe.node(graph[node_id]["class_type"])
         self._progress[node_id] = {"value": 0.0, "max": 1.0, "state": "running"} | self._names(node_id)
         self._tell_progress()
         if self._item.client_id is not None:
@@ -166,6 +168,8 @@ class Execution:
             self._outputs[node_id] = ui
             self._executed(node_id, ui)
         self._truth.spans[node_id] = (start, state.clock.now())
+        if state.probe is not None:
+            state.probe.node(None)
         return Result(ui)
 
     async def _strike(self, node_id: str) -> None:

@@ -77,6 +77,8 @@ def _route(state: State, parts: list[str], in_api: bool) -> tuple[str, str]:
         if parts[1:] and parts[1] != "cancel":
             return ("api/jobs/{id}", parts[1]) if len(parts) == 2 else ("", "")
         return "/".join(["api", *parts]), ""
+    if len(parts) == 3 and parts[:2] == ["comfyload", "v1"] and state.probe is not None:
+        return "comfyload/v1/{id}", parts[2]
     if len(parts) == 2 and f"{parts[0]}/{{id}}" in _ROUTES:
         return f"{parts[0]}/{{id}}", parts[1]
     return "/".join(parts), ""
@@ -196,6 +198,10 @@ def _object_info(state: State, call: Call) -> Reply:
     return content.object_info(state, call.tail)
 
 
+def _probe(state: State, call: Call) -> Reply:
+    return not_found() if state.probe is None else state.probe.reply(call.tail, call.query)
+
+
 def _view(state: State, call: Call) -> Reply:
     return content.view(state, call.query)
 
@@ -215,6 +221,7 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
     "api/jobs/{id}": {"GET": _job},
     "api/jobs/{id}/cancel": {"POST": _cancel_one},
     "api/jobs/cancel": {"POST": _cancel_many},
+    "comfyload/v1/{id}": {"GET": _probe},
     "view": {"GET": _view},
     "upload/image": {"POST": _upload},
     "object_info": {"GET": _object_info},

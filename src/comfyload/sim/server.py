@@ -40,6 +40,7 @@ class Server:
         race_s: the history entry is written up to this long after `execution_success` is sent, over `speed`.
         overhead_s: what the server spends on each prompt besides its nodes, over `speed`.
         host_ram_gib, vram_gib: the machine's memory; more than 128 GiB let the `ram` cache keep old results.
+        probe: whether it has the instrumentation pack, with a GPU to read.
 
     Attributes:
         truth: what really happened, one per execution, in order.
@@ -62,6 +63,7 @@ class Server:
         overhead_s: float = 0.0,
         host_ram_gib: float = 64.0,
         vram_gib: float = 24.0,
+        probe: bool = False,
     ) -> None:
         self._settings = Settings(
             speed=speed,
@@ -74,6 +76,7 @@ class Server:
             overhead_s=overhead_s / speed,
             host_ram_gib=host_ram_gib,
             vram_gib=vram_gib,
+            probe=probe,
         )
         self._faults = faults or Faults()
         self._lasting = Lasting(self._settings)
@@ -257,12 +260,16 @@ class Server:
             started=clock.now(),
         )
         self.truth.append(truth)
+        if state.probe is not None:
+            state.probe.started(item, truth)
         if struck.stall_events:
             self._stall_for(self._faults.stall_s)
         entry = await Execution(state, item, self._faults, struck, truth, self).run()
         lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
         if lag:
             await asyncio.sleep(lag)
+        if state.probe is not None:
+            state.probe.ended(item, truth, entry["status"]["messages"])
         truth.finished = clock.now()
         truth.posts = self.posts[item.prompt_id]
         state.queue.done(item, entry, truth.finished + self._faults.no_history_s)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from comfyload.sim.cache import Cache
 from comfyload.sim.files import Files
+from comfyload.sim.probe import Probe
 from comfyload.sim.queue import Queue
 from comfyload.sim.sockets import Sockets
 from comfyload.sim.timing import Timing
@@ -33,6 +34,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     overhead_s: float
     host_ram_gib: float
     vram_gib: float
+    probe: bool
 
     def since(self, *version: int) -> bool:
         """Whether this server is of that version or newer."""
@@ -123,11 +125,16 @@ class State:
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
         self.timing = Timing(settings.speed, lasting.rng)
+        self.probe = self._probe() if settings.probe else None
         self.number = 0  # of the next prompt without one of its own
         self.interrupted = False
         self.flags: set[str] = set()  # unload_models, free_memory: for the worker, after the current prompt
         self.client_id: str | None = None  # whose prompt runs or ran last
         self.last_node: str | None = None  # what it runs now
+
+    def _probe(self) -> Probe:
+        timing, queue = self.timing, self.queue
+        return Probe(self.settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
 
     def status(self) -> dict[str, Any]:
         return {"exec_info": {"queue_remaining": self.queue.remaining}}

@@ -53,7 +53,11 @@ def submit(state: State, body: Any) -> Reply:
         extra_data.pop(secret, None)
     if state.settings.since(0, 3, 69):
         extra_data["create_time"] = state.clock.stamp()
-    state.queue.put(Item(number, prompt_id, graph, extra_data, verdict.outputs, state.clock.now()))
+    item = Item(number, prompt_id, graph, extra_data, verdict.outputs, state.clock.now())
+    depth = state.queue.remaining
+    state.queue.put(item)
+    if state.probe is not None:
+        state.probe.queued(item, depth)
     state.posts[prompt_id] += 1
     return json_reply({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 
-from comfyload.judge.observe import gpu_reading
+from comfyload.judge.gpu import gpu_reading
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
 from comfyload.report.charts.readings import Series
 from comfyload.report.charts.seen import Every

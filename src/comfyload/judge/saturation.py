@@ -1,0 +1,80 @@
+"""Knows whether more in flight would help: how busy the server was, and how busy its GPUs, each said on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct
+
+from comfyload.judge.gpu import GpuRow
+from comfyload.judge.jobs import Jobs
+
+__all__ = ["GpuBusy", "Saturation", "saturation"]
+
+BUSY = 0.97
+"""A serial server with one job always waiting is busy 0.99 of the time, one without 0.96 to 0.98."""
+OF_CEILING = 0.95
+CHECKLIST_PERCENT = 90.0
+_KNOWN = 0.9
+"""Of counted jobs the share whose execution time must be known."""
+
+
+class GpuBusy(Struct, frozen=True, kw_only=True):
+    """One GPU's part: `of_ceiling` is its utilisation over what it reaches while a job executes.
+
+    `at_ceiling`: that is at least 0.95, so that more in flight cannot make it busier. `over_90_percent`: what a
+    checklist asks for; a GPU whose jobs compute or save on the CPU for a tenth of their time never gets there.
+    """
+
+    utilisation_percent: float | None
+    ceiling_percent: float | None
+    of_ceiling: float | None
+    at_ceiling: bool | None
+    over_90_percent: bool | None
+
+
+class Saturation(Struct, frozen=True, kw_only=True):
+    """`server_busy`: the sum of service times over the wall clock, above 1 where jobs run side by side; None: not
+    known. `service_times`: of how many jobs. A service time is the execution and the server's usual pause after it.
+    `saturated`: any of the three says so; None if none is known.
+    """
+
+    server_busy: float | None
+    service_times: int
+    server_saturated: bool | None
+    gpus: dict[str, GpuBusy]
+    saturated: bool | None
+
+
+def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow], *, resumed: bool) -> Saturation:
+    """Of the counted jobs. A run that was taken up again has a hole in its wall clock, so nothing is said of it."""
+    seconds = jobs.metric("execution")
+    known = seconds[~np.isnan(seconds)]
+    busy = None
+    if wall_clock_s and not resumed and len(known) and len(known) >= _KNOWN * jobs.n:
+        busy = float(known.sum() + jobs.gap_s() * max(0, len(known) - 1)) / wall_clock_s
+        busy = min(busy, 1.0) if not jobs.overlaps() else busy
+    rows = {gpu: _gpu(row) for gpu, row in gpus.items()}
+    server = None if busy is None else busy >= BUSY
+    said = [server, *(one for row in rows.values() for one in (row.at_ceiling, row.over_90_percent))]
+    told = [one for one in said if one is not None]
+    return Saturation(
+        server_busy=busy,
+        service_times=len(known),
+        server_saturated=server,
+        gpus=rows,
+        saturated=any(told) if told else None,
+    )
+
+
+def _gpu(row: GpuRow) -> GpuBusy:
+    busy, ceiling = row.utilisation_percent, row.ceiling_percent
+    share = busy / ceiling if busy is not None and ceiling else None
+    return GpuBusy(
+        utilisation_percent=busy,
+        ceiling_percent=ceiling,
+        of_ceiling=share,
+        at_ceiling=None if share is None else share >= OF_CEILING,
+        over_90_percent=None if busy is None else busy >= CHECKLIST_PERCENT,
+    )
