@@ -27,11 +27,13 @@ from comfyload.judge.comparison.compare import Comparison
 from comfyload.judge.comparison.history import Series
 from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
+from comfyload.judge.gpu import GpuRow
 from comfyload.judge.gates import grammar as judge_gates
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow
+from comfyload.judge.saturation import GpuBusy, Saturation
 from comfyload.judge.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
@@ -122,6 +124,8 @@ STATISTICS: dict[str, str] = {
     "images_by_type": "new images by the folder of the server they are in: `output`, `temp`",
     "fetched": "sums over the downloads of `--fetch`; null without them",
     "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
+    "gpus": "by the server's index of the GPU, where there are readings of it",
+    "saturation": "how busy server and GPUs were, each said on its own: would more in flight help?",
     "left_on_server": "jobs we gave up, by what had become of them on the server",
     "warmup": "warm-up jobs by outcome",
     "books": "books by how they ended; null where an arrival is one job",
@@ -304,6 +308,7 @@ def summary_page() -> str:
     rows = [(f"`{key}`", *_meaning(key)) for key in flat]
     job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
     nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
+    nested += [("gpus.*", GpuRow), ("saturation", Saturation), ("saturation.gpus.*", GpuBusy)]
     nested += [("fetched", Fetched), ("telemetry.*", Reading), ("books", BookRow), ("after", AfterRow)]
     return "\n".join(
         [
@@ -456,7 +461,7 @@ def run_directory_page() -> str:
     manifest = _structs_in(model.Manifest)
     records = [model.Sent, *_structs_in(model.Record)]
     named = {name for name in model.__all__ if _is_struct(getattr(model, name))} - {"Prompt"}
-    missing = named - {kind.__name__ for kind in (*manifest, *records, model.Sample)}
+    missing = named - {kind.__name__ for kind in (*manifest, *records, model.Sample, model.LogLine)}
     if missing:
         raise Missing(f"no file of a run holds {', '.join(sorted(missing))}")
     outcomes = ", ".join(f"`{outcome}`" for outcome in typing.get_args(model.Outcome))
@@ -465,12 +470,13 @@ def run_directory_page() -> str:
             "# The run directory",
             "",
             NOTE,
-            "A run is three files, and every number is made from them alone:",
+            "A run is these files, and every number is made from them alone:",
             "",
             "- `manifest.json`: all that made the run. Written when it starts, and replaced as a whole when it ends.",
             "- `records.ndjson`: the journal. One line before a job's POST leaves, one when the job has ended, each",
             "  handed to the kernel at once.",
             "- `samples.ndjson`: telemetry, one reading a line.",
+            "- `log.ndjson`, where there was one to read: what the server's instrumentation and the application told.",
             "",
             "A last line without a line end is what a crash leaves; it is not read.",
             f"`format` is {model.FORMAT}; a reader refuses a newer one. Most objects leave out a field that has its",
@@ -497,6 +503,12 @@ def run_directory_page() -> str:
             "",
             _struct_text(model.Sample),
             "`comfy`, `queue_remaining`: prompts that run or wait on the server, everyone's, as often as it changes.",
+            "What the other sources read is in [../how-to/telemetry.md](../how-to/telemetry.md).",
+            "",
+            "## `log.ndjson`",
+            "",
+            _struct_text(model.LogLine),
+            "Rows are as their writer wrote them: [instrumentation-log.md](instrumentation-log.md).",
             "",
         ]
     )

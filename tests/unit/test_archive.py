@@ -15,7 +15,7 @@ from comfyload.errors import RunFilesError, UsageError
 from comfyload.record import archive
 from comfyload.record.archive import Contents, Kept, KeptRun
 from comfyload.record.evidence import copy_run
-from comfyload.record.model import Fact, Record
+from comfyload.record.model import Fact, LogLine, Record
 from comfyload.record.run import RunWriter
 from tests.unit.judge_runs import job, manifest
 
@@ -76,6 +76,21 @@ def test_what_was_saved_is_found_and_read(base: Path, fill: Fill) -> None:
     assert len([line for line in reader.lines() if isinstance(line, Record)]) == 3
     assert archive.verify_files(found) == []
     assert [path.name for path in base.iterdir()] == ["2026-03-01-nightly"]
+
+
+def test_rows_of_the_servers_side_are_kept_and_verified_like_all_else(base: Path, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "small")
+    writer = RunWriter.reopen(run)
+    line = LogLine(t=0.25, source="probe", row={"event": "prompt.ended", "seq": 4})
+    writer.write_log(line)
+    writer.close()
+    kept = archive.save(base, None, filler(run), NOW)
+    assert "runs/small/log.ndjson" in kept.manifest.files
+    ((_, reader),) = kept.runs()
+    assert list(reader.log()) == [line]
+    (kept.path / "runs/small/log.ndjson").write_text("{}\n")
+    (problem,) = archive.verify_files(kept)
+    assert "runs/small/log.ndjson has changed" in problem
 
 
 def test_a_flipped_byte_is_named(base: Path, fill: Fill) -> None:

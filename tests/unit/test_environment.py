@@ -263,7 +263,7 @@ def test_behind_a_tunnel_nothing_of_this_machine_is_said_of_the_server(tmp_path:
     assert {"gpu.0.driver", "host.cpu", "host.kernel", "comfyui.commit"} <= set(facts)
     assert {fact.value for fact in facts.values()} == {None}
     assert {fact.source for fact in facts.values()} == {"the server's memory is not this machine's: a tunnel?"}
-    whole = environment(far, facts, {})
+    whole = environment(far, facts, {}, {})
     assert whole["gpu.0.model"] == Fact(value=CARD, source="server")
     assert "tunnel" in whole["gpu.0.driver"].source
 
@@ -404,7 +404,7 @@ def test_what_is_known_here_goes_before_what_the_server_tells() -> None:
         "gpu.0.model": Fact(source="nvml: Not Supported"),
         "gpu.0.driver": Fact(source="nvml: Not Supported"),
     }
-    whole = environment(SERVER, local, {"enclosure": "Razer"})
+    whole = environment(SERVER, local, {}, {"enclosure": "Razer"})
     assert whole["gpu.0.vram_bytes"].source == "nvml"
     assert whole["gpu.0.model"].source == "server"
     assert whole["gpu.0.driver"].source == "nvml: Not Supported"
@@ -414,7 +414,7 @@ def test_what_is_known_here_goes_before_what_the_server_tells() -> None:
     assert whole["note.enclosure"] == Fact(value="Razer", source="note")
     rooms = [key.partition(".")[0] for key in whole]
     assert sorted(rooms, key=environments.ROOMS.index) == rooms
-    unasked = environment(structs.replace(SERVER, packs=None), local, {})
+    unasked = environment(structs.replace(SERVER, packs=None), local, {}, {})
     assert unasked["custom_nodes.failed"].source == "git"
 
 
@@ -433,3 +433,16 @@ def test_no_enclosure_is_told_apart_from_not_knowing(tmp_path: Path) -> None:
     (tmp_path / "0-0").mkdir()
     assert enclosure_facts(tmp_path)["enclosure"].value == "none"
     assert enclosure_facts(tmp_path / "nowhere")["enclosure"].value is None
+
+
+def test_the_probe_goes_before_this_machine_and_what_it_does_not_know_changes_nothing() -> None:
+    local = {"gpu.0.driver": Fact(value="570", source="nvml"), "comfyui.commit": Fact(value="abc", source="git in /x")}
+    probe = {
+        "gpu.0.driver": Fact(source="probe (nvml: not supported)"),
+        "comfyui.commit": Fact(value="def", source="probe (git)"),
+        "nonsense.key": Fact(value=1, source="probe"),
+    }
+    whole = environment(SERVER, local, probe, {})
+    assert whole["gpu.0.driver"].value == "570"
+    assert whole["comfyui.commit"] == Fact(value="def", source="probe (git)")
+    assert "nonsense.key" not in whole

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfyload.errors import RunFilesError
-from comfyload.record import metrics_log
+from comfyload.record import metrics_files
 from comfyload.record.metrics_log import LogSlice, read_log, write_slice
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -115,7 +115,7 @@ def test_a_torn_last_line_is_neither_read_nor_counted(tmp_path: Path) -> None:
 
 
 def test_a_line_too_long_to_be_a_row_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_log, "LINE_LIMIT", 100)
+    monkeypatch.setattr(metrics_files, "LINE_LIMIT", 100)
     found = read(tmp_path, b'{"a": "' + b"x" * 1000 + b'"}\n', {"ts": "2026-03-01T12:05:00Z", "n": 2})
     assert [row.raw["n"] for row in found.rows] == [2]
     assert found.other_lines == 1

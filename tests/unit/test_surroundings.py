@@ -12,10 +12,25 @@ import pytest
 from comfyload import clock
 from comfyload.app import surroundings
 from comfyload.app.surroundings import PATIENCE_S, Surroundings
+from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
 from tests.unit.judge_runs import manifest
 
 ASKED = {"notes": ["enclosure=Razer = Core X"], "comfyui_dir": "/srv/ComfyUI"}
+
+
+class Answers:
+    """A server that has one route, or none."""
+
+    def __init__(self, body: bytes | None = None) -> None:
+        self._body = body
+
+    async def call(self, request: Request) -> Reply:
+        found = self._body is not None and request.path == "comfyload/v1/environment"
+        return Reply(status=200 if found else 404, body=self._body or b"", content_type="application/json")
+
+
+WITHOUT_PROBE: Any = Answers()
 
 
 class Machine:
@@ -40,7 +55,7 @@ def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.Monke
     machine = Machine(monkeypatch)
     machine.let.set()
     run = ended("complete")
-    facts = asyncio.run(Surroundings(run).describe(run))
+    facts = asyncio.run(Surroundings(run, WITHOUT_PROBE).describe(run))
     assert machine.asked == [Path("/srv/ComfyUI")]
     assert facts["host.cpu"].value == "fast"
     assert facts["note.enclosure"] == Fact(value="Razer = Core X", source="note")
@@ -53,7 +68,7 @@ def test_a_driver_that_hangs_holds_the_end_up_for_a_few_seconds_only(monkeypatch
 
     async def main() -> tuple[Environment, float]:
         before = clock.now()
-        return await Surroundings(run).describe(run), clock.now() - before
+        return await Surroundings(run, WITHOUT_PROBE).describe(run), clock.now() - before
 
     facts, waited = clock.run_virtual(main())
     machine.let.set()
@@ -69,7 +84,7 @@ def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPa
     run = ended(end)
 
     async def main() -> float:
-        around = Surroundings(run)
+        around = Surroundings(run, WITHOUT_PROBE)
         await around.read_soon()
         before = clock.now()
         await around.describe(run)
@@ -78,3 +93,14 @@ def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPa
     assert clock.run_virtual(main()) == 0.0
     machine.let.set()
     assert len(machine.asked) == 1
+
+
+def test_what_the_probe_knows_is_described_with_it_as_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    Machine(monkeypatch).let.set()
+    run = ended("complete")
+    probe: Any = Answers(b'{"facts": {"comfyui.commit": {"value": "abc", "source": "git"}, "odd": 3}}')
+    facts = asyncio.run(Surroundings(run, probe).describe(run))
+    assert facts["comfyui.commit"] == Fact(value="abc", source="probe (git)")
+    for answer in (b"[]", b"no json", b'{"facts": 7}'):
+        broken: Any = Answers(answer)
+        assert "comfyui.version" in asyncio.run(Surroundings(run, broken).describe(run))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct, structs
 
 from comfyload.app.results import find, labels, window
 from comfyload.errors import UsageError
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
-from comfyload.record.metrics_log import read_log
-from comfyload.record.model import Sent
+from comfyload.record.metrics_log import LogRow, log_row, read_log
+from comfyload.record.model import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import Literal
 
     from comfyload.app.results import Found, Result
     from comfyload.judge.summary import Measured
@@ -62,25 +65,111 @@ def baseline_of(gates: GateSet, name: str | None, base: Path) -> list[Measured]:
 
 
 def check(found: Found, gates: GateSet, *, log: Path | None = None, baseline: Sequence[Measured] = ()) -> Checked:
-    """Judge every run of `found`. A baseline's own slice of the log is read where no other is named."""
+    """Judge every run of `found`, with what its own log says and the file `log`.
+
+    A baseline's own slice of the log is read where no other file is named.
+    """
     if log is None and found.kept is not None and found.kept.manifest.log is not None:
         log = found.kept.path / found.kept.manifest.log
     verdicts = []
     for label, result in zip(labels(found.results), found.results, strict=True):
-        errors = None if log is None else log_errors(result, log)
+        errors = log_errors(result, log)
         given = judge(gates, result.measured, errors, baseline)
         verdicts += [structs.replace(verdict, run=label) for verdict in given]
     return Checked(verdicts=verdicts, valid=all(run.summary.valid for run in found.runs))
 
 
-def log_errors(result: Result, log: Path) -> list[RunError]:
-    """The errors that the instrumentation log tells of the run's time, those of the same text together."""
-    since, until = window([result.reader.manifest])
-    ours = frozenset(line.prompt_id for line in result.reader.lines() if isinstance(line, Sent))
-    counts: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for row in read_log(log, since, until, ours).rows:
-        if row.error is not None:
-            counts[row.error] += 1
-            first.setdefault(row.error, row.utc.isoformat() if row.utc else f"prompt {row.prompt_id}")
-    return [RunError(where="log", text=text, count=count, first=first[text]) for text, count in counts.most_common()]
+def log_errors(result: Result, log: Path | None) -> list[RunError] | None:
+    """The errors that the run's own log and the file `log` tell of its time, those of the same text together.
+
+    A row that is in both counts once. Rows of other prompts, and what the probe says of itself, are told apart. None:
+    there is no log.
+    """
+    if log is None and next(result.reader.log(), None) is None:
+        return None
+    jobs, failed = _jobs(result)
+    rows = (log_row(line.row, t=line.t) for line in result.reader.log())
+    beside = [] if log is None else read_log(log, *window([result.reader.manifest]), jobs).rows
+    errors = _Errors()
+    for row in _one_of_each(_once(filter(_of_interest, chain(rows, beside))), failed):
+        if row.of_the_probe_itself:
+            errors.add("probe", str(row.raw.get("error") or row.event), row)
+        elif row.prompt_id is not None and row.prompt_id not in jobs:
+            errors.add("others", "", row)
+        else:
+            errors.add("log", _text(row), row)
+    return errors.classes()
+
+
+class _Errors:
+    """Counts errors by where they were met and by their text."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[Literal["log", "others", "probe"], str]] = Counter()
+        self._first: dict[tuple[str, str], str] = {}
+
+    def add(self, where: Literal["log", "others", "probe"], text: str, row: LogRow) -> None:
+        self._counts[where, text] += 1
+        self._first.setdefault((where, text), row.utc.isoformat() if row.utc else f"prompt {row.prompt_id}")
+
+    def classes(self) -> list[RunError]:
+        """The most frequent first."""
+        return [
+            RunError(where=where, text=text, count=count, first=self._first[where, text])
+            for (where, text), count in self._counts.most_common()
+        ]
+
+
+def _jobs(result: Result) -> tuple[set[str], set[str]]:
+    """The ids of the run's prompts, and of those whose failure the records tell."""
+    jobs, failed = set(), set()
+    for line in result.reader.lines():
+        jobs.add(line.prompt_id)
+        if isinstance(line, Record) and line.execution.outcome in ("failed", "timed_out", "lost"):
+            failed.add(line.prompt_id)
+    return jobs, failed
+
+
+def _of_interest(row: LogRow) -> bool:
+    return row.error is not None or row.event in ("probe.problem", "probe.disabled")
+
+
+def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
+    """Without those that come again: the probe's by their number, others by all that they say."""
+    met = set()
+    for row in rows:
+        key = row.seq or msgspec.json.encode(row.raw, order="sorted")
+        if key not in met:
+            met.add(key)
+            yield row
+
+
+def _one_of_each(rows: Iterable[LogRow], failed: set[str]) -> Iterator[LogRow]:
+    """Without the probe's rows of a failure that is told already: by the records, or by the end of the prompt.
+
+    A job that fails leaves up to three traces: its record, the node's row and that of the prompt's end. They are one
+    failure, joined by the prompt's id.
+    """
+    nodes: dict[str, LogRow] = {}
+    ended = set()
+    for row in rows:
+        if row.seq is None or row.event not in ("node", "prompt.ended") or row.prompt_id is None:
+            yield row
+        elif row.prompt_id in failed:
+            continue
+        elif row.event == "node":
+            nodes.setdefault(row.prompt_id, row)
+        else:
+            ended.add(row.prompt_id)
+            yield row
+    yield from (row for prompt_id, row in nodes.items() if prompt_id not in ended)
+
+
+def _text(row: LogRow) -> str:
+    """What is wrong; of the probe's rows with the exception and the node's class, as of a record."""
+    if row.seq is None or row.event not in ("node", "prompt.ended"):
+        return row.error or ""
+    parts = (row.raw.get("exception_type"), row.raw.get("class_type"))
+    common = " ".join(part for part in parts if isinstance(part, str))
+    said = "the node failed" if row.error == row.event else row.error or ""
+    return f"{common}: {said}" if common else said

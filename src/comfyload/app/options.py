@@ -31,6 +31,8 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given.
 
     `comfyui_dir`: the server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test.
+    `telemetry`: whether anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the
+    instrumentation log, which is followed.
     """
 
     server: str = ""
@@ -50,6 +52,9 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run_dir: str | None = None
     comfyui_dir: str | None = None
     notes: list[str] = []
+    telemetry: bool = True
+    scrape: list[str] = []
+    metrics_log: str | None = None
 
 
 def read_plan(path: Path) -> RunOptions:

@@ -84,12 +84,20 @@ def _rules(options: RunOptions) -> Iterator[str]:
         ("--as-is", plan.as_is),
         ("--fetch", plan.fetch),
         ("--keep-prefix", options.keep_prefix),
+        ("--no-telemetry", not options.telemetry),
     ):
         if asked:
             yield flag
-    repeated = {"--set": options.settings, "--header": options.headers, "--upload": options.uploads}
+    repeated = {
+        "--set": options.settings,
+        "--header": options.headers,
+        "--upload": options.uploads,
+        "--scrape": options.scrape,
+    }
     for flag, values in repeated.items():
         for value in values:
             yield from (flag, value)
     if options.data is not None:
         yield from ("--data", options.data)
+    if options.metrics_log is not None:
+        yield from ("--metrics-log", options.metrics_log)

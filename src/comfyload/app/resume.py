@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from comfyload.app.options import RunOptions
 from comfyload.app.run import connect, prepare
 from comfyload.app.session import Session
+from comfyload.app.telemetry import asked_of, last_probe_row
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api
 from comfyload.comfy.identify import identify
@@ -84,6 +85,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 begun=left.begun,
                 done=left.done,
                 restarted=restarted,
+                telemetry=asked_of(options, last_probe_row(reader)),
             )
             await session.run(transport)
         finally:

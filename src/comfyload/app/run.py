@@ -17,9 +17,10 @@ from msgspec import structs
 from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
+from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
 from comfyload.comfy.examine import fetch_object_info, preflight
-from comfyload.comfy.http import Http, parse_headers, parse_server
+from comfyload.comfy.http import Http, parse_headers, parse_server, redacted
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
@@ -27,6 +28,7 @@ from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
+from comfyload.telemetry.scrape import scrape_url
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightFailed, as_sent
 
@@ -64,7 +66,16 @@ async def run(options: RunOptions, viewer: Viewer, proof: Proof | None = None) -
         path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
         writer = RunWriter(path, manifest)
         try:
-            await Session(manifest, writer, prepared.jobs, viewer, stopwatch(), proof=proof).run(transport)
+            session = Session(
+                manifest,
+                writer,
+                prepared.jobs,
+                viewer,
+                stopwatch(),
+                proof=proof,
+                telemetry=asked_of(prepared.options),
+            )
+            await session.run(transport)
         finally:
             writer.close()
         return path
@@ -83,6 +94,7 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
 async def prepare(options: RunOptions, transport: Http, run_id: str | None = None) -> Prepared:
     """Read the files, ask the server who it is, and settle every job; `run_id` None: a new run."""
     material = load_material(options)
+    _check_telemetry(options)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
     names = sorted(setting.partition("=")[0] for setting in options.headers)
@@ -136,6 +148,14 @@ async def _check_beforehand(transport: Http, jobs: Jobs, described: Described, s
     ]
 
 
+def _check_telemetry(options: RunOptions) -> None:
+    """Refuse what no reading can come of; a log need not be there yet."""
+    for url in options.scrape:
+        scrape_url(url)
+    if options.metrics_log is not None and Path(options.metrics_log).is_dir():
+        raise UsageError(f"--metrics-log {options.metrics_log} is a directory", "name the file")
+
+
 def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
     """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
     kept = structs.replace(
@@ -149,6 +169,8 @@ def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
         data=None if options.data is None else str(Path(options.data).resolve()),
         run_dir=None,
         comfyui_dir=None if options.comfyui_dir is None else str(Path(options.comfyui_dir).resolve()),
+        scrape=[redacted(scrape_url(url)) for url in options.scrape],
+        metrics_log=None if options.metrics_log is None else str(Path(options.metrics_log).resolve()),
     )
     return dict(msgspec.to_builtins(kept))
 

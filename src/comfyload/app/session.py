@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from msgspec import structs
 
 from comfyload.app.surroundings import Surroundings
+from comfyload.app.telemetry import Telemetry, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
@@ -19,6 +20,7 @@ from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
+from comfyload.telemetry.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from comfyload.record.run import RunWriter
 
 __all__ = ["Session", "Viewer"]
+
+HEARD_S = 2.0
+"""Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
 
 End = Literal["complete", "decided", "stopped", "cancelled", "crashed"]
 
@@ -52,7 +57,7 @@ class Session:
 
     `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
     that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
-    ends the run when its gates are decided.
+    ends the run when its gates are decided. `telemetry`: what is read beside it.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Session:
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
         proof: Proof | None = None,
+        telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
         self._writer = writer
@@ -77,9 +83,10 @@ class Session:
         self._done = done
         self._restarted = restarted
         self._proof = proof
+        self._telemetry = telemetry
+        self._client: ComfyClient | None = None
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
-        self._surroundings = Surroundings(manifest)
         self._stop = Stop()
         self._end: End = "crashed"
         self._queue_remaining: int | None = None
@@ -87,10 +94,19 @@ class Session:
 
     async def run(self, transport: Transport) -> None:
         manifest = self._manifest
+        self._surroundings = Surroundings(manifest, transport)
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._note_beforehand()
+        watch = Watch(
+            sources(self._telemetry, transport, manifest.server, self._clock, self._hears_the_queue),
+            self._clock,
+            emit=self._on_sample,
+            emit_log=self._writer.write_log,
+            note=self._observe,
+        )
         try:
             with frozen_gc():
+                await watch.begin()
                 async with ComfyClient.open(
                     transport,
                     manifest.server,
@@ -102,11 +118,16 @@ class Session:
                     maybe_there=frozenset(line.prompt_id for line in self._begun),
                     forgotten=self._restarted,
                 ) as client:
+                    self._client = client
                     with self._signals(client):
                         await self._drive(client)
                         self._end = "complete" if self._end == "crashed" else self._end
         finally:
-            await self._close(transport)
+            self._stop_counting()
+            try:
+                await watch.end(finish=not self._crashed())
+            finally:
+                await self._close(transport)
 
     async def _drive(self, client: ComfyClient) -> None:
         plan = self._manifest.plan
@@ -128,14 +149,20 @@ class Session:
         await engine.finish(self._begun)
         await engine.run(on_counted=self._on_counted, on_last=on_last)
 
-    async def _close(self, transport: Transport) -> None:
-        """Write down how the run ended, whatever ended it."""
+    def _crashed(self) -> bool:
+        return self._end == "crashed"
+
+    def _stop_counting(self) -> None:
         manifest = self._manifest
         manifest.counted_to = self._clock() if manifest.counted_from is not None else None
         if self._self_watch is not None:
             manifest.self_check = self._self_watch.result()
         for task in self._background:
             task.cancel()
+
+    async def _close(self, transport: Transport) -> None:
+        """Write down how the run ended, whatever ended it."""
+        manifest = self._manifest
         if self._end in ("complete", "decided"):
             # Asked last: the whole of /object_info holds the server's loop up for a fifth of a second and more.
             packs = await describe_packs(transport)
@@ -176,10 +203,26 @@ class Session:
             self._viewer.stopping("the gates are decided; no more jobs are sent, those under way end")
 
     def _on_queue(self, t: float, remaining: int) -> None:
-        if remaining != self._queue_remaining:
+        self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
+
+    def _on_sample(self, sample: Sample) -> None:
+        """The length of the queue, told by the event stream or asked for, is written where it changes."""
+        if (sample.source, sample.name) == ("comfy", "queue_remaining"):
+            remaining = None if sample.value is None else int(sample.value)
+            if remaining == self._queue_remaining:
+                return
             self._queue_remaining = remaining
-            self._writer.write_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
-            self._viewer.queue(remaining)
+            if remaining is not None:
+                self._viewer.queue(remaining)
+        self._writer.write_sample(sample)
+
+    def _hears_the_queue(self) -> bool:
+        """Whether the event stream tells how long the queue is, as far as can be known; before it is open it will."""
+        client = self._client
+        if client is None:
+            return True
+        silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > HEARD_S
+        return client.stream.connected and not silent
 
     def _observe(self, observation: Observation) -> None:
         """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
@@ -241,4 +284,4 @@ class Session:
 
 
 def _key(observation: Observation) -> str:
-    return observation.text if observation.code in ("orphan", "vary", "preflight") else observation.code
+    return observation.text if observation.code in ("orphan", "vary", "preflight", "telemetry") else observation.code

@@ -7,10 +7,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfyload.comfy.identify import describe_probe
 from comfyload.record.environment import environment, local_environment
 from comfyload.record.model import Fact
 
 if TYPE_CHECKING:
+    from comfyload.comfy.transport import Transport
     from comfyload.record.model import Environment, Manifest
 
 __all__ = ["Surroundings"]
@@ -29,16 +31,19 @@ class Surroundings:
     that hangs must not keep a run from ending.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, transport: Transport) -> None:
+        self._transport = transport
         self._server = manifest.server
         self._folder = _folder(manifest.asked)
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
+        self._probe: Environment = {}
         self._thread: threading.Thread | None = None
 
     async def read_soon(self) -> None:
         """Ask once the server is at work."""
         await asyncio.sleep(WORKING_S)
         self._start()
+        self._probe = await describe_probe(self._transport)
 
     async def describe(self, manifest: Manifest) -> Environment:
         """All that is known by now, or within a few seconds more, with what the server was found to be since.
@@ -48,10 +53,11 @@ class Surroundings:
         waited = 0.0 if manifest.end in ("complete", "decided", "stopped") else PATIENCE_S
         if waited == 0.0:
             self._start()
+            self._probe = self._probe or await describe_probe(self._transport)
         while self._thread is not None and self._thread.is_alive() and waited < PATIENCE_S:
             await asyncio.sleep(0.02)
             waited += 0.02
-        return environment(manifest.server, self._local, _notes(manifest.asked))
+        return environment(manifest.server, self._local, self._probe, _notes(manifest.asked))
 
     def _start(self) -> None:
         if self._thread is None:

@@ -14,6 +14,8 @@ from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
 from comfyload.cli.judge import check, compare, trend
+from comfyload.cli.logs import logs
+from comfyload.cli.probe import probe
 from comfyload.cli.report import export, report
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
@@ -37,17 +39,18 @@ app = typer.Typer(
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (run, checklist, ab, doctor, plan, resume, cleanup),
-    "Judge": (show, check, compare, trend),
+    "Judge": (show, logs, check, compare, trend),
     "Keep and pass on": (report, export),
     "Without a server": (demo, sim),
 }
-WITHOUT_ARGUMENTS = (trend, demo, sim)
+WITHOUT_ARGUMENTS = (logs, trend, demo, sim)
 
 for panel, verbs in PANELS.items():
     for verb in verbs:
         epilog = EXIT_CODES if verb is run else None
         app.command(no_args_is_help=verb not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
 app.add_typer(baseline, rich_help_panel="Keep and pass on")
+app.add_typer(probe, rich_help_panel="On the server")
 
 
 def _show_version(asked: bool) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import LOAD, SERVER, Accept, CaFile, Header, Insecure, Json, Quiet, Set, server_url
+from comfyload.cli.flags import (
+    LOAD,
+    SERVER,
+    Accept,
+    CaFile,
+    Header,
+    Insecure,
+    Json,
+    NoTelemetry,
+    Quiet,
+    Set,
+    server_url,
+)
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -52,6 +64,7 @@ def ab(
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
     ] = None,
+    no_telemetry: NoTelemetry = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -90,6 +103,7 @@ def ab(
         ca_file=str(ca_file) if ca_file else None,
         insecure=insecure,
         allow_shared=allow_shared,
+        telemetry=not no_telemetry,
     )
     other = options if switch is not None else structs.replace(options, server=server_url(b or ""))
     asked = Alternation(a=options, b=other, pairs=pairs, switch=switch, accept=accept or [])

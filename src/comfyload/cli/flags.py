@@ -27,8 +27,10 @@ __all__ = [
     "Insecure",
     "Json",
     "MetricsLog",
+    "NoTelemetry",
     "Note",
     "Quiet",
+    "Scrape",
     "ServerUrl",
     "Set",
     "Strict",
@@ -93,6 +95,23 @@ Note = Annotated[
         rich_help_panel=RESULT,
     ),
 ]
+NoTelemetry = Annotated[
+    bool,
+    typer.Option(
+        "--no-telemetry",
+        help="Read nothing beside the jobs: no GPU, machine, probe or log.",
+        rich_help_panel=RESULT,
+    ),
+]
+Scrape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scrape",
+        metavar="URL",
+        help="Read a Prometheus endpoint, such as the DCGM exporter's, during the run. Repeatable.",
+        rich_help_panel=RESULT,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Archive = Annotated[
@@ -104,7 +123,7 @@ MetricsLog = Annotated[
     typer.Option(
         "--metrics-log",
         metavar="FILE",
-        help="The instrumentation log (comfyui_metrics.ndjson); rows of the runs' time are looked at.",
+        help="The instrumentation log (comfyui_metrics.ndjson); rows of the runs' time are looked at, and kept.",
         envvar="COMFYUI_METRICS_LOG",
         rich_help_panel=JUDGE,
     ),

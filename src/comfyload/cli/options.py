@@ -41,12 +41,16 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "notes": flags["note"],
         "comfyui_dir": flags["comfyui_dir"],
         "run_dir": _text(flags["run_dir"]),
+        "scrape": flags["scrape"],
+        "metrics_log": _text(flags["metrics_log"]),
         **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
     parse_notes(options.notes)
     if flags["no_preflight"]:
         options = structs.replace(options, preflight=False)
+    if flags["no_telemetry"]:
+        options = structs.replace(options, telemetry=False)
     if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):
         raise UsageError("--order aabb gives every workflow the same share", "leave the weights out, or the order")
     if flags["order"] is not None and len(options.workflows) < 2:

@@ -25,7 +25,9 @@ from comfyload.cli.flags import (
     Insecure,
     MetricsLog,
     Note,
+    NoTelemetry,
     Quiet,
+    Scrape,
     Set,
     Strict,
     check_writable,
@@ -49,7 +51,6 @@ NOT_PLANNED = (
     "gates",
     "expect",
     "until_proven",
-    "metrics_log",
     "strict",
 )
 """Flags that are about running and judging; a plan says what is sent."""
@@ -245,6 +246,8 @@ def run(
     ] = False,
     note: Note = None,
     comfyui_dir: ComfyUIDir = None,
+    no_telemetry: NoTelemetry = False,
+    scrape: Scrape = None,
     save: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),

@@ -13,9 +13,10 @@ def sim(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8188,
     speed: Annotated[float, typer.Option(min=0.001, help="How many times faster than a real GPU.")] = 1.0,
     cache: Annotated[str, typer.Option(help="Node cache: ram, classic, lru or none.")] = "ram",
-    probe: Annotated[
-        bool, typer.Option("--probe/--no-probe", help="With the instrumentation pack, and readings of a made-up GPU.")
-    ] = True,
+    no_probe: Annotated[
+        bool,
+        typer.Option("--no-probe", help="Without the instrumentation pack, and without readings of a made-up GPU."),
+    ] = False,
 ) -> None:
     """Serve a simulated ComfyUI on loopback: no GPU, no models, the same protocol.
 
@@ -24,7 +25,7 @@ def sim(
     from comfyload import clock
     from comfyload.app.sim import serve_sim
 
-    clock.run(serve_sim(port=port, speed=speed, cache=cache, probe=probe))
+    clock.run(serve_sim(port=port, speed=speed, cache=cache, probe=not no_probe))
 
 
 def demo() -> None:

@@ -106,6 +106,18 @@ class Api:
             return None
         return decode_queue_remaining(reply.body) if reply.status == 200 else None
 
+    async def alive(self) -> bool:
+        """Whether the server answers as itself. It does even when its worker hangs."""
+        try:
+            reply = await self._transport.call(Request(method="GET", path="system_stats", timeout_s=10))
+        except TransportError:
+            return False
+        return reply.status == 200
+
+    async def free(self) -> bool:
+        """Have the server unload all models and drop its cache, once what runs has ended and before the next runs."""
+        return await self._post("free", {"unload_models": True, "free_memory": True})
+
     async def delete(self, prompt_ids: list[str]) -> bool:
         """Take pending prompts of ours out of the queue; a running one is not touched."""
         return await self._post("queue", {"delete": prompt_ids})

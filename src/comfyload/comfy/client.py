@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
+from msgspec import structs
 
 from comfyload.comfy.api import Api
 from comfyload.comfy.follow import Follow
@@ -24,7 +25,7 @@ from comfyload.comfy.wire import TransportError
 from comfyload.record.model import Execution, Failure, Observation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Container, Iterator
 
     from comfyload.comfy.inflight import End, Job
     from comfyload.comfy.transport import Transport
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from comfyload.record.model import Outcome, Prompt, Server
 
 __all__ = ["Client", "ComfyClient"]
+
+Left = Literal["absent", "unknown"]
+LATE = Failure(kind="timeout", message="not done by its deadline")
 
 MAX_SUBMITS = 48
 """POSTs under way at once, below the connection limit, so that `sent` is when a POST leaves and not when it queues."""
@@ -56,7 +60,7 @@ class ComfyClient:
         fetch: bool,
         observe: Callable[[Observation], None],
         on_queue: Callable[[float, int], None],
-        maybe_there: frozenset[str],
+        maybe_there: Container[str],
         forgotten: bool,
     ) -> None:
         self._transport = transport
@@ -68,13 +72,13 @@ class ComfyClient:
         self._emit_queue = on_queue
         self._maybe_there = maybe_there
         self._forgotten = forgotten
-        self._api = Api(transport, server)
+        self.api = Api(transport, server)
         self._submits = asyncio.Semaphore(MAX_SUBMITS)
         self._abandoned: Failure | None = None
         self._highest_number: float | None = None
         self.inflight = InFlight(clock, self._on_queue)
         self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
-        self._watch = Watch(self._api, self.inflight, self.stream, clock, patience=patience, note=self._note)
+        self._watch = Watch(self.api, self.inflight, self.stream, clock, patience=patience, note=self._note)
 
     @classmethod
     @asynccontextmanager
@@ -88,12 +92,12 @@ class ComfyClient:
         fetch: bool = False,
         observe: Callable[[Observation], None] = lambda _: None,
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
-        maybe_there: frozenset[str] = frozenset(),
+        maybe_there: Container[str] = frozenset(),
         forgotten: bool = False,
     ) -> AsyncIterator[ComfyClient]:
         """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue.
 
-        Prompts whose ids are in `maybe_there` are looked up before they are sent: an earlier process may have done so.
+        Prompts whose ids are in `maybe_there` are looked up before they are sent: somebody may have done so already.
         `forgotten`: the server was restarted since, so that one it does not know may have run, and is not sent again.
         """
         client = cls(
@@ -121,8 +125,11 @@ class ComfyClient:
                     if isinstance(result, Exception):
                         raise result
 
-    async def run(self, prompt: Prompt) -> Execution:
-        """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does."""
+    async def run(self, prompt: Prompt, *, by: float | None = None) -> Execution:
+        """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does.
+
+        `by`: the instant at which it is given up, whatever is going on.
+        """
         with ExitStack() as at_end:
             async with self._submits:
                 if self._abandoned is not None:
@@ -132,12 +139,14 @@ class ComfyClient:
                 # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id)
                 at_end.callback(self.inflight.remove, job)
-                if self._patience.job_s is not None:
-                    expiry = asyncio.get_running_loop().call_later(self._patience.job_s, job.finish, "timeout")
+                for expiry in self._expiries(job, by):
                     at_end.callback(expiry.cancel)
-                refused = await self._submit(job, prompt)
+                refused = await self._submit(job, prompt, by)
             if refused is not None:
-                return job.follow.execution("failed", done=self._clock(), seen_by="client", failure=refused)
+                left = "unknown" if job.may_be_there else None
+                return job.follow.execution(
+                    "failed", done=self._clock(), seen_by="client", failure=refused, left_on_server=left
+                )
             return await self._ended(job, await job.end)
 
     async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
@@ -145,13 +154,33 @@ class ComfyClient:
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._abandoned = Failure(kind=kind, message=message)
         waiting = [job for job in self.inflight if not job.end.done()]
-        await self._api.delete([job.prompt_id for job in waiting])
+        await self.api.delete([job.prompt_id for job in waiting])
         for job in waiting:
             job.finish("abandoned")
 
+    def drop(self, prompt_id: str, why: Failure) -> None:
+        """Give one prompt up: its `run` takes it off the server, and returns with `why`."""
+        job = self.inflight.get(prompt_id)
+        if job is not None:
+            self._drop(job, why)
+
+    async def withdraw(self, prompt_id: str) -> bool:
+        """Take back a prompt that still waits; its `run` returns. False: it goes on, or it cannot be known.
+
+        True is a promise: the server has not run it, and will not.
+        """
+        job = self.inflight.get(prompt_id)
+        if job is None or not job.accepted or await self.api.whereabouts(job.prompt_id) != "pending":
+            return False
+        await self.api.delete([job.prompt_id])
+        if await self.api.whereabouts(job.prompt_id) != "absent" or job.follow.started is not None:
+            return False
+        job.finish("withdrawn")
+        return not job.end.cancelled() and job.end.result() == "withdrawn"
+
     # --- submitting
 
-    async def _submit(self, job: Job, prompt: Prompt) -> Failure | None:
+    async def _submit(self, job: Job, prompt: Prompt, by: float | None) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
         if prompt.id in self._maybe_there:
             if await self._is_there(job):
@@ -159,20 +188,24 @@ class ComfyClient:
             if self._forgotten:
                 job.finish("lost")
                 return None
+        patience = self._patience.for_submit
+        if by is not None and by - self._clock() < patience:
+            patience = by - self._clock()
+            if patience <= 0.0:
+                self._drop(job, LATE)
+                return None
         client_id = self.stream.client_id
         job.heard_on = client_id if self.stream.connected else None
         job.number_before = self._highest_number
         job.follow.sent = self._clock()
         try:
-            reply = await self._api.submit(
-                prompt.graph(), prompt.id, client_id, prompt.extra_data, self._patience.for_submit
-            )
+            reply = await self.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, patience)
         except TransportError as error:
             if not error.sent:
                 return Failure(kind="connect", message=str(error))
             return await self._find_out(job, Failure(kind="submit_unknown", message=str(error)))
         if reply.status != 200:
-            failure = classify_refusal(reply.status, reply.body)
+            failure = classify_refusal(reply.status, reply.body, reply.headers)
             # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
             return await self._find_out(job, failure) if reply.status >= 500 else failure
         return await self._accepted(job, reply)
@@ -200,7 +233,7 @@ class ComfyClient:
         """Whether the server has the job of an earlier process. Only two answers some time apart are a no."""
         absent_since: float | None = None
         while not job.end.done():
-            place = await self._api.whereabouts(job.prompt_id)
+            place = await self.api.whereabouts(job.prompt_id)
             if place == "absent":
                 absent_since = self._clock() if absent_since is None else absent_since
                 if self._clock() - absent_since >= self._patience.lost_s:
@@ -216,7 +249,7 @@ class ComfyClient:
         absent_since: float | None = None
         pause = 0.1
         while not job.end.done() and job.follow.first_event is None:
-            place = await self._api.whereabouts(job.prompt_id)
+            place = await self.api.whereabouts(job.prompt_id)
             now = self._clock()
             if place == "absent":
                 absent_since = now if absent_since is None else absent_since
@@ -226,6 +259,7 @@ class ComfyClient:
             elif place != "unknown":
                 break
             elif failure.status is not None or now - (job.follow.sent or 0.0) > self._patience.submit_s:
+                job.may_be_there = True
                 return failure
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
@@ -236,11 +270,21 @@ class ComfyClient:
 
     async def _ended(self, job: Job, end: End) -> Execution:
         if end == "timeout":
-            return await self._give_up(job, "timed_out", self._late(job))
+            late = Failure(kind="timeout", message=f"not done {self._patience.job_s:g} s after it was sent")
+            return await self._give_up(job, "timed_out", late)
         if end == "abandoned":
             return await self._give_up(job, "cancelled", self._abandoned or Failure(kind="cancelled"))
+        if end == "dropped" and job.why is not None:
+            outcome: Outcome = "cancelled" if job.why.kind == "cancelled" else "timed_out"
+            return await self._give_up(job, outcome, job.why)
+        if end == "withdrawn":
+            taken = Failure(kind="cancelled", message="taken back while it waited")
+            return job.follow.execution(
+                "cancelled", done=self._clock(), seen_by="client", failure=taken, left_on_server="absent"
+            )
         if end == "lost":
-            return self._lost(job, "accepted once; the server knows it no longer, or is gone")
+            left: Left = "absent" if job.absent_since is not None else "unknown"
+            return self._lost(job, "accepted once; the server knows it no longer, or is gone", left)
         return await self._confirm(job, end)
 
     async def _confirm(self, job: Job, end: End) -> Execution:
@@ -251,7 +295,7 @@ class ComfyClient:
         unwatched = end == "history" and follow.sent is None and job.asked is None
         entry = await self._history(job)
         if entry is None:
-            return self._lost(job, "its end was announced, but the server's history does not have it")
+            return self._lost(job, "its end was announced, but the server's history does not have it", "absent")
         outcome, failure = follow.verdict(entry)
         fetches = []
         if self._fetch and outcome == "completed":
@@ -274,7 +318,7 @@ class ComfyClient:
         pause, until = 0.005, self._clock() + self._patience.confirm_s
         while True:
             try:
-                entry = await self._api.history(job.prompt_id)
+                entry = await self.api.history(job.prompt_id)
             except TransportError:
                 entry = None
             if entry is not None or self._clock() >= until:
@@ -285,6 +329,10 @@ class ComfyClient:
     async def _give_up(self, job: Job, outcome: Outcome, failure: Failure) -> Execution:
         """Take the job off the server, wait a moment for it to be gone, and tell what became of it there."""
         done = self._clock()
+        if failure.kind == "timeout":
+            failure = structs.replace(failure, message=f"{failure.message}; it was given up {_where(job)}")
+        if job.follow.sent is None and not job.accepted and job.prompt_id not in self._maybe_there:
+            return job.follow.execution(outcome, done=done, seen_by="client", failure=failure)
         self.inflight.give_up(job)
         left = await self._take_off(job)
         return job.follow.execution(outcome, done=done, seen_by="client", failure=failure, left_on_server=left)
@@ -292,17 +340,17 @@ class ComfyClient:
     async def _take_off(self, job: Job) -> str:
         """Delete it if it waits, stop it if it runs, and look until it is gone or our patience is."""
         until = self._clock() + self._patience.cancel_s
-        await self._api.delete([job.prompt_id])
+        await self.api.delete([job.prompt_id])
         asked, pause = False, 0.05
         while True:
-            place = await self._api.whereabouts(job.prompt_id)
+            place = await self.api.whereabouts(job.prompt_id)
             if place in ("finished", "failed", "cancelled", "absent"):
                 self.inflight.forget(job)
                 return place
             if place == "pending":
-                await self._api.delete([job.prompt_id])
+                await self.api.delete([job.prompt_id])
             elif place == "running" and not asked:
-                asked = await self._api.stop(job.prompt_id)
+                asked = await self.api.stop(job.prompt_id)
                 if not asked:
                     self._note("cancel_unsafe", "this ComfyUI can only interrupt whoever is running: we did not")
                     return place
@@ -321,16 +369,22 @@ class ComfyClient:
         for job in self.inflight.given_up():
             self._note("orphan", f"{job.prompt_id} was given up and may still be on the server")
 
-    def _lost(self, job: Job, message: str) -> Execution:
+    def _lost(self, job: Job, message: str, left: Left) -> Execution:
         failure = Failure(kind="lost", message=message)
-        return job.follow.execution(
-            "lost", done=self._clock(), seen_by="client", failure=failure, left_on_server="absent"
-        )
+        return job.follow.execution("lost", done=self._clock(), seen_by="client", failure=failure, left_on_server=left)
 
-    def _late(self, job: Job) -> Failure:
-        where = "while running" if job.follow.started is not None else "while waiting in the server's queue"
-        message = f"not done {self._patience.job_s:g} s after it was sent; it was given up {where}"
-        return Failure(kind="timeout", message=message)
+    def _drop(self, job: Job, why: Failure) -> None:
+        if not job.end.done():
+            job.why = why
+            job.finish("dropped")
+
+    def _expiries(self, job: Job, by: float | None) -> Iterator[asyncio.TimerHandle]:
+        """The timers that end our wait for the job."""
+        loop = asyncio.get_running_loop()
+        if self._patience.job_s is not None:
+            yield loop.call_later(self._patience.job_s, job.finish, "timeout")
+        if by is not None:
+            yield loop.call_later(max(0.0, by - self._clock()), self._drop, job, LATE)
 
     # --- what is noticed
 
@@ -348,3 +402,9 @@ class ComfyClient:
 
     def _note(self, code: str, text: str) -> None:
         self._observe(Observation(t=self._clock(), code=code, text=text))
+
+
+def _where(job: Job) -> str:
+    if job.follow.started is not None:
+        return "while running"
+    return "before it was sent" if job.follow.sent is None else "while waiting in the server's queue"

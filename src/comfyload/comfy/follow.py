@@ -29,6 +29,7 @@ class Follow:
         "error",
         "executions",
         "first_event",
+        "heard",
         "number",
         "over",
         "partial",
@@ -47,6 +48,8 @@ class Follow:
         self.acknowledged: float | None = None
         self.number: float | None = None
         self.first_event: float | None = None
+        self.heard: float | None = None
+        """When the last message of this prompt arrived: its latest sign of progress."""
         self.started: float | None = None
         self.ended: str | None = None
         self.over: float | None = None
@@ -65,6 +68,7 @@ class Follow:
         kind = message.type
         if self.first_event is None:
             self.first_event = at
+        self.heard = at
         if kind == "progress_state":
             self._on_progress(message, at)
         elif kind == "executing":

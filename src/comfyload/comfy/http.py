@@ -20,7 +20,7 @@ from comfyload.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["Http", "parse_headers", "parse_server"]
+__all__ = ["Http", "parse_headers", "parse_server", "redacted"]
 
 MAX_CONNECTIONS = 64
 MAX_BODY_BYTES = 256 * 1024 * 1024

@@ -11,7 +11,7 @@ import msgspec
 
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
 from comfyload.errors import NotComfyUI, ServerUnreachable
-from comfyload.record.model import Server
+from comfyload.record.model import Environment, Fact, Server
 from comfyload.workflow.object_info import ObjectInfo
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
 
-__all__ = ["describe_classes", "describe_packs", "identify"]
+__all__ = ["describe_classes", "describe_packs", "describe_probe", "identify"]
 
 NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 
@@ -106,6 +106,19 @@ async def describe_packs(transport: Transport) -> list[str] | None:
     """Custom node packs with nodes of their own, from the whole `/object_info`; None if it could not be had."""
     classes = _object(await _try(transport, "object_info"))
     return None if classes is None else ObjectInfo(classes).packs()
+
+
+async def describe_probe(transport: Transport) -> Environment:
+    """What the instrumentation pack knows of its server, each fact with the probe as its source; {} without a pack."""
+    told = _object(await _try(transport, "comfyload/v1/environment"))
+    facts = told.get("facts") if told is not None else None
+    found: Environment = {}
+    for key, fact in facts.items() if isinstance(facts, dict) else ():
+        if isinstance(fact, dict):
+            value, source = fact.get("value"), str(fact.get("source", ""))[:200]
+            if value is None or isinstance(value, str | int | float | bool):
+                found[str(key)[:200]] = Fact(value=value, source=f"probe ({source})" if source else "probe")
+    return found
 
 
 def _stats(reply: Reply, name: str) -> _Stats:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from comfyload.comfy.wire import Message
+    from comfyload.record.model import Failure
 
 __all__ = ["End", "InFlight", "Job"]
 
-End = Literal["events", "history", "timeout", "abandoned", "lost"]
+End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "withdrawn"]
 """By what a job's wait ended."""
 
 UNKNOWN_KEPT = 4096
@@ -34,13 +35,16 @@ class Job:
         "follow",
         "heard_on",
         "looked_up",
+        "may_be_there",
         "number_before",
         "order",
+        "posted_as",
         "prompt_id",
+        "why",
     )
 
     def __init__(self, prompt_id: str, order: int) -> None:
-        self.prompt_id = prompt_id
+        self.prompt_id = self.posted_as = prompt_id
         self.order = order
         self.follow = Follow(prompt_id)
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
@@ -51,6 +55,10 @@ class Job:
         self.looked_up: float | None = None
         self.asked: float | None = None
         self.absent_since: float | None = None
+        self.may_be_there = False
+        """It was posted without a reply, and the server could not be asked."""
+        self.why: Failure | None = None
+        """Why it was dropped."""
 
     def finish(self, end: End) -> None:
         if not self.end.done():
@@ -79,6 +87,10 @@ class InFlight:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
+
+    def get(self, prompt_id: str) -> Job | None:
+        """The job of that id, or that was posted under it: an old server gives ids of its own."""
+        return self._jobs.get(prompt_id) or next((job for job in self if job.posted_as == prompt_id), None)
 
     def add(self, prompt_id: str) -> Job:
         """Register a prompt before it is posted, so that no event of it can be missed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -24,8 +26,8 @@ class _Refusal(msgspec.Struct):
     node_errors: Any = None
 
 
-def classify_refusal(status: int, body: bytes) -> Failure:
-    """What a reply to `POST /prompt` other than 200 means."""
+def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Failure:
+    """What a reply to `POST /prompt` other than 200 means; the names of `headers` are in lower case."""
     try:
         refusal = decode_json(body, _Refusal)
     except msgspec.MsgspecError:
@@ -57,7 +59,20 @@ def classify_refusal(status: int, body: bytes) -> Failure:
         node=node,
         node_class=node_class,
         status=status,
+        retry_after_s=_retry_after(headers or {}),
     )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a `Retry-After`; a date counts from the reply's own `Date`, so that no clock of ours is asked."""
+    said = headers.get("retry-after", "").strip()
+    if said.isascii() and said.isdigit() and len(said) < 10:
+        return float(said)
+    try:
+        wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, wait.total_seconds())
 
 
 class _Accepted(msgspec.Struct):

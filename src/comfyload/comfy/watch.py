@@ -70,6 +70,7 @@ class Watch:
             if self._gone_since is not None and now - self._gone_since >= self._patience.gone_s:
                 self._note("server_gone", f"the server has been out of reach for {self._patience.gone_s:g} s")
                 for job in self._inflight:
+                    job.absent_since = None
                     job.finish("lost")
 
     def _doubtful(self, now: float) -> list[Job]:

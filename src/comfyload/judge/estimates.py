@@ -161,10 +161,12 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     if evidence.wall_clock_s is None or n == 0:
         reason = "no job completed" if not evidence.jobs.completed.any() else f"no {_NEW[what]}"
         return _withheld(reason, 0, method, unit)
-    last, ends = float(ends[int(ended.sum()) - 1]), ends[good]
-    gaps = np.diff(ends, prepend=float(evidence.jobs.instant("due").min()))
-    gaps[-1] += last - float(ends[-1])
-    rate, (low, high), tau = ratio_interval(made[good].astype(np.float64), gaps)
+    last, gaps = float(ends[int(ended.sum()) - 1]), ends[good]
+    rest = last - float(gaps[-1])
+    gaps[1:] -= gaps[:-1].copy()
+    gaps[0] -= float(evidence.jobs.instant("due").min())
+    gaps[-1] += rest
+    rate, (low, high), tau = ratio_interval(made[good], gaps)
     return Statistic(
         value=per_s * rate,
         low=None if low is None else per_s * low,

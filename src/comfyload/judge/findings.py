@@ -33,6 +33,7 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "server_gone": ("invalid", "Look at its log, and at the network between."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
+    "telemetry": ("info", "Latencies are not touched. What this source tells has a gap, or does not tell all."),
 }
 """Level of what was noticed during the run, and a hint; any other code is `info`."""
 
@@ -199,6 +200,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "unknown_server": (
         "The server does not tell its version, so what it can do is guessed to be little.",
         "Look whether a proxy hides `/system_stats`.",
+    ),
+    "telemetry": (
+        "A source of readings beside the jobs gave no answer for a time, or left something out.",
+        "Latencies are not touched. Readings of this source have a gap: the text says which, and why.",
     ),
 }
 """What each code means, and what to do about it: those that judgement makes, and those noticed during a run."""

@@ -6,7 +6,9 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import compress
+from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +20,7 @@ from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
 from comfyload.judge.metrics import INSTANTS
-from comfyload.record.model import Execution, Line, Record, Sample, Span, WorkflowFacts
+from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
@@ -137,16 +139,18 @@ class Fold:
         columns, self._columns = self._columns, {}
         warmup = _view(columns["flags"], np.uint8) & _WARMUP != 0
         # Counted first; NaN last; ties keep their order.
-        order = np.lexsort((_view(columns["done"], np.float64), warmup))
+        order = np.argsort(_view(columns["done"], np.float64), kind="stable")
+        order = np.concatenate((order[~warmup[order]], order[warmup[order]]))
+        books = columns["book"]
         ordered: dict[str, NDArray[Any]] = {
-            name: _view(columns.pop(name), kind)[order] for name, kind in _TYPES.items()
+            name: _view(columns.pop(name), kind)[order] for name, kind in _TYPES.items() if name != "book"
         }
         flags = ordered["flags"]
         return Jobs(
             Columns(
                 instants={name: ordered[name] for name in INSTANTS},
                 images=ordered["images"],
-                book=ordered["book"],
+                book=_view(books, np.int64)[order] if books else np.broadcast_to(np.int64(-1), len(order)),
                 completed=flags & _COMPLETED != 0,
                 censored=flags & _CENSORED != 0,
                 dropped=flags & _DROPPED != 0,
@@ -176,11 +180,14 @@ class Fold:
             "create_ms": [time.create_ms for time in times],
             "start_ms": [time.start_ms for time in times],
             "end_ms": [time.end_ms for time in times],
-            "book": [-1 if record.book is None else record.book for record in records],
             "images": made,
             "workflow": [self.workflows[name] for name in names],
             "flags": flags,
         }
+        if self._columns["book"] or any(record.book is not None for record in records):
+            columns["book"] = [-1 if record.book is None else record.book for record in records]
+            if not self._columns["book"]:  # the first that there is: those before are of none
+                self._columns["book"] += np.full(len(self._columns["flags"]), -1).tobytes()
         for name, values in columns.items():
             self._columns[name] += np.asarray(values, _TYPES[name]).tobytes()
 
@@ -236,50 +243,35 @@ class Fold:
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
 
     def _node_times(self, workflow: str, runs: Sequence[Execution]) -> None:
-        times = [run.server for run in runs]
-        whole = _difference([time.end_ms for time in times], [time.start_ms for time in times]) / 1000
-        told = ~np.isnan(whole)
-        known = runs if told.all() else list(compress(runs, told))
+        known, whole = list[Execution](), list[float]()
+        for run in runs:
+            start, end = run.server.start_ms, run.server.end_ms
+            if start is not None and end is not None:
+                known.append(run)
+                whole.append((end - start) / 1000)
         seconds = _seconds(runs)
-        of_known = seconds if known is runs else _seconds(known)
+        of_known = seconds if len(known) == len(runs) else _seconds(known)
         for node, of_node in seconds.items():
-            kept = self.nodes.get((workflow, node))
-            if kept is None:
-                kept = self.nodes[workflow, node] = NodeTimes()
-            kept.seconds.frombytes(of_node.astype(np.float32).tobytes())
-            kept.of_known = _added(kept.of_known, of_known.get(node))
+            times = self.nodes.get((workflow, node))
+            if times is None:
+                times = self.nodes[workflow, node] = NodeTimes()
+            times.seconds.extend(of_node)
+            times.of_known = _added(times.of_known, of_known.get(node, ()))
         if known:
-            self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole[told])
+            self.node_execution_s[workflow] = _added(self.node_execution_s.get(workflow, 0.0), whole)
 
 
-def _seconds(runs: Sequence[Execution]) -> dict[str, Floats]:
+def _seconds(runs: Iterable[Execution]) -> dict[str, list[float]]:
     """How long each node ran, each time that it ended."""
-    seconds = {}
-    for node, spans in _by_node([run.nodes for run in runs]).items():
-        ran = _difference([span.end for span in spans], [span.start for span in spans])
-        ended = ~np.isnan(ran)
-        if ended.any():
-            seconds[node] = ran if ended.all() else ran[ended]
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        for span in run.nodes:
+            if (end := span.end) is not None:
+                if (node := span.node) in seconds:
+                    seconds[node].append(end - span.start)
+                else:
+                    seconds[node] = [end - span.start]
     return seconds
-
-
-def _by_node(runs: Sequence[list[Span]]) -> dict[str, Sequence[Span]]:
-    """The spans of each node. Jobs mostly run the same nodes in the same order, and are then turned as a whole."""
-    if len(set(map(len, runs))) == 1:
-        columns = list(zip(*runs, strict=True))
-        names = [{span.node for span in spans} for spans in columns]
-        if len(set[str]().union(*names)) == len(columns) == sum(map(len, names)):
-            return {name: spans for (name,), spans in zip(names, columns, strict=True)}
-    of_node: dict[str, list[Span]] = {}
-    for spans in runs:
-        for span in spans:
-            of_node.setdefault(span.node, []).append(span)
-    return dict(of_node)
-
-
-def _difference(ends: Sequence[float | None], begins: Sequence[float | None]) -> Floats:
-    """From each beginning to its end; NaN where one of them is not known."""
-    return np.array(ends, np.float64) - np.array(begins, np.float64)
 
 
 def _by_type(files: Iterable[str]) -> dict[str, int]:
@@ -287,9 +279,9 @@ def _by_type(files: Iterable[str]) -> dict[str, int]:
     return Counter([file.partition("/")[0] for file in files])
 
 
-def _added(before: float, numbers: Floats | None) -> float:
-    """One after another, as `np.sum` does not: the same however the numbers come in parts."""
-    return before if numbers is None else float(np.add.accumulate(np.concatenate(([before], numbers)))[-1])
+def _added(before: float, numbers: Iterable[float]) -> float:
+    """One after another, as `sum` no longer does from Python 3.12: the same however the numbers come in parts."""
+    return reduce(add, numbers, before)
 
 
 def to_float(column: array[float]) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 from msgspec import Struct
@@ -77,16 +78,19 @@ class Jobs:
             counts[metric.clock] += int(np.count_nonzero(self._difference(name) < 0))
         return {clock: count for clock, count in sorted(counts.items()) if count}
 
-    def overlaps(self) -> int:
-        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
+    @cached_property
+    def _overlaps(self) -> int:
         start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
         known = ~(np.isnan(start) | np.isnan(end))
-        start, end = start[known], end[known]
-        if len(start) < 2:
-            return 0
         order = np.lexsort((end, start))
-        ended = np.maximum.accumulate(end[order])
-        return int(np.sum(start[order][1:] < ended[:-1]))
+        order = order[known[order]]
+        ended = end[order[:-1]]
+        np.maximum.accumulate(ended, out=ended)
+        return int(np.count_nonzero(start[order[1:]] < ended))
+
+    def overlaps(self) -> int:
+        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
+        return self._overlaps
 
     def gap_s(self) -> float:
         """The server's median pause between two jobs of which the second was waiting already; 0 if none was.
@@ -95,10 +99,11 @@ class Jobs:
         """
         create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
         order = np.argsort(start, kind="stable")
-        pause = start[order][1:] - end[order][:-1]
-        waited = create[order][1:] <= end[order][:-1]
+        ended, pause = end[order[:-1]], start[order[1:]]
+        pause -= ended
+        waited = create[order[1:]] <= ended
         pause = pause[waited & ~np.isnan(pause)]
-        return max(0.0, float(np.median(pause)) / 1000) if len(pause) else 0.0
+        return max(0.0, float(np.median(pause, overwrite_input=True)) / 1000) if len(pause) else 0.0
 
     def _difference(self, name: str) -> Floats:
         metric = _METRICS[name]

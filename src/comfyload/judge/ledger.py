@@ -72,9 +72,10 @@ class Ledger:
         """
         records = [line for line in lines if type(line) is Record]
         ended = {record.index for record in records}
-        for line in lines:
-            if type(line) is Sent and line.index not in ended and not self._page(line.index)[line.index & _PAGE]:
-                self._unfinished[line.index] = line.prompt_id
+        sent = {line.index: line.prompt_id for line in lines if type(line) is Sent}
+        for index in sent.keys() - ended:
+            if not self._page(index)[index & _PAGE]:
+                self._unfinished[index] = sent[index]
         for index in self._unfinished.keys() & ended:
             del self._unfinished[index]
         first = [record for record in records if self._first(record.index)]

@@ -8,7 +8,8 @@ took longer than any limit. Jobs on one server are rarely independent, so an int
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from comfyload.judge.binomial import binomial_isf, binomial_ppf, clopper_pearson, wilson
+from comfyload.judge.dependence import autocorrelation_time, sum_of_products
+from comfyload.judge.ranks import order_statistics, quantiles
 
 __all__ = [
     "CONFIDENCE",
@@ -42,11 +45,6 @@ Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
 
 CONFIDENCE = 0.95
-_LAGS = 32
-_MORE = 2048
-"""Lags looked at together, at least, where those before them did not see the end of the correlation."""
-_BLOCK = 1 << 14
-"""Values multiplied at a time: they stay in the processor's cache."""
 QUANTILE_METHOD = "hf8"
 """Hyndman & Fan 1996, definition 8: median-unbiased whatever the distribution."""
 
@@ -82,32 +80,34 @@ def percentiles(x: Floats, shares: Sequence[float], unit: str = "s", what: str =
 
     Too short a sample has one all the same where failures prove it: infinite, if its lower bound is.
     """
-    ordered, times = np.sort(x), dict[float, float]()
+    n = len(x)
+    given = [p for p in shares if n >= value_needs(p) or _endless(x, p)]
+    beyond = {p: min(p, 0.9) for p in given}
+    values = quantiles(x, {*given, *beyond.values()})
+    times = {limit: _slow_time(x, values[limit]) for limit in set(beyond.values())}
+    bounds = _intervals(x, {p: times[beyond[p]] for p in given}, CONFIDENCE)
     out = []
     for p in shares:
-        n, needs = len(x), value_needs(p)
-        proven = n > 0 and math.isinf(ordered[-1]) and _bounds(ordered, p, CONFIDENCE, 1.0)[0] == math.inf
-        if n < needs and not proven:
-            reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {needs}"
+        if p in given:
+            out.append(_percentile(values[p], bounds[p], n, p, times[beyond[p]], unit, what))
+        else:
+            reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {value_needs(p)}"
             out.append(Statistic(value=None, n=n, unit=unit, method=_RANKS, reason=reason))
-            continue
-        beyond = min(p, 0.9)
-        if beyond not in times:
-            times[beyond] = _slow_time(x, _at(ordered, beyond))
-        out.append(_percentile(ordered, p, times[beyond], unit, what))
     return out
 
 
-def _percentile(ordered: Floats, p: float, tau: float, unit: str, what: str) -> Statistic:
-    n = len(ordered)
-    low, high = _bounds(ordered, p, CONFIDENCE, tau)
+def _percentile(value: float, bounds: Interval, n: int, p: float, tau: float, unit: str, what: str) -> Statistic:
+    low, high = bounds
     reason = ""
     if low is None or high is None:
         worth = f"{n} {what}" if tau == 1 else f"{n} {what} worth {n / tau:.0f} independent ones"
         side = "no interval" if low is None else "no upper bound"
         reason = f"{worth}: {side}; that of a p{100 * p:g} needs {upper_bound_needs(p)}"
-    value = _at(ordered, p)
     return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=_RANKS, reason=reason)
+
+
+def _endless(x: Floats, p: float) -> bool:
+    return len(x) > 0 and math.isinf(np.max(x)) and quantile_interval(x, p)[0] == math.inf
 
 
 def value_needs(p: float) -> int:
@@ -138,18 +138,7 @@ def proportion(k: int, n: int, what: str = "jobs") -> Statistic:
 
 def quantile(x: Floats, p: float) -> float:
     """The median-unbiased p-quantile (Hyndman & Fan 8), infinite when its rank falls among infinite values."""
-    return _at(np.sort(x), p)
-
-
-def _at(ordered: Floats, p: float) -> float:
-    n = len(ordered)
-    rank = min(max((n + 1 / 3) * p + 1 / 3, 1.0), float(n))
-    below = math.floor(rank)
-    lower, share = float(ordered[below - 1]), rank - below
-    if share < 1e-12:  # interpolating inf with weight 0 would make a NaN
-        return lower
-    upper = float(ordered[below])
-    return math.inf if math.isinf(upper) else lower + share * (upper - lower)
+    return quantiles(x, [p])[p]
 
 
 def quantile_interval(x: Floats, p: float, confidence: float = CONFIDENCE, tau: float = 1.0) -> Interval:
@@ -158,11 +147,20 @@ def quantile_interval(x: Floats, p: float, confidence: float = CONFIDENCE, tau: 
     For tau = 1 the ranks are those of `scipy.stats.quantile_test`; otherwise those of `n / tau` independent values,
     stretched back over all of them.
     """
-    return _bounds(np.sort(x), p, confidence, tau)
+    return _intervals(x, {p: tau}, confidence)[p]
 
 
-def _bounds(ordered: Floats, p: float, confidence: float, tau: float) -> Interval:
-    n = len(ordered)
+def _intervals(x: Floats, times: Mapping[float, float], confidence: float) -> dict[float, Interval]:
+    """Of each quantile in `times`, which has its autocorrelation time."""
+    ranks = {p: _bounding_ranks(len(x), p, confidence, tau) for p, tau in times.items()}
+    values = order_statistics(x, {rank for pair in ranks.values() for rank in pair if rank is not None})
+    return {
+        p: (None if low is None else values[low], None if high is None else values[high])
+        for p, (low, high) in ranks.items()
+    }
+
+
+def _bounding_ranks(n: int, p: float, confidence: float, tau: float) -> tuple[int | None, int | None]:
     worth = max(1, math.floor(n / tau + 1e-9)) if n else 0
     if worth == 0:
         return None, None
@@ -172,11 +170,9 @@ def _bounds(ordered: Floats, p: float, confidence: float, tau: float) -> Interva
     low, high = None, None
     # Ranks are whole numbers, so stretching few of them can land inside the interval of all: the wider one counts.
     if low_rank >= 1:
-        stretched = math.floor(low_rank * n / worth)
-        low = float(ordered[min(stretched, max(1, binomial_ppf(alpha, n, p))) - 1])
+        low = min(math.floor(low_rank * n / worth), max(1, binomial_ppf(alpha, n, p)))
     if high_rank <= worth:
-        stretched = math.ceil(high_rank * n / worth)
-        high = float(ordered[max(stretched, min(n, binomial_isf(alpha, n, p) + 1)) - 1])
+        high = max(math.ceil(high_rank * n / worth), min(n, binomial_isf(alpha, n, p) + 1))
     return low, high
 
 
@@ -201,63 +197,6 @@ def _slow_time(x: Floats, limit: float) -> float:
     return autocorrelation_time(slow)
 
 
-def autocorrelation_time(x: Floats | NDArray[np.bool_]) -> float:
-    """How many consecutive values are worth one independent value: `1 + 2 * sum(rho_k)`, from 1 to n.
-
-    The sum runs over Geyer's (1992) initial positive sequence of pairs. Below 1 is reported as 1: that neighbours
-    balance each other is not taken as a reason for a narrower interval.
-    """
-    n = len(x)
-    if n < 4:
-        return 1.0
-    centred = x - np.mean(x)
-    variance = _product(centred, centred)
-    largest = max(float(np.max(x)), -float(np.min(x)))
-    if variance <= n * (1e-12 * max(1e-300, largest)) ** 2:  # constant up to rounding
-        return 1.0
-    total, even = 0.0, n - n % 2
-    # Jobs are mostly near independence: a few lags one by one cost less than many by Fourier transform.
-    for lag in range(0, min(even, _LAGS), 2):
-        pair = (_product(centred[lag:], centred) + _product(centred[lag + 1 :], centred)) / variance
-        if pair <= 0:
-            return _clamped(total, n)
-        total += pair
-    lag = _LAGS
-    while lag < even:
-        count = max(_MORE, min(lag, n // 16) & ~1)
-        covariance = _covariance(centred, lag, min(count, even - lag))
-        pairs = covariance[0::2] + covariance[1::2]
-        ends = np.flatnonzero(pairs <= 0)
-        total += float(np.sum(pairs[: int(ends[0]) if len(ends) else len(pairs)])) / variance
-        if len(ends):
-            break
-        lag += count
-    return _clamped(total, n)
-
-
-def _product(x: Floats, y: Floats) -> float:
-    """The sum of products, as far as both go; block by block, as a library's would differ with its threads."""
-    n, total = min(len(x), len(y)), 0.0
-    room = np.empty(min(n, _BLOCK))
-    for at in range(0, n, _BLOCK):
-        part = room[: min(n - at, _BLOCK)]
-        total += float(np.add.reduce(np.multiply(x[at : at + len(part)], y[at : at + len(part)], out=part)))
-    return total
-
-
-def _covariance(x: Floats, lag: int, count: int) -> Floats:
-    """The sums of `x[i] * x[i + k]` for `count` values of k from `lag` on, in memory of some times `count`."""
-    size = 1 << (2 * count - 1).bit_length()
-    spectrum = np.zeros(size // 2 + 1, np.complex128)
-    for at in range(0, len(x) - lag, count):
-        spectrum += np.conj(np.fft.rfft(x[at : at + count], size)) * np.fft.rfft(x[at + lag :][: 2 * count], size)
-    return np.fft.irfft(spectrum)[:count]
-
-
-def _clamped(pairs: float, n: int) -> float:
-    return float(min(max(2 * pairs - 1, 1.0), n))
-
-
 def mean_interval(x: Floats, confidence: float = CONFIDENCE, tau: float = 1.0) -> Interval:
     """Student's t interval of the mean for `n / tau` independent values; None below two of them."""
     n = len(x)
@@ -269,7 +208,9 @@ def mean_interval(x: Floats, confidence: float = CONFIDENCE, tau: float = 1.0) -
     return middle - half, middle + half
 
 
-def ratio_interval(rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE) -> tuple[float, Interval, float]:
+def ratio_interval(
+    rewards: NDArray[Any], gaps: Floats, confidence: float = CONFIDENCE
+) -> tuple[float, Interval, float]:
     """Long-run rate `sum(rewards) / sum(gaps)`, its interval, and the autocorrelation time behind it.
 
     Renewal-reward: `gaps` are the times between successive completions (the first counts from the start of the
@@ -278,7 +219,8 @@ def ratio_interval(rewards: Floats, gaps: Floats, confidence: float = CONFIDENCE
     """
     total, n = float(np.sum(gaps)), len(gaps)
     rate = float(np.sum(rewards)) / total
-    rest = rewards - rate * gaps
+    rest = rate * gaps
+    np.subtract(rewards, rest, out=rest)
     tau = autocorrelation_time(rest)
     if n < 2 or n / tau < 2:
         return rate, (None, None), tau
@@ -294,9 +236,8 @@ def _mean(x: Floats) -> float:
 
 def _variance(x: Floats, tau: float) -> float:
     # The sample variance of correlated values is too small by about tau / n: they have strayed less far.
-    n = len(x)
     centred = x - np.mean(x)
-    return _product(centred, centred) / (n - tau)
+    return sum_of_products(centred, centred) / (len(x) - tau)
 
 
 def _student(confidence: float, freedom: float) -> float:

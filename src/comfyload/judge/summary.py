@@ -26,6 +26,7 @@ from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
+from comfyload.judge.ranks import order_statistics
 from comfyload.judge.saturation import Saturation, saturation
 from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
@@ -36,7 +37,7 @@ __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", 
 
 Floats = NDArray[np.float64]
 Plain = int | float | str | bool | None
-_AT_ONCE = 1024
+_AT_ONCE = 512
 """Lines folded at a time: enough to spread what a block costs; of many more, the values leave the processor's cache."""
 
 
@@ -126,10 +127,10 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
     evidence = _evidence(manifest, fold)
     jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
     valid = not any(finding.level == "invalid" for finding in findings)
-    latency = np.sort(jobs.known("latency"))
+    latency, observed = jobs.known("latency"), _observed(jobs)
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
     summary = Summary(
-        summary=_flat(evidence, statistics, valid),
+        summary=_flat(evidence, statistics, observed, valid),
         statistics=statistics,
         findings=findings,
         nodes=node_rows(fold, manifest.workflows),
@@ -144,10 +145,10 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         left_on_server={state: named.count for state, named in sorted(fold.ledger.left.items())},
         other_methods={
             "p95_latency_linear_s": float(np.quantile(latency, 0.95)) if len(latency) else None,
-            "p95_latency_nearest_rank_s": _nearest_rank(latency, 0.95),
+            "p95_latency_nearest_rank_s": observed["p95_latency_s"],
         },
         warmup=dict(fold.ledger.warmup),
-        observed=_observed(jobs),
+        observed=observed,
         workflows=workflow_rows(evidence),
         after=after_rows(jobs),
         books=_book_row(evidence),
@@ -224,7 +225,9 @@ def _wall_clock(jobs: Jobs) -> float | None:
     return window if window > 0 else None
 
 
-def _flat(evidence: Evidence, statistics: dict[str, Statistic], valid: bool) -> dict[str, Plain]:
+def _flat(
+    evidence: Evidence, statistics: dict[str, Statistic], observed: dict[str, float | None], valid: bool
+) -> dict[str, Plain]:
     fold, jobs, arrivals, books = evidence.fold, evidence.jobs, evidence.arrivals, _book_row(evidence)
     counted, classes = fold.ledger.counted, jobs.cache[jobs.completed]
     by_class = {name: int((classes == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
@@ -257,7 +260,7 @@ def _flat(evidence: Evidence, statistics: dict[str, Statistic], valid: bool) -> 
         out[f"max_{metric.name}_s"] = _longest(jobs.known(metric.name))
     whole = (arrivals.done - arrivals.due)[arrivals.completed]
     out["max_book_latency_s"] = None if books is None else _longest(whole[~np.isnan(whole)])
-    out["observed_p99_latency_s"] = _nearest_rank(np.sort(jobs.known("latency")), 0.99)
+    out["observed_p99_latency_s"] = observed["p99_latency_s"]
     return out
 
 
@@ -275,11 +278,13 @@ def _book_row(evidence: Evidence) -> BookRow | None:
 
 
 def _observed(jobs: Jobs) -> dict[str, float | None]:
-    out = {}
+    out: dict[str, float | None] = {}
     for metric in ("latency", "latency_sent"):
-        ordered = np.sort(jobs.known(metric))
-        out.update({f"{name}_{metric}_s": _nearest_rank(ordered, p) for name, p in PERCENTILES.items()})
-        out[f"max_{metric}_s"] = _longest(ordered)
+        seconds = jobs.known(metric)
+        ranks = {name: math.ceil(p * len(seconds)) for name, p in PERCENTILES.items()} if len(seconds) else {}
+        ordered = order_statistics(seconds, ranks.values())
+        out.update({f"{name}_{metric}_s": ordered[ranks[name]] if ranks else None for name in PERCENTILES})
+        out[f"max_{metric}_s"] = _longest(seconds)
     return out
 
 
@@ -293,7 +298,3 @@ def _cache_rows(jobs: Jobs) -> dict[str, CacheRow]:
             p50_latency_s=percentile(latency, 0.5),
         )
     return rows
-
-
-def _nearest_rank(ordered: Floats, p: float) -> float | None:
-    return float(ordered[math.ceil(p * len(ordered)) - 1]) if len(ordered) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -52,15 +54,16 @@ class WorkflowRow(Struct, frozen=True, kw_only=True):
 def workflow_rows(evidence: Evidence) -> dict[str, WorkflowRow]:
     """A row for each workflow of the manifest, and for each that only the journal knows."""
     codes = sorted(evidence.fold.workflows.items(), key=lambda pair: pair[1])
-    return {name: _row(evidence, evidence.jobs.counted.workflow == code, code) for name, code in codes}
+    after = _after(evidence.jobs, [code for _, code in codes])
+    return {name: _row(evidence, evidence.jobs.counted.workflow == code, after[code]) for name, code in codes}
 
 
 def after_rows(jobs: Jobs) -> AfterRow:
     """The same and the switched of all workflows together; a mix in which one is switched to more often tilts it."""
-    return _after(jobs, None)
+    return _after(jobs, [None])[None]
 
 
-def _row(evidence: Evidence, of_it: Flags, code: int) -> WorkflowRow:
+def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
     jobs = evidence.jobs
     columns = jobs.counted
     completed, known_end = int((of_it & columns.completed).sum()), int((of_it & ~columns.censored).sum())
@@ -78,26 +81,31 @@ def _row(evidence: Evidence, of_it: Flags, code: int) -> WorkflowRow:
         avg_execution_s=execution["avg"],
         p50_execution_s=execution["p50"],
         p95_execution_s=execution["p95"],
-        after=_after(jobs, code),
+        after=after,
         images=int(columns.images[of_it].sum()),
         images_per_minute=images_per_minute(evidence, of_it),
         cached=int((of_it & columns.completed & (columns.cache > 0)).sum()),
     )
 
 
-def _after(jobs: Jobs, code: int | None) -> AfterRow:
+def _after(jobs: Jobs, codes: Iterable[int | None]) -> dict[int | None, AfterRow]:
+    """The rows of these workflows; of all together for None."""
     every = jobs.every
     start = every.instants["start_ms"]
     order = np.argsort(start, kind="stable")
     ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
     order = order[ran[order]]
     workflow = every.workflow[order]
-    seconds = (every.instants["end_ms"][order] - start[order]) / 1000
+    seconds = every.instants["end_ms"][order]
+    seconds -= start[order]
+    seconds /= 1000
     measured = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
     measured &= seconds >= 0
     measured[:1] = False
-    if code is not None:
-        measured &= workflow == code
     same = np.ones(len(order), np.bool_)
     same[1:] = workflow[1:] == workflow[:-1]
-    return AfterRow(same_s=mean(seconds[measured & same]), switched_s=mean(seconds[measured & ~same]))
+    rows = {}
+    for code in codes:
+        of_it = measured if code is None else measured & (workflow == code)
+        rows[code] = AfterRow(same_s=mean(seconds[of_it & same]), switched_s=mean(seconds[of_it & ~same]))
+    return rows

@@ -78,8 +78,9 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     return facts | _packs(server, folder)
 
 
-def environment(server: Server, local: Environment, notes: Mapping[str, str]) -> Environment:
-    """All that is known, in a fixed order: what this machine knows goes before what the server tells.
+def environment(server: Server, local: Environment, probe: Environment, notes: Mapping[str, str]) -> Environment:
+    """All that is known, in a fixed order: what the probe in the server knows goes before what this machine knows, and
+    that before what the server tells.
 
     `notes`: what no program can see, as `note.KEY`. A pack that lies in the folder but that the server shows no node
     of is marked: it may not have been loaded.
@@ -91,6 +92,9 @@ def environment(server: Server, local: Environment, notes: Mapping[str, str]) ->
         if key.startswith("custom_nodes.") and server.packs is not None and key not in merged:
             fact = Fact(value=fact.value, source=f"{fact.source}; the server shows no node of it")
         merged[key] = fact
+    for key, fact in probe.items():
+        if fact.value is not None and key.partition(".")[0] in ROOMS:
+            merged[key] = fact
     merged |= {f"note.{key}": Fact(value=text, source="note") for key, text in notes.items()}
     return dict(sorted(merged.items(), key=lambda item: ROOMS.index(item[0].partition(".")[0])))
 

@@ -11,7 +11,7 @@ from comfyload.record.model import Environment, Fact
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["gpu_facts", "nvml_module", "unknown_gpus"]
+__all__ = ["Found", "Silent", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,14 @@ class Gpu(Struct, frozen=True):
     handle: Any
     model: str | None
     vram_bytes: int | None
+
+
+class Found(Struct, frozen=True):
+    """The GPU that the server counts as `number`; `handle` None: this machine has none like it. `source` says how."""
+
+    number: int
+    handle: Any
+    source: str
 
 
 def nvml_module() -> Any:
@@ -83,6 +91,21 @@ def _is_gpu(device: dict[str, Any]) -> bool:
 
 
 def _of_all(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None) -> Environment:
+    facts: Environment = {}
+    for gpu in find_gpus(devices, nvml, server_pid):
+        if gpu.handle is None:
+            facts |= {f"gpu.{gpu.number}.{key}": Fact(source=gpu.source) for key in KEYS}
+        else:
+            facts |= _of_one(nvml, gpu.handle, gpu.number, gpu.source)
+    return facts
+
+
+def find_gpus(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None) -> list[Found]:
+    """Which GPU of this machine is which of the server's; all of them where the server names none. NVML is begun.
+
+    Raises:
+        Silent: NVML does not tell what GPUs there are.
+    """
     left = []
     for index in range(int(_ask(nvml, nvml.nvmlDeviceGetCount))):
         handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
@@ -90,24 +113,20 @@ def _of_all(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None
         memory = _known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
         total = None if memory is None else int(memory.total)
         left.append(Gpu(index, handle, None if model is None else _text(model), total))
-    facts: Environment = {}
     if not devices:
-        for gpu in left:
-            facts |= _of_one(nvml, gpu, gpu.index, "nvml (the server names no device)")
-        return facts
+        return [Found(gpu.index, gpu.handle, "nvml (the server names no device)") for gpu in left]
+    found = []
     for number, device in enumerate(device for device in devices if _is_gpu(device)):
         alike = [gpu for gpu in left if _matches(gpu, device)]
         if not alike:
-            why = f"nvml: no GPU of this machine is {str(device.get('name'))[:80]!r}"
-            facts |= {f"gpu.{number}.{key}": Fact(source=why) for key in KEYS}
+            found.append(Found(number, None, f"nvml: no GPU of this machine is {str(device.get('name'))[:80]!r}"))
             continue
         used = [gpu for gpu in alike if server_pid in _users(nvml, gpu)] if len(alike) > 1 else alike
-        sure = bool(used)
         gpu = (used or alike)[0]
         left.remove(gpu)
-        among = "" if sure else f", one of {len(alike)} alike: which of them the server uses is not told"
-        facts |= _of_one(nvml, gpu, number, f"nvml (index {gpu.index}{among})")
-    return facts
+        among = "" if used else f", one of {len(alike)} alike: which of them the server uses is not told"
+        found.append(Found(number, gpu.handle, f"nvml (index {gpu.index}{among})"))
+    return found
 
 
 def _matches(gpu: Gpu, device: dict[str, Any]) -> bool:
@@ -125,8 +144,7 @@ def _users(nvml: Any, gpu: Gpu) -> set[int]:
     return {int(process.pid) for process in processes}
 
 
-def _of_one(nvml: Any, gpu: Gpu, number: int, source: str) -> Environment:
-    handle = gpu.handle
+def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:
     answers: dict[str, Callable[[], str | int | float | bool]] = {
         "model": lambda: _text(nvml.nvmlDeviceGetName(handle)),
         "driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),

@@ -17,6 +17,7 @@ from comfyload.record.plan import Plan
 
 __all__ = [
     "FORMAT",
+    "Attempt",
     "Environment",
     "Execution",
     "Fact",
@@ -25,6 +26,7 @@ __all__ = [
     "Fetch",
     "Host",
     "Line",
+    "LogLine",
     "Manifest",
     "NodeFacts",
     "Observation",
@@ -62,11 +64,13 @@ FailureKind = Literal[
     "oom",  # a node ran out of GPU memory
     "cuda",  # the GPU context is broken; the server needs a restart
     "interrupted",  # stopped by somebody else
-    "timeout",  # not done within the job's timeout
+    "timeout",  # not done within the job's timeout, or by its deadline
+    "hung",  # it ran, and nothing of it moved any more; given up by us
     "cancelled",  # stopped by us
     "lost",  # accepted once, unknown to the server now
     "fetch",  # an output could not be downloaded whole
     "dropped",  # never sent: there was no place for it
+    "shed",  # never sent: it could not have been done by its deadline
     "censored",  # cut off by the end of the run
 ]
 
@@ -84,7 +88,10 @@ class Prompt(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Why an execution is no success. `type` is the server's own word (`prompt_no_outputs`, `RuntimeError`)."""
+    """Why an execution is no success. `type` is the server's own word (`prompt_no_outputs`, `RuntimeError`).
+
+    `retry_after_s`: how long the server asks us to stay away.
+    """
 
     kind: FailureKind
     type: str = ""
@@ -92,6 +99,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     node: str | None = None
     node_class: str | None = None
     status: int | None = None
+    retry_after_s: float | None = None
 
 
 class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -128,12 +136,30 @@ class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     problem: str = ""
 
 
-class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One of several times that a job was sent: to which server (its redacted address), under which id, and its end.
+
+    `executed_ms`: how long the server executed it, by its own clock. `waited_s`: how long we held the job before, since
+    it was asked for or since the attempt before.
+    """
+
+    server: str
+    prompt_id: str
+    outcome: Outcome
+    sent: float | None = None
+    done: float | None = None
+    failure: Failure | None = None
+    executed_ms: int | None = None
+    waited_s: float = 0.0
+
+
+class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a server did with one prompt.
 
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
     `started`: `execution_start` arrived. `done`: the end was seen — by event, or by a poll no more than
     `done_within_s` later than it happened. `seen_by` names which. `executions` counts how often the server started it.
+    `attempts`: each time it was sent, if this tells of only the last of them; empty where it tells all.
     """
 
     outcome: Outcome
@@ -155,6 +181,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True):
     fetches: list[Fetch] = []
     executions: int = 0
     left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
+    attempts: list[Attempt] = []
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
@@ -165,7 +192,7 @@ class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=F
     due: float
 
 
-class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record"):
+class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record", gc=False):
     """One job from due to end: the journal's unit. Never rounded, never sampled.
 
     `book`: which unit of several pages it belongs to. `censored`: it was cut off by the end of the run, so that all
@@ -194,6 +221,18 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     source: str
     name: str
     value: float | None
+
+
+class LogLine(Struct, frozen=True, kw_only=True, gc=False):
+    """One row that the server's side wrote: taken from its instrumentation as it ran, or from the log.
+
+    `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None where nothing tells
+    the offset, as of a log's rows. `row` is kept as it was written.
+    """
+
+    t: float | None
+    source: Literal["probe", "log"]
+    row: dict[str, Any]
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -250,7 +289,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
-    `server_gone`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`.
+    `server_gone`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
     """
 
     t: float

@@ -1,5 +1,7 @@
 """The run directory: `manifest.json`, `records.ndjson`, `samples.ndjson`, written so that a crash loses nothing known.
 
+`log.ndjson` is there too if the server's side told rows of its own.
+
 The journals are appended one whole line at a time, each handed to the kernel before the next step; the manifest is
 replaced as a whole. A torn last line is what a crash leaves, and is not read.
 """
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from comfyload.errors import RunFilesError
-from comfyload.record.model import FORMAT, Line, Manifest, Record, Sample, Sent
+from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +27,13 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 RECORDS = "records.ndjson"
 SAMPLES = "samples.ndjson"
+LOG = "log.ndjson"
 _BLOCK = 1 << 16
 """Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
 
 
 class RunWriter:
-    """A new run directory. `write_line` and `write_sample` are synchronous and cost a few microseconds."""
+    """A new run directory. `write_line`, `write_sample` and `write_log` are synchronous and cost a few microseconds."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Create `path` and its files.
@@ -56,8 +59,9 @@ class RunWriter:
         """
         writer = cls.__new__(cls)
         try:
-            for journal in (path / RECORDS, path / SAMPLES):
-                _cut_torn_line(journal)
+            for journal in (path / RECORDS, path / SAMPLES, path / LOG):
+                if journal.name != LOG or journal.exists():
+                    _cut_torn_line(journal)
             writer._open(path)
         except OSError as error:
             raise RunFilesError(f"cannot go on with {path}: {error.strerror or error}") from None
@@ -67,6 +71,7 @@ class RunWriter:
         self.path = path
         self._records = _open_append(path / RECORDS)
         self._samples = _open_append(path / SAMPLES)
+        self._log: int | None = None
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
 
@@ -76,16 +81,22 @@ class RunWriter:
     def write_sample(self, sample: Sample) -> None:
         self._append(self._samples, sample)
 
+    def write_log(self, line: LogLine) -> None:
+        """The file is made for the first row: most runs have none."""
+        if self._log is None:
+            self._log = _open_append(self.path / LOG)
+        self._append(self._log, line)
+
     def write_manifest(self, manifest: Manifest) -> None:
         replace_file(self.path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
     def close(self) -> None:
         """Flush to the disk and close."""
-        for descriptor in (self._records, self._samples):
+        for descriptor in (self._records, self._samples, *([] if self._log is None else [self._log])):
             os.fsync(descriptor)
             os.close(descriptor)
 
-    def _append(self, descriptor: int, line: Line | Sample) -> None:
+    def _append(self, descriptor: int, line: Line | Sample | LogLine) -> None:
         self._encoder.encode_into(line, self._buffer)
         self._buffer += b"\n"
         view = memoryview(self._buffer)
@@ -103,10 +114,15 @@ class RunReader:
 
     def lines(self) -> Iterator[Line]:
         """The journal in the order it was written; a torn last line is left out."""
-        yield from _read_journal(self.path / RECORDS, msgspec.json.Decoder(Sent | Record))
+        return _read_journal(self.path / RECORDS, msgspec.json.Decoder(Sent | Record))
 
     def samples(self) -> Iterator[Sample]:
-        yield from _read_journal(self.path / SAMPLES, msgspec.json.Decoder(Sample))
+        return _read_journal(self.path / SAMPLES, msgspec.json.Decoder(Sample))
+
+    def log(self) -> Iterator[LogLine]:
+        """Rows of the server's side in the order in which they were taken; none where none were."""
+        if (self.path / LOG).exists():
+            yield from _read_journal(self.path / LOG, msgspec.json.Decoder(LogLine))
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -17,7 +17,8 @@ from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
 if TYPE_CHECKING:
     from comfyload.sim.faults import Faults, Plan
     from comfyload.sim.queue import Item
-    from comfyload.sim.state import State, Truth
+    from comfyload.sim.settings import Truth
+    from comfyload.sim.state import State
 
 __all__ = ["Execution", "Levers", "WorkerDied"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.wire import Reply
     from comfyload.sim.queue import Item
-    from comfyload.sim.state import Clock, Settings, Truth
+    from comfyload.sim.settings import Clock, Settings, Truth
 
 __all__ = ["Probe"]
 

@@ -14,7 +14,8 @@ from comfyload.sim.execution import Execution, WorkerDied
 from comfyload.sim.faults import NEVER, Faults, plan
 from comfyload.sim.reply import server_error
 from comfyload.sim.routes import answer
-from comfyload.sim.state import Lasting, Settings, State, Truth
+from comfyload.sim.settings import Settings, Truth
+from comfyload.sim.state import Lasting, State
 
 if TYPE_CHECKING:
     from collections import Counter

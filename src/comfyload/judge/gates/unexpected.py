@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.proof import SIDE
@@ -22,22 +22,32 @@ def errors(
     """Judge the errors that no pattern finds: of counted jobs, of warm-up jobs, and of the log if one was read.
 
     Of jobs that failed alike (by kind, type and node class) only the first one's message is kept, so a pattern is
-    held against the message of a single job, and of several against what they have in common.
+    held against the message of a single job, and of several against what they have in common. What the log says of
+    other prompts and of the probe is no error of the run, and is said.
     """
     patterns, surprises, known = expected_patterns(expected), [], 0
-    for error, common in _recorded(measured) + [(error, error.text) for error in log_errors or ()]:
+    for error, common in _recorded(measured) + [(one, one.text) for one in log_errors or () if one.where == "log"]:
         seen = error.text if error.count == 1 else common
         if any(pattern.search(seen) for pattern in patterns):
             known += error.count
         else:
             surprises.append(error)
-    log = "No log was read." if log_errors is None else "The log was read."
+    log = "No log was read." if log_errors is None else " ".join(["The log was read.", *_aside(log_errors)])
     n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
     if n == 0:
         return no_data(gate, measured, "the run has no job")
     count = sum(error.count for error in surprises)
     why = f"{_first(surprises, bool(patterns)) if surprises else _none(n, known)} {log}"
     return draft(gate, measured, "PASS" if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n)
+
+
+def _aside(log_errors: Sequence[RunError]) -> Iterator[str]:
+    """What else the log says."""
+    others = sum(error.count for error in log_errors if error.where == "others")
+    if others:
+        yield f"{'1 row of other prompts was' if others == 1 else f'{others} rows of other prompts were'} left out."
+    for error in [error for error in log_errors if error.where == "probe"][:3]:
+        yield f"The probe said of itself: {clean(error.text, 120)} ({error.count} in all)."
 
 
 def _first(surprises: Sequence[RunError], patterns: bool) -> str:

@@ -1,0 +1,44 @@
+"""Knows what is connected by Thunderbolt or USB4, as Linux shows it: an external GPU's enclosure, and its link."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["enclosure_facts"]
+
+DEVICES = Path("/sys/bus/thunderbolt/devices")
+FILES = {
+    "vendor": "vendor_name",
+    "device": "device_name",
+    "authorized": "authorized",
+    "generation": "generation",
+    "rx_speed": "rx_speed",
+    "tx_speed": "tx_speed",
+    "rx_lanes": "rx_lanes",
+    "tx_lanes": "tx_lanes",
+}
+
+
+def enclosure_facts(devices: Path = DEVICES) -> dict[str, dict[str, object]]:
+    """`enclosure.N.vendor` and so on of each connected device; `enclosure` alone where there is none."""
+    try:
+        names = sorted(path.name for path in devices.iterdir())
+    except OSError:
+        return {"enclosure": {"value": None, "source": "sysfs shows no Thunderbolt or USB4 bus"}}
+    # A device is DOMAIN-ROUTE; route 0 is the computer's own controller, the rest are ports and retimers.
+    connected = [name for name in names if re.fullmatch(r"\d+-[0-9a-f]+", name) and not name.endswith("-0")]
+    if not connected:
+        why = "sysfs: nothing is connected by Thunderbolt or USB4"
+        return {"enclosure": {"value": "none", "source": why}}
+    facts: dict[str, dict[str, object]] = {}
+    for number, name in enumerate(connected):
+        for key, file in FILES.items():
+            try:
+                text = (devices / name / file).read_text(encoding="utf-8", errors="replace").strip()
+            except OSError as error:
+                fact: dict[str, object] = {"value": None, "source": f"sysfs: {file}: {error.strerror or error}"}
+            else:
+                fact = {"value": text, "source": "sysfs"}
+            facts[f"enclosure.{number}.{key}"] = fact
+    return facts

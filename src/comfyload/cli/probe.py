@@ -1,0 +1,190 @@
+"""`comfyload probe`: its commands and their flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from comfyload.cli.flags import CaFile, Header, Insecure, Json, server_url
+from comfyload.errors import ServerUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from msgspec import Struct
+
+    from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
+
+__all__ = ["probe"]
+
+probe = typer.Typer(
+    name="probe",
+    no_args_is_help=True,
+    help="The node pack that lets a ComfyUI tell what it does: nodes, models, GPU, its own log.",
+    rich_markup_mode="rich",
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="ComfyUI's folder, or its --base-directory.")]
+
+RESTART = "Restart ComfyUI to"
+
+
+@probe.command(no_args_is_help=True)
+def install(
+    comfyui: Folder,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite files of the pack that were changed, or a link.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Put the probe into a ComfyUI's custom nodes, or replace an earlier one. ComfyUI is not restarted.
+
+    A pack of that name that did not come from here is never touched.
+
+    [bold]Example[/bold]: comfyload probe install ~/ComfyUI
+    """
+    from comfyload.app.probe import install as put
+
+    done = put(comfyui, force=force, dry_run=dry_run)
+    _print(done, _installed(done), as_json=json_)
+
+
+@probe.command(no_args_is_help=True)
+def status(
+    comfyui: Folder,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask this running server too whether it has loaded the probe."),
+    ] = None,
+    header: Header = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
+    json_: Json = False,
+) -> None:
+    """Say whether the probe is there, as it was installed, and at work.
+
+    Exit code 0: yes, 1: no, 4: the server is unreachable.
+
+    [bold]Example[/bold]: comfyload probe status ~/ComfyUI --server http://127.0.0.1:8188
+    """
+    from comfyload.app.probe import status as look
+
+    found, unreachable = look(comfyui), None
+    if server is not None:
+        from msgspec import structs
+
+        from comfyload import clock
+        from comfyload.app.probe import ask
+
+        pem = None if ca_file is None else str(ca_file)
+        try:
+            told = clock.run(ask(server_url(server), header or [], ca_file=pem, insecure=insecure))
+            found = structs.replace(found, server=told)
+        except ServerUnreachable as error:
+            unreachable = error
+    _print(found, _status(found), as_json=json_)
+    if unreachable is not None:
+        raise unreachable
+    raise typer.Exit(0 if found.good else 1)
+
+
+@probe.command(no_args_is_help=True)
+def remove(
+    comfyui: Folder,
+    force: Annotated[bool, typer.Option("--force", help="Also if its files were changed, or it is a link.")] = False,
+    json_: Json = False,
+) -> None:
+    """Take away what was installed. The log stays, and so does every file that came from elsewhere.
+
+    [bold]Example[/bold]: comfyload probe remove ~/ComfyUI
+    """
+    from comfyload.app.probe import remove as take_away
+
+    done = take_away(comfyui, force=force)
+    _print(done, _removed(done), as_json=json_)
+
+
+def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
+    from comfyload.report.medium import Screen
+
+    if as_json:
+        import msgspec
+
+        Screen(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(result, enc_hook=str).decode())
+        return
+    from rich.text import Text
+
+    from comfyload.judge.ledger import clean
+    from comfyload.report.medium import draw
+
+    console = Screen(highlight=False, soft_wrap=True)
+    for line in lines:
+        draw(Text(clean(line, 2000)), console)
+
+
+def _installed(done: Installed) -> Iterator[str]:
+    from comfyload.report.text import count
+
+    verb = "would be installed" if done.dry_run else "is installed"
+    before = f", in place of {done.replaced}" if done.replaced else ""
+    yield f"The probe {done.version} {verb} in {done.path}{before}: {count(done.files, 'file')}."
+    if done.unlinked:
+        yield f"A link to {done.unlinked} {'would go' if done.dry_run else 'went'}; what it leads to stays."
+    if done.overwritten:
+        yield f"Overwritten although changed: {', '.join(done.overwritten)}."
+    if done.kept:
+        yield f"Kept, as they came from elsewhere: {', '.join(done.kept)}."
+    yield "Nothing was written." if done.dry_run else f"{RESTART} load it."
+
+
+def _status(found: ProbeStatus) -> Iterator[str]:
+    pack, changes = found.pack, found.pack.changes
+    if pack.state == "absent":
+        yield f"The probe is not in {pack.path.parent}; comfyload probe install puts {found.available} there."
+    elif pack.state == "foreign":
+        yield f"{pack.path} was not installed by comfyload."
+    elif pack.state == "link":
+        yield f"{pack.path} is a link to {pack.link_to}."
+    else:
+        yield f"The probe {pack.version} is in {pack.path}."
+        same = pack.version == found.available
+        if found.update:
+            yield f"This comfyload would install {'another ' if same else ''}{found.available}: comfyload probe install"
+    parts = (("changed", changes.changed), ("missing", changes.missing), ("came from elsewhere", changes.added))
+    for what, names in parts:
+        if names:
+            yield f"{what}: {', '.join(names)}"
+    if found.left_over:
+        yield f"left by an installation that was cut short: {', '.join(found.left_over)}"
+    if found.server is not None:
+        yield from _running(found.server, pack.version)
+
+
+def _running(server: Running, installed: str | None) -> Iterator[str]:
+    if server.why:
+        yield f"{server.url}: {server.why}"
+        return
+    state = "is at work" if server.active else "has switched itself off"
+    yield f"{server.url}: the probe {server.version or 'of an unknown version'} {state}."
+    if installed and server.version and server.version != installed:
+        yield f"{RESTART} load {installed}."
+    yield from (f"missing: {sentence}" for sentence in server.missing)
+    if server.dropped:
+        yield f"rows dropped: {server.dropped}"
+    if server.errors:
+        yield f"errors inside the probe: {server.errors}"
+
+
+def _removed(done: Removed) -> Iterator[str]:
+    from comfyload.report.text import count
+
+    if done.unlinked:
+        yield f"The link {done.path} to {done.unlinked} is gone; what it leads to stays."
+    else:
+        yield f"The probe {done.version} is removed from {done.path}: {count(done.files, 'file')}. The log stays."
+    if done.left:
+        yield f"Left, as they came from elsewhere: {', '.join(done.left)}. ComfyUI will try to load them as a pack."
+    yield f"{RESTART} unload it."

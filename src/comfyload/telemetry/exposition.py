@@ -1,0 +1,143 @@
+"""Prometheus text as readings: what is known of GPUs under the names that all sources share, the rest as it is called.
+
+DCGM's exporter names its GPUs by number; that of `nvidia_smi_*` by uuid, with the number as a value.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from comfyload.telemetry.nvml import SLOWED
+
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
+
+__all__ = ["Exposition", "Named"]
+
+MOST = 200
+"""Series kept under their own names."""
+
+_MIB = 2.0**20
+_DCGM = {
+    "DCGM_FI_DEV_GPU_UTIL": ("utilisation_percent", 1.0),
+    "DCGM_FI_DEV_FB_USED": ("vram_used_bytes", _MIB),
+    "DCGM_FI_DEV_FB_FREE": ("vram_free_bytes", _MIB),
+    "DCGM_FI_DEV_FB_TOTAL": ("vram_total_bytes", _MIB),
+    "DCGM_FI_DEV_POWER_USAGE": ("power_w", 1.0),
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": ("energy_j", 0.001),
+    "DCGM_FI_DEV_GPU_TEMP": ("temperature_c", 1.0),
+    "DCGM_FI_DEV_SM_CLOCK": ("clock_sm_mhz", 1.0),
+    "DCGM_FI_DEV_MEM_CLOCK": ("clock_memory_mhz", 1.0),
+    "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_rx_bytes_per_s", 1.0),
+    "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_tx_bytes_per_s", 1.0),
+}
+"""Name of ours and the factor into its unit. Energy is told in mJ, memory in MiB."""
+_DCGM_REASONS = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
+_SMI = {
+    "nvidia_smi_utilization_gpu_ratio": ("utilisation_percent", 100.0),
+    "nvidia_smi_memory_used_bytes": ("vram_used_bytes", 1.0),
+    "nvidia_smi_memory_free_bytes": ("vram_free_bytes", 1.0),
+    "nvidia_smi_memory_total_bytes": ("vram_total_bytes", 1.0),
+    "nvidia_smi_power_draw_watts": ("power_w", 1.0),
+    "nvidia_smi_temperature_gpu": ("temperature_c", 1.0),
+    "nvidia_smi_clocks_current_sm_clock_hz": ("clock_sm_mhz", 1e-6),
+    "nvidia_smi_clocks_current_memory_clock_hz": ("clock_memory_mhz", 1e-6),
+}
+_SMI_REASONS = tuple(
+    f"nvidia_smi_clocks_{words}_reasons_{reason}"
+    for words in ("throttle", "event")
+    for reason in (
+        "sw_power_cap",
+        "hw_slowdown",
+        "sw_thermal_slowdown",
+        "hw_thermal_slowdown",
+        "hw_power_brake_slowdown",
+    )
+)
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """The readings of one page; `cut` series of it are not kept."""
+
+    values: dict[str, float | None]
+    cut: int
+
+
+class Exposition:
+    """Pages of one endpoint: which series are kept is settled by the first that come, and stays so."""
+
+    def __init__(self) -> None:
+        self._kept: set[str] = set()
+        self._cut: set[str] = set()
+
+    def read(self, text: str) -> Named:
+        """The readings of a page; NaN is None.
+
+        Raises:
+            ValueError: it is not Prometheus text.
+        """
+        samples = list(_samples(text))
+        numbers = {
+            s.labels["uuid"]: int(s.value) for s in samples if s.name == "nvidia_smi_index" and "uuid" in s.labels
+        }
+        values: dict[str, float | None] = {}
+        for sample in samples:
+            name, value = _of_gpu(sample, numbers)
+            if name is None:
+                name = _own_name(sample)
+                if not self._keep(sample, name):
+                    continue
+            elif name.endswith(".throttled"):
+                value = max(value, values.get(name) or 0.0)
+            values[name] = value if math.isfinite(value) else None
+        return Named(values=values, cut=len(self._cut))
+
+    def _keep(self, sample: Sample, name: str) -> bool:
+        """The buckets of a histogram are many, and no readings."""
+        if name in self._kept:
+            return True
+        if len(self._kept) >= MOST or name in self._cut or "le" in sample.labels or sample.name.endswith("_created"):
+            if len(self._cut) < 100 * MOST:
+                self._cut.add(name)
+            return False
+        self._kept.add(name)
+        return True
+
+
+def _samples(text: str) -> Iterable[Sample]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    for family in text_string_to_metric_families(text):
+        time.sleep(1e-4)  # parsing is all Python: give the interpreter to the loop, which measures
+        # The parser gives every counter the ending of OpenMetrics, which older pages do not have.
+        named_so = family.type != "counter" or f"{family.name}_total" in text
+        for sample in family.samples:
+            yield sample if named_so else sample._replace(name=sample.name.removesuffix("_total"))
+
+
+def _of_gpu(sample: Sample, numbers: dict[str, int]) -> tuple[str | None, float]:
+    """The name that all sources share, and the value in its unit; None for any other series."""
+    labels = sample.labels
+    if sample.name.startswith("DCGM_") and labels.get("gpu", "").isdecimal() and "GPU_I_ID" not in labels:
+        gpu = f"gpu.{int(labels['gpu'])}"
+        if sample.name in _DCGM_REASONS and math.isfinite(sample.value):
+            return f"{gpu}.throttled", float(bool(int(sample.value) & SLOWED))
+        known = _DCGM.get(sample.name)
+    elif sample.name.startswith("nvidia_smi_") and labels.get("uuid") in numbers:
+        gpu = f"gpu.{numbers[labels['uuid']]}"
+        if sample.name in _SMI_REASONS:
+            return f"{gpu}.throttled", sample.value
+        known = _SMI.get(sample.name)
+    else:
+        return None, sample.value
+    return (None, sample.value) if known is None else (f"{gpu}.{known[0]}", known[1] * sample.value)
+
+
+def _own_name(sample: Sample) -> str:
+    labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+    return f"{sample.name}{{{labels}}}" if labels else sample.name

@@ -1,0 +1,144 @@
+"""A file that others append lines to, followed by its end, through rotation and truncation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfyload.telemetry.source import Silent
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+__all__ = ["Follow"]
+
+BLOCK = 1 << 16
+"""Bytes read at once: some hundred rows, which the event loop then writes down without a pause."""
+
+LONGEST = 8 * 2**20
+"""Bytes; what is longer without an end is no row of a log, and is left out."""
+ROTATIONS = 20
+GONE = 3
+"""Looks in vain before the file is said to be gone: whoever rotates it makes a new one with the next row."""
+
+
+class Follow:
+    """Whole lines, in the order in which they were written, from the end that the file had at the start.
+
+    A file that takes its place is read from its beginning, after all of the old one. Blocks: for a thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+        self._waiting: list[FileIO] = []
+        self._rest = b""
+        self._skip = False
+        self._gone = 0
+        self.cut = 0
+        """Lines left out for their length."""
+
+    def start(self) -> None:
+        """Go to the end; a line that is being written just then is from before."""
+        self._file = _open(self._path)
+        if self._file is not None:
+            end = self._file.seek(0, os.SEEK_END)
+            if end:
+                self._file.seek(end - 1)
+                self._skip = self._file.read(1) != b"\n"
+
+    def lines(self, *, last: bool = False) -> tuple[list[bytes], bool]:
+        """The next lines, up to a block of them, and whether there may be more at once.
+
+        `last`: no time is left for a writer that has not noticed a rotation yet; otherwise the old file is left only
+        at the call after the one that saw it.
+
+        Raises:
+            Silent: there is no such file now.
+        """
+        if self._file is None:
+            self._file = _open(self._path)
+            if self._file is None:
+                raise Silent("there is no such file")
+        block = self._read()
+        if block:
+            return self._split(block), True
+        noticed = bool(self._waiting)
+        if not noticed and self._is_replaced():
+            self._waiting = self._since()  # held open from now on, however often it is rotated meanwhile
+        if self._waiting and (noticed or last):
+            self._change()
+            return [], True
+        self._gone = 0 if self._path.exists() else self._gone + 1
+        if self._gone >= GONE:
+            raise Silent("the file is gone")
+        return [], False
+
+    def close(self) -> None:
+        for file in (self._file, *self._waiting):
+            if file is not None:
+                file.close()
+        self._file, self._waiting = None, []
+
+    def _read(self) -> bytes:
+        assert self._file is not None
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # it was cut: written anew from its start
+            self._file.seek(0)
+            self._rest, self._skip = b"", False
+        return self._file.read(BLOCK)
+
+    def _split(self, block: bytes) -> list[bytes]:
+        *whole, self._rest = (self._rest + block).split(b"\n")
+        if self._skip and whole:
+            del whole[0]
+            self._skip = False
+        elif self._skip:
+            self._rest = b""
+        if len(self._rest) > LONGEST:
+            self._rest, self._skip = b"", True
+            self.cut += 1
+        return whole
+
+    def _is_replaced(self) -> bool:
+        """Whether another file has the name now."""
+        assert self._file is not None
+        try:
+            now = self._path.stat()
+        except OSError:
+            return False
+        held = os.fstat(self._file.fileno())
+        return (now.st_dev, now.st_ino) != (held.st_dev, held.st_ino)
+
+    def _change(self) -> None:
+        """Go over to the file that came after."""
+        assert self._file is not None
+        self._file.close()
+        self._file = self._waiting.pop(0)
+        self._rest, self._skip = b"", False
+
+    def _since(self) -> list[FileIO]:
+        """The files that came after ours, oldest first: `.1` and so on are rotated ones, ours among them if it is."""
+        assert self._file is not None
+        held = os.fstat(self._file.fileno())
+        between: list[Path] = []
+        for number in range(1, ROTATIONS):
+            path = self._path.with_name(f"{self._path.name}.{number}")
+            try:
+                found = path.stat()
+            except OSError:
+                between = []
+                break
+            if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+                break
+            between.append(path)
+        else:
+            between = []
+        return [file for path in (*reversed(between), self._path) if (file := _open(path)) is not None]
+
+
+def _open(path: Path) -> FileIO | None:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError:
+        return None

@@ -1,0 +1,40 @@
+"""Whether the server runs on this machine, so that this machine's readings are the server's."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from comfyload.telemetry.source import Absent
+
+if TYPE_CHECKING:
+    from comfyload.record.model import Server
+    from comfyload.record.server_process import Listener
+
+__all__ = ["Here"]
+
+
+class Here:
+    """Looked at once, in the thread of whichever source asks first: it takes some hundredths of a second."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._lock = threading.Lock()
+        self._listener: Listener | None = None
+        self._elsewhere = ""
+
+    def listener(self) -> Listener:
+        """The server's process.
+
+        Raises:
+            Absent: the server is not on this machine, as far as can be told. The run's environment says why.
+        """
+        from comfyload.record.server_process import find_listener, why_elsewhere
+
+        with self._lock:
+            if self._listener is None:
+                self._listener = find_listener(self.server.url)
+                self._elsewhere = why_elsewhere(self.server, self._listener)
+        if self._elsewhere:
+            raise Absent
+        return self._listener

@@ -1,0 +1,126 @@
+"""Readings of the server's machine, where that is this one: CPU, memory, disks, network, and the server's process."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfyload.telemetry.source import Readings
+from comfyload.telemetry.thread import Thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from comfyload.telemetry.here import Here
+
+__all__ = ["Host", "Machine"]
+
+
+class Host:
+    """psutil, in a thread."""
+
+    name = "host"
+    interval_s = 0.5
+    patience_s = 5.0
+
+    def __init__(self, here: Here, clock: Callable[[], float]) -> None:
+        self._here = here
+        self._machine: Machine | None = None
+        self._thread = Thread("host", self._values, clock)
+
+    async def open(self) -> None:
+        """The first look: shares and rates count from it."""
+        await self._thread.ask()
+
+    async def read(self) -> Readings:
+        answer = await self._thread.ask()
+        return Readings(values=answer.value, t=answer.began, took_s=answer.took_s)
+
+    async def finish(self) -> Readings:
+        return Readings(asked=False)
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _values(self) -> dict[str, float | None]:
+        if self._machine is None:
+            self._machine = Machine(self._here.listener().pid)
+        return self._machine.values()
+
+
+class Machine:
+    """This machine's counters. Made and asked in one thread: psutil keeps the last look by thread."""
+
+    def __init__(self, server_pid: int | None) -> None:
+        import psutil
+
+        self._psutil = psutil
+        self._process: psutil.Process | None = None
+        if server_pid is not None:
+            with suppress(psutil.Error):
+                self._process = psutil.Process(server_pid)
+        self._disks = _real(Path("/sys/block"))
+        self._cards = _real(Path("/sys/class/net"))
+        self._loopback = {name for name, card in psutil.net_if_stats().items() if "loopback" in card.flags.split(",")}
+        self._before: dict[str, tuple[float, int]] = {}
+
+    def values(self) -> dict[str, float | None]:
+        """`host.*` and `server.*` by name; a rate is since the last call, and is not there at the first.
+
+        `server.cpu_percent` is of one core: 200 is two of them.
+        """
+        memory = self._psutil.virtual_memory()
+        values: dict[str, float | None] = {
+            "host.cpu_percent": self._psutil.cpu_percent(),
+            "host.ram_used_bytes": memory.total - memory.available,
+            "host.ram_available_bytes": memory.available,
+        }
+        values |= self._rates()
+        return values | self._server()
+
+    def _rates(self) -> dict[str, float | None]:
+        """Of whole disks and real network cards: what partitions and bridges carry would count twice."""
+        now = time.monotonic()
+        rates: dict[str, float | None] = {}
+        for name, counters, real, field in (
+            ("host.disk_read_bytes_per_s", self._disk_counters(), self._disks, "read_bytes"),
+            ("host.disk_write_bytes_per_s", self._disk_counters(), self._disks, "write_bytes"),
+            ("host.net_received_bytes_per_s", self._card_counters(), self._cards, "bytes_recv"),
+            ("host.net_sent_bytes_per_s", self._card_counters(), self._cards, "bytes_sent"),
+        ):
+            counted = [counters[one] for one in counters if not real or one in real]
+            if not counted:
+                continue
+            count = sum(int(getattr(one, field)) for one in counted)
+            then, before = self._before.get(name, (now, count))
+            self._before[name] = now, count
+            if now > then:
+                rates[name] = (count - before) / (now - then) if count >= before else None
+        return rates
+
+    def _server(self) -> dict[str, float | None]:
+        if self._process is None:
+            return {}
+        try:
+            with self._process.oneshot():
+                cpu = self._process.cpu_percent()
+                return {"server.rss_bytes": self._process.memory_info().rss, "server.cpu_percent": cpu}
+        except self._psutil.Error:  # it has ended; another that took its place is not looked for
+            return {"server.rss_bytes": None, "server.cpu_percent": None}
+
+    def _disk_counters(self) -> Mapping[str, Any]:
+        return self._psutil.disk_io_counters(perdisk=True) or {}
+
+    def _card_counters(self) -> Mapping[str, Any]:
+        counters = self._psutil.net_io_counters(pernic=True)
+        return {name: count for name, count in counters.items() if name not in self._loopback}
+
+
+def _real(folder: Path) -> set[str]:
+    """Names of what has hardware behind it, as Linux tells it; empty where that is not told."""
+    try:
+        return {entry.name for entry in folder.iterdir() if (entry / "device").exists()}
+    except OSError:
+        return set()

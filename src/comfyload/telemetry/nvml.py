@@ -1,0 +1,156 @@
+"""Readings of the server's GPUs by NVML, where the server runs on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfyload.record.gpu import Silent as NvmlSilent
+from comfyload.record.gpu import find_gpus, nvml_module
+from comfyload.telemetry.source import Absent, Readings, Silent
+from comfyload.telemetry.thread import Thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.record.gpu import Found
+    from comfyload.telemetry.here import Here
+
+__all__ = ["Gpus", "Nvml"]
+
+SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
+"""Reasons for which clocks are below what is asked of them: power cap, slowdowns by hardware, heat, power brake. A GPU
+at rest, or one whose clocks were set, is not slowed."""
+
+
+class Nvml:
+    """NVML, in a thread: some of its answers take 20 ms, and a driver may hang."""
+
+    name = "nvml"
+    interval_s = 0.5
+    patience_s = 5.0
+
+    def __init__(self, here: Here, clock: Callable[[], float]) -> None:
+        self._here = here
+        self._gpus: Gpus | None = None
+        self._known = False
+        self._thread = Thread("nvml", self._values, clock, self._leave)
+
+    async def open(self) -> None:
+        await self._thread.ask()
+
+    async def read(self) -> Readings:
+        answer = await self._thread.ask()
+        return Readings(values=answer.value, t=answer.began, took_s=answer.took_s)
+
+    async def finish(self) -> Readings:
+        return Readings(asked=False)
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _values(self) -> dict[str, float | None]:
+        if self._gpus is None:
+            listener = self._here.listener()
+            devices = self._here.server.devices
+            if devices and all(device.get("type") == "cpu" for device in devices):
+                raise Absent
+            try:
+                self._gpus = Gpus.open(devices, nvml_module(), listener.pid)
+            except Absent:
+                if self._known:
+                    raise Silent("the driver is gone") from None
+                raise
+            self._known = True
+        try:
+            return self._gpus.values()
+        except Silent:
+            self._leave()  # the driver may be loaded anew: they are found again at the next attempt
+            raise
+
+    def _leave(self) -> None:
+        if self._gpus is not None:
+            self._gpus.close()
+            self._gpus = None
+
+
+class Gpus:
+    """The GPUs that a server computes on. `nvml`: the module `pynvml`, or what stands in for it."""
+
+    def __init__(self, nvml: Any, found: list[Found], server_pid: int | None) -> None:
+        self._nvml = nvml
+        self._found = found
+        self._server_pid = server_pid
+
+    @classmethod
+    def open(cls, devices: list[dict[str, Any]], nvml: Any, server_pid: int | None) -> Gpus:
+        """Find them.
+
+        Raises:
+            Absent: there is no NVML, or none of its GPUs is the server's. The run's environment says why.
+        """
+        if nvml is None:
+            raise Absent
+        try:
+            nvml.nvmlInit()
+            found = [gpu for gpu in find_gpus(devices, nvml, server_pid) if gpu.handle is not None]
+        except (nvml.NVMLError, NvmlSilent):
+            raise Absent from None
+        if not found:
+            raise Absent
+        return cls(nvml, found, server_pid)
+
+    def values(self) -> dict[str, float | None]:
+        """`gpu.N.*` by name, None where one answer failed.
+
+        Raises:
+            Silent: not one answer came.
+        """
+        values: dict[str, float | None] = {}
+        for gpu in self._found:
+            values |= {f"gpu.{gpu.number}.{key}": value for key, value in self._of_one(gpu.handle).items()}
+        if all(value is None for value in values.values()):
+            raise Silent("the driver answers nothing any more")
+        return values
+
+    def close(self) -> None:
+        self._known(self._nvml.nvmlShutdown)
+
+    def _of_one(self, handle: Any) -> dict[str, float | None]:
+        nvml = self._nvml
+        memory = self._known(nvml.nvmlDeviceGetMemoryInfo, handle)
+        used = self._known(nvml.nvmlDeviceGetUtilizationRates, handle)
+        power, energy = (
+            self._known(call, handle)
+            for call in (nvml.nvmlDeviceGetPowerUsage, nvml.nvmlDeviceGetTotalEnergyConsumption)
+        )
+        reasons = self._known(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+        values: dict[str, float | None] = {
+            "utilisation_percent": None if used is None else used.gpu,
+            "vram_used_bytes": None if memory is None else memory.used,
+            "vram_total_bytes": None if memory is None else memory.total,
+            "vram_free_bytes": None if memory is None else memory.free,
+            "power_w": None if power is None else power / 1000,
+            "energy_j": None if energy is None else energy / 1000,
+            "temperature_c": self._known(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "clock_sm_mhz": self._known(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            "clock_memory_mhz": self._known(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            "throttled": None if reasons is None else float(bool(reasons & SLOWED)),
+        }
+        for key, counter in (("rx", nvml.NVML_PCIE_UTIL_RX_BYTES), ("tx", nvml.NVML_PCIE_UTIL_TX_BYTES)):
+            kilobytes = self._known(nvml.nvmlDeviceGetPcieThroughput, handle, counter)
+            values[f"pcie_{key}_bytes_per_s"] = None if kilobytes is None else 1024 * kilobytes
+        values["process_vram_bytes"] = self._of_process(handle)
+        return {key: None if value is None else float(value) for key, value in values.items()}
+
+    def _of_process(self, handle: Any) -> float | None:
+        """Memory of the server's process; a container's processes have other numbers inside than out."""
+        for process in self._known(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ():
+            if process.pid == self._server_pid and process.usedGpuMemory is not None:
+                return float(process.usedGpuMemory)
+        return None
+
+    def _known(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except self._nvml.NVMLError:
+            return None

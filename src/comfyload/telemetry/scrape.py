@@ -1,0 +1,101 @@
+"""A Prometheus endpoint, such as that of NVIDIA's DCGM exporter, read as Prometheus would."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from comfyload.errors import UsageError
+from comfyload.telemetry.exposition import Exposition
+from comfyload.telemetry.source import Readings, Silent
+from comfyload.telemetry.thread import Thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from yarl import URL
+
+    from comfyload.telemetry.exposition import Named
+
+__all__ = ["Scrape", "scrape_url"]
+
+TIMEOUT_S = 5.0
+MOST_BYTES = 16 * 2**20
+
+
+def scrape_url(text: str) -> URL:
+    """The address of `--scrape`; of one without a path, `/metrics`.
+
+    Raises:
+        UsageError: it is no http(s) address.
+    """
+    from yarl import URL
+
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+        valid = url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"--scrape {text!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
+    return url.with_path("/metrics") if url.path in ("", "/") else url
+
+
+class Scrape:
+    """One endpoint, fetched and parsed in a thread. The headers that go to ComfyUI are not sent to it."""
+
+    interval_s = 1.0
+    patience_s = 10.0
+
+    def __init__(self, url: URL, name: str, clock: Callable[[], float]) -> None:
+        self.name = name
+        self._url = url
+        self._shown = str(url.with_user(None).with_query(None))
+        self._exposition = Exposition()
+        self._cut = 0
+        self._thread = Thread(name, self._named, clock)
+
+    async def open(self) -> None:
+        """Nothing: the first reading tells."""
+
+    async def read(self) -> Readings:
+        answer = await self._thread.ask()
+        self._cut = answer.value.cut
+        return Readings(values=answer.value.values, t=answer.began, took_s=answer.took_s)
+
+    async def finish(self) -> Readings:
+        """How much was not kept is said at the end, when it is known."""
+        notes = [f"{self._cut} more series of {self._shown} were not kept"] if self._cut else []
+        return Readings(notes=notes, asked=False)
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _named(self) -> Named:
+        try:
+            return self._exposition.read(self._fetched())
+        except urllib.error.HTTPError as error:
+            raise Silent(f"{self._shown} answers HTTP {error.code}") from None
+        except urllib.error.URLError as error:
+            reason = getattr(error.reason, "strerror", None) or error.reason
+            raise Silent(f"{self._shown}: {str(reason).lower()}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Silent(f"{self._shown}: {type(error).__name__}") from None
+        except ValueError as error:
+            raise Silent(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
+
+    def _fetched(self) -> str:
+        request = urllib.request.Request(str(self._url.with_user(None)), headers={"Accept": "text/plain;version=0.0.4"})
+        if self._url.user is not None:
+            pair = f"{unquote(self._url.user)}:{unquote(self._url.password or '')}"
+            request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=TIMEOUT_S) as response:
+            body: bytes = response.read(MOST_BYTES + 1)
+        if len(body) > MOST_BYTES:
+            raise ValueError("larger than 16 MiB")
+        return body.decode("utf-8", "replace")

@@ -1,0 +1,187 @@
+"""Runs the sources beside a run: each on instants of its own, none of which can hold the run up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from comfyload.record.model import Observation, Sample
+from comfyload.telemetry.source import Absent, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from comfyload.record.model import LogLine
+    from comfyload.telemetry.source import Readings, Source
+
+__all__ = ["Watch"]
+
+T = TypeVar("T")
+
+BEGIN_S = 1.0
+"""How long the first job waits for sources that do not open."""
+
+FINISH_S = 2.0
+"""How long the end of a run waits for what a source has left to tell."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Between attempts at a source that gives no answer; each pause is twice the one before."""
+
+
+class Watch:
+    """Reads every source on absolute instants: multiples of its interval from the start of the run.
+
+    A reading that is late leaves instants out, and never bunches them. `clock` gives seconds of the run.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        clock: Callable[[], float],
+        *,
+        emit: Callable[[Sample], None],
+        emit_log: Callable[[LogLine], None],
+        note: Callable[[Observation], None],
+    ) -> None:
+        self._attended = [_Attended(source, clock, emit, emit_log, note) for source in sources]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> None:
+        """Start; returns when every source is open, or is known not to be, or has not answered for a second."""
+        self._tasks = [asyncio.create_task(one.run()) for one in self._attended]
+        settled = [asyncio.create_task(one.settled.wait()) for one in self._attended]
+        if settled:
+            _, late = await asyncio.wait(settled, timeout=BEGIN_S)
+            for task in late:
+                task.cancel()
+
+    async def end(self, *, finish: bool = True) -> None:
+        """Stop; with `finish`, after each source has told what it has left to tell, in the order they were given."""
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            for one in self._attended:
+                if finish and one.open:
+                    await one.finish()
+        finally:
+            for one in self._attended:
+                one.source.close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+class _Attended:
+    """One source and what is known of it: whether it is open, and the names it has told."""
+
+    def __init__(
+        self,
+        source: Source,
+        clock: Callable[[], float],
+        emit: Callable[[Sample], None],
+        emit_log: Callable[[LogLine], None],
+        note: Callable[[Observation], None],
+    ) -> None:
+        self.source = source
+        self.open = False
+        self.settled = asyncio.Event()
+        self._clock = clock
+        self._emit = emit
+        self._emit_log = emit_log
+        self._observe = note
+        self._names: dict[str, bool] = {}
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        interval, number, pause = self.source.interval_s, 0, 0.0
+        while True:
+            try:
+                await self._round(self.source.read)
+                pause, due = 0.0, math.floor(self._clock() / interval) + 1
+            except Absent as absent:
+                self.open = False
+                self._note(str(absent))
+                return
+            except Silent as silent:
+                self._fell_silent(str(silent))
+                pause = min(max(2 * pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+                due = math.ceil((self._clock() + pause) / interval)
+            finally:
+                self.settled.set()
+            number = max(number + 1, due)
+            await asyncio.sleep(max(0.0, number * interval - self._clock()))
+
+    async def finish(self) -> None:
+        """What the source has left to tell, within a bounded time."""
+        try:
+            async with asyncio.timeout(FINISH_S):
+                await self._round(self.source.finish)
+        except Absent:
+            return
+        except (Silent, TimeoutError) as error:
+            self._note(
+                f"what it had left to tell at the end of the run is missing: {str(error) or 'no answer in time'}"
+            )
+
+    async def _round(self, read: Callable[[], Awaitable[Readings]]) -> None:
+        if not self.open:
+            await self._ask(self.source.open)
+            self.open = True
+            self.settled.set()
+        more = True
+        while more:
+            began = self._clock()
+            readings = await self._ask(read)
+            self._take(readings, began)
+            more = readings.more
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The source's answer. Whatever else goes wrong in a source is silence: an hour of measurement is not lost to
+        a reading beside it.
+        """
+        try:
+            async with asyncio.timeout(self.source.patience_s):
+                return await call()
+        except (Absent, Silent):
+            raise
+        except TimeoutError:
+            raise Silent("no answer in time") from None
+        except Exception as error:  # noqa: BLE001 - it is said, with its name
+            raise Silent(f"{type(error).__name__}: {error}") from None
+
+    def _take(self, readings: Readings, began: float) -> None:
+        """Hand on what was read, without a pause: a reading is taken whole or not at all."""
+        t = began if readings.t is None else readings.t
+        for name, value in readings.values.items():
+            self._sample(t, name, value)
+        if readings.asked:
+            took = self._clock() - began if readings.took_s is None else readings.took_s
+            self._emit(Sample(t=t, source=self.source.name, name="read_s", value=took))
+        for sample in readings.samples:
+            self._sample(sample.t, sample.name, sample.value)
+        for line in readings.lines:
+            self._emit_log(line)
+        for note in readings.notes:
+            self._note(note)
+
+    def _sample(self, t: float, name: str, value: float | None) -> None:
+        """A name that was never known is said to be unknown once; one that was, each time."""
+        value = value if value is not None and math.isfinite(value) else None
+        known = self._names.get(name)
+        if value is None and known is False:
+            return
+        self._names[name] = bool(known) or value is not None
+        self._emit(Sample(t=t, source=self.source.name, name=name, value=value))
+
+    def _fell_silent(self, why: str) -> None:
+        t = self._clock()
+        for name in list(self._names):
+            self._sample(t, name, None)
+        self._note(why)
+
+    def _note(self, text: str) -> None:
+        if text and text not in self._said:
+            self._said.add(text)
+            self._observe(Observation(t=self._clock(), code="telemetry", text=f"{self.source.name}: {text}"))
