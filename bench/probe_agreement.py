@@ -61,8 +61,22 @@ def say_differences(outside: Times, inside: Times, common: list[tuple[str, str]]
     p50, p99 = np.quantile(size, [0.5, 0.99])
     print(f"apart    n {len(common)}, p50 {1e3 * p50:.3f} ms, p99 {1e3 * p99:.3f} ms, max {1e3 * size.max():.3f} ms")
     print(f"         median of (run - log) {1e3 * np.median(apart):+.3f} ms, mean {1e3 * apart.mean():+.3f} ms")
+    say_means(outside, inside, common)
     print(f"beyond   {beyond} of {len(common)} are more than max(5 ms, 2 %) apart")
     return beyond
+
+
+def say_means(outside: Times, inside: Times, common: list[tuple[str, str]]) -> None:
+    """Print each node's mean by both: what is late once is early the next time, as one node's end is the next's begin."""
+    for node in sorted({node for _, node in common}):
+        pairs = np.array([(outside[key], inside[key]) for key in common if key[1] == node])
+        seen, exact = pairs.mean(axis=0)
+        share = (seen - exact) / exact if exact else 0.0
+        within = abs(seen - exact) <= max(ALLOWED_S, ALLOWED_SHARE * exact)
+        print(
+            f"mean     node {node}: run {1e3 * seen:.2f} ms, log {1e3 * exact:.2f} ms, {100 * share:+.2f} %, "
+            f"n {len(pairs)}: {'within' if within else 'BEYOND'} the bound"
+        )
 
 
 def by_messages(run_dir: Path) -> Seen:

@@ -9,7 +9,7 @@ import pytest
 PUBLIC = {
     "comfyload": "log_event stage",
     "comfyload.record.model": """
-        FORMAT Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts Observation
+        FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts Observation
         Outcome Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
     """,
     "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from comfyload.errors import RunFilesError
 from comfyload.judge.cache import Truth
+from comfyload.judge.fold import Fold
 from comfyload.judge.seen import Seen
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
@@ -89,10 +90,28 @@ def test_a_name_is_known_from_its_second_time_on(names: list[str]) -> None:
         known.add(name)
 
 
+@given(blocks=st.lists(st.lists(st.integers(0, 3000).map(str), unique=True, max_size=600), max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_names_are_known_alike_one_by_one_and_together(blocks: list[list[str]]) -> None:
+    together, one_by_one = Seen(), Seen()
+    for names in blocks:
+        assert together.add_all(names) == [one_by_one.add(name) for name in names]
+
+
 def test_many_names_are_all_remembered() -> None:
     seen = Seen()
     assert not any(seen.add(f"output//{number}.png") for number in range(20_000))
     assert all(seen.add(f"output//{number}.png") for number in range(20_000))
+
+
+@given(books=st.lists(st.none() | st.integers(0, 3), max_size=12), room=st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_a_job_keeps_its_book_wherever_the_first_one_with_a_book_comes(books: list[int | None], room: int) -> None:
+    fold = Fold([FACTS])
+    records = [structs.replace(job(index, float(index), 0.5), book=book) for index, book in enumerate(books)]
+    for at in range(0, len(records), room):
+        fold.add(records[at : at + room])
+    assert fold.finish().every.book.tolist() == [-1 if book is None else book for book in books]
 
 
 def _written(path: Path, count: int) -> list[Line]:

@@ -26,7 +26,7 @@ probe = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="PATH", help="ComfyUI's folder, or its --base-directory.")]
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="ComfyUI's folder, or its base directory.")]
 
 RESTART = "Restart ComfyUI to"
 

@@ -294,8 +294,8 @@ class ComfyClient:
         within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else follow.sent or 0.0)
         unwatched = end == "history" and follow.sent is None and job.asked is None
         entry = await self._history(job)
-        if entry is None:
-            return self._lost(job, "its end was announced, but the server's history does not have it", "absent")
+        if isinstance(entry, str):
+            return self._lost(job, "its end was announced, but the server's history does not have it", entry)
         outcome, failure = follow.verdict(entry)
         fetches = []
         if self._fetch and outcome == "completed":
@@ -314,15 +314,17 @@ class ComfyClient:
             fetches=fetches,
         )
 
-    async def _history(self, job: Job) -> HistoryEntry | None:
+    async def _history(self, job: Job) -> HistoryEntry | Left:
+        """The prompt's entry, or that there is none, or that the server does not answer."""
         pause, until = 0.005, self._clock() + self._patience.confirm_s
         while True:
+            found: HistoryEntry | Left
             try:
-                entry = await self.api.history(job.prompt_id)
+                found = await self.api.history(job.prompt_id) or "absent"
             except TransportError:
-                entry = None
-            if entry is not None or self._clock() >= until:
-                return entry
+                found = "unknown"
+            if not isinstance(found, str) or self._clock() >= until:
+                return found
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 

@@ -61,16 +61,13 @@ class Truth:
             for record in records
         ]
         names = [record.execution.outputs[0].files[0] for record in compress(records, alike)]
-        if len(names) == len(records):
-            others = []
-        else:
-            unlike = [record.execution for record, is_alike in zip(records, alike, strict=True) if not is_alike]
-            others = [file for run in unlike for output in run.outputs for file in output.files]
+        unlike = [record.execution for record, is_alike in zip(records, alike, strict=True) if not is_alike]
+        others = [file for run in unlike for output in run.outputs for file in output.files]
         if len(set(names + others)) < len(names) + len(others):
             return [False] * len(records)
         known = self._returned.add_all(names)
-        if known.any():
-            again = iter(known.tolist())
+        if any(known):
+            again = iter(known)
             return [is_alike and not next(again) for is_alike in alike]
         return alike
 

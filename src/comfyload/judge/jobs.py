@@ -99,9 +99,9 @@ class Jobs:
         """
         create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
         order = np.argsort(start, kind="stable")
-        ended, pause = end[order[:-1]], start[order[1:]]
-        pause -= ended
-        waited = create[order[1:]] <= ended
+        ended, later = end[order[:-1]], order[1:]
+        waited = create[later] <= ended
+        pause = np.subtract(start[later], ended, out=ended)
         pause = pause[waited & ~np.isnan(pause)]
         return max(0.0, float(np.median(pause, overwrite_input=True)) / 1000) if len(pause) else 0.0
 

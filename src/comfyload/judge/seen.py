@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = ["Seen"]
 
@@ -38,32 +37,29 @@ class Seen:
             at = (at + 1) & mask
         return True
 
-    def add_all(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """Remember names of which none is twice among them, faster than one by one; True of each that was known."""
+    def add_all(self, names: Sequence[str]) -> list[bool]:
+        """The same of names of which none is twice among them: most find their place empty, and get it together."""
         while self._room <= len(names):
             self._grow()
         keys = np.fromiter(map(hash, names), np.int64, len(names)) & _BITS
         keys[keys == 0] = 1
-        known = self._enter(keys)
-        self._room -= len(keys) - int(np.count_nonzero(known))
-        return known
+        table, at = np.frombuffer(self._table, np.int64), keys & self._mask
+        empty = table[at] == 0
+        table[at[empty]] = keys[empty]  # of several keys at one place, one gets it
+        placed = empty & (table[at] == keys)
+        self._room -= int(np.count_nonzero(placed))
+        return [not is_placed and self.add(name) for name, is_placed in zip(names, placed.tolist(), strict=True)]
 
     def _grow(self) -> None:
         before, size = np.frombuffer(self._table, np.int64), 2 * len(self._table)
         self._table = array("q", bytes(8)) * size
         self._mask, self._room = size - 1, self._room + len(before) // 2
+        table = np.frombuffer(self._table, np.int64)
         for part in np.array_split(before, -(-len(before) // _AT_ONCE)):
-            self._enter(part[part != 0])
-
-    def _enter(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Put each key at its place; True of each that was there."""
-        table, at = np.frombuffer(self._table, np.int64), keys & self._mask
-        known, which = np.zeros(len(keys), np.bool_), np.arange(len(keys))
-        while len(keys):  # of several keys at one place, one gets it, and the others try the next
-            there = table[at]
-            known[which] = there == keys
-            empty = there == 0
-            table[at[empty]] = keys[empty]
-            left = table[at] != keys
-            which, keys, at = which[left], keys[left], (at[left] + 1) & self._mask
-        return known
+            keys = part[part != 0]
+            at = keys & self._mask
+            while len(keys):  # of several keys at one place, one gets it, and the others try the next
+                empty = table[at] == 0
+                table[at[empty]] = keys[empty]
+                left = table[at] != keys
+                keys, at = keys[left], (at[left] + 1) & self._mask

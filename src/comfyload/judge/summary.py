@@ -127,7 +127,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
     evidence = _evidence(manifest, fold)
     jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
     valid = not any(finding.level == "invalid" for finding in findings)
-    latency, observed = jobs.known("latency"), _observed(jobs)
+    observed = _observed(jobs)
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
     summary = Summary(
         summary=_flat(evidence, statistics, observed, valid),
@@ -144,7 +144,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         saturation=saturation(jobs, evidence.wall_clock_s, gpus, resumed=bool(manifest.resumed)),
         left_on_server={state: named.count for state, named in sorted(fold.ledger.left.items())},
         other_methods={
-            "p95_latency_linear_s": float(np.quantile(latency, 0.95)) if len(latency) else None,
+            "p95_latency_linear_s": _linear(jobs.known("latency"), 0.95),
             "p95_latency_nearest_rank_s": observed["p95_latency_s"],
         },
         warmup=dict(fold.ledger.warmup),
@@ -286,6 +286,10 @@ def _observed(jobs: Jobs) -> dict[str, float | None]:
         out.update({f"{name}_{metric}_s": ordered[ranks[name]] if ranks else None for name in PERCENTILES})
         out[f"max_{metric}_s"] = _longest(seconds)
     return out
+
+
+def _linear(seconds: Floats, p: float) -> float | None:
+    return float(np.quantile(seconds, p)) if len(seconds) else None
 
 
 def _cache_rows(jobs: Jobs) -> dict[str, CacheRow]:
