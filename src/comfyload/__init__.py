@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from comfyload.app.connect import connect
     from comfyload.record.metrics_writer import log_event, stage
+    from comfyload.record.model import Execution
+    from comfyload.retry.policy import Policy
 
-__all__ = ["log_event", "stage"]
+__all__ = ["Execution", "Policy", "connect", "log_event", "stage"]
+
+_HOMES = {
+    "Execution": "comfyload.record.model",
+    "Policy": "comfyload.retry.policy",
+    "connect": "comfyload.app.connect",
+    "log_event": "comfyload.record.metrics_writer",
+    "stage": "comfyload.record.metrics_writer",
+}
 
 
 def __getattr__(name: str) -> Any:
     """What applications import, loaded when it is first asked for: the command line needs none of it."""
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from comfyload.record import metrics_writer
-
-    return getattr(metrics_writer, name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -6,7 +6,8 @@ ComfyloadError
 │   └── RunFilesError         a run directory is missing, damaged or already there
 ├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
 │   └── NotComfyUI            something answers, but it is no ComfyUI
-└── NothingMeasured       5   the run ended without a number to report
+├── NothingMeasured       5   the run ended without a number to report
+└── JobFailed             1   a job did not complete, and its caller asked to be told so by an exception
 
 Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · 5 run invalid or
 nothing measured · 130 interrupted.
@@ -18,6 +19,7 @@ from typing import ClassVar
 
 __all__ = [
     "ComfyloadError",
+    "JobFailed",
     "NotComfyUI",
     "NothingMeasured",
     "RunFilesError",
@@ -69,3 +71,7 @@ class NothingMeasured(ComfyloadError):
     """The run ended without a number to report."""
 
     exit_code = 5
+
+
+class JobFailed(ComfyloadError):
+    """A job did not complete, and its caller asked to be told so by an exception."""

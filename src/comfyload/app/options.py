@@ -32,7 +32,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `comfyui_dir`: the server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test.
     `telemetry`: whether anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the
-    instrumentation log, which is followed.
+    instrumentation log, which is followed. `retry`: a file with a retry policy.
     """
 
     server: str = ""
@@ -52,6 +52,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run_dir: str | None = None
     comfyui_dir: str | None = None
     notes: list[str] = []
+    retry: str | None = None
     telemetry: bool = True
     scrape: list[str] = []
     metrics_log: str | None = None

@@ -27,6 +27,8 @@ class Proof:
     Made before the run, since numpy and scipy come with it: no job must wait for them.
     """
 
+    why = "the gates are decided"
+
     def __init__(self, gates: GateSet, budget_jobs: int, baseline: Sequence[Measured] = ()) -> None:
         self._gates = gates
         self._baseline = baseline

@@ -97,6 +97,8 @@ def _rules(options: RunOptions) -> Iterator[str]:
     for flag, values in repeated.items():
         for value in values:
             yield from (flag, value)
+    if options.retry is not None:
+        yield from ("--retry", options.retry)
     if options.data is not None:
         yield from ("--data", options.data)
     if options.metrics_log is not None:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import structs
 
 from comfyload.app.options import RunOptions, plan_hash
-from comfyload.app.prepare import Jobs, load_material
+from comfyload.app.prepare import Jobs, load_material, read_text
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
@@ -28,6 +28,7 @@ from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
+from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightFailed, as_sent
@@ -35,10 +36,10 @@ from comfyload.workflow.preflight import PreflightFailed, as_sent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from comfyload.app.proof import Proof
-    from comfyload.app.session import Viewer
+    from comfyload.app.session import Ender, Viewer
     from comfyload.comfy.examine import Described
     from comfyload.record.model import Server
+    from comfyload.retry.policy import Policy
     from comfyload.workflow.preflight import Problem
 
 __all__ = ["Prepared", "connect", "prepare", "run"]
@@ -52,7 +53,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
 
 
-async def run(options: RunOptions, viewer: Viewer, proof: Proof | None = None) -> Path:
+async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -> Path:
     """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
 
     Raises:
@@ -129,6 +130,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         asked=_without_secrets(options, transport.name),
         observations=doubts,
         scheduled=scheduled_arrivals(options.plan, Random(f"{options.plan.seed}/arrivals")),
+        retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
@@ -156,6 +158,11 @@ def _check_telemetry(options: RunOptions) -> None:
         raise UsageError(f"--metrics-log {options.metrics_log} is a directory", "name the file")
 
 
+def _policy(file: str) -> Policy:
+    """Raises UsageError where the file is no policy."""
+    return decode(read_text(file).encode())
+
+
 def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
     """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
     kept = structs.replace(
@@ -168,6 +175,7 @@ def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
         ],
         data=None if options.data is None else str(Path(options.data).resolve()),
         run_dir=None,
+        retry=None if options.retry is None else str(Path(options.retry).resolve()),
         comfyui_dir=None if options.comfyui_dir is None else str(Path(options.comfyui_dir).resolve()),
         scrape=[redacted(scrape_url(url)) for url in options.scrape],
         metrics_log=None if options.metrics_log is None else str(Path(options.metrics_log).resolve()),

@@ -7,9 +7,9 @@ import signal
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from msgspec import structs
+from msgspec import convert, structs
 
 from comfyload.app.surroundings import Surroundings
 from comfyload.app.telemetry import Telemetry, sources
@@ -20,19 +20,21 @@ from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
+from comfyload.retry.client import RetryingClient
+from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from comfyload.app.prepare import Jobs
-    from comfyload.app.proof import Proof
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, Manifest, Sent
     from comfyload.record.run import RunWriter
 
-__all__ = ["Session", "Viewer"]
+__all__ = ["Ender", "Session", "Viewer"]
 
 HEARD_S = 2.0
 """Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
@@ -52,12 +54,20 @@ class Viewer(Protocol):
     def ended(self) -> None: ...
 
 
+class Ender(Protocol):
+    """Says when a run has told enough; `why` is for people."""
+
+    @property
+    def why(self) -> str: ...
+    def settles(self, record: Record, manifest: Manifest, path: Path) -> bool: ...
+
+
 class Session:
     """Runs a plan to its end.
 
     `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
     that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
-    ends the run when its gates are decided. `telemetry`: what is read beside it.
+    ends the run when it has told enough. `telemetry`: what is read beside it.
     """
 
     def __init__(
@@ -71,7 +81,7 @@ class Session:
         begun: list[Sent] | None = None,
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
-        proof: Proof | None = None,
+        proof: Ender | None = None,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
@@ -107,18 +117,8 @@ class Session:
         try:
             with frozen_gc():
                 await watch.begin()
-                async with ComfyClient.open(
-                    transport,
-                    manifest.server,
-                    self._clock,
-                    patience=Patience(job_s=manifest.plan.timeout_s),
-                    fetch=manifest.plan.fetch,
-                    observe=self._observe,
-                    on_queue=self._on_queue,
-                    maybe_there=frozenset(line.prompt_id for line in self._begun),
-                    forgotten=self._restarted,
-                ) as client:
-                    self._client = client
+                async with self._open(transport) as client:
+                    self._client = client.clients[0] if isinstance(client, RetryingClient) else client
                     with self._signals(client):
                         await self._drive(client)
                         self._end = "complete" if self._end == "crashed" else self._end
@@ -129,7 +129,22 @@ class Session:
             finally:
                 await self._close(transport)
 
-    async def _drive(self, client: ComfyClient) -> None:
+    def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
+        manifest = self._manifest
+        hooks: dict[str, Any] = {
+            "patience": Patience(job_s=manifest.plan.timeout_s),
+            "fetch": manifest.plan.fetch,
+            "observe": self._observe,
+            "on_queue": self._on_queue,
+            "maybe_there": frozenset(line.prompt_id for line in self._begun),
+            "forgotten": self._restarted,
+        }
+        if manifest.retry is None:
+            return ComfyClient.open(transport, manifest.server, self._clock, **hooks)
+        policy, rng = convert(manifest.retry, Policy), Random(f"{manifest.plan.seed}/retries")
+        return RetryingClient.open([(transport, manifest.server)], policy, self._clock, rng=rng, **hooks)
+
+    async def _drive(self, client: ComfyClient | RetryingClient) -> None:
         plan = self._manifest.plan
         engine = Engine(
             plan,
@@ -188,8 +203,9 @@ class Session:
         self._writer.write_line(line)
         if isinstance(line, Record) and not line.warmup and self._self_watch is not None:
             sent = line.execution.sent
-            # An arrival that waited for a place was late by design, not by us.
-            if sent is not None and getattr(self._manifest.plan.load, "max_in_flight", None) is None:
+            # An arrival that waited for a place, or for a retry, was late by design, not by us.
+            placed = getattr(self._manifest.plan.load, "max_in_flight", None) is not None
+            if sent is not None and not placed and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
             self._prove(line)
         self._viewer.line(line)
@@ -200,7 +216,7 @@ class Session:
         if self._proof.settles(record, self._manifest, self._writer.path):
             self._stop.ask()
             self._end = "decided"
-            self._viewer.stopping("the gates are decided; no more jobs are sent, those under way end")
+            self._viewer.stopping(f"{self._proof.why}; no more jobs are sent, those under way end")
 
     def _on_queue(self, t: float, remaining: int) -> None:
         self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
@@ -248,7 +264,7 @@ class Session:
             self._observe(Observation(t=self._clock(), code=code, text=text))
 
     @contextmanager
-    def _signals(self, client: ComfyClient) -> Iterator[None]:
+    def _signals(self, client: ComfyClient | RetryingClient) -> Iterator[None]:
         """First Ctrl-C: no more arrivals, what is under way ends. Second, or SIGTERM: what is ours is cancelled."""
         loop = asyncio.get_running_loop()
 

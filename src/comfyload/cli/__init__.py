@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from comfyload.cli.ab import ab
+from comfyload.cli.advise import capacity, policy, saturate
 from comfyload.cli.again import cleanup, resume, show
 from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
@@ -40,6 +41,7 @@ app = typer.Typer(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (run, checklist, ab, doctor, plan, resume, cleanup),
     "Judge": (show, logs, check, compare, trend),
+    "Advise": (saturate, capacity, policy),
     "Keep and pass on": (report, export),
     "Without a server": (demo, sim),
 }

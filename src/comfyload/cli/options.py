@@ -10,10 +10,12 @@ from comfyload.cli.flags import server_url
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
-    from comfyload.app.options import RunOptions
+    from collections.abc import Sequence
+
+    from comfyload.app.options import RunOptions, WorkflowChoice
     from comfyload.record.plan import Load, Plan
 
-__all__ = ["options_of"]
+__all__ = ["options_of", "parse_workflows"]
 
 
 def options_of(flags: dict[str, Any]) -> RunOptions:
@@ -24,13 +26,13 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     """
     from msgspec import structs
 
-    from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes, read_plan
+    from comfyload.app.options import RunOptions, parse_notes, read_plan
 
     base = read_plan(flags["plan_file"]) if flags["plan_file"] is not None else RunOptions()
     server: str | None = flags["server"]
     changes: dict[str, Any] = {
         "server": server_url(server) if server else server,
-        "workflows": [WorkflowChoice(file=f, weight=w) for f, w in map(_weighted, flags["workflow"] or [])],
+        "workflows": parse_workflows(flags["workflow"] or []),
         "settings": flags["set_"],
         "data": _text(flags["data"]),
         "headers": flags["header"],
@@ -43,6 +45,7 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "run_dir": _text(flags["run_dir"]),
         "scrape": flags["scrape"],
         "metrics_log": _text(flags["metrics_log"]),
+        "retry": _text(flags["retry"]),
         **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
@@ -56,6 +59,17 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     if flags["order"] is not None and len(options.workflows) < 2:
         raise UsageError("--order is of several workflows, and there is one", "name another, or leave it out")
     return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
+
+
+def parse_workflows(texts: Sequence[str]) -> list[WorkflowChoice]:
+    """Each FILE or FILE=WEIGHT.
+
+    Raises:
+        UsageError: a weight is none.
+    """
+    from comfyload.app.options import WorkflowChoice
+
+    return [WorkflowChoice(file=file, weight=weight) for file, weight in map(_weighted, texts)]
 
 
 def _plan_of(flags: dict[str, Any], base: Plan, *, given: bool) -> Plan:

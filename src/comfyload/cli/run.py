@@ -248,6 +248,14 @@ def run(
     comfyui_dir: ComfyUIDir = None,
     no_telemetry: NoTelemetry = False,
     scrape: Scrape = None,
+    retry: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Send failed jobs again by this policy (comfyload policy makes one); first attempts are told beside.",
+            rich_help_panel=LOAD,
+        ),
+    ] = None,
     save: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),

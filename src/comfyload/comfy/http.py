@@ -78,8 +78,11 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
 class Http:
     """A `Transport` over HTTP/1.1 and WebSocket."""
 
-    def __init__(self, url: URL, session: aiohttp.ClientSession, tls: ssl.SSLContext | bool) -> None:
+    def __init__(
+        self, url: URL, session: aiohttp.ClientSession, tls: ssl.SSLContext | bool, connect_s: float | None = None
+    ) -> None:
         self._base = url
+        self._connect_s = connect_s
         self._session = session
         self._tls = tls
         self.name = redacted(url)
@@ -87,9 +90,15 @@ class Http:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, url: URL, headers: Mapping[str, str], *, ca_file: str | None = None, insecure: bool = False
+        cls,
+        url: URL,
+        headers: Mapping[str, str],
+        *,
+        ca_file: str | None = None,
+        insecure: bool = False,
+        connect_s: float | None = None,
     ) -> AsyncIterator[Http]:
-        """Open a session; no connection is made before the first call.
+        """Open a session; no connection is made before the first call. `connect_s` limits each; None: as the call.
 
         Raises:
             UsageError: `ca_file` cannot be read.
@@ -107,7 +116,7 @@ class Http:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         async with session:
-            yield cls(url, session, tls)
+            yield cls(url, session, tls, connect_s)
 
     async def call(self, request: Request) -> Reply:
         """One exchange.
@@ -122,7 +131,7 @@ class Http:
                 self._url(request.path),
                 data=request.body,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=request.timeout_s),
+                timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=self._connect_s),
                 allow_redirects=request.method == "GET",
             ) as response:
                 body = await _read(response)

@@ -117,7 +117,9 @@ async def describe_probe(transport: Transport) -> Environment:
         if isinstance(fact, dict):
             value, source = fact.get("value"), str(fact.get("source", ""))[:200]
             if value is None or isinstance(value, str | int | float | bool):
-                found[str(key)[:200]] = Fact(value=value, source=f"probe ({source})" if source not in ("", "probe") else "probe")
+                found[str(key)[:200]] = Fact(
+                    value=value, source=f"probe ({source})" if source not in ("", "probe") else "probe"
+                )
     return found
 
 

@@ -57,6 +57,8 @@ class Watch:
         while True:
             await asyncio.sleep(pause)
             now = self._clock()
+            if self._stream.connected or not len(self._inflight):
+                self._gone_since = None  # Of an outage that is over, nothing may count against the jobs after it.
             if not len(self._inflight):
                 self._progress_at = now
                 continue

@@ -20,6 +20,7 @@ from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
 from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.retries import Retries
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
@@ -30,7 +31,7 @@ _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
 _TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
 """The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
-_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE = 1, 2, 4, 8, 16
+_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED = 1, 2, 4, 8, 16, 64
 _OUTCOMES: dict[str, int] = {"completed": _COMPLETED, "dropped": _DROPPED}
 
 
@@ -79,7 +80,8 @@ class Reading(Struct, kw_only=True):
 class Fold:
     """Everything the summary needs of a run, gathered line by line in constant memory per number."""
 
-    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
+    def __init__(self, workflows: Iterable[WorkflowFacts], *, retried: bool = False) -> None:
+        self._retried = retried
         facts = list(workflows)
         self.ledger = Ledger()
         self.truth = Truth(facts)
@@ -93,6 +95,7 @@ class Fold:
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
         self.gpus = GpuReadings()
+        self.retries = Retries()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}
 
@@ -110,6 +113,8 @@ class Fold:
                     if not record.warmup:
                         self._images(record, images)
         self._rows(records, made, cache)
+        if self._retried:
+            self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record.execution for record in compress(records, plain) if not record.warmup])
         self._completed([r for r in records if r.execution.outcome == "completed" and not r.warmup])
 
@@ -154,7 +159,8 @@ class Fold:
                 completed=flags & _COMPLETED != 0,
                 censored=flags & _CENSORED != 0,
                 dropped=flags & _DROPPED != 0,
-                cache=flags // _CACHE,
+                cache=flags % _RETRIED // _CACHE,
+                retried=flags & _RETRIED != 0,
                 workflow=ordered["workflow"],
             ),
             counted=int(np.count_nonzero(~warmup)),
@@ -170,6 +176,7 @@ class Fold:
         for flag, is_set in (
             (_WARMUP, [record.warmup for record in records]),
             (_CENSORED, [record.censored for record in records]),
+            (_RETRIED, [len(run.attempts) > 1 for run in runs] if self._retried else bytes(len(runs))),
         ):
             flags += flag * np.frombuffer(bytes(is_set), np.uint8)
         columns: dict[str, Sequence[float | None] | NDArray[Any]] = {

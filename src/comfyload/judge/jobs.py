@@ -29,6 +29,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     censored: Flags
     dropped: Flags
     cache: NDArray[np.uint8]
+    retried: Flags
     workflow: NDArray[np.uint16]
 
 

@@ -76,11 +76,12 @@ def _late(evidence: Evidence) -> Iterator[Finding]:
 def _lateness(evidence: Evidence) -> tuple[float, float, float] | None:
     """The p99, mean and maximum of our own delay, in seconds; None if not known.
 
-    Where arrivals wait for a place, sent - due is mostly that wait, and no fault of ours: there, it is how late our
-    timers fired, the median for the mean.
+    Where arrivals wait for a place, or for a retry policy to let them go, sent - due is mostly that wait, and no fault
+    of ours: there, it is how late our timers fired, the median for the mean.
     """
     load = evidence.manifest.plan.load
-    if not isinstance(load, Closed) and load.max_in_flight is not None and load.on_full == "wait":
+    placed = not isinstance(load, Closed) and load.max_in_flight is not None and load.on_full == "wait"
+    if placed or evidence.manifest.retry is not None:
         check = evidence.manifest.self_check
         timers = None if check is None else check.timer_lateness_s
         return None if timers is None else (timers.p99, timers.p50, timers.max)

@@ -27,6 +27,7 @@ from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
 from comfyload.judge.ranks import order_statistics
+from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import Saturation, saturation
 from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
@@ -70,7 +71,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     and no estimate of what would happen. `other_methods` are the p95 as tools with other definitions would print it.
     `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`, `gpus` by the server's index;
     `left_on_server` counts jobs we gave up by their fate; `workflows` is by name; `after` splits executions by what
-    ran before them; `books` None: an arrival is one job.
+    ran before them; `books` None: an arrival is one job; `retries` None: there was no retry policy.
     """
 
     summary: dict[str, Plain]
@@ -92,6 +93,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     workflows: dict[str, WorkflowRow]
     after: AfterRow
     books: BookRow | None
+    retries: RetryRow | None
     quantile_method: str = QUANTILE_METHOD
 
     @property
@@ -118,7 +120,7 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
 
 def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
     """`summarise`, with the columns it was made from."""
-    fold, rest = Fold(manifest.workflows), iter(lines)
+    fold, rest = Fold(manifest.workflows, retried=manifest.retry is not None), iter(lines)
     with _few_collections():
         while block := list(islice(rest, _AT_ONCE)):
             fold.add(block)
@@ -152,6 +154,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         workflows=workflow_rows(evidence),
         after=after_rows(jobs),
         books=_book_row(evidence),
+        retries=None if manifest.retry is None else _retries(fold, jobs),
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs)
 
@@ -165,6 +168,10 @@ def _few_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
+
+
+def _retries(fold: Fold, jobs: Jobs) -> RetryRow:
+    return fold.retries.row(jobs.metric("latency"), jobs.completed, jobs.counted.retried)
 
 
 def _counted(manifest: Manifest) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from comfyload.errors import JobFailed
 from comfyload.record.plan import Plan
 
 __all__ = [
@@ -159,7 +160,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
     `started`: `execution_start` arrived. `done`: the end was seen — by event, or by a poll no more than
     `done_within_s` later than it happened. `seen_by` names which. `executions` counts how often the server started it.
-    `attempts`: each time it was sent, if this tells of only the last of them; empty where it tells all.
+    `attempts`: each time it was sent, if this tells of only the last of them, or of one server of several; else empty.
     """
 
     outcome: Outcome
@@ -182,6 +183,18 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     executions: int = 0
     left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
     attempts: list[Attempt] = []
+
+    def raise_for_failure(self) -> None:
+        """Do nothing if it completed.
+
+        Raises:
+            JobFailed: it did not; the message says how it ended and why.
+        """
+        if self.outcome != "completed":
+            why = self.failure
+            said = "" if why is None else f": {why.kind}" + (f" in {why.node_class}" if why.node_class else "")
+            text = "" if why is None or not why.message else f", {why.message}"
+            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{said}{text}")
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
@@ -354,9 +367,10 @@ class Manifest(Struct, kw_only=True):
 
     `asked`: the options of the command, without what is secret, from which the run can be taken up again.
     `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
-    has, as drawn; None where only time will tell. `resumed`: instants at which a run that had died
-    was taken up again. `end` "decided": it was stopped as soon as its gates were decided. `looks`: after how many
-    counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
+    has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
+    `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
+    gates were decided. `looks`: after how many counted jobs the gates were judged; every look is a chance to err.
+    `environment`: of the server under test.
     """
 
     format: int
@@ -372,6 +386,7 @@ class Manifest(Struct, kw_only=True):
     workflows: list[WorkflowFacts]
     asked: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_sha256: str = ""
+    retry: dict[str, Any] | None = None
     scheduled: int | None = None
     resumed: list[float] = msgspec.field(default_factory=list)
     looks: list[int] = msgspec.field(default_factory=list)

@@ -13,7 +13,7 @@ from comfyload.record.plan import Closed
 from comfyload.report.durations import Notes
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent
 
-__all__ = ["books", "rates", "switches", "workflows"]
+__all__ = ["books", "rates", "retried", "switches", "workflows"]
 
 
 def rates(manifest: Manifest, summary: Summary) -> str | None:
@@ -55,6 +55,26 @@ def switches(summary: Summary) -> Table | None:
     for name, row in summary.workflows.items():
         table.add_row(Text(name), _mean_of(row.after.same_s), _mean_of(row.after.switched_s))
     return table
+
+
+def retried(summary: Summary) -> Text | None:
+    """What retries saved and cost, with the first attempts beside; None without a policy."""
+    row = summary.retries
+    if row is None:
+        return None
+    rate = row.first_success_rate.value
+    first = [] if rate is None else [f"success {percent(rate)}"]
+    for name, statistic in (("p50", row.first_p50_latency_s), ("p95", row.first_p95_latency_s)):
+        if statistic.value is not None:
+            first.append(f"{name} {duration(statistic.value)}")
+    cost = "" if row.amplification is None else f", {row.amplification:.3g} for each job that was sent"
+    held = f", {count(row.not_sent, 'job')} not sent at all" if row.not_sent else ""
+    return Text.assemble(
+        ("Retries", "bold"),
+        f"  {row.attempts} attempts{cost}; {count(row.retried, 'job')} sent again, {row.saved} of them saved{held}; "
+        f"{duration(row.executed_for_nothing_s)} executed for nothing.\n",
+        f"First attempts alone: {', '.join(first) or DASH}.",
+    )
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

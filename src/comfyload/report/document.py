@@ -103,6 +103,7 @@ def _head(summary: Summary) -> dict[str, Any]:
         "warmup": summary.warmup,
         "books": summary.books,
         "after": summary.after,
+        "retries": summary.retries,
     }
     return {
         "summary": jsonable(summary.summary),

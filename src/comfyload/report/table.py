@@ -13,7 +13,7 @@ from comfyload.judge.nodes import NODE_CLOCK_S
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
-from comfyload.report.blocks import books, rates, switches, workflows
+from comfyload.report.blocks import books, rates, retried, switches, workflows
 from comfyload.report.busy import gpu_words, server_words
 from comfyload.report.durations import Notes, durations
 from comfyload.report.medium import draw
@@ -52,6 +52,7 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
         durations(summary, notes),
         workflows(summary, notes),
         switches(summary),
+        retried(summary),
         notes.text(),
         _nodes(summary),
         _failures(summary),

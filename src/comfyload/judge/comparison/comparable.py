@@ -119,6 +119,8 @@ def load_words(manifest: Manifest) -> str:
         parts += [] if plan.order == "random" else [plan.order + (f" {plan.stickiness:g}" if plan.stickiness else "")]
         weights = _weights(manifest)
         parts += [f"weights {weights}"] if weights else []
+    if manifest.retry is not None:
+        parts.append(f"retried by a policy ({hashlib.sha256(json.encode(manifest.retry)).hexdigest()[:8]})")
     return ", ".join([*parts, *(["outputs fetched"] if plan.fetch else [])])
 
 

@@ -12,7 +12,7 @@ from comfyload.judge.summary import Measured
 
 __all__ = ["errors"]
 
-_NO_ERRORS = {"dropped", "cancelled", "censored"}
+_NO_ERRORS = {"dropped", "shed", "cancelled", "censored"}
 """Kinds of failure by which nothing went wrong on the server: we did not send, or stopped it ourselves."""
 
 

@@ -1,0 +1,192 @@
+"""Knows servers that each run one job at a time, event by event: what is queued, runs, fails, stands still, is lost.
+
+Seconds of the simulated world. A client submits and cancels, and is told what ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Protocol
+
+from comfyload.advise.scenarios import DRAWS, World
+
+__all__ = ["Attempt", "Client", "Farm", "Job", "Place"]
+
+Act = Callable[[Any], None]
+
+
+class Job:
+    """One job over all its attempts. `done`: when its result was there, None if never; `over`: nobody waits for it."""
+
+    __slots__ = ("attempt", "charged", "done", "index", "number", "over", "spent_s", "takes_s", "transport")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.number = self.charged = self.transport = 0
+        self.spent_s = self.takes_s = 0.0
+        self.done: float | None = None
+        self.over = False
+        self.attempt: Attempt | None = None
+
+
+class Attempt:
+    """One prompt on a server; `over`: it ended, or was taken off."""
+
+    __slots__ = ("begun", "ends", "fails", "job", "over", "place")
+
+    def __init__(self, job: Job, place: Place) -> None:
+        self.job, self.place = job, place
+        self.begun = self.ends = 0.0
+        self.fails = self.over = False
+
+
+class Place:
+    """One server. `resumes`: until then it stands still."""
+
+    __slots__ = ("last", "queue", "resumes", "running", "up", "waiting")
+
+    def __init__(self) -> None:
+        self.queue: deque[Attempt] = deque()
+        self.running: Attempt | None = None
+        self.waiting, self.last, self.resumes, self.up = 0, -1, 0.0, True
+
+    @property
+    def depth(self) -> int:
+        """Prompts on it, running or waiting."""
+        return self.waiting + (self.running is not None)
+
+
+class Client(Protocol):
+    """Who sends the jobs."""
+
+    def arrive(self, job: Job) -> None:
+        """A job is asked for."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """The server is done with it, in one way or another."""
+
+    def lost(self, attempt: Attempt) -> None:
+        """The server was restarted and knows it no longer."""
+
+
+class Farm:
+    """The servers of a world, and its time."""
+
+    def __init__(self, world: World, servers: int) -> None:
+        self.world = world
+        self.now = 0.0
+        self.places = [Place() for _ in range(servers)]
+        self.jobs = [Job(index) for index in range(len(world.arrivals))]
+        self._heap: list[tuple[float, int, Act, Any]] = []
+        self._count = 0
+
+    def run(self, client: Client, *, longer_s: float) -> None:
+        """Until so long after the last arrival."""
+        self._client = client
+        world, scenario = self.world, self.world.scenario
+        for job, instant in zip(self.jobs, world.arrivals, strict=True):
+            self.at(instant, client.arrive, job)
+        if scenario.restarts:
+            self.at(world.event_from_s, self._down, self.places[0])
+            self.at(world.event_to_s, self._up, self.places[0])
+        if scenario.stalls:
+            self.at(world.event_from_s, self._stall, self.places[0])
+        heap, end = self._heap, world.ends_s + longer_s
+        while heap:
+            self.now, _, act, what = heappop(heap)
+            if self.now > end:
+                return
+            act(what)
+
+    def at(self, instant: float, act: Act, what: object) -> None:
+        """Do that then."""
+        self._count += 1
+        heappush(self._heap, (instant, self._count, act, what))
+
+    def submit(self, job: Job, place: Place) -> Attempt:
+        """Queue it; the server must be up."""
+        job.number += 1
+        attempt = job.attempt = Attempt(job, place)
+        place.queue.append(attempt)
+        place.waiting += 1
+        if place.running is None:
+            self._begin(place)
+        return attempt
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Take it off: at once where it waits; where it runs, as soon as the server moves."""
+        if attempt.over:
+            return
+        place = attempt.place
+        if place.running is not attempt:
+            attempt.over = True
+            place.waiting -= 1
+        elif self.now >= place.resumes:
+            self._stop(attempt)
+            self._begin(place)
+        else:
+            attempt.fails, attempt.ends = True, place.resumes
+
+    def _begin(self, place: Place) -> None:
+        queue = place.queue
+        while queue:
+            attempt = queue.popleft()
+            if attempt.over:
+                continue
+            place.waiting -= 1
+            self._start(attempt, place)
+            return
+
+    def _start(self, attempt: Attempt, place: Place) -> None:
+        job, world, index = attempt.job, self.world, attempt.job.index
+        workflow = world.workflows[index]
+        takes = job.takes_s = (world.warm if place.last == workflow else world.switched)[index]
+        place.last, place.running = workflow, attempt
+        begun = attempt.begun = max(self.now, place.resumes)
+        scenario = world.scenario
+        chance = scenario.fails
+        if scenario.sick and place is self.places[0] and world.event_from_s <= begun < world.event_to_s:
+            chance = scenario.sick
+        attempt.fails = world.poisoned[index] or world.luck[index][job.number % DRAWS] < chance
+        attempt.ends = begun + (takes * world.breaks_at[index] if attempt.fails else takes)
+        self.at(attempt.ends, self._end, attempt)
+
+    def _end(self, attempt: Attempt) -> None:
+        if attempt.over:
+            return
+        if self.now < attempt.ends:  # it has stood still since this was foreseen
+            self.at(attempt.ends, self._end, attempt)
+            return
+        place = attempt.place
+        self._stop(attempt)
+        self._begin(place)
+        self._client.ended(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
+        attempt.over = True
+        attempt.place.running = None
+        attempt.job.spent_s += max(0.0, self.now - attempt.begun)
+
+    def _down(self, place: Place) -> None:
+        place.up, place.last = False, -1
+        gone = [attempt for attempt in place.queue if not attempt.over]
+        if place.running is not None:
+            gone.insert(0, place.running)
+            self._stop(place.running)
+        place.queue.clear()
+        place.waiting = 0
+        for attempt in gone:
+            attempt.over = True
+        for attempt in gone:
+            self._client.lost(attempt)
+
+    def _up(self, place: Place) -> None:
+        place.up = True
+
+    def _stall(self, place: Place) -> None:
+        place.resumes = self.world.event_to_s
+        if place.running is not None:
+            place.running.begun += self.world.event_to_s - self.now
+            place.running.ends += self.world.event_to_s - self.now

@@ -1,0 +1,249 @@
+"""Knows what latencies to expect at a rate, with so many servers, and how far a rate may go: from measured jobs alone.
+
+Each number is simulated; its interval comes from drawing the measured jobs anew, as the same measurement might have
+been another day. At or beyond capacity there is no latency to expect: it is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.queueing import Dispatch
+from comfyload.advise.traffic import FULL, Traffic
+from comfyload.advise.validation import Check, Validation, prediction_band, validate
+
+__all__ = [
+    "Check",
+    "Estimate",
+    "Forecast",
+    "Sizing",
+    "Validation",
+    "forecast",
+    "forecasts",
+    "highest_rate",
+    "prediction_band",
+    "size",
+    "validate",
+]
+
+Floats = NDArray[np.float64]
+REPLICATES = 200
+_STEPS = 18
+_SIDE = 0.05
+_CAUTION = 0.10
+_ROWS = 32
+"""Rows of jobs behind an estimate; its own error is then small beside that of what was measured."""
+_JOBS, _FLEET_JOBS = 8000, 2500
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """A number, and where it may lie as the measured jobs are few."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Forecast(Struct, frozen=True, kw_only=True):
+    """What to expect, with 90 % intervals. `load`: the share of the servers' time that the work takes.
+
+    `stable` False: it grows for as long as the load lasts, and latencies are infinite. `missed`: the share of jobs
+    that takes longer than the deadline; None without one.
+    """
+
+    rate_per_s: float
+    servers: int
+    dispatch: Dispatch
+    load: Estimate
+    stable: bool
+    p50_s: Estimate
+    p95_s: Estimate
+    p99_s: Estimate
+    missed: Estimate | None
+
+
+class Sizing(Struct, frozen=True, kw_only=True):
+    """How many servers a rate needs. None: more than were tried.
+
+    No rows: no number of servers would do, since too many jobs take longer than the limit where none waits.
+    `enough`: the fewest whose p95 keeps the limit, by its upper bound. `with_spare`: the fewest that do so and still
+    carry the load, if slower, when one of them is lost. `rows`: what to expect of each number of servers.
+    """
+
+    enough: int | None
+    with_spare: int | None
+    limit_s: float
+    rows: list[Forecast]
+
+
+def forecast(
+    pools: Pools,
+    workload: Workload,
+    *,
+    rate_per_s: float,
+    servers: int = 1,
+    dispatch: Dispatch = "affinity",
+    deadline_s: float | None = None,
+    rng: np.random.Generator,
+) -> Forecast:
+    """What to expect at one rate, with one number of servers."""
+    (row,) = forecasts(
+        pools, workload, rates_per_s=[rate_per_s], servers=[servers], dispatch=dispatch, deadline_s=deadline_s, rng=rng
+    )
+    return row
+
+
+def forecasts(
+    pools: Pools,
+    workload: Workload,
+    *,
+    rates_per_s: Sequence[float],
+    servers: Sequence[int] = (1,),
+    dispatch: Dispatch = "affinity",
+    deadline_s: float | None = None,
+    rng: np.random.Generator,
+) -> list[Forecast]:
+    """What to expect of every number of servers at every rate, in this order, all with the same luck.
+
+    Raises:
+        ValueError: a rate or a number of servers is not above 0.
+    """
+    if min(rates_per_s) <= 0 or min(servers) <= 0:
+        raise ValueError("rates and numbers of servers must be above 0")
+    few = _FLEET_JOBS if max(servers) > 1 else _JOBS
+    traffic, doubts = _both(pools, workload, few, few, rng)
+    return [_forecast(traffic, doubts, rate, count, dispatch, deadline_s) for count in servers for rate in rates_per_s]
+
+
+def _both(
+    pools: Pools,
+    workload: Workload,
+    jobs: int,
+    doubt_jobs: int,
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
+) -> tuple[Traffic, Traffic]:
+    """Jobs drawn from what was measured, and from what might have been."""
+    traffic = Traffic([pools] * _ROWS, workload, jobs, rng)
+    return traffic, Traffic([pools.resampled(rng) for _ in range(replicates)], workload, doubt_jobs, rng)
+
+
+def _forecast(
+    traffic: Traffic, doubts: Traffic, rate: float, servers: int, dispatch: Dispatch, deadline_s: float | None
+) -> Forecast:
+    said, load = traffic.latencies(np.full(traffic.rows, rate), servers, dispatch)
+    might, loads = doubts.latencies(np.full(doubts.rows, rate), servers, dispatch)
+    if servers > 1:  # by its own luck, one row of jobs may ask for more than the servers have, and another for less
+        stable = float(load.mean()) < FULL
+        if not stable:
+            said = np.full_like(said, np.inf)
+    else:
+        stable = bool(np.isfinite(said).all())
+    shares = (0.5, 0.95, 0.99)
+    values, spread = _quantiles(said.reshape(1, -1), shares)[0], _quantiles(might, shares)
+    p50, p95, p99 = (_with_interval(value, spread[:, at], _SIDE) for at, value in enumerate(values.tolist()))
+    missed = None
+    if deadline_s is not None:
+        missed = _with_interval(float((said > deadline_s).mean()), (might > deadline_s).mean(axis=1), _SIDE)
+    return Forecast(
+        rate_per_s=rate,
+        servers=servers,
+        dispatch=dispatch,
+        load=_with_interval(float(load.mean()), loads, _SIDE),
+        stable=stable,
+        p50_s=p50,
+        p95_s=p95,
+        p99_s=p99,
+        missed=missed,
+    )
+
+
+def _quantiles(rows: Floats, shares: Sequence[float]) -> Floats:
+    """By nearest rank, row by row: with thousands of values, and infinite ones among them, no need for better."""
+    ranks = [min(rows.shape[1] - 1, int(share * rows.shape[1])) for share in shares]
+    return np.partition(rows, ranks, axis=1)[:, ranks]
+
+
+def _with_interval(value: float, replicates: Floats, side: float) -> Estimate:
+    """The replicates' own quantiles, opened as far as the estimate where that lies outside."""
+    ordered = np.sort(replicates)
+    low, high = float(ordered[int(side * len(ordered))]), float(ordered[-1 - int(side * len(ordered))])
+    return Estimate(estimate=value, low=min(low, value), high=max(high, value))
+
+
+def highest_rate(
+    pools: Pools,
+    workload: Workload,
+    limit_s: float,
+    *,
+    share: float = 0.95,
+    servers: int = 1,
+    dispatch: Dispatch = "affinity",
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
+) -> Estimate:
+    """The most jobs per second of which that share still has its result within the limit; 0 if none has.
+
+    `low` is what to deploy: nine of ten other measurements of as many jobs would have said more. Never more than 97 %
+    of what the servers can do.
+    """
+    jobs = _JOBS if servers == 1 else _FLEET_JOBS
+    traffic, doubts = _both(pools, workload, jobs, jobs // 2, rng, replicates)
+    spread = _highest(doubts, limit_s, share, servers, dispatch)
+    return _with_interval(
+        float(_highest(traffic, limit_s, share, servers, dispatch, together=True).mean()), spread, _CAUTION
+    )
+
+
+def _highest(
+    traffic: Traffic, limit_s: float, share: float, servers: int, dispatch: Dispatch, *, together: bool = False
+) -> Floats:
+    """By bisection: with the same luck, a higher rate never lets more jobs through. `together`: one rate for all."""
+    most = traffic.most(servers)
+
+    def holds(rates: Floats) -> NDArray[np.bool_]:
+        kept = (traffic.latencies(rates, servers, dispatch)[0] <= limit_s).mean(axis=1)
+        found: NDArray[np.bool_] = np.full(len(most), kept.mean() >= share) if together else kept >= share
+        return found
+
+    low, high = most * 1e-6, most.copy()
+    possible = holds(low)  # where even a job that waits for none is too slow, no rate is low enough
+    if not possible.any():
+        return np.zeros_like(most)
+    for _ in range(_STEPS):
+        rates = (low + high) / 2
+        held = holds(rates)
+        low, high = np.where(held, rates, low), np.where(held, high, rates)
+    return np.where(possible, low, 0.0)
+
+
+def size(
+    pools: Pools,
+    workload: Workload,
+    *,
+    rate_per_s: float,
+    limit_s: float,
+    most: int = 32,
+    dispatch: Dispatch = "affinity",
+    rng: np.random.Generator,
+) -> Sizing:
+    """How many servers keep the p95 within the limit, and how many of them may be lost."""
+    enough, with_spare = None, None
+    rows: list[Forecast] = []
+    traffic, doubts = _both(pools, workload, _FLEET_JOBS, _FLEET_JOBS, rng)
+    if not _highest(traffic, limit_s, 0.95, most, dispatch, together=True).any():
+        return Sizing(enough=None, with_spare=None, limit_s=limit_s, rows=[])
+    first = max(1, int(rate_per_s * min(float(warm.mean()) for warm in pools.warm)))
+    for servers in range(first, most + 1):
+        rows.append(_forecast(traffic, doubts, rate_per_s, servers, dispatch, limit_s))
+        if rows[-1].p95_s.high <= limit_s:
+            enough = enough or servers
+            if len(rows) > 1 and rows[-2].stable:
+                with_spare = servers
+                break
+    return Sizing(enough=enough, with_spare=with_spare, limit_s=limit_s, rows=rows)

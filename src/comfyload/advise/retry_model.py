@@ -1,0 +1,162 @@
+"""Knows how a retry policy does in simulated trouble, beside the retries that are usually written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.advise.clients import NAIVE, Naive, client
+from comfyload.advise.farm import Farm, Job
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.scenarios import Scenario, World, draw
+from comfyload.judge.binomial import wilson
+from comfyload.retry.policy import Policy, Score
+
+__all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]
+
+Floats = NDArray[np.float64]
+_AS_BEFORE = 0.03
+"""Recovered is who succeeds within so much of before."""
+_DOUBT = 0.06
+"""However few the worlds, who succeeds by so much less has not recovered."""
+_TOGETHER = 5
+"""Minutes looked at together, as a single one has too few jobs."""
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """What is the same for all policies."""
+
+    pools: Pools
+    workload: Workload
+    servers: int
+    deadline_s: float
+
+    @property
+    def mean_s(self) -> float:
+        """Mean service time."""
+        return self.pools.mean_s(self.workload)
+
+    @property
+    def overhead_s(self) -> float:
+        """What the client adds to each job, beyond the pause that its service time has already."""
+        return min(max(0.0, self.pools.overhead_s - self.pools.gap_s), 0.5 * self.deadline_s)
+
+
+def worlds(
+    setting: Setting, scenarios: Sequence[Scenario], replications: int, rng: np.random.Generator
+) -> dict[str, list[World]]:
+    """The same worlds for every policy: what differs is then the policies' doing."""
+    return {
+        scenario.name: [
+            draw(
+                scenario,
+                setting.pools,
+                setting.workload,
+                servers=setting.servers,
+                deadline_s=setting.deadline_s,
+                rng=rng,
+            )
+            for _ in range(replications)
+        ]
+        for scenario in scenarios
+    }
+
+
+def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]:
+    """What became of each job."""
+    farm = Farm(world, setting.servers)
+    who = client(behaviour, farm, deadline_s=setting.deadline_s, mean_s=setting.mean_s, overhead_s=setting.overhead_s)
+    farm.run(who, longer_s=setting.deadline_s)
+    return farm.jobs
+
+
+def scores(
+    behaviours: Mapping[str, Policy | Naive], drawn: Mapping[str, Sequence[World]], setting: Setting
+) -> list[Score]:
+    """Of every policy in every scenario, scenario by scenario."""
+    return [
+        score(name, behaviour, of_it, setting) for of_it in drawn.values() for name, behaviour in behaviours.items()
+    ]
+
+
+def score(name: str, behaviour: Policy | Naive, drawn: Sequence[World], setting: Setting) -> Score:
+    """Over all worlds of one scenario. Counted are jobs that come from the trouble's start to ten minutes after its
+    end; where there is none, all but the first.
+    """
+    counted, good, submits, spent, useful = (np.zeros(len(drawn)) for _ in range(5))
+    minutes: list[tuple[Floats, Floats]] = []
+    before = np.zeros(2)
+    for at, world in enumerate(drawn):
+        jobs = play(world, behaviour, setting)
+        arrivals = np.array(world.arrivals)
+        done = np.array([math.inf if job.done is None else job.done for job in jobs])
+        success = done - arrivals + setting.overhead_s <= setting.deadline_s
+        window = (arrivals >= world.event_from_s) & (arrivals < world.scored_to_s)
+        counted[at], good[at] = window.sum(), success[window].sum()
+        submits[at] = np.array([job.number for job in jobs])[window].sum()
+        spent[at] = np.array([job.spent_s for job in jobs])[window].sum()
+        useful[at] = np.array([job.takes_s for job in jobs])[window & success].sum()
+        earlier = (arrivals >= world.settled_s) & (arrivals < world.event_from_s - setting.deadline_s)
+        before += success[earlier].sum(), earlier.sum()
+        minutes.append(_by_minute(world, arrivals, success))
+    total = max(1.0, float(counted.sum()))
+    scored_min = sum(world.scored_to_s - world.event_from_s for world in drawn) / 60
+    return Score(
+        scenario=drawn[0].scenario.name,
+        policy=name,
+        success=float(good.sum()) / total,
+        success_half_width=_half_width(good, counted),
+        goodput_per_min=float(good.sum()) / scored_min,
+        submits_per_job=float(submits.sum()) / total,
+        wasted_share=_wasted(float(useful.sum()), float(spent.sum())),
+        recovery_s=_recovery(minutes, before[0] / max(1.0, before[1]), drawn[0]),
+    )
+
+
+def _wasted(useful_s: float, spent_s: float) -> float:
+    share = 1 - useful_s / spent_s if spent_s else 0.0
+    return share if share > 1e-9 else 0.0  # no more than rounding
+
+
+def _by_minute(world: World, arrivals: Floats, success: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Successes and jobs by the minute in which they came, after the trouble."""
+    after = arrivals >= world.event_to_s
+    minute = ((arrivals[after] - world.event_to_s) // world.minute_s).astype(np.int64)
+    size = math.ceil((world.ends_s - world.event_to_s) / world.minute_s - 1e-9) + 1
+    jobs = np.bincount(minute, minlength=size)[: size - 1].astype(np.float64)
+    good = np.bincount(minute, weights=success[after].astype(np.float64), minlength=size)[: size - 1]
+    return good.astype(np.float64), jobs
+
+
+def _half_width(good: Floats, counted: Floats) -> float | None:
+    """95 % of a share over worlds of different size: worlds are independent, the jobs of one are not.
+
+    At least what as many independent jobs would have: that all of them succeeded leaves some doubt too.
+    """
+    if len(good) < 2 or not counted.any():
+        return None
+    rest = good - counted * (good.sum() / counted.sum())
+    low, high = wilson(int(good.sum()), int(counted.sum()))
+    return max(float(1.96 * rest.std(ddof=1) * math.sqrt(len(good)) / counted.sum()), (high - low) / 2)
+
+
+def _recovery(minutes: Sequence[tuple[Floats, Floats]], before: float, world: World) -> float | None:
+    """From when on every five minutes are as good as before, as far as so many worlds can tell."""
+    if not world.scenario.event_s:
+        return None
+    kernel = np.ones(_TOGETHER)
+    good = np.array([np.convolve(of, kernel, "valid") for of, _ in minutes])
+    jobs = np.array([np.convolve(of, kernel, "valid") for _, of in minutes])
+    total = np.maximum(jobs.sum(axis=0), 1.0)
+    share = good.sum(axis=0) / total
+    error = np.sqrt(((good - jobs * share) ** 2).sum(axis=0)) / total
+    short = np.flatnonzero(share < before - np.clip(2 * error, _AS_BEFORE, _DOUBT))
+    if len(short) == 0:
+        return 0.0
+    # The last ones of a run say the least: a queue that has not recovered by then is not going to.
+    first = int(short[-1]) + 1
+    return None if first >= len(share) - _TOGETHER else float(first * world.minute_s)

@@ -1,0 +1,207 @@
+"""Knows where a server saturates: what to measure next, and what the measurements come to.
+
+One ComfyUI runs one prompt at a time, so that its capacity is known from how long jobs take, and its knee lies between
+one and two in flight unless a client takes long between jobs. More in flight only measures the queue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.validation import Validation
+from comfyload.judge.stats import autocorrelation_time
+from comfyload.judge.summary import Measured
+
+__all__ = [
+    "LADDER",
+    "Interference",
+    "Rate",
+    "Saturated",
+    "Step",
+    "capacity",
+    "interference",
+    "knee",
+    "next_step",
+    "step",
+]
+
+Floats = NDArray[np.float64]
+BUSY = 0.97
+GAIN = 0.02
+"""A server that becomes busier by less than this with one more in flight is saturated."""
+MOST = 4
+LADDER = (1, 2, 4, 8)
+"""Of a server that runs jobs side by side."""
+_DISTURBED = 0.10
+_CONFIDENCE = 0.95
+
+
+class Rate(Struct, frozen=True, kw_only=True):
+    """A number with its 95 % interval; None where that side is not bounded."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What was measured with so many in flight. Times in seconds, `jobs_per_minute` over the wall clock."""
+
+    concurrency: int
+    jobs: int
+    server_busy: float | None
+    gpu_busy_percent: float | None
+    service_s: float | None
+    jobs_per_minute: float | None
+    p95_latency_s: float | None
+    side_by_side: bool
+
+
+class Interference(Struct, frozen=True, kw_only=True):
+    """How much longer jobs execute while another one waits: a ratio with its 95 % interval."""
+
+    ratio: Rate
+    disturbed: bool
+
+
+class Saturated(Struct, frozen=True, kw_only=True):
+    """What was found; rates per minute. `sla_rate_per_minute.low` is the one to deploy. None: not known, or not asked.
+
+    `paths` are the run directories in the order in which they were made.
+    """
+
+    knee: int | None
+    serial: bool
+    capacity_per_minute: Rate | None
+    sla_rate_per_minute: Rate | None
+    limit_s: float
+    share: float
+    steps: list[Step]
+    interference: Interference | None
+    service_s: Rate | None
+    confirmation: Validation | None
+    findings: list[str]
+    paths: list[str]
+
+
+def step(run: Measured) -> Step:
+    """The row of one run of a closed load."""
+    flat, execution = run.summary.summary, run.jobs.known("execution")
+    busy = [gpu.utilisation_percent for gpu in run.summary.saturation.gpus.values()]
+    known = [percent for percent in busy if percent is not None]
+    rate, p95 = flat["jobs_per_minute"], flat["p95_latency_s"]
+    return Step(
+        concurrency=run.manifest.plan.concurrency or 0,
+        jobs=run.jobs.n,
+        server_busy=run.summary.saturation.server_busy,
+        gpu_busy_percent=max(known, default=None),
+        service_s=float(execution.mean()) + run.jobs.gap_s() if len(execution) else None,
+        jobs_per_minute=rate if isinstance(rate, float) else None,
+        p95_latency_s=p95 if isinstance(p95, float) else None,
+        side_by_side=run.jobs.overlaps() > 0,
+    )
+
+
+def next_step(steps: Sequence[Step]) -> int | None:
+    """How many in flight to measure next; None: it is known."""
+    done = {one.concurrency: one for one in steps}
+    if any(one.side_by_side for one in steps):
+        return next((places for places in LADDER if places not in done), None)
+    for places in (1, 2):
+        if places not in done:
+            return places
+    last = max(done)
+    if last >= MOST or _saturated(done):
+        return None
+    return last + 1
+
+
+def _saturated(done: Mapping[int, Step]) -> bool:
+    """At the most in flight so far: busy, or no busier than with one less."""
+    last = max(done)
+    busy, before = done[last].server_busy, done[last - 1].server_busy if last - 1 in done else None
+    if busy is None:
+        return True  # the server tells no times: more of the same tells nothing either
+    return busy >= BUSY or (before is not None and busy - before < GAIN)
+
+
+def knee(steps: Sequence[Step]) -> int | None:
+    """The fewest in flight with which the server is as busy as it gets; None: not known.
+
+    Of a server that runs jobs side by side: the fewest that reach 95 % of the best throughput, made monotone.
+    """
+    ordered = sorted(steps, key=lambda one: one.concurrency)
+    if any(one.side_by_side for one in ordered):
+        rates = [one.jobs_per_minute for one in ordered]
+        if None in rates:
+            return None
+        best = np.maximum.accumulate(np.array(rates, np.float64))
+        return ordered[int(np.argmax(best >= 0.95 * best[-1]))].concurrency
+    for one, more in pairwise(ordered):
+        if one.server_busy is None or more.server_busy is None:
+            return None
+        if more.server_busy - one.server_busy < GAIN and one.server_busy >= BUSY:
+            return one.concurrency
+        if more.server_busy >= BUSY:
+            return more.concurrency
+    return ordered[-1].concurrency if len(ordered) > 1 else None
+
+
+def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interference | None:
+    """Execution times with one in flight against those with two, by workflow; None of too few.
+
+    Welch's interval on the logarithms, the workflows weighted by their jobs.
+    """
+    pairs = [
+        (np.log(a[a > 0]), np.log(b[b > 0])) for a, b in zip(alone, waiting, strict=True) if min(len(a), len(b)) >= 4
+    ]
+    if not pairs:
+        return None
+    jobs = sum(len(b) for _, b in pairs)
+    weights = [len(b) / jobs for _, b in pairs]
+    change = float(sum(w * (b.mean() - a.mean()) for w, (a, b) in zip(weights, pairs, strict=True)))
+    parts = [
+        (w * w * side.var(ddof=1) / len(side), len(side))
+        for w, pair in zip(weights, pairs, strict=True)
+        for side in pair
+    ]
+    variance = float(sum(part for part, _ in parts))
+    freedom = variance**2 / sum(part**2 / (n - 1) for part, n in parts) if variance else 1.0
+    half = float(scipy_stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * math.sqrt(variance)
+    low, high = math.exp(change - half), math.exp(change + half)
+    found = Rate(estimate=math.exp(change), low=low, high=high)
+    disturbed = abs(found.estimate - 1) > _DISTURBED and not low <= 1 <= high
+    return Interference(ratio=found, disturbed=disturbed)
+
+
+def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
+    """Jobs per minute that a server never done with its queue completes: one over the mean service time.
+
+    The interval is Student's, each cell's variance by its share, and by its own autocorrelation.
+    """
+    share = [of / sum(workload.shares) for of in workload.shares]
+    total, variance, freedom = 0.0, 0.0, 0.0
+    for of, warm, switched in zip(share, pools.warm, pools.switched, strict=True):
+        same = workload.stickiness + (1 - workload.stickiness) * of
+        for weight, pool in ((of * same, warm), (of * (1 - same), switched)):
+            if weight > 0:
+                total += weight * float(pool.mean())
+                if len(pool) > 1:
+                    part = weight**2 * float(pool.var(ddof=1)) * autocorrelation_time(pool) / len(pool)
+                    variance += part
+                    freedom += part**2 / (len(pool) - 1)
+    if total <= 0:
+        raise ValueError("jobs took no time: there is no capacity to tell")
+    if not variance:
+        return Rate(estimate=60 * servers / total, low=None, high=None)
+    half = float(scipy_stats.t.ppf(0.5 + _CONFIDENCE / 2, variance**2 / freedom)) * math.sqrt(variance)
+    high = 60 * servers / (total - half) if half < total else None
+    return Rate(estimate=60 * servers / total, low=60 * servers / (total + half), high=high)

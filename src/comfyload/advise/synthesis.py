@@ -1,0 +1,325 @@
+"""Knows how a retry policy is made from measured jobs: each number by its rule, then tried in simulated trouble."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct, structs
+from numpy.typing import NDArray
+from scipy import special
+
+from comfyload.advise.clients import NAIVE, Naive
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.queueing import after
+from comfyload.advise.retry_model import Setting, score, scores, worlds
+from comfyload.advise.scenarios import World, scenarios
+from comfyload.advise.traffic import FULL
+from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
+
+__all__ = ["OURS", "Capabilities", "depth", "depth_by_formula", "infeasible", "synthesise", "where_naive_wins"]
+
+Floats = NDArray[np.float64]
+OURS = "this policy"
+_DEEPEST = 200
+_SUMS = 20_000
+_QUANTILE = 0.95
+_WASTE = 0.2
+"""What a wasted share of the GPUs' time costs beside a share of the jobs."""
+_TIE = 0.01
+"""Regrets closer than this are no reason to leave the numbers that the rules gave."""
+_USUAL_S = 60.0
+"""The timeout of an attempt that scripts have when nobody has thought about it."""
+_SHOWN = 4
+_TRIED_AT = 0.9
+"""Policies are tried at no more than this of the capacity: beyond, all that is seen is the overload."""
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What can be asked of the servers: how long their queues are, to drop a job, which jobs they know."""
+
+    depth: bool = True
+    cancel: bool = True
+    lookup: bool = True
+
+
+class _Numbers(Struct, frozen=True, kw_only=True):
+    """What the rules start from. `p_fail`: upper bound of the share of transient failures."""
+
+    setting: Setting
+    capabilities: Capabilities
+    target: float
+    load: float
+    rate_per_s: float
+    p_fail: float
+    depth: int
+    p99_s: float
+    jobs: int
+
+
+def synthesise(
+    pools: Pools,
+    workload: Workload,
+    *,
+    deadline_s: float,
+    target: float = 0.98,
+    rate_per_s: float,
+    servers: int = 1,
+    transient: tuple[int, int] = (0, 0),
+    outages: Sequence[float] = (),
+    capabilities: Capabilities | None = None,
+    rng: np.random.Generator,
+    replications: int = 24,
+) -> Policy:
+    """The policy for a deadline and a share of jobs that is to keep it, with the reasons and the scores.
+
+    `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
+    seconds. `replications`: simulated worlds of each trouble. What cannot be had is said by `infeasible`.
+
+    Raises:
+        ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
+    """
+    if not (deadline_s > 0 and rate_per_s > 0 and servers > 0 and 0 < target < 1):
+        raise ValueError("a deadline and a rate above 0, a server, and a target between 0 and 1 are needed")
+    setting = Setting(pools=pools, workload=workload, servers=servers, deadline_s=deadline_s)
+    drawn = _sums(setting, rng)
+    failed, of = transient
+    numbers = _Numbers(
+        setting=setting,
+        capabilities=capabilities or Capabilities(),
+        target=target,
+        load=rate_per_s * setting.mean_s / servers,
+        rate_per_s=rate_per_s,
+        p_fail=_upper(failed, of),
+        depth=_deepest(drawn, deadline_s - setting.overhead_s),
+        p99_s=float(np.quantile(drawn[:, 0], 0.99)),
+        jobs=pools.n,
+    )
+    start = _by_rule(numbers)
+    troubles = scenarios(
+        pools, workload, load=min(numbers.load, _TRIED_AT), down_s=float(np.median(outages)) if outages else 60.0
+    )
+    if numbers.depth < 0:  # no numbers help: a few worlds are enough to show it
+        tried = worlds(setting, troubles, min(replications, _SHOWN), rng)
+        chosen = start
+    else:
+        tried = worlds(setting, troubles, replications, rng)
+        chosen = _choose(start, numbers, tried)
+    found = scores({OURS: chosen, **_naive(deadline_s)}, tried, setting)
+    return structs.replace(
+        chosen,
+        scores=found,
+        explanations=_explain(chosen, start, numbers),
+        inputs=_inputs(numbers, failed, of, outages),
+    )
+
+
+def infeasible(policy: Policy) -> list[str]:
+    """What no policy can do with these servers; empty: nothing stands in the way."""
+    return [
+        policy.explanations[key] for key in ("infeasible.deadline", "infeasible.load") if key in policy.explanations
+    ]
+
+
+def where_naive_wins(policy: Policy, by: float = 0.005) -> list[tuple[Score, Score]]:
+    """The policy's score and the best other one, for each trouble in which the latter has more success by so much."""
+    out = []
+    for ours in (row for row in policy.scores if row.policy == OURS):
+        others = [row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS]
+        best = max(others, key=lambda row: row.success, default=None)
+        if best is not None and best.success > ours.success + by:
+            out.append((ours, best))
+    return out
+
+
+def depth(pools: Pools, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05) -> int:
+    """The most prompts that may be before a job for no more than that share of such jobs to be late; -1: even a job
+    that waits for none is.
+    """
+    setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
+    return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s, 1 - missed)
+
+
+def depth_by_formula(mean_s: float, sd_s: float, left_s: float, missed: float = 0.05) -> int:
+    """The same where the sum of service times is normal: too deep where few jobs take very long."""
+    z = float(special.ndtri(1 - missed)) * sd_s
+    return math.floor(((math.sqrt(z * z + 4 * mean_s * max(0.0, left_s)) - z) / (2 * mean_s)) ** 2) - 1
+
+
+def _sums(setting: Setting, rng: np.random.Generator) -> Floats:
+    """What k jobs in a row take, for each k from 1, many times."""
+    jobs = min(_DEEPEST, 2 + math.ceil(1.5 * setting.deadline_s / setting.mean_s))
+    # The first column is the job that runs already; without it every row would begin with a switch.
+    workflows = setting.workload.draw((_SUMS, jobs + 1), rng)
+    takes = after(workflows, *setting.pools.services(workflows, rng.random(workflows.shape)))
+    out: Floats = np.cumsum(takes[:, 1:], axis=1)
+    return out
+
+
+def _deepest(sums: Floats, left_s: float, share: float = _QUANTILE) -> int:
+    within = (sums <= left_s).mean(axis=0) >= share
+    return int(np.flatnonzero(within)[-1]) if within[0] else -1
+
+
+def _upper(failed: int, of: int) -> float:
+    """Upper end of Wilson's 80 % interval, also where nothing failed; at least 1 %."""
+    if not of:
+        return 0.05
+    z = float(special.ndtri(0.9))
+    share, weight = failed / of, z * z / of
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / of + weight / (4 * of))
+    return min(0.99, max(0.01, (share + weight / 2) / (1 + weight) + half))
+
+
+def _by_rule(numbers: _Numbers) -> Policy:
+    deadline_s, abilities = numbers.setting.deadline_s, numbers.capabilities
+    needed = math.ceil(math.log((1 - numbers.target) / 10) / math.log(numbers.p_fail))
+    attempts = max(2, min(needed, math.floor(deadline_s / numbers.setting.mean_s), 5))
+    ratio = 1.0 if abilities.depth else min(0.5, max(0.1, (0.9 - numbers.load) / max(numbers.load, 1e-9)))
+    liveness_s = max(60.0, 3 * numbers.p99_s)
+    policy = Policy(
+        deadline_s=deadline_s,
+        attempts=attempts,
+        connect_s=5.0,
+        submit_s=30.0,
+        liveness_s=liveness_s,
+        admission=Admission(depth=max(0, numbers.depth) if abilities.depth else None),
+        backoff=Backoff(base_s=1.0, cap_s=max(1.0, min(15.0, deadline_s / 6))),
+        budget=Budget(ratio=ratio, cap=max(3.0, 20 * ratio)),
+        breaker=Breaker(failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=_shut(deadline_s)),
+        cancel=abilities.cancel,
+        lookup=abilities.lookup,
+    )
+    return _with_attempts(policy, attempts)
+
+
+def _shut(deadline_s: float) -> float:
+    return max(2.0, min(60.0, deadline_s / 6))
+
+
+def _with_attempts(policy: Policy, attempts: int) -> Policy:
+    transient = structs.replace(RULES["transient"], attempts=attempts)
+    return structs.replace(policy, attempts=attempts, classes={**RULES, "transient": transient})
+
+
+def _choose(start: Policy, numbers: _Numbers, tried: Mapping[str, Sequence[World]]) -> Policy:
+    """Of the numbers by rule and those around them, the policy that is nowhere far from the best; in doubt by rule."""
+    around = {OURS: start, **_around(start)}
+    value = {
+        name: {of: _value(score(name, policy, drawn, numbers.setting)) for of, drawn in tried.items()}
+        for name, policy in around.items()
+    }
+    best = {of: max(values[of] for values in value.values()) for of in tried}
+    regret = {name: max(best[of] - values[of] for of in tried) for name, values in value.items()}
+    least = min(regret, key=lambda name: regret[name])
+    return around[OURS if regret[OURS] <= regret[least] + _TIE else least]
+
+
+def _value(row: Score) -> float:
+    return row.success - _WASTE * (row.wasted_share or 0.0)
+
+
+def _around(start: Policy) -> dict[str, Policy]:
+    out = {}
+    deep = start.admission.depth
+    for change in (-1, 1):
+        attempts = start.attempts + change
+        if 2 <= attempts <= 5:
+            out[f"attempts {change:+}"] = _with_attempts(start, attempts)
+        if deep is None or deep + change < 0:
+            continue
+        other = structs.replace(start, admission=Admission(depth=deep + change))
+        out[f"depth {change:+}"] = other
+        for more in (-1, 1):
+            if 2 <= start.attempts + more <= 5:
+                out[f"depth {change:+}, attempts {more:+}"] = _with_attempts(other, start.attempts + more)
+    # Where queues cannot be seen, the budget is all that stands between retries and an overload.
+    for factor in (0.5,) if deep is None else (0.5, 2.0):
+        budget = Budget(ratio=factor * start.budget.ratio, cap=max(3.0, factor * start.budget.cap))
+        out[f"budget x {factor:g}"] = structs.replace(start, budget=budget)
+    return out
+
+
+def _naive(deadline_s: float) -> dict[str, Naive]:
+    """With the deadline as the timeout of each attempt, the best that can be done for them, and with the usual one."""
+    out = {naive.name: structs.replace(naive, timeout_s=deadline_s) for naive in NAIVE}
+    if deadline_s > _USUAL_S:
+        for naive in NAIVE[1:3]:
+            out[f"{naive.name}, {_USUAL_S:g} s each"] = structs.replace(naive, timeout_s=_USUAL_S)
+    return out
+
+
+def _inputs(numbers: _Numbers, failed: int, of: int, outages: Sequence[float]) -> dict[str, float | str | None]:
+    setting = numbers.setting
+    return {
+        "jobs": float(numbers.jobs),
+        "mean_s": setting.mean_s,
+        "p99_s": numbers.p99_s,
+        "overhead_s": setting.overhead_s,
+        "rate_per_s": numbers.rate_per_s,
+        "servers": float(setting.servers),
+        "load": numbers.load,
+        "target": numbers.target,
+        "transient_failures": float(failed),
+        "transient_of": float(of),
+        "transient_upper": numbers.p_fail,
+        "outage_s": float(np.median(outages)) if outages else None,
+        "depth_within_deadline": float(numbers.depth),
+    }
+
+
+def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]:
+    """A sentence a number."""
+    deadline, mean = f"{numbers.setting.deadline_s:g} s", f"{numbers.setting.mean_s:.3g} s"
+    moved = "" if policy.admission.depth == start.admission.depth else "; one off that did better in simulated trouble"
+    tried = "" if policy.attempts == start.attempts else f"; by rule {start.attempts}, which did worse when simulated"
+    ours, before = policy.admission.depth, max(0, numbers.depth)
+    out = {
+        "deadline_s": f"as asked for: {deadline} from when a job is asked for, over all its attempts",
+        "admission.depth": (
+            "no limit, as the servers' queues cannot be seen"
+            if ours is None
+            else f"with {before} prompts before it, 95 % of jobs are done within {deadline}, by {numbers.jobs} "
+            f"measured service times of {mean} on average{moved}"
+        ),
+        "attempts": (
+            f"at most {100 * numbers.p_fail:.2g} % of attempts fail in a way that may pass, a job takes {mean} of "
+            f"{deadline}, and {100 * numbers.target:g} % shall succeed{tried}"
+        ),
+        "backoff.cap_s": f"15 s, or a sixth of {deadline} if that is less: a pause must leave time for the job",
+        "backoff.base_s": "full jitter from 1 s: only clients that come back at once after an outage need it",
+        "budget.ratio": (
+            "a retry for every job: the limit of the queue, the deadline and the cancelling bound the damage"
+            if numbers.capabilities.depth
+            else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, as their queues cannot be seen"
+        ),
+        "budget.cap": "counted in jobs, without a reserve by time: that would be as much as all jobs of a minute",
+        "breaker.open_max_s": f"a sixth of {deadline}, at most 60 s: who waits longer for a server misses the deadline",
+        "breaker.failures": "three in a row are no accident",
+        "connect_s": "5 s: a server that is there answers at once",
+        "submit_s": "30 s: a server answers a POST while it executes",
+        "liveness_s": f"60 s, or three times the p99 of a job ({numbers.p99_s:.3g} s) if that is more",
+        "cancel": (
+            "work that nobody waits for delays all others"
+            if policy.cancel
+            else "the servers cannot drop one job and no other"
+        ),
+    }
+    return {**out, **_impossible(numbers)}
+
+
+def _impossible(numbers: _Numbers) -> dict[str, str]:
+    setting, out = numbers.setting, {}
+    if numbers.depth < 0:
+        out["infeasible.deadline"] = (
+            f"{setting.deadline_s:g} s is too short: more than 5 % of jobs take longer than that where none is before "
+            f"them (mean {setting.mean_s:.3g} s, p99 {numbers.p99_s:.3g} s)"
+        )
+    if numbers.load >= FULL:
+        needed = math.ceil(numbers.rate_per_s * setting.mean_s / 0.8 - 1e-9)
+        out["infeasible.load"] = (
+            f"{60 * numbers.rate_per_s:.3g} jobs a minute are {100 * numbers.load:.0f} % of what "
+            f"{setting.servers} server{'s' if setting.servers > 1 else ''} can do: {needed} are needed"
+        )
+    return out

@@ -1,0 +1,99 @@
+"""Knows jobs that might come: drawn once, so that all rates and numbers of servers are asked with the same luck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.queueing import Dispatch, after, fleet
+
+__all__ = ["FULL", "Traffic"]
+
+Floats = NDArray[np.float64]
+FULL = 0.97
+"""From this share of the capacity on, a queue is called unstable: so near to it, how long jobs wait depends on how
+long one looks, and a capacity is seldom known to 3 %.
+"""
+_SETTLES = 10
+"""One job in so many, at the start, is only there to fill the empty queue."""
+_AT_ONCE = 16
+"""Rows computed together: few enough to stay in the processor's cache."""
+_SPILL = 3.0
+"""How many switches' worth of work may wait where the models are, before a job goes elsewhere; 2 to 4 do well."""
+
+
+class Traffic:
+    """A row of jobs for each of the pools, Poisson at any rate. The first `settles` are in no number; None: a tenth."""
+
+    def __init__(
+        self,
+        pools: Sequence[Pools],
+        workload: Workload,
+        jobs: int,
+        rng: np.random.Generator,
+        *,
+        settles: int | None = None,
+    ) -> None:
+        self.rows, self.jobs = len(pools), jobs
+        self._pools, self._workload = pools, workload
+        self._arrive = np.cumsum(rng.standard_exponential((self.rows, jobs)), axis=1)
+        self._workflows = workload.draw((self.rows, jobs), rng)
+        self._warm, self._switched = np.empty((2, self.rows, jobs))
+        luck = rng.random((self.rows, jobs))
+        for row, pool in enumerate(pools):
+            self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
+        self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
+        self._spill_s = _SPILL * float(np.median([pool.switch_cost_s for pool in pools]))
+        self._takes = after(self._workflows, self._warm, self._switched)
+        self._worked = np.cumsum(self._takes, axis=1)
+        self._before = self._worked - self._takes
+        self._settled = jobs // _SETTLES if settles is None else settles
+
+    def most(self, servers: int) -> Floats:
+        """The rate, row by row, beyond which there is no asking; with several servers it may be less than this."""
+        if servers == 1:
+            return np.array([FULL / pool.mean_s(self._workload) for pool in self._pools])
+        least: Floats = np.minimum(self._warm, self._switched).mean(axis=1)
+        return FULL * servers / least
+
+    def latencies(
+        self, rates_per_s: Floats, servers: int = 1, dispatch: Dispatch = "affinity"
+    ) -> tuple[Floats, Floats]:
+        """Seconds from arrival to result of each row's jobs at that row's rate, and the share of the servers' time that
+        the work takes; infinite where that is `FULL`.
+        """
+        if servers == 1:
+            load = rates_per_s / self.most(1) * FULL
+            out = self._alone(rates_per_s)
+        else:
+            arrive = self._arrive / rates_per_s[:, None]
+            done, took = fleet(
+                arrive,
+                self._workflows,
+                self._warm,
+                self._switched,
+                servers=servers,
+                dispatch=dispatch,
+                spill_s=self._spill_s,
+            )
+            load = rates_per_s * took[:, self._settled :].mean(axis=1) / servers
+            done -= arrive
+            out = done[:, self._settled :]
+        out += self._beside[:, None]
+        out[load >= FULL] = np.inf
+        return out, load
+
+    def _alone(self, rates_per_s: Floats) -> Floats:
+        out = np.empty((self.rows, self.jobs - self._settled))
+        for first in range(0, self.rows, _AT_ONCE):
+            rows = slice(first, first + _AT_ONCE)
+            arrive = self._arrive[rows] / rates_per_s[rows, None]
+            ahead = arrive - self._before[rows]
+            np.maximum.accumulate(ahead, axis=1, out=ahead)
+            ahead += self._worked[rows]
+            ahead -= arrive
+            out[rows] = ahead[:, self._settled :]
+        return out

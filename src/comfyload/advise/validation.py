@@ -1,0 +1,257 @@
+"""Knows whether a run went as the queue of one serial server says: a forecast is worth no more than that.
+
+Three questions, each with less taken from the run itself: are its waits those of its own arrivals and its own execution
+times (structural); those of its arrivals with execution times measured elsewhere (replay); those of any arrivals at
+its rate (blind). The last one judges the luck of one run as much as the model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import special
+
+from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.queueing import after, lindley
+from comfyload.advise.traffic import FULL, Traffic
+from comfyload.judge.jobs import Jobs
+from comfyload.judge.stats import autocorrelation_time, quantile
+from comfyload.judge.summary import Measured
+from comfyload.record.plan import Closed
+
+__all__ = ["Check", "Validation", "prediction_band", "validate"]
+
+Floats = NDArray[np.float64]
+Of = Literal["mean", "p50", "p95"]
+_REPLICATES = 200
+_SIDE = 0.05
+_LIMITS: dict[tuple[str, str], float] = {
+    ("structural", "mean"): 0.03,
+    ("replay", "p50"): 0.10,
+    ("replay", "p95"): 0.15,
+}
+"""The largest relative error with which the model passes; a larger one is no fault where the run is within the band."""
+_LAGS = 10
+_NO_CHANCE = 0.01
+_WORTH = 0.7
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One number of the run beside its prediction, in seconds. `error`: relative, above 0 where too much was predicted;
+    of `structural` it is the mean absolute error over the mean. `low`, `high`: where nine of ten runs would have it.
+    `passed` None: no mark is set for it.
+    """
+
+    name: Literal["structural", "replay", "blind"]
+    of: Of
+    measured_s: float
+    predicted_s: float
+    error: float
+    low: float | None = None
+    high: float | None = None
+    inside: bool | None = None
+    passed: bool | None = None
+
+
+class Validation(Struct, frozen=True, kw_only=True):
+    """What was checked, with how many jobs; `left_out`: jobs of the run whose times are not known. `reasons`: why a
+    check is missing, or not to be relied on. `unmodelled`: execution times come in slow and fast phases that no
+    workflow and no switch explains, so that a simulation of independent jobs says too little.
+    """
+
+    jobs: int
+    left_out: int
+    checks: list[Check]
+    unmodelled: bool
+    reasons: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was checked, and nothing that has a mark missed it."""
+        marks = [check.passed for check in self.checks if check.passed is not None]
+        return bool(marks) and all(marks)
+
+
+class _Ran(Struct, frozen=True, kw_only=True):
+    """Jobs in the order in which the server ran them; `counted`: completed, and no warm-up."""
+
+    arrivals: Floats
+    services: Floats
+    latencies: Floats
+    workflows: NDArray[np.int64]
+    counted: NDArray[np.bool_]
+    left_out: int
+
+
+def validate(measured: Measured, pools: Pools, *, rng: np.random.Generator) -> Validation:
+    """The run beside the model; `pools` come from other runs.
+
+    Raises:
+        ValueError: it ran a workflow of which the pools have no service time.
+    """
+    ran, reasons = _ran(measured, pools), list[str]()
+    n = int(ran.counted.sum())
+    if ran.left_out:
+        reasons.append(f"{ran.left_out} jobs have no known times, and are left out")
+    if n < 2:
+        return Validation(jobs=n, left_out=ran.left_out, checks=[], unmodelled=False, reasons=[*reasons, "no jobs"])
+    checks = [_structural(ran, measured.jobs)]
+    if _fed_back(measured):
+        reasons.append("arrivals wait for completions in this load, so that they cannot be replayed")
+    else:
+        checks += _replay(ran, pools, rng)
+        blind = _blind(ran, pools, rng)
+        checks += blind
+        if not blind:
+            reasons.append("the load is at, or beyond, what the server can do: there is no latency to expect")
+    unmodelled = _phases(ran)
+    if unmodelled:
+        reasons.append("execution times come in slow and fast phases that neither workflow nor switch explains")
+    return Validation(jobs=n, left_out=ran.left_out, checks=checks, unmodelled=unmodelled, reasons=reasons)
+
+
+def prediction_band(
+    measured: Measured, pools: Pools, *, of: Of = "p95", confidence: float = 0.9, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Median, low and high of the latency that the run's own arrivals would have had, execution times drawn from the
+    pools: in seconds.
+    """
+    values = np.sort(_statistics(_replayed(_ran(measured, pools), pools, rng)[0])[of])
+    side = int((1 - confidence) / 2 * len(values))
+    return float(np.median(values)), float(values[side]), float(values[-1 - side])
+
+
+def _ran(measured: Measured, pools: Pools) -> _Ran:
+    every = measured.jobs.every
+    start, end, sent = (every.instants[name] for name in ("start_ms", "end_ms", "sent"))
+    known = ~(np.isnan(start) | np.isnan(end) | np.isnan(sent)) & (end >= start)
+    order = np.flatnonzero(known)[np.argsort(start[known], kind="stable")]
+    unknown = sorted({facts.name for facts in measured.manifest.workflows} - set(pools.workflows))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no service time was measured")
+    codes = np.array([pools.workflows.index(facts.name) for facts in measured.manifest.workflows], np.int64)
+    latencies = every.instants["done"][order] - sent[order]
+    return _Ran(
+        arrivals=sent[order],
+        services=(end[order] - start[order]) / 1000 + measured.jobs.gap_s(),
+        latencies=latencies,
+        workflows=codes[every.workflow[order]],
+        counted=(order < measured.jobs.n) & every.completed[order] & ~np.isnan(latencies),
+        left_out=int(np.count_nonzero(~known & ~every.dropped)),
+    )
+
+
+def _fed_back(measured: Measured) -> bool:
+    load = measured.manifest.plan.load
+    return isinstance(load, Closed) or (load.max_in_flight is not None and load.on_full != "drop")
+
+
+def _structural(ran: _Ran, jobs: Jobs) -> Check:
+    rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
+    rest = rest[jobs.completed & ~np.isnan(rest)]
+    beside = (float(np.median(rest)) if len(rest) else 0.0) - jobs.gap_s()
+    said = (lindley(ran.arrivals, ran.services) - ran.arrivals + beside)[ran.counted]
+    was = ran.latencies[ran.counted]
+    error = float(np.mean(np.abs(said - was)) / np.mean(was))
+    return Check(
+        name="structural",
+        of="mean",
+        measured_s=float(was.mean()),
+        predicted_s=float(said.mean()),
+        error=error,
+        passed=error <= _LIMITS["structural", "mean"],
+    )
+
+
+def _replayed(ran: _Ran, pools: Pools, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Latencies of the counted jobs: in many replicates that know how little was measured, and in many that take what
+    was measured for the truth.
+    """
+    out = []
+    workflows = np.broadcast_to(ran.workflows, (_REPLICATES, len(ran.workflows)))
+    for again in (True, False):
+        warm, switched = np.empty((2, *workflows.shape))
+        luck = rng.random(workflows.shape)
+        for row in range(_REPLICATES):
+            pool = pools.resampled(rng) if again else pools
+            warm[row], switched[row] = pool.services(workflows[row], luck[row])
+        arrivals = np.broadcast_to(ran.arrivals, workflows.shape)
+        done = lindley(arrivals, after(workflows, warm, switched))
+        out.append((done - arrivals + pools.overhead_s - pools.gap_s)[:, ran.counted])
+    return out[0], out[1]
+
+
+def _statistics(replicates: Floats) -> dict[Of, Floats]:
+    return {
+        "mean": replicates.mean(axis=1),
+        "p50": np.quantile(replicates, 0.5, axis=1, method="median_unbiased"),
+        "p95": np.quantile(replicates, 0.95, axis=1, method="median_unbiased"),
+    }
+
+
+def _replay(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
+    doubts, point = _replayed(ran, pools, rng)
+    return _beside("replay", ran, _statistics(doubts), _statistics(point))
+
+
+def _blind(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
+    """Any Poisson arrivals at the run's rate, as many as it had, from an idle server on as it was."""
+    jobs, n = ran.counted, len(ran.arrivals)
+    rate = (n - 1) / float(ran.arrivals.max() - ran.arrivals.min())
+    shares = np.bincount(ran.workflows, minlength=len(pools.workflows))
+    workload = Workload(shares=[float(share) for share in shares])
+    if rate * pools.mean_s(workload) >= FULL:
+        return []
+    made = []
+    for again in (True, False):
+        rows = [pools.resampled(rng) if again else pools for _ in range(_REPLICATES)]
+        traffic = Traffic(rows, workload, n, rng, settles=0)
+        made.append(traffic.latencies(np.full(_REPLICATES, rate))[0][:, jobs])
+    return _beside("blind", ran, _statistics(made[0]), _statistics(made[1]))
+
+
+def _beside(
+    name: Literal["replay", "blind"], ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]
+) -> list[Check]:
+    was = ran.latencies[ran.counted]
+    found: dict[Of, float] = {"mean": float(was.mean()), "p50": quantile(was, 0.5), "p95": quantile(was, 0.95)}
+    out = []
+    for of, value in found.items():
+        said = float(np.median(point[of]))
+        ordered, side = np.sort(doubts[of]), int(_SIDE * _REPLICATES)
+        low, high = float(ordered[side]), float(ordered[-1 - side])
+        limit = _LIMITS.get((name, of))
+        out.append(
+            Check(
+                name=name,
+                of=of,
+                measured_s=value,
+                predicted_s=said,
+                error=said / value - 1,
+                low=low,
+                high=high,
+                inside=low <= value <= high,
+                passed=None if limit is None else abs(said / value - 1) <= limit or low <= value <= high,
+            )
+        )
+    return out
+
+
+def _phases(ran: _Ran) -> bool:
+    """By Ljung and Box (1978), of executions less the mean of their kind; and worth less than 70 % of their number."""
+    same = np.zeros(len(ran.workflows), np.bool_)
+    same[1:] = ran.workflows[1:] == ran.workflows[:-1]
+    kind = 2 * ran.workflows + same
+    rest = ran.services.copy()
+    for code in np.unique(kind):
+        rest[kind == code] -= rest[kind == code].mean()
+    n, lags = len(rest), min(_LAGS, len(rest) // 5)
+    total = float(rest @ rest)
+    if lags < 1 or total <= 0:
+        return False
+    q = n * (n + 2) * sum((float(rest[lag:] @ rest[:-lag]) / total) ** 2 / (n - lag) for lag in range(1, lags + 1))
+    return float(special.chdtrc(lags, q)) < _NO_CHANCE and autocorrelation_time(rest) > 1 / _WORTH and math.isfinite(q)

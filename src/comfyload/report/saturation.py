@@ -1,0 +1,84 @@
+"""Knows how a found saturation is shown: the answers first, then what was measured, then what to know of it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from comfyload.advise.saturation import Rate, Saturated
+from comfyload.report.advice import validation_table
+from comfyload.report.medium import draw
+from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
+
+__all__ = ["render_saturation"]
+
+
+def render_saturation(found: Saturated, console: Console) -> None:
+    """Print it; at 80 columns nothing is cut."""
+    parts: list[Text | Table] = [_answers(found), _steps(found)]
+    if found.confirmation is not None:
+        parts += [_confirmed(found), validation_table(found.confirmation)]
+    if found.findings:
+        parts.append(Text("\n".join(found.findings)))
+    for number, part in enumerate(parts):
+        if number:
+            console.print()
+        draw(part, console)
+
+
+def _answers(found: Saturated) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    knee = DASH if found.knee is None else f"{found.knee} in flight; more only wait in the queue"
+    grid.add_row("Knee", knee if found.serial else knee.replace("; more only wait in the queue", ""))
+    grid.add_row("Capacity", _rate(found.capacity_per_minute))
+    if found.service_s is not None:
+        low, high = found.service_s.low, found.service_s.high
+        sure = "" if low is None or high is None else f"  ({span(duration(low), duration(high))})"
+        grid.add_row("A job takes", f"{duration(found.service_s.estimate)}{sure}, its pause included")
+    rate = found.sla_rate_per_minute
+    if rate is not None:
+        sla = f"{100 * found.share:g} % within {found.limit_s:g} s"
+        grid.add_row("Highest rate", f"{_rate(rate)} with {sla}")
+        deploy = DASH if not rate.low else f"{fixed(rate.low, decimals(rate.low))} a minute"
+        grid.add_row("To deploy", deploy if rate.low else f"nothing: too many jobs alone take over {found.limit_s:g} s")
+    return grid
+
+
+def _rate(rate: Rate | None) -> str:
+    if rate is None:
+        return DASH
+    places = decimals(rate.estimate)
+    sure = ""
+    if rate.low is not None and rate.high is not None:
+        sure = f"  ({span(fixed(rate.low, places), fixed(rate.high, places))})"
+    return f"{fixed(rate.estimate, places)} a minute{sure}"
+
+
+def _steps(found: Saturated) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("in flight", "jobs", "server busy", "GPU busy", "service", "jobs/min"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found.steps:
+        table.add_row(
+            str(one.concurrency),
+            str(one.jobs),
+            DASH if one.server_busy is None else percent(one.server_busy),
+            DASH if one.gpu_busy_percent is None else f"{one.gpu_busy_percent:.0f} %",
+            DASH if one.service_s is None else duration(one.service_s),
+            DASH if one.jobs_per_minute is None else fixed(one.jobs_per_minute, decimals(one.jobs_per_minute)),
+        )
+    return table
+
+
+def _confirmed(found: Saturated) -> Text:
+    confirmation = found.confirmation
+    if confirmation is None:
+        return Text("")
+    inside = [check.inside for check in confirmation.checks if check.of == "p95" and check.inside is not None]
+    if confirmation.passed and all(inside):
+        return Text.assemble(("CONFIRMED", "bold green"), " by a run at nine tenths of the rate to deploy:")
+    why = "; ".join(confirmation.reasons) or "the run was not as predicted"
+    return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {why}")

@@ -1,0 +1,88 @@
+"""Whether a server is to be left alone, and until when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from comfyload.retry.policy import Breaker
+
+__all__ = ["Circuit"]
+
+
+class Circuit:
+    """Of one server. `closed`: jobs go there; `open`: none does until `until`; `due`: it may be asked how it is;
+    `half_open`: it answered, and one job is on trial.
+
+    A pause is drawn from half to one and a half times its nominal length, which doubles with each failed trial. It ends
+    early when the server is heard to be back: `connections` counts how often a connection to it was opened.
+    """
+
+    def __init__(
+        self, rules: Breaker, clock: Callable[[], float], rng: Random, connections: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._rng = rng
+        self._connections = connections
+        self._before = 0
+        self._failures = 0
+        self._trips = 0
+        self._until: float | None = None
+        self._trial = False
+        self._broken_since: float | None = None
+
+    @property
+    def state(self) -> Literal["closed", "open", "due", "half_open"]:
+        if self._until is None:
+            return "closed"
+        if self._trial:
+            return "half_open"
+        back = self._connections() > self._before
+        return "due" if back or self._clock() >= self._until else "open"
+
+    @property
+    def broken_s(self) -> float:
+        """For how long nothing has worked there; 0 if it does."""
+        return 0.0 if self._broken_since is None else self._clock() - self._broken_since
+
+    def failed(self) -> None:
+        """A call or a job failed by the server's fault."""
+        self._failures += 1
+        if self._trial or (self._until is None and self._failures >= self._rules.failures):
+            self.trip()
+
+    def trip(self) -> None:
+        """Leave the server alone from now on. What fails while it is open already, makes the pause no longer."""
+        if self.state == "open":
+            return
+        pause = self._rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._rng.random())
+        self._until = self._clock() + min(pause, self._rules.open_max_s)
+        self._trips += 1
+        self._before = self._connections()
+        if self._broken_since is None:
+            self._broken_since = self._clock()
+        self._trial = False
+
+    def trial(self) -> None:
+        """It answers again: the next job shows whether it works."""
+        self._trial = True
+
+    def rest(self, seconds: float) -> None:
+        """It asks for a pause: no failure of its own."""
+        self._until = max(self._until or 0.0, self._clock() + seconds)
+        self._before = self._connections()
+        self._trial = False
+
+    def undecided(self) -> None:
+        """The job on trial told nothing of the server: another is tried."""
+        self._trial = False
+
+    def succeeded(self) -> None:
+        """A job ended there as jobs do."""
+        self._failures = self._trips = 0
+        self._until = self._broken_since = None
+        self._trial = False

@@ -1,0 +1,53 @@
+"""How long a job will take a server: by its workflow, and by whether its models are loaded already."""
+
+from __future__ import annotations
+
+__all__ = ["ServiceTimes"]
+
+HALF_LIFE_JOBS = 20
+STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
+
+
+class _Mean:
+    """A mean that forgets: half of its weight is on the last 20 values."""
+
+    __slots__ = ("n", "value")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.value = 0.0
+
+    def add(self, value: float) -> None:
+        self.n += 1
+        self.value += max(STEP, 1.0 / self.n) * (value - self.value)
+
+
+class ServiceTimes:
+    """Seconds of execution by workflow. A job that follows one of another workflow is a swap."""
+
+    def __init__(self) -> None:
+        self._warm: dict[str, _Mean] = {}
+        self._swap: dict[str, _Mean] = {}
+        self._all = _Mean()
+
+    def learn(self, workflow: str, after: str | None, seconds: float) -> None:
+        """A job took so long on a server that had a job of `after` before it (None: none of ours)."""
+        kind = self._warm if after == workflow else self._swap
+        kind.setdefault(workflow, _Mean()).add(seconds)
+        self._all.add(seconds)
+
+    @property
+    def mean_s(self) -> float:
+        """Of any job; 0 where nothing is known."""
+        return self._all.value
+
+    def predict_s(self, workflow: str, after: str | None) -> float:
+        """What the job will take after one of `after`; what is known best where that is not known."""
+        asked, other = (self._warm, self._swap) if after == workflow else (self._swap, self._warm)
+        known = asked.get(workflow) or other.get(workflow) or self._all
+        return known.value
+
+    def swap_s(self, workflow: str) -> float:
+        """What loading the workflow's models costs; 0 where it is not known."""
+        warm, swap = self._warm.get(workflow), self._swap.get(workflow)
+        return 0.0 if warm is None or swap is None else max(0.0, swap.value - warm.value)

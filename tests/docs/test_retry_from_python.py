@@ -1,0 +1,45 @@
+"""The examples of docs/how-to/retry-from-python.md run, in order, as one program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from comfyload.retry.policy import RULES, Policy
+from comfyload.sim import Server
+from tests.docs.pages import ROOT
+from tests.servers import in_thread
+
+PAGE = (ROOT / "docs" / "how-to" / "retry-from-python.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[str]]:
+    with in_thread(Server) as (first, _), in_thread(Server) as (second, _):
+        yield [first, second]
+
+
+def test_the_examples_do_what_they_say(
+    servers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^<!-- run -->\n```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == PAGE.count("```python") == 5
+    program = "\n".join(blocks)
+    for port, url in zip(("8188", "8189"), servers, strict=True):
+        program = program.replace(f"http://127.0.0.1:{port}", url)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "retry-from-python.md", "exec"), {"__name__": "page"})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "completed" and said[1].startswith("output/hello_00001_.png ") and said[1].endswith("bytes")
+    assert said[2] == "['output/blue_00001_.png']"
+    assert said[3] == "failed validation"
+    assert said[4].startswith("1.colour: node 1 (EmptyImage) has no such input (did you mean color?")
+    assert said[5:] == ["timed_out timeout", "8 completed", "2 servers"]
+
+
+def test_the_page_names_every_field_and_class() -> None:
+    fields = set(Policy.__struct_fields__) - {"format", "explanations", "scores", "inputs", "cancel", "lookup"}
+    assert not [name for name in (fields - {"admission"}) | set(RULES) if f"`{name}`" not in PAGE]

@@ -1,0 +1,173 @@
+"""Where a server saturates, against servers whose truth is known: simulated in process, on virtual time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from comfyload.advise.forecast import highest_rate
+from comfyload.advise.pools import Workload, pools_of
+from comfyload.advise.queueing import lindley
+from comfyload.advise.saturation import LADDER, Step, capacity, interference, knee, next_step, step
+from comfyload.judge.summary import Measured, measure
+from comfyload.record.model import Line, ServerTimes
+from tests.rig import play, sleeper
+from tests.unit.judge_runs import FACTS, job, manifest
+
+GAP_S = 0.02
+
+
+def _run(services: list[float], concurrency: int, overhead_s: float = 0.2) -> Measured:
+    """A closed load on a server that runs one job at a time: what a run directory of it would fold to."""
+    free, users, lines = 0.0, [0.0] * concurrency, list[Line]()
+    for index, seconds in enumerate(services):
+        user = min(range(concurrency), key=users.__getitem__)
+        due = users[user]
+        begin = max(due + overhead_s, free)
+        end = begin + seconds
+        free, users[user] = end + GAP_S, end
+        lines.append(_job(index, due, begin, end))
+    return measure("run", manifest(len(services), concurrency), lines)
+
+
+def _job(index: int, due: float, begin: float, end: float) -> Line:
+    zero = 1_700_000_000_000
+    times = ServerTimes(
+        create_ms=zero + round(1000 * (due + 0.1)), start_ms=zero + round(1000 * begin), end_ms=zero + round(1000 * end)
+    )
+    record = job(index, due, end - due)
+    return structs.replace(record, execution=structs.replace(record.execution, server=times, done=end))
+
+
+def _unimodal(rng: np.random.Generator, n: int) -> list[float]:
+    return list(rng.lognormal(math.log(8.0), 0.2, n).tolist())
+
+
+def _bimodal(rng: np.random.Generator, n: int) -> list[float]:
+    return list(np.where(rng.random(n) < 0.15, 20.0, 8.0) * rng.lognormal(0.0, 0.05, n))
+
+
+def _best_rate(draw: object, limit_s: float) -> float:
+    """The truth: the highest rate of which 95 % keep the limit, by bisection on a million jobs."""
+    rng = np.random.default_rng(7)
+    services = np.array(draw(rng, 400_000)) + GAP_S  # type: ignore[operator]
+    gaps = rng.exponential(1.0, len(services))
+    low, high = 0.01 / services.mean(), 0.999 / services.mean()
+    for _ in range(24):
+        rate = (low + high) / 2
+        arrivals = np.cumsum(gaps) / rate
+        kept = np.mean(lindley(arrivals, services) - arrivals + 0.2 - GAP_S <= limit_s)
+        low, high = (rate, high) if kept >= 0.95 else (low, rate)
+    return float(low)
+
+
+@pytest.mark.parametrize(("draw", "most"), [(_unimodal, 0.06), (_bimodal, 0.15)])
+def test_knee_capacity_and_highest_rate_of_a_known_server(draw: object, most: float) -> None:
+    """Over 50 seeds, of 52 jobs each: the knee at 2 +- 1, the capacity within 3 %, the rate within its bound (RMSE)."""
+    truth = _best_rate(draw, 45.0)
+    rates, capacities, knees = [], [], []
+    mean_s = float(np.mean(draw(np.random.default_rng(9), 400_000))) + GAP_S  # type: ignore[operator]
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 36))]  # type: ignore[operator]
+        knees.append(knee([step(run) for run in runs]))
+        pools = pools_of(runs)
+        one = Workload(shares=[1.0])
+        capacities.append(capacity(pools, one).estimate * mean_s / 60)
+        rates.append(highest_rate(pools, one, 45.0, rng=np.random.default_rng(seed), replicates=2).estimate / truth)
+    assert all(found in (1, 2, 3) for found in knees)
+    assert abs(float(np.median(capacities)) - 1) <= 0.03
+    spread = float(np.sqrt(np.mean((np.array(capacities) - 1) ** 2)))
+    assert spread <= (0.03 if draw is _unimodal else 0.06)
+    assert float(np.sqrt(np.mean((np.array(rates) - 1) ** 2))) <= most
+
+
+def test_two_workflows_with_switches_are_measured_by_design_and_predicted_by_cause() -> None:
+    """AABB: each job is seen warm and after a switch; the capacity of a random mix follows within 3 %."""
+    rng = np.random.default_rng(3)
+    warm, cost = np.array([8.0, 11.0]), 9.0
+    order = [0, 0, 1, 1] * 10
+    lines: list[Line] = []
+    free = 0.0
+    for index, workflow in enumerate(order):
+        switched = index > 0 and order[index - 1] != workflow
+        seconds = float((warm[workflow] + cost * switched) * rng.lognormal(0, 0.05))
+        line = _job(index, free, free + 0.1, free + 0.1 + seconds)
+        free += 0.1 + seconds + GAP_S
+        lines.append(structs.replace(line, workflow=("book", "other")[workflow]))
+    both = [FACTS, structs.replace(FACTS, name="other", sha256="1" * 64)]
+    pools = pools_of([measure("run", structs.replace(manifest(40, 1), workflows=both), lines)])
+    assert pools.made_up == []
+    mix = Workload(shares=[0.5, 0.5])
+    truth = 60 / (float(warm.mean()) + cost / 2 + GAP_S)
+    found = capacity(pools, mix)
+    assert found.estimate == pytest.approx(truth, rel=0.03)
+    assert found.low is not None and found.high is not None and found.low < truth < found.high
+
+
+def _step(concurrency: int, busy: float | None, rate: float = 6.0, *, beside: bool = False) -> Step:
+    return Step(
+        concurrency=concurrency,
+        jobs=12,
+        server_busy=busy,
+        gpu_busy_percent=None,
+        service_s=10.0,
+        jobs_per_minute=rate,
+        p95_latency_s=None,
+        side_by_side=beside,
+    )
+
+
+def test_more_is_measured_only_while_it_tells_something() -> None:
+    assert next_step([]) == 1
+    assert next_step([_step(1, 0.7)]) == 2
+    assert next_step([_step(1, 0.96), _step(2, 0.995)]) is None
+    assert next_step([_step(1, 0.5), _step(2, 0.8)]) == 3
+    assert next_step([_step(1, 0.5), _step(2, 0.8), _step(3, 0.81)]) is None
+    assert next_step([_step(1, None), _step(2, None)]) is None
+    beside = [_step(1, 0.9), _step(2, 1.8, beside=True)]
+    assert next_step(beside) == LADDER[2]
+
+
+def test_the_knee_is_where_the_server_is_as_busy_as_it_gets() -> None:
+    assert knee([_step(1, 0.99), _step(2, 0.995)]) == 1
+    assert knee([_step(1, 0.75), _step(2, 0.99)]) == 2
+    assert knee([_step(1, 0.4), _step(2, 0.7), _step(3, 0.97)]) == 3
+    assert knee([_step(1, None), _step(2, None)]) is None
+    ladder = [_step(1, None, 6), _step(2, None, 11, beside=True), _step(4, None, 20), _step(8, None, 20.5)]
+    assert knee(ladder) == 4
+
+
+def test_half_load_is_not_called_saturated() -> None:
+    """A client that takes as long as the job: with one in flight the server is half idle, and that is said."""
+    run = _run([8.0] * 40, 1, overhead_s=8.0)
+    found = run.summary.saturation
+    assert found.server_busy == pytest.approx(0.5, abs=0.01)
+    assert found.server_saturated is False and found.saturated is False
+    steps = [step(run), step(_run([8.0] * 12, 2, overhead_s=8.0))]
+    assert knee(steps) == 2
+
+
+def test_a_job_that_is_slowed_by_one_that_waits_is_seen_and_noise_is_not() -> None:
+    rng = np.random.default_rng(1)
+    alone, waiting = rng.lognormal(2, 0.1, 40), rng.lognormal(2, 0.1, 12)
+    found = interference([alone], [waiting])
+    assert found is not None and not found.disturbed
+    slowed = interference([alone], [1.3 * waiting])
+    assert slowed is not None and slowed.disturbed and slowed.ratio.estimate == pytest.approx(1.3, abs=0.1)
+    assert interference([alone[:3]], [waiting]) is None
+
+
+def test_a_search_through_the_engine_and_the_client_finds_the_capacity() -> None:
+    """On virtual time: 40 jobs of two seconds one by one, and 12 with one waiting."""
+    runs = []
+    for concurrency, jobs in ((1, 40), (2, 12)):
+        played, _ = play(graph=sleeper(2.0), jobs=jobs, concurrency=concurrency)
+        facts = structs.replace(FACTS, name="g")
+        found = structs.replace(manifest(jobs, concurrency), workflows=[facts])
+        runs.append(measure("run", found, played.lines))
+    assert knee([step(run) for run in runs]) in (1, 2)
+    assert capacity(pools_of(runs), Workload(shares=[1.0])).estimate == pytest.approx(30, rel=0.03)

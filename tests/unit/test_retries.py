@@ -1,0 +1,54 @@
+"""What retries saved and cost is told, and first attempts are counted as if there had been no others."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from comfyload.judge.comparison.comparable import load_words
+from comfyload.judge.summary import summarise
+from comfyload.record.model import Attempt, Execution, Record
+from tests.unit.judge_runs import failed, job, manifest, one_by_one
+
+POLICY = {"attempts": 3}
+
+
+def _retried(record: Record, first: str = "failed", last: str = "completed") -> Record:
+    """The same job, at its second attempt."""
+    ends = [
+        Attempt(server="s", prompt_id="a", outcome=first, sent=record.due, done=record.due + 1, executed_ms=700),  # type: ignore[arg-type]
+        Attempt(server="s", prompt_id="b", outcome=last, sent=record.due + 2, done=record.execution.done),  # type: ignore[arg-type]
+    ]
+    return structs.replace(record, execution=structs.replace(record.execution, attempts=ends))
+
+
+def test_first_attempts_are_counted_as_if_there_had_been_no_others() -> None:
+    records = one_by_one([10.0] * 30)
+    records[4] = _retried(job(4, records[4].due, 25.0))
+    records[7] = _retried(records[7])
+    records[9] = failed(9, records[9].due, 5.0)
+    row = summarise(manifest(30, retry=POLICY), list(records)).retries
+    assert row is not None
+    assert (row.attempts, row.retried, row.saved, row.not_sent) == (32, 2, 2, 0)
+    assert row.amplification == 32 / 30
+    assert row.executed_for_nothing_s == 1.4
+    assert row.first_success_rate.value == 27 / 30
+    assert row.first_p50_latency_s.n == 27
+    assert row.first_p50_latency_s.value is not None and row.first_p50_latency_s.value < 11
+
+
+def test_what_the_policy_held_back_was_not_sent() -> None:
+    records: list[Record] = list(one_by_one([10.0] * 10))
+    records.append(structs.replace(records[0], index=10, execution=Execution(outcome="failed", done=50.0)))
+    row = summarise(manifest(11, retry=POLICY), list(records)).retries
+    assert row is not None and row.not_sent == 1 and row.attempts == 10 and row.amplification == 1.0
+
+
+def test_without_a_policy_there_is_no_row_and_nothing_changes() -> None:
+    records = one_by_one([10.0] * 30)
+    plain, with_policy = (summarise(manifest(30, retry=retry), list(records)) for retry in (None, POLICY))
+    assert plain.retries is None and with_policy.retries is not None
+    assert plain.summary == with_policy.summary
+
+
+def test_a_run_with_a_policy_is_not_compared_with_one_without() -> None:
+    assert load_words(manifest(12)) != load_words(manifest(12, retry=POLICY))

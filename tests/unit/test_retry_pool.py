@@ -1,0 +1,180 @@
+"""A retrying client over several simulated servers: where jobs go, and what happens when one fails them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from comfyload.record.model import Execution
+from comfyload.retry.policy import Admission, Policy, default
+from comfyload.sim import Faults, Server, Which
+from tests.unit.retrying import Scene, ask, scene
+
+POLICY = Policy(deadline_s=600.0, liveness_s=30.0)
+
+
+def play(
+    servers: list[Server], policy: Policy, *seconds: float, gap_s: float = 0.0, **more: Any
+) -> tuple[list[Execution], Scene]:
+    async def script(found: Scene) -> list[Execution]:
+        return await found.run(*seconds, gap_s=gap_s)
+
+    return scene(servers, policy, script, **more)
+
+
+def ran(found: Scene) -> list[int]:
+    return [sum(truth.outcome == "completed" for truth in server.truth) for server in found.servers]
+
+
+def test_jobs_are_shared_out_by_the_seconds_they_take() -> None:
+    done, found = play([Server(), Server(), Server()], POLICY, *[2.0] * 12)
+    assert ran(found) == [4, 4, 4] and all(e.outcome == "completed" for e in done)
+
+
+def test_a_server_that_is_busy_with_others_work_gets_less() -> None:
+    async def script(found: Scene) -> list[Execution]:
+        for seed in range(6):
+            graph: Any = json.loads(ask(2.0).graph())
+            graph["10"]["inputs"]["seed"] = seed
+            found.servers[0].foreign(graph, client_id="another")
+        return await found.run(*[2.0] * 6)
+
+    done, found = scene([Server(), Server()], POLICY, script)
+    assert all(e.outcome == "completed" for e in done)
+    ours = [sum(t.client_id != "another" and t.outcome == "completed" for t in s.truth) for s in found.servers]
+    assert ours[0] < ours[1]
+
+
+def test_a_dead_server_costs_no_job_and_gets_work_again_when_it_is_back() -> None:
+    servers = [Server(faults=Faults(restart_at_s=2.5, downtime_s=60.0)), Server()]
+    done, found = play(servers, POLICY, *[1.0] * 150, gap_s=0.9)
+    assert all(e.outcome == "completed" for e in done)
+    back = [truth for truth in servers[0].truth if truth.started > 62.0]
+    assert len(back) > 3 and found.left == [[], []]
+    assert len(found.executed()) == len(set(found.executed())) == 150
+
+
+def test_what_waits_on_a_server_that_hangs_is_taken_back_and_sent_elsewhere() -> None:
+    servers = [Server(faults=Faults(hang=Which(at=(1,)))), Server()]
+    done, found = play(servers, POLICY, *[1.0] * 6)
+    assert all(e.outcome == "completed" for e in done) and ran(found) == [0, 6]
+    moved = [e for e in done if e.attempts and e.attempts[0].outcome == "cancelled"]
+    assert len(moved) == 2 and all(len({a.prompt_id for a in e.attempts}) == 1 for e in moved)
+    assert sum(e.attempts[0].failure.kind == "hung" for e in done if e.attempts and e.attempts[0].failure) == 1
+
+
+def test_a_server_that_stops_in_silence_loses_its_waiting_jobs_to_another() -> None:
+    async def script(found: Scene) -> list[Execution]:
+        asked = asyncio.create_task(found.run(*[5.0] * 6))
+        await asyncio.sleep(1.0)
+        found.servers[0].kill_worker()
+        return await asked
+
+    done, found = scene([Server(), Server()], POLICY, script)
+    assert all(e.outcome == "completed" for e in done) and ran(found) == [0, 6]
+
+
+def test_a_job_that_ran_out_of_memory_prefers_a_bigger_server() -> None:
+    servers = [Server(faults=Faults(oom=Which(every=1)), vram_gib=8.0), Server(vram_gib=48.0), Server(vram_gib=8.0)]
+    done, found = play(servers, default(), 1.0)
+    assert done[0].outcome == "completed" and ran(found) == [0, 1, 0]
+
+
+def test_a_node_that_one_server_lacks_is_looked_for_on_another() -> None:
+    servers = [Server(faults=Faults(http_500="nowhere")), Server()]
+
+    async def script(found: Scene) -> list[Execution]:
+        real = found.transports[0].call
+
+        async def call(request: Any) -> Any:
+            from comfyload.comfy.wire import Reply
+
+            if request.method == "POST" and request.path == "prompt":
+                body = b'{"error": {"type": "missing_node_type", "message": "Node X not found"}, "node_errors": {}}'
+                return Reply(status=400, body=body)
+            return await real(request)
+
+        found.transports[0].call = call  # type: ignore[method-assign]
+        return await found.run(1.0, 1.0, gap_s=5.0)
+
+    done, found = scene(servers, default(), script)
+    assert [e.outcome for e in done] == ["completed"] * 2 and ran(found) == [0, 2]
+    assert [len(e.attempts) for e in done] == [2, 1], "learnt: the second went to the other at once"
+
+
+def test_no_server_gets_more_than_its_depth() -> None:
+    deepest = [0, 0]
+
+    async def script(found: Scene) -> list[Execution]:
+        asked = asyncio.create_task(found.run(*[1.0] * 30))
+        while not asked.done():
+            await asyncio.sleep(0.05)
+            for index, server in enumerate(found.servers):
+                deepest[index] = max(deepest[index], server._state.queue.remaining)
+        return await asked
+
+    done, _ = scene([Server(), Server()], Policy(admission=Admission(depth=1)), script)
+    assert all(e.outcome == "completed" for e in done) and deepest == [2, 2]
+
+
+@pytest.mark.parametrize("workflows", [2, 3])
+def test_models_stay_loaded_where_they_are(workflows: int) -> None:
+    """Jobs of a second whose workflow takes ten to load: each server keeps to its own, until it is far behind."""
+
+    async def script(found: Scene) -> int:
+        loaded: dict[int, str] = {}
+        swaps = 0
+
+        async def one(name: str, index: int) -> None:
+            nonlocal swaps
+            execution = await found.client.run(ask(1.0, index, name))
+            assert execution.outcome == "completed"
+
+        pool = found.client._pool
+        for index in range(workflows):
+            pool.times.learn(f"w{index}", None, 11.0)
+            pool.times.learn(f"w{index}", f"w{index}", 1.0)
+        put = pool._put
+
+        def count(member: Any, asked: Any) -> None:
+            nonlocal swaps
+            place = pool.members.index(member)
+            swaps += loaded.get(place) != asked.workflow
+            loaded[place] = asked.workflow
+            put(member, asked)
+
+        pool._put = count  # type: ignore[method-assign, assignment]
+        order = [f"w{(7 * n) % workflows}" for n in range(60)]
+        tasks = []
+        for index, name in enumerate(order):
+            tasks.append(asyncio.create_task(one(name, index)))
+            await asyncio.sleep(0.7)
+        await asyncio.gather(*tasks)
+        return swaps
+
+    swaps, _ = scene([Server() for _ in range(workflows)], Policy(), script)
+    assert swaps == workflows, "each server loads one workflow, once"
+
+
+def test_a_backlog_limit_counts_seconds_and_not_jobs() -> None:
+    async def script(found: Scene) -> tuple[int, int]:
+        times = found.client._pool.times
+        for name, seconds in (("short", 1.0), ("long", 10.0)):
+            times.learn(name, name, seconds)
+            times.learn(name, None, seconds)
+        server = found.servers[0]
+        tasks = [asyncio.create_task(found.client.run(ask(1.0, n, "short"))) for n in range(8)]
+        await asyncio.sleep(0.5)
+        short = server._state.queue.remaining
+        await asyncio.gather(*tasks)
+        tasks = [asyncio.create_task(found.client.run(ask(10.0, n, "long"))) for n in range(4)]
+        await asyncio.sleep(0.5)
+        long = server._state.queue.remaining
+        await asyncio.gather(*tasks)
+        return short, long
+
+    (short, long), _ = scene([Server()], Policy(admission=Admission(backlog_s=5.0)), script)
+    assert (short, long) == (6, 1)
