@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import typing
@@ -27,18 +28,20 @@ from comfyload.judge.comparison.compare import Comparison
 from comfyload.judge.comparison.history import Series
 from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
-from comfyload.judge.gpu import GpuRow
 from comfyload.judge.gates import grammar as judge_gates
 from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gpu import GpuRow
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow
+from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import GpuBusy, Saturation
 from comfyload.judge.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import archive, model
 from comfyload.report.document import document, jobs
+from comfyload.retry import policy
 
 __all__ = ["main", "pages"]
 
@@ -126,6 +129,7 @@ STATISTICS: dict[str, str] = {
     "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
     "gpus": "by the server's index of the GPU, where there are readings of it",
     "saturation": "how busy server and GPUs were, each said on its own: would more in flight help?",
+    "retries": "what retries saved and cost, first attempts beside; null without `--retry`",
     "left_on_server": "jobs we gave up, by what had become of them on the server",
     "warmup": "warm-up jobs by outcome",
     "books": "books by how they ended; null where an arrival is one job",
@@ -182,6 +186,17 @@ LEVELS: dict[str, str] = {
 # --- reading the code
 
 
+POLICY_PARTS = (
+    policy.Policy,
+    policy.Admission,
+    policy.Backoff,
+    policy.Budget,
+    policy.Breaker,
+    policy.Rule,
+    policy.Score,
+)
+
+
 def pages() -> dict[str, str]:
     """File name to text of every reference page."""
     return {
@@ -192,7 +207,29 @@ def pages() -> dict[str, str]:
         "findings.md": findings_page(),
         "judgement.md": judgement_page(),
         "baseline.md": baseline_page(),
+        "retry-policy.md": policy_page(),
+        "retry.schema.json": json.dumps(msgspec.json.schema(policy.Policy), indent=2) + "\n",
     }
+
+
+def policy_page() -> str:
+    rules = [(f"`{name}`", "yes" if rule.retry else "no", rule.why) for name, rule in policy.RULES.items()]
+    return "\n".join(
+        [
+            "# The retry policy",
+            "",
+            NOTE,
+            "What `comfyload policy --output` writes; `comfyload run --retry` and `comfyload.connect` follow it.",
+            "[retry.schema.json](retry.schema.json) is its JSON Schema. Unknown keys are refused; all has a default.",
+            "",
+            *(f"## {kind.__name__}\n\n{_struct_text(kind)}" for kind in POLICY_PARTS),
+            "## Classes of failure",
+            "",
+            "What is done where the policy does not say otherwise:",
+            "",
+            _table(("class", "sent again", "why"), rules),
+        ]
+    )
 
 
 def cli_page() -> str:
@@ -309,7 +346,13 @@ def summary_page() -> str:
     job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
     nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
     nested += [("gpus.*", GpuRow), ("saturation", Saturation), ("saturation.gpus.*", GpuBusy)]
-    nested += [("fetched", Fetched), ("telemetry.*", Reading), ("books", BookRow), ("after", AfterRow)]
+    nested += [
+        ("fetched", Fetched),
+        ("telemetry.*", Reading),
+        ("books", BookRow),
+        ("after", AfterRow),
+        ("retries", RetryRow),
+    ]
     return "\n".join(
         [
             "# The JSON of `--output`",

@@ -33,6 +33,7 @@ class Surroundings:
 
     def __init__(self, manifest: Manifest, transport: Transport) -> None:
         self._transport = transport
+        self._telemetry = manifest.asked.get("telemetry") is not False
         self._server = manifest.server
         self._folder = _folder(manifest.asked)
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
@@ -43,7 +44,7 @@ class Surroundings:
         """Ask once the server is at work."""
         await asyncio.sleep(WORKING_S)
         self._start()
-        self._probe = await describe_probe(self._transport)
+        await self._ask_probe()
 
     async def describe(self, manifest: Manifest) -> Environment:
         """All that is known by now, or within a few seconds more, with what the server was found to be since.
@@ -53,11 +54,15 @@ class Surroundings:
         waited = 0.0 if manifest.end in ("complete", "decided", "stopped") else PATIENCE_S
         if waited == 0.0:
             self._start()
-            self._probe = self._probe or await describe_probe(self._transport)
+            await self._ask_probe()
         while self._thread is not None and self._thread.is_alive() and waited < PATIENCE_S:
             await asyncio.sleep(0.02)
             waited += 0.02
         return environment(manifest.server, self._local, self._probe, _notes(manifest.asked))
+
+    async def _ask_probe(self) -> None:
+        if not self._probe and self._telemetry:
+            self._probe = await describe_probe(self._transport)
 
     def _start(self) -> None:
         if self._thread is None:

@@ -27,7 +27,6 @@ __all__ = [
     "decode",
     "default",
     "encode",
-    "may_wait_s",
     "rule_of",
     "wait_s",
 ]
@@ -224,11 +223,6 @@ def wait_s(
         most = min(policy.backoff.cap_s, policy.backoff.base_s * 2.0 ** min(attempt - 1, 60))
         wait = most * u if policy.backoff.jitter == "full" else most
     return wait if policy.deadline_s is None or elapsed_s + wait < policy.deadline_s else None
-
-
-def may_wait_s(policy: Policy, elapsed_s: float, needed_s: float) -> float | None:
-    """How long a job that needs `needed_s` once it is sent may still wait for its place; None: for ever; <= 0: shed."""
-    return None if policy.deadline_s is None else policy.deadline_s - elapsed_s - needed_s
 
 
 def decode(content: bytes) -> Policy:
