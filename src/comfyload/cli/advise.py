@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -274,6 +275,8 @@ def policy(
         check_writable("--output", output)
     lines = read_text(str(outages)).split("\n") if outages is not None else []
     on = basis(target, archive, share or [])
+    if sys.stderr.isatty():
+        typer.echo("Trying policies in seven troubles; some ten seconds.", err=True)
     made = made_of(
         on,
         deadline_s=parse_duration(deadline),

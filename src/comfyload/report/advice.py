@@ -171,12 +171,12 @@ def _better(policy: Policy) -> Text:
 
 def forecast_table(rows: Sequence[Forecast], limit_s: float | None = None) -> Table:
     """A row for each number of servers at each rate; latencies with their 90 % intervals."""
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="not bold dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="not bold dim")
     for name in ("per min", "servers", "load", "p50, s", "p95, s", "p99, s"):
         table.add_column(name, justify="right", no_wrap=True)
     limited = any(row.missed is not None for row in rows)
     if limited:
-        table.add_column("late" if limit_s is None else f"over {limit_s:g} s", justify="right", no_wrap=True)
+        table.add_column("late" if limit_s is None else f">{limit_s:g} s", justify="right", no_wrap=True)
     for row in rows:
         per_min = 60 * row.rate_per_s
         cells = [fixed(per_min, decimals(per_min)), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
