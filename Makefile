@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install check clean
+.PHONY: demo test rates install check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -17,8 +17,12 @@ demo: install
 	$(BIN)/comfyload demo
 
 test: install
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not rates"
 	$(BIN)/python -m pytest -m alone
+
+# Error rates and invariants by long simulations: a few minutes more, in CI.
+rates: install
+	$(BIN)/python -m pytest -n 4 --dist load -m rates
 
 check: install
 	$(BIN)/ruff check .

@@ -67,7 +67,7 @@ def say_differences(outside: Times, inside: Times, common: list[tuple[str, str]]
 
 
 def say_means(outside: Times, inside: Times, common: list[tuple[str, str]]) -> None:
-    """Print each node's mean by both: what is late once is early the next time, as one node's end is the next's begin."""
+    """Print each node's mean by both: what is late once is early the next time."""
     for node in sorted({node for _, node in common}):
         pairs = np.array([(outside[key], inside[key]) for key in common if key[1] == node])
         seen, exact = pairs.mean(axis=0)

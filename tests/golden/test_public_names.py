@@ -9,8 +9,8 @@ import pytest
 PUBLIC = {
     "comfyload": "Execution Policy connect log_event stage",
     "comfyload.record.model": """
-        FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts Observation
-        Outcome Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
+        FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts
+        Observation Outcome Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
     """,
     "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",
     "comfyload.workflow": "ObjectInfo Variation Workflow override parse",

@@ -14,6 +14,8 @@ from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.queueing import lindley
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
 
+pytestmark = pytest.mark.rates
+
 Floats = NDArray[np.float64]
 Draw = Callable[[int, np.random.Generator], Floats]
 ONE = Workload(shares=[1.0])

@@ -17,6 +17,8 @@ from comfyload.sim import Faults, Server, Which
 from comfyload.sim.settings import Truth
 from tests.unit.retrying import Scene, ask, scene
 
+pytestmark = pytest.mark.rates
+
 SCHEDULES = 40
 JOBS = 250
 UNSEEN_S = 5.0

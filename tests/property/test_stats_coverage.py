@@ -15,6 +15,8 @@ from comfyload.judge.stats import (
     ratio_interval,
 )
 
+pytestmark = pytest.mark.rates
+
 TRIALS = 600
 Z95 = 1.6448536269514722
 

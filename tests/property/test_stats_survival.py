@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from comfyload.judge.survival import Lengths, censored_percentiles, incidence, product_limit_interval
 
+pytestmark = pytest.mark.rates
+
 TRIALS = 500
 jobs = st.lists(
     st.tuples(st.floats(0.001, 1e3), st.sampled_from(["completed", "failed", "cut"])), min_size=1, max_size=60

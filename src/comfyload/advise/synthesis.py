@@ -70,7 +70,7 @@ def synthesise(
     outages: Sequence[float] = (),
     capabilities: Capabilities | None = None,
     rng: np.random.Generator,
-    replications: int = 24,
+    replications: int = 12,
 ) -> Policy:
     """The policy for a deadline and a share of jobs that is to keep it, with the reasons and the scores.
 

@@ -14,6 +14,7 @@ from comfyload.cli.again import cleanup, resume, show
 from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
+from comfyload.cli.faults import faults
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
 from comfyload.cli.probe import probe
@@ -41,11 +42,11 @@ app = typer.Typer(
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (run, checklist, ab, doctor, plan, resume, cleanup),
     "Judge": (show, logs, check, compare, trend),
-    "Advise": (saturate, capacity, policy),
+    "Advise": (saturate, capacity, policy, faults),
     "Keep and pass on": (report, export),
     "Without a server": (demo, sim),
 }
-WITHOUT_ARGUMENTS = (logs, trend, demo, sim)
+WITHOUT_ARGUMENTS = (faults, logs, trend, demo, sim)
 
 for panel, verbs in PANELS.items():
     for verb in verbs:

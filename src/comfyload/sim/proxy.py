@@ -130,10 +130,12 @@ class Proxy:
                 if cut_after is not None and passed + len(piece) > cut_after:
                     return True
                 await self._hold(len(piece))
+                if writer.is_closing():
+                    break
                 writer.write(piece)
                 await writer.drain()
                 passed += len(piece)
-            if writer.can_write_eof():
+            if not writer.is_closing() and writer.can_write_eof():
                 writer.write_eof()
         return False
 

@@ -1,0 +1,364 @@
+"""`faults`: trouble on purpose, for clients with and without a retry policy, on a simulator or before a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from msgspec import Struct, structs
+
+from comfyload.clock import stopwatch
+from comfyload.comfy.api import Api
+from comfyload.comfy.http import Http, parse_headers, parse_server
+from comfyload.comfy.identify import describe_classes, identify
+from comfyload.comfy.patience import Patience
+from comfyload.comfy.wire import TransportError
+from comfyload.errors import UsageError
+from comfyload.record.model import Execution, Prompt
+from comfyload.report.faults import Outcome
+from comfyload.retry.client import RetryingClient
+from comfyload.sim import Faults, Server, Which
+from comfyload.sim.http import serve
+from comfyload.sim.proxy import Proxy, Trouble
+from comfyload.workflow import ObjectInfo, Variation, parse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from comfyload.comfy.client import Client
+    from comfyload.retry.policy import Policy
+
+__all__ = ["CLIENTS", "NAIVE", "POLICY", "SCENARIOS", "Asked", "faults"]
+
+Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+ONLY_INSIDE: dict[Scenario, str] = {
+    "oom": "a GPU cannot be made to run out of memory from outside without a workflow that does it",
+    "restart": "a server cannot be restarted from outside",
+    "poison": "a node that always fails is the simulator's",
+}
+POLICY = "policy"
+CLIENTS = ("no retry", "3 at once", POLICY)
+LOAD, BURST = 0.6, 2.0
+"""Of what the server can do: as a rule, and while there is a burst."""
+
+EVERY = 6
+"""Of the jobs one in so many is bad, where jobs are what is bad."""
+CUTS = 5
+"""How often open connections are cut while the network is bad."""
+
+BEGINS, ENDS = 0.25, 0.5
+"""When the network or the server is bad, as shares of the time in which jobs come."""
+
+_JOB: dict[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "SimSleep", "inputs": {"image": ["1", 0], "seconds": 0.1, "seed": 1}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "faults/x"}},
+}
+
+
+class Naive(Struct, frozen=True, kw_only=True):
+    """`attempts`, each given up after `attempt` of the deadline, and `pause` of it between them, doubled each time if
+    it `grows`, drawn from 0 to that if it has `jitter`.
+    """
+
+    attempts: int
+    attempt: float = 2 / 3
+    pause: float = 0.0
+    grows: bool = False
+    jitter: bool = False
+
+
+NAIVE = {
+    "no retry": Naive(attempts=1, attempt=1.0),
+    "3 at once": Naive(attempts=4),
+    "fixed pause": Naive(attempts=5, pause=5 / 90),
+    "tenacity, exponential": Naive(attempts=5, pause=1 / 90, grows=True),
+    "stamina": Naive(attempts=10, attempt=0.5, pause=0.1 / 90, grows=True, jitter=True),
+}
+"""What scripts do, of a deadline of 90 s in which such numbers are thought: by name."""
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace."""
+
+    policy: Policy
+    scenarios: list[Scenario]
+    server: str | None = None
+    headers: list[str] = []
+    workflow: bytes | None = None
+    jobs: int = 30
+    job_s: float = 0.2
+    deadline_s: float = 6.0
+    allow_shared: bool = False
+    seed: int = 1
+    clients: tuple[str, ...] = CLIENTS
+
+
+class _Ask(Struct, kw_only=True):
+    """One job: when it was due, whether it could succeed, the ids under which it was sent, and how it ended."""
+
+    due: float
+    good: bool
+    ids: list[str]
+    done: float | None = None
+    outcome: str = ""
+
+
+class _Naive:
+    """What a script does: posts, polls the history, and after `attempt_s` posts again under a new id. It never cancels,
+    and never asks whether the first one is there.
+    """
+
+    def __init__(self, api: Api, naive: Naive, deadline_s: float, rng: Random, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._naive = naive
+        self._deadline_s = deadline_s
+        self._attempt_s = naive.attempt * deadline_s
+        self._rng = rng
+        self._clock = clock
+        self.ids: dict[str, list[str]] = {}
+
+    async def run(self, prompt: Prompt) -> Execution:
+        sent = self._clock()
+        ids = self.ids.setdefault(prompt.id, [])
+        for attempt in range(self._naive.attempts):
+            await asyncio.sleep(self._pause(attempt))
+            prompt_id = prompt.id if attempt == 0 else str(uuid.uuid4())
+            ids.append(prompt_id)
+            try:
+                async with asyncio.timeout(self._attempt_s):
+                    outcome = await self._once(prompt, prompt_id)
+            except (TransportError, TimeoutError):
+                outcome = "failed"
+            if outcome == "completed":
+                return Execution(outcome="completed", sent=sent, done=self._clock())
+        return Execution(outcome="failed", sent=sent, done=self._clock())
+
+    def _pause(self, attempt: int) -> float:
+        if not attempt:
+            return 0.0
+        pause = self._naive.pause * self._deadline_s * (2.0 ** (attempt - 1) if self._naive.grows else 1.0)
+        return pause * self._rng.random() if self._naive.jitter else pause
+
+    async def _once(self, prompt: Prompt, prompt_id: str) -> str:
+        reply = await self._api.submit(prompt.graph(), prompt_id, "naive", prompt.extra_data, self._attempt_s)
+        if reply.status != 200:
+            return "failed"
+        while True:
+            entry = await self._api.history(prompt_id)
+            if entry is not None:
+                kinds = {message.type for message in entry.messages}
+                return "completed" if "execution_success" in kinds else "failed"
+            await asyncio.sleep(min(0.5, self._attempt_s / 20))
+
+
+async def faults(asked: Asked, begins: Callable[[str, str], None]) -> list[Outcome]:
+    """Every scenario for every client, one after the other; `begins` is told which.
+
+    Raises:
+        UsageError: the server is busy with the work of others, or no workflow is given for it.
+    """
+    if asked.server is not None and asked.workflow is None:
+        raise UsageError("a real server needs a workflow", "give --workflow FILE")
+    out = []
+    for scenario in asked.scenarios:
+        for client in asked.clients:
+            if asked.server is not None and scenario in ONLY_INSIDE:
+                out.append(Outcome(scenario=scenario, client=client, why=ONLY_INSIDE[scenario]))
+                continue
+            begins(scenario, client)
+            out.append(await _play(asked, scenario, client))
+    return out
+
+
+async def _play(asked: Asked, scenario: Scenario, name: str) -> Outcome:
+    async with AsyncExitStack() as stack:
+        simulated: Server | None = None
+        url = asked.server
+        if url is None:
+            simulated = await stack.enter_async_context(Server(faults=_inside(asked, scenario), seed=asked.seed))
+            url = await stack.enter_async_context(serve(simulated))
+        parts = urlsplit(str(parse_server(url)))
+        rng = Random(f"{asked.seed}/{scenario}")
+        proxy = await stack.enter_async_context(Proxy(parts.hostname or "", parts.port or 80, rng))
+        headers = parse_headers(asked.headers)
+        direct = await stack.enter_async_context(Http.connect(parse_server(url), headers))
+        facts = await identify(direct, url, [])
+        if simulated is None and facts.queue_at_start and not asked.allow_shared:
+            raise UsageError(
+                f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
+                "wait; with --allow-shared it is done all the same",
+            )
+        transport = await stack.enter_async_context(Http.connect(parse_server(proxy.url), headers))
+        prompts = await _prompts(asked, direct, scenario)
+        clock, asks = stopwatch(), list[_Ask]()
+        patience = _patience(asked)
+        async with _client(asked, name, transport, Api(transport, facts), facts, clock, patience) as client:
+            trouble = asyncio.create_task(_make_trouble(asked, scenario, proxy, simulated))
+            await _send(asked, scenario, client, prompts, asks, clock)
+            await trouble
+            if isinstance(client, _Naive):
+                for ask in asks:
+                    ask.ids = client.ids.get(ask.ids[0], ask.ids)
+        await asyncio.sleep(2 * asked.job_s)
+        return await _judge(asked, scenario, name, asks, Api(direct, facts), simulated)
+
+
+def _inside(asked: Asked, scenario: Scenario) -> Faults:
+    begin, end = _times(asked)
+    if scenario == "stall":
+        return Faults(hang=Which(at=(max(1, int(BEGINS * asked.jobs)),)), hang_s=end - begin)
+    return Faults(oom=Which(every=EVERY)) if scenario == "oom" else Faults()
+
+
+def _patience(asked: Asked) -> Patience:
+    """On a simulator whose jobs take a fraction of a second, waits shrink with them."""
+    if asked.server is not None:
+        return Patience()
+    scale = min(1.0, asked.job_s)
+    return Patience(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
+
+
+async def _prompts(asked: Asked, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
+    """The jobs, and which of them can succeed."""
+    content = asked.workflow
+    if content is None:
+        job = json.loads(json.dumps(_JOB))
+        job["2"]["inputs"]["seconds"] = asked.job_s
+        content = json.dumps(job).encode()
+    workflow = parse(content, "job", "job")
+    info = ObjectInfo(await describe_classes(direct, {workflow.class_of(node) for node in workflow.graph}))
+    variation = Variation(workflow, info, seed=asked.seed, output_folder="comfyload/faults")
+    out = []
+    run = f"faults-{uuid.uuid4().hex[:8]}"
+    for index in range(asked.jobs):
+        prompt = variation.prompt(run, index, warmup=False)
+        bad = scenario in ("validation", "poison") and index % EVERY == EVERY - 1
+        out.append((structs.replace(prompt, graph=_bad(scenario, index)) if bad else prompt, not bad))
+    return out
+
+
+def _bad(scenario: Scenario, index: int) -> Callable[[], bytes]:
+    if scenario == "poison":
+        fails = {"class_type": "SimFail", "inputs": {"message": "poison", "seed": index}}
+        graph: dict[str, Any] = {"1": fails, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+    else:
+        graph = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}
+    content = json.dumps(graph).encode()
+    return lambda: content
+
+
+@asynccontextmanager
+async def _client(
+    asked: Asked,
+    name: str,
+    transport: Http,
+    api: Api,
+    facts: Any,
+    clock: Callable[[], float],
+    patience: Patience,
+) -> AsyncIterator[Client]:
+    if name != POLICY:
+        yield _Naive(api, NAIVE[name], asked.deadline_s, Random(asked.seed), clock)
+        return
+    policy = structs.replace(asked.policy, deadline_s=asked.deadline_s)
+    async with RetryingClient.open(
+        [(transport, facts)], policy, clock, rng=Random(asked.seed), patience=patience
+    ) as client:
+        yield client
+
+
+async def _send(
+    asked: Asked,
+    scenario: Scenario,
+    client: Client,
+    prompts: list[tuple[Prompt, bool]],
+    asks: list[_Ask],
+    clock: Callable[[], float],
+) -> None:
+    rng, due = Random(f"{asked.seed}/arrivals"), clock()
+    begin, end = (due + at for at in _times(asked))
+
+    async def one(prompt: Prompt, ask: _Ask) -> None:
+        execution = await client.run(prompt)
+        ask.done, ask.outcome = clock(), execution.outcome
+        ask.ids = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
+
+    async with asyncio.TaskGroup() as group:
+        for prompt, good in prompts:
+            burst = scenario == "burst" and begin <= due < end
+            due += rng.expovariate((BURST if burst else LOAD) / asked.job_s)
+            await asyncio.sleep(max(0.0, due - clock()))
+            ask = _Ask(due=due, good=good, ids=[prompt.id])
+            asks.append(ask)
+            group.create_task(one(prompt, ask))
+
+
+def _times(asked: Asked) -> tuple[float, float]:
+    whole = asked.jobs * asked.job_s / LOAD
+    return BEGINS * whole, ENDS * whole
+
+
+async def _make_trouble(asked: Asked, scenario: Scenario, proxy: Proxy, simulated: Server | None) -> None:
+    begin, end = _times(asked)
+    bad: Mapping[Scenario, Trouble] = {
+        "blip": Trouble(reset=0.3, lose_reply=0.3, reset_after_bytes=500),
+        "crash": Trouble(refuse=True),
+        "latency": Trouble(delay_s=asked.job_s / 4, jitter_s=asked.job_s / 2),
+        "stall": Trouble(silent=True),
+    }
+    await asyncio.sleep(begin)
+    if scenario == "restart" and simulated is not None:
+        simulated.restart((end - begin) / 2)
+        return
+    if scenario not in bad or (scenario == "stall" and simulated is not None):
+        return
+    proxy.trouble = bad[scenario]
+    for _ in range(CUTS):
+        if scenario in ("blip", "crash"):
+            proxy.cut()
+        await asyncio.sleep((end - begin) / CUTS)
+    proxy.trouble = Trouble()
+
+
+async def _judge(
+    asked: Asked, scenario: Scenario, name: str, asks: list[_Ask], api: Api, simulated: Server | None
+) -> Outcome:
+    good = [ask for ask in asks if ask.good]
+    took = sorted(ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed")
+    _, end = _times(asked)
+    late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
+    ran = await _executions(asks, api, simulated)
+    twice = sum(sum(ran[prompt_id] for prompt_id in set(ask.ids)) > 1 for ask in asks)
+    return Outcome(
+        scenario=scenario,
+        client=name,
+        in_time=len(good) - len(late),
+        of=len(good),
+        p95_s=took[min(len(took) - 1, int(0.95 * len(took)))] if took else None,
+        recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
+        lost=sum(ask.outcome in ("", "lost") for ask in asks),
+        twice=twice,
+        executed=sum(ran.values()),
+        left=await api.queue_remaining() or 0,
+    )
+
+
+async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> Counter[str]:
+    """How often each id was executed to its end, by the simulator's own account or by the server's history."""
+    ran: Counter[str] = Counter()
+    if simulated is not None:
+        ran.update(truth.prompt_id for truth in simulated.truth if truth.outcome == "completed")
+        return ran
+    for prompt_id in {prompt_id for ask in asks for prompt_id in ask.ids}:
+        entry = await api.history(prompt_id)
+        kinds = {message.type for message in entry.messages} if entry is not None else set()
+        ran[prompt_id] += "execution_success" in kinds
+    return ran

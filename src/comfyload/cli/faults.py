@@ -1,0 +1,109 @@
+"""`comfyload faults`: its flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, server_url
+from comfyload.errors import UsageError
+
+__all__ = ["faults"]
+
+
+def faults(
+    scenario: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
+        ),
+    ] = "all",
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A real server; what can be done from outside. \\[default: the simulator]"),
+    ] = None,
+    workflow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What a real server is given, in API format.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="retry.json. \\[default: a cautious policy]")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=6, metavar="N", help="Jobs of each client.")] = 30,
+    job_time: Annotated[
+        str, typer.Option(metavar="DURATION", help="What a job takes: sets the pace at 0.6 of the capacity.")
+    ] = "200ms",
+    deadline: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="\\[default: that of 30 jobs one after another]")
+    ] = None,
+    header: Header = None,
+    allow_shared: Annotated[
+        bool, typer.Option("--allow-shared", help="Do it although others use the server.", rich_help_panel=SERVER)
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outcomes as JSON.")
+    ] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Make trouble on purpose, and see what becomes of jobs without a retry policy, with naive retries, and with one.
+
+    On the simulator all of it; on a real server what a bad network and bad prompts do, through a proxy of ours. Nothing
+    of others is touched. Exit code 1: with the policy a job was lost, done twice, or left in the queue.
+
+    [bold]Examples[/bold]
+
+    comfyload faults --scenario all --policy retry.json
+
+    comfyload faults --server :8188 --workflow smoke_small.json --scenario blip --job-time 300ms
+    """
+    from comfyload import clock
+    from comfyload.app.faults import SCENARIOS, Asked
+    from comfyload.app.faults import faults as play
+    from comfyload.app.prepare import read_text
+    from comfyload.load.grammar import parse_duration
+    from comfyload.retry.policy import decode, default
+
+    chosen = [name for name in SCENARIOS if scenario in (name, "all")]
+    if not chosen:
+        raise UsageError(f"--scenario {scenario!r} is none", f"choose one of {', '.join(SCENARIOS)} or all")
+    if output is not None:
+        check_writable("--output", output)
+    job_s = parse_duration(job_time)
+    if job_s <= 0:
+        raise UsageError("--job-time is no time", "give what a job takes, such as 300ms")
+    deadline_s = 30 * job_s if deadline is None else parse_duration(deadline)
+    asked = Asked(
+        policy=default(deadline_s) if policy is None else decode(read_text(str(policy)).encode()),
+        scenarios=chosen,
+        server=None if server is None else server_url(server),
+        headers=header or [],
+        workflow=None if workflow is None else read_text(str(workflow)).encode(),
+        jobs=jobs,
+        job_s=job_s,
+        deadline_s=deadline_s,
+        allow_shared=allow_shared,
+    )
+    silent = quiet or json_
+
+    def begins(name: str, client: str) -> None:
+        if not silent:
+            typer.echo(f"{name}: {client}", err=True)
+
+    found = clock.run(play(asked, begins))
+
+    from comfyload.judge.summary import jsonable
+    from comfyload.record.run import replace_file
+    from comfyload.report.faults import render_faults
+    from comfyload.report.medium import Screen
+
+    document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
+    if output is not None:
+        replace_file(output, json.dumps(document, indent=2).encode() + b"\n")
+    if json_:
+        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
+    elif not quiet:
+        render_faults(found, deadline_s, Screen())
+    raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

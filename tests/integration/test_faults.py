@@ -1,0 +1,50 @@
+"""Trouble on purpose, over real sockets: with a policy nothing is lost, done twice or left, and more is in time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_cli import call
+
+
+def _played(folder: Path, scenario: str, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    asked = ["faults", "--scenario", scenario, "--jobs", "18", "--job-time", "100ms", *words]
+    done = call(*asked, "--output", "out.json", "--quiet", cwd=folder)
+    assert done.stderr == ""
+    told = json.loads((folder / "out.json").read_text())
+    return done.returncode, {row["client"]: row for row in told["outcomes"]}
+
+
+@pytest.mark.parametrize("scenario", ["restart", "crash", "oom", "blip", "poison"])
+def test_with_a_policy_nothing_is_lost_done_twice_or_left(tmp_path: Path, scenario: str) -> None:
+    code, rows = _played(tmp_path, scenario)
+    assert code == 0
+    ours = rows["policy"]
+    assert (ours["lost"], ours["twice"], ours["left"]) == (0, 0, 0)
+    assert ours["in_time"] >= max(rows[name]["in_time"] for name in ("no retry", "3 at once"))
+    assert ours["executed"] <= ours["of"] * 1.25
+
+
+def test_a_scenario_that_needs_the_server_itself_is_said_of_a_real_one(tmp_path: Path) -> None:
+    from tests.servers import simulator
+
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "job.json").write_text(json.dumps(graph))
+    with simulator() as url:
+        code, rows = _played(tmp_path, "restart", "--server", url, "--workflow", "job.json")
+        assert code == 0 and "from outside" in rows["policy"]["why"]
+        code, rows = _played(tmp_path, "validation", "--server", url, "--workflow", "job.json")
+        assert code == 0 and rows["policy"]["in_time"] == rows["policy"]["of"] == 15
+
+
+def test_what_cannot_be_right_is_one_line(tmp_path: Path) -> None:
+    for words, said in ((["--scenario", "flood"], "is none"), (["--server", ":1"], "needs a workflow")):
+        done = call("faults", *words, cwd=tmp_path)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") <= 2
