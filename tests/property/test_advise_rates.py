@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -55,32 +56,32 @@ def test_the_highest_rate_is_near_the_true_one(name: str, jobs: int, most: float
 
 
 @cache
-def _replays() -> tuple[list[Check], list[Check]]:
-    """p50 and p95 of runs of 400 jobs at 70 %, replayed from other 120 jobs."""
-    p50, p95 = [], []
-    for seed in range(24):
-        rng = np.random.default_rng(seed)
-        draw = bimodal if seed % 2 else unimodal
-        pools = pools_of([ran(np.arange(120) * 100.0, draw(120, rng))])
-        run = ran(np.cumsum(rng.exponential(pools.mean_s(ONE) / 0.7, 400)), draw(400, rng))
+def _replays() -> list[Check]:
+    """p95 of runs of 400 jobs, replayed from 120 others: three shapes of work at three loads, 8 of each."""
+    out = []
+    for seed, load, shape in product(range(8), (0.5, 0.7, 0.85), ("unimodal", "bimodal", "switches")):
+        rng = np.random.default_rng(1000 + seed)
+        if shape == "switches":
+            designed, order = np.array(["a", "a", "b", "b"] * 30), np.array(["a", "b"])[rng.integers(0, 2, 400)]
+            pools = pools_of([ran(np.arange(120) * 100.0, _took(designed, rng), workflows=designed.tolist())])
+            due = np.cumsum(rng.exponential(pools.mean_s(Workload(shares=[1, 1])) / load, 400))
+            run = ran(due, _took(order, rng), workflows=order.tolist())
+        else:
+            draw = bimodal if shape == "bimodal" else unimodal
+            pools = pools_of([ran(np.arange(120) * 100.0, draw(120, rng))])
+            run = ran(np.cumsum(rng.exponential(pools.mean_s(ONE) / load, 400)), draw(400, rng))
         checks = {(check.name, check.of): check for check in validate(run, pools, rng=rng).checks}
         assert checks["structural", "mean"].error < 0.001
-        p50.append(checks["replay", "p50"])
-        p95.append(checks["replay", "p95"])
-    return p50, p95
+        out.append(checks["replay", "p95"])
+    return out
 
 
 def test_a_replay_is_near_what_was_measured() -> None:
-    for checks in _replays():
-        errors = [abs(check.error) for check in checks]
-        assert np.median(errors[::2]) <= 0.10  # unimodal
-        assert np.median(errors) <= 0.15
+    assert np.median([abs(check.error) for check in _replays()]) <= 0.10
 
 
-def test_nine_of_ten_runs_are_within_the_band() -> None:
-    """Some of the 24 are not, by luck; fewer than three quarters would be a band too narrow."""
-    for checks in _replays():
-        assert np.mean([bool(check.inside) for check in checks]) >= 0.75
+def test_its_interval_holds_what_was_measured() -> None:
+    assert np.mean([bool(check.inside) for check in _replays()]) >= 0.80
 
 
 def _took(order: NDArray[np.str_], rng: np.random.Generator) -> Floats:

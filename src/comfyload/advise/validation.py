@@ -186,11 +186,13 @@ def _replayed(ran: _Ran, pools: Pools, rng: np.random.Generator) -> tuple[Floats
 
 
 def _statistics(replicates: Floats) -> dict[Of, Floats]:
-    return {
-        "mean": replicates.mean(axis=1),
-        "p50": np.quantile(replicates, 0.5, axis=1, method="median_unbiased"),
-        "p95": np.quantile(replicates, 0.95, axis=1, method="median_unbiased"),
-    }
+    """Of each replicate; one that asks for more than the server has is infinite in all of them."""
+    stable = np.isfinite(replicates).all(axis=1)
+    out: dict[Of, Floats] = {of: np.full(len(replicates), np.inf) for of in ("mean", "p50", "p95")}
+    out["mean"][stable] = replicates[stable].mean(axis=1)
+    out["p50"][stable] = np.quantile(replicates[stable], 0.5, axis=1, method="median_unbiased")
+    out["p95"][stable] = np.quantile(replicates[stable], 0.95, axis=1, method="median_unbiased")
+    return out
 
 
 def _replay(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
