@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test rates install check clean
+.PHONY: demo test test-long install check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -17,12 +17,12 @@ demo: install
 	$(BIN)/comfyload demo
 
 test: install
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not rates"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not long"
 	$(BIN)/python -m pytest -m alone
 
-# Error rates and invariants by long simulations: a few minutes more, in CI.
-rates: install
-	$(BIN)/python -m pytest -n 4 --dist load -m rates
+# Error rates by simulation, advice and trouble end to end, browsers: a few minutes more, in CI.
+test-long: install
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"
 
 check: install
 	$(BIN)/ruff check .

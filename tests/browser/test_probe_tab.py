@@ -15,6 +15,8 @@ from aiohttp import web
 
 from tests.browser.chromium import Page, opened
 
+pytestmark = pytest.mark.long
+
 WEB = Path(__file__).parents[2] / "pack" / "comfyload_probe" / "web"
 PAGE = Path(__file__).with_name("probe_tab.html")
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -14,6 +14,8 @@ from tests.browser.chromium import Page, opened
 from tests.unit.chart_runs import EVIL, hostile, shown
 from tests.unit.judge_runs import manifest, one_by_one
 
+pytestmark = pytest.mark.long
+
 WATCH = """
 window.violations = []; window.alerts = 0; window.alert = () => { window.alerts += 1; };
 document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI));

@@ -16,6 +16,8 @@ from tests.integration.test_baseline_cli import say
 from tests.integration.test_cli import call
 from tests.servers import simulator
 
+pytestmark = pytest.mark.long
+
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "2": {"class_type": "SimSleep", "inputs": {"image": ["1", 0], "seconds": 2.0, "seed": 1}},

@@ -10,6 +10,8 @@ import pytest
 
 from tests.integration.test_cli import call
 
+pytestmark = pytest.mark.long
+
 
 def _played(folder: Path, scenario: str, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
     asked = ["faults", "--scenario", scenario, "--jobs", "18", "--job-time", "100ms", *words]

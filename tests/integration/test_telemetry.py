@@ -27,6 +27,8 @@ from tests.rig import sleeper
 from tests.servers import answering, in_thread
 from tests.unit.test_telemetry_log import rotate
 
+pytestmark = pytest.mark.long
+
 PAGE = """\
 # TYPE DCGM_FI_DEV_GPU_UTIL gauge
 DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-1"} 42

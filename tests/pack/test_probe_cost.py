@@ -14,6 +14,8 @@ from comfyload_probe.sampler import rss_bytes
 from tests.pack.comfyui import ComfyUI, Dynamic, chain, probe_on
 from tests.pack.standin import fake_torch, loaded
 
+pytestmark = pytest.mark.long
+
 NODES = 2000
 MOST_PER_NODE_S = 50e-6
 

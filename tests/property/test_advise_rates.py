@@ -15,7 +15,7 @@ from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.queueing import lindley
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 Floats = NDArray[np.float64]
 Draw = Callable[[int, np.random.Generator], Floats]

@@ -18,7 +18,7 @@ from comfyload.judge.comparison.effects import Effect, from_pairs, from_runs, fr
 from comfyload.judge.summary import measure
 from tests.unit.judge_runs import manifest, one_by_one
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 TRIALS, RUNS, JOBS = 1000, 5, 12
 TEN_PERCENT = math.log(1.1)

@@ -16,7 +16,7 @@ from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, early_abort, evi
 from comfyload.judge.summary import measure
 from tests.unit.judge_runs import manifest, one_by_one
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 TRIALS = 20_000
 SIZES = (60, 150, 200)

@@ -17,7 +17,7 @@ from comfyload.sim import Faults, Server, Which
 from comfyload.sim.settings import Truth
 from tests.unit.retrying import Scene, ask, scene
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 SCHEDULES = 40
 JOBS = 250

@@ -15,7 +15,7 @@ from comfyload.judge.stats import (
     ratio_interval,
 )
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 TRIALS = 600
 Z95 = 1.6448536269514722

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfyload.judge.survival import Lengths, censored_percentiles, incidence, product_limit_interval
 
-pytestmark = pytest.mark.rates
+pytestmark = pytest.mark.long
 
 TRIALS = 500
 jobs = st.lists(

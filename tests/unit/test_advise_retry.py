@@ -22,6 +22,8 @@ from comfyload.advise.synthesis import (
 from comfyload.retry.policy import Admission, Policy, Score, decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
+pytestmark = pytest.mark.long
+
 ONE = Workload(shares=[1.0])
 
 

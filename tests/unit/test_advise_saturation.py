@@ -17,6 +17,8 @@ from comfyload.record.model import Line, ServerTimes
 from tests.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, job, manifest
 
+pytestmark = pytest.mark.long
+
 GAP_S = 0.02
 
 
