@@ -254,6 +254,9 @@ def _gpu_words(runs: Sequence[Measured]) -> list[str]:
     """Whether the 90 % of a checklist can be reached, from the run with the most in flight."""
     found = runs[-1].summary.saturation
     out = []
+    told = runs[-1].manifest.environment.get("gpu")
+    if told is not None and told.value == "none":
+        return ["The server computes on its CPU: there is no GPU to saturate."]
     if not found.gpus:
         out.append("GPU utilisation is not known: no source told it. Install the probe: comfyload probe install.")
     for gpu, busy in found.gpus.items():
