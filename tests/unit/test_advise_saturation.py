@@ -24,6 +24,10 @@ GAP_S = 0.02
 
 def _run(services: list[float], concurrency: int, overhead_s: float = 0.2) -> Measured:
     """A closed load on a server that runs one job at a time: what a run directory of it would fold to."""
+    return measure("run", manifest(len(services), concurrency), _lines(services, concurrency, overhead_s))
+
+
+def _lines(services: list[float], concurrency: int, overhead_s: float = 0.2) -> list[Line]:
     free, users, lines = 0.0, [0.0] * concurrency, list[Line]()
     for index, seconds in enumerate(services):
         user = min(range(concurrency), key=users.__getitem__)
@@ -32,7 +36,7 @@ def _run(services: list[float], concurrency: int, overhead_s: float = 0.2) -> Me
         end = begin + seconds
         free, users[user] = end + GAP_S, end
         lines.append(_job(index, due, begin, end))
-    return measure("run", manifest(len(services), concurrency), lines)
+    return lines
 
 
 def _job(index: int, due: float, begin: float, end: float) -> Line:
@@ -68,23 +72,50 @@ def _best_rate(draw: object, limit_s: float) -> float:
 
 @pytest.mark.parametrize(("draw", "most"), [(_unimodal, 0.06), (_bimodal, 0.15)])
 def test_knee_capacity_and_highest_rate_of_a_known_server(draw: object, most: float) -> None:
-    """Over 50 seeds, of 52 jobs each: the knee at 2 +- 1, the capacity within 3 %, the rate within its bound (RMSE)."""
+    """Over 50 seeds, with as many jobs as `saturate` sends: the rate from 52 of them within its bound (RMSE), the knee
+    at 2 +- 1, and the capacity, from all 76, within 3 %, or as near as so many independent jobs can tell it.
+    """
     truth = _best_rate(draw, 45.0)
-    rates, capacities, knees = [], [], []
-    mean_s = float(np.mean(draw(np.random.default_rng(9), 400_000))) + GAP_S  # type: ignore[operator]
+    rates, capacities, covered = [], [], 0
+    known = np.array(draw(np.random.default_rng(9), 400_000))  # type: ignore[operator]
+    mean_s = float(known.mean()) + GAP_S
+    one = Workload(shares=[1.0])
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 36))]  # type: ignore[operator]
-        knees.append(knee([step(run) for run in runs]))
-        pools = pools_of(runs)
-        one = Workload(shares=[1.0])
-        capacities.append(capacity(pools, one).estimate * mean_s / 60)
-        rates.append(highest_rate(pools, one, 45.0, rng=np.random.default_rng(seed), replicates=2).estimate / truth)
-    assert all(found in (1, 2, 3) for found in knees)
+        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 12), (1, 24))]  # type: ignore[operator]
+        assert knee([step(run) for run in runs[:2]]) in (1, 2, 3)
+        carries = capacity(pools_of(runs), one)
+        capacities.append(carries.estimate * mean_s / 60)
+        assert carries.low is not None and carries.high is not None
+        covered += carries.low <= 60 / mean_s <= carries.high
+        found = highest_rate(pools_of(runs[:2]), one, 45.0, rng=np.random.default_rng(seed), replicates=2)
+        rates.append(found.estimate / truth)
     assert abs(float(np.median(capacities)) - 1) <= 0.03
-    spread = float(np.sqrt(np.mean((np.array(capacities) - 1) ** 2)))
-    assert spread <= (0.03 if draw is _unimodal else 0.06)
+    # No unbiased estimate of a mean, from jobs of which nothing else is known, has less error than this: 2.3 % and 5 %.
+    least = float(known.std()) / mean_s / math.sqrt(76)
+    assert float(np.sqrt(np.mean((np.array(capacities) - 1) ** 2))) <= max(0.03, 1.1 * least)
+    assert covered >= 45
     assert float(np.sqrt(np.mean((np.array(rates) - 1) ** 2))) <= most
+
+
+def test_two_modes_with_a_cause_tell_the_capacity_of_a_mix_within_3_percent() -> None:
+    """Jobs of 8 s and of 20 s are two workflows here: how often each comes is known, and need not be measured."""
+    found = []
+    mix = Workload(shares=[0.85, 0.15])
+    truth = 60 / (0.85 * 8.0 + 0.15 * 20.0 + GAP_S)
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        order = [0, 0, 1, 1] * 19
+        seconds = [float((8.0, 20.0)[workflow] * rng.lognormal(-0.005, 0.1)) for workflow in order]
+        lines = _lines(seconds, 1)
+        lines = [
+            structs.replace(line, workflow=("book", "other")[workflow])
+            for line, workflow in zip(lines, order, strict=True)
+        ]
+        both = [FACTS, structs.replace(FACTS, name="other", sha256="1" * 64)]
+        pools = pools_of([measure("run", structs.replace(manifest(76, 1), workflows=both), lines)])
+        found.append(capacity(pools, mix).estimate / truth - 1)
+    assert float(np.sqrt(np.mean(np.square(found)))) <= 0.03
 
 
 def test_two_workflows_with_switches_are_measured_by_design_and_predicted_by_cause() -> None:

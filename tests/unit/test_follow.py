@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comfyload.comfy.follow import Follow
+from comfyload.comfy.follow import Follow, failure_of
 from comfyload.comfy.refusal import classify_refusal, node_errors_of
 from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
 from comfyload.record.model import Execution
@@ -191,3 +191,23 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
     follow.partial = failure
     _, entry = entry_of("history_success")
     assert close(follow, entry).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "kind"),
+    [
+        ("torch.OutOfMemoryError", "Allocation on device 0 would exceed allowed memory.", "oom"),
+        ("RuntimeError", "MPS backend out of memory", "oom"),
+        # On a real server, of a node that asked for more than the host has.
+        (
+            "RuntimeError",
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
+            "oom",
+        ),
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "cuda"),
+        ("re.error", "missing ), unterminated subpattern at position 0", "execution_error"),
+    ],
+)
+def test_what_a_node_says_tells_the_kind_of_its_failure(type_: str, text: str, kind: str) -> None:
+    told = message("execution_error", exception_type=type_, exception_message=text)
+    assert failure_of(told).kind == kind

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api
 from comfyload.comfy.http import Http, parse_headers, parse_server
@@ -38,11 +39,8 @@ __all__ = ["CLIENTS", "NAIVE", "POLICY", "SCENARIOS", "Asked", "faults"]
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
-ONLY_INSIDE: dict[Scenario, str] = {
-    "oom": "a GPU cannot be made to run out of memory from outside without a workflow that does it",
-    "restart": "a server cannot be restarted from outside",
-    "poison": "a node that always fails is the simulator's",
-}
+BAD_PROMPTS = ("validation", "oom", "poison")
+"""Scenarios that send prompts that cannot succeed; the simulator runs out of memory by itself."""
 POLICY = "policy"
 CLIENTS = ("no retry", "3 at once", POLICY)
 LOAD, BURST = 0.6, 2.0
@@ -86,13 +84,16 @@ NAIVE = {
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace."""
+    """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace. `heavy`: a
+    workflow that exhausts the server's memory; None: one that asks for more than there can be, and is refused.
+    """
 
     policy: Policy
     scenarios: list[Scenario]
     server: str | None = None
     headers: list[str] = []
     workflow: bytes | None = None
+    heavy: bytes | None = None
     jobs: int = 30
     job_s: float = 0.2
     deadline_s: float = 6.0
@@ -160,21 +161,33 @@ class _Naive:
 
 
 async def faults(asked: Asked, begins: Callable[[str, str], None]) -> list[Outcome]:
-    """Every scenario for every client, one after the other; `begins` is told which.
+    """Every scenario for every client; `begins` is told which. On the simulator the clients of a scenario have a server
+    each and play it side by side, a real one has them one after the other.
 
     Raises:
         UsageError: the server is busy with the work of others, or no workflow is given for it.
     """
     if asked.server is not None and asked.workflow is None:
         raise UsageError("a real server needs a workflow", "give --workflow FILE")
-    out = []
+    if asked.server is None and asked.heavy is not None:
+        raise UsageError("a heavy workflow is for a real server", "give --server URL, or leave --heavy out")
+
+    async def one(scenario: Scenario, client: str) -> Outcome:
+        begins(scenario, client)
+        try:
+            return await _play(asked, scenario, client)
+        except CannotPlay as error:
+            return Outcome(scenario=scenario, client=client, why=str(error))
+
+    out: list[Outcome] = []
     for scenario in asked.scenarios:
-        for client in asked.clients:
-            if asked.server is not None and scenario in ONLY_INSIDE:
-                out.append(Outcome(scenario=scenario, client=client, why=ONLY_INSIDE[scenario]))
-                continue
-            begins(scenario, client)
-            out.append(await _play(asked, scenario, client))
+        if asked.server is not None and scenario == "restart":
+            why = "a server cannot be restarted from outside"
+            out += [Outcome(scenario=scenario, client=client, why=why) for client in asked.clients]
+        elif asked.server is not None:
+            out += [await one(scenario, client) for client in asked.clients]
+        else:
+            out += await asyncio.gather(*(one(scenario, client) for client in asked.clients))
     return out
 
 
@@ -234,25 +247,26 @@ async def _prompts(asked: Asked, direct: Http, scenario: Scenario) -> list[tuple
         job["2"]["inputs"]["seconds"] = asked.job_s
         content = json.dumps(job).encode()
     workflow = parse(content, "job", "job")
-    info = ObjectInfo(await describe_classes(direct, {workflow.class_of(node) for node in workflow.graph}))
+    classes = {workflow.class_of(node) for node in workflow.graph}
+    info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
     variation = Variation(workflow, info, seed=asked.seed, output_folder="comfyload/faults")
+    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and asked.server is None)
     out = []
     run = f"faults-{uuid.uuid4().hex[:8]}"
     for index in range(asked.jobs):
         prompt = variation.prompt(run, index, warmup=False)
-        bad = scenario in ("validation", "poison") and index % EVERY == EVERY - 1
-        out.append((structs.replace(prompt, graph=_bad(scenario, index)) if bad else prompt, not bad))
+        bad = some_bad and index % EVERY == EVERY - 1
+        out.append((_spoilt(asked, scenario, prompt, info) if bad else prompt, not bad))
     return out
 
 
-def _bad(scenario: Scenario, index: int) -> Callable[[], bytes]:
-    if scenario == "poison":
-        fails = {"class_type": "SimFail", "inputs": {"message": "poison", "seed": index}}
-        graph: dict[str, Any] = {"1": fails, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+def _spoilt(asked: Asked, scenario: Scenario, prompt: Prompt, info: ObjectInfo) -> Prompt:
+    if scenario == "oom" and asked.heavy is not None:
+        content = json.dumps(parse(asked.heavy, "heavy", "the heavy workflow").graph).encode()
     else:
-        graph = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}
-    content = json.dumps(graph).encode()
-    return lambda: content
+        content = bad_graph(scenario, prompt.index, info)
+    # Under a name of its own: a client that learns from it must not learn of the good ones.
+    return structs.replace(prompt, graph=lambda: content, workflow=f"{prompt.workflow}, {scenario}")
 
 
 @asynccontextmanager
@@ -335,7 +349,7 @@ async def _judge(
     took = sorted(ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed")
     _, end = _times(asked)
     late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
-    ran = await _executions(asks, api, simulated)
+    ran, failed = await _executions(asks, api, simulated)
     twice = sum(sum(ran[prompt_id] for prompt_id in set(ask.ids)) > 1 for ask in asks)
     return Outcome(
         scenario=scenario,
@@ -347,18 +361,23 @@ async def _judge(
         lost=sum(ask.outcome in ("", "lost") for ask in asks),
         twice=twice,
         executed=sum(ran.values()),
+        failed=failed,
         left=await api.queue_remaining() or 0,
     )
 
 
-async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> Counter[str]:
-    """How often each id was executed to its end, by the simulator's own account or by the server's history."""
+async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
+    """How often each id was executed to its end, and how many executions failed, by the simulator's own account or by
+    the server's history.
+    """
     ran: Counter[str] = Counter()
     if simulated is not None:
         ran.update(truth.prompt_id for truth in simulated.truth if truth.outcome == "completed")
-        return ran
+        return ran, sum(truth.outcome == "failed" for truth in simulated.truth)
+    failed = 0
     for prompt_id in {prompt_id for ask in asks for prompt_id in ask.ids}:
         entry = await api.history(prompt_id)
         kinds = {message.type for message in entry.messages} if entry is not None else set()
         ran[prompt_id] += "execution_success" in kinds
-    return ran
+        failed += "execution_error" in kinds
+    return ran, failed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.advise.forecast import Validation, highest_rate, validate
+from comfyload.advise.forecast import highest_rate, validate
 from comfyload.advise.pools import Pools, Workload, pools_of
 from comfyload.advise.saturation import (
     LADDER,
@@ -46,6 +46,9 @@ __all__ = ["Asked", "expected_jobs", "saturate"]
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
 """Of the rate to deploy: the run that confirms it must not sit on the edge."""
+VAGUE, SURE = 0.05, 0.03
+"""Half of the capacity's interval, as a share of it: said when above the first, with what would bring it to the second.
+"""
 BROKEN = ("oom", "cuda")
 
 
@@ -160,14 +163,22 @@ class _Search:
                 f"no service time is known: {error}", f"see comfyload show {self._paths[0]}"
             ) from None
         workload = _workload(self._asked, pools)
-        carries = capacity(pools, workload) if serial else _throughput(runs[-1])
-        allowed = None
-        confirmation = None
+        carries: Rate | None
+        allowed, confirmation = None, None
         if serial:
+            carries, every = capacity(pools, workload), pools
             found = highest_rate(pools, workload, self._asked.limit_s, share=self._asked.share, rng=_rng())
             allowed = Rate(estimate=60 * found.estimate, low=_minute(found.low), high=_minute(found.high))
-            confirmation = await self._confirm(pools, allowed)
+            confirming = await self._at_a_rate(allowed)
+            if confirming is not None:
+                confirmation = validate(confirming, pools, rng=_rng())
+                # The rate was confirmed by jobs from which it does not follow; the capacity follows from all of them.
+                if disturbed is None or not disturbed.disturbed:
+                    every = pools_of([*runs, confirming])
+                    carries = capacity(every, workload)
+            self._how_sure(carries, every.n)
         else:
+            carries = _throughput(runs[-1])
             self._findings.append(
                 "Jobs execute side by side, so that the queue of one server is no model of this one: the rate within "
                 "the SLA is not predicted. Measure it: comfyload run --rate."
@@ -200,7 +211,7 @@ class _Search:
             return waiting, found
         return pools_of(runs), found
 
-    async def _confirm(self, pools: Pools, allowed: Rate) -> Validation | None:
+    async def _at_a_rate(self, allowed: Rate) -> Measured | None:
         if not self._asked.confirm_jobs or not allowed.low:
             return None
         per_s = CONFIRM_SHARE * allowed.low / 60
@@ -210,8 +221,18 @@ class _Search:
             jobs=self._asked.confirm_jobs,
             warmup=WARMUP,
         )
-        words = f"{60 * per_s:.3g} arrivals a minute, to confirm it"
-        return validate(await self._run(plan_of=plan, name="confirm", words=words), pools, rng=_rng())
+        return await self._run(plan_of=plan, name="confirm", words=f"{60 * per_s:.3g} arrivals a minute, to confirm it")
+
+    def _how_sure(self, carries: Rate, jobs: int) -> None:
+        if carries.low is None or carries.high is None:
+            return
+        doubt = (carries.high - carries.low) / 2 / carries.estimate
+        if doubt > VAGUE:
+            needed = math.ceil(jobs * (doubt / SURE) ** 2)
+            self._findings.append(
+                f"Jobs differ so much that {jobs} of them tell the capacity to {100 * doubt:.0f} %; to "
+                f"{100 * SURE:.0f} % it takes some {needed}: --jobs {needed - jobs + self._asked.jobs}."
+            )
 
     def _notice(self, runs: Sequence[Measured]) -> None:
         for run_ in runs:

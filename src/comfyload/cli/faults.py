@@ -28,6 +28,13 @@ def faults(
     workflow: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What a real server is given, in API format.")
     ] = None,
+    heavy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What exhausts the server's memory, for oom. \\[default: asks for so much that it is refused]",
+        ),
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="retry.json. \\[default: a cautious policy]")
     ] = None,
@@ -81,6 +88,7 @@ def faults(
         server=None if server is None else server_url(server),
         headers=header or [],
         workflow=None if workflow is None else read_text(str(workflow)).encode(),
+        heavy=None if heavy is None else read_text(str(heavy)).encode(),
         jobs=jobs,
         job_s=job_s,
         deadline_s=deadline_s,

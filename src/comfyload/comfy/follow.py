@@ -16,6 +16,8 @@ from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outco
 __all__ = ["Follow", "failure_of", "files_of", "outputs_of"]
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
+MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate memory", "not enough memory: you tried")
+"""Of a GPU, and of the host: what torch's allocator for the CPU says on Linux, and on Windows."""
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
@@ -183,7 +185,7 @@ def failure_of(message: Message) -> Failure:
         )
     kind: FailureKind = "execution_error"
     text = f"{data.exception_type or ''} {data.exception_message or ''}".lower()
-    if "outofmemory" in text or "out of memory" in text:
+    if any(sign in text for sign in MEMORY_SIGNS):
         kind = "oom"
     elif any(sign in text for sign in CUDA_SIGNS):
         kind = "cuda"

@@ -62,7 +62,7 @@ FailureKind = Literal[
     "connect",  # no connection: nothing was sent
     "submit_unknown",  # sent, no reply, and the server does not know the id
     "execution_error",  # a node raised
-    "oom",  # a node ran out of GPU memory
+    "oom",  # a node ran out of memory, the GPU's or the host's
     "cuda",  # the GPU context is broken; the server needs a restart
     "interrupted",  # stopped by somebody else
     "timeout",  # not done within the job's timeout, or by its deadline

@@ -21,7 +21,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     `in_time`: jobs done within the deadline, of `of` jobs that could be done at all. `p95_s`: of those done.
     `recovery_s`: from the end of the trouble until the last job that came due too late or failed; 0: none did. `lost`:
     jobs of whose end nothing is known. `twice`: jobs whose work the server did more than once. `executed`: prompts that
-    the server executed. `left`: prompts of ours in its queue afterwards. `why`: why it was not done.
+    the server executed to their end. `failed`: those of which a node failed. `left`: prompts of ours in its queue
+    afterwards. `why`: why it was not done.
     """
 
     scenario: str
@@ -33,6 +34,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     lost: int = 0
     twice: int = 0
     executed: int = 0
+    failed: int = 0
     left: int = 0
     why: str = ""
 
@@ -46,7 +48,7 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
     """Print it; what must be 0 and is not is red."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Trouble, client")
-    for name in ("in time", "p95", "recovers", "lost", "twice", "executed", "left"):
+    for name in ("in time", "p95", "recovers", "lost", "twice", "executed", "failed", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     last = ""
     notes = []
@@ -66,6 +68,7 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
             "at once" if not row.recovery_s else duration(row.recovery_s),
             *(_none_wanted(number) for number in (row.lost, row.twice)),
             str(row.executed),
+            str(row.failed),
             _none_wanted(row.left),
         )
     draw(table, console)
