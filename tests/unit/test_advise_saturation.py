@@ -13,7 +13,7 @@ from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.queueing import lindley
 from comfyload.advise.saturation import LADDER, Step, capacity, interference, knee, next_step, step
 from comfyload.judge.summary import Measured, measure
-from comfyload.record.model import Line, ServerTimes
+from comfyload.record.model import Line, Record, ServerTimes
 from tests.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, job, manifest
 
@@ -139,6 +139,25 @@ def test_two_workflows_with_switches_are_measured_by_design_and_predicted_by_cau
     found = capacity(pools, mix)
     assert found.estimate == pytest.approx(truth, rel=0.03)
     assert found.low is not None and found.high is not None and found.low < truth < found.high
+
+
+def test_a_server_that_does_not_tell_the_wait_tells_what_a_client_adds_where_there_is_none() -> None:
+    """Before 0.3.69 no job has a time of creation. With more in flight nothing is known, and nothing is warned of."""
+    runs = []
+    for concurrency in (1, 2):
+        lines = [
+            structs.replace(
+                line,
+                execution=structs.replace(
+                    line.execution, server=structs.replace(line.execution.server, create_ms=None)
+                ),
+            )
+            for line in _lines([8.0] * 12, concurrency, overhead_s=0.5)
+            if isinstance(line, Record)
+        ]
+        runs.append(measure("run", manifest(12, concurrency), lines))
+    assert pools_of(runs).overhead_s == pytest.approx(0.5, abs=0.01)
+    assert pools_of(runs[1:]).overhead_s == 0.0
 
 
 def _step(concurrency: int, busy: float | None, rate: float = 6.0, *, beside: bool = False) -> Step:

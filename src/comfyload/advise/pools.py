@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.summary import Measured
+from comfyload.record.plan import Closed
 
 __all__ = ["Pools", "Workload", "pools_of"]
 
@@ -122,7 +123,7 @@ def pools_of(runs: Sequence[Measured]) -> Pools:
     for run in runs:
         gap = run.jobs.gap_s()
         gaps.append(gap)
-        overheads.append(_overhead(run.jobs))
+        overheads.append(_overhead(run))
         seconds, workflow, same, first = _in_order(run.jobs)
         codes = [names.index(facts.name) for facts in run.manifest.workflows]
         for here, code in enumerate(codes):
@@ -132,7 +133,9 @@ def pools_of(runs: Sequence[Measured]) -> Pools:
         cold.append(seconds[first])
     kept = [np.concatenate(parts) for parts in warm]
     after = [np.concatenate(parts) for parts in switched]
-    return _whole(names, kept, after, np.concatenate(cold), float(np.nanmedian(overheads)), float(np.median(gaps)))
+    known = [overhead_s for overhead_s in overheads if overhead_s is not None]
+    overhead_s = float(np.median(known)) if known else 0.0
+    return _whole(names, kept, after, np.concatenate(cold), overhead_s, float(np.median(gaps)))
 
 
 def _whole(
@@ -158,7 +161,7 @@ def _whole(
         switched=switched,
         made_up=made_up,
         cold=cold,
-        overhead_s=0.0 if np.isnan(overhead_s) else max(0.0, overhead_s),
+        overhead_s=max(0.0, overhead_s),
         gap_s=gap_s,
     )
 
@@ -183,8 +186,14 @@ def _in_order(jobs: Jobs) -> tuple[Floats, NDArray[np.uint16], NDArray[np.bool_]
     return seconds[kept], workflow[kept], same[kept], first[kept]
 
 
-def _overhead(jobs: Jobs) -> float:
-    """Median of latency less queue wait and execution, in seconds: durations, each of one clock. NaN: not known."""
-    rest = jobs.metric("latency") - jobs.metric("queue_wait") - jobs.metric("execution")
+def _overhead(run: Measured) -> float | None:
+    """Median of latency less queue wait and execution, in seconds: durations, each of one clock. None: not known.
+
+    Servers before 0.3.69 do not tell the wait; with one in flight there is none.
+    """
+    jobs, load = run.jobs, run.manifest.plan.load
+    alone = isinstance(load, Closed) and load.concurrency == 1
+    wait = 0.0 if alone else jobs.metric("queue_wait")
+    rest = jobs.metric("latency") - jobs.metric("execution") - wait
     rest = rest[jobs.completed & ~np.isnan(rest)]
-    return float(np.median(rest)) if len(rest) else float("nan")
+    return float(np.median(rest)) if len(rest) else None

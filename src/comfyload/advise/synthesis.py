@@ -287,7 +287,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
             f"at most {100 * numbers.p_fail:.2g} % of attempts fail in a way that may pass, a job takes {mean} of "
             f"{deadline}, and {100 * numbers.target:g} % shall succeed{tried}"
         ),
-        "backoff.cap_s": f"15 s, or a sixth of {deadline} if that is less: a pause must leave time for the job",
+        "backoff.cap_s": f"a sixth of {deadline}, 1 s to 15 s: a pause must leave time for the job",
         "backoff.base_s": "full jitter from 1 s: only clients that come back at once after an outage need it",
         "budget.ratio": (
             "a retry for every job: the limit of the queue, the deadline and the cancelling bound the damage"
@@ -295,7 +295,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
             else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, as their queues cannot be seen"
         ),
         "budget.cap": "counted in jobs, without a reserve by time: that would be as much as all jobs of a minute",
-        "breaker.open_max_s": f"a sixth of {deadline}, at most 60 s: who waits longer for a server misses the deadline",
+        "breaker.open_max_s": f"a sixth of {deadline}, 2 s to 60 s: who waits longer for a server is late",
         "breaker.failures": "three in a row are no accident",
         "connect_s": "5 s: a server that is there answers at once",
         "submit_s": "30 s: a server answers a POST while it executes",

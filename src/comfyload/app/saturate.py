@@ -98,6 +98,11 @@ def _few(workflows: int) -> int:
     return max(12, 3 * workflows)
 
 
+def about(seconds: float) -> str:
+    """Roughly how long: about 20 s, about 3 min."""
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
+
+
 async def saturate(asked: Asked, viewer: Callable[[str], Viewer], folder: Path | None = None) -> Saturated:
     """Run, judge, and go on until it is known; `viewer` is given in words what each run is for.
 
@@ -138,7 +143,9 @@ class _Search:
             warmup=FIRST_WARMUP if first else WARMUP,
             order="aabb" if len(self._asked.options.workflows) > 1 else "random",
         )
-        self._runs[places] = await self._run(plan_of=plan, name=f"c{places}", words=f"{places} in flight")
+        self._runs[places] = await self._run(
+            plan_of=plan, name=f"c{places}", words=f"{places} in flight{self._cost(plan.jobs or 0)}"
+        )
 
     async def _run(self, *, plan_of: Plan, name: str, words: str) -> Measured:
         path, guard = self._folder / name, Guard()
@@ -211,6 +218,13 @@ class _Search:
             return waiting, found
         return pools_of(runs), found
 
+    def _cost(self, jobs: int) -> str:
+        """What a closed run will take, as far as the runs before it tell."""
+        if not self._runs:
+            return ""
+        known = step(list(self._runs.values())[-1]).jobs_per_minute
+        return f": {about(60 * (jobs + WARMUP) / known)}" if known else ""
+
     async def _at_a_rate(self, allowed: Rate) -> Measured | None:
         if not self._asked.confirm_jobs or not allowed.low:
             return None
@@ -221,7 +235,8 @@ class _Search:
             jobs=self._asked.confirm_jobs,
             warmup=WARMUP,
         )
-        return await self._run(plan_of=plan, name="confirm", words=f"{60 * per_s:.3g} arrivals a minute, to confirm it")
+        words = f"{60 * per_s:.3g} arrivals a minute, to confirm it: {about(self._asked.confirm_jobs / per_s)}"
+        return await self._run(plan_of=plan, name="confirm", words=words)
 
     def _how_sure(self, carries: Rate, jobs: int) -> None:
         if carries.low is None or carries.high is None:
