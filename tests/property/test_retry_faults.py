@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,6 +114,7 @@ async def disturb(found: Scene, schedule: Schedule) -> None:
             server.stall_events(False)
 
 
+@pytest.mark.timeout(300)
 def test_each_job_ends_once_and_runs_once() -> None:
     played = 0
 
@@ -134,7 +136,8 @@ def play(schedule: Schedule) -> None:
     servers = [
         Server(faults=faults, seed=schedule.seed + index, speed=1.0) for index, faults in enumerate(schedule.servers)
     ]
-    asked = [ask(rng.uniform(0.05, 0.5), n, rng.choice("ab"), nodes=2) for n in range(JOBS)]
+    ids = [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(JOBS)]
+    asked = [ask(rng.uniform(0.05, 0.5), n, rng.choice("ab"), ids[n], nodes=2) for n in range(JOBS)]
 
     falls: list[list[float]] = [[] for _ in servers]
     for server, fell in zip(servers, falls, strict=True):

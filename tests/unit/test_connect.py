@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +16,7 @@ from comfyload.app.connect import changed, read
 from comfyload.errors import JobFailed, ServerUnreachable, UsageError, WorkflowError
 from comfyload.record.model import Execution, Failure
 from comfyload.sim import Faults, Server, Which
+from comfyload.sim.http import serve
 from tests.rig import SLEEPER
 from tests.servers import in_thread
 
@@ -95,6 +98,31 @@ def test_threads_share_a_connection_and_servers_that_are_down_are_named() -> Non
             assert name.startswith("output/") and content.startswith(b"\x89PNG")
         assert sum(len(execution.attempts) for execution in done) == 2
         assert sum(server.posts.values()) == 5
+
+
+def test_a_server_that_was_down_gets_jobs_once_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfyload.app.connect.ASK_AGAIN_S", (0.05,))
+
+    async def main() -> None:
+        async with Server() as first, Server() as second, serve(first) as url:
+            async with serve(second) as other:
+                pass  # The port is free again, and known.
+            async with comfyload.connect([url, other]) as comfy:
+                assert list(comfy.left_out) == [other]
+                async with serve(second, port=urlsplit(other).port or 0):
+                    while comfy.left_out:
+                        await asyncio.sleep(0.01)
+                    jobs = (comfy.run(SLEEPER, seed=seed, set={"2.seconds": 0.2}) for seed in range(4))
+                    done = await asyncio.gather(*jobs)
+                    assert {execution.outcome for execution in done} == {"completed"}
+                    assert sum(first.posts.values()) == sum(second.posts.values()) == 2
+                    for execution in done:
+                        assert len(await comfy.fetch(execution)) == 1
+            async with comfyload.connect([url, other]) as comfy:
+                assert comfy.left_out  # Leaving while it is still asked ends the asking.
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
 
 
 def test_leaving_takes_off_the_server_what_has_not_ended() -> None:

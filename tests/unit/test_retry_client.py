@@ -12,7 +12,7 @@ from msgspec import structs
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution
-from comfyload.retry.policy import RULES, Admission, Backoff, Budget, Policy, Rule, default
+from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default
 from comfyload.sim import Direct, Faults, Server, Which
 from tests.unit.retrying import Scene, ask, scene
 
@@ -297,3 +297,31 @@ def test_backoff_is_waited_and_told() -> None:
     policy = Policy(backoff=Backoff(base_s=3.0, jitter="none"), classes={"connect": RULES["connect"]})
     done, _ = play(Faults(refuse=Which(at=(5, 6))), policy, 1.0)
     assert [round(a.waited_s) for a in done[0].attempts][:2] == [0, 3]
+
+
+def test_jobs_that_a_restart_took_keep_none_after_them_from_being_looked_at() -> None:
+    """Their ends are seen before the next restart forgets them, though no event of them comes."""
+
+    async def script(found: Scene) -> list[Execution]:
+        server = found.servers[0]
+
+        async def cut() -> None:
+            while True:
+                server.drop_sockets()
+                await asyncio.sleep(0.02)
+
+        taken = [asyncio.create_task(found.client.run(ask(60.0, n))) for n in range(40)]
+        await asyncio.sleep(1.0)
+        server.restart()
+        cutting = asyncio.create_task(cut())
+        later = [asyncio.create_task(found.client.run(ask(0.1, 100 + n))) for n in range(3)]
+        await asyncio.sleep(5.5)
+        server.restart()
+        cutting.cancel()
+        done = list(await asyncio.gather(*later))
+        await found.client.abandon()
+        await asyncio.gather(*taken)
+        return done
+
+    done, _ = scene([Server()], Policy(breaker=Breaker(failures=1000)), script)
+    assert [len(execution.attempts) for execution in done] == [0, 0, 0]

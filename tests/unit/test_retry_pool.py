@@ -159,7 +159,7 @@ def test_models_stay_loaded_where_they_are(workflows: int) -> None:
     assert swaps == workflows, "each server loads one workflow, once"
 
 
-def test_a_backlog_limit_counts_seconds_and_not_jobs() -> None:
+def test_a_deadline_counts_what_is_before_a_job_in_seconds_and_not_in_jobs() -> None:
     async def script(found: Scene) -> tuple[int, int]:
         times = found.client._pool.times
         for name, seconds in (("short", 1.0), ("long", 10.0)):
@@ -176,5 +176,5 @@ def test_a_backlog_limit_counts_seconds_and_not_jobs() -> None:
         await asyncio.gather(*tasks)
         return short, long
 
-    (short, long), _ = scene([Server()], Policy(admission=Admission(backlog_s=5.0)), script)
+    (short, long), _ = scene([Server()], Policy(deadline_s=6.5), script)
     assert (short, long) == (6, 1)

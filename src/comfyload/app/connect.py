@@ -8,7 +8,7 @@ import json
 import threading
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +34,8 @@ T = TypeVar("T")
 Graph = Mapping[str, Any]
 SEEDS = ("seed", "noise_seed")
 DOWNLOAD_TRIES = 4
+ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Pauses before a server that did not answer is asked again; from then on the last."""
 
 
 def connect(
@@ -58,7 +60,8 @@ def connect(
 class Connection:
     """`with` gives a `Comfy`, whose methods wait; `async with` gives an `AsyncComfy`, whose methods are awaited.
 
-    Entering raises ServerUnreachable if no server answers as a ComfyUI. Of several, those that do not are left out.
+    Entering raises ServerUnreachable if no server answers as a ComfyUI. Of several, those that do not are left out
+    until they do.
     Leaving takes off the servers what has not ended.
     """
 
@@ -120,7 +123,7 @@ class Connection:
 
 
 class AsyncComfy:
-    """Runs workflows; any number at once. `left_out`: servers that did not answer at first, and why."""
+    """Runs workflows; any number at once. `left_out`: servers that have not answered yet, and why."""
 
     def __init__(self, client: RetryingClient, transports: Mapping[str, Transport], left_out: dict[str, str]) -> None:
         self._client = client
@@ -221,17 +224,41 @@ async def _end_the_rest() -> None:
 
 
 async def _open(stack: AsyncExitStack, servers: Sequence[tuple[Transport, str]], policy: Policy) -> AsyncComfy:
-    """Ask the servers who they are, and open a client to those that answer."""
-    found, left_out, error = [], {}, None
+    """Ask the servers who they are, open a client to those that answer, and go on asking the others."""
+    found, missing, error = [], [], None
     for transport, name in servers:
         try:
             found.append((transport, await identify(transport, name, [])))
         except ServerUnreachable as unreachable:
-            left_out[name], error = str(unreachable), error or unreachable
+            missing.append((transport, name, str(unreachable)))
+            error = error or unreachable
     if error is not None and not found:
         raise error
     client = await stack.enter_async_context(RetryingClient.open(found, policy, stopwatch(), rng=Random()))
-    return AsyncComfy(client, {facts.url: transport for transport, facts in found}, left_out)
+    transports = {facts.url: transport for transport, facts in found}
+    comfy = AsyncComfy(client, transports, {name: why for _, name, why in missing})
+
+    async def join(transport: Transport, name: str) -> None:
+        for pause in itertools.chain(ASK_AGAIN_S, itertools.repeat(ASK_AGAIN_S[-1])):
+            await asyncio.sleep(pause)
+            with suppress(ServerUnreachable):
+                facts = await identify(transport, name, [])
+                transports[facts.url] = transport
+                await client.join(transport, facts)
+                del comfy.left_out[name]
+                return
+
+    later = [asyncio.create_task(join(transport, name)) for transport, name, _ in missing]
+    stack.push_async_callback(_end, later)
+    return comfy
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 def read(workflow: Graph | str | Path) -> Workflow:

@@ -76,9 +76,9 @@ class Watch:
                     job.finish("lost")
 
     def _doubtful(self, now: float) -> list[Job]:
-        """The oldest jobs whose end may have passed unseen."""
+        """The oldest jobs whose end may have passed unseen, but for those that need no second look yet."""
         accepted = (job for job in self._inflight if job.accepted and not job.end.done())
-        oldest = list(islice(accepted, AT_ONCE))
+        oldest = list(islice((job for job in accepted if not self._missed(job, now)), AT_ONCE))
         blind = [job for job in oldest if not self._hears(job)]
         if blind:
             return blind
@@ -87,8 +87,15 @@ class Watch:
         # The oldest waits although a younger one has started: it was taken out of the queue, of which no event tells.
         return [job for job in oldest[:1] if job.follow.started is None and self._inflight.last_started > job.order]
 
+    def _missed(self, job: Job, now: float) -> bool:
+        """Whether the server was found without it a moment ago. However many a restart took, the jobs that came after
+        it are not kept waiting for their turn: their ends may be forgotten by the next one.
+        """
+        again_s = max(self._patience.lost_s, self._api.lookup_interval_s)
+        return job.absent_since is not None and job.looked_up is not None and now - job.looked_up < again_s
+
     async def _ask(self, job: Job) -> bool:
-        """Whether the server says that the job is over, or knows it no longer."""
+        """Whether the server tells something new of the job: that it is over, or that it knows it no longer."""
         asked = self._clock()
         try:
             entry = await self._api.history(job.prompt_id)
@@ -109,6 +116,7 @@ class Watch:
             job.absent_since = None
         elif job.absent_since is None:
             job.absent_since = asked
+            return True
         elif asked - job.absent_since >= self._patience.lost_s:
             job.finish("lost")
             return True

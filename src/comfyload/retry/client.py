@@ -26,6 +26,7 @@ from comfyload.retry.pool import Ask, Member, Pool, clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Sequence
+    from contextlib import AbstractAsyncContextManager
     from random import Random
 
     from comfyload.comfy.transport import Transport
@@ -61,18 +62,21 @@ class RetryingClient:
 
     def __init__(
         self,
-        members: list[Member],
         policy: Policy,
         clock: Callable[[], float],
         rng: Random,
         patience: Patience,
         never_s: float,
+        stack: AsyncExitStack,
+        open_one: Callable[[Transport, Member], AbstractAsyncContextManager[ComfyClient]],
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._rng = rng
         self._patience = patience
-        self._pool = Pool(members, policy, clock, rng, never_s)
+        self._pool = Pool(policy, clock, rng, never_s)
+        self._stack = stack
+        self._open_one = open_one
         self._bucket = Bucket(policy.budget)
         self._signatures = Signatures()
         self._abandoned: Failure | None = None
@@ -117,26 +121,28 @@ class RetryingClient:
         never_s = patience.gone_s
         gone_s = patience.gone_s if policy.liveness_s is None else min(patience.gone_s, policy.liveness_s)
         patience = structs.replace(patience, submit_s=policy.submit_s, gone_s=gone_s)
-        members = [Member(facts, policy.breaker, clock, rng) for _, facts in servers]
-        client = cls(members, policy, clock, rng, patience, never_s)
-        client._maybe_there = maybe_there if len(members) > 1 else frozenset()
         async with AsyncExitStack() as stack:
-            for member, (transport, facts) in zip(members, servers, strict=True):
-                if len(members) == 1:
-                    member.unsure.update(maybe_there)
-                member.client = await stack.enter_async_context(
-                    ComfyClient.open(
-                        transport,
-                        facts,
-                        clock,
-                        patience=patience,
-                        fetch=fetch,
-                        observe=observe,
-                        on_queue=client._hear(member, on_queue),
-                        maybe_there=member.unsure,
-                        forgotten=forgotten,
-                    )
+
+            def open_one(transport: Transport, member: Member) -> AbstractAsyncContextManager[ComfyClient]:
+                return ComfyClient.open(
+                    transport,
+                    member.facts,
+                    clock,
+                    patience=patience,
+                    fetch=fetch,
+                    observe=observe,
+                    on_queue=client._hear(member, on_queue),
+                    maybe_there=member.unsure,
+                    forgotten=forgotten,
                 )
+
+            client = cls(policy, clock, rng, patience, never_s, stack, open_one)
+            for transport, facts in servers:
+                await client.join(transport, facts)
+            if len(servers) == 1:
+                client._pool.members[0].unsure.update(maybe_there)
+            else:
+                client._maybe_there = maybe_there
             beside = asyncio.create_task(client._pool.run())
             try:
                 yield client
@@ -147,7 +153,13 @@ class RetryingClient:
                     await beside
                 if client._orphans:
                     await asyncio.wait(client._orphans)
-                await asyncio.gather(*(clean(member) for member in members))
+                await asyncio.gather(*(clean(member) for member in client._pool.members))
+
+    async def join(self, transport: Transport, facts: Server) -> None:
+        """One server more, from now on."""
+        member = Member(facts, self._policy.breaker, self._clock, self._rng)
+        member.client = await self._stack.enter_async_context(self._open_one(transport, member))
+        self._pool.add(member)
 
     @property
     def clients(self) -> list[ComfyClient]:

@@ -60,14 +60,12 @@ Some = Annotated[int, Meta(ge=1)]
 
 
 class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a prompt is sent at all. `None`: no limit.
+    """When a prompt is sent at all, besides that it must be able to be done by its deadline, by what its workflow took.
 
-    `depth`: the most prompts that may be before ours on the server, running or waiting, whoever's they are.
-    `backlog_s`: the most seconds of work of ours before it, by what its workflow took so far.
+    `depth`: the most prompts that may be before ours on the server, running or waiting, whoever's they are. None: any.
     """
 
     depth: Annotated[int, Meta(ge=0)] | None = None
-    backlog_s: Seconds | None = None
 
 
 class Backoff(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -124,10 +124,8 @@ class Pool:
     `never_s`: for how long no server may work until a job without a deadline is given up.
     """
 
-    def __init__(
-        self, members: list[Member], policy: Policy, clock: Callable[[], float], rng: Random, never_s: float
-    ) -> None:
-        self.members = members
+    def __init__(self, policy: Policy, clock: Callable[[], float], rng: Random, never_s: float) -> None:
+        self.members: list[Member] = []
         self.times = ServiceTimes()
         self._policy = policy
         self._clock = clock
@@ -139,10 +137,13 @@ class Pool:
 
     async def run(self) -> None:
         """Until cancelled, or closed."""
-        tasks = [asyncio.create_task(self._look_after(member)) for member in self.members]
+        tasks: dict[Member, asyncio.Task[None]] = {}
         try:
             while not self._closed:
                 self._stir.clear()
+                for member in self.members:
+                    if member not in tasks:
+                        tasks[member] = asyncio.create_task(self._look_after(member))
                 if self._waiting:
                     await self._round()
                 with suppress(TimeoutError):
@@ -150,11 +151,16 @@ class Pool:
                         await self._stir.wait()
         finally:
             self.close()
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
+            for result in await asyncio.gather(*tasks.values(), return_exceptions=True):
                 if isinstance(result, Exception):
                     raise result
+
+    def add(self, member: Member) -> None:
+        """Jobs may go there, too."""
+        self.members.append(member)
+        self.stir()
 
     def stir(self) -> None:
         """Something changed: a place may have come free."""
@@ -283,12 +289,9 @@ class Pool:
         return home if behind <= SPILL_SWAPS * self.times.swap_s(ask.workflow) else best
 
     def _has_room(self, member: Member, ask: Ask) -> bool:
-        most, backlog = self._policy.admission.backlog_s, self.backlog_s(member)
-        if most is not None and backlog > most:
-            return False
         if ask.by is None or (not member.held and not member.others):
             return True
-        return self._clock() + backlog + self.times.predict_s(ask.workflow, member.last) <= ask.by
+        return self._clock() + self.backlog_s(member) + self.times.predict_s(ask.workflow, member.last) <= ask.by
 
     def backlog_s(self, member: Member) -> float:
         """Seconds of work before a job sent there now; while no time is known, jobs count as one second each."""
