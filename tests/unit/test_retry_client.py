@@ -12,6 +12,7 @@ from msgspec import structs
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution
+from comfyload.retry.client import later_ids
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default
 from comfyload.sim import Direct, Faults, Server, Which
 from tests.unit.retrying import Scene, ask, scene
@@ -277,6 +278,22 @@ def test_an_id_of_an_earlier_process_is_looked_up_first() -> None:
 
     done, found = scene([Server()], default(90.0), script, maybe_there=frozenset([prompt.id]))
     assert done.outcome == "completed" and found.posts() == 1
+
+
+def test_an_id_that_an_earlier_process_had_come_to_is_followed_and_not_sent_again() -> None:
+    """Its third attempt is on the server: it fails, and the fourth follows under an id of its own."""
+    prompt = ask(1.0)
+    third = later_ids(prompt.id)[1]
+
+    async def script(found: Scene) -> Execution:
+        body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), third.encode())
+        await found.transports[0].call(Request(method="POST", path="prompt", body=body))
+        return await found.client.run(prompt)
+
+    servers = [Server(faults=Faults(oom=Which(at=(1,))))]
+    done, found = scene(servers, default(90.0), script, maybe_there=frozenset([prompt.id]))
+    assert done.outcome == "completed" and found.posts() == 2
+    assert [attempt.prompt_id for attempt in done.attempts] == [third, later_ids(prompt.id)[2]]
 
 
 def test_a_server_that_gives_its_own_ids_is_not_sent_twice_what_it_may_have() -> None:

@@ -24,6 +24,7 @@ from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
 from comfyload.record.model import Observation, Record, Sent
 from comfyload.record.run import RunReader, RunWriter
+from comfyload.retry.client import later_ids
 
 if TYPE_CHECKING:
     from comfyload.app.session import Viewer
@@ -107,6 +108,9 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
     reader = RunReader(path)
     begun = [line.prompt_id for line in _left(reader).begun]
     begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    jobs = len(begun)
+    if reader.manifest.retry is not None:
+        begun += [name for first in begun for name in later_ids(first)]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = Api(transport, server)
@@ -120,7 +124,7 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
             if not await _gone(api, prompt_id):
                 still.append(prompt_id)
     deleted = len([name for name in waiting if name not in still])
-    return CleanedUp(looked_up=len(begun), deleted=deleted, stopped=stopped, still_there=still)
+    return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still)
 
 
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:

@@ -34,14 +34,27 @@ if TYPE_CHECKING:
     from comfyload.retry.breaker import Circuit
     from comfyload.retry.policy import FailureClass, Policy
 
-__all__ = ["RetryingClient"]
+__all__ = ["RetryingClient", "later_ids"]
+
+LATER_IDS = 8
+
+
+def later_ids(prompt_id: str) -> list[str]:
+    """Under which ids a job may be sent again after its first, in their order."""
+    return [_id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
+
+
+def _id_of(first: str, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))
 
 
 class _Story:
     """What became of one job so far."""
 
-    def __init__(self, *, always: bool) -> None:
-        self._always = always
+    def __init__(self, first: str, *, always: bool) -> None:
+        self.first = first
+        self.always = always
+        self.number = 1
         self.attempts: list[Attempt] = []
         self.last: Execution | None = None
         self.ended: dict[FailureClass, int] = {}
@@ -51,7 +64,7 @@ class _Story:
 
     def close(self, execution: Execution) -> Execution:
         """The account of the job, `execution` being its end."""
-        told_by_itself = len(self.attempts) == 1 and execution is self.last and not self._always
+        told_by_itself = len(self.attempts) == 1 and execution is self.last and not self.always
         return execution if told_by_itself else structs.replace(execution, attempts=self.attempts)
 
 
@@ -139,10 +152,7 @@ class RetryingClient:
             client = cls(policy, clock, rng, patience, never_s, stack, open_one)
             for transport, facts in servers:
                 await client.join(transport, facts)
-            if len(servers) == 1:
-                client._pool.members[0].unsure.update(maybe_there)
-            else:
-                client._maybe_there = maybe_there
+            client._maybe_there = maybe_there
             beside = asyncio.create_task(client._pool.run())
             try:
                 yield client
@@ -184,10 +194,10 @@ class RetryingClient:
         began = self._clock()
         policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
         ask = Ask(prompt, began, policy)
-        story = _Story(always=len(self._pool.members) > 1)
+        story = _Story(prompt.id, always=len(self._pool.members) > 1)
         story.waiting_since = began
         self._bucket.first()
-        there = await self._find(ask)
+        there = await self._find(ask, story)
         while True:
             member = there or await self._pool.place(ask)
             if self._abandoned is not None:
@@ -325,13 +335,25 @@ class RetryingClient:
             pause = min(2.0 * pause, 1.0)
         return "gone"
 
-    async def _find(self, ask: Ask) -> Member | None:
-        """The server of several that has the job of an earlier process, or None."""
-        if ask.prompt.id in self._maybe_there:
-            for member in self._pool.members:
-                if await self._whereabouts(ask, member, ask.prompt.id) == "there":
-                    member.unsure.add(ask.prompt.id)
+    async def _find(self, ask: Ask, story: _Story) -> Member | None:
+        """The server that has the job of an earlier process, under the last id that it had there; None: not known."""
+        if ask.prompt.id not in self._maybe_there:
+            return None
+        members = self._pool.members
+        for number, prompt_id in reversed(list(enumerate(later_ids(ask.prompt.id), 2))):
+            for member in members:
+                if await member.client.api.whereabouts(prompt_id) not in ("absent", "unknown"):
+                    ask.prompt = structs.replace(ask.prompt, id=prompt_id)
+                    story.number, story.always = number, True
+                    member.unsure.add(prompt_id)
                     return member
+        if len(members) == 1:
+            members[0].unsure.add(ask.prompt.id)  # Its client looks for it before it sends it.
+            return None
+        for member in members:
+            if await self._whereabouts(ask, member, ask.prompt.id) == "there":
+                member.unsure.add(ask.prompt.id)
+                return member
         return None
 
     # --- between attempts
@@ -385,11 +407,12 @@ class RetryingClient:
 
     def _next(self, ask: Ask, story: _Story, execution: Execution) -> None:
         """The prompt of the next attempt: under the same id only if no server has ever had it by that."""
-        first = story.attempts[0].prompt_id
-        number = len(story.attempts) + 1
-        prompt_id = ask.prompt.id if never_sent(execution) else str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))
+        prompt_id = ask.prompt.id
+        if not never_sent(execution):
+            story.number += 1
+            prompt_id = _id_of(story.first, story.number)
         extra = msgspec.json.decode(ask.prompt.extra_data) if ask.prompt.extra_data else {}
-        extra["comfyload"] = {"attempt": number, "retry_of": first}
+        extra["comfyload"] = {"attempt": len(story.attempts) + 1, "retry_of": story.first}
         ask.prompt = structs.replace(ask.prompt, id=prompt_id, extra_data=json.dumps(extra).encode())
 
     def _not_sent(self, story: _Story, why: Failure) -> Execution:
