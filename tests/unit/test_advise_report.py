@@ -111,3 +111,15 @@ def test_variables_hold_the_numbers() -> None:
     ):
         assert line in lines
     assert "# COMFY_DEADLINE_SEC=  (no limit)" in retry_export(default(), "env")
+
+
+def test_proxies_never_send_a_prompt_again_that_may_have_been_taken() -> None:
+    """And keep a client on one server: its socket, its files and its prompts are there."""
+    policy = Policy(deadline_s=90, backoff=Backoff(base_s=1, cap_s=15))
+    envoy, nginx = retry_export(policy, "envoy"), retry_export(policy, "nginx")
+    lines = [line.strip() for line in envoy.splitlines() if not line.startswith("#")]
+    assert [line for line in lines if line.startswith("retry_on:")] == ["retry_on: connect-failure"]
+    assert lines.count("hash_policy: [{ connection_properties: { source_ip: true } }]") == 2 and "websocket" in envoy
+    directives = [line.strip() for line in nginx.splitlines() if not line.startswith("#")]
+    assert "proxy_next_upstream error timeout;" in directives and not any("non_idempotent" in d for d in directives)
+    assert any(d.startswith("ip_hash;") for d in directives) and "location /ws {" in directives
