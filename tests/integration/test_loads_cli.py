@@ -44,6 +44,7 @@ def test_a_server_offered_twice_what_it_can_drops_half_and_says_so(tmp_path: Pat
     assert {"overload", "dropped_arrivals"} <= codes(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_server_offered_twice_what_it_can_has_latencies_as_long_as_the_run(tmp_path: Path) -> None:
     words = ["--max-in-flight", "4", "--on-full", "wait"]

@@ -86,7 +86,10 @@ def outcomes(run: Path) -> list[str]:
     return [r["execution"]["outcome"] for r in records if r["line"] == "record"]
 
 
-@pytest.mark.parametrize(("stage", "concurrency"), [*((stage, 3) for stage in STAGES), ("queued", 1), ("running", 1)])
+@pytest.mark.parametrize(
+    ("stage", "concurrency"),
+    [*(pytest.param(stage, 3, marks=pytest.mark.long) for stage in STAGES), ("queued", 1), ("running", 1)],
+)
 def test_after_a_kill_at_any_stage_every_job_ends_once_and_runs_once(
     stage: str, concurrency: int, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from random import Random
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyload.load.arrivals import offsets, shard
@@ -27,6 +27,15 @@ def test_shards_unite_to_the_whole(load: Open, seed: int, count: int) -> None:
         assert part == whole[index::count]
 
 
+# Two arrivals at almost the same instant, which rounding once put the wrong way round.
+TIE = Open(
+    stages=[Stage(per_s=2.7250356319855245, to_per_s=19.506128831622988, seconds=48.75)],
+    arrivals="gamma",
+    cv=2.7250356319855245,
+)
+
+
+@example(TIE, 10743)
 @given(loads, st.integers(0, 2**32))
 def test_a_schedule_ascends_within_its_stages(load: Open, seed: int) -> None:
     due = list(offsets(load, Random(seed)))

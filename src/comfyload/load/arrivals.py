@@ -31,7 +31,10 @@ class Generator(Protocol):
 
 def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:
     """Seconds from the start at which arrivals are due, ascending; endless if the last stage is."""
-    return iter(load.offsets_s) if isinstance(load, Replay) else _stretched(load, rng)
+    if isinstance(load, Replay):
+        return iter(load.offsets_s)
+    # Of two arrivals at almost the same instant, rounding may put the later one first.
+    return itertools.accumulate(_stretched(load, rng), max)
 
 
 def shard(schedule: Iterable[T], index: int, count: int) -> Iterator[T]:
