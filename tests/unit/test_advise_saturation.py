@@ -11,7 +11,7 @@ from msgspec import structs
 from comfyload.advise.forecast import highest_rate
 from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.queueing import lindley
-from comfyload.advise.saturation import LADDER, Step, capacity, interference, knee, next_step, step
+from comfyload.advise.saturation import LADDER, Rate, Step, capacity, interference, knee, next_step, step, vague
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Line, Record, ServerTimes
 from tests.rig import play, sleeper
@@ -223,3 +223,13 @@ def test_a_search_through_the_engine_and_the_client_finds_the_capacity() -> None
         runs.append(measure("run", found, played.lines))
     assert knee([step(run) for run in runs]) in (1, 2)
     assert capacity(pools_of(runs), Workload(shares=[1.0])).estimate == pytest.approx(30, rel=0.03)
+
+
+def test_a_vague_capacity_says_how_many_jobs_would_tell_it() -> None:
+    rng = np.random.default_rng(5)
+    found = vague(capacity(pools_of([_run(_bimodal(rng, 76), 1)]), Workload(shares=[1.0])), 76)
+    assert found is not None and 0.05 < found[0] < 0.15
+    again = vague(capacity(pools_of([_run(_bimodal(rng, found[1]), 1)]), Workload(shares=[1.0])), found[1])
+    assert again is None
+    assert vague(capacity(pools_of([_run(_unimodal(rng, 200), 1)]), Workload(shares=[1.0])), 200) is None
+    assert vague(Rate(estimate=5.0, low=None, high=None), 1) is None

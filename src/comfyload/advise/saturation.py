@@ -22,6 +22,7 @@ from comfyload.judge.summary import Measured
 
 __all__ = [
     "LADDER",
+    "SURE",
     "Interference",
     "Rate",
     "Saturated",
@@ -31,6 +32,7 @@ __all__ = [
     "knee",
     "next_step",
     "step",
+    "vague",
 ]
 
 Floats = NDArray[np.float64]
@@ -40,6 +42,8 @@ GAIN = 0.02
 MOST = 4
 LADDER = (1, 2, 4, 8)
 """Of a server that runs jobs side by side."""
+VAGUE, SURE = 0.05, 0.03
+"""Half of a capacity's interval, as a share of it: what is too much, and what is good."""
 _DISTURBED = 0.10
 _CONFIDENCE = 0.95
 
@@ -205,3 +209,11 @@ def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
     half = float(scipy_stats.t.ppf(0.5 + _CONFIDENCE / 2, variance**2 / freedom)) * math.sqrt(variance)
     high = 60 * servers / (total - half) if half < total else None
     return Rate(estimate=60 * servers / total, low=60 * servers / (total + half), high=high)
+
+
+def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
+    """Half of the interval of a rate from so many jobs, as a share, if that is too much; and how many would be enough."""
+    if rate.low is None or rate.high is None:
+        return None
+    doubt = (rate.high - rate.low) / 2 / rate.estimate
+    return (doubt, math.ceil(jobs * (doubt / SURE) ** 2)) if doubt > VAGUE else None

@@ -16,6 +16,7 @@ from comfyload.advise.forecast import highest_rate, validate
 from comfyload.advise.pools import Pools, Workload, pools_of
 from comfyload.advise.saturation import (
     LADDER,
+    SURE,
     Interference,
     Rate,
     Saturated,
@@ -24,6 +25,7 @@ from comfyload.advise.saturation import (
     knee,
     next_step,
     step,
+    vague,
 )
 from comfyload.app.results import measured
 from comfyload.app.run import run
@@ -46,9 +48,6 @@ __all__ = ["Asked", "expected_jobs", "saturate"]
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
 """Of the rate to deploy: the run that confirms it must not sit on the edge."""
-VAGUE, SURE = 0.05, 0.03
-"""Half of the capacity's interval, as a share of it: said when above the first, with what would bring it to the second.
-"""
 BROKEN = ("oom", "cuda")
 
 
@@ -239,11 +238,9 @@ class _Search:
         return await self._run(plan_of=plan, name="confirm", words=words)
 
     def _how_sure(self, carries: Rate, jobs: int) -> None:
-        if carries.low is None or carries.high is None:
-            return
-        doubt = (carries.high - carries.low) / 2 / carries.estimate
-        if doubt > VAGUE:
-            needed = math.ceil(jobs * (doubt / SURE) ** 2)
+        found = vague(carries, jobs)
+        if found is not None:
+            doubt, needed = found
             self._findings.append(
                 f"Jobs differ so much that {jobs} of them tell the capacity to {100 * doubt:.0f} %; to "
                 f"{100 * SURE:.0f} % it takes some {needed}: --jobs {needed - jobs + self._asked.jobs}."

@@ -86,7 +86,9 @@ def saturation_chart(found: Saturated) -> Chart:
                 rows.append({"c": one.concurrency, "busy": percent, "what": what})
     if not rows:
         return withheld("saturation", "Saturation", "neither server nor GPU told how busy it was")
-    colours = alt.Scale(domain=["server", "GPU"], range=[BLUE, GREEN])
+    colour = {"server": BLUE, "GPU": GREEN}
+    told = [what for what in colour if any(row["what"] == what for row in rows)]
+    colours = alt.Scale(domain=told, range=[colour[what] for what in told])
     lines = (
         alt.Chart(data("busy"))
         .mark_line(point=alt.OverlayMarkDef(size=60))
