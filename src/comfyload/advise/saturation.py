@@ -212,7 +212,7 @@ def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
 
 
 def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
-    """Half of the interval of a rate from so many jobs, as a share, if that is too much; and how many would be enough."""
+    """Half of the interval of a rate from so many jobs, as a share, where that is too much; how many jobs would do."""
     if rate.low is None or rate.high is None:
         return None
     doubt = (rate.high - rate.low) / 2 / rate.estimate
