@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from comfyload.comfy.identify import identify
 from comfyload.record.model import Execution
 from comfyload.retry.policy import Admission, Policy, default
-from comfyload.sim import Faults, Server, Which
+from comfyload.sim import Direct, Faults, Server, Which
 from tests.unit.retrying import Scene, ask, scene
 
 POLICY = Policy(deadline_s=600.0, liveness_s=30.0)
@@ -137,7 +138,7 @@ def test_models_stay_loaded_where_they_are(workflows: int) -> None:
         for index in range(workflows):
             pool.times.learn(f"w{index}", None, 11.0)
             pool.times.learn(f"w{index}", f"w{index}", 1.0)
-        put = pool._put
+        put = pool.put
 
         def count(member: Any, asked: Any) -> None:
             nonlocal swaps
@@ -146,7 +147,7 @@ def test_models_stay_loaded_where_they_are(workflows: int) -> None:
             loaded[place] = asked.workflow
             put(member, asked)
 
-        pool._put = count  # type: ignore[method-assign, assignment]
+        pool.put = count  # type: ignore[method-assign, assignment]
         order = [f"w{(7 * n) % workflows}" for n in range(60)]
         tasks = []
         for index, name in enumerate(order):
@@ -178,3 +179,21 @@ def test_a_deadline_counts_what_is_before_a_job_in_seconds_and_not_in_jobs() -> 
 
     (short, long), _ = scene([Server()], Policy(deadline_s=6.5), script)
     assert (short, long) == (6, 1)
+
+
+@pytest.mark.parametrize("latency_s", [0.001, 0.2, 0.3])
+def test_a_server_that_joins_while_jobs_wait_gets_the_next(latency_s: float) -> None:
+    """Also while the others are being asked; the account names it, so that its files are sought there."""
+
+    async def script(found: Scene) -> list[Execution]:
+        async with Server() as other:
+            running = asyncio.create_task(found.run(5.0, 5.0, 5.0))
+            await asyncio.sleep(2.0)
+            transport = Direct(other, latency_s=latency_s)
+            await found.client.join(transport, await identify(transport, "http://joined/", []))
+            return await running
+
+    done, _ = scene([Server()], Policy(admission=Admission(depth=0)), script, latency_s=latency_s)
+    assert [e.outcome for e in done] == ["completed"] * 3
+    servers = [[attempt.server for attempt in e.attempts] for e in done]
+    assert servers == [["http://s0/"], ["http://joined/"], ["http://s0/"]]

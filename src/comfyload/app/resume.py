@@ -111,6 +111,7 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
+        begun += [name for r in reader.lines() if isinstance(r, Record) for name in _given_up(r) if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = Api(transport, server)
@@ -139,6 +140,11 @@ async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
 
 def _may_be_there(record: Record) -> bool:
     return record.execution.left_on_server in ("pending", "running", "unknown")
+
+
+def _given_up(record: Record) -> list[str]:
+    """Attempts that others followed, and of which nobody knows whether the server has them."""
+    return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
 def _options(manifest: Manifest, again: Again) -> RunOptions:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from random import Random
 
+    from comfyload.comfy.api import Whereabouts
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Observation, Server
     from comfyload.retry.breaker import Circuit
@@ -203,9 +204,10 @@ class RetryingClient:
             if self._abandoned is not None:
                 if isinstance(member, Member):
                     self._pool.release(member, ask.prompt.id)
-                return story.close(Execution(outcome="cancelled", done=self._clock(), failure=self._abandoned))
+                ended = Execution(outcome="cancelled", done=self._clock(), failure=self._abandoned)
+                return story.close(self._let_go(ask, ended))
             if isinstance(member, Failure):
-                return self._not_sent(story, member)
+                return self._let_go(ask, self._not_sent(story, member))
             execution, class_ = await self._attempt(ask, member, story)
             if class_ is None:
                 for failure in story.node_failures:
@@ -251,6 +253,7 @@ class RetryingClient:
         if execution.left_on_server == "unknown":
             member.left.add(prompt.id)
         story.last = execution
+        story.always = story.always or len(self._pool.members) > 1
         story.attempts.append(
             Attempt(
                 server=member.name,
@@ -319,9 +322,7 @@ class RetryingClient:
 
     async def _whereabouts(self, ask: Ask, member: Member, prompt_id: str) -> Literal["there", "absent", "gone"]:
         """Whether the server has the prompt: only two answers some time apart are a no; gone: none in all our time."""
-        began, pause, absent_since = self._clock(), 0.1, None
-        until = began + self._patience.gone_s
-        until = until if ask.by is None else min(until, ask.by)
+        until, pause, absent_since = self._all_our_time(ask), 0.1, None
         while self._clock() < until and self._abandoned is None:
             place = await member.client.api.whereabouts(prompt_id)
             now = self._clock()
@@ -335,26 +336,55 @@ class RetryingClient:
             pause = min(2.0 * pause, 1.0)
         return "gone"
 
+    def _all_our_time(self, ask: Ask) -> float:
+        until = self._clock() + self._patience.gone_s
+        return until if ask.by is None else min(until, ask.by)
+
     async def _find(self, ask: Ask, story: _Story) -> Member | None:
         """The server that has the job of an earlier process, under the last id that it had there; None: not known."""
         if ask.prompt.id not in self._maybe_there:
             return None
-        members = self._pool.members
-        for number, prompt_id in reversed(list(enumerate(later_ids(ask.prompt.id), 2))):
-            for member in members:
-                if await member.client.api.whereabouts(prompt_id) not in ("absent", "unknown"):
-                    ask.prompt = structs.replace(ask.prompt, id=prompt_id)
-                    story.number, story.always = number, True
-                    member.unsure.add(prompt_id)
-                    return member
+        members = list(self._pool.members)
+        later = list(enumerate(later_ids(ask.prompt.id), 2))[::-1]
+        for pause in (0.0, self._patience.lost_s):  # Only two answers some time apart are a no.
+            await self._sleep(pause)
+            for number, prompt_id in later:
+                for member in members:
+                    if await self._told(ask, member, prompt_id) not in ("absent", "unknown"):
+                        ask.prompt = structs.replace(ask.prompt, id=prompt_id)
+                        story.number, story.always = number, True
+                        return self._found(ask, member)
         if len(members) == 1:
             members[0].unsure.add(ask.prompt.id)  # Its client looks for it before it sends it.
             return None
         for member in members:
             if await self._whereabouts(ask, member, ask.prompt.id) == "there":
-                member.unsure.add(ask.prompt.id)
-                return member
+                return self._found(ask, member)
         return None
+
+    def _found(self, ask: Ask, member: Member) -> Member:
+        """The job is there already: it is looked up, not sent, and looked after like what is sent."""
+        member.unsure.add(ask.prompt.id)
+        self._pool.put(member, ask)
+        return member
+
+    async def _told(self, ask: Ask, member: Member, prompt_id: str) -> Whereabouts:
+        """Where the prompt is there: asked until the server says, or all our time is over."""
+        until, pause = self._all_our_time(ask), 0.1
+        while True:
+            place = await member.client.api.whereabouts(prompt_id)
+            if place != "unknown" or self._clock() >= until or self._abandoned is not None:
+                return place
+            await self._sleep(pause)
+            pause = min(2.0 * pause, 1.0)
+
+    def _let_go(self, ask: Ask, execution: Execution) -> Execution:
+        """The end of a job that gets no place; one of an earlier process is taken off where it may be."""
+        prompt_id = ask.prompt.id
+        unsure = [member for member in self._pool.members if prompt_id in member.unsure]
+        for member in unsure:
+            member.left.add(prompt_id)
+        return structs.replace(execution, left_on_server="unknown") if unsure else execution
 
     # --- between attempts
 

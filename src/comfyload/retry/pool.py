@@ -233,8 +233,9 @@ class Pool:
 
     async def _round(self) -> None:
         """Give what places there are to those who wait, first come first served."""
-        asked = await asyncio.gather(*(self._usable(member) for member in self.members))
-        usable = [member for member, yes in zip(self.members, asked, strict=True) if yes]
+        members = list(self.members)  # One may join while these are asked.
+        asked = await asyncio.gather(*(self._usable(member) for member in members))
+        usable = [member for member, yes in zip(members, asked, strict=True) if yes]
         most = self._policy.admission.depth
         for ask in list(self._waiting):
             usable = [member for member in usable if most is None or member.depth <= most]
@@ -248,7 +249,7 @@ class Pool:
             if member.circuit.state == "due":
                 member.circuit.trial()
                 usable.remove(member)
-            self._put(member, ask)
+            self.put(member, ask)
             ask.place.set_result(member)
 
     async def _usable(self, member: Member) -> bool:
@@ -303,7 +304,8 @@ class Pool:
             total += max(0.0, (held.predicted_s or unit) - (0.0 if started is None else now - started))
         return total
 
-    def _put(self, member: Member, ask: Ask) -> None:
+    def put(self, member: Member, ask: Ask) -> None:
+        """The job is sent there, or is there already."""
         predicted = self.times.predict_s(ask.workflow, member.last)
         if not member.held:
             member.sign = self._clock()
