@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from comfyload.comfy.wire import Reply, Request, TransportError
-from comfyload.sim import Server
+from comfyload.sim import Faults, Server, Which
 from tests.integration.test_cli import call, graph_file, start, summary_of
 from tests.rig import sleeper
 from tests.servers import in_thread
@@ -158,6 +158,27 @@ def test_cleanup_takes_off_what_a_dead_harness_left(tmp_path: Path) -> None:
         reply = asyncio.run(server.call(Request(method="GET", path="queue")))
         waiting = [item[1] for item in json.loads(reply.body)["queue_pending"]]
         assert waiting in ([theirs], [])
+
+
+@pytest.mark.parametrize("verb", ["resume", "cleanup"])
+def test_a_retried_job_is_found_under_the_id_that_it_had_come_to(verb: str, tmp_path: Path) -> None:
+    """The first attempt runs out of memory, the second is running when the harness is killed."""
+    (tmp_path / "retry.json").write_text('{"attempts": 3}', encoding="utf-8")
+    killer = Killer("running")
+    killer.posts = 1  # So that the second POST is its third.
+    with in_thread(lambda: killer.watch(Server(speed=1, faults=Faults(oom=Which(at=(1,)))))) as (url, server):
+        killer.process = process = start(
+            tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(1.5)), "-n", "1", "-c", "1",
+            "--run-dir", "run", "--retry", "retry.json",
+        )  # fmt: skip
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL
+        done = call(verb, "run", "--quiet", cwd=tmp_path) if verb == "resume" else call(verb, "run", cwd=tmp_path)
+        assert done.returncode in (0, 5), done.stderr + done.stdout
+        assert list(server.posts.values()) == [1, 1]
+        reply = asyncio.run(server.call(Request(method="GET", path="queue")))
+        assert json.loads(reply.body) == {"queue_running": [], "queue_pending": []}
+    assert outcomes(tmp_path / "run") == (["completed"] if verb == "resume" else [])
 
 
 def on_its_loop(server: Server, action: Callable[[], Any]) -> Any:
