@@ -12,8 +12,8 @@ from msgspec import structs
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Prompt
-from comfyload.retry.client import later_ids
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default
+from comfyload.retry.story import later_ids
 from comfyload.sim import Direct, Faults, Server, Which
 from tests.unit.retrying import Scene, ask, scene
 

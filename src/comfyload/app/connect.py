@@ -22,6 +22,7 @@ from comfyload.errors import ComfyloadError, ServerUnreachable, UsageError, Work
 from comfyload.record.model import Execution, Prompt
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy, decode, default
+from comfyload.tasks import end_tasks
 from comfyload.workflow import Workflow, parse
 from comfyload.workflow.graph import address, is_link
 
@@ -61,8 +62,7 @@ class Connection:
     """`with` gives a `Comfy`, whose methods wait; `async with` gives an `AsyncComfy`, whose methods are awaited.
 
     Entering raises ServerUnreachable if no server answers as a ComfyUI. Of several, those that do not are left out
-    until they do.
-    Leaving takes off the servers what has not ended.
+    until they do. Leaving takes off the servers what has not ended.
     """
 
     def __init__(
@@ -249,16 +249,8 @@ async def _open(stack: AsyncExitStack, servers: Sequence[tuple[Transport, str]],
                 return
 
     later = [asyncio.create_task(join(transport, name)) for transport, name, _ in missing]
-    stack.push_async_callback(_end, later)
+    stack.push_async_callback(end_tasks, later)
     return comfy
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            raise result
 
 
 def read(workflow: Graph | str | Path) -> Workflow:

@@ -24,7 +24,7 @@ from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
 from comfyload.record.model import Observation, Record, Sent
 from comfyload.record.run import RunReader, RunWriter
-from comfyload.retry.client import later_ids
+from comfyload.retry.story import later_ids
 
 if TYPE_CHECKING:
     from comfyload.app.session import Viewer

@@ -79,8 +79,8 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
         yield "", f"seen by asking, up to {execution.done_within_s:.3f} s after it happened"
     if server.create_ms is not None and server.start_ms is not None:
         yield "queue wait", f"{(server.start_ms - server.create_ms) / 1000:.3f} s by the server's clock"
-    if server.start_ms is not None and server.end_ms is not None:
-        yield "execution", f"{(server.end_ms - server.start_ms) / 1000:.3f} s by the server's clock"
+    if server.execution_ms is not None:
+        yield "execution", f"{server.execution_ms / 1000:.3f} s by the server's clock"
     if record.values:
         yield "values", ", ".join(f"{key} = {value}" for key, value in record.values.items())
     if execution.cached:

@@ -16,6 +16,7 @@ from msgspec import structs
 from comfyload.comfy.api import Api
 from comfyload.comfy.follow import Follow
 from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.lookup import look_up
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.patience import Patience
 from comfyload.comfy.refusal import classify_refusal, node_errors_of
@@ -23,6 +24,7 @@ from comfyload.comfy.stream import EventStream
 from comfyload.comfy.watch import Watch
 from comfyload.comfy.wire import TransportError
 from comfyload.record.model import Execution, Failure, Observation
+from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Iterator
@@ -119,11 +121,7 @@ class ComfyClient:
             try:
                 await client._clear_up()
             finally:
-                for task in tasks:
-                    task.cancel()
-                for result in await asyncio.gather(*tasks, return_exceptions=True):
-                    if isinstance(result, Exception):
-                        raise result
+                await end_tasks(tasks)
 
     async def run(self, prompt: Prompt, *, by: float | None = None) -> Execution:
         """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does.
@@ -183,7 +181,10 @@ class ComfyClient:
     async def _submit(self, job: Job, prompt: Prompt, by: float | None) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
         if prompt.id in self._maybe_there:
-            if await self._is_there(job):
+            # An earlier process may have sent it.
+            found = await look_up(self.api, prompt.id, self._clock, lost_s=self._patience.lost_s, over=job.end.done)
+            job.accepted = found == "there"
+            if found != "absent":
                 return None
             if self._forgotten:
                 job.finish("lost")
@@ -229,42 +230,29 @@ class ComfyClient:
             self._highest_number = number if self._highest_number is None else max(number, self._highest_number)
         return None
 
-    async def _is_there(self, job: Job) -> bool:
-        """Whether the server has the job of an earlier process. Only two answers some time apart are a no."""
-        absent_since: float | None = None
-        while not job.end.done():
-            place = await self.api.whereabouts(job.prompt_id)
-            if place == "absent":
-                absent_since = self._clock() if absent_since is None else absent_since
-                if self._clock() - absent_since >= self._patience.lost_s:
-                    return False
-            elif place != "unknown":
-                job.accepted = True
-                return True
-            await asyncio.sleep(0.25)
-        return True
-
     async def _find_out(self, job: Job, failure: Failure) -> Failure | None:
         """After an unclear reply: look the id up until the server knows it, or has twice not known it."""
-        absent_since: float | None = None
-        pause = 0.1
-        while not job.end.done() and job.follow.first_event is None:
-            place = await self.api.whereabouts(job.prompt_id)
-            now = self._clock()
-            if place == "absent":
-                absent_since = now if absent_since is None else absent_since
-                # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
-                if failure.status == 500 or now - absent_since >= self._patience.lost_s:
-                    return failure
-            elif place != "unknown":
-                break
-            elif failure.status is not None or now - (job.follow.sent or 0.0) > self._patience.submit_s:
-                job.may_be_there = True
-                return failure
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1.0)
-        job.accepted = True
-        return None
+
+        def seen() -> bool:
+            return job.end.done() or job.follow.first_event is not None
+
+        silent_until = self._clock()
+        if failure.status is None:
+            silent_until = (job.follow.sent or 0.0) + self._patience.submit_s
+        found = await look_up(
+            self.api,
+            job.prompt_id,
+            self._clock,
+            # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
+            lost_s=0.0 if failure.status == 500 else self._patience.lost_s,
+            over=seen,
+            silent_until=silent_until,
+        )
+        if found == "there" or seen():
+            job.accepted = True
+            return None
+        job.may_be_there = found == "unknown"
+        return failure
 
     # --- ending
 

@@ -110,6 +110,11 @@ class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     start_ms: int | None = None
     end_ms: int | None = None
 
+    @property
+    def execution_ms(self) -> int | None:
+        """None: an instant is missing."""
+        return None if self.start_ms is None or self.end_ms is None else self.end_ms - self.start_ms
+
 
 class Span(Struct, frozen=True, array_like=True, gc=False):
     """One node's run as seen by the client: `[node id, start, end]`, seconds; `end` None if it never finished."""

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from comfyload.retry.policy import Breaker
+    from comfyload.record.model import Execution
+    from comfyload.retry.policy import Breaker, FailureClass
 
 __all__ = ["Circuit"]
 
@@ -86,3 +87,17 @@ class Circuit:
         self._failures = self._trips = 0
         self._until = self._broken_since = None
         self._trial = False
+
+    def ended(self, class_: FailureClass | None, execution: Execution) -> None:
+        """What the end of an attempt tells of the server; None: the job completed."""
+        asked_to_wait = None if execution.failure is None else execution.failure.retry_after_s
+        if class_ in ("hung", "cuda") or (class_ == "lost" and execution.left_on_server == "unknown"):
+            self.trip()
+        elif class_ == "busy" and asked_to_wait is not None:
+            self.rest(asked_to_wait)
+        elif class_ in ("connect", "submit_unknown", "server_error", "busy"):
+            self.failed()
+        elif class_ in ("lost", "deadline", "other"):
+            self.undecided()
+        else:
+            self.succeeded()

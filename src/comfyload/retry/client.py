@@ -7,66 +7,33 @@ this one asks the server what became of an id before it sends it again, and neve
 from __future__ import annotations
 
 import asyncio
-import json
-import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from msgspec import structs
 
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.patience import Patience
 from comfyload.errors import UsageError
-from comfyload.record.model import Attempt, Execution, Failure, Prompt
+from comfyload.record.model import Execution, Failure, Prompt
+from comfyload.retry.attempt import Attempts
 from comfyload.retry.budget import Bucket
-from comfyload.retry.classes import Signatures, classify, never_sent
+from comfyload.retry.classes import Signatures, classify
 from comfyload.retry.policy import rule_of, wait_s
 from comfyload.retry.pool import Ask, Member, Pool, clean
+from comfyload.retry.story import Story
+from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Sequence
     from contextlib import AbstractAsyncContextManager
     from random import Random
 
-    from comfyload.comfy.api import Whereabouts
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Observation, Server
-    from comfyload.retry.breaker import Circuit
     from comfyload.retry.policy import FailureClass, Policy
 
-__all__ = ["RetryingClient", "later_ids"]
-
-LATER_IDS = 8
-
-
-def later_ids(prompt_id: str) -> list[str]:
-    """Under which ids a job may be sent again after its first, in their order."""
-    return [_id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
-
-
-def _id_of(first: str, number: int) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))
-
-
-class _Story:
-    """What became of one job so far."""
-
-    def __init__(self, first: str, *, always: bool) -> None:
-        self.first = first
-        self.always = always
-        self.number = 1
-        self.attempts: list[Attempt] = []
-        self.last: Execution | None = None
-        self.ended: dict[FailureClass, int] = {}
-        self.charged = 0
-        self.waiting_since = 0.0
-        self.node_failures: list[Failure] = []
-
-    def close(self, execution: Execution) -> Execution:
-        """The account of the job, `execution` being its end."""
-        told_by_itself = len(self.attempts) == 1 and execution is self.last and not self.always
-        return execution if told_by_itself else structs.replace(execution, attempts=self.attempts)
+__all__ = ["RetryingClient"]
 
 
 class RetryingClient:
@@ -94,10 +61,9 @@ class RetryingClient:
         self._bucket = Bucket(policy.budget)
         self._signatures = Signatures()
         self._abandoned: Failure | None = None
-        self._over = asyncio.Event()
         self._idle = asyncio.Event()
         self._under_way = 0
-        self._orphans: set[asyncio.Task[Execution]] = set()
+        self._attempts = Attempts(clock, patience)
         self._maybe_there: Container[str] = frozenset()
 
     @classmethod
@@ -159,11 +125,8 @@ class RetryingClient:
                 yield client
             finally:
                 await client._end()
-                beside.cancel()
-                with suppress(asyncio.CancelledError):
-                    await beside
-                if client._orphans:
-                    await asyncio.wait(client._orphans)
+                await end_tasks([beside])
+                await client._attempts.settled()
                 await asyncio.gather(*(clean(member) for member in client._pool.members))
 
     async def join(self, transport: Transport, facts: Server) -> None:
@@ -195,10 +158,9 @@ class RetryingClient:
         began = self._clock()
         policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
         ask = Ask(prompt, began, policy)
-        story = _Story(prompt.id, always=len(self._pool.members) > 1)
-        story.waiting_since = began
+        story = Story(prompt.id, began, told=len(self._pool.members) > 1)
         self._bucket.first()
-        there = await self._find(ask, story)
+        there = await self._earlier(ask, story)
         while True:
             member = there or await self._pool.place(ask)
             if self._abandoned is not None:
@@ -207,7 +169,7 @@ class RetryingClient:
                 ended = Execution(outcome="cancelled", done=self._clock(), failure=self._abandoned)
                 return story.close(self._let_go(ask, ended))
             if isinstance(member, Failure):
-                return self._let_go(ask, self._not_sent(story, member))
+                return self._let_go(ask, story.no_place(member, self._clock()))
             execution, class_ = await self._attempt(ask, member, story)
             if class_ is None:
                 for failure in story.node_failures:
@@ -217,14 +179,14 @@ class RetryingClient:
                 ask.avoid = {member}
             elif not await self._again(ask, member, story, execution, class_):
                 return story.close(execution)
-            self._next(ask, story, execution)
+            ask.prompt = story.next_prompt(ask.prompt, execution)
             there = None
 
     async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel everything of ours, on every server, and send nothing more."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._abandoned = Failure(kind=kind, message=message)
-        self._over.set()
+        self._attempts.over.set()
         self._pool.close()
         await asyncio.gather(*(client.abandon(kind) for client in self.clients))
 
@@ -240,150 +202,53 @@ class RetryingClient:
     # --- one attempt
 
     async def _attempt(
-        self, ask: Ask, member: Member, story: _Story
+        self, ask: Ask, member: Member, story: Story
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
         """Send the job once to this server and see what comes of it; "moved": it was taken back unrun."""
-        prompt, sent_at = ask.prompt, self._clock()
-        execution = await self._run(ask, member)
-        ended = execution.server.end_ms is not None  # By an event; only its result is not known.
-        if execution.left_on_server == "unknown" and (execution.outcome == "failed" or ended):
-            execution = await self._clarify(ask, member, execution)
-        held = self._pool.release(member, prompt.id, execution)
-        member.unsure.discard(prompt.id)
+        prompt_id, sent_at = ask.prompt.id, self._clock()
+        try:
+            execution = await self._attempts.make(ask, member)
+        except asyncio.CancelledError:
+            self._pool.release(member, prompt_id)
+            member.circuit.undecided()
+            raise
+        held = self._pool.release(member, prompt_id, execution)
+        for each in self._pool.members:
+            each.unsure.discard(prompt_id)
         if execution.left_on_server == "unknown":
-            member.left.add(prompt.id)
-        story.last = execution
-        story.always = story.always or len(self._pool.members) > 1
-        story.attempts.append(
-            Attempt(
-                server=member.name,
-                prompt_id=prompt.id,
-                outcome=execution.outcome,
-                sent=execution.sent,
-                done=execution.done,
-                failure=execution.failure,
-                executed_ms=_executed_ms(execution),
-                waited_s=max(0.0, sent_at - story.waiting_since),
-            )
-        )
-        story.waiting_since = self._clock()
+            member.left.add(prompt_id)
+        story.told = story.told or len(self._pool.members) > 1
+        story.add(member.name, prompt_id, execution, sent_at, self._clock())
         if held is not None and held.moved and execution.outcome == "cancelled":
             member.circuit.undecided()
             return execution, "moved"
         class_ = self._class(ask, execution)
-        _judge(member.circuit, class_, execution)
+        member.circuit.ended(class_, execution)
         return execution, class_
 
-    async def _run(self, ask: Ask, member: Member) -> Execution:
-        """The attempt itself; if we are cancelled meanwhile, the job is taken off the server behind our back."""
-        prompt = ask.prompt
-        task = asyncio.create_task(member.client.run(prompt, by=ask.by))
-        patience = None if ask.by is None else ask.by - self._clock() + self._patience.cancel_s + 1.0
-        try:
-            await asyncio.wait([task], timeout=patience)
-        except asyncio.CancelledError:
-            member.client.drop(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
-            self._pool.release(member, prompt.id)
-            member.circuit.undecided()
-            self._leave(task)
-            raise
-        if task.done():
-            return task.result()
-        # A server that answers nothing at all cannot hold us beyond the deadline.
-        self._leave(task)
-        late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
-        return Execution(outcome="timed_out", done=ask.by, failure=late, left_on_server="unknown")
-
-    def _leave(self, task: asyncio.Task[Execution]) -> None:
-        """Nobody waits for it any more; it ends before we do."""
-        self._orphans.add(task)
-        task.add_done_callback(self._orphans.discard)
-
-    async def _clarify(self, ask: Ask, member: Member, execution: Execution) -> Execution:
-        """The server may have the job and could not be asked: ask until it tells, then follow on."""
-        prompt_id, failure = ask.prompt.id, execution.failure
-        place = await self._whereabouts(ask, member, prompt_id)
-        if place == "absent":
-            return structs.replace(execution, left_on_server="absent")
-        if place == "there":
-            member.unsure.add(prompt_id)
-            followed = await self._run(ask, member)
-            return structs.replace(followed, sent=execution.sent, started=execution.started)
-        late = ask.by is not None and self._clock() >= ask.by
-        kind: Literal["timeout", "lost"] = "timeout" if late else "lost"
-        said = failure.message if failure is not None else ""
-        text = f"the server may have it, and could not be asked since: {said}"
-        return structs.replace(
-            execution,
-            outcome="timed_out" if late else "lost",
-            done=self._clock(),
-            failure=Failure(kind=kind, message=text),
-        )
-
-    async def _whereabouts(self, ask: Ask, member: Member, prompt_id: str) -> Literal["there", "absent", "gone"]:
-        """Whether the server has the prompt: only two answers some time apart are a no; gone: none in all our time."""
-        until, pause, absent_since = self._all_our_time(ask), 0.1, None
-        while self._clock() < until and self._abandoned is None:
-            place = await member.client.api.whereabouts(prompt_id)
-            now = self._clock()
-            if place == "absent":
-                absent_since = now if absent_since is None else absent_since
-                if now - absent_since >= self._patience.lost_s:
-                    return "absent"
-            elif place != "unknown":
-                return "there"
-            await self._sleep(pause)
-            pause = min(2.0 * pause, 1.0)
-        return "gone"
-
-    def _all_our_time(self, ask: Ask) -> float:
-        until = self._clock() + self._patience.gone_s
-        return until if ask.by is None else min(until, ask.by)
-
-    async def _find(self, ask: Ask, story: _Story) -> Member | None:
-        """The server that has the job of an earlier process, under the last id that it had there; None: not known."""
+    async def _earlier(self, ask: Ask, story: Story) -> Member | None:
+        """The server that has the job of an earlier process, where it is looked after like what is sent; None: not
+        known, and whoever gets it looks before it sends.
+        """
         if ask.prompt.id not in self._maybe_there:
             return None
-        members = list(self._pool.members)
-        later = list(enumerate(later_ids(ask.prompt.id), 2))[::-1]
-        for pause in (0.0, self._patience.lost_s):  # Only two answers some time apart are a no.
-            await self._sleep(pause)
-            for number, prompt_id in later:
-                for member in members:
-                    if await self._told(ask, member, prompt_id) not in ("absent", "unknown"):
-                        ask.prompt = structs.replace(ask.prompt, id=prompt_id)
-                        story.number, story.always = number, True
-                        return self._found(ask, member)
-        if len(members) == 1:
-            members[0].unsure.add(ask.prompt.id)  # Its client looks for it before it sends it.
+        found = await self._attempts.find(ask, list(self._pool.members))
+        if found is None:
+            for member in self._pool.members:
+                member.unsure.add(ask.prompt.id)
             return None
-        for member in members:
-            if await self._whereabouts(ask, member, ask.prompt.id) == "there":
-                return self._found(ask, member)
-        return None
-
-    def _found(self, ask: Ask, member: Member) -> Member:
-        """The job is there already: it is looked up, not sent, and looked after like what is sent."""
-        member.unsure.add(ask.prompt.id)
+        member, story.number, prompt_id = found
+        story.told = story.told or story.number > 1
+        ask.prompt = structs.replace(ask.prompt, id=prompt_id)
+        member.unsure.add(prompt_id)
         self._pool.put(member, ask)
         return member
 
-    async def _told(self, ask: Ask, member: Member, prompt_id: str) -> Whereabouts:
-        """Where the prompt is there: asked until the server says, or all our time is over."""
-        until, pause = self._all_our_time(ask), 0.1
-        while True:
-            place = await member.client.api.whereabouts(prompt_id)
-            if place != "unknown" or self._clock() >= until or self._abandoned is not None:
-                return place
-            await self._sleep(pause)
-            pause = min(2.0 * pause, 1.0)
-
     def _let_go(self, ask: Ask, execution: Execution) -> Execution:
         """The end of a job that gets no place; one of an earlier process is taken off where it may be."""
-        prompt_id = ask.prompt.id
-        unsure = [member for member in self._pool.members if prompt_id in member.unsure]
+        unsure = [member for member in self._pool.members if ask.prompt.id in member.unsure]
         for member in unsure:
-            member.left.add(prompt_id)
+            member.left.add(ask.prompt.id)
         return structs.replace(execution, left_on_server="unknown") if unsure else execution
 
     # --- between attempts
@@ -396,7 +261,7 @@ class RetryingClient:
         again = self._signatures.deterministic(ask.workflow, ask.prompt.id, failure)
         return "deterministic" if again else class_
 
-    async def _again(self, ask: Ask, member: Member, story: _Story, execution: Execution, class_: FailureClass) -> bool:
+    async def _again(self, ask: Ask, member: Member, story: Story, execution: Execution, class_: FailureClass) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
         rule, failure = rule_of(self._policy, class_), execution.failure
         story.ended[class_] = story.ended.get(class_, 0) + 1
@@ -432,32 +297,8 @@ class RetryingClient:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.connect_s):
                     await member.client.api.free()
-        await self._sleep(0.0 if elsewhere else wait)
+        await self._attempts.sleep(0.0 if elsewhere else wait)
         return True
-
-    def _next(self, ask: Ask, story: _Story, execution: Execution) -> None:
-        """The prompt of the next attempt: under the same id only if no server has ever had it by that."""
-        prompt_id = ask.prompt.id
-        if not never_sent(execution):
-            story.number += 1
-            prompt_id = _id_of(story.first, story.number)
-        extra = msgspec.json.decode(ask.prompt.extra_data) if ask.prompt.extra_data else {}
-        extra["comfyload"] = {"attempt": len(story.attempts) + 1, "retry_of": story.first}
-        ask.prompt = structs.replace(ask.prompt, id=prompt_id, extra_data=json.dumps(extra).encode())
-
-    def _not_sent(self, story: _Story, why: Failure) -> Execution:
-        """The job gets no place any more: how its last attempt failed, or, if it was not refused any, why."""
-        last = story.last
-        if last is not None and last.failure is not None and last.failure.kind != "cancelled":
-            return story.close(structs.replace(last, done=self._clock()))
-        return story.close(Execution(outcome="failed", done=self._clock(), failure=why))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Or until everything is abandoned."""
-        if seconds > 0.0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._over.wait()
 
     def _hear(self, member: Member, on_queue: Callable[[float, int], None]) -> Callable[[float, int], None]:
         def heard(t: float, remaining: int) -> None:
@@ -467,25 +308,3 @@ class RetryingClient:
             on_queue(t, sum(each.remaining or 0 for each in self._pool.members))
 
         return heard
-
-
-def _judge(circuit: Circuit, class_: FailureClass | None, execution: Execution) -> None:
-    """What the end of an attempt tells of its server."""
-    asked_to_wait = None if execution.failure is None else execution.failure.retry_after_s
-    if class_ in ("hung", "cuda") or (class_ == "lost" and execution.left_on_server == "unknown"):
-        circuit.trip()
-    elif class_ == "busy" and asked_to_wait is not None:
-        circuit.rest(asked_to_wait)
-    elif class_ in ("connect", "submit_unknown", "server_error", "busy"):
-        circuit.failed()
-    elif class_ in ("lost", "deadline", "other"):
-        circuit.undecided()
-    else:
-        circuit.succeeded()
-
-
-def _executed_ms(execution: Execution) -> int | None:
-    times = execution.server
-    if times.start_ms is None or times.end_ms is None:
-        return None
-    return times.end_ms - times.start_ms

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfyload.record.model import Failure
 from comfyload.retry.breaker import Circuit
 from comfyload.retry.expected import ServiceTimes
+from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,11 +152,7 @@ class Pool:
                         await self._stir.wait()
         finally:
             self.close()
-            for task in tasks.values():
-                task.cancel()
-            for result in await asyncio.gather(*tasks.values(), return_exceptions=True):
-                if isinstance(result, Exception):
-                    raise result
+            await end_tasks(tasks.values())
 
     def add(self, member: Member) -> None:
         """Jobs may go there, too."""
@@ -381,9 +378,9 @@ async def clean(member: Member) -> None:
 
 def executed_s(execution: Execution) -> float | None:
     """How long the server worked on it, by its own clock, or else by ours."""
-    times: Any = execution.server
-    if times.start_ms is not None and times.end_ms is not None:
-        return float(max(0, times.end_ms - times.start_ms)) / 1000.0
+    by_server = execution.server.execution_ms
+    if by_server is not None:
+        return max(0, by_server) / 1000.0
     if execution.started is not None and execution.done is not None:
         return execution.done - execution.started
     return None

@@ -1,0 +1,48 @@
+"""Whether a server has a prompt, asked until it is known."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from comfyload.comfy.api import Api
+
+__all__ = ["LookUp", "look_up"]
+
+LookUp = Literal["there", "absent", "unknown"]
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+
+
+async def look_up(
+    api: Api,
+    prompt_id: str,
+    clock: Callable[[], float],
+    *,
+    lost_s: float,
+    over: Callable[[], bool],
+    silent_until: float = math.inf,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> LookUp:
+    """`there`: waiting, running or done. `absent`: by two answers `lost_s` apart, as a POST may still be on its way.
+
+    `unknown`: `over()` before it was known, or the server could not tell at the instant `silent_until` or after it.
+    """
+    absent_since, pause = math.inf, FIRST_PAUSE_S
+    while not over():
+        place = await api.whereabouts(prompt_id)
+        now = clock()
+        if place == "absent":
+            absent_since = min(absent_since, now)
+            if now - absent_since >= lost_s:
+                return "absent"
+        elif place != "unknown":
+            return "there"
+        elif now >= silent_until:
+            return "unknown"
+        await sleep(pause)
+        pause = min(2.0 * pause, LONGEST_PAUSE_S)
+    return "unknown"

@@ -1,0 +1,117 @@
+"""One attempt of a job on one server: sent at most once, and followed until it is known what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
+
+from comfyload.comfy.lookup import look_up
+from comfyload.record.model import Execution, Failure
+from comfyload.retry.story import later_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.lookup import LookUp
+    from comfyload.comfy.patience import Patience
+    from comfyload.retry.pool import Ask, Member
+
+__all__ = ["Attempts"]
+
+
+class Attempts:
+    """Makes them, any number at once. `over` is set when nothing more shall be waited for."""
+
+    def __init__(self, clock: Callable[[], float], patience: Patience) -> None:
+        self.over = asyncio.Event()
+        self._clock = clock
+        self._patience = patience
+        self._orphans: set[asyncio.Task[Execution]] = set()
+
+    async def make(self, ask: Ask, member: Member) -> Execution:
+        """Send the job to the server, where it may have been sent already, and see what comes of it."""
+        execution = await self._follow(ask, member)
+        ended = execution.server.end_ms is not None  # By an event; only its result is not known.
+        if execution.left_on_server == "unknown" and (execution.outcome == "failed" or ended):
+            return await self._clarify(ask, member, execution)
+        return execution
+
+    async def find(self, ask: Ask, members: list[Member]) -> tuple[Member, int, str] | None:
+        """The server that has the job of an earlier process, the number of the last id it has there, and the id."""
+        ids = [ask.prompt.id, *later_ids(ask.prompt.id)]
+        places = [(member, number, name) for number, name in enumerate(ids, 1) for member in members]
+        found = await asyncio.gather(*(self._look_up(ask, member, name) for member, _, name in places))
+        there = [place for place, answer in zip(places, found, strict=True) if answer == "there"]
+        return there[-1] if there else None
+
+    async def sleep(self, seconds: float) -> None:
+        """Or until it is over."""
+        if seconds > 0.0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.over.wait()
+
+    async def settled(self) -> None:
+        """Every attempt has ended, also those that nobody waits for."""
+        if self._orphans:
+            await asyncio.wait(self._orphans)
+
+    async def _follow(self, ask: Ask, member: Member) -> Execution:
+        """The attempt itself; if we are cancelled meanwhile, the job is taken off the server behind our back."""
+        prompt = ask.prompt
+        task = asyncio.create_task(member.client.run(prompt, by=ask.by))
+        patience = None if ask.by is None else ask.by - self._clock() + self._patience.cancel_s + 1.0
+        try:
+            await asyncio.wait([task], timeout=patience)
+        except asyncio.CancelledError:
+            member.client.drop(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
+            self._leave(task)
+            raise
+        if task.done():
+            return task.result()
+        # A server that answers nothing at all cannot hold us beyond the deadline.
+        self._leave(task)
+        late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
+        return Execution(outcome="timed_out", done=ask.by, failure=late, left_on_server="unknown")
+
+    def _leave(self, task: asyncio.Task[Execution]) -> None:
+        """Nobody waits for it any more; it ends before we do."""
+        self._orphans.add(task)
+        task.add_done_callback(self._orphans.discard)
+
+    async def _clarify(self, ask: Ask, member: Member, execution: Execution) -> Execution:
+        """The server may have the job and could not be asked: ask until it tells, then follow on."""
+        failure = execution.failure
+        place = await self._look_up(ask, member, ask.prompt.id)
+        if place == "absent":
+            return structs.replace(execution, left_on_server="absent")
+        if place == "there":
+            member.unsure.add(ask.prompt.id)
+            followed = await self._follow(ask, member)
+            return structs.replace(followed, sent=execution.sent, started=execution.started)
+        late = ask.by is not None and self._clock() >= ask.by
+        kind: Literal["timeout", "lost"] = "timeout" if late else "lost"
+        said = failure.message if failure is not None else ""
+        text = f"the server may have it, and could not be asked since: {said}"
+        return structs.replace(
+            execution,
+            outcome="timed_out" if late else "lost",
+            done=self._clock(),
+            failure=Failure(kind=kind, message=text),
+        )
+
+    async def _look_up(self, ask: Ask, member: Member, prompt_id: str) -> LookUp:
+        """Whether the server has the id; unknown: it did not tell in all the time that there is."""
+        until = self._clock() + self._patience.gone_s
+        until = until if ask.by is None else min(until, ask.by)
+        return await look_up(
+            member.client.api,
+            prompt_id,
+            self._clock,
+            lost_s=self._patience.lost_s,
+            over=lambda: self.over.is_set() or self._clock() >= until,
+            sleep=self.sleep,
+        )

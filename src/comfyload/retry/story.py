@@ -1,0 +1,87 @@
+"""What became of one job so far, over all its attempts, and under which ids. No I/O."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import structs
+
+from comfyload.record.model import Attempt, Execution, Failure, Prompt
+from comfyload.retry.classes import never_sent
+
+if TYPE_CHECKING:
+    from comfyload.retry.policy import FailureClass
+
+__all__ = ["Story", "later_ids"]
+
+LATER_IDS = 8
+"""How many ids beside its first a job of an earlier process is looked for under; the usual rules come to six."""
+
+
+def later_ids(prompt_id: str) -> list[str]:
+    """Under which ids a job may be sent again after its first, in their order."""
+    return [_id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
+
+
+class Story:
+    """`number`: of the id under which the job is sent, from 1. `told`: its attempts are told though there was but one.
+
+    `ended` counts attempts by how they failed, `charged` those that cost GPU time. `waiting_since`: an instant.
+    """
+
+    def __init__(self, first: str, began: float, *, told: bool) -> None:
+        self.first = first
+        self.told = told
+        self.number = 1
+        self.attempts: list[Attempt] = []
+        self.last: Execution | None = None
+        self.ended: dict[FailureClass, int] = {}
+        self.charged = 0
+        self.waiting_since = began
+        self.node_failures: list[Failure] = []
+
+    def add(self, server: str, prompt_id: str, execution: Execution, sent_at: float, now: float) -> None:
+        """One attempt has ended, which began at `sent_at`."""
+        self.last = execution
+        self.attempts.append(
+            Attempt(
+                server=server,
+                prompt_id=prompt_id,
+                outcome=execution.outcome,
+                sent=execution.sent,
+                done=execution.done,
+                failure=execution.failure,
+                executed_ms=execution.server.execution_ms,
+                waited_s=max(0.0, sent_at - self.waiting_since),
+            )
+        )
+        self.waiting_since = now
+
+    def close(self, execution: Execution) -> Execution:
+        """The account of the job, `execution` being its end."""
+        told_by_itself = len(self.attempts) == 1 and execution is self.last and not self.told
+        return execution if told_by_itself else structs.replace(execution, attempts=self.attempts)
+
+    def no_place(self, why: Failure, now: float) -> Execution:
+        """The end of a job that is sent no more: how its last attempt failed, or, if it was not refused any, why."""
+        last = self.last
+        if last is not None and last.failure is not None and last.failure.kind != "cancelled":
+            return self.close(structs.replace(last, done=now))
+        return self.close(Execution(outcome="failed", done=now, failure=why))
+
+    def next_prompt(self, prompt: Prompt, execution: Execution) -> Prompt:
+        """The prompt of the next attempt: under the same id only if no server has ever had it by that."""
+        prompt_id = prompt.id
+        if not never_sent(execution):
+            self.number += 1
+            prompt_id = _id_of(self.first, self.number)
+        extra = msgspec.json.decode(prompt.extra_data) if prompt.extra_data else {}
+        extra["comfyload"] = {"attempt": len(self.attempts) + 1, "retry_of": self.first}
+        return structs.replace(prompt, id=prompt_id, extra_data=json.dumps(extra).encode())
+
+
+def _id_of(first: str, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))

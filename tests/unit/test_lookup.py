@@ -1,0 +1,69 @@
+"""Whether a server has a prompt: what is asked, how long, and what the answers come to."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+
+from comfyload import clock
+from comfyload.comfy.api import Whereabouts
+from comfyload.comfy.lookup import look_up
+
+
+class Told:
+    """An `Api` that answers so, one answer after the other, the last one for ever."""
+
+    def __init__(self, *answers: Whereabouts) -> None:
+        self.answers = list(answers)
+        self.asked: list[float] = []
+
+    async def whereabouts(self, _: str) -> Whereabouts:
+        self.asked.append(clock.now())
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def ask(told: Told, *, lost_s: float = 2.0, over_s: float = math.inf, silent_s: float = math.inf) -> tuple[str, float]:
+    async def main() -> tuple[str, float]:
+        watch = clock.stopwatch()
+        api: Any = told
+        over = lambda: watch() >= over_s  # noqa: E731
+        return await look_up(api, "id", watch, lost_s=lost_s, over=over, silent_until=silent_s), watch()
+
+    return clock.run_virtual(main())
+
+
+@pytest.mark.parametrize("place", ["pending", "running", "finished", "failed", "cancelled"])
+def test_one_answer_that_it_is_there_is_enough(place: Whereabouts) -> None:
+    assert ask(Told("unknown", "absent", place))[0] == "there"
+
+
+def test_one_answer_that_it_is_not_is_not() -> None:
+    told = Told("absent")
+    found, after_s = ask(told)
+    assert found == "absent" and told.asked[-1] - told.asked[0] >= 2.0 and after_s < 3.5
+    assert ask(Told("absent"), lost_s=0.0) == ("absent", 0.0)
+    assert ask(Told("absent", "absent", "absent", "running"))[0] == "there"
+
+
+def test_silence_is_no_answer_and_ends_when_it_must() -> None:
+    assert ask(Told("unknown"), silent_s=5.0)[0] == "unknown"
+    assert ask(Told("absent", "unknown"), over_s=7.0)[0] == "unknown"
+    assert ask(Told("running"), over_s=0.0) == ("unknown", 0.0)
+
+
+def test_what_ends_it_wakes_it() -> None:
+    async def main() -> float:
+        over, watch = asyncio.Event(), clock.stopwatch()
+        asyncio.get_running_loop().call_later(1.0, over.set)
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.wait([asyncio.ensure_future(over.wait())], timeout=seconds)
+
+        api: Any = Told("unknown")
+        assert await look_up(api, "id", watch, lost_s=2.0, over=over.is_set, sleep=sleep) == "unknown"
+        return watch()
+
+    assert clock.run_virtual(main()) == pytest.approx(1.0)
