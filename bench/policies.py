@@ -13,7 +13,6 @@ import random
 import tempfile
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -25,16 +24,18 @@ from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.advise.clients import NAIVE, Naive
+from comfyload.advise.clients import scaled as retimed
 from comfyload.advise.pools import Pools
 from comfyload.advise.synthesis import OURS, synthesise
 from comfyload.app.advice import Basis, basis
+from comfyload.app.naive import NaiveClient
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.run import run
 from comfyload.comfy.client import Client, ComfyClient
 from comfyload.comfy.http import Http, parse_server
 from comfyload.comfy.identify import identify
 from comfyload.comfy.patience import Patience
-from comfyload.record.model import Execution, Failure, Line, Manifest, Observation, Prompt
+from comfyload.record.model import Line, Manifest, Observation, Prompt
 from comfyload.record.plan import Closed, Plan
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
@@ -179,16 +180,7 @@ def usual(speed: float) -> dict[str, Policy | Naive]:
     known = {naive.name: naive for naive in NAIVE}
     given = {name: (known[name], DEADLINE_S) for name in USUAL}
     given |= {f"{name}, {USUAL_S:g} s each": (known[name], USUAL_S) for name in USUAL[1:3]}
-    return {
-        name: structs.replace(
-            naive,
-            timeout_s=timeout_s / speed,
-            waits_s=tuple(wait / speed for wait in naive.waits_s),
-            jitter_s=naive.jitter_s / speed,
-            within_s=None if naive.within_s is None else naive.within_s / speed,
-        )
-        for name, (naive, timeout_s) in given.items()
-    }
+    return {name: retimed(naive, 1 / speed, timeout_s=timeout_s) for name, (naive, timeout_s) in given.items()}
 
 
 # --- one world
@@ -225,7 +217,7 @@ async def one(world: tuple[str, int], name: str, how: Policy | Naive, speed: flo
     patience = Patience(lost_s=0.1, silence_s=0.2, confirm_s=1.0, cancel_s=1.0, gone_s=120 / speed, submit_s=1.0)
     result, now = Result(scenario, name, len(jobs)), clock.stopwatch()
     done: dict[int, float] = {}
-    ids: dict[int, list[str]] = defaultdict(list)
+    ids: dict[int, list[str]] = {}
     async with (
         Server(speed=speed, seed=seed, faults=faults) as server,
         serve(server) as url,
@@ -241,10 +233,10 @@ async def one(world: tuple[str, int], name: str, how: Policy | Naive, speed: flo
                 result.left = await remaining(transport)
         else:
             async with ComfyClient.open(transport, facts, now, patience=patience) as follower:
-                naive = Simple(follower, how, now, random.Random(seed), ids)
+                naive = NaiveClient(how, follower.run, now, random.Random(seed))
                 await send(naive, jobs, speed, now, done, ids, trouble(scenario, server, armed, speed))
                 result.left = await remaining(transport)
-                await naive.close()
+                ids = {index: naive.ids.get(of_it[0], of_it) for index, of_it in ids.items()}
         lags.cancel()
     account(result, server, jobs, done, ids, speed)
     return result
@@ -267,8 +259,9 @@ async def send(
         prompt = Prompt(
             id=str(uuid.uuid4()), index=index, workflow=job.kind, warmup=False, values={}, graph=lambda: body
         )
+        ids[index] = [prompt.id]
         execution = await client.run(prompt)
-        ids[index] += [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
+        ids[index] = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
         if execution.outcome == "completed":
             done[index] = (now() - zero) * speed - job.due_s
 
@@ -332,47 +325,6 @@ def account(
     result.useful_s = sum(JOBS_S[jobs[index].kind][0] for index in good)
     result.spent_s = sum(speed * ((truth.ended or truth.started) - truth.started) for truth in server.truth)
     result.spent_s -= event_s if result.scenario == "stall" else 0.0
-
-
-class Simple:
-    """A naive client: each attempt has a new id, and what it gives up on stays where it is."""
-
-    def __init__(
-        self,
-        client: ComfyClient,
-        naive: Naive,
-        now: Callable[[], float],
-        rng: random.Random,
-        ids: dict[int, list[str]],
-    ) -> None:
-        self._client, self._naive, self._now, self._rng, self._ids = client, naive, now, rng, ids
-        self._left: set[asyncio.Task[Execution]] = set()
-
-    async def run(self, prompt: Prompt) -> Execution:
-        naive, began, number = self._naive, self._now(), 0
-        while True:
-            number += 1
-            attempt = asyncio.create_task(self._client.run(prompt))
-            self._left.add(attempt)
-            attempt.add_done_callback(self._left.discard)
-            ended, _ = await asyncio.wait([attempt], timeout=naive.timeout_s)
-            late = Failure(kind="timeout")
-            execution = attempt.result() if ended else Execution(outcome="timed_out", failure=late)
-            if execution.outcome == "completed" or (naive.attempts is not None and number >= naive.attempts):
-                return execution
-            wait = naive.waits_s[min(number, len(naive.waits_s)) - 1]
-            if naive.jitter_s:
-                wait = min(naive.waits_s[-1], wait + naive.jitter_s * self._rng.random())
-            if naive.within_s is not None and self._now() + wait - began > naive.within_s:
-                return execution
-            await asyncio.sleep(wait)
-            self._ids[prompt.index].append(prompt.id)
-            prompt = structs.replace(prompt, id=str(uuid.uuid4()))
-
-    async def close(self) -> None:
-        for task in list(self._left):
-            task.cancel()
-        await asyncio.gather(*self._left, return_exceptions=True)
 
 
 def graph(kind: str, seed: int) -> bytes:

@@ -27,7 +27,7 @@ def test_with_a_policy_nothing_is_lost_done_twice_or_left(tmp_path: Path, scenar
     assert code == 0
     ours = rows["policy"]
     assert (ours["lost"], ours["twice"], ours["left"]) == (0, 0, 0)
-    assert ours["in_time"] >= max(rows[name]["in_time"] for name in ("no retry", "3 at once"))
+    assert ours["in_time"] >= max(rows[name]["in_time"] for name in ("no retry", "3 retries at once"))
     assert ours["executed"] <= ours["of"] * 1.25
 
 
@@ -51,9 +51,9 @@ def test_a_real_server_gets_bad_prompts_and_what_cannot_be_done_from_outside_is_
         code, rows = _played(tmp_path, "oom", *real)
         assert code == 0 and "EmptyHunyuanLatentVideo" in rows["policy"]["why"]
         for scenario, words, failed in (
-            ("validation", [], {"no retry": 0, "3 at once": 0, "policy": 0}),
-            ("poison", [], {"no retry": 3, "3 at once": 12, "policy": 4}),
-            ("oom", ["--heavy", "heavy.json"], {"no retry": 3, "3 at once": 12, "policy": 6}),
+            ("validation", [], {"no retry": 0, "3 retries at once": 0, "policy": 0}),
+            ("poison", [], {"no retry": 3, "3 retries at once": 12, "policy": 4}),
+            ("oom", ["--heavy", "heavy.json"], {"no retry": 3, "3 retries at once": 12, "policy": 6}),
         ):
             code, rows = _played(tmp_path, scenario, *real, *words)
             assert code == 0 and all(row["in_time"] == row["of"] == 15 for row in rows.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.unit.judge_runs import FACTS, job, manifest
 pytestmark = pytest.mark.long
 
 GAP_S = 0.02
+Draw = Callable[[np.random.Generator, int], list[float]]
 
 
 def _run(services: list[float], concurrency: int, overhead_s: float = 0.2) -> Measured:
@@ -56,10 +58,10 @@ def _bimodal(rng: np.random.Generator, n: int) -> list[float]:
     return list(np.where(rng.random(n) < 0.15, 20.0, 8.0) * rng.lognormal(0.0, 0.05, n))
 
 
-def _best_rate(draw: object, limit_s: float) -> float:
+def _best_rate(draw: Draw, limit_s: float) -> float:
     """The truth: the highest rate of which 95 % keep the limit, by bisection on a million jobs."""
     rng = np.random.default_rng(7)
-    services = np.array(draw(rng, 400_000)) + GAP_S  # type: ignore[operator]
+    services = np.array(draw(rng, 400_000)) + GAP_S
     gaps = rng.exponential(1.0, len(services))
     low, high = 0.01 / services.mean(), 0.999 / services.mean()
     for _ in range(24):
@@ -71,18 +73,18 @@ def _best_rate(draw: object, limit_s: float) -> float:
 
 
 @pytest.mark.parametrize(("draw", "most"), [(_unimodal, 0.06), (_bimodal, 0.15)])
-def test_knee_capacity_and_highest_rate_of_a_known_server(draw: object, most: float) -> None:
+def test_knee_capacity_and_highest_rate_of_a_known_server(draw: Draw, most: float) -> None:
     """Over 50 seeds, with as many jobs as `saturate` sends: the rate from 52 of them within its bound (RMSE), the knee
     at 2 +- 1, and the capacity, from all 76, within 3 %, or as near as so many independent jobs can tell it.
     """
     truth = _best_rate(draw, 45.0)
     rates, capacities, covered = [], [], 0
-    known = np.array(draw(np.random.default_rng(9), 400_000))  # type: ignore[operator]
+    known = np.array(draw(np.random.default_rng(9), 400_000))
     mean_s = float(known.mean()) + GAP_S
     one = Workload(shares=[1.0])
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 12), (1, 24))]  # type: ignore[operator]
+        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 12), (1, 24))]
         assert knee([step(run) for run in runs[:2]]) in (1, 2, 3)
         carries = capacity(pools_of(runs), one)
         capacities.append(carries.estimate * mean_s / 60)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.advise.farm import Attempt, Client, Farm, Job, Place
 from comfyload.retry.policy import FailureClass, Policy, rule_of, wait_s
 
-__all__ = ["NAIVE", "Careful", "Naive", "Simple", "client"]
+__all__ = ["NAIVE", "Careful", "Naive", "Simple", "client", "scaled"]
 
 _REFUSED_S = 1.0
 """What it takes a client to notice that nothing answers."""
@@ -45,6 +45,17 @@ NAIVE = (
     Naive(name="3 retries after 15, 45, 90 s", attempts=4, waits_s=(15.0, 45.0, 90.0)),
 )
 """`stop_never` and `wait_none` of tenacity's bare decorator; `wait_exponential()` with `stop_after_attempt(5)`."""
+
+
+def scaled(naive: Naive, factor: float, *, timeout_s: float) -> Naive:
+    """The same with all its times, and an attempt given up after `timeout_s`, multiplied by `factor`."""
+    return structs.replace(
+        naive,
+        waits_s=tuple(factor * wait for wait in naive.waits_s),
+        jitter_s=factor * naive.jitter_s,
+        within_s=None if naive.within_s is None else factor * naive.within_s,
+        timeout_s=factor * timeout_s,
+    )
 
 
 def client(behaviour: Policy | Naive, farm: Farm, *, deadline_s: float, mean_s: float, overhead_s: float) -> Client:

@@ -13,15 +13,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
+from comfyload.advise.clients import NAIVE, scaled
 from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
+from comfyload.app.naive import NaiveClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api
 from comfyload.comfy.http import Http, parse_headers, parse_server
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.patience import Patience
-from comfyload.comfy.wire import TransportError
 from comfyload.errors import UsageError
-from comfyload.record.model import Execution, Prompt
+from comfyload.record.model import Prompt
 from comfyload.report.faults import Outcome
 from comfyload.retry.client import RetryingClient
 from comfyload.sim import Faults, Server, Which
@@ -32,17 +33,18 @@ from comfyload.workflow import ObjectInfo, Variation, parse
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from comfyload.advise.clients import Naive
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
-__all__ = ["CLIENTS", "NAIVE", "POLICY", "SCENARIOS", "Asked", "faults"]
+__all__ = ["CLIENTS", "POLICY", "SCENARIOS", "Asked", "faults"]
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 BAD_PROMPTS = ("validation", "oom", "poison")
 """Scenarios that send prompts that cannot succeed; the simulator runs out of memory by itself."""
 POLICY = "policy"
-CLIENTS = ("no retry", "3 at once", POLICY)
+CLIENTS = ("no retry", "3 retries at once", POLICY)
 LOAD, BURST = 0.6, 2.0
 """Of what the server can do: as a rule, and while there is a burst."""
 
@@ -61,26 +63,8 @@ _JOB: dict[str, Any] = {
 }
 
 
-class Naive(Struct, frozen=True, kw_only=True):
-    """`attempts`, each given up after `attempt` of the deadline, and `pause` of it between them, doubled each time if
-    it `grows`, drawn from 0 to that if it has `jitter`.
-    """
-
-    attempts: int
-    attempt: float = 2 / 3
-    pause: float = 0.0
-    grows: bool = False
-    jitter: bool = False
-
-
-NAIVE = {
-    "no retry": Naive(attempts=1, attempt=1.0),
-    "3 at once": Naive(attempts=4),
-    "fixed pause": Naive(attempts=5, pause=5 / 90),
-    "tenacity, exponential": Naive(attempts=5, pause=1 / 90, grows=True),
-    "stamina": Naive(attempts=10, attempt=0.5, pause=0.1 / 90, grows=True, jitter=True),
-}
-"""What scripts do, of a deadline of 90 s in which such numbers are thought: by name."""
+_USUAL_DEADLINE_S, _USUAL_TIMEOUT_S = 90.0, 60.0
+"""With which the usual retries are thought, and the timeout that scripts have when nobody has thought about it."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -112,65 +96,19 @@ class _Ask(Struct, kw_only=True):
     outcome: str = ""
 
 
-class _Naive:
-    """What a script does: posts, polls the history, and after `attempt_s` posts again under a new id. It never cancels,
-    and never asks whether the first one is there.
-    """
-
-    def __init__(self, api: Api, naive: Naive, deadline_s: float, rng: Random, clock: Callable[[], float]) -> None:
-        self._api = api
-        self._naive = naive
-        self._deadline_s = deadline_s
-        self._attempt_s = naive.attempt * deadline_s
-        self._rng = rng
-        self._clock = clock
-        self.ids: dict[str, list[str]] = {}
-
-    async def run(self, prompt: Prompt) -> Execution:
-        sent = self._clock()
-        ids = self.ids.setdefault(prompt.id, [])
-        for attempt in range(self._naive.attempts):
-            await asyncio.sleep(self._pause(attempt))
-            prompt_id = prompt.id if attempt == 0 else str(uuid.uuid4())
-            ids.append(prompt_id)
-            try:
-                async with asyncio.timeout(self._attempt_s):
-                    outcome = await self._once(prompt, prompt_id)
-            except (TransportError, TimeoutError):
-                outcome = "failed"
-            if outcome == "completed":
-                return Execution(outcome="completed", sent=sent, done=self._clock())
-        return Execution(outcome="failed", sent=sent, done=self._clock())
-
-    def _pause(self, attempt: int) -> float:
-        if not attempt:
-            return 0.0
-        pause = self._naive.pause * self._deadline_s * (2.0 ** (attempt - 1) if self._naive.grows else 1.0)
-        return pause * self._rng.random() if self._naive.jitter else pause
-
-    async def _once(self, prompt: Prompt, prompt_id: str) -> str:
-        reply = await self._api.submit(prompt.graph(), prompt_id, "naive", prompt.extra_data, self._attempt_s)
-        if reply.status != 200:
-            return "failed"
-        while True:
-            entry = await self._api.history(prompt_id)
-            if entry is not None:
-                kinds = {message.type for message in entry.messages}
-                return "completed" if "execution_success" in kinds else "failed"
-            await asyncio.sleep(min(0.5, self._attempt_s / 20))
-
-
 async def faults(asked: Asked, begins: Callable[[str, str], None]) -> list[Outcome]:
     """Every scenario for every client; `begins` is told which. On the simulator the clients of a scenario have a server
     each and play it side by side, a real one has them one after the other.
 
     Raises:
-        UsageError: the server is busy with the work of others, or no workflow is given for it.
+        UsageError: the server is busy with the work of others, or no workflow is given for it, or one that is none.
     """
     if asked.server is not None and asked.workflow is None:
         raise UsageError("a real server needs a workflow", "give --workflow FILE")
     if asked.server is None and asked.heavy is not None:
         raise UsageError("a heavy workflow is for a real server", "give --server URL, or leave --heavy out")
+    if asked.heavy is not None:
+        parse(asked.heavy, "heavy", "the heavy workflow")
 
     async def one(scenario: Scenario, client: str) -> Outcome:
         begins(scenario, client)
@@ -217,7 +155,7 @@ async def _play(asked: Asked, scenario: Scenario, name: str) -> Outcome:
             trouble = asyncio.create_task(_make_trouble(asked, scenario, proxy, simulated))
             await _send(asked, scenario, client, prompts, asks, clock)
             await trouble
-            if isinstance(client, _Naive):
+            if isinstance(client, NaiveClient):
                 for ask in asks:
                     ask.ids = client.ids.get(ask.ids[0], ask.ids)
         await asyncio.sleep(2 * asked.job_s)
@@ -280,13 +218,19 @@ async def _client(
     patience: Patience,
 ) -> AsyncIterator[Client]:
     if name != POLICY:
-        yield _Naive(api, NAIVE[name], asked.deadline_s, Random(asked.seed), clock)
+        yield NaiveClient(_naive(name, asked.deadline_s), script(api, asked.deadline_s / 40), clock, Random(asked.seed))
         return
     policy = structs.replace(asked.policy, deadline_s=asked.deadline_s)
     async with RetryingClient.open(
         [(transport, facts)], policy, clock, rng=Random(asked.seed), patience=patience
     ) as client:
         yield client
+
+
+def _naive(name: str, deadline_s: float) -> Naive:
+    usual = next(naive for naive in NAIVE if naive.name == name)
+    timeout_s = _USUAL_DEADLINE_S if usual.attempts == 1 else _USUAL_TIMEOUT_S
+    return scaled(usual, deadline_s / _USUAL_DEADLINE_S, timeout_s=timeout_s)
 
 
 async def _send(
@@ -346,7 +290,7 @@ async def _judge(
     asked: Asked, scenario: Scenario, name: str, asks: list[_Ask], api: Api, simulated: Server | None
 ) -> Outcome:
     good = [ask for ask in asks if ask.good]
-    took = sorted(ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed")
+    took = [ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed"]
     _, end = _times(asked)
     late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
     ran, failed = await _executions(asks, api, simulated)
@@ -356,14 +300,20 @@ async def _judge(
         client=name,
         in_time=len(good) - len(late),
         of=len(good),
-        p95_s=took[min(len(took) - 1, int(0.95 * len(took)))] if took else None,
+        slowest_s=max(took, default=None),
         recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
         lost=sum(ask.outcome in ("", "lost") for ask in asks),
         twice=twice,
         executed=sum(ran.values()),
         failed=failed,
-        left=await api.queue_remaining() or 0,
+        left=await _left(asks, api),
     )
+
+
+async def _left(asks: list[_Ask], api: Api) -> int:
+    """How many prompts of ours the server has still to do, those that it does not tell of included."""
+    ids = {prompt_id for ask in asks for prompt_id in ask.ids}
+    return sum([await api.whereabouts(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
 
 
 async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:

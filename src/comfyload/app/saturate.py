@@ -177,9 +177,10 @@ class _Search:
             allowed = Rate(estimate=60 * found.estimate, low=_minute(found.low), high=_minute(found.high))
             confirming = await self._at_a_rate(allowed)
             if confirming is not None:
+                self._notice([confirming])
                 confirmation = validate(confirming, pools, rng=_rng())
                 # The rate was confirmed by jobs from which it does not follow; the capacity follows from all of them.
-                if disturbed is None or not disturbed.disturbed:
+                if confirming.summary.valid and not (disturbed is not None and disturbed.disturbed):
                     every = pools_of([*runs, confirming])
                     carries = capacity(every, workload)
             self._how_sure(carries, every.n)
@@ -250,7 +251,8 @@ class _Search:
         for run_ in runs:
             for finding in run_.summary.findings:
                 if finding.level == "invalid":
-                    text = f"{run_.manifest.plan.concurrency} in flight: {finding.text}"
+                    places = run_.manifest.plan.concurrency
+                    text = f"{'To confirm it' if places is None else f'{places} in flight'}: {finding.text}"
                     if text not in self._findings:
                         self._findings.append(text)
 

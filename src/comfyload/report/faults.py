@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comfyload.report.medium import draw
-from comfyload.report.text import DASH, duration, percent
+from comfyload.report.text import DASH, duration
 
 __all__ = ["Outcome", "render_faults"]
 
@@ -18,18 +18,18 @@ __all__ = ["Outcome", "render_faults"]
 class Outcome(Struct, frozen=True, kw_only=True):
     """What one client made of one scenario.
 
-    `in_time`: jobs done within the deadline, of `of` jobs that could be done at all. `p95_s`: of those done.
-    `recovery_s`: from the end of the trouble until the last job that came due too late or failed; 0: none did. `lost`:
-    jobs of whose end nothing is known. `twice`: jobs whose work the server did more than once. `executed`: prompts that
-    the server executed to their end. `failed`: those of which a node failed. `left`: prompts of ours in its queue
-    afterwards. `why`: why it was not done.
+    `in_time`: jobs done within the deadline, of `of` jobs that could be done at all. `slowest_s`: the longest
+    latency of those done, as so few have no percentile to tell. `recovery_s`: from the end of the trouble until the
+    last job came due that was late or failed; 0: none did. `lost`: jobs of whose end nothing is known. `twice`: jobs
+    whose work the server did more than once. `executed`: prompts that the server executed to their end. `failed`: those
+    of which a node failed. `left`: prompts of ours in its queue afterwards. `why`: why it was not done.
     """
 
     scenario: str
     client: str
     in_time: int = 0
     of: int = 0
-    p95_s: float | None = None
+    slowest_s: float | None = None
     recovery_s: float = 0.0
     lost: int = 0
     twice: int = 0
@@ -48,7 +48,7 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
     """Print it; what must be 0 and is not is red."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Trouble, client")
-    for name in ("in time", "p95", "recovers", "lost", "twice", "executed", "failed", "left"):
+    for name in ("in time", "slowest", "recovers", "lost", "twice", "executed", "failed", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     last = ""
     notes = []
@@ -63,8 +63,8 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
             last = row.scenario
         table.add_row(
             Text(f"  {row.client}"),
-            DASH if not row.of else percent(row.in_time / row.of),
-            DASH if row.p95_s is None else duration(row.p95_s),
+            f"{row.in_time} of {row.of}",
+            DASH if row.slowest_s is None else duration(row.slowest_s),
             "at once" if not row.recovery_s else duration(row.recovery_s),
             *(_none_wanted(number) for number in (row.lost, row.twice)),
             str(row.executed),

@@ -1,0 +1,78 @@
+"""Clients as they are usually written, over real sockets: what a policy is held against."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from comfyload.comfy.wire import TransportError
+from comfyload.record.model import Execution, Failure, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from random import Random
+
+    from comfyload.advise.clients import Naive
+    from comfyload.comfy.api import Api
+
+__all__ = ["NaiveClient", "script"]
+
+
+class NaiveClient:
+    """Tries again as `naive` says, each time under a new id. It never asks whether a prompt is there, and what it gives
+    up on stays there.
+
+    `attempt` sends a prompt and sees it to its end. `ids`: all under which a job was sent, by the first.
+    """
+
+    def __init__(
+        self, naive: Naive, attempt: Callable[[Prompt], Awaitable[Execution]], clock: Callable[[], float], rng: Random
+    ) -> None:
+        self._naive = naive
+        self._attempt = attempt
+        self._clock = clock
+        self._rng = rng
+        self.ids: dict[str, list[str]] = {}
+
+    async def run(self, prompt: Prompt) -> Execution:
+        """See one job to its end, or give it up."""
+        naive, began = self._naive, self._clock()
+        ids = self.ids.setdefault(prompt.id, [])
+        while True:
+            ids.append(prompt.id)
+            try:
+                async with asyncio.timeout(naive.timeout_s):
+                    execution = await self._attempt(prompt)
+            except TimeoutError:
+                execution = Execution(outcome="timed_out", failure=Failure(kind="timeout"))
+            if execution.outcome == "completed" or len(ids) == naive.attempts:
+                return execution
+            wait = naive.waits_s[min(len(ids), len(naive.waits_s)) - 1]
+            if naive.jitter_s:
+                wait = min(naive.waits_s[-1], wait + naive.jitter_s * self._rng.random())
+            if naive.within_s is not None and self._clock() + wait - began > naive.within_s:
+                return execution
+            await asyncio.sleep(wait)
+            prompt = structs.replace(prompt, id=str(uuid.uuid4()))
+
+
+def script(api: Api, poll_s: float) -> Callable[[Prompt], Awaitable[Execution]]:
+    """An attempt as scripts make it: POST, then ask the history until the prompt is there. It has no event stream."""
+
+    async def attempt(prompt: Prompt) -> Execution:
+        try:
+            reply = await api.submit(prompt.graph(), prompt.id, "script", prompt.extra_data, timeout_s=60.0)
+            while reply.status == 200:
+                entry = await api.history(prompt.id)
+                if entry is not None:
+                    kinds = {message.type for message in entry.messages}
+                    return Execution(outcome="completed" if "execution_success" in kinds else "failed")
+                await asyncio.sleep(poll_s)
+        except TransportError:
+            pass
+        return Execution(outcome="failed")
+
+    return attempt
