@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from comfyload.app import probe
-from comfyload.app.probe import MARK, NAME, Changes, Running, ask, install, remove, status
+from comfyload.app import pack_files, probe
+from comfyload.app.pack_files import MARK, NAME, Changes
+from comfyload.app.probe import Running, ask, install, remove, status
 from comfyload.cli.probe import probe as app
 from comfyload.errors import ComfyloadError, NotComfyUI, ServerUnreachable, UsageError
 from tests.servers import answering
@@ -31,7 +32,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(folder, "pyproject.toml", '[project]\nname = "comfyload-probe"\nversion = "0.2.0"\n')
     write(folder, "__pycache__/x.pyc", "")
     write(folder, ".hidden", "")
-    monkeypatch.setattr(probe, "_source", lambda: folder)
+    monkeypatch.setattr(probe, "source_of_pack", lambda: folder)
     return folder
 
 
@@ -217,8 +218,8 @@ def test_a_copy_that_fails_leaves_what_was_there(comfyui: Path, source: Path, mo
             raise OSError(28, "No space left on device")
         original(source, target)
 
-    original = probe._copy
-    monkeypatch.setattr(probe, "_copy", full)
+    original = pack_files._copy
+    monkeypatch.setattr(pack_files, "_copy", full)
     with pytest.raises(UsageError, match="No space left on device"):
         install(comfyui)
     assert tree(comfyui) == before
