@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 __all__ = ["ROOT", "generator", "markdown_files", "text_of_docs"]
 
@@ -35,8 +37,5 @@ def text_of_docs() -> str:
 @cache
 def generator() -> ModuleType:
     """docs/reference/generate.py as a module."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "reference" / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with patch.object(sys, "path", [str(ROOT / "docs" / "reference"), *sys.path]):
+        return importlib.import_module("generate")

@@ -1,0 +1,87 @@
+"""What every page is written with: tables, structs, and that the code and our words agree."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+
+NOTE = "<!-- Written by generate.py; edit that or the code, then run: python docs/reference/generate.py -->\n"
+Row = tuple[str, ...]
+
+
+class Missing(Exception):
+    """A table of meanings and the code disagree."""
+
+
+def table(heads: Row, rows: Iterable[Row]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
+
+
+def listed(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
+
+def agree(table: str, code: Iterable[str] | Iterable[int], entries: Iterable[str] | Iterable[int]) -> None:
+    """Both name the same things, or the page would lie."""
+    here, there = set(entries), set(code)
+    if here != there:
+        raise Missing(
+            f"{table}: no entry for {sorted(there - here)}; no longer in the code: {sorted(here - there)}"  # type: ignore[type-var]
+        )
+
+
+def struct_text(kind: type[msgspec.Struct]) -> str:
+    """A struct's docstring and a table of its fields."""
+    rows = []
+    annotations = {
+        name: hint for base in reversed(kind.__mro__) for name, hint in inspect.get_annotations(base).items()
+    }
+    for field in msgspec.structs.fields(kind):
+        default = field.default
+        shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
+        if field.default_factory is not msgspec.NODEFAULT:
+            shown = f"`{_json(field.default_factory())}`"
+        rows.append((f"`{field.name}`", f"`{annotations[field.name]}`", shown))
+    return f"{inspect.getdoc(kind)}\n\n{table(('field', 'type', 'default'), rows)}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def is_struct(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, msgspec.Struct)
+
+
+def info_of(kind: Any) -> msgspec.inspect.StructType:
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return info
+
+
+def structs_in(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """The struct and all that its fields hold, each once, in the order in which a reader meets them."""
+    found: dict[type[msgspec.Struct], None] = {kind: None}
+
+    def visit(inner: msgspec.inspect.Type) -> None:
+        if isinstance(inner, msgspec.inspect.StructType):
+            found.update(dict.fromkeys(known for known in structs_in(inner.cls) if known not in found))
+        for part in (*getattr(inner, "types", ()), *getattr(inner, "item_types", ())):
+            visit(part)
+        for name in ("item_type", "value_type"):
+            if hasattr(inner, name):
+                visit(getattr(inner, name))
+
+    for field in info_of(kind).fields:
+        visit(field.type)
+    return list(found)

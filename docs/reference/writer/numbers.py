@@ -1,0 +1,193 @@
+"""The pages of what is written for programs: the summary, gates and comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+
+from comfyload.judge import summary as judge_summary
+from comfyload.judge.comparison.comparable import REFUSING
+from comfyload.judge.comparison.compare import Comparison
+from comfyload.judge.comparison.history import Series
+from comfyload.judge.findings import Finding
+from comfyload.judge.fold import Fetched, OutputCount, Reading
+from comfyload.judge.gates import grammar as judge_gates
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gpu import GpuRow
+from comfyload.judge.ledger import FailureRow
+from comfyload.judge.metrics import METRICS
+from comfyload.judge.nodes import NodeRow
+from comfyload.judge.retries import RetryRow
+from comfyload.judge.saturation import GpuBusy, Saturation
+from comfyload.judge.stats import CONFIDENCE, Statistic
+from comfyload.judge.summary import BookRow
+from comfyload.judge.workflows import AfterRow, WorkflowRow
+from comfyload.record import model
+from comfyload.report.document import document, jobs
+from writer.markdown import NOTE, agree, info_of, listed, struct_text, structs_in, table
+from writer.meanings import DURATIONS, JOB, PREFIXES, STATISTICS, SUMMARY
+
+
+def summary_page() -> str:
+    summary = judge_summary.summarise(_manifest(), [])
+    shown = document(_manifest(), summary, [])
+    flat = shown["summary"]
+    beside = [key for key in shown["statistics"] if key not in summary.statistics]
+    agree("SUMMARY", [key for key in flat if not _duration(key)], SUMMARY)
+    agree("DURATIONS", {"_".join(key.split("_")[1:-1]) for key in flat if _duration(key)}, DURATIONS)
+    agree("STATISTICS", beside, STATISTICS)
+    (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
+    durations = [f"{metric.name}_s" for metric in METRICS]
+    agree("JOB", [key for key in job if key not in durations], JOB)
+    rows = [(f"`{key}`", *_meaning(key)) for key in flat]
+    job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
+    nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
+    nested += [("gpus.*", GpuRow), ("saturation", Saturation), ("saturation.gpus.*", GpuBusy)]
+    nested += [
+        ("fetched", Fetched),
+        ("telemetry.*", Reading),
+        ("books", BookRow),
+        ("after", AfterRow),
+        ("retries", RetryRow),
+    ]
+    return "\n".join(
+        [
+            "# The JSON of `--output`",
+            "",
+            NOTE,
+            f"One object with the keys {listed(shown)}. Unknown or withheld is `null`,",
+            'never 0; infinite is the string `"inf"`. `--json` prints `.summary` alone.',
+            "",
+            "## `.summary`",
+            "",
+            "Flat, for tools. Durations are over counted, completed jobs, cached ones included.",
+            "",
+            table(("key", "unit", "meaning"), rows),
+            "A percentile is `null` where the jobs are too few to carry it:",
+            "[why/intervals.md](../why/intervals.md) has the numbers.",
+            "",
+            "## `.statistics`",
+            "",
+            "For every key of `.summary` that estimates something, a `Statistic` under the same name: the value, its",
+            f"{CONFIDENCE:.0%} interval, how many jobs it rests on, and where a side is missing, why.",
+            "",
+            f"Counts and maxima have none: {listed(key for key in flat if key not in summary.statistics)}.",
+            "",
+            "Beside these:",
+            "",
+            table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in beside]),
+            *(f"### `{title}`\n\n{struct_text(kind)}" for title, kind in nested),
+            "## `.workflows.*`",
+            "",
+            "By the name of the workflow, also where there is only one.",
+            "",
+            struct_text(WorkflowRow),
+            "## `.findings[]`",
+            "",
+            struct_text(Finding),
+            "The codes are in [findings.md](findings.md).",
+            "",
+            "## `.jobs[]`",
+            "",
+            "One flat object per job in the order of their ends, warm-up included, one job a line.",
+            "",
+            table(("key", "unit", "meaning"), job_rows),
+            "## `.manifest`",
+            "",
+            "The run's `manifest.json`: see [run-directory.md](run-directory.md).",
+            "",
+        ]
+    )
+
+
+def _duration(key: str) -> bool:
+    return key.endswith("_s") and key.partition("_")[0] in PREFIXES
+
+
+def _meaning(key: str) -> tuple[str, str]:
+    if not _duration(key):
+        return SUMMARY[key]
+    prefix, _, name = key.removesuffix("_s").partition("_")
+    return "s", f"{PREFIXES[prefix]} of the time {DURATIONS[name]}" if "`" not in DURATIONS[name] else (
+        f"{PREFIXES[prefix]} of {DURATIONS[name]}"
+    )
+
+
+def _manifest() -> model.Manifest:
+    return msgspec.convert({**_blank(model.Manifest), "end": "complete"}, model.Manifest)
+
+
+def _blank(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """JSON of the struct with nothing in it: only what it requires, and of that the least."""
+    return {field.encode_name: _least(field.type) for field in info_of(kind).fields if field.required}
+
+
+def _least(kind: msgspec.inspect.Type) -> Any:
+    match kind:
+        case msgspec.inspect.UnionType(types=kinds):
+            return None if kind.includes_none else _least(kinds[0])
+        case msgspec.inspect.StructType():
+            return {**({kind.tag_field: kind.tag} if kind.tag_field else {}), **_blank(kind.cls)}
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return 1
+        case msgspec.inspect.StrType():
+            return ""
+        case msgspec.inspect.BoolType():
+            return False
+        case msgspec.inspect.DictType():
+            return {}
+    return []
+
+
+GATE_KINDS = {
+    "share": "a share: exact binomial, 5 % each side",
+    "percentile": "a percentile: jobs beyond the limit are counted, exact binomial, 5 % each side",
+    "mean": "a mean or a rate: its 95 % interval",
+    "fact": "a fact of this run: no inference",
+    "errors": "errors of records and log, less those expected",
+}
+
+
+def judgement_page() -> str:
+    by_kind = {kind: [n for n, known in judge_gates.KNOWN.items() if known.kind == kind] for kind in GATE_KINDS}
+    rows = [(GATE_KINDS[kind], listed(names)) for kind, names in by_kind.items()]
+    of_one = ", ".join(f"`{name}`" for name in judge_gates.OF_A_WORKFLOW)
+    return "\n".join(
+        [
+            "# Gates, comparisons, trends",
+            "",
+            NOTE,
+            "## Gates",
+            "",
+            "A gate is a number, one of `<=`, `<`, `>=`, `>`, `==`, and a limit: `p95_latency_s <= 45`,",
+            "`success_rate >= 98 %`, `max_latency_s < 90 s`, `images_per_minute >= 0.95 * baseline`.",
+            "",
+            f"Without any: {', '.join(f'`{text}`' for text in judge_gates.DEFAULT_GATES)}.",
+            "",
+            table(("judged as", "numbers"), rows),
+            f"Of one workflow of a mix, with its name before it (`book_medium.p95_latency_s`): {of_one}.",
+            "",
+            "A file of gates is TOML with `gates` and `expected_errors`, both lists of texts.",
+            "",
+            "## `check --json`",
+            "",
+            "`overall` is the worst verdict; `verdicts` is a list of:",
+            "",
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in (GateVerdict,)),
+            "## `compare --json` and `ab --json`",
+            "",
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(Comparison)),
+            "### What refuses",
+            "",
+            table(("key", "why"), [(f"`{key}`", why) for key, why in REFUSING.items()]),
+            "## `trend --json`",
+            "",
+            "A list of:",
+            "",
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(Series)),
+        ]
+    )
