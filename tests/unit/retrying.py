@@ -22,7 +22,7 @@ from comfyload.retry.policy import Policy
 from comfyload.sim import Direct, Server
 from tests.rig import sleeper
 
-__all__ = ["Scene", "ask", "scene"]
+__all__ = ["Scene", "ask", "ids", "kinds", "scene"]
 
 
 @dataclass
@@ -65,6 +65,16 @@ def ask(seconds: float, index: int = 0, workflow: str = "g", prompt_id: str | No
     graph["3"]["inputs"]["images"] = [str(9 + nodes), 0]
     body = json.dumps(graph).encode()
     return Prompt(id=prompt_id, index=index, workflow=workflow, warmup=False, values={}, graph=lambda: body)
+
+
+def kinds(execution: Execution) -> list[str | None]:
+    """How each attempt failed."""
+    return [None if attempt.failure is None else attempt.failure.kind for attempt in execution.attempts]
+
+
+def ids(execution: Execution) -> list[str]:
+    """Under which id each attempt was sent."""
+    return [attempt.prompt_id for attempt in execution.attempts]
 
 
 def scene(

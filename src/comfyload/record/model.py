@@ -112,7 +112,6 @@ class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     @property
     def execution_ms(self) -> int | None:
-        """None: an instant is missing."""
         return None if self.start_ms is None or self.end_ms is None else self.end_ms - self.start_ms
 
 
