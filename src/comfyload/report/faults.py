@@ -47,8 +47,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) -> None:
     """Print it; what must be 0 and is not is red."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Trouble, client")
-    for name in ("in time", "slowest", "recovers", "lost", "twice", "executed", "failed", "left"):
+    table.add_column("Trouble, client", no_wrap=True)
+    for name in ("in time", "slowest", "recovers", "lost", "twice", "done", "failed", "left"):
         table.add_column(name, justify="right", no_wrap=True)
     last = ""
     notes = []
@@ -62,8 +62,8 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
             table.add_row(Text(row.scenario, style="bold"))
             last = row.scenario
         table.add_row(
-            Text(f"  {row.client}"),
-            f"{row.in_time} of {row.of}",
+            Text(f" {row.client}"),
+            f"{row.in_time}/{row.of}",
             DASH if row.slowest_s is None else duration(row.slowest_s),
             "at once" if not row.recovery_s else duration(row.recovery_s),
             *(_none_wanted(number) for number in (row.lost, row.twice)),
@@ -72,7 +72,11 @@ def render_faults(rows: Sequence[Outcome], deadline_s: float, console: Console) 
             _none_wanted(row.left),
         )
     draw(table, console)
-    words = [f"In time: of jobs that can be done at all, those done within {duration(deadline_s)}.", *notes]
+    words = [
+        f"In time: of jobs that can be done at all, those done within {duration(deadline_s)}.",
+        "Done, failed: prompts that the server executed to their end, and those of which a node failed.",
+        *notes,
+    ]
     console.print()
     draw(Text("\n".join(words), style="dim"), console)
 
