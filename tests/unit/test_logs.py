@@ -289,18 +289,21 @@ def test_a_log_is_followed_through_rotation_and_cutting(tmp_path: Path) -> None:
 
 def test_following_shows_what_comes_and_ends_cleanly_by_ctrl_c(log: Path) -> None:
     words = [sys.executable, "-m", "comfyload", "logs", str(log), "-f", "--json", "--last", "1"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "probe.problem"
-        log.rename(f"{log}.1")
-        write(log, [application("later", 31), application("earlier", 30)])
-        assert json.loads(process.stdout.readline())["event"] == "earlier"
-        assert json.loads(process.stdout.readline())["event"] == "later"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    finally:
-        process.kill()
+    # A shell that starts the tests in the background has them ignore it, and what they start would inherit that.
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, heeded)
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["event"] == "probe.problem"
+            log.rename(f"{log}.1")
+            write(log, [application("later", 31), application("earlier", 30)])
+            assert json.loads(process.stdout.readline())["event"] == "earlier"
+            assert json.loads(process.stdout.readline())["event"] == "later"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (0, "")
 
 
