@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyload.load.arrivals import offsets, shard
-from comfyload.record.plan import Open, Stage
+from comfyload.load.arrivals import arrivals_rng, near_its_rate, offsets, shard
+from comfyload.record.plan import Open, Plan, Stage
 
 rates = st.floats(0.05, 20)
 stages = st.lists(
@@ -47,3 +47,10 @@ def test_a_schedule_ascends_within_its_stages(load: Open, seed: int) -> None:
             (s.per_s + (s.per_s if s.to_per_s is None else s.to_per_s)) / 2 * (s.seconds or 0) for s in load.stages
         )
         assert abs(len(due) - area) <= 1
+
+
+@given(rates, st.integers(1, 60), st.integers(0, 2**32))
+def test_a_schedule_near_its_rate_is(per_s: float, jobs: int, first: int) -> None:
+    plan = near_its_rate(Plan(load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs), itertools.count(first))
+    *_, last = itertools.islice(offsets(plan.load, arrivals_rng(plan)), jobs)
+    assert abs(last * per_s / jobs - 1) <= 0.05

@@ -9,6 +9,7 @@ import pytest
 
 from comfyload.advise.forecast import forecast, forecasts, highest_rate, prediction_band, size, validate
 from comfyload.advise.pools import Workload, pools_of
+from comfyload.advise.saturation import drift
 from comfyload.record.plan import Closed
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal
 
@@ -145,3 +146,13 @@ def test_a_forecast_with_its_interval_takes_less_than_a_second() -> None:
     begun = time.perf_counter()
     forecast(pools, ONE, rate_per_s=0.07, rng=_rng())
     assert time.perf_counter() - begun < 1.0
+
+
+def test_jobs_that_take_longer_in_the_run_that_confirms_are_named_and_chance_is_not() -> None:
+    before = pools_of_one(unimodal(52, _rng(), cv=0.05))
+    now = unimodal(24, _rng(2), cv=0.05)
+    assert drift(before, pools_of_one(now)) is None
+    longer, shorter = drift(before, pools_of_one(1.08 * now)), drift(before, pools_of_one(0.9 * now))
+    assert longer is not None and "8 % longer (" in longer and "24 jobs" in longer
+    assert shorter is not None and "% shorter (" in shorter
+    assert drift(before, pools_of_one(1.08 * now[:3])) is None

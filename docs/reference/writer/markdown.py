@@ -31,13 +31,12 @@ def listed(keys: Iterable[str]) -> str:
     return ", ".join(f"`{key}`" for key in keys)
 
 
-def agree(table: str, code: Iterable[str] | Iterable[int], entries: Iterable[str] | Iterable[int]) -> None:
+def agree(table: str, code: Iterable[str | int], entries: Iterable[str | int]) -> None:
     """Both name the same things, or the page would lie."""
     here, there = set(entries), set(code)
     if here != there:
-        raise Missing(
-            f"{table}: no entry for {sorted(there - here)}; no longer in the code: {sorted(here - there)}"  # type: ignore[type-var]
-        )
+        new, gone = sorted(there - here, key=str), sorted(here - there, key=str)
+        raise Missing(f"{table}: no entry for {new}; no longer in the code: {gone}")
 
 
 def struct_text(kind: type[msgspec.Struct]) -> str:

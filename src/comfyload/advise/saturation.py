@@ -28,6 +28,7 @@ __all__ = [
     "Saturated",
     "Step",
     "capacity",
+    "drift",
     "interference",
     "knee",
     "next_step",
@@ -160,7 +161,7 @@ def knee(steps: Sequence[Step]) -> int | None:
 
 
 def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interference | None:
-    """Execution times with one in flight against those with two, by workflow; None of too few.
+    """The execution times of some jobs against those of others, by workflow; None of too few.
 
     Welch's interval on the logarithms, the workflows weighted by their jobs.
     """
@@ -184,6 +185,22 @@ def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interfer
     found = Rate(estimate=math.exp(change), low=low, high=high)
     disturbed = abs(found.estimate - 1) > _DISTURBED and not low <= 1 <= high
     return Interference(ratio=found, disturbed=disturbed)
+
+
+def drift(before: Pools, now: Pools) -> str | None:
+    """In words, by how much jobs execute longer or shorter now; None if it is little, or may be chance."""
+    found = interference(before.warm, now.warm)
+    ratio = None if found is None else found.ratio
+    if ratio is None or ratio.low is None or ratio.high is None:
+        return None
+    if abs(ratio.estimate - 1) <= SURE or ratio.low <= 1 <= ratio.high:
+        return None
+    change, low, high = (100 * abs(of - 1) for of in (ratio.estimate, ratio.low, ratio.high))
+    low, high = sorted((low, high))
+    return (
+        f"In the run that confirms, a job executed {change:.0f} % {'longer' if ratio.estimate > 1 else 'shorter'} "
+        f"({low:.0f} % to {high:.0f} %, {now.n} jobs) than in those before it; a queue multiplies that."
+    )
 
 
 def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:

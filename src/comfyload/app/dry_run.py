@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from random import Random
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from comfyload.app.options import to_toml
 from comfyload.app.run import connect, prepare
-from comfyload.load.arrivals import offered_per_s, offsets
+from comfyload.load.arrivals import arrivals_rng, offered_per_s, offsets
 from comfyload.record.plan import Closed
 from comfyload.report.medium import Screen
 
@@ -47,7 +46,7 @@ def _schedule(prepared: Prepared, console: Console) -> None:
     if isinstance(plan.load, Closed):
         console.print(f"{plan.load.concurrency} at once, then each as soon as one before it has ended.\n")
         return
-    due = itertools.islice(offsets(plan.load, Random(f"{plan.seed}/arrivals")), plan.jobs)
+    due = itertools.islice(offsets(plan.load, arrivals_rng(plan)), plan.jobs)
     due_in_time = list(itertools.takewhile(lambda t: plan.duration_s is None or t < plan.duration_s, due))
     rate = offered_per_s(plan.load)
     console.print(

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +23,7 @@ from comfyload.comfy.http import Http, parse_headers, parse_server, redacted
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
-from comfyload.load.arrivals import scheduled_arrivals
+from comfyload.load.arrivals import arrivals_rng, scheduled_arrivals
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
@@ -129,7 +128,7 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         workflows=jobs.facts(keep_graph=options.keep_workflow),
         asked=_without_secrets(options, transport.name),
         observations=doubts,
-        scheduled=scheduled_arrivals(options.plan, Random(f"{options.plan.seed}/arrivals")),
+        scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )

@@ -21,6 +21,7 @@ from comfyload.advise.saturation import (
     Rate,
     Saturated,
     capacity,
+    drift,
     interference,
     knee,
     next_step,
@@ -31,6 +32,7 @@ from comfyload.app.results import measured
 from comfyload.app.run import run
 from comfyload.errors import NothingMeasured, UsageError
 from comfyload.judge.gates.sequential import early_abort
+from comfyload.load.arrivals import near_its_rate
 from comfyload.record.plan import Closed, Open, Stage
 from comfyload.record.run import RunReader
 
@@ -137,18 +139,18 @@ class _Search:
         every = first or self._asked.slow
         plan = structs.replace(
             self._asked.options.plan,
+            seed=randbits(53),
             load=Closed(concurrency=places),
             jobs=self._asked.jobs if every else _few(len(self._asked.options.workflows)),
             warmup=FIRST_WARMUP if first else WARMUP,
             order="aabb" if len(self._asked.options.workflows) > 1 else "random",
         )
         self._runs[places] = await self._run(
-            plan_of=plan, name=f"c{places}", words=f"{places} in flight{self._cost(plan.jobs or 0)}"
+            plan=plan, name=f"c{places}", words=f"{places} in flight{self._cost(plan.jobs or 0)}"
         )
 
-    async def _run(self, *, plan_of: Plan, name: str, words: str) -> Measured:
+    async def _run(self, *, plan: Plan, name: str, words: str) -> Measured:
         path, guard = self._folder / name, Guard()
-        plan = structs.replace(plan_of, seed=randbits(53))
         options = structs.replace(self._asked.options, plan=plan, run_dir=str(path))
         await run(options, self._viewer(words), guard)
         self._paths.append(str(path))
@@ -179,6 +181,8 @@ class _Search:
             if confirming is not None:
                 self._notice([confirming])
                 confirmation = validate(confirming, pools, rng=_rng())
+                said = drift(pools, pools_of([confirming]))
+                self._findings += [] if said is None else [said]
                 # The rate was confirmed by jobs from which it does not follow; the capacity follows from all of them.
                 if confirming.summary.valid and not (disturbed is not None and disturbed.disturbed):
                     every = pools_of([*runs, confirming])
@@ -235,8 +239,9 @@ class _Search:
             jobs=self._asked.confirm_jobs,
             warmup=WARMUP,
         )
+        plan = near_its_rate(plan, iter(lambda: randbits(53), None))
         words = f"{60 * per_s:.3g} arrivals a minute, to confirm it: {about(self._asked.confirm_jobs / per_s)}"
-        return await self._run(plan_of=plan, name="confirm", words=words)
+        return await self._run(plan=plan, name="confirm", words=words)
 
     def _how_sure(self, carries: Rate, jobs: int) -> None:
         found = vague(carries, jobs)

@@ -17,7 +17,7 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
 from comfyload.load import Engine, Stop
-from comfyload.load.arrivals import expected_jobs
+from comfyload.load.arrivals import arrivals_rng, expected_jobs
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
@@ -152,7 +152,7 @@ class Session:
             client,
             self._on_line,
             clock=self._clock,
-            rng=Random(f"{plan.seed}/arrivals"),
+            rng=arrivals_rng(plan),
             stop=self._stop,
             done=self._done,
         )
