@@ -8,7 +8,8 @@ from random import Random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyload.load.arrivals import arrivals_rng, near_its_rate, offsets, shard
+from comfyload.app.drawn import arrivals_rng, near_its_rate
+from comfyload.load.arrivals import offsets, shard
 from comfyload.record.plan import Open, Plan, Stage
 
 rates = st.floats(0.05, 20)

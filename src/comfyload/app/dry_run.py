@@ -9,9 +9,10 @@ from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
+from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import to_toml
 from comfyload.app.run import connect, prepare
-from comfyload.load.arrivals import arrivals_rng, offered_per_s, offsets
+from comfyload.load.arrivals import offered_per_s, offsets
 from comfyload.record.plan import Closed
 from comfyload.report.medium import Screen
 

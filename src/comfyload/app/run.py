@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import structs
 
+from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material, read_text
 from comfyload.app.session import Session
@@ -23,7 +24,7 @@ from comfyload.comfy.http import Http, parse_headers, parse_server, redacted
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
-from comfyload.load.arrivals import arrivals_rng, scheduled_arrivals
+from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter

@@ -28,11 +28,11 @@ from comfyload.advise.saturation import (
     step,
     vague,
 )
+from comfyload.app.drawn import near_its_rate
 from comfyload.app.results import measured
 from comfyload.app.run import run
 from comfyload.errors import NothingMeasured, UsageError
 from comfyload.judge.gates.sequential import early_abort
-from comfyload.load.arrivals import near_its_rate
 from comfyload.record.plan import Closed, Open, Stage
 from comfyload.record.run import RunReader
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import convert, structs
 
+from comfyload.app.drawn import arrivals_rng
 from comfyload.app.surroundings import Surroundings
 from comfyload.app.telemetry import Telemetry, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
 from comfyload.load import Engine, Stop
-from comfyload.load.arrivals import arrivals_rng, expected_jobs
+from comfyload.load.arrivals import expected_jobs
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient

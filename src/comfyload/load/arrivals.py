@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeVar
-
-from msgspec import structs
 
 from comfyload.record.plan import Closed, Open, Replay, Stage
 
@@ -22,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Generator",
-    "arrivals_rng",
     "expected_jobs",
-    "near_its_rate",
     "offered_per_s",
     "offsets",
     "scheduled_arrivals",
@@ -39,26 +34,6 @@ class Generator(Protocol):
 
     def random(self) -> float: ...
     def gammavariate(self, alpha: float, beta: float) -> float: ...
-
-
-def arrivals_rng(plan: Plan) -> Random:
-    """What the arrivals of this plan are drawn from, and nothing else is: whoever asks sees the same schedule."""
-    return Random(f"{plan.seed}/arrivals")
-
-
-def near_its_rate(plan: Plan, seeds: Iterator[int], within: float = 0.05) -> Plan:
-    """An open plan of one rate and so many jobs, with the first of the seeds whose arrivals, as a whole, keep to it.
-
-    As they come, two dozen Poisson arrivals are a fifth faster or slower one time in three: a run of them is one at
-    some other rate.
-    """
-    assert isinstance(plan.load, Open) and plan.jobs is not None
-    for seed in seeds:
-        seeded = structs.replace(plan, seed=seed)
-        *_, last = itertools.islice(offsets(plan.load, arrivals_rng(seeded)), plan.jobs)
-        if abs(last * plan.load.stages[0].per_s / plan.jobs - 1) <= within:
-            return seeded
-    raise ValueError(f"no seed brings {plan.jobs} arrivals at their rate")
 
 
 def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:

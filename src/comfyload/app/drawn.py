@@ -1,0 +1,39 @@
+"""What the arrivals of a plan are drawn from, and draws that keep to the plan's rate."""
+
+from __future__ import annotations
+
+from itertools import islice
+from random import Random
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from comfyload.load.arrivals import offsets
+from comfyload.record.plan import Open
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from comfyload.record.plan import Plan
+
+__all__ = ["arrivals_rng", "near_its_rate"]
+
+
+def arrivals_rng(plan: Plan) -> Random:
+    """What the arrivals of this plan are drawn from, and nothing else is: whoever asks sees the same schedule."""
+    return Random(f"{plan.seed}/arrivals")
+
+
+def near_its_rate(plan: Plan, seeds: Iterator[int], within: float = 0.05) -> Plan:
+    """An open plan of one rate and so many jobs, with the first of the seeds whose arrivals, as a whole, keep to it.
+
+    As they come, two dozen Poisson arrivals are a fifth faster or slower one time in three: a run of them is one at
+    some other rate.
+    """
+    assert isinstance(plan.load, Open) and plan.jobs is not None
+    for seed in seeds:
+        seeded = structs.replace(plan, seed=seed)
+        *_, last = islice(offsets(plan.load, arrivals_rng(seeded)), plan.jobs)
+        if abs(last * plan.load.stages[0].per_s / plan.jobs - 1) <= within:
+            return seeded
+    raise ValueError(f"no seed brings {plan.jobs} arrivals at their rate")
