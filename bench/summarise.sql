@@ -79,7 +79,7 @@ GROUP BY ALL;
 
 -- By the server's order: executions side by side, its pauses, and jobs after one of their own workflow.
 SELECT count(*) FILTER (server.start_ms < ended),
-  median(server.start_ms - previous) FILTER (server.create_ms <= previous),
+  avg(server.start_ms - previous) FILTER (server.create_ms <= previous),
   avg(execution) FILTER (workflow = before), avg(execution) FILTER (workflow <> before)
 FROM (SELECT *,
         max(server.end_ms) OVER (ORDER BY server.start_ms ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ended,

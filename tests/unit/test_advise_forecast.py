@@ -10,6 +10,7 @@ import pytest
 from comfyload.advise.forecast import forecast, forecasts, highest_rate, prediction_band, size, validate
 from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.saturation import drift
+from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal
 
@@ -101,6 +102,39 @@ def test_a_serial_server_passes_and_is_reproduced_from_its_own_times() -> None:
     assert found.passed and not found.unmodelled and found.reasons == []
     middle, low, high = prediction_band(run, pools, rng=rng)
     assert low < middle < high and low <= checks["replay", "p95"].measured_s <= high
+
+
+def _frozen(run: Measured, every: int, seconds: float) -> Measured:
+    """The run, as if the end of what each n-th job took had been the server standing still after it."""
+    instants = run.jobs.every.instants
+    instants["end_ms"][every - 1 :: every] -= 1000 * seconds
+    instants["done"][every - 1 :: every] -= seconds
+    return run
+
+
+def test_a_server_that_stands_still_now_and_then_can_do_so_much_less() -> None:
+    jobs = np.ones(40)
+    jobs[7::8] += 0.35
+    waiting, alone = _frozen(ran(np.zeros(40), jobs), 8, 0.35), ran(np.arange(40) * 100.0, np.ones(40))
+    assert waiting.jobs.gap_s() == pytest.approx(0.35 * 4 / 39) and alone.jobs.gap_s() == 0.0
+    pools = pools_of([alone, waiting])  # What is seen with jobs waiting is true of the others, too.
+    assert pools.mean_s(ONE) == pytest.approx(1 + 0.35 * 4 / 39)
+    found = validate(waiting, pools, rng=_rng())
+    assert found.checks[0].error < 1e-6
+    assert any("stood still for 0.35 s" in reason for reason in found.reasons)
+
+
+def test_a_reply_that_comes_late_is_a_server_that_stands_still_too() -> None:
+    run = ran(np.arange(40) * 2.0, np.ones(40))
+    instants = run.jobs.every.instants
+    instants["acknowledged"][20] += 0.35
+    instants["done"][20] += 0.35
+    instants["create_ms"][20] += 350
+    instants["start_ms"][20] += 350
+    instants["end_ms"][20] += 350
+    found = validate(run, pools_of([run]), rng=_rng())
+    assert found.checks[0].error < 1e-6
+    assert any("stood still for 0.35 s" in reason for reason in found.reasons)
 
 
 def test_a_closed_load_is_not_replayed() -> None:

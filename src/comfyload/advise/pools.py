@@ -119,10 +119,11 @@ def pools_of(runs: Sequence[Measured]) -> Pools:
     names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
     warm: list[list[Floats]] = [[] for _ in names]
     switched: list[list[Floats]] = [[] for _ in names]
-    gaps, overheads, cold = [], [], []
+    # One for all: with one in flight no job waits, and the server's pauses are not seen.
+    pauses = np.concatenate([run.jobs.pauses() for run in runs])
+    gap = float(pauses.mean()) if len(pauses) else 0.0
+    overheads, cold = [], []
     for run in runs:
-        gap = run.jobs.gap_s()
-        gaps.append(gap)
         overheads.append(_overhead(run))
         seconds, workflow, same, first = _in_order(run.jobs)
         codes = [names.index(facts.name) for facts in run.manifest.workflows]
@@ -135,7 +136,7 @@ def pools_of(runs: Sequence[Measured]) -> Pools:
     after = [np.concatenate(parts) for parts in switched]
     known = [overhead_s for overhead_s in overheads if overhead_s is not None]
     overhead_s = float(np.median(known)) if known else 0.0
-    return _whole(names, kept, after, np.concatenate(cold), overhead_s, float(np.median(gaps)))
+    return _whole(names, kept, after, np.concatenate(cold), overhead_s, gap)
 
 
 def _whole(

@@ -38,6 +38,8 @@ _LIMITS: dict[tuple[str, str], float] = {
 _LAGS = 10
 _NO_CHANCE = 0.01
 _WORTH = 0.7
+_STILL_S = 0.1
+"""A pause, or a reply later than usual, that is longer than this is none of the network."""
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -77,10 +79,16 @@ class Validation(Struct, frozen=True, kw_only=True):
 
 
 class _Ran(Struct, frozen=True, kw_only=True):
-    """Jobs in the order in which the server ran them; `counted`: completed, and no warm-up."""
+    """Jobs in the order in which the server ran them; `counted`: completed, and no warm-up.
+
+    `taken`: when it was sent, and by how much longer than usual the server took to answer: one that stands still has no
+    queue. `services`: with the mean pause; `pauses`: those after each job, which nobody waited for where they are 0.
+    """
 
     arrivals: Floats
+    taken: Floats
     services: Floats
+    pauses: Floats
     latencies: Floats
     workflows: NDArray[np.int64]
     counted: NDArray[np.bool_]
@@ -108,6 +116,12 @@ def validate(measured: Measured, pools: Pools, *, rng: np.random.Generator) -> V
         checks += blind
         if not blind:
             reasons.append("the load is at, or beyond, what the server can do: there is no latency to expect")
+    still = np.concatenate([ran.pauses, ran.taken - ran.arrivals])
+    if still.max() > _STILL_S:
+        reasons.append(
+            f"the server stood still for {still.max():.2g} s at most: ComfyUI collects garbage after every 10 s of "
+            "work, and answers nobody meanwhile"
+        )
     unmodelled = _phases(ran)
     if unmodelled:
         reasons.append("execution times come in slow and fast phases that neither workflow nor switch explains")
@@ -135,8 +149,11 @@ def _ran(measured: Measured, pools: Pools) -> _Ran:
         raise ValueError(f"{', '.join(unknown)}: no service time was measured")
     codes = np.array([pools.workflows.index(facts.name) for facts in measured.manifest.workflows], np.int64)
     latencies = every.instants["done"][order] - sent[order]
+    delay = np.nan_to_num(every.instants["acknowledged"][order] - sent[order])
     return _Ran(
         arrivals=sent[order],
+        taken=sent[order] + np.maximum(delay - np.median(delay), 0.0) if len(order) else sent[order],
+        pauses=np.nan_to_num(measured.jobs.pause_after()[order]),
         services=(end[order] - start[order]) / 1000 + measured.jobs.gap_s(),
         latencies=latencies,
         workflows=codes[every.workflow[order]],
@@ -153,8 +170,9 @@ def _fed_back(measured: Measured) -> bool:
 def _structural(ran: _Ran, jobs: Jobs) -> Check:
     rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
     rest = rest[jobs.completed & ~np.isnan(rest)]
-    beside = (float(np.median(rest)) if len(rest) else 0.0) - jobs.gap_s()
-    said = (lindley(ran.arrivals, ran.services) - ran.arrivals + beside)[ran.counted]
+    beside = float(np.median(rest)) if len(rest) else 0.0
+    alone = ran.services - jobs.gap_s()
+    said = (lindley(ran.taken, alone + ran.pauses) - ran.pauses - ran.arrivals + beside)[ran.counted]
     was = ran.latencies[ran.counted]
     error = float(np.mean(np.abs(said - was)) / np.mean(was))
     return Check(
@@ -203,7 +221,8 @@ def _replay(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
 def _blind(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
     """Any Poisson arrivals at the run's rate, as many as it had, from an idle server on as it was."""
     jobs, n = ran.counted, len(ran.arrivals)
-    rate = (n - 1) / float(ran.arrivals.max() - ran.arrivals.min())
+    span_s = float(ran.arrivals.max() - ran.arrivals.min())
+    rate = (n - 1) / span_s if span_s else math.inf
     shares = np.bincount(ran.workflows, minlength=len(pools.workflows))
     workload = Workload(shares=[float(share) for share in shares])
     if rate * pools.mean_s(workload) >= FULL:

@@ -94,17 +94,38 @@ class Jobs:
         return self._overlaps
 
     def gap_s(self) -> float:
-        """The server's median pause between two jobs of which the second was waiting already; 0 if none was.
+        """The server's mean pause between two jobs of which the second was waiting already, in seconds; 0 if none was.
 
-        By the server's clock, in seconds, never negative: of executions side by side there is no pause.
+        The mean, since what counts is the time lost: ComfyUI collects garbage after every 10 s of work, for a third of
+        a second, and a median of pauses would not know of it.
         """
+        pauses = self.pauses()
+        return float(pauses.mean()) if len(pauses) else 0.0
+
+    def pauses(self) -> Floats:
+        """Each of those pauses, in the order in which the server ran the jobs, by its clock. None is negative: between
+        executions side by side there is no pause.
+        """
+        pauses = self._pauses()[1]
+        return pauses[~np.isnan(pauses)]
+
+    def pause_after(self) -> Floats:
+        """Of every job, warm-up included, the pause after it; nan where none was waiting."""
+        order, pauses = self._pauses()
+        after = np.full(len(self.every.instants["start_ms"]), np.nan)
+        after[order[:-1]] = pauses
+        return after
+
+    def _pauses(self) -> tuple[NDArray[np.int64], Floats]:
         create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
         order = np.argsort(start, kind="stable")
         ended, later = end[order[:-1]], order[1:]
         waited = create[later] <= ended
-        pause = np.subtract(start[later], ended, out=ended)
-        pause = pause[waited & ~np.isnan(pause)]
-        return max(0.0, float(np.median(pause, overwrite_input=True)) / 1000) if len(pause) else 0.0
+        pauses = np.subtract(start[later], ended, out=ended)
+        np.maximum(pauses, 0.0, out=pauses)
+        pauses[~waited] = np.nan
+        pauses /= 1000
+        return order, pauses
 
     def _difference(self, name: str) -> Floats:
         metric = _METRICS[name]

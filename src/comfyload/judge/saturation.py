@@ -36,7 +36,7 @@ class GpuBusy(Struct, frozen=True, kw_only=True):
 
 class Saturation(Struct, frozen=True, kw_only=True):
     """`server_busy`: the sum of service times over the wall clock, above 1 where jobs run side by side; None: not
-    known. `service_times`: of how many jobs. A service time is the execution and the server's usual pause after it.
+    known. `service_times`: of how many jobs. A service time is the execution and the server's mean pause between jobs.
     `saturated`: any of the three says so; None if none is known.
     """
 
