@@ -50,9 +50,10 @@ def bad_graph(scenario: str, index: int, info: ObjectInfo) -> bytes:
 
 def _too_much(info: ObjectInfo) -> Mapping[str, int]:
     """The largest of latents, if that is beyond what can be addressed: anything less might be had, and hurt."""
-    bounds = {key: info[LATENTS].bounds(key) for key in ("width", "height", "length", "batch_size")}
-    most = {key: both[1] for key, both in bounds.items() if both is not None}
-    if len(most) < len(bounds):
+    keys = ("width", "height", "length", "batch_size")
+    specs = {key: info[LATENTS].spec(key) for key in keys}
+    most = {key: spec.bounds[1] for key, spec in specs.items() if spec is not None and spec.bounds is not None}
+    if len(most) < len(keys):
         raise CannotPlay(f"it has no {LATENTS}, the node that would ask for it")
     frames = (most["length"] - 1) // 4 + 1
     # 16 channels of 32 bits, an eighth as wide and as high.

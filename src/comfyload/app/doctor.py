@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, to_builtins
 
-from comfyload.app.prepare import Material, load_material
+from comfyload.app.prepare import Jobs, Material, load_material
 from comfyload.app.run import connect
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
@@ -17,8 +17,9 @@ from comfyload.errors import RunFilesError, ServerUnreachable
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.report.text import count, decimals, duration, fixed
-from comfyload.workflow import ObjectInfo, Variation
+from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import as_sent, describe
+from comfyload.workflow.remarks import remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
+    from comfyload.workflow import Variation
     from comfyload.workflow.preflight import Problem
 
 __all__ = ["Check", "Status", "doctor", "examine_server", "exit_code"]
@@ -79,10 +81,8 @@ async def examine_server(
     if material.workflows:
         described = await examine.fetch_object_info(transport, material.classes())
         info = ObjectInfo(described.classes)
-        for workflow in material.workflows:
-            variation = Variation(
-                workflow, info, seed=options.plan.seed or 0, as_is=options.plan.as_is, rows=material.rows
-            )
+        material.settle(info)
+        for variation in Jobs(options, material, info, "doctor").variations:
             problems = await examine.preflight(transport, as_sent(variation), described, server.version)
             checks += [_preflight(variation, problems), _variation(variation, options), _outputs(variation)]
             checks.append(_cost(variation, server, options, runs))
@@ -224,27 +224,21 @@ def _preflight(variation: Variation, problems: list[Problem]) -> Check:
 
 
 def _variation(variation: Variation, options: RunOptions) -> Check:
-    facts = {"varied": variation.varied, "salted": variation.salted, "constant": variation.constant}
+    facts = {
+        "varied": variation.varied,
+        "salted": variation.salted,
+        "constant": variation.constant,
+        "pinned": variation.pinned,
+        "reloaded": variation.reach.reloaded,
+    }
     jobs = ((options.plan.jobs or 0) + options.plan.warmup) * options.plan.pages
-    status: Status = "warning"
-    found = f"{count(len(variation.varied), 'input')} varied: {_some(variation.varied)}"
-    if variation.as_is:
-        found = "the graph is sent unchanged: every job after the first is answered from the cache"
-        advice = "do without --as-is, unless the cache is what you measure"
-    elif variation.salted:
-        found = (
-            f"no seed to vary: an input that ComfyUI ignores makes {_some(variation.salted)} run, for the same picture"
-        )
-        advice = "give the graph a literal seed where its work is, if the pictures should differ"
-    elif variation.period < jobs:
-        found += f"; their bounds allow {variation.period} different jobs, and {jobs} are asked for"
-        advice = "widen a seed's bounds or run fewer jobs: repeats are answered from the cache"
-    elif variation.constant:
-        found += f"; none reaches {_some(variation.constant)}, which work in the first job only"
-        advice, status = "nothing to do: these are not counted as work of each job", "ok"
-    else:
-        advice, status = "", "ok"
-    return Check("variation", status, found, advice, facts, "workflow")
+    said = list(remarks(variation, jobs))
+    found = [] if variation.as_is else [f"{count(len(variation.varied), 'input')} varied: {_some(variation.varied)}"]
+    found = found if variation.varied else []
+    found += [remark.text for remark in said]
+    status: Status = "warning" if any(remark.level == "warning" for remark in said) else "ok"
+    advice = "; ".join(remark.advice for remark in said if remark.advice)
+    return Check("variation", status, "; ".join(found), advice, facts, "workflow")
 
 
 def _outputs(variation: Variation) -> Check:

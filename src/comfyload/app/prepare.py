@@ -8,51 +8,67 @@ from typing import TYPE_CHECKING, Any
 
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.workflow import Variation, override, parse
-from comfyload.workflow.data import parse_rows
+from comfyload.workflow.data import parse_table
+from comfyload.workflow.graph import address
 from comfyload.workflow.mix import Mix
+from comfyload.workflow.override import parse_settings
+from comfyload.workflow.remarks import remarks
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
     from comfyload.record.model import Prompt, WorkflowFacts
     from comfyload.record.plan import Plan
     from comfyload.workflow import ObjectInfo, Workflow
-    from comfyload.workflow.data import Rows
+    from comfyload.workflow.data import Table
 
 __all__ = ["Jobs", "Material", "load_material", "read_text"]
 
 
 class Material:
-    """What the files hold: workflows with their overrides, and the rows of the table."""
+    """What the files hold: workflows, the values set for all jobs, and the table.
 
-    def __init__(self, workflows: list[Workflow], overrides: list[dict[str, Any]], rows: Rows | None) -> None:
+    `overrides` has what was set by `node.input`, for each workflow, once the material is settled.
+    """
+
+    def __init__(self, workflows: list[Workflow], settings: list[str], table: Table | None) -> None:
         self.workflows = workflows
-        self.overrides = overrides
-        self.rows = rows
+        self.table = table
+        self.overrides: list[dict[str, Any]] = [{} for _ in workflows]
+        self._settings = settings
 
     def classes(self) -> set[str]:
         return {workflow.class_of(node) for workflow in self.workflows for node in workflow.graph}
+
+    def settle(self, info: ObjectInfo) -> None:
+        """Put the settings into the workflows, typed as the server declares the inputs.
+
+        Raises:
+            UsageError: a value does not fit its input.
+        """
+        pairs = [override(workflow, self._settings, info) for workflow in self.workflows]
+        self.workflows, self.overrides = [changed for changed, _ in pairs], [applied for _, applied in pairs]
 
 
 def load_material(options: RunOptions) -> Material:
     """Read every file the options name.
 
     Raises:
-        UsageError: one cannot be read, is no graph or table, or an override fits none of the workflows.
+        UsageError: one cannot be read, is no graph or table, or a setting fits none of the workflows.
     """
     if not options.workflows:
         raise UsageError("no workflow is given", "give --workflow FILE")
-    workflows, overrides = [], []
+    workflows = []
     for choice in options.workflows:
         name = "stdin" if choice.file == "-" else Path(choice.file).stem
-        changed, applied = override(parse(_read_bytes(choice.file), name, choice.file), options.settings)
-        workflows.append(changed)
-        overrides.append(applied)
+        workflow = parse(_read_bytes(choice.file), name, choice.file)
+        parse_settings(workflow, options.settings)
+        workflows.append(workflow)
     names = [workflow.name for workflow in workflows]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"two workflows are called {twice!r}", "give their files different names")
-    rows = None if options.data is None else parse_rows(read_text(options.data), options.data)
-    return Material(workflows, overrides, rows)
+    table = None if options.data is None else parse_table(read_text(options.data), options.data)
+    return Material(workflows, options.settings, table)
 
 
 class Jobs:
@@ -66,14 +82,19 @@ class Jobs:
         self._material = material
         folder = None if options.keep_prefix else f"comfyload/{run_id}"
         self.variations = [
-            Variation(workflow, info, seed=seed, as_is=plan.as_is, output_folder=folder, rows=material.rows)
-            for workflow in material.workflows
+            Variation(
+                workflow,
+                info,
+                seed=seed,
+                as_is=plan.as_is,
+                output_folder=folder,
+                table=material.table,
+                fixed=set(applied),
+            )
+            for workflow, applied in zip(material.workflows, material.overrides, strict=True)
         ]
-        for column in material.rows[0] if material.rows else ():
-            if not any(variation.takes(column) for variation in self.variations):
-                raise UsageError(
-                    f"{options.data}: no workflow has an input {column!r}", "columns are NODE.INPUT, by id or title"
-                )
+        if material.table is not None:
+            _check_columns(material.table, self.variations)
         weights = [choice.weight for choice in options.workflows]
         self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=seed)
 
@@ -89,20 +110,26 @@ class Jobs:
 
     def remarks(self) -> list[str]:
         """What a reader should know of how the jobs differ."""
-        said = []
-        for variation in self.variations:
-            name = f"{variation.workflow.name}: " if len(self.variations) > 1 else ""
-            if variation.salted:
-                said.append(
-                    f"{name}the graph has no seed to vary, so an input that ComfyUI ignores was added to "
-                    f"{_nodes(variation.salted)}: every job executes, and makes the same picture"
-                )
-            if variation.constant:
-                said.append(f"{name}no seed reaches {_nodes(variation.constant)}: not counted as work of each job")
-            jobs = None if self._plan.jobs is None else (self._plan.jobs + self._plan.warmup) * self._plan.pages
-            if not variation.as_is and jobs is not None and variation.period < jobs:
-                said.append(f"{name}the seeds' bounds allow {variation.period} different jobs; the rest repeat them")
-        return said
+        jobs = None if self._plan.jobs is None else (self._plan.jobs + self._plan.warmup) * self._plan.pages
+        named = len(self.variations) > 1
+        return [
+            f"{variation.workflow.name}: {remark.text}" if named else remark.text
+            for variation in self.variations
+            for remark in remarks(variation, jobs)
+        ]
+
+
+def _check_columns(table: Table, variations: list[Variation]) -> None:
+    for column in table.columns:
+        if any(variation.takes(column) for variation in variations):
+            continue
+        hint = "columns are NODE.INPUT, by id or title"
+        if len(variations) == 1:
+            try:
+                address(variations[0].workflow, column)
+            except UsageError as error:
+                hint = error.hint or hint
+        raise UsageError(f"{table.source}: no workflow has an input {column!r}", hint)
 
 
 def read_text(file: str) -> str:
@@ -124,7 +151,3 @@ def _read_bytes(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise WorkflowError(f"cannot read {file}: {error.strerror or error}", "give a workflow file") from None
-
-
-def _nodes(nodes: list[str]) -> str:
-    return ("node " if len(nodes) == 1 else "nodes ") + ", ".join(nodes)

@@ -105,11 +105,12 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
             f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
             "wait; with --allow-shared it is run all the same, and marked as no measurement",
         )
+    described = await fetch_object_info(transport, material.classes())
+    info = ObjectInfo(described.classes)
+    material.settle(info)
     for file in options.uploads:
         stored = await upload_image(transport, Path(file))
         material.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in material.workflows]
-    described = await fetch_object_info(transport, material.classes())
-    info = ObjectInfo(described.classes)
     started = datetime.now(UTC)
     name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
     run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"

@@ -253,7 +253,9 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of a node without keeping the graph. `samplers` lists the sampler nodes an output depends on."""
+    """What is kept of a node without keeping the graph. `sampler`: it is to sample in each job. `samplers` are those
+    that an output depends on.
+    """
 
     class_type: str
     output: bool = False
@@ -264,8 +266,10 @@ class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What identifies a workflow, and how its jobs differ from each other.
 
-    `varied` are the `node.input` that get a fresh value per job; `salted`, nodes given an input that exists only to
-    defeat the cache; `constant`, output nodes that show the same in every job (they do not count as `output`).
+    `varied` are the `node.input` that get a value of their own in each job; `salted`, nodes given an input that exists
+    only to defeat the cache; `constant`, output nodes that show the same in every job (they do not count as `output`);
+    `pinned`, seeds that somebody set to one value for all jobs; `reloaded`, nodes that load or patch a model and run in
+    every job, since what varies reaches them.
     """
 
     name: str
@@ -274,6 +278,8 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     varied: list[str] = []
     salted: list[str] = []
     constant: list[str] = []
+    pinned: list[str] = []
+    reloaded: list[str] = []
     overrides: dict[str, Any] = {}
     output_prefix: str | None = None
     graph: dict[str, Any] | None = None

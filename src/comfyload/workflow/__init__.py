@@ -1,7 +1,8 @@
 """What is asked of the server: a graph, checked, and how its jobs differ."""
 
-from comfyload.workflow.graph import Workflow, override, parse
+from comfyload.workflow.graph import Workflow, parse
 from comfyload.workflow.object_info import ObjectInfo
+from comfyload.workflow.override import override
 from comfyload.workflow.vary import Variation
 
 __all__ = ["ObjectInfo", "Variation", "Workflow", "override", "parse"]

@@ -1,63 +1,184 @@
-"""Values from a table, so that each job has its own prompt: a CSV or JSON lines whose columns are `NODE.INPUT`."""
+"""Values from a table, so that each job has its own prompt: CSV or JSON whose columns are `NODE.INPUT`."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from typing import Any
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from comfyload.errors import UsageError
 
-__all__ = ["Rows", "parse_rows"]
+__all__ = ["Table", "parse_table"]
 
-Rows = list[dict[str, Any]]
-"""One object a job, taken in order and from the start again when they run out; keys are `NODE.INPUT`."""
+_SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 
-def parse_rows(text: str, source: str) -> Rows:
-    """Read a table: JSON lines if its first letter is `{`, CSV with a header otherwise.
+class Table(Struct, frozen=True, kw_only=True):
+    """One row a job, taken in order and from the start again when they run out.
+
+    `columns` are `NODE.INPUT`; `lines` are the rows' places in the file, for messages. `decimal_comma`: in a file whose
+    fields are not separated by commas, `0,5` is a number.
+    """
+
+    source: str
+    columns: list[str]
+    rows: list[list[Any]]
+    lines: list[int]
+    decimal_comma: bool = False
+    unit: Literal["line", "row"] = "line"
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a column, one a row."""
+        place = self.columns.index(name)
+        return [row[place] for row in self.rows]
+
+    def place(self, row: int) -> str:
+        """Where a row stands."""
+        return f"{self.source}, {self.unit} {self.lines[row]}"
+
+
+def parse_table(text: str, source: str) -> Table:
+    """Read a table: JSON if its first letter is `{` or `[`, else fields separated by commas, semicolons or tabs.
 
     Raises:
-        UsageError: it is empty, or a line is not as the others.
+        UsageError: it is empty, a line is not like the others, or two columns have one name.
     """
     text = text.removeprefix("\ufeff")
-    rows = _json_lines(text, source) if text.lstrip().startswith("{") else _csv(text, source)
-    if not rows:
+    first = text.lstrip()[:1]
+    table = _json_table(text, source) if first in ("{", "[") and first else _csv_table(text, source)
+    if not table.rows:
         raise UsageError(f"{source} holds no rows", "give a header of NODE.INPUT and a row for each job")
-    return rows
+    return table
 
 
-def _json_lines(text: str, source: str) -> Rows:
-    rows: Rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
-            raise UsageError(f"{source}, line {number} is no object with the same keys", 'write {"6.text": "a fox"}')
-        rows.append(row)
-    return rows
+def _json_table(text: str, source: str) -> Table:
+    """JSON lines, or one array of objects."""
+    rows: list[list[Any]] = []
+    lines: list[int] = []
+    columns: list[str] = []
+    unit: Literal["line", "row"] = "row" if text.lstrip().startswith("[") else "line"
+    for number, row in _values(text, source):
+        if not isinstance(row, dict):
+            raise UsageError(f"{source}, {unit} {number} is not a JSON object", 'write {"6.text": "a fox"}')
+        columns = columns or list(row)
+        if row.keys() != set(columns):
+            raise UsageError(
+                f"{source}, {unit} {number} has other keys than the first row ({_difference(columns, row)})",
+                "give every row the same keys",
+            )
+        rows.append([row[column] for column in columns])
+        lines.append(number)
+    return Table(source=source, columns=columns, rows=rows, lines=lines, unit=unit)
 
 
-def _csv(text: str, source: str) -> Rows:
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+def _values(text: str, source: str) -> Iterator[tuple[int, Any]]:
+    """Each value with its line; of an array, with its place in it."""
+    if text.lstrip().startswith("["):
+        held = _decoded(text, source, 1)
+        yield from enumerate(held if isinstance(held, list) else [held], 1)
+        return
+    for number, line in enumerate(_lines(text), 1):
+        if line.strip():
+            yield number, _decoded(line, source, number)
+
+
+def _decoded(text: str, source: str, line: int) -> Any:
     try:
-        header = next(reader, [])
-        rows: Rows = []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UsageError(
-                    f"{source}, line {reader.line_num} has {len(row)} fields where the header has {len(header)}",
-                    'quote texts that hold commas: "a fox, reading"',
-                )
-            rows.append(dict(zip(header, row, strict=True)))
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except _Doubled as doubled:
+        raise UsageError(f"{source}, line {line} has the key {doubled} twice", "leave one out") from None
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
+        raise UsageError(f"{source}, line {line} is not JSON: {reason}", 'write {"6.text": "a fox"}') from None
+
+
+class _Doubled(ValueError):
+    pass
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Doubled(json.dumps(key, ensure_ascii=False))
+        found[key] = value
+    return found
+
+
+def _difference(columns: list[str], row: dict[str, Any]) -> str:
+    missing = [f"{name} is missing" for name in columns if name not in row]
+    return ", ".join([*missing, *(f"{name} is new" for name in row if name not in columns)][:3])
+
+
+def _csv_table(text: str, source: str) -> Table:
+    text, delimiter, skipped = _separator(text)
+    header, records = _records(text, delimiter, source, skipped)
+    rows: list[list[Any]] = []
+    lines: list[int] = []
+    for line, record in records:
+        if len(record) != len(header):
+            raise UsageError(
+                f"{source}, line {line} has {len(record)} fields where the header has {len(header)}",
+                f'quote texts that hold {_NAMES.get(delimiter, "the separator")}: "a fox{delimiter} reading"',
+            )
+        rows.append(record)
+        lines.append(line)
+    kept = _named_columns(header, rows, source)
+    return Table(
+        source=source,
+        columns=[header[place] for place in kept],
+        rows=[[row[place] for place in kept] for row in rows],
+        lines=lines,
+        decimal_comma=delimiter != ",",
+    )
+
+
+def _separator(text: str) -> tuple[str, str, int]:
+    """The text after a line `sep=;` as spreadsheets write it, the separator, and how many lines were skipped.
+
+    Without that line, it is what splits the header into the most fields.
+    """
+    lines = _lines(text)
+    told = _SEPARATOR.fullmatch(lines[0])
+    if told is not None:
+        return text[len(lines[0]) :].lstrip("\r\n"), told[1], 1
+    header = next((line for line in lines if line.strip()), "")
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in (",", ";", "\t")}
+    return text, max(counts, key=lambda mark: counts[mark]), 0
+
+
+def _records(text: str, delimiter: str, source: str, skipped: int) -> tuple[list[str], list[tuple[int, list[Any]]]]:
+    """The header, and each record with the line on which it ends; blank lines are passed over."""
+    spaced = f"{delimiter} " in _lines(text.lstrip())[0]
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=spaced)
+    try:
+        found = [(reader.line_num + skipped, record) for record in reader if any(field.strip() for field in record)]
     except csv.Error as error:
+        reason = "a quoted field is not closed" if "end of data" in str(error) else str(error)
         raise UsageError(
-            f"{source}, line {reader.line_num}: {error}", "give a CSV with a header of NODE.INPUT"
+            f"{source}, line {reader.line_num + skipped}: {reason}", "give a CSV with a header of NODE.INPUT"
         ) from None
-    return rows
+    if not found:
+        return [], []
+    return [name.strip() for name in found[0][1]], found[1:]
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines(): a prompt may hold a line separator of Unicode.
+    return re.split(r"\r\n|\n|\r", text)
+
+
+def _named_columns(header: list[str], rows: list[list[Any]], source: str) -> list[int]:
+    """The places of the columns that have a name; one without is passed over if it is empty."""
+    for place, name in enumerate(header):
+        if not name and any(row[place].strip() for row in rows):
+            raise UsageError(f"{source}: column {place + 1} has no name", "name it NODE.INPUT, or take it out")
+        if name and name in header[:place]:
+            raise UsageError(f"{source} has two columns {name!r}", "leave one out")
+    return [place for place, name in enumerate(header) if name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import hashlib
 import json
@@ -11,7 +10,7 @@ from typing import Any
 
 from comfyload.errors import UsageError, WorkflowError
 
-__all__ = ["Graph", "Inputs", "Workflow", "address", "coerce", "is_link", "override", "parse"]
+__all__ = ["Graph", "Inputs", "Workflow", "address", "is_link", "parse"]
 
 Inputs = dict[str, Any]
 Graph = dict[str, dict[str, Any]]
@@ -145,28 +144,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def override(workflow: Workflow, settings: list[str]) -> tuple[Workflow, dict[str, Any]]:
-    """Apply `NODE.INPUT=VALUE` settings; NODE is an id or a title. Returns the new workflow and what was set.
-
-    VALUE is read as JSON where the present value is not a string, and as text otherwise.
-
-    Raises:
-        UsageError: a setting has no `=`, or names no input of the graph, or a title that several nodes have.
-    """
-    graph = copy.deepcopy(workflow.graph)
-    changed = Workflow(workflow.name, graph, workflow.extra)
-    applied: dict[str, Any] = {}
-    for setting in settings:
-        target, equals, text = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting!r} has no '='", "write --set NODE.INPUT=VALUE, as in --set 3.steps=20")
-        node, key = address(changed, target.strip(), "--set ")
-        value = coerce(text, changed.inputs_of(node)[key])
-        changed.inputs_of(node)[key] = value
-        applied[f"{node}.{key}"] = value
-    return changed, applied
-
-
 def address(workflow: Workflow, target: str, flag: str = "") -> tuple[str, str]:
     """Node id and input of `NODE.INPUT`. Titles and inputs may hold dots themselves, so every split is tried.
 
@@ -202,13 +179,3 @@ def address(workflow: Workflow, target: str, flag: str = "") -> tuple[str, str]:
         f"{flag}{target}: the graph has no such node",
         f"did you mean {' or '.join(near)}?" if near else "write NODE.INPUT, NODE being an id or a title",
     )
-
-
-def coerce(text: str, present: object) -> Any:
-    """The value of a text as it is meant for an input that holds `present`: text stays text, all else is JSON."""
-    if isinstance(present, str):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

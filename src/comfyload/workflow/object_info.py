@@ -1,11 +1,13 @@
-"""What `/object_info` says of a node class: bounds of its inputs, what it puts out, which pack it is from."""
+"""What `/object_info` says of a node class: types and bounds of its inputs, what it puts out, which pack it is from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HEAVY", "NodeClass", "ObjectInfo"]
+from msgspec import Struct
+
+__all__ = ["HEAVY", "InputSpec", "NodeClass", "ObjectInfo"]
 
 HEAVY = frozenset(
     [
@@ -29,7 +31,30 @@ HEAVY = frozenset(
 )
 """Types of outputs that are loaded or set up once and reused by every job of a warm server."""
 
+
+class InputSpec(Struct, frozen=True, kw_only=True):
+    """A declared input: `kind` is its type (`INT`, `STRING`, `IMAGE`, …), or the list of choices that it allows."""
+
+    kind: str | list[Any]
+    options: dict[str, Any] = {}
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Least and greatest value, or None if the server gives no such pair of integers."""
+        low, high = self.options.get("min"), self.options.get("max")
+        return (low, high) if isinstance(low, int) and isinstance(high, int) and low <= high else None
+
+    @property
+    def choices(self) -> list[Any] | None:
+        """The values it allows, of an input that is a list; None for any other."""
+        if isinstance(self.kind, list):
+            return self.kind
+        listed = self.options.get("options") if self.kind == "COMBO" else None
+        return listed if isinstance(listed, list) else None
+
+
 MEDIA = frozenset(["LATENT", "IMAGE", "MASK", "VIDEO", "AUDIO", "MESH", "VOXEL", "NOISE"])
+PLAIN = frozenset(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*"])
 
 
 class NodeClass:
@@ -53,10 +78,19 @@ class NodeClass:
         return module if isinstance(module, str) else None
 
     @property
+    def core(self) -> bool:
+        """Whether the class is ComfyUI's own: it then treats its inputs as ComfyUI's own functions do."""
+        return self.pack == "nodes" or (self.pack or "").startswith(("comfy_extras.", "comfy_api_nodes."))
+
+    @property
     def heavy(self) -> bool:
         """Whether it prepares something that jobs share (a loader, a LoRA): to repeat it per job would be wrong."""
-        types = self._output_types()
-        return bool(types & HEAVY) if types else "load" in self.name.lower()
+        types, name = self._output_types(), self.name.lower()
+        if not types:
+            return "load" in name
+        if types & HEAVY or any(kind.endswith(("MODEL", "VAE")) for kind in types):
+            return True
+        return "loader" in name and not types & (MEDIA | PLAIN)
 
     @property
     def sampler(self) -> bool:
@@ -67,21 +101,47 @@ class NodeClass:
         types = self._output_types()
         return bool(types & MEDIA) if types else not name.endswith(("select", "selector", "loader"))
 
-    def bounds(self, key: str) -> tuple[int, int] | None:
-        """Least and greatest value of an integer input, or None if the server gives none."""
+    @property
+    def loads(self) -> bool:
+        """Whether to repeat it in each job would be wrong: it loads or patches a model, and makes no image itself."""
+        return self.heavy and not self.sampler
+
+    @property
+    def plain(self) -> bool | None:
+        """Whether all it puts out are numbers, texts or whatever came in; None if the server did not say."""
+        types = self._output_types()
+        return types <= PLAIN if types else None
+
+    def spec(self, key: str) -> InputSpec | None:
+        """The declaration of an input, or None if the server gives none.
+
+        `mode.seed` is an input of the option of `mode` that is chosen: the first option that declares it counts.
+        """
         described = self._info.get("input")
-        for group in ("required", "optional"):
-            inputs = described.get(group) if isinstance(described, dict) else None
-            spec = inputs.get(key) if isinstance(inputs, dict) else None
-            if isinstance(spec, list) and len(spec) > 1 and isinstance(spec[1], dict):
-                low, high = spec[1].get("min"), spec[1].get("max")
-                if isinstance(low, int) and isinstance(high, int) and low <= high:
-                    return low, high
+        if (found := _declared(described, key)) is not None:
+            return found
+        name, _, rest = key.partition(".")
+        outer = _declared(described, name) if rest else None
+        options = outer.options.get("options") if outer is not None else None
+        for option in options if isinstance(options, list) else ():
+            inner = NodeClass(self.name, {"input": option.get("inputs")} if isinstance(option, dict) else None)
+            if (found := inner.spec(rest)) is not None:
+                return found
         return None
 
     def _output_types(self) -> frozenset[str]:
         types = self._info.get("output")
         return frozenset(t for t in types if isinstance(t, str)) if isinstance(types, list) else frozenset()
+
+
+def _declared(described: Any, key: str) -> InputSpec | None:
+    for group in ("required", "optional"):
+        inputs = described.get(group) if isinstance(described, dict) else None
+        spec = inputs.get(key) if isinstance(inputs, dict) else None
+        if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
+            options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+            return InputSpec(kind=spec[0], options=options)
+    return None
 
 
 class ObjectInfo:

@@ -1,4 +1,4 @@
-"""How jobs of one workflow differ: fresh seeds, a salt where there is no seed, outputs in a folder of the run's own.
+"""How jobs of one workflow differ: fresh seeds, a salt where no seed reaches, outputs in a folder of the run's own.
 
 A ComfyUI server answers a repeated graph from its cache, so every job must differ where the work is, and nowhere else:
 a changed loader would load its model again. Each value is a pure function of (run seed, job index).
@@ -11,37 +11,30 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from comfyload.errors import UsageError
 from comfyload.record.model import NodeFacts, Prompt, WorkflowFacts
-from comfyload.workflow.data import Rows
-from comfyload.workflow.graph import Graph, Workflow, address, coerce
+from comfyload.workflow.data import Table
+from comfyload.workflow.graph import Graph, Workflow, address
 from comfyload.workflow.object_info import ObjectInfo
+from comfyload.workflow.reach import Reach
+from comfyload.workflow.seeds import Seed, find_seeds
+from comfyload.workflow.values import Unfit, typed
 
-__all__ = ["SALT_INPUT", "Variation", "prompt_id", "seed_inputs"]
+__all__ = ["SALT_INPUT", "Variation", "prompt_id"]
 
 SALT_INPUT = "comfyload_salt"
 """An input that no node declares: the real server keys its cache by it and passes it to nobody."""
 
-UNKNOWN_BOUNDS = (0, 2**32 - 1)
-"""Taken for a seed whose bounds the server does not give: every sampler accepts these."""
-
 SALT_BOUNDS = (0, 2**63 - 1)
 
+PREFIX_INPUT = "filename_prefix"
+
+Place = tuple[str, str]
 Slot = tuple[str, str, Callable[[int], Any]]
 """Node, input, and the value of job `index`."""
-
-
-def seed_inputs(workflow: Workflow) -> list[tuple[str, str]]:
-    """Node and name of every literal integer input called `seed`, `noise_seed` or `…_seed`."""
-    return [
-        (node, key)
-        for node in workflow.graph
-        for key, value in workflow.inputs_of(node).items()
-        if (key == "seed" or key.endswith("_seed")) and isinstance(value, int) and not isinstance(value, bool)
-    ]
 
 
 def prompt_id(run_id: str, index: int) -> str:
@@ -61,35 +54,94 @@ class Variation:
         seed: int,
         as_is: bool = False,
         output_folder: str | None = None,
-        rows: Rows | None = None,
+        table: Table | None = None,
+        fixed: Collection[str] = (),
     ) -> None:
-        """`rows` give inputs their values job by job; a column that the graph has no input for is passed over."""
+        """`table` gives inputs their values job by job; a column that the graph has no input for is passed over.
+        `fixed`: inputs (`node.input`) whose value somebody chose; a seed among them is not varied.
+
+        Raises:
+            UsageError: a value of the table does not fit its input.
+        """
         self.workflow = workflow
         self.as_is = as_is
         self.outputs = [node for node in workflow.graph if info[workflow.class_of(node)].output]
         self.outputs = self.outputs or workflow.sinks()
+        self._info = info
+        self._table = _columns(workflow, info, table)
+        self._seen = _with_first_row(workflow, self._table)
+        seeds = {(found.node, found.key): found for found in find_seeds(self._seen, info)}
+        distinct = {place: len({_text(value) for value in values}) for place, values in self._table.items()}
+        chosen = {place for place in seeds if ".".join(place) in fixed or distinct.get(place) == 1}
+        fresh = [found for place, found in seeds.items() if place not in chosen and place not in self._table]
+        moving = {place for place, count in distinct.items() if count > 1}
+        moving |= {(found.node, found.key) for found in fresh}
+        self.reach = Reach(
+            self._seen,
+            info,
+            self.outputs,
+            moving=[] if as_is else [node for node, key in moving if key != PREFIX_INPUT],
+            chosen=list(workflow.graph) if as_is else [node for node, _ in chosen],
+        )
+        live = self.reach.live
+        self.pinned = [] if as_is else sorted(".".join(place) for place in chosen if place[0] in live)
+        """Seeds that stay the same in every job, since somebody chose them."""
+        self._fresh = [] if as_is else [found for found in fresh if found.node in live]
         graph = copy.deepcopy(workflow.graph)
-        told = _columns(workflow, rows or [])
-        seeds = [] if as_is else [slot for slot in seed_inputs(workflow) if slot not in told]
-        reached = [out for out in self.outputs if (workflow.ancestors(out) | {out}) & {node for node, _ in seeds}]
-        self.salted = [] if as_is or reached else _salt_targets(workflow, info, self.outputs)
-        self.constant = [out for out in self.outputs if reached and out not in reached]
-        """Outputs that show the same in every job (a preview of a control image): no work, and no new images."""
-        fresh = [(node, key, info[workflow.class_of(node)].bounds(key) or UNKNOWN_BOUNDS) for node, key in seeds]
-        fresh += [(node, SALT_INPUT, SALT_BOUNDS) for node in self.salted]
-        slots = [(n, k, _sequence(seed, f"{workflow.name}/{n}.{k}", bounds)) for n, k, bounds in fresh]
-        self._slots = sorted([*slots, *told.values()], key=_place_in(graph))
-        self.period = max((high - low + 1 for _, _, (low, high) in fresh), default=1)
-        """How many jobs differ in their seeds before these repeat."""
-        self.prefixed = [] if as_is or output_folder is None else _move_outputs(graph, output_folder)
+        self._slots = sorted(self._all_slots(seed), key=_place_in(graph))
+        self.rows = len({tuple(map(_text, row)) for row in zip(*self._table.values(), strict=True)})
+        """How many rows of the table differ in what they ask of this graph."""
+        sizes = [found.bounds[1] - found.bounds[0] + 1 for found in self._fresh]
+        sizes += [SALT_BOUNDS[1]] if self.salted else []
+        self.period = max([*sizes, self.rows], default=1)
+        """How many jobs differ before they repeat."""
+        self.prefixed: list[str] = []
+        self.kept_prefix: list[str] = []
+        """Output nodes whose files stay where the graph puts them: how these treat a folder is not known."""
+        if not as_is and output_folder is not None:
+            self._move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
         self._pieces = _pieces(graph, [(node, key) for node, key, _ in self._slots])
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
-        self._info = info
+
+    @property
+    def salted(self) -> list[str]:
+        """Nodes that get an input which ComfyUI ignores, so that they run in each job."""
+        return self.reach.salted
+
+    @property
+    def constant(self) -> list[str]:
+        """Outputs that show the same in every job (a preview of a control image): no work, and no new images."""
+        return self.reach.constant
+
+    def _all_slots(self, seed: int) -> list[Slot]:
+        name = self.workflow.name
+        slots: list[Slot] = [(*place, _cycled(values)) for place, values in self._table.items()]
+        for found in self._fresh:
+            sequence = _sequence(seed, f"{name}/{found.node}.{found.key}", found.bounds)
+            slots.append((found.node, found.key, _written(found, sequence)))
+        # One value for all: nodes that are alike stay alike, and the server runs one of them.
+        salt = _sequence(seed, f"{name}/{SALT_INPUT}", SALT_BOUNDS)
+        return [*slots, *((node, SALT_INPUT, salt) for node in self.salted)]
+
+    def _move_outputs(self, graph: Graph, folder: str) -> None:
+        """Put every saved file below `folder`: a real server slows down as one folder fills.
+
+        Only ComfyUI's own classes are known to take a folder in their prefix; others may save nothing then.
+        """
+        for node, body in graph.items():
+            prefix = body["inputs"].get(PREFIX_INPUT)
+            if not isinstance(prefix, str) or prefix.startswith(("/", "\\")) or ":" in prefix[:2]:
+                continue
+            if self._info[self.workflow.class_of(node)].core and (node, PREFIX_INPUT) not in self._table:
+                body["inputs"][PREFIX_INPUT] = f"{folder}/{prefix}"
+                self.prefixed.append(node)
+            elif node in self.reach.live:
+                self.kept_prefix.append(node)
 
     def takes(self, column: str) -> bool:
         """Whether a column of the rows is an input of this graph."""
-        return bool(_columns(self.workflow, [{column: ""}]))
+        return _address(self.workflow, column) is not None
 
     @property
     def varied(self) -> list[str]:
@@ -121,8 +173,7 @@ class Variation:
 
     def facts(self, overrides: dict[str, Any], *, keep_graph: bool) -> WorkflowFacts:
         """What the manifest keeps: identity and classes, the graph itself only if asked."""
-        workflow = self.workflow
-        samplers = {n for n in workflow.graph if self._info[workflow.class_of(n)].sampler}
+        workflow, samplers = self._seen, self.reach.samplers
         nodes = {
             node: NodeFacts(
                 class_type=workflow.class_of(node),
@@ -139,24 +190,59 @@ class Variation:
             varied=self.varied,
             salted=self.salted,
             constant=self.constant,
+            pinned=self.pinned,
+            reloaded=self.reach.reloaded,
             overrides=overrides,
             output_prefix=self.output_folder,
             graph=dict(workflow.graph) if keep_graph else None,
         )
 
 
-def _columns(workflow: Workflow, rows: Rows) -> dict[tuple[str, str], Slot]:
-    """The columns of a table that are inputs of this graph, as slots by node and input."""
-    slots: dict[tuple[str, str], Slot] = {}
-    for column in rows[0] if rows else ():
-        try:
-            node, key = address(workflow, column)
-        except UsageError:
+def _address(workflow: Workflow, column: str) -> Place | None:
+    try:
+        return address(workflow, column)
+    except UsageError:
+        return None
+
+
+def _columns(workflow: Workflow, info: ObjectInfo, table: Table | None) -> dict[Place, list[Any]]:
+    """The columns of a table that are inputs of this graph: the values of their rows, typed."""
+    found: dict[Place, list[Any]] = {}
+    for column in table.columns if table is not None else ():
+        place = _address(workflow, column)
+        if place is None or table is None:
             continue
-        present = workflow.inputs_of(node)[key]
-        values = [coerce(row[column], present) if isinstance(row[column], str) else row[column] for row in rows]
-        slots[node, key] = (node, key, _cycled(values))
-    return slots
+        if place in found:
+            raise UsageError(f"{table.source}: two columns name the input {'.'.join(place)}", "leave one out")
+        spec = info[workflow.class_of(place[0])].spec(place[1])
+        present = workflow.inputs_of(place[0])[place[1]]
+        found[place] = []
+        for number, value in enumerate(table.column(column)):
+            try:
+                fit = typed(value, spec, present, workflow.graph, decimal_comma=table.decimal_comma)
+            except Unfit as unfit:
+                reason, _, hint = str(unfit).partition("; ")
+                raise UsageError(f"{table.place(number)}: {column} {reason}", hint) from None
+            found[place].append(fit)
+    return found
+
+
+def _with_first_row(workflow: Workflow, table: dict[Place, list[Any]]) -> Workflow:
+    """The graph with the table's first row: a column may put a number where the graph has a link."""
+    if not table:
+        return workflow
+    graph = copy.deepcopy(workflow.graph)
+    for (node, key), values in table.items():
+        graph[node]["inputs"][key] = values[0]
+    return Workflow(workflow.name, graph, workflow.extra)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _written(seed: Seed, sequence: Callable[[int], int]) -> Callable[[int], Any]:
+    return lambda index: seed.written(sequence(index))
 
 
 def _cycled(values: list[Any]) -> Callable[[int], Any]:
@@ -177,27 +263,6 @@ def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[in
         return low + (start + index * stride) % size
 
     return value
-
-
-def _salt_targets(workflow: Workflow, info: ObjectInfo, outputs: list[str]) -> list[str]:
-    """Where the work of the outputs begins: nodes that prepare nothing heavy and depend on no other such node."""
-    light = {node for node in workflow.graph if not info[workflow.class_of(node)].heavy}
-    targets: set[str] = set()
-    for output in outputs:
-        upstream = (workflow.ancestors(output) | {output}) & light
-        targets |= {node for node in upstream if not workflow.ancestors(node) & light} or {output}
-    return sorted(targets)
-
-
-def _move_outputs(graph: Graph, folder: str) -> list[str]:
-    """Put every saved file below `folder`: a real server slows down as one folder fills."""
-    moved = []
-    for node, body in graph.items():
-        prefix = body["inputs"].get("filename_prefix")
-        if isinstance(prefix, str) and not prefix.startswith(("/", "\\")) and ":" not in prefix[:2]:
-            body["inputs"]["filename_prefix"] = f"{folder}/{prefix}"
-            moved.append(node)
-    return moved
 
 
 def _place_in(graph: Graph) -> Callable[[Slot], tuple[int, int]]:

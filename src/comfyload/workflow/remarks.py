@@ -1,0 +1,83 @@
+"""What a reader should know of how a workflow's jobs differ, before they are sent. One text for all who say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from comfyload.workflow.vary import Variation
+
+__all__ = ["Remark", "remarks"]
+
+
+class Remark(Struct, frozen=True):
+    """One thing to know; `advice` is empty where there is nothing to do."""
+
+    level: Literal["info", "warning"]
+    text: str
+    advice: str = ""
+
+
+def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
+    """`jobs`: how many are to be sent, warm-up included; None if that is not known."""
+    if variation.as_is:
+        yield Remark(
+            "warning",
+            "the graph is sent unchanged: every job after the first is answered from the cache",
+            "do without --as-is, unless the cache is what you measure",
+        )
+        return
+    yield from _pinned(variation)
+    if variation.salted:
+        what = "no seed reaches" if variation.varied else "the graph has no seed to vary for"
+        yield Remark(
+            "warning",
+            f"{what} {_nodes(variation.salted)}: an input that ComfyUI ignores makes it run in each job, "
+            f"with the same result",
+            "give the graph a literal seed where its work is, if the results should differ",
+        )
+    if variation.reach.reloaded:
+        yield Remark(
+            "warning",
+            f"{_nodes(variation.reach.reloaded)} run in each job, since what varies reaches them: "
+            f"a model is loaded or patched each time",
+            "measure so only if production does the same",
+        )
+    if variation.constant:
+        text = f"nothing that varies reaches {_nodes(variation.constant)}: they work in the first job only"
+        yield Remark("info", text)
+    if jobs is not None and variation.period < jobs and not variation.pinned:
+        yield Remark(
+            "warning",
+            f"only {variation.period} jobs differ, and {jobs} are asked for: the others repeat them, "
+            f"and may be answered from the cache",
+            "give the table more rows, widen a seed's bounds, or run fewer jobs",
+        )
+    if variation.kept_prefix:
+        yield Remark(
+            "info",
+            f"{_nodes(variation.kept_prefix)} keep their filename_prefix: a folder in it may not suit their classes",
+        )
+
+
+def _pinned(variation: Variation) -> Iterator[Remark]:
+    if not variation.pinned:
+        return
+    names, several = ", ".join(variation.pinned), len(variation.pinned) > 1
+    text = f"{names} {'are' if several else 'is'} the same in every job, as you set {'them' if several else 'it'}"
+    if not variation.reach.runs:
+        yield Remark(
+            "warning",
+            f"{text}: every job after the first repeats it and is answered from the cache",
+            "leave it out, so that each job gets a seed of its own; give --as-is if the cache is what you measure",
+        )
+    else:
+        text = f"{text}: what depends on nothing else comes from the cache"
+        yield Remark("warning", text, "nothing to do if you meant that")
+
+
+def _nodes(nodes: list[str], most: int = 6) -> str:
+    shown = ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
+    return ("node " if len(nodes) == 1 else "nodes ") + shown
