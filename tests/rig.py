@@ -76,14 +76,16 @@ async def play_on(
     fetch: bool = False,
     script: Callable[[ComfyClient, Stop], Awaitable[None]] | None = None,
     run_id: str = "play",
+    variation: Variation | None = None,
     **rules: Any,
 ) -> Played:
-    """Run a load on any transport; `script` runs beside it."""
+    """Run a load on any transport; `script` runs beside it. `variation`: the jobs, in place of those of `graph`."""
     played = Played()
     workflow = parse(json.dumps(graph).encode(), "g")
     played.facts = await identify(transport, "http://server/", [])
     info = ObjectInfo(await describe_classes(transport, (workflow.class_of(node) for node in graph)))
-    variation = played.variation = Variation(workflow, info, seed=7, as_is=as_is, output_folder="comfyload/play")
+    varied = variation or Variation(workflow, info, seed=7, as_is=as_is, output_folder="comfyload/play")
+    played.variation = varied
     watch, stop = clock.stopwatch(), Stop()
     played.zero = clock.now() - watch()
 
@@ -105,7 +107,7 @@ async def play_on(
         plan = Plan(load=load or Closed(concurrency=concurrency), jobs=jobs, warmup=warmup, **rules)
         engine = Engine(
             plan,
-            lambda i: variation.prompt(run_id, i, warmup=i < warmup * plan.pages),
+            lambda i: varied.prompt(run_id, i, warmup=i < warmup * plan.pages),
             client,
             emit,
             clock=watch,

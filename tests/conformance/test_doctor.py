@@ -46,7 +46,7 @@ async def look(
 ) -> dict[str, list[Check]]:
     workflows = [] if graph is None else [parse(json.dumps(graph).encode(), "g")]
     options = RunOptions(plan=Plan(load=Closed(), jobs=jobs, as_is=as_is))
-    material = Material(workflows, [{} for _ in workflows], None)
+    material = Material(workflows, [], None)
     found: dict[str, list[Check]] = {}
     for check in await examine_server(transport, "http://server/", options, material, NOWHERE):
         found.setdefault(check.name, []).append(check)

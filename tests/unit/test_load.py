@@ -15,7 +15,6 @@ from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
 from comfyload.load.recorded import read_offsets
 from comfyload.record.plan import Arrivals, Closed, Open, Plan, Replay, Stage
-from comfyload.workflow.data import parse_rows
 from comfyload.workflow.mix import Mix
 
 
@@ -175,17 +174,3 @@ def test_a_designed_mix_has_every_pair_equally_often(count: int) -> None:
     assert {pairs.count((a, b)) for a in range(count) for b in range(count)} == {3}
     if count == 2:
         assert picks[:4] == [0, 0, 1, 1]
-
-
-def test_a_table_is_csv_or_json_lines() -> None:
-    assert parse_rows('6.text,3.steps\n"a fox, reading",20\nan owl,30\n', "f") == [
-        {"6.text": "a fox, reading", "3.steps": "20"},
-        {"6.text": "an owl", "3.steps": "30"},
-    ]
-    assert parse_rows('{"6.text": "a fox"}\n\n{"6.text": "an owl"}\n', "f")[1] == {"6.text": "an owl"}
-
-
-@pytest.mark.parametrize("text", ["", "6.text\n", "a,b\n1\n", '{"a":1}\n{"b":1}\n', '{"a":1}\nx\n', 'a\n"x\n'])
-def test_a_broken_table_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_rows(text, "f")

@@ -32,7 +32,7 @@ INFO = ObjectInfo(
             "input": {"required": {"seed": ["INT", {"min": 0, "max": 2**64 - 1}]}},
         },
         "VAEDecode": {"output": ["IMAGE"], "output_node": False},
-        "SaveImage": {"output": [], "output_node": True},
+        "SaveImage": {"output": [], "output_node": True, "python_module": "nodes"},
         "PreviewImage": {"output": [], "output_node": True},
         "LoadImage": {"output": ["IMAGE", "MASK"], "output_node": False},
         "UpscaleModelLoader": {"output": ["UPSCALE_MODEL"], "output_node": False},
@@ -122,20 +122,6 @@ def test_a_title_that_two_nodes_have_is_refused() -> None:
         override(parse(text(graph), "g"), ["Paint.steps=1"])
 
 
-def test_only_literal_seeds_vary() -> None:
-    graph = {
-        **GRAPH,
-        "7": {"class_type": "PrimitiveInt", "inputs": {"value": 3}},
-        "8": {
-            "class_type": "Noise",
-            "inputs": {"noise_seed": 1, "seed": ["7", 0], "wildcard_seed": 2, "seeds": 3, "x_seed": True},
-        },
-    }
-    variation = Variation(parse(text(graph), "g"), INFO, seed=1)
-    assert variation.varied == ["3.seed", "8.noise_seed", "8.wildcard_seed"]
-    assert graph_of(variation, 0)["8"]["inputs"]["seed"] == ["7", 0]
-
-
 def test_jobs_differ_in_their_seeds_and_nothing_else() -> None:
     variation = Variation(parse(text(GRAPH), "g"), INFO, seed=1)
     first, second = graph_of(variation, 0), graph_of(variation, 1)
@@ -153,32 +139,6 @@ def test_outputs_go_below_the_runs_folder() -> None:
     variation = Variation(parse(text(GRAPH), "g"), INFO, seed=1, output_folder="comfyload/r")
     assert graph_of(variation, 0)["5"]["inputs"]["filename_prefix"] == "comfyload/r/book/page"
     assert variation.facts({}, keep_graph=False).output_prefix == "comfyload/r"
-
-
-def test_a_graph_without_a_seed_is_salted_where_its_work_begins_never_at_a_loader() -> None:
-    graph = {
-        "1": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "4x.pth"}},
-        "2": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
-        "3": {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["1", 0], "image": ["2", 0]}},
-        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "u"}},
-    }
-    variation = Variation(parse(text(graph), "g"), INFO, seed=1)
-    assert variation.salted == ["2"]
-    first, second = (graph_of(variation, i)["2"]["inputs"]["comfyload_salt"] for i in (0, 1))
-    assert first != second
-
-
-def test_a_side_output_that_no_seed_reaches_is_named_and_not_salted() -> None:
-    graph = {
-        **GRAPH,
-        "7": {"class_type": "LoadImage", "inputs": {"image": "pose.png"}},
-        "8": {"class_type": "PreviewImage", "inputs": {"images": ["7", 0]}},
-    }
-    variation = Variation(parse(text(graph), "g"), INFO, seed=1)
-    facts = variation.facts({}, keep_graph=False)
-    assert (variation.salted, facts.constant) == ([], ["8"])
-    assert not facts.nodes["8"].output
-    assert facts.nodes["5"].samplers == ["3"]
 
 
 def test_the_graph_is_kept_only_if_asked() -> None:

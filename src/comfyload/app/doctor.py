@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, to_builtins
 
-from comfyload.app.prepare import Jobs, Material, load_material
+from comfyload.app.prepare import Material, load_material, vary
 from comfyload.app.run import connect
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
@@ -82,7 +82,7 @@ async def examine_server(
         described = await examine.fetch_object_info(transport, material.classes())
         info = ObjectInfo(described.classes)
         material.settle(info)
-        for variation in Jobs(options, material, info, "doctor").variations:
+        for variation in vary(options, material, info, "comfyload/doctor"):
             problems = await examine.preflight(transport, as_sent(variation), described, server.version)
             checks += [_preflight(variation, problems), _variation(variation, options), _outputs(variation)]
             checks.append(_cost(variation, server, options, runs))

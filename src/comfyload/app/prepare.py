@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from comfyload.workflow import ObjectInfo, Workflow
     from comfyload.workflow.data import Table
 
-__all__ = ["Jobs", "Material", "load_material", "read_text"]
+__all__ = ["Jobs", "Material", "load_material", "read_text", "vary"]
 
 
 class Material:
@@ -71,32 +71,40 @@ def load_material(options: RunOptions) -> Material:
     return Material(workflows, options.settings, table)
 
 
+def vary(options: RunOptions, material: Material, info: ObjectInfo, folder: str | None) -> list[Variation]:
+    """How the jobs of each workflow differ; what they save goes below `folder`, unless the options keep it out.
+
+    Raises:
+        UsageError: a value of the table does not fit its input, or a column is an input of no workflow.
+    """
+    variations = [
+        Variation(
+            workflow,
+            info,
+            seed=options.plan.seed or 0,
+            as_is=options.plan.as_is,
+            output_folder=None if options.keep_prefix else folder,
+            table=material.table,
+            fixed=set(applied),
+        )
+        for workflow, applied in zip(material.workflows, material.overrides, strict=True)
+    ]
+    if material.table is not None:
+        _check_columns(material.table, variations)
+    return variations
+
+
 class Jobs:
     """Every job of a run, by its index: which workflow, which values."""
 
     def __init__(self, options: RunOptions, material: Material, info: ObjectInfo, run_id: str) -> None:
         plan = options.plan
         self._plan: Plan = plan
-        seed = plan.seed or 0
         self._run_id = run_id
         self._material = material
-        folder = None if options.keep_prefix else f"comfyload/{run_id}"
-        self.variations = [
-            Variation(
-                workflow,
-                info,
-                seed=seed,
-                as_is=plan.as_is,
-                output_folder=folder,
-                table=material.table,
-                fixed=set(applied),
-            )
-            for workflow, applied in zip(material.workflows, material.overrides, strict=True)
-        ]
-        if material.table is not None:
-            _check_columns(material.table, self.variations)
+        self.variations = vary(options, material, info, f"comfyload/{run_id}")
         weights = [choice.weight for choice in options.workflows]
-        self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=seed)
+        self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=plan.seed or 0)
 
     def prompt(self, index: int) -> Prompt:
         """A book's pages are all of the workflow that was drawn for the book."""

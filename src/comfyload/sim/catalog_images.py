@@ -135,6 +135,38 @@ IMAGE_CLASSES = [
         "INT",
         module="comfy_extras.nodes_primitive",
     ),
+    NodeClass(
+        "PrimitiveFloat",
+        "Float",
+        "utilities/primitive",
+        {"value": ("FLOAT", {"min": -9223372036854775807, "max": 9223372036854775807, "step": 0.1})},
+        "FLOAT",
+        module="comfy_extras.nodes_primitive",
+    ),
+    NodeClass(
+        "PrimitiveBoolean",
+        "Boolean",
+        "utilities/primitive",
+        {"value": ("BOOLEAN", {})},
+        "BOOLEAN",
+        module="comfy_extras.nodes_primitive",
+    ),
+    NodeClass(
+        "PrimitiveString",
+        "Text",
+        "utilities/primitive",
+        {"value": ("STRING", {"multiline": False})},
+        "STRING",
+        module="comfy_extras.nodes_primitive",
+    ),
+    NodeClass(
+        "PrimitiveStringMultiline",
+        "Text (Multiline)",
+        "utilities/primitive",
+        {"value": ("STRING", {"multiline": True})},
+        "STRING",
+        module="comfy_extras.nodes_primitive",
+    ),
     # SimSleep takes exactly `seconds` (over the server's speed) and its image costs nothing to save: with
     # PreviewAny or PreviewImage behind it a job of an exact length. SimFail always raises.
     NodeClass(

@@ -106,11 +106,11 @@ def _whole(value: Any) -> int:
     if not _DECIMAL.fullmatch(text) or len(text) > 100:
         raise Unfit(f"is {_shown(value)}; write an integer")
     number = Decimal(text)
-    if _is_rounded(text, number):
+    if number.adjusted() < 40 and _is_rounded(text, number):
         raise Unfit(
             f"is {text}, rounded by a spreadsheet: many integers are written like this; format the column as text"
         )
-    if number.adjusted() > 40 or number != number.to_integral_value():
+    if number.adjusted() >= 40 or number != number.to_integral_value():
         raise Unfit(f"is {text}; write an integer")
     return int(number)
 
