@@ -140,6 +140,23 @@ def test_a_graph_without_a_seed_is_salted_and_executes_every_time(on: On) -> Non
     assert len(set(files(played))) == 3
 
 
+@pytest.mark.parametrize("form", ["integer", "text", "float", "linked"])
+def test_a_seed_of_any_form_varies_and_what_stands_before_it_stays_in_the_cache(on: On, form: str) -> None:
+    graph = noisy()
+    seeds = {"integer": 7, "text": "7", "float": 7.0, "linked": ["9", 0]}
+    graph["2"]["inputs"]["seed"] = seeds[form]
+    if form == "linked":
+        graph["9"] = {"class_type": "PrimitiveInt", "inputs": {"value": 7}}
+    played: Played = on(lambda t: play_on(t, graph=graph, jobs=4, run_id=secrets.token_hex(4)))
+    assert played.outcomes() == ["completed"] * 4
+    assert played.variation is not None
+    assert played.variation.varied == (["9.value"] if form == "linked" else ["2.seed"])
+    again = [record.execution for record in sorted(played.records, key=lambda record: record.index)][1:]
+    assert [execution.cached for execution in again] == [["1"]] * 3
+    assert [{span.node for span in execution.nodes} for execution in again] == [played.variation.reach.runs] * 3
+    assert len(set(files(played))) == 4
+
+
 @pytest.mark.parametrize("fault", ["missing class", "value", "missing input", "no output", "dropped output"])
 def test_refusals_have_their_reason(on: On, fault: str) -> None:
     graph = noisy()

@@ -49,6 +49,20 @@ def test_seeds_and_values_change_a_copy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("inputs", "more", "place", "value"),
+    [
+        ({"wildcard_seed": 1}, {}, ("2", "wildcard_seed"), 5),
+        ({"noise_seed": "1"}, {}, ("2", "noise_seed"), "5"),
+        ({"mode.seed": 7.0}, {}, ("2", "mode.seed"), 5),
+        ({"seed": ["9", 0]}, {"9": {"class_type": "PrimitiveInt", "inputs": {"value": 1}}}, ("9", "value"), 5),
+    ],
+)
+def test_the_seeds_of_a_program_are_those_of_a_run(inputs: Any, more: Any, place: tuple[str, str], value: Any) -> None:
+    graph = {"2": {"class_type": "Sampler", "inputs": inputs}, **more}
+    assert changed(read(graph), 5, {}).graph[place[0]]["inputs"][place[1]] == value
+
+
+@pytest.mark.parametrize(
     "made",
     [
         lambda: comfyload.connect([]),

@@ -48,7 +48,7 @@ INFO = ObjectInfo({name: describe(node) for name, node in CLASSES.items()} | MOR
 
 def sampled(seed: object, **more: Any) -> dict[str, Any]:
     """A text-to-image graph whose sampler takes `seed`; `more` are further nodes, `n20` being node 20."""
-    graph = {
+    graph: dict[str, Any] = {
         "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "flux1-dev.safetensors", "weight_dtype": "default"}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 0], "text": "a cat"}},
         "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
@@ -259,7 +259,7 @@ def test_where_all_work_goes_through_a_loader_it_runs_and_that_is_said() -> None
     }
     variation = varied(graph)
     assert (variation.salted, variation.reach.reloaded) == (["1"], ["2"])
-    assert any("loaded or patched each time" in remark.text for remark in remarks(variation))
+    assert any("loaded or patched in each job" in remark.text for remark in remarks(variation))
 
 
 def test_a_column_that_patches_a_model_is_done_and_said() -> None:
@@ -304,7 +304,7 @@ def test_only_classes_known_to_take_a_folder_get_one_before_their_prefix() -> No
     assert sent["9"]["inputs"]["filename_prefix"] == "comfyload/r/w"
     assert sent["10"]["inputs"]["filename_prefix"] == "ComfyUI"
     assert (variation.prefixed, variation.kept_prefix) == (["9"], ["10"])
-    assert any("node 10 keep" in remark.text for remark in remarks(variation))
+    assert any("filename_prefix of node 10 is left alone" in remark.text for remark in remarks(variation))
 
 
 def test_without_a_servers_description_links_and_forms_are_found_and_no_prefix_is_touched() -> None:

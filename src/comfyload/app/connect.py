@@ -24,7 +24,8 @@ from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy, decode, default
 from comfyload.tasks import end_tasks
 from comfyload.workflow import Workflow, parse
-from comfyload.workflow.graph import address, is_link
+from comfyload.workflow.graph import address
+from comfyload.workflow.seeds import find_seeds
 
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
@@ -33,7 +34,6 @@ __all__ = ["AsyncComfy", "Comfy", "Connection", "connect"]
 
 T = TypeVar("T")
 Graph = Mapping[str, Any]
-SEEDS = ("seed", "noise_seed")
 DOWNLOAD_TRIES = 4
 ASK_AGAIN_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses before a server that did not answer is asked again; from then on the last."""
@@ -141,8 +141,9 @@ class AsyncComfy:
     ) -> Execution:
         """Run a workflow to its end, and tell what happened; how a job fails is told by the value, not raised.
 
-        `workflow`: a graph in API format, JSON text of one, or a path. `seed`: for every seed in it. `set`: values by
-        `NODE.INPUT`, NODE being an id or a title. `deadline_s`: from now, over all attempts; None: the policy's.
+        `workflow`: a graph in API format, JSON text of one, or a path. `seed`: for every seed that a run would vary.
+        `set`: values by `NODE.INPUT`, NODE being an id or a title. `deadline_s`: from now, over all attempts; None: the
+        policy's.
 
         Raises:
             UsageError: the workflow is none, or has no such input or seed.
@@ -284,11 +285,11 @@ def changed(workflow: Workflow, seed: int | None, values: Mapping[str, object]) 
     graph = json.loads(json.dumps(workflow.graph))
     copy = Workflow(workflow.name, graph, workflow.extra)
     if seed is not None:
-        seeds = [(node, key) for node in graph for key in SEEDS if _is_seed(copy.inputs_of(node).get(key))]
+        seeds = find_seeds(copy)
         if not seeds:
             raise UsageError("the workflow has no seed to set", "leave seed out, or name an input with set")
-        for node, key in seeds:
-            copy.inputs_of(node)[key] = seed
+        for found in seeds:
+            copy.inputs_of(found.node)[found.key] = found.written(seed)
     for target, value in values.items():
         node, key = address(copy, target)
         try:
@@ -296,10 +297,6 @@ def changed(workflow: Workflow, seed: int | None, values: Mapping[str, object]) 
         except (TypeError, ValueError) as error:
             raise UsageError(f"{target} cannot be written as JSON: {error}", "give a plain value") from None
     return copy
-
-
-def _is_seed(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and not is_link(value)
 
 
 def _named(text: bytes) -> Workflow:

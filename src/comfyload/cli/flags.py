@@ -73,7 +73,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="NODE.INPUT=VALUE",
-        help="Override an input; NODE is an id or a title. Repeatable.",
+        help="Set an input for all jobs; NODE is an id or a title. A seed that is set is not varied. Repeatable.",
         rich_help_panel=WORK,
     ),
 ]

@@ -175,7 +175,7 @@ def run(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="CSV or JSON lines with columns NODE.INPUT: a row for each job.", rich_help_panel=WORK
+            metavar="FILE", help="CSV, TSV or JSON with columns NODE.INPUT: a row for each job.", rich_help_panel=WORK
         ),
     ] = None,
     seed: Annotated[
@@ -199,7 +199,7 @@ def run(
         bool,
         typer.Option(
             "--keep-prefix",
-            help="Save outputs where the graph says, not in a folder of this run's own.",
+            help="Save outputs where the graph says; else ComfyUI's own classes save in a folder of this run's own.",
             rich_help_panel=WORK,
         ),
     ] = False,

@@ -156,9 +156,7 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
             level="warning" if as_is else "invalid",
             text=f"{cached} of {_jobs(completed, '')} served from the cache{partly}: {_images(images)} made.",
             evidence={"completed": completed, "images": images, **of_class},
-            hint="Latency and rate are those of a cache."
-            if as_is
-            else "Vary an input that reaches the sampler, and use another seed than an earlier run's.",
+            hint=_cache_hint(evidence.manifest),
         )
     repeated, overwritten = fold.repeated, fold.overwritten
     if repeated.count:
@@ -172,6 +170,15 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
             evidence={"count": repeated.count, "overwritten": overwritten, "jobs": repeated.first},
             hint="Let the workflow save under a prefix, not a fixed name, and leave its output folder alone.",
         )
+
+
+def _cache_hint(manifest: Manifest) -> str:
+    if manifest.plan.as_is:
+        return "Latency and rate are those of a cache."
+    pinned = [slot for facts in manifest.workflows for slot in facts.pinned]
+    if pinned:
+        return f"{', '.join(pinned)} was the same in every job, as you set it: leave that out, or give --as-is."
+    return "Vary an input that reaches the sampler, and use another seed than an earlier run's."
 
 
 def _jobs(count: int, verb: str = "") -> str:

@@ -31,18 +31,17 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
         return
     yield from _pinned(variation)
     if variation.salted:
-        what = "no seed reaches" if variation.varied else "the graph has no seed to vary for"
+        several = len(variation.salted) > 1
         yield Remark(
             "warning",
-            f"{what} {_nodes(variation.salted)}: an input that ComfyUI ignores makes it run in each job, "
-            f"with the same result",
+            f"no seed reaches {_nodes(variation.salted)}: an input that ComfyUI ignores makes "
+            f"{'them' if several else 'it'} run in each job, with the same result",
             "give the graph a literal seed where its work is, if the results should differ",
         )
     if variation.reach.reloaded:
         yield Remark(
             "warning",
-            f"{_nodes(variation.reach.reloaded)} run in each job, since what varies reaches them: "
-            f"a model is loaded or patched each time",
+            f"what varies reaches {_nodes(variation.reach.reloaded)}: a model is loaded or patched in each job",
             "measure so only if production does the same",
         )
     if variation.constant:
@@ -56,10 +55,11 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
             "give the table more rows, widen a seed's bounds, or run fewer jobs",
         )
     if variation.kept_prefix:
-        yield Remark(
-            "info",
-            f"{_nodes(variation.kept_prefix)} keep their filename_prefix: a folder in it may not suit their classes",
+        nodes = _nodes(variation.kept_prefix)
+        text = (
+            f"the filename_prefix of {nodes} is left alone: only ComfyUI's own classes are known to take a folder in it"
         )
+        yield Remark("info", text)
 
 
 def _pinned(variation: Variation) -> Iterator[Remark]:
