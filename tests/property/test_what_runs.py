@@ -92,10 +92,12 @@ def _images(draw: st.DrawFn, graph: Graph) -> list[Any]:
         if kind == "ImageBlur":
             graph[f"image{number}"] = node(kind, image=source, blur_radius=1 + number, sigma=1.0)
         elif kind == "ImageAddNoise":
-            graph[f"image{number}"] = node(kind, image=source, seed=_seed(draw, 50 + number), strength=0.5)
+            graph[f"image{number}"] = node(
+                kind, image=source, seed=_seed(draw, 50 + number), strength=0.1 + 0.1 * number
+            )
         else:
             graph["upscaler"] = node("UpscaleModelLoader", model_name="4x-UltraSharp.pth")
-            graph[f"image{number}"] = node(kind, image=source, upscale_model=["upscaler", 0])
+            graph[f"image{number}"] = node(kind, image=source, upscale_model=["upscaler", 0], number=number)
             source = [f"image{number}", 0]
         images.append([f"image{number}", 0])
     return images

@@ -33,52 +33,52 @@ class Reach:
         chosen: Collection[str],
     ) -> None:
         """`moving`: nodes with an input that varies; `chosen`: nodes with a seed that somebody fixed."""
-        self._children: dict[str, list[str]] = {node: [] for node in workflow.graph}
-        for node in workflow.graph:
-            for parent in workflow.parents(node):
+        self._parents = {node: workflow.parents(node) for node in workflow.graph}
+        self._children: dict[str, list[str]] = {}
+        for node, parents in self._parents.items():
+            for parent in parents:
                 self._children.setdefault(parent, []).append(node)
-        self._above: dict[str, set[str]] = {}
-        self.live = {above for output in outputs for above in (*self._before(workflow, output), output)}
+        self.live = _closure(outputs, self._parents)
         loads = {node for node in self.live if info[workflow.class_of(node)].loads}
         samplers = {node for node in self.live if info[workflow.class_of(node)].sampler}
-        moved, fixed = self._below(moving), self._below(chosen)
-        still = {node for node in samplers | _seeded(workflow, info, self.live) if node not in moved | fixed}
-        self.salted = sorted(node for node in still if not self._before(workflow, node) & still)
+        moved, fixed = _closure(moving, self._children), _closure(chosen, self._children)
+        self.salted = sorted(self._first(samplers | _seeded(workflow, info, self.live), but=moved | fixed))
         if not self.salted and not moved & set(outputs):
-            self.salted = self._beginnings(workflow, loads, [out for out in outputs if out not in fixed])
-        self.runs = (moved | self._below(self.salted)) & self.live
+            self.salted = self._beginnings(loads, [output for output in outputs if output not in fixed])
+        self.runs = (moved | _closure(self.salted, self._children)) & self.live
         idle = [output for output in outputs if output not in self.runs]
         self.constant = idle if len(idle) < len(outputs) else []
         self.samplers = samplers & self.runs if self.runs else samplers
         self.reloaded = sorted(loads & self.runs)
 
-    def _below(self, nodes: Iterable[str]) -> set[str]:
-        """These nodes and all that depend on them."""
-        found: set[str] = set()
-        todo = list(nodes)
-        while todo:
-            node = todo.pop()
-            if node not in found:
-                found.add(node)
-                todo.extend(self._children.get(node, ()))
-        return found
+    def _first(self, nodes: Collection[str], but: Collection[str] = ()) -> set[str]:
+        """Those of the nodes that depend on no other of them."""
+        candidates = {node for node in nodes if node not in but}
+        after = _closure((child for node in candidates for child in self._children.get(node, ())), self._children)
+        return candidates - after
 
-    def _before(self, workflow: Workflow, node: str) -> set[str]:
-        if node not in self._above:
-            self._above[node] = workflow.ancestors(node)
-        return self._above[node]
-
-    def _beginnings(self, workflow: Workflow, loads: set[str], outputs: list[str]) -> list[str]:
+    def _beginnings(self, loads: set[str], outputs: list[str]) -> list[str]:
         """Where the work of the outputs begins: nodes that load nothing, with no other such node before them."""
         work = self.live - loads
-        spared = {node for node in work if not self._below([node]) & loads}
+        spared = work - _closure(loads, self._parents)
         targets: set[str] = set()
         for output in outputs:
-            own = self._before(workflow, output) & work
+            own = _closure([output], self._parents) & work
             # Where all work but the output's own goes through a loader, there is no sparing it.
-            begins = own & spared if own & spared - {output} else own
-            targets |= {node for node in begins if not self._before(workflow, node) & begins} or {output}
+            targets |= self._first(own & spared if own & spared - {output} else own) or {output}
         return sorted(targets)
+
+
+def _closure(nodes: Iterable[str], neighbours: dict[str, list[str]]) -> set[str]:
+    """These nodes and all that are reached from them."""
+    found: set[str] = set()
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend(neighbours.get(node, ()))
+    return found
 
 
 def _seeded(workflow: Workflow, info: ObjectInfo, live: set[str]) -> set[str]:

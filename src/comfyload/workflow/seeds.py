@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.workflow.graph import Workflow, is_link
 from comfyload.workflow.object_info import InputSpec, ObjectInfo
@@ -15,7 +15,7 @@ __all__ = ["Seed", "find_seeds", "is_seed_name", "takes_seed"]
 UNKNOWN_BOUNDS = (0, 2**32 - 1)
 """Taken for a seed whose bounds the server does not give: every sampler accepts these."""
 
-_FLOAT_MOST = 2**53
+_EXACT_FLOATS = (-(2**53), 2**53)
 _WHOLE_TEXT = re.compile(r"[+-]?[0-9]{1,40}")
 Form = Literal["integer", "text", "float"]
 _FORM_OF_KIND: dict[str, Form] = {"INT": "integer", "FLOAT": "float", "STRING": "text"}
@@ -48,19 +48,7 @@ def find_seeds(workflow: Workflow, info: ObjectInfo | None = None) -> list[Seed]
     (a placeholder such as `%seed%`). A link leads to a seed if it ends at a node that holds one whole number and takes
     nothing else, through nodes with one link each, and nothing but seeds and texts depends on that number.
     """
-    info = info or ObjectInfo()
-    found: dict[_Place, Seed] = {}
-    for node in workflow.graph:
-        for key in workflow.inputs_of(node):
-            if takes_seed(workflow, info, node, key):
-                seed = _follow(workflow, info, (node, key))
-                if seed is not None:
-                    known = found.get((seed.node, seed.key), seed)
-                    found[seed.node, seed.key] = Seed(
-                        node=seed.node, key=seed.key, bounds=_common(known.bounds, seed.bounds), form=seed.form
-                    )
-    places = [(node, key) for node in workflow.graph for key in workflow.inputs_of(node)]
-    return [found[place] for place in places if place in found]
+    return _Search(workflow, info or ObjectInfo()).found()
 
 
 def takes_seed(workflow: Workflow, info: ObjectInfo, node: str, key: str) -> bool:
@@ -71,47 +59,91 @@ def takes_seed(workflow: Workflow, info: ObjectInfo, node: str, key: str) -> boo
     return is_seed_name(key) and (spec is None or spec.kind in (*_FORM_OF_KIND, "INT,FLOAT", "*"))
 
 
-def _follow(workflow: Workflow, info: ObjectInfo, place: _Place) -> Seed | None:
-    """The literal that feeds a seed input, or None: it is no number, or more than seeds depends on it."""
-    start = place
-    bounds = _bounds(workflow, info, place)
-    direct, passed = True, {place[0]}
-    while is_link(value := workflow.inputs_of(place[0])[place[1]]):
-        parent = value[0]
-        if parent in passed or parent not in workflow.graph or info[workflow.class_of(parent)].plain is False:
-            return None
-        passed.add(parent)
-        if not _feeds_only_seeds(workflow, info, parent, set()):
-            return None
-        links = [key for key, held in workflow.inputs_of(parent).items() if is_link(held)]
-        numbers = _numbers(workflow, info, parent)
-        if any(is_seed_name(key) for key in numbers) or len(links) > 1 or (not links and len(numbers) != 1):
-            return None
-        direct = direct and not (links and numbers)  # arithmetic: what comes out has other bounds than what goes in
-        place = (parent, links[0] if links else numbers[0])
-    spec = _spec(workflow, info, place)
-    if not _is_number(value, spec):
-        return None
-    if place != start:
-        bounds = _common(bounds, _bounds(workflow, info, place))
-    form = _form(value, spec)
-    bounds = bounds if direct else _common(bounds, UNKNOWN_BOUNDS)
-    most = (-_FLOAT_MOST, _FLOAT_MOST) if form == "float" else bounds
-    return Seed(node=place[0], key=place[1], bounds=_common(bounds, most), form=form)
+class _Search:
+    """Follows the links of one graph from its seed inputs to the numbers that feed them."""
 
+    def __init__(self, workflow: Workflow, info: ObjectInfo) -> None:
+        self._workflow, self._info = workflow, info
+        self._takers: dict[str, list[_Place]] = {}
+        for node in workflow.graph:
+            for key, value in workflow.inputs_of(node).items():
+                if is_link(value):
+                    self._takers.setdefault(value[0], []).append((node, key))
+        self._feeds_seeds: dict[str, bool] = {}
 
-def _numbers(workflow: Workflow, info: ObjectInfo, node: str) -> list[str]:
-    """The inputs that hold a whole number: integers, or else texts of digits, or else whole floats."""
-    held = {key: value for key, value in workflow.inputs_of(node).items() if not isinstance(value, bool | list | dict)}
-    for kind in (int, str, float):
-        keys = [
-            key
-            for key, value in held.items()
-            if isinstance(value, kind) and _is_number(value, _spec(workflow, info, (node, key)))
-        ]
-        if keys:
-            return keys
-    return []
+    def found(self) -> list[Seed]:
+        workflow = self._workflow
+        places = [(node, key) for node in workflow.graph for key in workflow.inputs_of(node)]
+        seeds: dict[_Place, Seed] = {}
+        for node, key in places:
+            seed = self._follow((node, key)) if takes_seed(workflow, self._info, node, key) else None
+            if seed is not None:
+                known = seeds.get((seed.node, seed.key), seed)
+                bounds = _common(known.bounds, seed.bounds)
+                seeds[seed.node, seed.key] = structs.replace(seed, bounds=bounds)
+        return [seeds[place] for place in places if place in seeds]
+
+    def _follow(self, place: _Place) -> Seed | None:
+        """The literal that feeds a seed input, or None: it is no number, or more than seeds depends on it."""
+        bounds, direct, passed = self._bounds(place), True, {place[0]}
+        while is_link(value := self._value(place)):
+            parent = value[0]
+            if parent in passed or parent not in self._workflow.graph or not self._gives_seeds(parent):
+                return None
+            passed.add(parent)
+            links = [key for key, held in self._workflow.inputs_of(parent).items() if is_link(held)]
+            numbers = self._numbers(parent)
+            if any(is_seed_name(key) for key in numbers) or len(links) > 1 or (not links and len(numbers) != 1):
+                return None
+            direct = direct and not (links and numbers)  # arithmetic: what comes out has other bounds than what goes in
+            place = (parent, links[0] if links else numbers[0])
+        if not _is_number(value, self._spec(place)):
+            return None
+        form = _form(value, self._spec(place))
+        bounds = _common(bounds, self._bounds(place)) if len(passed) > 1 else bounds
+        bounds = bounds if direct else _common(bounds, UNKNOWN_BOUNDS)
+        bounds = _common(bounds, _EXACT_FLOATS) if form == "float" else bounds
+        return Seed(node=place[0], key=place[1], bounds=bounds, form=form)
+
+    def _value(self, place: _Place) -> Any:
+        return self._workflow.inputs_of(place[0])[place[1]]
+
+    def _spec(self, place: _Place) -> InputSpec | None:
+        return self._info[self._workflow.class_of(place[0])].spec(place[1])
+
+    def _bounds(self, place: _Place) -> tuple[int, int]:
+        spec = self._spec(place)
+        return UNKNOWN_BOUNDS if spec is None or spec.bounds is None else spec.bounds
+
+    def _numbers(self, node: str) -> list[str]:
+        """The inputs that hold a whole number: integers, or else texts of digits, or else whole floats."""
+        held = self._workflow.inputs_of(node)
+        numbers = {key: type(value) for key, value in held.items() if _is_number(value, self._spec((node, key)))}
+        for kind in (int, str, float):
+            keys = [key for key, its in numbers.items() if its is kind]
+            if keys:
+                return keys
+        return []
+
+    def _gives_seeds(self, node: str) -> bool:
+        """Whether a node puts out numbers, and only seeds and texts depend on them."""
+        if node not in self._feeds_seeds:
+            plain = self._info[self._workflow.class_of(node)].plain
+            self._feeds_seeds[node] = plain is not False and self._feeds_only_seeds(node, set())
+        return self._feeds_seeds[node]
+
+    def _feeds_only_seeds(self, node: str, passed: set[str]) -> bool:
+        """Whether only seeds and texts depend on a node's output: a number that is a width as well must not vary."""
+        passed.add(node)
+        for taker, key in self._takers.get(node, ()):
+            spec, taking = self._spec((taker, key)), self._info[self._workflow.class_of(taker)]
+            kind = None if spec is None else spec.kind
+            if taker in passed or takes_seed(self._workflow, self._info, taker, key) or kind == "STRING":
+                continue
+            if (kind == "*" and taking.output) or (taking.plain and self._feeds_only_seeds(taker, passed)):
+                continue
+            return False
+        return True
 
 
 def _is_number(value: object, spec: InputSpec | None) -> bool:
@@ -124,40 +156,11 @@ def _is_number(value: object, spec: InputSpec | None) -> bool:
     return isinstance(value, str) and (bool(_WHOLE_TEXT.fullmatch(value)) or (spec is not None and spec.kind == "INT"))
 
 
-def _feeds_only_seeds(workflow: Workflow, info: ObjectInfo, node: str, passed: set[str]) -> bool:
-    """Whether only seeds and texts depend on a node's output: a number that is a width as well must not vary."""
-    passed.add(node)
-    for taker, key in _takers(workflow, node):
-        spec, taking = _spec(workflow, info, (taker, key)), info[workflow.class_of(taker)]
-        kind = None if spec is None else spec.kind
-        if taker in passed or takes_seed(workflow, info, taker, key) or kind == "STRING":
-            continue
-        if (kind == "*" and taking.output) or (taking.plain and _feeds_only_seeds(workflow, info, taker, passed)):
-            continue
-        return False
-    return True
-
-
-def _takers(workflow: Workflow, node: str) -> list[_Place]:
-    """The inputs that are linked to a node."""
-    inputs = [(taker, key, value) for taker in workflow.graph for key, value in workflow.inputs_of(taker).items()]
-    return [(taker, key) for taker, key, value in inputs if is_link(value) and value[0] == node]
-
-
-def _spec(workflow: Workflow, info: ObjectInfo, place: _Place) -> InputSpec | None:
-    return info[workflow.class_of(place[0])].spec(place[1])
-
-
 def _form(value: object, spec: InputSpec | None) -> Form:
     declared = _FORM_OF_KIND.get(spec.kind) if spec is not None and isinstance(spec.kind, str) else None
     if declared is not None:
         return declared
     return "text" if isinstance(value, str) else "integer"
-
-
-def _bounds(workflow: Workflow, info: ObjectInfo, place: _Place) -> tuple[int, int]:
-    spec = _spec(workflow, info, place)
-    return UNKNOWN_BOUNDS if spec is None or spec.bounds is None else spec.bounds
 
 
 def _common(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

@@ -238,7 +238,7 @@ def _with_first_row(workflow: Workflow, table: dict[Place, list[Any]]) -> Workfl
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return repr(value)
 
 
 def _written(seed: Seed, sequence: Callable[[int], int]) -> Callable[[int], Any]:
