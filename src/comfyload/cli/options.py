@@ -115,6 +115,7 @@ def _load_of(flags: dict[str, Any], base: Load) -> Load:
     from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
     from comfyload.load.recorded import read_offsets
     from comfyload.record.plan import Closed, Open, Replay, Stage
+    from comfyload.text_files import decode_log, read_bytes
 
     shapes = [name for name in ("rate", "stages", "replay") if flags[name] is not None]
     closed = [name for name in ("concurrency", "think", "ramp_up") if flags[name] is not None]
@@ -131,7 +132,8 @@ def _load_of(flags: dict[str, Any], base: Load) -> Load:
         load = Open(stages=parse_stages(flags["stages"]))
     elif flags["replay"] is not None:
         source, speedup = _recorded(flags["replay"]), flags["speedup"] or 1.0
-        offsets = read_offsets(source.read_text(encoding="utf-8").splitlines(), str(flags["replay"]), speedup)
+        lines = decode_log(read_bytes(source), str(source)).split("\n")
+        offsets = read_offsets(lines, str(flags["replay"]), speedup)
         load = Replay(offsets_s=offsets, source=str(flags["replay"]), speedup=speedup)
     elif closed and not isinstance(load, Closed):
         load = Closed()

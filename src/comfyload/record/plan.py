@@ -71,7 +71,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `drain` False: what has not ended when the last arrival was due, or time was up, is cut off and counted as censored.
     """
 
-    load: Load
+    load: Load = Closed()
     jobs: int | None = None
     duration_s: float | None = None
     warmup: int = 0
