@@ -122,6 +122,15 @@ def run(
             metavar="FILE", help="Arrivals as they were: offsets, a run directory, an access log.", rich_help_panel=LOAD
         ),
     ] = None,
+    replay_match: Annotated[
+        str | None,
+        typer.Option(
+            "--replay-match",
+            metavar="'METHOD PATH'",
+            help="The requests of a log that are arrivals, or a text in its lines. \\[default: POST /prompt]",
+            rich_help_panel=LOAD,
+        ),
+    ] = None,
     speedup: Annotated[
         float | None, typer.Option(min=0.001, metavar="X", help="Replay so many times faster.", rich_help_panel=LOAD)
     ] = None,
