@@ -316,7 +316,7 @@ def run(
     if dry_run:
         from comfyload.app.dry_run import show_dry_run
 
-        clock.run(show_dry_run(options))
+        clock.run(show_dry_run(options, as_json=json_))
         return
     if output is not None:
         check_writable("--output", output)
