@@ -119,7 +119,7 @@ def _of_requests(
     if rest:
         words.append(f"{_count(len(rest), 'other request')} passed over ({listed(rest)})")
     if len(lines) > len(told):
-        words.append(f"{_count(len(lines) - len(told), 'line')} passed over that tell of no request")
+        words.append(f"{_count(len(lines) - len(told), 'line')} without a request passed over")
     return _Chosen(lines=[line for line, _ in taken], words="; ".join(words))
 
 
