@@ -13,7 +13,7 @@ from rich.table import Table
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import to_toml
 from comfyload.app.run import connect, prepare
-from comfyload.load.arrivals import offered_per_s, offsets
+from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.medium import Screen
 from comfyload.report.text import count
@@ -55,9 +55,8 @@ def _plan(options: RunOptions) -> str:
         return to_toml(options)
     without = structs.replace(load, offsets_s=[], read_as="")
     text = to_toml(structs.replace(options, plan=structs.replace(options.plan, load=without)))
-    return text.replace(
-        "offsets_s = []", f"# offsets_s = [...]  # {len(load.offsets_s)} instants; comfyload plan writes them out"
-    )
+    left_out = f"# offsets_s: {count(len(load.offsets_s), 'instant')}, which comfyload plan writes out"
+    return text.replace("offsets_s = []", left_out, 1).replace('read_as = ""\n', "", 1)
 
 
 def _due(plan: Plan) -> list[float] | None:
@@ -106,10 +105,15 @@ def _busiest(due: list[float]) -> int:
     return most
 
 
+def _shown(prepared: Prepared) -> int:
+    expected = expected_jobs(prepared.manifest.plan)
+    return SHOWN if expected is None else min(SHOWN, expected)
+
+
 def _document(options: RunOptions, prepared: Prepared) -> dict[str, object]:
     plan = prepared.manifest.plan
     shown = structs.replace(options, headers=[name.partition("=")[0] for name in options.headers])
-    prompts = (prepared.jobs.prompt(index) for index in range(SHOWN))
+    prompts = (prepared.jobs.prompt(index) for index in range(_shown(prepared)))
     return {
         "plan": msgspec.to_builtins(shown),
         "due_s": _due(plan),
@@ -124,7 +128,7 @@ def _document(options: RunOptions, prepared: Prepared) -> dict[str, object]:
 def _prompts(prepared: Prepared, console: Console) -> None:
     console.print("How the first prompts differ:", style="bold")
     table = Table("job", "workflow", "prompt id", "values", box=None, pad_edge=False)
-    for index in range(SHOWN):
+    for index in range(_shown(prepared)):
         prompt = prepared.jobs.prompt(index)
         values = ", ".join(f"{key}={value}" for key, value in prompt.values.items())
         table.add_row(str(index), prompt.workflow, prompt.id, values or "the graph as it is")
