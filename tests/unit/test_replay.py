@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +88,7 @@ def test_a_log_without_jobs_is_refused_with_what_it_has() -> None:
     )
     assert said == (
         "f has 10 requests, and none is POST …/prompt (8 GET /history/…, 1 POST /v1/generate, 1 unreadable) "
-        "(name those that start a job, such as --replay-match 'POST /v1/generate')"
+        "(name those that start a job, such as --replay-match 'POST /v1/generate', or a text in their lines)"
     )
 
 
@@ -106,6 +106,7 @@ def test_other_endpoints_are_chosen_by_method_and_path() -> None:
     assert offsets([clf(0, "GET /a/ HTTP/1.1"), clf(1, "GET / HTTP/1.1"), clf(3, "GET / HTTP/1.1")], "GET /") == [0, 2]
     assert "none is POST …/render" in refusal(lines, "POST /render")
     assert "tells of no requests" in refusal(["1", "2"], "POST /render")
+    assert "--replay-match is empty" in refusal(lines, " ")
 
 
 def test_a_job_that_was_refused_was_asked_for_but_one_that_came_again_counts_once() -> None:
@@ -138,52 +139,17 @@ def test_requests_go_before_what_comfyui_says_of_them() -> None:
     assert offsets(lines) == [0]
 
 
-FORMATS = {
-    "combined": (clf(0, "POST /prompt HTTP/1.1"), clf(3, "POST /prompt HTTP/1.1")),
-    "vhost": (
-        "example.com:443 " + clf(0, "POST /prompt HTTP/1.1"),
-        "example.com:443 " + clf(3, "POST /prompt HTTP/1.1"),
-    ),
-    "aiohttp": (
-        'INFO:aiohttp.access:127.0.0.1 [27/Nov/2026:10:00:00 +0100] "POST /prompt HTTP/1.1" 200 95 "-" "curl"',
-        'INFO:aiohttp.access:127.0.0.1 [27/Nov/2026:10:00:03 +0100] "POST /prompt HTTP/1.1" 200 95 "-" "curl"',
-    ),
-    "werkzeug": (
-        '127.0.0.1 - - [27/Nov/2026 10:00:00] "POST /prompt HTTP/1.1" 200 -',
-        '127.0.0.1 - - [27/Nov/2026 10:00:03] "POST /prompt HTTP/1.1" 200 -',
-    ),
-    "uvicorn with times": (
-        '2026-11-27 10:00:00,250 - INFO - 127.0.0.1:53412 - "POST /prompt HTTP/1.1" 200',
-        '2026-11-27 10:00:03,250 - INFO - 127.0.0.1:53412 - "POST /prompt HTTP/1.1" 200',
-    ),
-    "gin": (
-        '[GIN] 2026/11/27 - 10:00:00 | 200 | 1.2ms | 10.0.0.1 | POST     "/api/prompt"',
-        '[GIN] 2026/11/27 - 10:00:03 | 200 | 1.2ms | 10.0.0.1 | POST     "/api/prompt"',
-    ),
-    "haproxy": (
-        'Nov 27 10:00:00 haproxy: 10.0.0.5 [27/Nov/2026:10:00:00.500] c c/g 0/0/1 200 95 "POST /prompt HTTP/1.1"',
-        'Nov 27 10:00:03 haproxy: 10.0.0.5 [27/Nov/2026:10:00:03.500] c c/g 0/0/1 200 95 "POST /prompt HTTP/1.1"',
-    ),
-    "envoy": (
-        '[2026-11-27T10:00:00.310Z] "POST /prompt HTTP/2" 200 - 0 95',
-        '[2026-11-27T10:00:03.310Z] "POST /prompt HTTP/2" 200 - 0 95',
-    ),
-    "logfmt": (
-        'time="2026-11-27T10:00:00Z" method=POST path="/prompt" status=200',
-        'time="2026-11-27T10:00:03Z" method=POST path="/prompt" status=200',
-    ),
-    "rails": (
-        'I, [2026-11-27T10:00:00.100000 #7] INFO -- : Started POST "/prompt" for 127.0.0.1',
-        'I, [2026-11-27T10:00:03.100000 #7] INFO -- : Started POST "/prompt" for 127.0.0.1',
-    ),
-    "csv without a header": ("2026-11-27T10:00:00Z,POST,/prompt,200", "2026-11-27T10:00:03Z,POST,/prompt,200"),
+LINES = (Path(__file__).parents[1] / "data" / "log_lines.txt").read_text(encoding="utf-8").splitlines()[1:]
+FORMATS = dict(line.split(" :: ", 1) for line in LINES) | {
+    "cloudfront without a header": "2026-11-27\t10:00:0~\tCDG50\t7\t1.2.3.4\tPOST\tx.net\t/prompt\t200",
+    "colours": "\x1b[32m2026-11-27 10:00:0~\x1b[0m POST /prompt",
+}
+"""A request in the log of each server, with ~ in the place of the second."""
+
+PAIRS = {
     "squid": (
         "1795773600.150    150 10.0.0.5 TCP_MISS/200 95 POST http://gpu:8188/prompt - DIRECT/10.0.0.9 application/json",
         "1795773603.900    900 10.0.0.5 TCP_MISS/200 95 POST http://gpu:8188/prompt - DIRECT/10.0.0.9 application/json",
-    ),
-    "nginx error log": (
-        '2026/11/27 10:00:00 [error] 12#0: *1 upstream timed out, request: "POST /prompt HTTP/1.1", host: "x"',
-        '2026/11/27 10:00:03 [error] 12#0: *2 upstream timed out, request: "POST /prompt HTTP/1.1", host: "x"',
     ),
     "nginx json": (
         '{"request":"POST /prompt HTTP/1.1","time_local":"27/Nov/2026:10:00:00 +0000"}',
@@ -194,40 +160,20 @@ FORMATS = {
         '{"msec":"1795773605.000","request_time":"2.000","request_method":"POST","uri":"/prompt","status":"200"}',
     ),
     "caddy": (
-        '{"ts":1795773600.5,"logger":"http.log.access.log0","request":{"method":"POST","uri":"/prompt"},"duration":0.5,"status":200}',
-        '{"ts":1795773603.1,"logger":"http.log.access.log0","request":{"method":"POST","uri":"/prompt"},"duration":0.1,"status":200}',
-    ),
-    "traefik": (
-        '{"StartUTC":"2026-11-27T10:00:00.123456789Z","RequestMethod":"POST","RequestPath":"/prompt","time":"2026-11-27T10:00:09Z"}',
-        '{"StartUTC":"2026-11-27T10:00:03.123456789Z","RequestMethod":"POST","RequestPath":"/prompt","time":"2026-11-27T10:00:09Z"}',
-    ),
-    "docker": (
-        json.dumps(
-            {"log": '"POST /prompt HTTP/1.1" 200\n', "stream": "stdout", "time": "2026-11-27T10:00:00.000000001Z"}
-        ),
-        json.dumps(
-            {"log": '"POST /prompt HTTP/1.1" 200\n', "stream": "stdout", "time": "2026-11-27T10:00:03.000000001Z"}
-        ),
-    ),
-    "google": (
-        '{"httpRequest":{"requestMethod":"POST","requestUrl":"https://x/prompt","status":200},"timestamp":"2026-11-27T10:00:00Z"}',
-        '{"httpRequest":{"requestMethod":"POST","requestUrl":"https://x/prompt","status":200},"timestamp":"2026-11-27T10:00:03Z"}',
+        '{"ts":1795773600.5,"logger":"http.log.access.log0","request":{"method":"POST","uri":"/prompt"},"duration":0.5}',
+        '{"ts":1795773603.1,"logger":"http.log.access.log0","request":{"method":"POST","uri":"/prompt"},"duration":0.1}',
     ),
     "elastic": (
         '{"@timestamp":"2026-11-27T10:00:00.000Z","http":{"request":{"method":"POST"}},"url":{"path":"/prompt"}}',
         '{"@timestamp":"2026-11-27T10:00:03.000Z","http.request.method":"POST","url.path":"/prompt"}',
     ),
-    "k6": (
-        '{"type":"Point","metric":"http_reqs","data":{"time":"2026-11-27T10:00:00.5+01:00","value":1,"tags":{"method":"POST","url":"http://g/prompt"}}}',
-        '{"type":"Point","metric":"http_reqs","data":{"time":"2026-11-27T10:00:03.5+01:00","value":1,"tags":{"method":"POST","url":"http://g/prompt"}}}',
-    ),
-    "colours": ("\x1b[32m2026-11-27 10:00:00\x1b[0m POST /prompt", "\x1b[32m2026-11-27 10:00:03\x1b[0m POST /prompt"),
+    **{name: (line.replace("~", "0"), line.replace("~", "3")) for name, line in FORMATS.items()},
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", PAIRS)
 def test_servers_write_requests_in_many_ways(name: str) -> None:
-    first, last = FORMATS[name]
+    first, last = PAIRS[name]
     poll = first.replace("POST", "GET").replace("prompt", "history/77aa")
     lines = [first, poll, poll, last]
     assert offsets(lines) == [0, 3]
@@ -244,6 +190,23 @@ def test_iis_names_its_columns() -> None:
         "200 /prompt POST 10:00:07 2026-11-27",
     ]
     assert offsets(lines) == [0, 7]
+
+
+def test_zeek_and_quoted_columns() -> None:
+    zeek = ["#separator \\x09", "#fields\tts\tuid\tmethod\turi\tuser_agent"]
+    zeek += [
+        f"179577360{n}.5\tC1\t{method}\t/prompt\ta browser" for n, method in ((0, "POST"), (2, "GET"), (5, "POST"))
+    ]
+    assert offsets(zeek) == [0, 5]
+    quoted = ["#Fields: date time cs(User-Agent) cs-method cs-uri"]
+    quoted += [f'"2026-11-27" "10:00:0{n}" "a browser" "POST" "http://x/prompt?y"' for n in (0, 5)]
+    assert offsets(quoted) == [0, 5]
+
+
+def test_a_request_without_its_method_is_one_all_the_same() -> None:
+    lines = [f'{{"date": "2026-11-27T10:00:0{n}Z", "path": "/prompt", "status": "200"}}' for n in (0, 5)]
+    assert "2 requests, and none is POST …/prompt (2 /prompt)" in refusal(lines)
+    assert offsets(lines, "/prompt") == [0, 5]
 
 
 def test_a_table_names_its_columns() -> None:
@@ -294,6 +257,9 @@ def test_k6_without_requests_has_iterations() -> None:
         ("2024-03-12 10:00:00,200,a", "2024-03-12 10:00:01,200,b", 1),
         ("1710237600.250 start", "1710237601.500 start", 1.25),
         ("1e3", "1.5e3", 500),
+        ("2026-11-27 11:59:59 AM", "2026-11-27 12:00:01 PM", 2),
+        ("2026-11-27 12:59:59 am", "2026-11-27 1:00:00 am", 1),
+        ("Mar 12, 2024 @ 10:00:00.123", "Mar 12, 2024 @ 10:00:01.123", 1),
     ],
 )
 def test_times_are_told_by_their_size_and_form(first: str, last: str, apart: float) -> None:
@@ -353,7 +319,16 @@ def test_months_of_other_languages(months: str) -> None:
         (["2026-11-27T25:00:00Z"], "is no date and time"),
         (["2026-11-27T10:00:61Z"], "is no date and time"),
         (["03/12/2024 10:00:00"], "day and month in an order that cannot be told"),
-        (["10:00:00 job"], "line 1 has no time that can be read: 10:00:00 job"),
+        (["[03/12/2024:10:00:00 +0000] job"], "day and month in an order that cannot be told"),
+        (["2026-11-27 13:00:00 PM"], "is no date and time"),
+        (["[2024-05-31 15:12] got prompt"], "line 1: 2024-05-31 15:12 has no seconds"),
+        (
+            ["#Fields: time cs-method cs-uri-stem", "16:44:49 POST /prompt"],
+            "16:44:49 is a time of day without its date",
+        ),
+        (["0," * 5000 + "x"], "line 1 has no time that can be read"),
+        (["0," * 5000 + "0"], "may be a decimal comma or several columns"),
+        (["10:00:00 job"], "line 1: 10:00:00 is a time of day without its date"),
         (["Feb 28 10:00:00 x", "Mar 1 10:00:00 x"], "on both sides of 29 February"),
         (['INFO:     127.0.0.1:5 - "POST /prompt HTTP/1.1" 200 OK'], "line 1 has no time that can be read"),
     ],

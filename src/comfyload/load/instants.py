@@ -45,7 +45,7 @@ _ZONES = {name: int(line.split()[0]) for line in _EAST.split("|") for name in li
 """Hours east of Greenwich. Abbreviations that mean several zones (CST, IST, BST) are not here, so such are not read."""
 
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d)"
-_CLOCK += r"(?:\.(?P<fraction>\d+)|,(?P<millis>\d{3}(?:\d{3})?)(?![\d,;]))?"
+_CLOCK += r"(?:\.(?P<fraction>\d+)|,(?P<millis>\d{3}(?:\d{3})?)(?![\d,;]))?(?P<half> ?[AaPp][Mm]\b)?"
 _OFFSET = rf"(?P<zone> ?[+-]\d{{2}}:?\d{{2}}(?![\d:])|[+-]\d{{2}}(?![\d:])|Z| ?(?:{'|'.join(_ZONES)})\b)?"
 _WORD = r"(?P<month>[^\W\d_]{3,10}\.?)"
 _DAY = r"(?P<day>\d{1,2})"
@@ -63,11 +63,19 @@ _FORMS = (
     ),
     re.compile(rf"(?<!\d){_DAY}[/ -]{_WORD}[/ -]{_YEAR},?[: T]{_CLOCK}{_OFFSET}"),
     re.compile(rf"(?<!\w){_WORD} +{_DAY} {_CLOCK}{_OFFSET} {_YEAR}(?!\d)"),
-    re.compile(rf"(?<!\w){_WORD} +{_DAY},? {_YEAR},? {_CLOCK}{_OFFSET}"),
+    re.compile(rf"(?<!\w){_WORD} +{_DAY},? {_YEAR},?(?: @)? {_CLOCK}{_OFFSET}"),
     re.compile(rf"(?<!\d){_DAY}\.(?P<month>\d{{1,2}})\.{_YEAR},? {_CLOCK}{_OFFSET}"),
     re.compile(rf"^(?:<\d+>)?{_WORD} +{_DAY} {_CLOCK}"),
 )
-_AMBIGUOUS = re.compile(r"(?<!\d)\d{1,2}([/-])\d{1,2}\1\d{4},? \d{1,2}:\d\d")
+_NOT_TOLD = (
+    (
+        re.compile(r"(?<!\d)\d{1,2}([/-])\d{1,2}\1\d{4}(?:,? |[:T])\d{1,2}:\d\d(?::\d\d)?"),
+        "has its day and month in an order that cannot be told",
+    ),
+    (re.compile(r"(?<!\d)\d{4}([-/.])\d{1,2}\1\d{1,2}[T ]\d{1,2}:\d\d(?!:?\d)"), "has no seconds"),
+    (re.compile(r"(?<![\d:.])\d{1,2}:\d\d:\d\d(?![\d:])"), "is a time of day without its date"),
+)
+"""Times that are there and cannot be used, and why."""
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _LEADING = re.compile(r"\[?(\d{9,10}(?:\.\d+)?|\d{13}|\d{16}|\d{19})\]?(?=[\s,;|])")
@@ -113,8 +121,11 @@ def dated(text: str) -> Instant | str | None:
     leading = _LEADING.match(text)
     if leading is not None:
         return numbered(leading[1])
-    unclear = _AMBIGUOUS.search(text)
-    return f"{unclear[0]} has its day and month in an order that cannot be told" if unclear else None
+    for form, why in _NOT_TOLD:
+        unclear = form.search(text)
+        if unclear is not None:
+            return f"{unclear[0]} {why}"
+    return None
 
 
 def _moment(found: re.Match[str]) -> Instant | str:
@@ -129,7 +140,7 @@ def _moment(found: re.Match[str]) -> Instant | str:
     zone = part.get("zone")
     try:
         moment = datetime(
-            year, number, int(part["day"]), int(part["hour"]), int(part["minute"]), second - leap, tzinfo=_zone(zone)
+            year, number, int(part["day"]), _hour(part), int(part["minute"]), second - leap, tzinfo=_zone(zone)
         )
         seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() + leap
     except ValueError:
@@ -137,6 +148,16 @@ def _moment(found: re.Match[str]) -> Instant | str:
     fraction = part["fraction"] or part.get("millis")
     kind: Kind = "yearless" if part.get("year") is None else "local" if zone is None else "absolute"
     return Instant(s=seconds + float(f"0.{fraction or 0}"), kind=kind, whole=fraction is None)
+
+
+def _hour(part: dict[str, str | None]) -> int:
+    """Of 24. Raises ValueError: it is no hour of 12, where it says which half of the day it is in."""
+    hour, half = int(part["hour"] or 0), part.get("half")
+    if half is None:
+        return hour
+    if not 1 <= hour <= 12:
+        raise ValueError(f"no hour of 12: {hour}")
+    return hour % 12 + (12 if half.strip().lower() == "pm" else 0)
 
 
 def _zone(text: str | None) -> timezone:

@@ -30,16 +30,20 @@ _ENDS = ("msec", "time_iso8601", "time_local")
 _SQUID = re.compile(r"(\d{9,10}\.\d{3})\s+(\d+)\s+\S+\s+[A-Z_]+(?:/(\d{3}))\s+\d+\s+[A-Z]+\s+\S")
 _ANSI = re.compile(r"\x1b\[[\d;]*m")
 _DELIMITERS = ",;\t|"
-_SEVERAL = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[;,\t| ]+[+-]?\d+(?:[.,]\d+)?)+")
+_SEVERAL = re.compile(r"[+-]?\d[\d.,;|\t +-]*")
 _DEEPEST = 3
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """One line that may be an arrival. `fields`: of JSON or a table; keys in small letters, of inner objects dotted."""
+    """One line that may be an arrival. `fields`: of JSON or a table; keys in small letters, of inner objects dotted.
+
+    `before`: what stands before a JSON object, as `docker compose logs` puts it there; it may say the time.
+    """
 
     number: int
     text: str
     fields: dict[str, Any] | None = None
+    before: str = ""
 
     def says(self, text: str) -> bool:
         return text in self.text
@@ -52,7 +56,7 @@ def lines_of(lines: Iterable[str]) -> Iterator[Line]:
     first = True
     for number, raw in enumerate(lines, 1):
         text = (_ANSI.sub("", raw) if "\x1b" in raw else raw).strip().strip("\ufeff")
-        if text.startswith("#Fields:"):
+        if re.match(r"#fields:?\s", text, re.IGNORECASE):  # W3C, and Zeek
             header, delimiter, first = text.lower().split()[1:], "", False
         if not text or text.startswith("#") or (first and re.fullmatch("sep=.", text)):
             continue
@@ -95,7 +99,8 @@ def is_noise(line: Line) -> bool:
 def instant_of(line: Line) -> Instant | str | None:
     """When a line's arrival was; a text: what is wrong with its time; None: it has none."""
     if line.fields is not None:
-        return _of_fields(line.fields)
+        written = dated(line.before)
+        return written if isinstance(written, Instant) else _of_fields(line.fields)
     number = numbered(line.text)
     if number is not None:
         return number
@@ -115,17 +120,22 @@ def excerpt(text: str, most: int = 50) -> str:
 
 
 def _line(number: int, text: str, header: list[str], delimiter: str) -> Line:
-    if text.startswith("{"):
-        try:
-            loaded = json.loads(text)
-        except (ValueError, RecursionError):
-            return Line(number=number, text=text)
-        return Line(number=number, text=text, fields=dict(_flat(loaded)))
+    if text.endswith("}"):
+        before, brace, rest = text.partition("{")
+        return Line(number=number, text=text, fields=_object(brace + rest), before=before)
     if header:
-        cells = text.split() if not delimiter else _cells(text, delimiter)
+        cells = _cells(text, delimiter or ("\t" if "\t" in text else " "))
         fields = {name: _number_text(cell, delimiter) for name, cell in zip(header, cells, strict=False)}
         return Line(number=number, text=text, fields=fields)
     return Line(number=number, text=text)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return dict(reversed(list(_flat(loaded))))  # of keys that differ only in their case, the first
 
 
 def _header(text: str) -> tuple[str, list[str]]:
@@ -138,8 +148,10 @@ def _header(text: str) -> tuple[str, list[str]]:
 
 
 def _cells(text: str, delimiter: str) -> list[str]:
+    if '"' not in text and delimiter == " ":
+        return text.split()
     try:
-        return next(csv.reader([text], delimiter=delimiter), [])
+        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=delimiter == " "), [])
     except csv.Error:
         return text.split(delimiter)
 

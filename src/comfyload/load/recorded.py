@@ -56,6 +56,8 @@ def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, matc
     Raises:
         UsageError: none is an arrival, one has no time, or their times cannot be put in one order.
     """
+    if match is not None and not match.strip():
+        raise UsageError("--replay-match is empty", "write --replay-match 'METHOD PATH', or a text")
     every = [line for line in lines_of(_listed(lines)) if not is_noise(line)]
     if not every:
         raise UsageError(f"{source} holds no arrivals", _WHAT)
@@ -129,7 +131,7 @@ def _none(told: Sequence[Request], match: Match, source: str) -> UsageError:
     example = near[0][0] if near else "POST /generate"
     return UsageError(
         f"{source} has {_count(len(told), 'request')}, and none is {match.words} ({listed(told, 5)})",
-        f"name those that start a job, such as --replay-match '{example}'",
+        f"name those that start a job, such as --replay-match '{example}', or a text in their lines",
     )
 
 

@@ -23,9 +23,12 @@ _QUOTED = re.compile(rf'"({_METHOD}) (\S+)(?: HTTP/[\d.]+)?"(?:\s+(\d{{3}})\b)?'
 _LOOSE = re.compile(
     rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*)(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{{3}})\b)?"""
 )
-_LOGFMT_METHOD = re.compile(rf'\b\w*method="?({_METHOD})\b', re.IGNORECASE)
-_LOGFMT_PATH = re.compile(r'\b(?:\w*path|\w*ur[il]|target)="?((?:/|https?:)[^\s"]*)', re.IGNORECASE)
-_LOGFMT_STATUS = re.compile(r'\bstatus(?:_?code)?="?(\d{3})\b', re.IGNORECASE)
+_NAMED_METHOD = re.compile(rf"method[\"']?\s*[=:>]\s*[\"']?({_METHOD})\b", re.IGNORECASE)
+_NAMED_PATH = re.compile(
+    r"(?:path|ur[il]|stem|target)[\"']?\s*[=:>]\s*[\"']?((?:/|https?:)[^\s\"'|,<]*)", re.IGNORECASE
+)
+_NAMED_STATUS = re.compile(r"status(?:_?code)?[\"']?\s*[=:>]\s*[\"']?(\d{3})\b", re.IGNORECASE)
+"""As logfmt (`method=GET`), LTSV (`method:GET`), XML and objects within text name them."""
 _UNREADABLE = re.compile(r'\] "[^"]*" (\d{3}) (?:\d+|-)')
 """What a web server logs of noise on its port: in the request's place there is no request."""
 
@@ -35,12 +38,12 @@ _METHOD_KEYS = (
 )  # fmt: skip
 _PATH_KEYS = (
     "request_uri", "requestpath", "request.uri", "request.path", "request.url", "httprequest.requesturl", "url.path",
-    "url.original", "http.target", "http.path", "http.url", "clientrequesturi", "clientrequestpath", "cs-uri-stem",
+    "url.original", "http.target", "http.path", "http.url", "clientrequesturi", "clientrequestpath", "cs-uri-stem", "cs-uri",
     "data.tags.url", "req.url", "request_path", "uri", "path", "url", "request",
 )  # fmt: skip
 _STATUS_KEYS = (
     "status", "downstreamstatus", "originstatus", "status_code", "statuscode", "response.status", "httprequest.status",
-    "http.response.status_code", "edgeresponsestatus", "sc-status", "data.tags.status", "res.statuscode", "response",
+    "http.response.status_code", "edgeresponsestatus", "sc-status", "c-status", "data.tags.status", "res.statuscode", "response",
 )  # fmt: skip
 _TEXT_KEYS = ("request", "log", "message", "msg", "textpayload", "line", "event.original")
 _ID = re.compile(r"(?=.*\d)[0-9a-fA-F-]{2,}|\d+|.{30,}")
@@ -49,7 +52,7 @@ ASKED_AGAIN = frozenset({301, 302, 303, 307, 308, 401, 407})
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """What somebody asked of a server. `path` is without query; "" where the line has no readable one."""
+    """What somebody asked of a server. `path` is without query. "" is what the line does not say, or not readably."""
 
     method: str
     path: str
@@ -90,12 +93,25 @@ def request_in(text: str) -> Request | None:
     found = _QUOTED.search(text) or _LOOSE.search(text)
     if found is not None:
         return Request(method=found[1], path=_path(found[2]), status=_status(found[3]))
-    method, path = _LOGFMT_METHOD.search(text), _LOGFMT_PATH.search(text)
+    method, path = _NAMED_METHOD.search(text), _NAMED_PATH.search(text)
     if method is not None and path is not None:
-        status = _LOGFMT_STATUS.search(text)
+        status = _NAMED_STATUS.search(text)
         return Request(method=method[1].upper(), path=_path(path[1]), status=_status(status and status[1]))
+    parted = _in_cells(text)
+    if parted is not None:
+        return parted
     noise = _UNREADABLE.search(text)
     return None if noise is None else Request(method="", path="", status=_status(noise[1]))
+
+
+def _in_cells(text: str) -> Request | None:
+    """The request of a table's row without a header: a cell that is a method, and a later one that is a path."""
+    cells = [cell.strip(" \"'") for cell in re.split(r"[\t,;|]", text)]
+    at = next((place for place, cell in enumerate(cells) if cell in METHODS), None)
+    if at is None:
+        return None
+    path = next((cell for cell in cells[at + 1 :] if cell.startswith(("/", "http://", "https://"))), None)
+    return None if path is None else Request(method=cells[at], path=_path(path))
 
 
 def request_of(fields: Mapping[str, object]) -> Request | None:
@@ -104,8 +120,8 @@ def request_of(fields: Mapping[str, object]) -> Request | None:
     paths = (str(fields[key]) for key in _PATH_KEYS if isinstance(fields.get(key), str))
     path = next((path for path in paths if path.startswith(("/", "http://", "https://"))), None)
     status = next((s for key in _STATUS_KEYS if (s := _status(fields.get(key))) is not None), None)
-    if method is not None and path is not None:
-        return Request(method=method, path=_path(path), status=status)
+    if path is not None and (method is not None or status is not None):
+        return Request(method=method or "", path=_path(path), status=status)
     for key in _TEXT_KEYS:
         text = fields.get(key)
         found = request_in(text) if isinstance(text, str) else None
@@ -116,9 +132,7 @@ def request_of(fields: Mapping[str, object]) -> Request | None:
 
 def listed(requests: Iterable[Request], most: int = 3) -> str:
     """`7 GET /history/…, 1 GET /view`: the most frequent, ids left out."""
-    counts = Counter(
-        f"{request.method} {_shape(request.path)}" if request.method else "unreadable" for request in requests
-    )
+    counts = Counter(f"{request.method} {_shape(request.path)}".strip() or "unreadable" for request in requests)
     named = [f"{number} {what}" for what, number in counts.most_common(most)]
     rest = sum(counts.values()) - sum(number for _, number in counts.most_common(most))
     return ", ".join([*named, f"{rest} others"] if rest else named)
