@@ -203,6 +203,19 @@ def test_zeek_and_quoted_columns() -> None:
     assert offsets(quoted) == [0, 5]
 
 
+def test_local_dates_in_columns_of_their_own() -> None:
+    lines = ["#Fields:   date-local time-local   s-ip   cs-method cs-uri-stem"]
+    lines += [f"2026-11-27 10:00:0{n}.250 1.2.3.4 POST /prompt" for n in (1, 4)]
+    assert offsets(lines) == [0, 3]
+
+
+def test_requests_whose_path_is_not_found_are_no_arrivals() -> None:
+    lines = ["2026-11-27T10:00:00Z handled GET of history", "2026-11-27T10:00:05Z handled POST of prompt"]
+    assert "2 requests, and none is POST …/prompt (1 GET, 1 POST)" in refusal(lines)
+    assert offsets(lines, "POST of prompt") == [0]
+    assert "none is POST" in refusal(['{"ts": 1795773600, "method": "POST", "what": "prompt"}'])
+
+
 def test_a_request_without_its_method_is_one_all_the_same() -> None:
     lines = [f'{{"date": "2026-11-27T10:00:0{n}Z", "path": "/prompt", "status": "200"}}' for n in (0, 5)]
     assert "2 requests, and none is POST …/prompt (2 /prompt)" in refusal(lines)

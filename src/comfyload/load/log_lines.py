@@ -20,7 +20,8 @@ __all__ = ["Line", "excerpt", "instant_of", "is_noise", "is_record", "lines_of",
 _TIMES = (
     "due", "offset_s", "due_s", "t", "startutc", "startlocal", "edgestarttimestamp", "start_time", "starttime", "msec",
     "time_iso8601", "date_time", "datetime", "timestamp", "@timestamp", "ts", "time", "data.time", "time_local",
-    "asctime", "eventtime", "created_at", "created", "date", "offset",
+    "asctime", "eventtime", "created_at", "created", "date", "date-local",
+    "offset",
 )  # fmt: skip
 """Keys and columns that hold a time, the best first; in small letters."""
 
@@ -175,8 +176,12 @@ def _of_fields(fields: dict[str, Any]) -> Instant | str | None:
     wrong: str | None = None
     for key in _TIMES:
         value = fields.get(key)
-        if key == "date" and isinstance(value, str) and isinstance(fields.get("time"), str):
-            value = f"{value} {fields['time']}"
+        if (
+            key.startswith("date")
+            and isinstance(value, str)
+            and isinstance(beside := fields.get(f"time{key[4:]}"), str)
+        ):
+            value = f"{value} {beside}"
         if value is None or isinstance(value, dict | list):
             continue
         found = numbered(value)

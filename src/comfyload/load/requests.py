@@ -21,8 +21,11 @@ METHODS = (
 _METHOD = "|".join(METHODS)
 _QUOTED = re.compile(rf'"({_METHOD}) (\S+)(?: HTTP/[\d.]+)?"(?:\s+(\d{{3}})\b)?')
 _LOOSE = re.compile(
-    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*)(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{{3}})\b)?"""
+    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*|(?<=CONNECT )\S+)(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{{3}})\b)?"""
 )
+_HOST_BETWEEN = re.compile(rf"(?<![\w/])({_METHOD}) (?:https?|wss?|-) \S+ \"(/[^\"\s]*)")
+"""nginx-proxy-manager's way."""
+
 _NAMED_METHOD = re.compile(rf"method[\"']?\s*[=:>]\s*[\"']?({_METHOD})\b", re.IGNORECASE)
 _NAMED_PATH = re.compile(
     r"(?:path|ur[il]|stem|target)[\"']?\s*[=:>]\s*[\"']?((?:/|https?:)[^\s\"'|,<]*)", re.IGNORECASE
@@ -32,18 +35,23 @@ _NAMED_STATUS = re.compile(r"status(?:_?code)?[\"']?\s*[=:>]\s*[\"']?(\d{3})\b",
 _UNREADABLE = re.compile(r'\] "[^"]*" (\d{3}) (?:\d+|-)')
 """What a web server logs of noise on its port: in the request's place there is no request."""
 
+_WORD = re.compile(r"(?<![\w/.-])(GET|POST|PUT|OPTIONS)(?![\w/.-])")
+"""A request whose path stands where it is not looked for: better none of its file is an arrival than all are."""
+
 _METHOD_KEYS = (
     "request_method", "requestmethod", "request.method", "httprequest.requestmethod", "http.request.method",
     "http_method", "clientrequestmethod", "cs-method", "data.tags.method", "req.method", "method", "verb",
 )  # fmt: skip
 _PATH_KEYS = (
     "request_uri", "requestpath", "request.uri", "request.path", "request.url", "httprequest.requesturl", "url.path",
-    "url.original", "http.target", "http.path", "http.url", "clientrequesturi", "clientrequestpath", "cs-uri-stem", "cs-uri",
-    "data.tags.url", "req.url", "request_path", "uri", "path", "url", "request",
+    "url.original", "http.target", "http.path", "http.url", "clientrequesturi", "clientrequestpath", "cs-uri-stem",
+    "cs-uri", ":path", "x-envoy-original-path", "x-envoy-origin-path", "data.tags.url", "req.url", "request_path",
+    "uri", "path", "url", "request",
 )  # fmt: skip
 _STATUS_KEYS = (
-    "status", "downstreamstatus", "originstatus", "status_code", "statuscode", "response.status", "httprequest.status",
-    "http.response.status_code", "edgeresponsestatus", "sc-status", "c-status", "data.tags.status", "res.statuscode", "response",
+    "status", "response_code", "downstreamstatus", "originstatus", "status_code", "statuscode", "response.status",
+    "httprequest.status", "http.response.status_code", "edgeresponsestatus", "sc-status", "c-status",
+    "data.tags.status", "res.statuscode", "response",
 )  # fmt: skip
 _TEXT_KEYS = ("request", "log", "message", "msg", "textpayload", "line", "event.original")
 _ID = re.compile(r"(?=.*\d)[0-9a-fA-F-]{2,}|\d+|.{30,}")
@@ -97,11 +105,17 @@ def request_in(text: str) -> Request | None:
     if method is not None and path is not None:
         status = _NAMED_STATUS.search(text)
         return Request(method=method[1].upper(), path=_path(path[1]), status=_status(status and status[1]))
+    parted = _HOST_BETWEEN.search(text)
+    if parted is not None:
+        return Request(method=parted[1], path=_path(parted[2]))
     parted = _in_cells(text)
     if parted is not None:
         return parted
     noise = _UNREADABLE.search(text)
-    return None if noise is None else Request(method="", path="", status=_status(noise[1]))
+    if noise is not None:
+        return Request(method="", path="", status=_status(noise[1]))
+    word = _WORD.search(text)
+    return None if word is None else Request(method=word[1], path="")
 
 
 def _in_cells(text: str) -> Request | None:
@@ -118,7 +132,7 @@ def request_of(fields: Mapping[str, object]) -> Request | None:
     """The request that an object of a log tells of; its keys are in small letters, those of inner objects dotted."""
     method = next((m for key in _METHOD_KEYS if (m := str(fields.get(key, "")).upper()) in METHODS), None)
     paths = (str(fields[key]) for key in _PATH_KEYS if isinstance(fields.get(key), str))
-    path = next((path for path in paths if path.startswith(("/", "http://", "https://"))), None)
+    path = next((path for path in paths if _is_path(path, bare=method is not None)), None)
     status = next((s for key in _STATUS_KEYS if (s := _status(fields.get(key))) is not None), None)
     if path is not None and (method is not None or status is not None):
         return Request(method=method or "", path=_path(path), status=status)
@@ -127,7 +141,7 @@ def request_of(fields: Mapping[str, object]) -> Request | None:
         found = request_in(text) if isinstance(text, str) else None
         if found is not None:
             return Request(method=found.method, path=found.path, status=found.status or status)
-    return None
+    return None if method is None else Request(method=method, path="")
 
 
 def listed(requests: Iterable[Request], most: int = 3) -> str:
@@ -136,6 +150,11 @@ def listed(requests: Iterable[Request], most: int = 3) -> str:
     named = [f"{number} {what}" for what, number in counts.most_common(most)]
     rest = sum(counts.values()) - sum(number for _, number in counts.most_common(most))
     return ", ".join([*named, f"{rest} others"] if rest else named)
+
+
+def _is_path(text: str, *, bare: bool) -> bool:
+    """`bare`: one after a host without a scheme will do."""
+    return text.startswith(("/", "http://", "https://")) or (bare and "/" in text and " " not in text)
 
 
 def _path(url: str) -> str:
