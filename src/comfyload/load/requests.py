@@ -21,7 +21,8 @@ METHODS = (
 _METHOD = "|".join(METHODS)
 _QUOTED = re.compile(rf'"({_METHOD}) (\S+)(?: HTTP/[\d.]+)?"(?:\s+(\d{{3}})\b)?')
 _LOOSE = re.compile(
-    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*|(?<=CONNECT )\S+)(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{{3}})\b)?"""
+    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*|(?<=CONNECT )\S+)"""
+    r"""(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{3})\b)?"""
 )
 _HOST_BETWEEN = re.compile(rf"(?<![\w/])({_METHOD}) (?:https?|wss?|-) \S+ \"(/[^\"\s]*)")
 """nginx-proxy-manager's way."""
