@@ -106,9 +106,9 @@ def request_in(text: str) -> Request | None:
     if method is not None and path is not None:
         status = _NAMED_STATUS.search(text)
         return Request(method=method[1].upper(), path=_path(path[1]), status=_status(status and status[1]))
-    parted = _HOST_BETWEEN.search(text)
-    if parted is not None:
-        return Request(method=parted[1], path=_path(parted[2]))
+    apart = _HOST_BETWEEN.search(text)
+    if apart is not None:
+        return Request(method=apart[1], path=_path(apart[2]))
     parted = _in_cells(text)
     if parted is not None:
         return parted
