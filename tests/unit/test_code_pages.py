@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from comfyload.app.options import read_plan
 from comfyload.cli import app, main
 
 PAGES = ["cp1252", "cp850", "cp866", "cp932", "cp874", "cp437", "cp1251", "ascii"]
@@ -87,6 +88,16 @@ def test_names_that_a_code_page_lacks_are_replaced_in_words_and_kept_in_json(
     assert "Job 0 of Bucher ??" in words
     _, text = printed(["show", str(run), "--job", "0", "--json"], "ascii", monkeypatch)
     assert json.loads(text)["workflow"] == "Bücher 東京"
+
+
+def test_a_plan_that_is_redirected_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["plan", "--server", ":8188", "--workflow", "Bücher 東京 😀.json", "--note", "case=…"]
+    for page in PAGES:
+        code, text = printed(words, page, monkeypatch)
+        assert code == 0
+        (tmp_path / "plan.toml").write_bytes(text.encode(page))
+        plan = read_plan(tmp_path / "plan.toml")
+        assert (plan.workflows[0].file, plan.notes) == ("Bücher 東京 😀.json", ["case=…"])
 
 
 def test_an_error_is_one_line_in_every_code_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from comfyload.cli.flags import (
     check_writable,
 )
 from comfyload.cli.options import options_of
+from comfyload.cli.streams import echo_toml
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -378,7 +379,7 @@ def plan(**flags: Any) -> None:
     text = to_toml(options_of(flags))
     output = flags["output"]
     if output is None:
-        typer.echo(text, nl=False)
+        echo_toml(text)
     else:
         check_writable("--output", output)
         output.write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ import codecs
 import io
 import sys
 
-__all__ = ["fit_streams"]
+__all__ = ["echo_toml", "fit_streams"]
 
 _FIT = "comfyload.fit"
 _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"})
@@ -19,6 +19,15 @@ def fit_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _CRASHES_OR_ESCAPES:
             stream.reconfigure(errors=_FIT)
+
+
+def echo_toml(text: str) -> None:
+    """Print a TOML document so that it can be read again from whatever it is redirected into."""
+    import typer
+
+    if not (sys.stdout.encoding or "ascii").lower().startswith("utf"):
+        text = "".join(letter if letter.isascii() else f"\\U{ord(letter):08x}" for letter in text)
+    typer.echo(text, nl=False)
 
 
 def _fit(error: UnicodeError) -> tuple[str | bytes, int]:
