@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from comfyload.app.options import read_plan, to_toml
+from comfyload.app.repeat import command
+from comfyload.cli.options import options_of
+from comfyload.cli.run import run
 from comfyload.errors import UsageError
 from comfyload.load.recorded import read_recording
+from comfyload.record.plan import Replay
 
 
 def clf(second: int, request: str, status: int = 200, day: str = "27/Nov/2026", zone: str = "+0000") -> str:
@@ -365,3 +373,28 @@ def test_whole_seconds_make_bursts_and_that_is_said() -> None:
 def test_a_json_list_is_a_recording() -> None:
     assert offsets(["[0, 0.5,", " 2]"]) == [0, 0.5, 2]
     assert offsets(['[{"offset_s": 1}, {"offset_s": 4}]']) == [0, 3]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_options_read_a_file_or_a_run_and_the_run_can_be_repeated(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.log").write_bytes(end.join(clf(n, "POST /generate HTTP/1.1") for n in (1, 4)).encode())
+    flags: dict[str, Any] = dict.fromkeys(inspect.signature(run).parameters)
+    flags |= {"server": "127.0.0.1:1", "replay": tmp_path / "a.log", "replay_match": "POST /generate", "speedup": 2.0}
+    options = options_of(flags)
+    assert isinstance(options.plan.load, Replay)
+    assert options.plan.load.offsets_s == [0, 1.5]
+    assert options.plan.load.read_as == "2 requests POST …/generate"
+    words = command(msgspec.to_builtins(options))
+    assert words[words.index("--replay-match") + 1] == "POST /generate"
+    (tmp_path / "plan.toml").write_text(to_toml(options), encoding="utf-8")
+    assert read_plan(tmp_path / "plan.toml") == options
+    (tmp_path / "records.ndjson").write_text(
+        '{"line":"record","due":7.5}\n{"line":"record","due":8}\n', encoding="utf-8"
+    )
+    load = options_of({**flags, "replay": tmp_path, "replay_match": None}).plan.load
+    assert isinstance(load, Replay)
+    assert load.offsets_s == [0, 0.25]
+    with pytest.raises(UsageError, match=r"--replay-match needs --replay"):
+        options_of({**flags, "replay": None, "speedup": None})
+    with pytest.raises(UsageError, match=r"cannot read .*none.log"):
+        options_of({**flags, "replay": tmp_path / "none.log"})

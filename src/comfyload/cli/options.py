@@ -168,7 +168,8 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
 
     hint = "give offsets, a run directory, or an access log"
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
-    found = read_recording(decode_log(content, str(path)).split("\n"), str(path), speedup, match)
+    text = decode_log(content, str(path))
+    found = read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
     return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
 
 
