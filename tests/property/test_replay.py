@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comfyload.errors import UsageError
 from comfyload.load.recorded import read_recording
 from comfyload.text_files import decode_log
 
@@ -136,3 +138,36 @@ def test_unix_times_of_any_unit_are_told_by_their_size(instants: list[int], unit
 def test_offsets_are_seconds(offsets: list[float], form: str) -> None:
     found = read_recording([form.format(offset) for offset in offsets], "f").offsets_s
     assert found == [offset - min(offsets) for offset in sorted(offsets)]
+
+
+LETTERS = '0123456789:-/.,;|TZ+ \t{}[]"#='
+PIECES = """2026-11-27
+10:00:00
+[27/Nov/2026:10:00:00 +0000]
+"POST /prompt HTTP/1.1" 200
+{"ts": 1}
+"time"
+timestamp
+#Fields: date time
+NaN
+1e400
+GET /x
+got prompt
+Feb 29
+Jan
+PM"""
+WORDS = st.sampled_from([*LETTERS, *PIECES.split("\n")])
+
+
+@given(st.lists(st.one_of(st.text(max_size=30), st.lists(WORDS, max_size=8).map("".join)), max_size=6))
+def test_any_lines_are_a_schedule_or_one_refusal(lines: list[str]) -> None:
+    try:
+        found = read_recording(lines, "f")
+    except UsageError as error:
+        assert "\n" not in str(error)
+        assert error.hint
+    else:
+        assert found.offsets_s[0] == 0
+        assert found.offsets_s == sorted(found.offsets_s)
+        assert all(map(math.isfinite, found.offsets_s))
+        assert found.read_as.isprintable()
