@@ -117,7 +117,9 @@ def _of_requests(
     if failed:
         words.append(f"{failed} of them answered with 400 or above, which count as well")
     if again and len(taken) < len(chosen):
-        words.append(f"{len(again)} passed over that were redirected or asked for credentials, and so came twice")
+        words.append(
+            f"{len(again)} passed over that were redirected or asked for credentials, as a client sends such again"
+        )
     if rest:
         words.append(f"{_count(len(rest), 'other request')} passed over ({listed(rest)})")
     if len(lines) > len(told):
