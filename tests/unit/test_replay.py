@@ -244,6 +244,13 @@ def test_a_table_names_its_columns() -> None:
     assert offsets(k6) == [0, 4]
 
 
+def test_a_table_of_requests_without_methods_is_not_taken_for_jobs() -> None:
+    lines = ["timeStamp,elapsed,label,responseCode,URL"]
+    lines += [f"179577360{n}000,15,a,200,http://g/{path}" for n, path in ((0, "prompt"), (2, "view"), (5, "prompt"))]
+    assert "3 requests, and none is POST …/prompt (2 /prompt, 1 /view)" in refusal(lines)
+    assert offsets(lines, "/prompt") == [0, 5]
+
+
 def test_k6_without_requests_has_iterations() -> None:
     point = '{{"metric":"{}","type":"{}","data":{{"time":"2026-11-27T10:00:0{}Z","value":1,"tags":{{}}}}}}'
     lines = [point.format("vus", "Point", 0), point.format("iterations", "Metric", 0)]

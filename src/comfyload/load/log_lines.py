@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Line", "excerpt", "instant_of", "is_noise", "is_record", "lines_of", "request_on"]
 
 _TIMES = (
-    "due", "offset_s", "due_s", "t", "startutc", "startlocal", "edgestarttimestamp", "start_time", "starttime", "msec",
-    "time_iso8601", "date_time", "datetime", "timestamp", "@timestamp", "ts", "time", "data.time", "time_local",
-    "asctime", "eventtime", "created_at", "created", "date", "date-local",
-    "offset",
+    "due", "offset_s", "due_s", "t", "startutc", "startlocal", "edgestarttimestamp", "start_time", "starttime",
+    "started_at", "requesttimeepoch", "requesttime", "msec", "time_iso8601", "date_time", "datetime", "timestamp",
+    "@timestamp", "ts", "time", "data.time", "time_local", "asctime", "eventtime", "created_at", "created", "date",
+    "date-local", "offset",
 )  # fmt: skip
 """Keys and columns that hold a time, the best first; in small letters."""
 

@@ -41,20 +41,21 @@ _WORD = re.compile(r"(?<![\w/.-])(GET|POST|PUT|OPTIONS)(?![\w/.-])")
 
 _METHOD_KEYS = (
     "request_method", "requestmethod", "request.method", "httprequest.requestmethod", "http.request.method",
-    "http_method", "clientrequestmethod", "cs-method", "data.tags.method", "req.method", "method", "verb",
+    "http_method", "http.method", "httpmethod", "clientrequestmethod", "cs-method", "data.tags.method", "req.method",
+    "method", "verb",
 )  # fmt: skip
 _PATH_KEYS = (
     "request_uri", "requestpath", "request.uri", "request.path", "request.url", "httprequest.requesturl", "url.path",
     "url.original", "http.target", "http.path", "http.url", "clientrequesturi", "clientrequestpath", "cs-uri-stem",
     "cs-uri", ":path", "x-envoy-original-path", "x-envoy-origin-path", "data.tags.url", "req.url", "request_path",
-    "uri", "path", "url", "request",
+    "requesturi", "uri", "path", "url", "request",
 )  # fmt: skip
 _STATUS_KEYS = (
-    "status", "response_code", "downstreamstatus", "originstatus", "status_code", "statuscode", "response.status",
-    "httprequest.status", "http.response.status_code", "edgeresponsestatus", "sc-status", "c-status",
-    "data.tags.status", "res.statuscode", "response",
+    "status", "response_code", "downstreamstatus", "originstatus", "status_code", "statuscode", "responsecode",
+    "response.status", "httprequest.status", "http.response.status_code", "edgeresponsestatus", "sc-status",
+    "c-status", "data.tags.status", "res.statuscode", "response",
 )  # fmt: skip
-_TEXT_KEYS = ("request", "log", "message", "msg", "textpayload", "line", "event.original")
+_TEXT_KEYS = ("request", "log", "message", "msg", "textpayload", "event", "line", "event.original")
 _ID = re.compile(r"(?=.*\d)[0-9a-fA-F-]{2,}|\d+|.{30,}")
 ASKED_AGAIN = frozenset({301, 302, 303, 307, 308, 401, 407})
 """Answers after which a client sends the same once more: elsewhere, or with credentials."""
