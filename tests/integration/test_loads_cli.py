@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import json
 from pathlib import Path
@@ -206,6 +207,32 @@ def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_pa
     typo = call("run", "--plan", "plan.toml", cwd=tmp_path)
     assert typo.returncode == 2
     assert "did you mean workflows?" in typo.stderr
+
+
+def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp_path: Path) -> None:
+    line = '10.0.0.5 - m\xfcller [27/Nov/2026:{}:{:02}:{:02} +0000] "{} HTTP/1.1" 200 95\n'
+    asked = [line.format(10 + n // 3600, n // 60 % 60, n % 60, "POST /api/prompt") for n in range(5000)]
+    polls = [line.format(10, n % 60, 1, "GET /history/7f") for n in range(5000)]
+    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress("".join(asked + polls).encode("latin-1")))
+    with in_thread(lambda: Server(speed=100)) as (url, server):
+        flags = ["run", "--server", url, "--workflow", graph_file(tmp_path), "--replay", "access.log.1.gz"]
+        dry = call(*flags, "--dry-run", cwd=tmp_path)
+        as_json = call(*flags, "--dry-run", "--json", cwd=tmp_path)
+        assert not server.posts
+        none = call(*flags, "--replay-match", "POST /generate", cwd=tmp_path)
+        polled = call(*flags, "--replay-match", "GET /history/*", "-n", "1", "--run-dir", "run", "-q", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert len(dry.stdout.splitlines()) < 40
+    assert "5000 requests POST …/prompt; 5000 other requests passed over (5000 GET /history/…)" in dry.stdout
+    assert "5000 arrivals, the last after 4999.000 s, at most 60 in a minute" in dry.stdout
+    assert "7.000, … 4988 more …, 4996.000" in dry.stdout
+    assert json.loads(as_json.stdout)["due_s"] == [float(n) for n in range(5000)]
+    assert none.returncode == 2
+    assert "has 10000 requests, and none is POST …/generate (5000 POST /api/prompt, 5000 GET" in none.stderr
+    assert polled.returncode in (0, 5), polled.stderr  # 5: the generator was late, on a machine that is busy
+    load = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["plan"]["load"]
+    assert load["match"] == "GET /history/*"
+    assert load["read_as"].startswith("5000 requests GET …/history/*; 5000 other requests passed over")
 
 
 def test_a_run_and_its_jobs_can_be_shown_from_their_files(tmp_path: Path) -> None:

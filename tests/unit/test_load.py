@@ -13,7 +13,6 @@ import pytest
 from comfyload.errors import UsageError
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
-from comfyload.load.recorded import read_offsets
 from comfyload.record.plan import Arrivals, Closed, Open, Plan, Replay, Stage
 from comfyload.workflow.mix import Mix
 
@@ -112,27 +111,6 @@ def test_what_is_not_written_so_is_refused_with_an_example(parse: Any, text: str
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert caught.value.hint
-
-
-def test_a_replay_reads_offsets_records_and_logs() -> None:
-    assert read_offsets(["# mine", "3.5", "", "4", "6.5"], "f") == [0, 0.5, 3]
-    records = [
-        '{"line":"sent","due":0.1,"index":0}',
-        '{"line":"record","due":0.1,"warmup":true}',
-        '{"line":"record","due":5.0,"warmup":false}',
-        '{"line":"record","due":2.0,"warmup":false}',
-    ]
-    assert read_offsets(records, "f") == [0, 3]
-    assert read_offsets(['{"timestamp": 1795452214055}', '{"timestamp": 1795452216055}'], "f", speedup=4) == [0, 0.5]
-    clf = [f'10.0.0.1 - - [23/Nov/2026:18:22:{s} +0000] "POST /prompt HTTP/1.1" 200 85' for s in (41, 44)]
-    assert read_offsets(clf, "f") == [0, 3]
-    assert read_offsets(["2026-11-23T18:22:41.250Z x", "2026-11-23 18:22:42,500 y"], "f") == pytest.approx([0, 1.25])
-
-
-@pytest.mark.parametrize("lines", [[], ["# nothing"], ["1", "soon"], ['{"a": 1}'], ["true"]])
-def test_a_replay_without_times_is_refused(lines: list[str]) -> None:
-    with pytest.raises(UsageError):
-        read_offsets(lines, "f")
 
 
 @pytest.mark.parametrize(

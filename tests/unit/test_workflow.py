@@ -67,7 +67,7 @@ def test_seeds_of_64_bits_keep_every_digit() -> None:
     [
         (b"", "not JSON"),
         (b'{"1": {', "not JSON"),
-        (b"\xff\xfe\x00", "not a text file"),
+        (b"\xff\xfe\x00", "cannot be read as such"),
         (b"[]", "a JSON list"),
         (b"3", "a JSON number"),
         (b"{}", "empty graph"),

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from comfyload.app.results import find, labels, window
-from comfyload.errors import UsageError
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.record.metrics_log import LogRow, log_row, read_log
 from comfyload.record.model import Record
+from comfyload.text_files import decode, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,12 +42,7 @@ def gate_set(gates: Sequence[str], file: Path | None, expect: Sequence[str]) -> 
     """
     from_file = GateSet(gates=[])
     if file is not None:
-        try:
-            from_file = read_gates(file.read_text(encoding="utf-8"), str(file))
-        except OSError as error:
-            raise UsageError(f"cannot read {file}: {error.strerror or error}", "give a TOML file of gates") from None
-        except UnicodeDecodeError:
-            raise UsageError(f"{file} is no text", "give a TOML file of gates") from None
+        from_file = read_gates(decode(read_bytes(file, hint="give a TOML file of gates"), str(file)), str(file))
     asked = [parse_gate(text) for text in gates] + from_file.gates
     return GateSet(
         gates=asked or [parse_gate(text) for text in DEFAULT_GATES],

@@ -23,6 +23,7 @@ from comfyload.record.model import Execution, Prompt
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy, decode, default
 from comfyload.tasks import end_tasks
+from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import Workflow, parse
 from comfyload.workflow.graph import address
 from comfyload.workflow.seeds import find_seeds
@@ -269,11 +270,7 @@ def read(workflow: Graph | str | Path) -> Workflow:
     if isinstance(workflow, str) and workflow.lstrip().startswith("{"):
         return _named(workflow.encode())
     path = Path(workflow)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WorkflowError(f"cannot read {path}: {error.strerror or error}", "give a workflow file") from None
-    return parse(content, path.stem, str(path))
+    return parse(read_bytes(path, WorkflowError, "give a workflow file"), path.stem, str(path))
 
 
 def changed(workflow: Workflow, seed: int | None, values: Mapping[str, object]) -> Workflow:
@@ -324,10 +321,7 @@ def _policy(policy: Policy | str | Path | None) -> Policy:
         return default()
     if isinstance(policy, Policy):
         return policy
-    try:
-        return decode(Path(policy).read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {policy}: {error.strerror or error}", "give the path of a retry.json") from None
+    return decode(read_text(str(policy)).encode())
 
 
 async def _download(transport: Transport, file: str) -> bytes:

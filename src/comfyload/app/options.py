@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+from comfyload.text_files import decode, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,13 +65,12 @@ def read_plan(path: Path) -> RunOptions:
     Raises:
         UsageError: it cannot be read, is no TOML, or has a key or value that no plan has; the nearest known is named.
     """
+    text = decode(read_bytes(path, hint="give a plan file"), str(path))
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=RunOptions)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}", "give a plan file") from None
+        return msgspec.toml.decode(text, type=RunOptions)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise UsageError(f"{path} is no TOML: {error}", "write one with comfyload plan") from None
 
 

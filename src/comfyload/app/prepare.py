@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfyload.errors import UsageError, WorkflowError
+from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import Variation, override, parse
 from comfyload.workflow.data import parse_table
 from comfyload.workflow.graph import address
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from comfyload.workflow import ObjectInfo, Workflow
     from comfyload.workflow.data import Table
 
-__all__ = ["Jobs", "Material", "load_material", "read_text", "vary"]
+__all__ = ["Jobs", "Material", "load_material", "vary"]
 
 
 class Material:
@@ -140,22 +141,5 @@ def _check_columns(table: Table, variations: list[Variation]) -> None:
         raise UsageError(f"{table.source}: no workflow has an input {column!r}", hint)
 
 
-def read_text(file: str) -> str:
-    """The text of a file the user named.
-
-    Raises:
-        UsageError: it cannot be read, or is no text.
-    """
-    try:
-        return Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{file} is not a text file", "give UTF-8 text") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror or error}", "give a file that can be read") from None
-
-
 def _read_bytes(file: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise WorkflowError(f"cannot read {file}: {error.strerror or error}", "give a workflow file") from None
+    return sys.stdin.buffer.read() if file == "-" else read_bytes(Path(file), WorkflowError, "give a workflow file")

@@ -51,6 +51,8 @@ def _load(load: Load) -> Iterator[str]:
         return
     if isinstance(load, Replay):
         yield from ("--replay", load.source, "--speedup", f"{load.speedup:g}")
+        if load.match is not None:
+            yield from ("--replay-match", load.match)
     else:
         yield from _open(load)
     if load.max_in_flight is not None:

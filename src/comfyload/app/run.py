@@ -15,7 +15,7 @@ from msgspec import structs
 
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import RunOptions, plan_hash
-from comfyload.app.prepare import Jobs, load_material, read_text
+from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
@@ -30,6 +30,7 @@ from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
+from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightFailed, as_sent
 

@@ -21,6 +21,7 @@ from comfyload.cli.probe import probe
 from comfyload.cli.report import export, report
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
+from comfyload.cli.streams import fit_streams
 from comfyload.errors import ComfyloadError
 
 __all__ = ["app", "main"]
@@ -80,6 +81,7 @@ def root(
 
 def main() -> None:
     """Run the command line; every error of ours is one line with a hint, and its exit code."""
+    fit_streams()
     try:
         app()
     except ComfyloadError as error:

@@ -259,12 +259,12 @@ def policy(
     """
     from comfyload.app.advice import basis
     from comfyload.app.advice import policy as made_of
-    from comfyload.app.prepare import read_text
     from comfyload.load.grammar import parse_duration, parse_rate
     from comfyload.report.advice import render_policy
     from comfyload.report.medium import Screen
     from comfyload.report.retry_export import formats, retry_export
     from comfyload.retry.policy import encode
+    from comfyload.text_files import read_text
 
     way = next((one for one in formats() if one == export), None)
     if export is not None and way is None:

@@ -69,9 +69,9 @@ def faults(
     from comfyload import clock
     from comfyload.app.faults import SCENARIOS, Asked
     from comfyload.app.faults import faults as play
-    from comfyload.app.prepare import read_text
     from comfyload.load.grammar import parse_duration
     from comfyload.retry.policy import decode, default
+    from comfyload.text_files import read_text
 
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
     if not chosen:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from comfyload.app.options import RunOptions, WorkflowChoice
-    from comfyload.record.plan import Load, Plan
+    from comfyload.record.plan import Load, Plan, Replay
 
 __all__ = ["options_of", "parse_workflows"]
 
@@ -113,14 +113,15 @@ def _load_of(flags: dict[str, Any], base: Load) -> Load:
     from msgspec import structs
 
     from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
-    from comfyload.load.recorded import read_offsets
-    from comfyload.record.plan import Closed, Open, Replay, Stage
+    from comfyload.record.plan import Closed, Open, Stage
 
     shapes = [name for name in ("rate", "stages", "replay") if flags[name] is not None]
     closed = [name for name in ("concurrency", "think", "ramp_up") if flags[name] is not None]
     if len(shapes) > 1 or (shapes and closed):
         both = " and ".join(f"--{name.replace('_', '-')}" for name in [*shapes, *closed][:2])
         raise UsageError(f"{both} are two kinds of load", "give one: users (--concurrency) or arrivals (--rate)")
+    if flags["replay"] is None:
+        _refuse(flags, ("speedup", "replay_match"), "needs --replay")
     places = {name: flags[name] for name in ("max_in_flight", "on_full") if flags[name] is not None}
     if places.get("on_full", "wait") not in ("wait", "drop"):
         raise UsageError(f"--on-full {places['on_full']!r} is unknown", "choose wait or drop")
@@ -130,13 +131,11 @@ def _load_of(flags: dict[str, Any], base: Load) -> Load:
     elif flags["stages"] is not None:
         load = Open(stages=parse_stages(flags["stages"]))
     elif flags["replay"] is not None:
-        source, speedup = _recorded(flags["replay"]), flags["speedup"] or 1.0
-        offsets = read_offsets(source.read_text(encoding="utf-8").splitlines(), str(flags["replay"]), speedup)
-        load = Replay(offsets_s=offsets, source=str(flags["replay"]), speedup=speedup)
+        load = _replay(flags["replay"], flags["speedup"] or 1.0, flags["replay_match"])
     elif closed and not isinstance(load, Closed):
         load = Closed()
     if isinstance(load, Closed):
-        _refuse(flags, ("arrivals", "max_in_flight", "on_full", "speedup"), "needs --rate, --stages or --replay")
+        _refuse(flags, ("arrivals", "max_in_flight", "on_full"), "needs --rate, --stages or --replay")
         changes = {
             "concurrency": flags["concurrency"],
             "think_s": parse_duration(flags["think"]) if flags["think"] else None,
@@ -157,12 +156,21 @@ def _refuse(flags: dict[str, Any], names: tuple[str, ...], why: str) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {why}", "see comfyload run --help")
 
 
-def _recorded(path: Path) -> Path:
-    """The file of a replay: a run directory stands for its journal."""
-    found = path / "records.ndjson" if path.is_dir() else path
-    if not found.is_file():
-        raise UsageError(f"cannot read {path}", "give offsets, a run directory, or an access log")
-    return found
+def _replay(path: Path, speedup: float, match: str | None) -> Replay:
+    """The arrivals of a file; a run directory stands for its journal.
+
+    Raises:
+        UsageError: it cannot be read, or not as arrivals.
+    """
+    from comfyload.load.recorded import read_recording
+    from comfyload.record.plan import Replay
+    from comfyload.text_files import decode_log, read_bytes
+
+    hint = "give offsets, a run directory, or an access log"
+    content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
+    text = decode_log(content, str(path))
+    found = read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
+    return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
 
 
 def _order(text: str | None) -> tuple[str | None, float | None]:

@@ -33,6 +33,7 @@ from comfyload.cli.flags import (
     check_writable,
 )
 from comfyload.cli.options import options_of
+from comfyload.cli.streams import echo_toml
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -120,6 +121,15 @@ def run(
         Path | None,
         typer.Option(
             metavar="FILE", help="Arrivals as they were: offsets, a run directory, an access log.", rich_help_panel=LOAD
+        ),
+    ] = None,
+    replay_match: Annotated[
+        str | None,
+        typer.Option(
+            "--replay-match",
+            metavar="'METHOD PATH'",
+            help="The requests of a log that are arrivals, or a text in its lines. \\[default: POST /prompt]",
+            rich_help_panel=LOAD,
         ),
     ] = None,
     speedup: Annotated[
@@ -307,7 +317,7 @@ def run(
     if dry_run:
         from comfyload.app.dry_run import show_dry_run
 
-        clock.run(show_dry_run(options))
+        clock.run(show_dry_run(options, as_json=json_))
         return
     if output is not None:
         check_writable("--output", output)
@@ -369,7 +379,7 @@ def plan(**flags: Any) -> None:
     text = to_toml(options_of(flags))
     output = flags["output"]
     if output is None:
-        typer.echo(text, nl=False)
+        echo_toml(text)
     else:
         check_writable("--output", output)
         output.write_text(text, encoding="utf-8")

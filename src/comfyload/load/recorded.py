@@ -1,87 +1,214 @@
-"""Arrivals that have happened: offsets, a recorded run, or an access log, read as a schedule. Text in, seconds out."""
+"""Arrivals that have happened: offsets, a recorded run, or a log, read as a schedule. Text in, seconds out."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from comfyload.errors import UsageError
+from comfyload.load.instants import Instant
+from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
+from comfyload.load.requests import ASKED_AGAIN, Match, Request, listed, match_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["read_offsets"]
+__all__ = ["Recording", "read_recording"]
 
-_CLF = re.compile(r"\[(\d{2}/\w{3}/\d{4}:\d{2}:\d{2}:\d{2} [+-]\d{4})\]")
-_ISO = re.compile(r"(\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:[.,]\d+)?(?:Z|[+-]\d{2}:?\d{2})?)")
-_KEYS = ("due", "offset_s", "t", "timestamp", "time", "ts", "@timestamp")
+_WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
+_JOB = Match(method="POST", path="/prompt")
+_GOT = "got prompt"
+"""What ComfyUI's own log says of each job that it takes."""
+
+_KINDS = {
+    "offset": "a number of seconds",
+    "absolute": "a Unix time or a date with its zone",
+    "local": "a date without a zone",
+    "yearless": "a date without a year",
+}
+_UNITS = {"s": "seconds", "ms": "milliseconds", "µs": "microseconds", "ns": "nanoseconds"}
+_MARCH_2000 = 951868800
+"""When February ended in the year that dates without one are read in."""
 
 
-def read_offsets(lines: Iterable[str], source: str, speedup: float = 1.0) -> list[float]:
-    """Seconds after the first arrival, ascending, divided by `speedup`.
+class Recording(Struct, frozen=True, kw_only=True):
+    """Seconds after the first arrival, ascending; `read_as`: what was taken for an arrival, and what was not."""
 
-    A line is a number (seconds), a JSON object with a time in it (a run's record has `due`; its warm-up jobs and the
-    lines written when jobs were sent do not count), or a line of an access log with a date. Empty lines and lines that
-    begin with # are passed over.
+    offsets_s: list[float]
+    read_as: str
+
+
+class _Chosen(Struct, frozen=True, kw_only=True):
+    lines: list[Line]
+    words: str
+
+
+def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Recording:
+    """The arrivals of a recording, their offsets divided by `speedup`.
+
+    Where lines tell of requests, those that `match` takes are arrivals, `POST …/prompt` by default; where they do not,
+    ComfyUI's "got prompt" lines, and else every line is one. A run's warm-up jobs do not count.
 
     Raises:
-        UsageError: a line has no time in it, or there is none.
+        UsageError: none is an arrival, one has no time, or their times cannot be put in one order.
     """
-    instants = []
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        instant = _instant(text)
-        if instant is _SKIPPED:
-            continue
-        if instant is None:
+    if match is not None and not match.strip():
+        raise UsageError("--replay-match is empty", "write --replay-match 'METHOD PATH', or a text")
+    every = [line for line in lines_of(_listed(lines)) if not is_noise(line)]
+    if not every:
+        raise UsageError(f"{source} holds no arrivals", _WHAT)
+    requests = [request_on(line) for line in every]
+    chosen = _choose(every, requests, source, None if match is None else match_of(match))
+    instants = [_instant(line, source) for line in chosen.lines]
+    _check_kinds(chosen.lines, instants, source)
+    seconds = sorted(_seconds(instants, source))
+    return Recording(
+        offsets_s=[(instant - seconds[0]) / speedup for instant in seconds],
+        read_as="; ".join([chosen.words, *_remarks(instants)]),
+    )
+
+
+def _listed(lines: Iterable[str]) -> Iterable[str]:
+    """The lines; those of a file that is one JSON list are its items."""
+    lines = list(lines)
+    first = next((line.lstrip("\ufeff \t") for line in lines if line.strip("\ufeff \t\r\n")), "")
+    if first.startswith("["):
+        try:
+            items = json.loads("\n".join(lines).lstrip("\ufeff"))
+        except (ValueError, RecursionError):
+            return lines
+        return [json.dumps(item) for item in items]
+    return lines
+
+
+def _choose(lines: Sequence[Line], requests: Sequence[Request | None], source: str, asked: Match | None) -> _Chosen:
+    """Which lines are arrivals, and the words for it."""
+    told = [request for request in requests if request is not None]
+    if asked is not None and asked.text:
+        return _with_text(lines, asked.text, source)
+    if not told and asked is not None:
+        raise UsageError(f"{source} tells of no requests", f"--replay-match {asked.words!r} has nothing to choose from")
+    if told:
+        match = asked or _JOB
+        chosen = [
+            (line, one) for line, one in zip(lines, requests, strict=True) if one is not None and match.takes(one)
+        ]
+        if chosen:
+            return _of_requests(lines, told, chosen, match)
+        if asked is not None or not any(line.says(_GOT) for line in lines):
+            raise _none(told, match, source)
+    if any(line.says(_GOT) for line in lines):
+        return _with_text(lines, _GOT, source)
+    return _Chosen(lines=list(lines), words=_every(lines))
+
+
+def _of_requests(
+    lines: Sequence[Line], told: Sequence[Request], chosen: Sequence[tuple[Line, Request]], match: Match
+) -> _Chosen:
+    again = [one for _, one in chosen if one.status in ASKED_AGAIN]
+    taken = [(line, one) for line, one in chosen if one.status not in ASKED_AGAIN] or list(chosen)
+    failed = sum(one.status is not None and one.status >= 400 for _, one in taken)
+    rest = [one for one in told if not match.takes(one)]
+    words = [f"{_count(len(taken), 'request')} {match.words}"]
+    if failed:
+        words.append(f"{failed} of them answered with 400 or above, which count as well")
+    if again and len(taken) < len(chosen):
+        words.append(
+            f"{len(again)} passed over that were redirected or asked for credentials, as a client sends such again"
+        )
+    if rest:
+        words.append(f"{_count(len(rest), 'other request')} passed over ({listed(rest)})")
+    if len(lines) > len(told):
+        words.append(f"{_count(len(lines) - len(told), 'line')} without a request passed over")
+    return _Chosen(lines=[line for line, _ in taken], words="; ".join(words))
+
+
+def _none(told: Sequence[Request], match: Match, source: str) -> UsageError:
+    named = [one for one in told if one.method == "POST"] or [one for one in told if one.method]
+    near = Counter(f"{one.method} {excerpt(one.path)}" for one in named).most_common(1)
+    example = near[0][0] if near else "POST /generate"
+    return UsageError(
+        f"{source} has {_count(len(told), 'request')}, and none is {match.words} ({listed(told, 5)})",
+        f"name those that start a job, such as --replay-match '{example}', or a text in their lines",
+    )
+
+
+def _with_text(lines: Sequence[Line], text: str, source: str) -> _Chosen:
+    chosen = [line for line in lines if line.says(text)]
+    if not chosen:
+        raise UsageError(f"{source} has no line with {text!r} in it", "write --replay-match 'METHOD PATH', or a text")
+    rest = len(lines) - len(chosen)
+    words = f"{_count(len(chosen), 'line')} with {text!r}"
+    words += f"; {_count(rest, 'other line')} passed over" if rest else ""
+    return _Chosen(lines=chosen, words=words)
+
+
+def _every(lines: Sequence[Line]) -> str:
+    if all(map(is_record, lines)):
+        return f"{_count(len(lines), 'job')} of a run, as they were due"
+    return f"{_count(len(lines), 'line')}, each an arrival"
+
+
+def _instant(line: Line, source: str) -> Instant:
+    found = instant_of(line)
+    if isinstance(found, Instant):
+        return found
+    where = f"{source}, line {line.number}"
+    if found is not None:
+        raise UsageError(f"{where}: {found}", "write one time a line, such as 0.5 or 2026-11-27T10:00:00Z")
+    if line.text in ("{", "["):
+        raise UsageError(f"{source} is JSON over several lines", "write one object a line: jq -c '.[]' FILE")
+    raise UsageError(f"{where} has no time that can be read: {excerpt(line.text)}", _WHAT)
+
+
+def _check_kinds(lines: Sequence[Line], instants: Sequence[Instant], source: str) -> None:
+    for line, instant in zip(lines, instants, strict=True):
+        if instant.kind != instants[0].kind:
             raise UsageError(
-                f"{source}, line {number} has no time in it",
-                "give offsets in seconds, a run's records, or an access log",
+                f"{source}: line {lines[0].number} has {_KINDS[instants[0].kind]}, "
+                f"and line {line.number} {_KINDS[instant.kind]}",
+                "write all times in one way",
             )
-        instants.append(instant)
-    if not instants:
-        raise UsageError(f"{source} holds no arrivals", "give offsets in seconds, a run's records, or an access log")
-    instants.sort()
-    return [(instant - instants[0]) / speedup for instant in instants]
 
 
-_SKIPPED = float("nan")
+def _seconds(instants: Sequence[Instant], source: str) -> list[float]:
+    """Seconds in one order. Dates without a year are taken to follow each other: January comes after December."""
+    if instants[0].kind != "yearless":
+        return [instant.s for instant in instants]
+    half, whole = 183 * 86400, 366 * 86400
+    out: list[float] = []
+    years = 0
+    for instant in instants:
+        here = instant.s + years * whole
+        if out and abs(here - out[-1]) > half:
+            step = 1 if here < out[-1] else -1
+            years, here = years + step, here + step * whole
+        out.append(here)
+    parts = {(second - _MARCH_2000) // whole for second in out}
+    if len(parts) > 1:
+        raise UsageError(
+            f"{source} has dates without a year on both sides of 29 February, which may not have been",
+            "give a log with years, such as journalctl -o short-iso writes",
+        )
+    return out
 
 
-def _instant(text: str) -> float | None:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return _dated(text)
-    if isinstance(value, dict):
-        return _of_object(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _remarks(instants: Sequence[Instant]) -> list[str]:
+    """How the times were read, where a reader could take them for something else."""
+    remarks = []
+    units = {instant.unit for instant in instants if instant.unit}
+    if units:
+        names = " and ".join(sorted(_UNITS[unit] for unit in units))
+        remarks.append(f"numbers taken as {names if instants[0].kind == 'offset' else f'Unix time in {names}'}")
+    alike = sum(len(list(same)) - 1 for _, same in itertools.groupby(sorted(instant.s for instant in instants)))
+    if alike and all(instant.whole for instant in instants):
+        remarks.append(f"the times are whole seconds, so that {alike} come at once with one before")
+    return remarks
 
 
-def _of_object(value: dict[str, Any]) -> float | None:
-    if value.get("line") == "sent" or value.get("warmup") is True:
-        return _SKIPPED
-    for key in _KEYS:
-        found = value.get(key)
-        if isinstance(found, int | float) and not isinstance(found, bool):
-            # Times of today in Unix milliseconds are above 1e11, in seconds below.
-            return found / 1000 if found > 1e11 else float(found)
-        if isinstance(found, str):
-            return _dated(found)
-    return None
-
-
-def _dated(text: str) -> float | None:
-    """Unix seconds of the date in a line; one without a zone is taken for UTC, as only differences count."""
-    logged = _CLF.search(text)
-    if logged is not None:
-        return datetime.strptime(logged[1], "%d/%b/%Y:%H:%M:%S %z").timestamp()
-    written = _ISO.search(text)
-    if written is None:
-        return None
-    moment = datetime.fromisoformat(written[1].replace(",", "."))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _count(number: int, one: str) -> str:
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"

@@ -51,11 +51,16 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
 
 
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
-    """Arrivals at given instants, `offsets_s` after the start, ascending, as they are after any speeding up."""
+    """Arrivals at given instants, `offsets_s` after the start, ascending, as they are after any speeding up.
+
+    `match`: what was asked to be taken for an arrival; None: what is by default. `read_as`: what was, and what was not.
+    """
 
     offsets_s: list[float]
     source: str = ""
     speedup: float = 1.0
+    match: str | None = None
+    read_as: str = ""
     max_in_flight: int | None = None
     on_full: OnFull = "wait"
 
@@ -71,7 +76,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `drain` False: what has not ended when the last arrival was due, or time was up, is cut off and counted as censored.
     """
 
-    load: Load
+    load: Load = Closed()
     jobs: int | None = None
     duration_s: float | None = None
     warmup: int = 0

@@ -169,7 +169,12 @@ class Printer:
 
     def _write(self, line: Parts) -> None:
         encoding = self._console.encoding or "ascii"
-        if not encoding.lower().startswith("utf"):
+        if not encoding.lower().startswith("utf") and self._json:
+            line = [
+                (re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], text), style)
+                for text, style in line
+            ]
+        elif not encoding.lower().startswith("utf"):
             line = [(ascii_only(text).encode(encoding, "replace").decode(encoding), style) for text, style in line]
         if self._terminal and not self._json:
             text = Text.assemble(*line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,11 @@ class Screen(Console):
         """Whoever read has gone (`| head`): nothing more is written, at the end of the process neither."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_READER_GONE)
+
+    def print_json(self, json: str | None = None, **options: Any) -> None:
+        """JSON in letters that every code page has, where this one is not Unicode."""
+        plain = not (self.encoding or "ascii").lower().startswith("utf")
+        super().print_json(json, **{"ensure_ascii": plain, **options})
 
 
 def draw(part: Text | Table, console: Console) -> None:

@@ -19,6 +19,13 @@ _ASCII = str.maketrans(
         "·": "|",
         "…": "...",
         "±": "+-",
+        "━": "=",
+        "─": "-",
+        "\N{EM DASH}": "-",
+        "✓": "+",
+        "✗": "x",
+        "°": "",
+        "µ": "u",
         "\N{MULTIPLICATION SIGN}": "x",
         **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
     }

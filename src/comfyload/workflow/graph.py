@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from comfyload.errors import UsageError, WorkflowError
+from comfyload.text_files import decode
 
 __all__ = ["Graph", "Inputs", "Workflow", "address", "is_link", "parse"]
 
@@ -88,9 +89,7 @@ def parse(text: bytes, name: str, source: str = "") -> Workflow:
     """
     source = source or name
     try:
-        loaded = json.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise WorkflowError(f"{source} is not a text file", "give the JSON that ComfyUI exports") from None
+        loaded = json.loads(decode(text, source, WorkflowError))
     except json.JSONDecodeError as error:
         raise WorkflowError(
             f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
