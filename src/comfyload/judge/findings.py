@@ -133,6 +133,11 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Downloads of outputs were cut short, empty, refused, or not what their names say.",
         "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",
     ),
+    "gpu_alike": (
+        "The server's machine has several GPUs of one model and memory, and nothing told which of them the server "
+        "uses. What the driver told of it may be another's: no flag, energy or sentence rests on it.",
+        "Install the probe, which knows its own GPU; or start the server with `--cuda-device`.",
+    ),
     "cached_jobs": (
         "Completed jobs were served from the server's cache.",
         "Vary a seed that reaches the sampler, and use another seed for the run than an earlier one's.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import compress
 from operator import add
@@ -80,7 +80,9 @@ class Reading(Struct, kw_only=True):
 class Fold:
     """Everything the summary needs of a run, gathered line by line in constant memory per number."""
 
-    def __init__(self, workflows: Iterable[WorkflowFacts], *, retried: bool = False) -> None:
+    def __init__(
+        self, workflows: Iterable[WorkflowFacts], *, retried: bool = False, alike: Mapping[str, int] | None = None
+    ) -> None:
         self._retried = retried
         facts = list(workflows)
         self.ledger = Ledger()
@@ -94,7 +96,7 @@ class Fold:
         self.node_execution_s: dict[str, float] = {}
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
-        self.gpus = GpuReadings()
+        self.gpus = GpuReadings(alike)
         self.retries = Retries()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from comfyload.judge.arrivals import planned_jobs
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings import _OBSERVED, Finding
 from comfyload.judge.fold import Fold
+from comfyload.judge.gpu import GpuRow
 from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.ledger import join
 from comfyload.record.model import Manifest, Observation
 
-__all__ = ["cache_findings", "ledger_findings", "server_findings"]
+__all__ = ["cache_findings", "gpu_findings", "ledger_findings", "server_findings"]
 
 
 def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -101,6 +102,20 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
             text=f"{total} of {fold.fetched.files} downloads were not whole or not what they claimed to be.",
             evidence={"problems": problems},
         )
+
+
+def gpu_findings(gpus: Mapping[str, GpuRow]) -> Iterator[Finding]:
+    """Whether what was read of GPUs is the server's."""
+    for gpu, row in gpus.items():
+        if row.alike > 1:
+            yield Finding(
+                code="gpu_alike",
+                level="warning",
+                text=f"GPU {gpu} is one of {row.alike} alike, and nothing tells which of them the server uses: what "
+                "was read of it may be another's, and nothing is judged by it.",
+                evidence={"gpu": gpu, "alike": row.alike},
+                hint="Install the probe (comfyload probe install), or start the server with --cuda-device.",
+            )
 
 
 def _left_findings(fold: Fold) -> Iterator[Finding]:

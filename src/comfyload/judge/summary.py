@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
 from comfyload.judge.findings import Finding
 from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.gpu import GpuRow, gpu_rows
-from comfyload.judge.integrity import cache_findings, ledger_findings, server_findings
+from comfyload.judge.integrity import cache_findings, gpu_findings, ledger_findings, server_findings
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
@@ -33,6 +33,7 @@ from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.model import Manifest, Record, Sample, Sent
+from comfyload.record.which_gpu import gpus_alike
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
@@ -120,17 +121,18 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
 
 def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
     """`summarise`, with the columns it was made from."""
-    fold, rest = Fold(manifest.workflows, retried=manifest.retry is not None), iter(lines)
+    alike, rest = gpus_alike(manifest.environment), iter(lines)
+    fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=alike)
     with _few_collections():
         while block := list(islice(rest, _AT_ONCE)):
             fold.add(block)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
-    jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
-    valid = not any(finding.level == "invalid" for finding in findings)
-    observed = _observed(jobs)
+    jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
+    findings = _findings(evidence, gpus)
+    valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
         summary=_flat(evidence, statistics, observed, valid),
         statistics=statistics,
@@ -196,9 +198,9 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
     )
 
 
-def _findings(evidence: Evidence) -> list[Finding]:
+def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow]) -> list[Finding]:
     rules = (ledger_findings, load_findings, server_findings, cache_findings, steadiness_findings)
-    found = [finding for rule in rules for finding in rule(evidence)]
+    found = [*(finding for rule in rules for finding in rule(evidence)), *gpu_findings(gpus)]
     return sorted(found, key=lambda finding: ("invalid", "warning", "info").index(finding.level))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from comfyload.record.host import describe_host
 from comfyload.record.model import Environment, Fact
+from comfyload.record.which_gpu import device_model, visible_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,7 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
         folder = comfyui_dir
     else:
         # Before all else: a GPU's link and clocks go down when it has nothing to do.
-        facts = gpu_facts(server.devices, nvml_module(), listener.pid)
+        facts = gpu_facts(server.devices, nvml_module(), listener.pid, visible_to(server, listener))
         facts |= enclosure_facts()
         facts |= _host()
         folder = comfyui_dir or listener.folder
@@ -112,10 +113,7 @@ def _devices(server: Server) -> Environment:
         return {"gpu": Fact(value="none", source="server: it computes on its CPU")}
     facts: Environment = {}
     for number, device in enumerate(found):
-        name = str(device.get("name", ""))
-        place, _, rest = name.partition(" ")
-        model = (rest if ":" in place else name).partition(" : ")[0]
-        facts[f"gpu.{number}.model"] = _told(model)
+        facts[f"gpu.{number}.model"] = _told(device_model(str(device.get("name", ""))))
         facts[f"gpu.{number}.vram_bytes"] = _told(device.get("vram_total"))
     return facts
 
