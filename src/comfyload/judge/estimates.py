@@ -13,6 +13,7 @@ from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Jobs
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.overload import Overload
+from comfyload.judge.pace import Pace
 from comfyload.judge.stats import Statistic, mean, proportion, ratio_interval
 from comfyload.judge.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
@@ -33,7 +34,8 @@ GAP = "the run was taken up again after it had died: its wall clock has a gap"
 class Evidence(Struct, frozen=True, kw_only=True):
     """What judgement is made from. `overload` None: the load had a steady state, or is closed.
 
-    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time.
+    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
+    server's clock against ours.
     """
 
     manifest: Manifest
@@ -43,6 +45,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     rates: Rates
     overload: Overload | None
     wall_clock_s: float | None
+    pace: Pace | None = None
 
 
 def estimates(evidence: Evidence) -> dict[str, Statistic]:

@@ -129,6 +129,24 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Durations on the server's clock were negative and are left out.",
         "The server's wall clock was set back during the run. Check its time synchronisation.",
     ),
+    "slept": (
+        "The generator's machine slept during the run: its clock stood still while the server went on.",
+        "Keep the machine awake (a laptop's lid, its power settings), then run again.",
+    ),
+    "clock_rate": (
+        "Clocks of the generator's machine ran at different rates, by more than 0.2 %. Latencies are by the monotonic "
+        "one: beyond 2 % the run is not valid, unless a server on another machine counts as that one does.",
+        "Run the generator where the clock is good: not in a virtual machine (WSL, Docker) that its host corrects.",
+    ),
+    "clock_step": (
+        "The time of day was set during the run, by more than 50 ms at once. Latencies do not depend on it.",
+        "Times of day in logs of this run are off by as much; look at the machine's time synchronisation.",
+    ),
+    "server_clock_rate": (
+        "The server's clock and ours ran at different rates, by more than 0.2 %, as the ends of its jobs tell. Beyond "
+        "2 % the run is not valid: execution times and latencies are in seconds of different length.",
+        "Check time synchronisation on both machines; a virtual machine's clock is the usual cause.",
+    ),
     "fetch_problems": (
         "Downloads of outputs were cut short, empty, refused, or not what their names say.",
         "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",

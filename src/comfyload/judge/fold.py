@@ -20,6 +20,7 @@ from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
 from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 
@@ -98,6 +99,7 @@ class Fold:
         self.readings: dict[tuple[str, str], Reading] = {}
         self.gpus = GpuReadings(alike)
         self.retries = Retries()
+        self.ends = Ends()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}
 
@@ -118,7 +120,9 @@ class Fold:
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record.execution for record in compress(records, plain) if not record.warmup])
-        self._completed([r for r in records if r.execution.outcome == "completed" and not r.warmup])
+        completed = [record for record in records if record.execution.outcome == "completed"]
+        self.ends.add(completed)
+        self._completed([record for record in completed if not record.warmup])
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""

@@ -65,12 +65,14 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     if elsewhere:
         facts = unknown_gpus(server.devices, elsewhere)
         facts |= {f"host.{key}": Fact(source=elsewhere) for key in ("cpu", "cores", "kernel")}
+        facts["host.runs_generator"] = Fact(value=False, source=elsewhere)
         folder = comfyui_dir
     else:
         # Before all else: a GPU's link and clocks go down when it has nothing to do.
         facts = gpu_facts(server.devices, nvml_module(), listener.pid, visible_to(server, listener))
         facts |= enclosure_facts()
         facts |= _host()
+        facts["host.runs_generator"] = Fact(value=True, source="this machine")
         folder = comfyui_dir or listener.folder
     if folder is None:
         why = elsewhere or listener.why

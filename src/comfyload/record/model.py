@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import JobFailed
+from comfyload.record.clocks import ClockCheck
 from comfyload.record.plan import Plan
 
 __all__ = [
@@ -380,7 +381,8 @@ class Manifest(Struct, kw_only=True):
     has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
     gates were decided. `looks`: after how many counted jobs the gates were judged; every look is a chance to err.
-    `environment`: of the server under test.
+    `environment`: of the server under test. `clocks`: what the clocks of the generator's machine did, a row for each
+    process of the run.
     """
 
     format: int
@@ -404,4 +406,5 @@ class Manifest(Struct, kw_only=True):
     counted_from: float | None = None
     counted_to: float | None = None
     self_check: SelfCheck | None = None
+    clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)
