@@ -122,7 +122,8 @@ def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
         return
     ours = "Which of the two is right cannot be known."
     if agree:
-        ours = "Those of this machine agree with each other, so that by majority it is the server's that is wrong."
+        ours = "Those of this machine agree with each other, so that by majority it is the server's that is wrong; a "
+        ours += "fault that they share cannot be known here."
     yield Finding(
         code="server_clock_rate",
         level="invalid" if pace.beyond(MOVES) and abs(pace.rate) * pace.seconds > 0.25 else "warning",

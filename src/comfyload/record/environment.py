@@ -58,14 +58,14 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     from comfyload.record.checkout import comfyui_facts
     from comfyload.record.enclosure import enclosure_facts
     from comfyload.record.gpu import gpu_facts, nvml_module, unknown_gpus
-    from comfyload.record.server_process import find_listener, why_elsewhere
+    from comfyload.record.server_process import UNTOLD, find_listener, why_elsewhere
 
     listener = find_listener(server.url)
     elsewhere = why_elsewhere(server, listener)
     if elsewhere:
         facts = unknown_gpus(server.devices, elsewhere)
         facts |= {f"host.{key}": Fact(source=elsewhere) for key in ("cpu", "cores", "kernel")}
-        facts["host.runs_generator"] = Fact(value=False, source=elsewhere)
+        facts["host.runs_generator"] = Fact(value=None if elsewhere == UNTOLD else False, source=elsewhere)
         folder = comfyui_dir
     else:
         # Before all else: a GPU's link and clocks go down when it has nothing to do.

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from comfyload.record.model import Server
 
-__all__ = ["Listener", "find_listener", "why_elsewhere"]
+__all__ = ["UNTOLD", "Listener", "find_listener", "why_elsewhere"]
 
 MEMORY_AGREES = 0.001
 """Both ask the same question of the same kernel, but of a virtual machine the answer may change between."""
@@ -27,6 +27,9 @@ TUNNELS = (
 
 KERNELS = ("posix", "nt", "linux", "win32", "darwin")
 """What ComfyUI may call its system: `os.name` until 0.3, `sys.platform` since."""
+
+UNTOLD = "the server does not tell its memory, so that nothing shows that it is on this machine"
+"""Why a server is not taken to be here, though it may be."""
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
@@ -62,7 +65,7 @@ def why_elsewhere(server: Server, listener: Listener) -> str:
         return f"the server runs under another system than this one ({kernel}): in a virtual machine or container"
     told, ours = server.system.get("ram_total"), psutil.virtual_memory().total
     if not isinstance(told, int | float) or isinstance(told, bool):
-        return "the server does not tell its memory, so that nothing shows that it is on this machine"
+        return UNTOLD
     if abs(told - ours) > MEMORY_AGREES * ours:
         return "the server's memory is not this machine's: a tunnel?"
     return ""
