@@ -32,7 +32,8 @@ time.time = wall
 """
 """A `sitecustomize` that asks the kernel itself for the time of day, behind the back of what fakes all clocks."""
 
-needs_faketime = pytest.mark.skipif(FAKETIME is None and not os.environ.get("CI"), reason="libfaketime is not installed")
+absent = FAKETIME is None and not os.environ.get("CI")
+needs_faketime = pytest.mark.skipif(absent, reason="libfaketime is not installed")
 
 
 @pytest.fixture(scope="module")
