@@ -261,6 +261,7 @@ def test_behind_a_tunnel_nothing_of_this_machine_is_said_of_the_server(tmp_path:
     far = structs.replace(SERVER, system=SERVER.system | {"ram_total": 2 * SERVER.system["ram_total"]})
     facts = local_environment(far, None)
     assert {"gpu.0.driver", "host.cpu", "host.kernel", "comfyui.commit"} <= set(facts)
+    assert facts.pop("host.runs_generator").value is False
     assert {fact.value for fact in facts.values()} == {None}
     assert {fact.source for fact in facts.values()} == {"the server's memory is not this machine's: a tunnel?"}
     whole = environment(far, facts, {}, {})

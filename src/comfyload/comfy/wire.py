@@ -28,6 +28,7 @@ __all__ = [
     "decode_message",
     "decode_messages",
     "decode_queue_remaining",
+    "whole_ms",
 ]
 
 T = TypeVar("T")
@@ -222,9 +223,14 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     return HistoryEntry(
         messages=decode_messages(entry.status.messages) if entry.status else [],
         outputs={node: output for node, output in outputs.items() if isinstance(output, dict)},
-        create_ms=None if extra.create_time is None else int(extra.create_time),
+        create_ms=whole_ms(extra.create_time),
         number=number,
     )
+
+
+def whole_ms(stamp: float | None) -> int | None:
+    """A stamp as it is kept; None of one that no whole number of ours holds."""
+    return int(stamp) if stamp is not None and abs(stamp) < 2**62 else None
 
 
 class _Job(Struct, gc=False):

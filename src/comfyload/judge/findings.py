@@ -126,8 +126,9 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "A monotonic clock does not do this: the files were edited, or the machine is broken.",
     ),
     "server_clock": (
-        "Durations on the server's clock were negative and are left out.",
-        "The server's wall clock was set back during the run. Check its time synchronisation.",
+        "The server's stamps of some jobs cannot be: a wait or an execution by them is negative, or longer than passed "
+        "on our own clock, or they are no times in milliseconds. They are left out of every number.",
+        "The server's wall clock was set during the run. Check its time synchronisation.",
     ),
     "slept": (
         "The generator's machine slept during the run: its clock stood still while the server went on.",

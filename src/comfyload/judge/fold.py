@@ -12,7 +12,7 @@ from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.cache import JobImages, Truth, is_image
@@ -23,6 +23,7 @@ from comfyload.judge.metrics import INSTANTS
 from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
+from comfyload.record.stamps import believed
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
@@ -92,6 +93,7 @@ class Fold:
         self.outputs: dict[str, OutputCount] = {}
         self.images_by_type: dict[str, int] = {}
         self.repeated, self.overwritten = Named(first=[]), 0
+        self.impossible = Named(first=[])
         self.fetched = Fetched()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
         self.node_execution_s: dict[str, float] = {}
@@ -106,6 +108,8 @@ class Fold:
     def add(self, lines: Sequence[Line]) -> None:
         """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
         records = self.ledger.enter(lines)
+        self.ends.add(records)
+        records = self._believed(records)
         plain = self.truth.plain(records)
         made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
         for at, record in enumerate(records):
@@ -121,7 +125,6 @@ class Fold:
             self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record.execution for record in compress(records, plain) if not record.warmup])
         completed = [record for record in records if record.execution.outcome == "completed"]
-        self.ends.add(completed)
         self._completed([record for record in completed if not record.warmup])
 
     def sample(self, sample: Sample) -> None:
@@ -171,6 +174,16 @@ class Fold:
             ),
             counted=int(np.count_nonzero(~warmup)),
         )
+
+    def _believed(self, records: list[Record]) -> list[Record]:
+        """The records without stamps that cannot be: from here on, nobody knows of them."""
+        for at, record in enumerate(records):
+            run = record.execution
+            times = believed(run, record.due)
+            if times is not run.server:
+                self.impossible.add(record.index)
+                records[at] = structs.replace(record, execution=structs.replace(run, server=times))
+        return records
 
     def _rows(self, records: Sequence[Record], made: NDArray[np.uint32], cache: NDArray[np.uint8]) -> None:
         """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""

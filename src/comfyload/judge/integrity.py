@@ -86,13 +86,24 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
             text=f"{overlaps} executions began before an earlier one had ended: the server is not serial.",
             evidence={"count": overlaps},
         )
-    for clock, count in evidence.jobs.negative().items():
+    if negative := evidence.jobs.negative().get("client"):
         yield Finding(
-            code=f"{clock}_clock",
-            level="invalid" if clock == "client" else "warning",
-            text=f"{count} durations on the {clock}'s clock were negative and are left out: the clock was set back.",
-            evidence={"count": count},
+            code="client_clock",
+            level="invalid",
+            text=f"{negative} durations on the client's clock were negative and are left out: the clock was set back.",
+            evidence={"count": negative},
             hint="Check time synchronisation on that machine.",
+        )
+    if fold.impossible.count:
+        told = fold.ledger.offered + fold.ledger.warmup.total()
+        yield Finding(
+            code="server_clock",
+            level="warning",
+            text=f"The server's stamps of {fold.impossible.count} of {told} jobs cannot be, and are left out (job "
+            f"{fold.impossible}): a wait or an execution was negative, or longer than our own clock leaves room for, "
+            "or a stamp was no time in milliseconds. Its clock was set.",
+            evidence={"count": fold.impossible.count, "of": told, "jobs": fold.impossible.first},
+            hint="Check time synchronisation on the server's machine.",
         )
     if fold.fetched.problems:
         problems, total = fold.fetched.problems, sum(fold.fetched.problems.values())

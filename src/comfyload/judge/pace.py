@@ -46,11 +46,13 @@ class Ends:
         self._done, self._stamped = array("d"), array("d")
 
     def add(self, records: Iterable[Record]) -> None:
-        """Completed jobs, warm-up too."""
+        """Those of these jobs that completed, warm-up too, with their stamps as they were told."""
         for record in records:
             run = record.execution
             end = run.server.end_ms
-            if end is not None and run.done is not None and run.seen_by == "events" and 0 < end < _CLOCK_MS:
+            if end is None or run.done is None or run.outcome != "completed":
+                continue
+            if run.seen_by == "events" and 0 < end < _CLOCK_MS:
                 self._done.append(run.done)
                 self._stamped.append(end)
 
