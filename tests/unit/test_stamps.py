@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from comfyload.advise.pools import pools_of
 from comfyload.comfy.follow import Follow
 from comfyload.comfy.wire import decode_history, decode_message
+from comfyload.judge.fold import Fold
+from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.stamps import doubtful
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes
 from comfyload.record.stamps import believed
 from comfyload.report.document import jobs
 from comfyload.retry.pool import executed_s
-from tests.unit.judge_runs import job, manifest, one_by_one
+from tests.unit.judge_runs import FACTS, job, manifest, one_by_one
 
 AT = 1_700_000_000_000
 ALL, NONE = ("create_ms", "start_ms", "end_ms"), ()
@@ -154,3 +160,26 @@ def test_stamps_that_no_number_holds_are_not_kept(stamp: str) -> None:
 def test_a_failure_keeps_its_stamps_as_told() -> None:
     record = job(0, 0.0, 2.0, outcome="failed", failure=Failure(kind="oom"))
     assert isinstance(record, Record) and believed(record.execution) is record.execution.server
+
+
+stamps = st.none() | st.integers(AT, AT + 30_000) | st.sampled_from([-1, 0, 10**9, 1_700_000_000, 10**15, 10**18])
+instant = st.none() | st.floats(0.0, 30.0)
+
+
+@given(create=stamps, start=stamps, end=stamps, due=st.floats(0.0, 30.0), sent=instant, done=instant, ok=st.booleans())
+def test_the_look_at_many_jobs_at_once_misses_none_that_the_rule_does_not_believe(
+    create: int | None, start: int | None, end: int | None, due: float, sent: float | None, done: float | None, ok: bool
+) -> None:
+    outcome = "completed" if ok else "timed_out"
+    execution = ran(create, start, end, sent=sent, done=done, outcome=outcome)
+    record = structs.replace(job(0, due, 1.0), execution=execution)
+    told = (due, sent, None, done, create, start, end)
+    columns = {name: np.array([value], np.float64) for name, value in zip(INSTANTS, told, strict=True)}
+    if believed(execution, due) is not execution.server:
+        assert doubtful(columns).all()
+    fold = Fold([FACTS])
+    fold.add([record])
+    every = fold.finish().every.instants
+    for name in ("create_ms", "start_ms", "end_ms"):
+        expected = getattr(believed(execution, due), name)
+        assert np.isnan(every[name][0]) if expected is None else every[name][0] == expected

@@ -19,9 +19,10 @@ from comfyload.judge.cache import JobImages, Truth, is_image
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
-from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.metrics import INSTANTS, Instant, instants
 from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
+from comfyload.judge.stamps import doubtful
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 from comfyload.record.stamps import believed
 
@@ -109,7 +110,7 @@ class Fold:
         """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
         records = self.ledger.enter(lines)
         self.ends.add(records)
-        records = self._believed(records)
+        columns = self._instants(records)
         plain = self.truth.plain(records)
         made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
         for at, record in enumerate(records):
@@ -120,7 +121,7 @@ class Fold:
                     made[at] = len(images.new)
                     if not record.warmup:
                         self._images(record, images)
-        self._rows(records, made, cache)
+        self._rows(records, columns, made, cache)
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record.execution for record in compress(records, plain) if not record.warmup])
@@ -175,20 +176,41 @@ class Fold:
             counted=int(np.count_nonzero(~warmup)),
         )
 
-    def _believed(self, records: list[Record]) -> list[Record]:
-        """The records without stamps that cannot be: from here on, nobody knows of them."""
-        for at, record in enumerate(records):
-            run = record.execution
-            times = believed(run, record.due)
-            if times is not run.server:
-                self.impossible.add(record.index)
-                records[at] = structs.replace(record, execution=structs.replace(run, server=times))
-        return records
-
-    def _rows(self, records: Sequence[Record], made: NDArray[np.uint32], cache: NDArray[np.uint8]) -> None:
-        """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""
-        runs, names = [record.execution for record in records], [record.workflow for record in records]
+    def _instants(self, records: list[Record]) -> dict[Instant, Floats]:
+        """When all was, NaN where that is not known. Of stamps that cannot be nobody knows from here on: `records` too
+        are without them.
+        """
+        runs = [record.execution for record in records]
         times = [run.server for run in runs]
+        known: dict[Instant, Sequence[float | None]] = {
+            "due": [record.due for record in records],
+            "sent": [run.sent for run in runs],
+            "acknowledged": [run.acknowledged for run in runs],
+            "done": [run.done for run in runs],
+            "create_ms": [time.create_ms for time in times],
+            "start_ms": [time.start_ms for time in times],
+            "end_ms": [time.end_ms for time in times],
+        }
+        columns = {name: np.asarray(values, np.float64) for name, values in known.items()}
+        for at in np.flatnonzero(doubtful(columns)).tolist():
+            record, run = records[at], runs[at]
+            kept = believed(run, record.due)
+            if kept is not run.server:
+                self.impossible.add(record.index)
+                records[at] = structs.replace(record, execution=structs.replace(run, server=kept))
+                for name, value in zip(INSTANTS, instants(record), strict=True):
+                    columns[name][at] = np.nan if value is None else value
+        return columns
+
+    def _rows(
+        self,
+        records: Sequence[Record],
+        known: dict[Instant, Floats],
+        made: NDArray[np.uint32],
+        cache: NDArray[np.uint8],
+    ) -> None:
+        """The jobs' numbers, each to the end of its column."""
+        runs, names = [record.execution for record in records], [record.workflow for record in records]
         for name in dict.fromkeys(names):
             self.workflows.setdefault(name, len(self.workflows))
         flags = _CACHE * cache + np.array([_OUTCOMES.get(run.outcome, 0) for run in runs], np.uint8)
@@ -198,14 +220,8 @@ class Fold:
             (_RETRIED, [len(run.attempts) > 1 for run in runs] if self._retried else bytes(len(runs))),
         ):
             flags += flag * np.frombuffer(bytes(is_set), np.uint8)
-        columns: dict[str, Sequence[float | None] | NDArray[Any]] = {
-            "due": [record.due for record in records],
-            "sent": [run.sent for run in runs],
-            "acknowledged": [run.acknowledged for run in runs],
-            "done": [run.done for run in runs],
-            "create_ms": [time.create_ms for time in times],
-            "start_ms": [time.start_ms for time in times],
-            "end_ms": [time.end_ms for time in times],
+        columns: dict[str, Sequence[int] | NDArray[Any]] = {
+            **{str(name): column for name, column in known.items()},
             "images": made,
             "workflow": [self.workflows[name] for name in names],
             "flags": flags,

@@ -9,7 +9,7 @@ from comfyload.record.model import ServerTimes
 if TYPE_CHECKING:
     from comfyload.record.model import Execution
 
-__all__ = ["FASTER", "GIVEN_UP_MS", "believed"]
+__all__ = ["COARSE_MS", "FASTER", "GIVEN_UP_MS", "LAST", "SECONDS_FROM", "SECONDS_TO", "believed"]
 
 FASTER, COARSE_MS = 1.02, 20.0
 """How much faster than ours a server's clock may be in a valid run, and how coarse a clock of Windows is."""
