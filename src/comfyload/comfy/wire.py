@@ -64,11 +64,15 @@ class Download(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TransportError(Exception):
-    """No reply. `sent` False: the request certainly never reached the server; True: it may have."""
+    """No reply. `sent` False: the request certainly never reached the server; True: it may have.
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    `ours`: it is the fault of the machine that asks, and says nothing of the server.
+    """
+
+    def __init__(self, message: str, *, sent: bool, ours: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.ours = ours
 
 
 class NodeState(Struct, gc=False):

@@ -32,6 +32,7 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "worker_stalled": ("warning", "Look at the server's log for that time."),
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "server_gone": ("invalid", "Look at its log, and at the network between."),
+    "generator_fault": ("invalid", "Mend that on this machine (of open files: ulimit -n), then run again."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
     "telemetry": ("info", "Latencies are not touched. What this source tells has a gap, or does not tell all."),
 }
@@ -208,6 +209,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "server_gone": (
         "The server was out of reach for so long that its jobs were given up as lost.",
         "Look at its log, and at the network between.",
+    ),
+    "generator_fault": (
+        "The machine that the load came from failed: it had no descriptors, ports, memory or names left. Jobs that "
+        "failed by it are in the table of failures as `generator`, and in no rate of success: they say nothing of the "
+        "server.",
+        "Mend that (of open files: `ulimit -n`), then run again.",
     ),
     "preflight": (
         "Before the run, something was found in a workflow that the server may refuse.",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from comfyload.judge.cache import JobImages, Truth, is_image
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
-from comfyload.judge.ledger import Ledger, Named, clean
+from comfyload.judge.ledger import Ledger, Named, clean, is_ours
 from comfyload.judge.metrics import INSTANTS, Instant, instants
 from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
@@ -34,7 +34,7 @@ _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
 _TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
 """The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
-_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED = 1, 2, 4, 8, 16, 64
+_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED, _OURS = 1, 2, 4, 8, 16, 64, 128
 _OUTCOMES: dict[str, int] = {"completed": _COMPLETED, "dropped": _DROPPED}
 
 
@@ -171,6 +171,7 @@ class Fold:
                 dropped=flags & _DROPPED != 0,
                 cache=flags % _RETRIED // _CACHE,
                 retried=flags & _RETRIED != 0,
+                ours=flags & _OURS != 0,
                 workflow=ordered["workflow"],
             ),
             counted=int(np.count_nonzero(~warmup)),
@@ -217,6 +218,7 @@ class Fold:
         for flag, is_set in (
             (_WARMUP, [record.warmup for record in records]),
             (_CENSORED, [record.censored for record in records]),
+            (_OURS, [is_ours(record) for record in records]),
             (_RETRIED, [len(run.attempts) > 1 for run in runs] if self._retried else bytes(len(runs))),
         ):
             flags += flag * np.frombuffer(bytes(is_set), np.uint8)

@@ -159,6 +159,8 @@ def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Fi
         level, hint = _OBSERVED.get(code, ("info", ""))
         count = sum(observation.count for observation in seen)
         more = f" (and {len(seen) - 1} more such)" if len(seen) > 1 else ""
+        if code == "generator_fault":
+            more = f" ({count} times in all)" if count > 1 else ""
         yield Finding(
             code=code,
             level=level,

@@ -22,7 +22,10 @@ _METRICS = {metric.name: metric for metric in METRICS}
 
 
 class Columns(Struct, frozen=True, kw_only=True):
-    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book"."""
+    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book".
+
+    `ours`: the generator's machine made them fail.
+    """
 
     instants: dict[Instant, Floats]
     images: NDArray[np.uint32]
@@ -32,6 +35,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     dropped: Flags
     cache: NDArray[np.uint8]
     retried: Flags
+    ours: Flags
     workflow: NDArray[np.uint16]
 
 

@@ -61,6 +61,7 @@ FailureKind = Literal[
     "http",  # any other 4xx, or a reply that is no JSON
     "server_error",  # 5xx
     "connect",  # no connection: nothing was sent
+    "generator",  # our own machine failed: no descriptors, ports or names; it says nothing of the server
     "submit_unknown",  # sent, no reply, and the server does not know the id
     "execution_error",  # a node raised
     "oom",  # a node ran out of memory, the GPU's or the host's
@@ -313,7 +314,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
-    `server_gone`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
+    `server_gone`, `generator_fault`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
     """
 
     t: float
