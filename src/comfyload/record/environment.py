@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import Server
 
-__all__ = ["environment", "local_environment", "server_environment"]
+__all__ = ["environment", "local_environment", "server_environment", "with_notes"]
 
 FRONTEND = "comfyui-frontend-package"
 ROOMS = ("gpu", "enclosure", "host", "comfyui", "package", "custom_nodes", "tool", "note")
@@ -85,8 +85,8 @@ def environment(server: Server, local: Environment, probe: Environment, notes: M
     """All that is known, in a fixed order: what the probe in the server knows goes before what this machine knows, and
     that before what the server tells.
 
-    `notes`: what no program can see, as `note.KEY`. A pack that lies in the folder but that the server shows no node
-    of is marked: it may not have been loaded.
+    `notes`: what no program can see, as `note.KEY`, and in the place of the fact of that name where that is not known.
+    A pack that lies in the folder but that the server shows no node of is marked: it may not have been loaded.
     """
     merged = server_environment(server)
     for key, fact in local.items():
@@ -99,7 +99,25 @@ def environment(server: Server, local: Environment, probe: Environment, notes: M
         if fact.value is not None and key.partition(".")[0] in ROOMS:
             merged[key] = fact
     merged |= {f"note.{key}": Fact(value=text, source="note") for key, text in notes.items()}
-    return dict(sorted(merged.items(), key=lambda item: ROOMS.index(item[0].partition(".")[0])))
+    return with_notes(merged, notes)
+
+
+def with_notes(facts: Environment, notes: Mapping[str, str]) -> Environment:
+    """The facts, with what a note says in the place of the fact of its name where that is not known."""
+    told = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
+    merged = facts | {key: fact for key, fact in told.items() if _is_unknown(key, facts)}
+    return dict(sorted(merged.items(), key=lambda item: _room(item[0])))
+
+
+def _room(key: str) -> int:
+    room = key.partition(".")[0]
+    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+
+
+def _is_unknown(key: str, facts: Environment) -> bool:
+    """Whether nothing tells of what a note is named after: no value of that name, and none of a part of it."""
+    named = [fact for name, fact in facts.items() if name == key or name.startswith(f"{key}.")]
+    return (bool(named) or key == "enclosure") and all(fact.value is None for fact in named)
 
 
 def _told(value: object) -> Fact:
