@@ -200,8 +200,11 @@ def test_a_zero_has_no_ratio() -> None:
 
 def test_a_median_of_a_few_server_milliseconds_has_no_verdict() -> None:
     def run(ms: int) -> Measured:
-        times = ServerTimes(create_ms=1_700_000_000_000, start_ms=1_700_000_000_005, end_ms=1_700_000_000_005 + ms)
-        return _run([job(i, 10.0 * i, 0.1 * ms + 0.001 * i, server=times) for i in range(60)])
+        def times(i: int) -> ServerTimes:
+            start = 1_700_000_000_005 + 10_000 * i
+            return ServerTimes(create_ms=start - 5, start_ms=start, end_ms=start + ms)
+
+        return _run([job(i, 10.0 * i, 0.1 * ms + 0.001 * i, server=times(i)) for i in range(60)])
 
     found = compare([run(10)], [run(20)])
     row = _row(found, "p50_execution_s")

@@ -11,7 +11,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.load import Engine, Stop
-from comfyload.record.model import Execution, Line, Prompt, Record, Sent
+from comfyload.record.model import Attempt, Execution, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 
 
@@ -152,3 +152,49 @@ def test_a_schedule_taken_up_again_keeps_the_gaps_that_are_left() -> None:
     records, _ = drive(load, done=frozenset({0, 1, 3}))
     assert [record.index for record in records] == [2, 4]
     assert [record.due for record in records] == pytest.approx([0, 4])
+
+
+class TakenUp:
+    """Looks a job up for two seconds before it sends it; of `theirs` an earlier process sent what is followed."""
+
+    def __init__(self, theirs: frozenset[int], again: frozenset[int] = frozenset()) -> None:
+        self.theirs, self.again = theirs, again
+
+    async def run(self, prompt: Prompt) -> Execution:
+        loop = asyncio.get_running_loop()
+        if prompt.index in self.theirs:
+            await asyncio.sleep(1.0)
+            return Execution(outcome="completed", done=loop.time())
+        await asyncio.sleep(2.0 + prompt.index)
+        sent = loop.time()
+        attempts = []
+        if prompt.index in self.again:
+            attempts = [Attempt(server="s", prompt_id=str(n), outcome="lost", sent=sent + 5 * n) for n in range(2)]
+            sent += 5.0
+        await asyncio.sleep(0.5)
+        return Execution(outcome="completed", sent=sent, done=loop.time(), attempts=attempts)
+
+
+def test_a_job_that_only_the_resumed_run_sends_is_due_when_it_is_sent() -> None:
+    lines: list[Line] = []
+
+    async def main() -> None:
+        watch = clock.stopwatch()
+        engine = Engine(
+            Plan(load=Closed(concurrency=2), jobs=4),
+            lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, values={}, graph=lambda: b""),
+            TakenUp(frozenset({0}), again=frozenset({2})),
+            lines.append,
+            clock=lambda: 100.0 + watch(),
+            rng=Random(3),
+            stop=Stop(),
+            done=frozenset(range(4)),
+        )
+        await engine.finish([Sent(index=i, prompt_id=str(i), due=40.0 + i) for i in range(3)])
+
+    clock.run_virtual(main())
+    due = {record.index: record.due for record in lines if isinstance(record, Record)}
+    late = {r.index: r.execution.sent - r.due for r in lines if isinstance(r, Record) and r.execution.sent is not None}
+    assert due[0] == 40.0  # an earlier process sent it: its latency counts from when it was due
+    assert late[1] == 0.0 and due[1] == 3.0
+    assert due[2] == 4.0 and late[2] == 5.0  # what a retry took is in its latency

@@ -16,7 +16,7 @@ from msgspec import structs
 from comfyload.record import environment as environments
 from comfyload.record.checkout import comfyui_facts, pack_facts
 from comfyload.record.enclosure import enclosure_facts
-from comfyload.record.environment import environment, local_environment, server_environment
+from comfyload.record.environment import environment, local_environment, server_environment, with_notes
 from comfyload.record.gpu import KEYS, gpu_facts
 from comfyload.record.model import Environment, Fact, Server
 from comfyload.record.server_process import Listener, find_listener, why_elsewhere
@@ -261,6 +261,7 @@ def test_behind_a_tunnel_nothing_of_this_machine_is_said_of_the_server(tmp_path:
     far = structs.replace(SERVER, system=SERVER.system | {"ram_total": 2 * SERVER.system["ram_total"]})
     facts = local_environment(far, None)
     assert {"gpu.0.driver", "host.cpu", "host.kernel", "comfyui.commit"} <= set(facts)
+    assert facts.pop("host.runs_generator").value is False
     assert {fact.value for fact in facts.values()} == {None}
     assert {fact.source for fact in facts.values()} == {"the server's memory is not this machine's: a tunnel?"}
     whole = environment(far, facts, {}, {})
@@ -396,6 +397,26 @@ def test_packs_are_looked_for_where_the_server_looks(tmp_path: Path, flag: str) 
     assert [key for key in without if key.startswith("custom_nodes.")] == ["custom_nodes.inner"]
 
 
+def test_what_a_note_names_is_not_unknown_beside_it() -> None:
+    bus = {"enclosure": Fact(source="sysfs shows no Thunderbolt or USB4 bus")}
+    razer = Fact(value="Razer Core X", source="note")
+    for local in (bus, {}):  # a server on another machine has no such row at all
+        whole = environment(SERVER, local, {}, {"Enclosure": "Razer Core X"})
+        assert whole["enclosure"] == razer == whole["note.Enclosure"]
+    kept = with_notes(bus, {"enclosure": "Razer Core X", "room": "cold"})
+    assert kept == {"enclosure": razer}
+    limit = environment(SERVER, {"gpu.0.power_limit_w": Fact(source="nvml: no")}, {}, {"gpu.0.power_limit_w": "300"})
+    assert limit["gpu.0.power_limit_w"].value == "300"
+
+
+def test_a_note_does_not_replace_what_is_known() -> None:
+    seen = {"enclosure.0.device": Fact(value="Core X", source="sysfs"), "enclosure.0.vendor": Fact(source="sysfs")}
+    whole = environment(SERVER, seen, {}, {"enclosure": "another", "gpu.0.model": "Voodoo", "a.b": "c"})
+    assert "enclosure" not in whole and whole["gpu.0.model"].value == CARD and "a.b" not in whole
+    none = environment(SERVER, {"enclosure": Fact(value="none", source="sysfs")}, {}, {"enclosure": "Oculink"})
+    assert none["enclosure"].value == "none" and none["note.enclosure"].value == "Oculink"
+
+
 def test_what_is_known_here_goes_before_what_the_server_tells() -> None:
     local = {
         "custom_nodes.impact": Fact(value="abc", source="git"),
@@ -411,6 +432,7 @@ def test_what_is_known_here_goes_before_what_the_server_tells() -> None:
     assert whole["custom_nodes.impact"] == Fact(value="abc", source="git")
     assert whole["custom_nodes.failed"].source == "git; the server shows no node of it"
     assert whole["custom_nodes.unseen"].value is None
+    assert whole["enclosure"] == whole["note.enclosure"]
     assert whole["note.enclosure"] == Fact(value="Razer", source="note")
     rooms = [key.partition(".")[0] for key in whole]
     assert sorted(rooms, key=environments.ROOMS.index) == rooms

@@ -70,6 +70,7 @@ STATISTICS: dict[str, str] = {
     "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
     "gpus": "by the server's index of the GPU, where there are readings of it",
     "saturation": "how busy server and GPUs were, each said on its own: would more in flight help?",
+    "server_clock": "how fast the server's clock ran against ours, by the ends of its jobs; null where too few tell it",
     "retries": "what retries saved and cost, first attempts beside; null without `--retry`",
     "left_on_server": "jobs we gave up, by what had become of them on the server",
     "warmup": "warm-up jobs by outcome",
@@ -111,8 +112,8 @@ EXIT_CODES: dict[int, str] = {
     130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
 }
 LEVELS: dict[str, str] = {
-    "client_clock": "invalid",
-    "server_clock": "warning",
+    "clock_rate": "warning; invalid above 2 %, unless a server on another machine counts as our monotonic clock does",
+    "server_clock_rate": "warning; invalid above 2 %",
     "cached_jobs": "invalid; warning with `--as-is`",
     "repeated_files": "invalid; warning with `--as-is`, or if the files were written over",
     "generator_late": "invalid; warning if only the tail is touched",

@@ -19,6 +19,7 @@ from comfyload.judge.observe import observations
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, KeptRun
+from comfyload.record.environment import with_notes
 from comfyload.record.evidence import copy_run
 from comfyload.record.metrics_log import write_slice
 from comfyload.record.model import Sent
@@ -89,10 +90,11 @@ def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
                 load=load_words(manifest.plan.load),
             )
         )
+    notes = {**notes_of(found.results), **keeping.notes}
     return Contents(
         runs=kept,
-        environment=environment_of(found.results),
-        notes={**notes_of(found.results), **keeping.notes},
+        environment=with_notes(environment_of(found.results), notes),
+        notes=notes,
         command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.asked)))],
         log=_slice(folder, found.results, keeping.log),
     )

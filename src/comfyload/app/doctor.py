@@ -16,6 +16,7 @@ from comfyload.comfy.identify import identify
 from comfyload.errors import RunFilesError, ServerUnreachable
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
+from comfyload.record.stamps import believed
 from comfyload.report.text import count, decimals, duration, fixed
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import as_sent, describe
@@ -277,9 +278,9 @@ def _executions(path: Path, sha256: str, url: str) -> list[float]:
         records = [line for line in reader.lines() if isinstance(line, Record) and not line.warmup]
     except (RunFilesError, OSError):
         return []
-    done = [r.execution for r in records if r.workflow in names and r.execution.outcome == "completed"]
-    times = [(run.server.start_ms, run.server.end_ms) for run in done]
-    return [(end - start) / 1000 for start, end in times if start is not None and end is not None and end >= start]
+    done = [r for r in records if r.workflow in names and r.execution.outcome == "completed"]
+    times = [believed(record.execution, record.due).execution_ms for record in done]
+    return [milliseconds / 1000 for milliseconds in times if milliseconds is not None]
 
 
 def _long(seconds: float) -> str:

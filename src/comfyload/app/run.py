@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import structs
 
+from comfyload.app.descriptors import check_descriptors
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material
@@ -95,6 +96,7 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
 
 async def prepare(options: RunOptions, transport: Http, run_id: str | None = None) -> Prepared:
     """Read the files, ask the server who it is, and settle every job; `run_id` None: a new run."""
+    check_descriptors(options.plan)
     material = load_material(options)
     _check_telemetry(options)
     if options.plan.seed is None:

@@ -17,8 +17,10 @@ from comfyload.app.telemetry import Telemetry, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
+from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
+from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
@@ -95,6 +97,7 @@ class Session:
         self._restarted = restarted
         self._proof = proof
         self._telemetry = telemetry
+        self._clocks = ClockWatch()
         self._client: ComfyClient | None = None
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
@@ -115,6 +118,7 @@ class Session:
             emit_log=self._writer.write_log,
             note=self._observe,
         )
+        self._clocks.begin()
         try:
             with frozen_gc():
                 await watch.begin()
@@ -171,6 +175,8 @@ class Session:
     def _stop_counting(self) -> None:
         manifest = self._manifest
         manifest.counted_to = self._clock() if manifest.counted_from is not None else None
+        check = check_clocks(self._clocks.end())
+        manifest.clocks += [] if check is None else [check]
         if self._self_watch is not None:
             manifest.self_check = self._self_watch.result()
         for task in self._background:

@@ -11,6 +11,7 @@ from rich.text import Text
 from comfyload.errors import UsageError
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
+from comfyload.record.stamps import believed
 from comfyload.report.medium import Screen
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _facts(record: Record) -> Table:
 
 
 def _rows(record: Record) -> Iterator[tuple[str, str]]:
-    execution, server = record.execution, record.execution.server
+    execution, server = record.execution, believed(record.execution, record.due)
     yield "due", f"{record.due:.3f} s after the run began"
     for name, instant in (
         ("sent", execution.sent),
@@ -81,6 +82,8 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
         yield "queue wait", f"{(server.start_ms - server.create_ms) / 1000:.3f} s by the server's clock"
     if server.execution_ms is not None:
         yield "execution", f"{server.execution_ms / 1000:.3f} s by the server's clock"
+    if server is not execution.server:
+        yield "", "stamps of the server that cannot be are left out"
     if record.values:
         yield "values", ", ".join(f"{key} = {value}" for key, value in record.values.items())
     if execution.cached:

@@ -70,7 +70,11 @@ class Surroundings:
             self._thread.start()
 
     def _read(self) -> None:
-        self._local = local_environment(self._server, self._folder)
+        try:
+            self._local = local_environment(self._server, self._folder)
+        except OSError as error:  # this machine has no descriptors left, not even to load what would look
+            why = f"this machine could not be looked at: {(error.strerror or str(error)).lower()}"
+            self._local = {"host.cpu": Fact(source=why)}
 
 
 def _folder(asked: dict[str, Any]) -> Path | None:

@@ -7,6 +7,7 @@ for everybody because of one stuck reader), the watch asks the history for the o
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,6 +19,7 @@ from comfyload.comfy.follow import Follow
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.lookup import look_up
 from comfyload.comfy.outputs import fetch_outputs
+from comfyload.comfy.own_fault import OURS, Witnessed
 from comfyload.comfy.patience import Patience
 from comfyload.comfy.refusal import classify_refusal, node_errors_of
 from comfyload.comfy.stream import EventStream
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.inflight import End, Job
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import HistoryEntry, Reply
-    from comfyload.record.model import Outcome, Prompt, Server
+    from comfyload.record.model import FailureKind, Outcome, Prompt, Server
 
 __all__ = ["Client", "ComfyClient"]
 
@@ -65,7 +67,7 @@ class ComfyClient:
         maybe_there: Container[str],
         forgotten: bool,
     ) -> None:
-        self._transport = transport
+        self._transport = transport = Witnessed(transport, self._on_own_fault)
         self._server = server
         self._clock = clock
         self._patience = patience
@@ -77,6 +79,7 @@ class ComfyClient:
         self.api = Api(transport, server)
         self._submits = asyncio.Semaphore(MAX_SUBMITS)
         self._abandoned: Failure | None = None
+        self._own_fault: tuple[float, str] = (-math.inf, "")
         self._highest_number: float | None = None
         self.inflight = InFlight(clock, self._on_queue)
         self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
@@ -203,8 +206,9 @@ class ComfyClient:
             reply = await self.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, patience)
         except TransportError as error:
             if not error.sent:
-                return Failure(kind="connect", message=str(error))
-            return await self._find_out(job, Failure(kind="submit_unknown", message=str(error)))
+                return Failure(kind="generator" if error.ours else "connect", message=str(error))
+            unclear = Failure(kind="generator" if error.ours else "submit_unknown", message=str(error))
+            return await self._find_out(job, unclear)
         if reply.status != 200:
             failure = classify_refusal(reply.status, reply.body, reply.headers)
             # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
@@ -290,7 +294,9 @@ class ComfyClient:
             fetches = await fetch_outputs(self._transport, entry, self._clock, self._patience.submit_s)
             bad = next((fetch for fetch in fetches if fetch.problem), None)
             if bad is not None:
-                outcome, failure = "failed", Failure(kind="fetch", message=f"{bad.file}: {bad.problem}")
+                ours = bad.problem.startswith(OURS)
+                kind: FailureKind = "generator" if ours else "fetch"
+                outcome, failure = "failed", Failure(kind=kind, message=f"{bad.file}: {bad.problem}")
         return follow.execution(
             outcome,
             # A job of an earlier process that was over when it was first asked for: nobody knows since when.
@@ -360,7 +366,10 @@ class ComfyClient:
             self._note("orphan", f"{job.prompt_id} was given up and may still be on the server")
 
     def _lost(self, job: Job, message: str, left: Left) -> Execution:
+        at, fault = self._own_fault
         failure = Failure(kind="lost", message=message)
+        if left == "unknown" and at >= (job.follow.sent or 0.0):
+            failure = Failure(kind="generator", message=f"{OURS}{fault}, so that nobody knows what became of it")
         return job.follow.execution("lost", done=self._clock(), seen_by="client", failure=failure, left_on_server=left)
 
     def _drop(self, job: Job, why: Failure) -> None:
@@ -389,6 +398,10 @@ class ComfyClient:
 
     def _on_stream_lost(self, reason: str) -> None:
         self._note("stream_lost", f"the event stream was lost: {reason}")
+
+    def _on_own_fault(self, fault: str) -> None:
+        self._own_fault = self._clock(), fault
+        self._note("generator_fault", f"the generator's machine failed: {fault}")
 
     def _note(self, code: str, text: str) -> None:
         self._observe(Observation(t=self._clock(), code=code, text=text))

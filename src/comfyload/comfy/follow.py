@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from comfyload.comfy.wire import HistoryEntry, Message
+from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, Output, ServerTimes, Span
 
 __all__ = ["Follow", "failure_of", "files_of", "outputs_of"]
@@ -168,8 +168,9 @@ class Follow:
                     span[1] = at
 
     def _stamp(self, key: str, message: Message) -> None:
-        if message.data.timestamp is not None:
-            self.times[key] = int(message.data.timestamp)
+        stamp = whole_ms(message.data.timestamp)
+        if stamp is not None:
+            self.times[key] = stamp
 
 
 def failure_of(message: Message) -> Failure:
@@ -235,10 +236,11 @@ def _folder(item: dict[str, Any]) -> str:
 def _times(entry: HistoryEntry) -> dict[str, int]:
     times = {} if entry.create_ms is None else {"create": entry.create_ms}
     for message in entry.messages:
-        if message.data.timestamp is None:
+        stamp = whole_ms(message.data.timestamp)
+        if stamp is None:
             continue
         if message.type == "execution_start":
-            times["start"] = int(message.data.timestamp)
+            times["start"] = stamp
         elif message.type in ENDS:
-            times["end"] = int(message.data.timestamp)
+            times["end"] = stamp
     return times

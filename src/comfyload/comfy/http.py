@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from yarl import URL
 
+from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.wire import Download, Reply, Request, TransportError
 from comfyload.errors import UsageError
 
@@ -196,6 +197,8 @@ class Http:
 
     def _error(self, error: BaseException) -> TransportError:
         """The same fault in our words; `sent` says whether the request can have reached the server."""
+        if fault := own_fault(error):
+            return TransportError(f"{OURS}{fault}", sent=not isinstance(error, aiohttp.ClientConnectorError), ours=True)
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             return TransportError(f"{self.name}: TLS failed: {_reason(error)}", sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):

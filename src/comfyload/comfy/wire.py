@@ -28,6 +28,7 @@ __all__ = [
     "decode_message",
     "decode_messages",
     "decode_queue_remaining",
+    "whole_ms",
 ]
 
 T = TypeVar("T")
@@ -63,11 +64,15 @@ class Download(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TransportError(Exception):
-    """No reply. `sent` False: the request certainly never reached the server; True: it may have."""
+    """No reply. `sent` False: the request certainly never reached the server; True: it may have.
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    `ours`: it is the fault of the machine that asks, and says nothing of the server.
+    """
+
+    def __init__(self, message: str, *, sent: bool, ours: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.ours = ours
 
 
 class NodeState(Struct, gc=False):
@@ -222,9 +227,14 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     return HistoryEntry(
         messages=decode_messages(entry.status.messages) if entry.status else [],
         outputs={node: output for node, output in outputs.items() if isinstance(output, dict)},
-        create_ms=None if extra.create_time is None else int(extra.create_time),
+        create_ms=whole_ms(extra.create_time),
         number=number,
     )
+
+
+def whole_ms(stamp: float | None) -> int | None:
+    """A stamp as it is kept; None of one that no whole number of ours holds."""
+    return int(stamp) if stamp is not None and abs(stamp) < 2**62 else None
 
 
 class _Job(Struct, gc=False):

@@ -13,6 +13,7 @@ from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Jobs
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.overload import Overload
+from comfyload.judge.pace import Pace
 from comfyload.judge.stats import Statistic, mean, proportion, ratio_interval
 from comfyload.judge.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
@@ -33,7 +34,8 @@ GAP = "the run was taken up again after it had died: its wall clock has a gap"
 class Evidence(Struct, frozen=True, kw_only=True):
     """What judgement is made from. `overload` None: the load had a steady state, or is closed.
 
-    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time.
+    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
+    server's clock against ours.
     """
 
     manifest: Manifest
@@ -43,14 +45,16 @@ class Evidence(Struct, frozen=True, kw_only=True):
     rates: Rates
     overload: Overload | None
     wall_clock_s: float | None
+    pace: Pace | None = None
 
 
 def estimates(evidence: Evidence) -> dict[str, Statistic]:
     """Every `Statistic` of the whole run by the name of its key in the summary."""
     jobs, censored = evidence.jobs, evidence.fold.ledger.censored
     offered, completed = evidence.fold.ledger.offered, evidence.fold.ledger.counted["completed"]
-    what = "jobs whose end is known" if censored else "jobs offered"
-    out = {"success_rate": proportion(completed, offered - censored, what)}
+    what, ours = "jobs whose end is known" if censored else "jobs offered", evidence.fold.ledger.ours
+    what = "jobs that our own machine did not fail" if ours else what
+    out = {"success_rate": proportion(completed, offered - censored - ours, what)}
     for metric in METRICS:
         shown = [name for name in metric.shown if name != "max"]  # of n values it estimates nothing: no interval
         for name, statistic in duration(evidence, metric.name, shown).items():
@@ -98,11 +102,12 @@ def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
 def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
     """A job without success took longer than any limit; one that was never known to end is no shorter.
 
-    A completed job of which the time is not known is in neither; one that was cut off is no failure.
+    A completed job of which the time is not known is in neither; one that was cut off is no failure, and one that our
+    own machine failed tells nothing.
     """
     columns, seconds = evidence.jobs.counted, evidence.jobs.metric("latency")
-    failed = ~columns.completed & ~columns.censored
-    known = failed | ~np.isnan(seconds)
+    failed = ~columns.completed & ~columns.censored & ~columns.ours
+    known = (failed | ~np.isnan(seconds)) & ~columns.ours
     seconds = seconds[known]
     seconds[np.isnan(seconds)] = 0.0
     lengths = Lengths(seconds=seconds, cut=columns.censored[known] & ~failed[known], failed=failed[known])

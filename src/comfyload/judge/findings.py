@@ -32,6 +32,7 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "worker_stalled": ("warning", "Look at the server's log for that time."),
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "server_gone": ("invalid", "Look at its log, and at the network between."),
+    "generator_fault": ("invalid", "Mend that on this machine (of open files: ulimit -n), then run again."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
     "telemetry": ("info", "Latencies are not touched. What this source tells has a gap, or does not tell all."),
 }
@@ -126,12 +127,36 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "A monotonic clock does not do this: the files were edited, or the machine is broken.",
     ),
     "server_clock": (
-        "Durations on the server's clock were negative and are left out.",
-        "The server's wall clock was set back during the run. Check its time synchronisation.",
+        "The server's stamps of some jobs cannot be: a wait or an execution by them is negative, or longer than passed "
+        "on our own clock, or they are no times in milliseconds. They are left out of every number.",
+        "The server's wall clock was set during the run. Check its time synchronisation.",
+    ),
+    "slept": (
+        "The generator's machine slept during the run: its clock stood still while the server went on.",
+        "Keep the machine awake (a laptop's lid, its power settings), then run again.",
+    ),
+    "clock_rate": (
+        "Clocks of the generator's machine ran at different rates, by more than 0.2 %. Latencies are by the monotonic "
+        "one: beyond 2 % the run is not valid, unless a server on another machine counts as that one does.",
+        "Run the generator where the clock is good: not in a virtual machine (WSL, Docker) that its host corrects.",
+    ),
+    "clock_step": (
+        "The time of day was set during the run, by more than 50 ms at once. Latencies do not depend on it.",
+        "Times of day in logs of this run are off by as much; look at the machine's time synchronisation.",
+    ),
+    "server_clock_rate": (
+        "The server's clock and ours ran at different rates, by more than 0.2 %, as the ends of its jobs tell. Beyond "
+        "2 % the run is not valid: execution times and latencies are in seconds of different length.",
+        "Check time synchronisation on both machines; a virtual machine's clock is the usual cause.",
     ),
     "fetch_problems": (
         "Downloads of outputs were cut short, empty, refused, or not what their names say.",
         "Look at `.statistics.fetched.problems`; then at the proxy, and at the server's disk.",
+    ),
+    "gpu_alike": (
+        "The server's machine has several GPUs of one model and memory, and nothing told which of them the server "
+        "uses. What the driver told of it may be another's: no flag, energy or sentence rests on it.",
+        "Install the probe, which knows its own GPU; or start the server with `--cuda-device`.",
     ),
     "cached_jobs": (
         "Completed jobs were served from the server's cache.",
@@ -184,6 +209,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "server_gone": (
         "The server was out of reach for so long that its jobs were given up as lost.",
         "Look at its log, and at the network between.",
+    ),
+    "generator_fault": (
+        "The machine that the load came from failed: it had no descriptors, ports, memory or names left. Jobs that "
+        "failed by it are in the table of failures as `generator`, and in no rate of success: they say nothing of the "
+        "server.",
+        "Mend that (of open files: `ulimit -n`), then run again.",
     ),
     "preflight": (
         "Before the run, something was found in a workflow that the server may refuse.",

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import compress
 from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.cache import JobImages, Truth, is_image
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
-from comfyload.judge.ledger import Ledger, Named, clean
-from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.ledger import Ledger, Named, clean, is_ours
+from comfyload.judge.metrics import INSTANTS, Instant, instants
+from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
+from comfyload.judge.stamps import doubtful
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
+from comfyload.record.stamps import believed
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
@@ -31,7 +34,7 @@ _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
 _TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
 """The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
-_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED = 1, 2, 4, 8, 16, 64
+_COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED, _OURS = 1, 2, 4, 8, 16, 64, 128
 _OUTCOMES: dict[str, int] = {"completed": _COMPLETED, "dropped": _DROPPED}
 
 
@@ -80,7 +83,9 @@ class Reading(Struct, kw_only=True):
 class Fold:
     """Everything the summary needs of a run, gathered line by line in constant memory per number."""
 
-    def __init__(self, workflows: Iterable[WorkflowFacts], *, retried: bool = False) -> None:
+    def __init__(
+        self, workflows: Iterable[WorkflowFacts], *, retried: bool = False, alike: Mapping[str, int] | None = None
+    ) -> None:
         self._retried = retried
         facts = list(workflows)
         self.ledger = Ledger()
@@ -89,19 +94,23 @@ class Fold:
         self.outputs: dict[str, OutputCount] = {}
         self.images_by_type: dict[str, int] = {}
         self.repeated, self.overwritten = Named(first=[]), 0
+        self.impossible = Named(first=[])
         self.fetched = Fetched()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
         self.node_execution_s: dict[str, float] = {}
         self.polled = array("d")
         self.readings: dict[tuple[str, str], Reading] = {}
-        self.gpus = GpuReadings()
+        self.gpus = GpuReadings(alike)
         self.retries = Retries()
+        self.ends = Ends()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._columns = {name: bytearray() for name in _TYPES}
 
     def add(self, lines: Sequence[Line]) -> None:
         """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
         records = self.ledger.enter(lines)
+        self.ends.add(records)
+        columns = self._instants(records)
         plain = self.truth.plain(records)
         made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
         for at, record in enumerate(records):
@@ -112,11 +121,12 @@ class Fold:
                     made[at] = len(images.new)
                     if not record.warmup:
                         self._images(record, images)
-        self._rows(records, made, cache)
+        self._rows(records, columns, made, cache)
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record.execution for record in compress(records, plain) if not record.warmup])
-        self._completed([r for r in records if r.execution.outcome == "completed" and not r.warmup])
+        completed = [record for record in records if record.execution.outcome == "completed"]
+        self._completed([record for record in completed if not record.warmup])
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -161,25 +171,19 @@ class Fold:
                 dropped=flags & _DROPPED != 0,
                 cache=flags % _RETRIED // _CACHE,
                 retried=flags & _RETRIED != 0,
+                ours=flags & _OURS != 0,
                 workflow=ordered["workflow"],
             ),
             counted=int(np.count_nonzero(~warmup)),
         )
 
-    def _rows(self, records: Sequence[Record], made: NDArray[np.uint32], cache: NDArray[np.uint8]) -> None:
-        """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""
-        runs, names = [record.execution for record in records], [record.workflow for record in records]
+    def _instants(self, records: list[Record]) -> dict[Instant, Floats]:
+        """When all was, NaN where that is not known. Of stamps that cannot be nobody knows from here on: `records` too
+        are without them.
+        """
+        runs = [record.execution for record in records]
         times = [run.server for run in runs]
-        for name in dict.fromkeys(names):
-            self.workflows.setdefault(name, len(self.workflows))
-        flags = _CACHE * cache + np.array([_OUTCOMES.get(run.outcome, 0) for run in runs], np.uint8)
-        for flag, is_set in (
-            (_WARMUP, [record.warmup for record in records]),
-            (_CENSORED, [record.censored for record in records]),
-            (_RETRIED, [len(run.attempts) > 1 for run in runs] if self._retried else bytes(len(runs))),
-        ):
-            flags += flag * np.frombuffer(bytes(is_set), np.uint8)
-        columns: dict[str, Sequence[float | None] | NDArray[Any]] = {
+        known: dict[Instant, Sequence[float | None]] = {
             "due": [record.due for record in records],
             "sent": [run.sent for run in runs],
             "acknowledged": [run.acknowledged for run in runs],
@@ -187,6 +191,39 @@ class Fold:
             "create_ms": [time.create_ms for time in times],
             "start_ms": [time.start_ms for time in times],
             "end_ms": [time.end_ms for time in times],
+        }
+        columns = {name: np.asarray(values, np.float64) for name, values in known.items()}
+        for at in np.flatnonzero(doubtful(columns)).tolist():
+            record, run = records[at], runs[at]
+            kept = believed(run, record.due)
+            if kept is not run.server:
+                self.impossible.add(record.index)
+                records[at] = structs.replace(record, execution=structs.replace(run, server=kept))
+                for name, value in zip(INSTANTS, instants(record), strict=True):
+                    columns[name][at] = np.nan if value is None else value
+        return columns
+
+    def _rows(
+        self,
+        records: Sequence[Record],
+        known: dict[Instant, Floats],
+        made: NDArray[np.uint32],
+        cache: NDArray[np.uint8],
+    ) -> None:
+        """The jobs' numbers, each to the end of its column."""
+        runs, names = [record.execution for record in records], [record.workflow for record in records]
+        for name in dict.fromkeys(names):
+            self.workflows.setdefault(name, len(self.workflows))
+        flags = _CACHE * cache + np.array([_OUTCOMES.get(run.outcome, 0) for run in runs], np.uint8)
+        for flag, is_set in (
+            (_WARMUP, [record.warmup for record in records]),
+            (_CENSORED, [record.censored for record in records]),
+            (_OURS, [is_ours(record) for record in records]),
+            (_RETRIED, [len(run.attempts) > 1 for run in runs] if self._retried else bytes(len(runs))),
+        ):
+            flags += flag * np.frombuffer(bytes(is_set), np.uint8)
+        columns: dict[str, Sequence[int] | NDArray[Any]] = {
+            **{str(name): column for name, column in known.items()},
             "images": made,
             "workflow": [self.workflows[name] for name in names],
             "flags": flags,

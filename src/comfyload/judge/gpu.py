@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Mapping
 
 import numpy as np
 from msgspec import Struct, structs
@@ -19,6 +20,8 @@ Floats = NDArray[np.float64]
 Windows = tuple[Floats, Floats]
 _SOURCES = ("probe", "nvml", "scrape", "comfy")
 """Of several sources of one GPU the first is believed: the server's own process knows which GPU it computes on."""
+_BY_DRIVER = ("probe", "nvml")
+"""Sources that take a GPU of the machine for the server's; ComfyUI tells of its own, and an endpoint was named."""
 _GAP = 5.0
 """Readings further apart than this many usual pauses: the source fell silent between them."""
 _PER_JOB = 2.0
@@ -44,6 +47,7 @@ class GpuRow(Struct, frozen=True, kw_only=True):
     executed, which is the most that these jobs can make of this GPU one after another. `energy_per_job_j` is of the
     whole GPU while the job executed. `vram_per_job_bytes` is the median of the most that readings saw in a job, which
     may have been more between two of them; `torch_vram_per_job_bytes` that of what torch itself counted, exact.
+    `alike`: of how many GPUs like it this is one, and nothing tells which is the server's: no judgement rests on it.
     """
 
     source: str
@@ -59,6 +63,7 @@ class GpuRow(Struct, frozen=True, kw_only=True):
     energy_per_job_j: Statistic
     vram_per_job_bytes: Statistic
     torch_vram_per_job_bytes: Statistic
+    alike: int = 1
 
 
 _GPU = re.compile(r"^(?:gpu|device)[._]?(\d*)[._](\w+)$")
@@ -90,9 +95,10 @@ def gpu_reading(name: str) -> GpuReading | None:
 
 
 class GpuReadings:
-    """All readings of GPUs, as columns of time and value."""
+    """All readings of GPUs, as columns of time and value. `alike`: GPUs that are but one of so many."""
 
-    def __init__(self) -> None:
+    def __init__(self, alike: Mapping[str, int] | None = None) -> None:
+        self._alike = alike or {}
         self._known: dict[str, GpuReading | None] = {}
         self._columns: dict[tuple[str, str], dict[str, tuple[array[float], array[float]]]] = {}
 
@@ -116,12 +122,16 @@ class GpuReadings:
     def best(self, gpu: str, kind: str) -> tuple[str, Floats, Floats]:
         """The source that is believed, its instants in order and its values; "" and nothing if there is none."""
         columns = self._columns.get((gpu, kind), {})
-        for source in sorted(columns, key=_rank):
+        for source in sorted(columns, key=lambda source: (self.alike(gpu, source) > 1, _rank(source))):
             at, values = (np.frombuffer(column, np.float64) for column in columns[source])
             if np.isfinite(values).any():
                 order = np.argsort(at, kind="stable")
                 return source, at[order], values[order]
         return "", np.empty(0), np.empty(0)
+
+    def alike(self, gpu: str, source: str) -> int:
+        """Of how many this source's GPU is one; 1: it is the server's."""
+        return self._alike.get(gpu, 1) if source in _BY_DRIVER else 1
 
 
 def _rank(source: str) -> int:
@@ -161,6 +171,7 @@ def _row(readings: GpuReadings, gpu: str, windows: Windows, counted: tuple[float
         energy_per_job_j=_energy(readings, gpu, windows, overlap=overlap),
         vram_per_job_bytes=_vram(readings, gpu, windows, overlap=overlap),
         torch_vram_per_job_bytes=percentile(peaks[np.isfinite(peaks)], 0.5, "B"),
+        alike=max(readings.alike(gpu, readings.best(gpu, kind)[0]) for kind in _KINDS),
     )
 
 
@@ -195,13 +206,13 @@ def _counted(readings: GpuReadings, gpu: str, kind: str, counted: tuple[float, f
 def _energy(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
     """By the driver's own counter, or else by its readings of power, straight lines between them."""
     method = "mean of the energy counter's growth over the execution"
-    _, at, spent = readings.best(gpu, "energy")
+    source, at, spent = readings.best(gpu, "energy")
     holes = np.zeros(len(at))
     if not len(at):
         method = "mean of power over the execution, trapezoid"
-        _, at, power = readings.best(gpu, "power")
+        source, at, power = readings.best(gpu, "power")
         at, spent, holes = _integral(at, power)
-    why = _too_coarse(at, windows, overlap=overlap)
+    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
     if why:
         return Statistic(value=None, n=0, unit="J", method=method, reason=why)
     begins, ends = windows
@@ -223,13 +234,17 @@ def _integral(at: Floats, power: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _vram(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
-    _, at, used = readings.best(gpu, "vram_used")
-    why = _too_coarse(at, windows, overlap=overlap)
+    source, at, used = readings.best(gpu, "vram_used")
+    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
     if why:
         return Statistic(value=None, n=0, unit="B", method="most of the readings in a job, median", reason=why)
     first, last = np.searchsorted(at, windows[0], "left"), np.searchsorted(at, windows[1], "right")
     peaks = [_most(used[a:b]) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
     return percentile(np.array([peak for peak in peaks if peak is not None]), 0.5, "B")
+
+
+def _not_surely(alike: int) -> str:
+    return f"the GPU is one of {alike} alike: which of them the server uses is not told" if alike > 1 else ""
 
 
 def _too_coarse(at: Floats, windows: Windows, *, overlap: bool) -> str:

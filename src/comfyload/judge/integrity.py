@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from comfyload.judge.arrivals import planned_jobs
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings import _OBSERVED, Finding
 from comfyload.judge.fold import Fold
+from comfyload.judge.gpu import GpuRow
 from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.ledger import join
 from comfyload.record.model import Manifest, Observation
 
-__all__ = ["cache_findings", "ledger_findings", "server_findings"]
+__all__ = ["cache_findings", "gpu_findings", "ledger_findings", "server_findings"]
 
 
 def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -85,13 +86,24 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
             text=f"{overlaps} executions began before an earlier one had ended: the server is not serial.",
             evidence={"count": overlaps},
         )
-    for clock, count in evidence.jobs.negative().items():
+    if negative := evidence.jobs.negative().get("client"):
         yield Finding(
-            code=f"{clock}_clock",
-            level="invalid" if clock == "client" else "warning",
-            text=f"{count} durations on the {clock}'s clock were negative and are left out: the clock was set back.",
-            evidence={"count": count},
+            code="client_clock",
+            level="invalid",
+            text=f"{negative} durations on the client's clock were negative and are left out: the clock was set back.",
+            evidence={"count": negative},
             hint="Check time synchronisation on that machine.",
+        )
+    if fold.impossible.count:
+        told = fold.ledger.offered + fold.ledger.warmup.total()
+        yield Finding(
+            code="server_clock",
+            level="warning",
+            text=f"The server's stamps of {fold.impossible.count} of {told} jobs cannot be, and are left out (job "
+            f"{fold.impossible}): a wait or an execution was negative, or longer than our own clock leaves room for, "
+            "or a stamp was no time in milliseconds. Its clock was set.",
+            evidence={"count": fold.impossible.count, "of": told, "jobs": fold.impossible.first},
+            hint="Check time synchronisation on the server's machine.",
         )
     if fold.fetched.problems:
         problems, total = fold.fetched.problems, sum(fold.fetched.problems.values())
@@ -101,6 +113,20 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
             text=f"{total} of {fold.fetched.files} downloads were not whole or not what they claimed to be.",
             evidence={"problems": problems},
         )
+
+
+def gpu_findings(gpus: Mapping[str, GpuRow]) -> Iterator[Finding]:
+    """Whether what was read of GPUs is the server's."""
+    for gpu, row in gpus.items():
+        if row.alike > 1:
+            yield Finding(
+                code="gpu_alike",
+                level="warning",
+                text=f"GPU {gpu} is one of {row.alike} alike, and nothing tells which of them the server uses: what "
+                "was read of it may be another's, and nothing is judged by it.",
+                evidence={"gpu": gpu, "alike": row.alike},
+                hint="Install the probe (comfyload probe install), or start the server with --cuda-device.",
+            )
 
 
 def _left_findings(fold: Fold) -> Iterator[Finding]:
@@ -133,6 +159,8 @@ def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Fi
         level, hint = _OBSERVED.get(code, ("info", ""))
         count = sum(observation.count for observation in seen)
         more = f" (and {len(seen) - 1} more such)" if len(seen) > 1 else ""
+        if code == "generator_fault":
+            more = f" ({count} times in all)" if count > 1 else ""
         yield Finding(
             code=code,
             level=level,

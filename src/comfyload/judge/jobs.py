@@ -16,11 +16,16 @@ __all__ = ["CACHE_CLASSES", "Columns", "Jobs"]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 CACHE_CLASSES = ("fresh", "partial", "cached")
+_PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
+"""A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""
 _METRICS = {metric.name: metric for metric in METRICS}
 
 
 class Columns(Struct, frozen=True, kw_only=True):
-    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book"."""
+    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book".
+
+    `ours`: the generator's machine made them fail.
+    """
 
     instants: dict[Instant, Floats]
     images: NDArray[np.uint32]
@@ -30,6 +35,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     dropped: Flags
     cache: NDArray[np.uint8]
     retried: Flags
+    ours: Flags
     workflow: NDArray[np.uint16]
 
 
@@ -117,7 +123,13 @@ class Jobs:
         return after
 
     def _pauses(self) -> tuple[NDArray[np.int64], Floats]:
+        """The server's order of jobs, and the pause after each but the last.
+
+        One that is longer than our own clock leaves room for, between the two ends that we saw, has a step of the
+        server's clock in it, and is not known.
+        """
         create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
+        done = self.every.instants["done"]
         order = np.argsort(start, kind="stable")
         ended, later = end[order[:-1]], order[1:]
         waited = create[later] <= ended
@@ -125,6 +137,8 @@ class Jobs:
         np.maximum(pauses, 0.0, out=pauses)
         pauses[~waited] = np.nan
         pauses /= 1000
+        room = np.diff(done[order]) - (end[later] - start[later]) / 1000
+        pauses[pauses > _PAUSES_FASTER * np.maximum(room, 0.0) + _SEEN_LATE_S] = np.nan
         return order, pauses
 
     def _difference(self, name: str) -> Floats:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from comfyload.record.model import Line, Record, Sent
 
-__all__ = ["FailureRow", "Ledger", "Named", "clean"]
+__all__ = ["FailureRow", "Ledger", "Named", "clean", "is_ours"]
 
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
@@ -52,12 +52,14 @@ class Ledger:
     """Counts of outcomes. `counted` and `warmup` never mix; a second record of a job is refused and named.
 
     `censored`: how many of the counted the end of the run cut off. They are `cancelled` by outcome, and no failures.
+    `ours`: how many failed by a fault of the generator's machine, which says nothing of the server.
     """
 
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.warmup: Counter[str] = Counter()
         self.censored = 0
+        self.ours = 0
         self.duplicates = Named()
         self.executed_again = Named()
         self.left: dict[str, Named] = {}
@@ -132,6 +134,7 @@ class Ledger:
         if record.censored and not record.warmup:
             self.censored += 1
         elif not record.warmup:
+            self.ours += is_ours(record)
             self._fail(record)
 
     def _fail(self, record: Record) -> None:
@@ -144,6 +147,12 @@ class Ledger:
             key = ("other", "", None)
         count, example, index = self._failures.get(key, (0, clean(message, 200), record.index))
         self._failures[key] = (count + 1, example, index)
+
+
+def is_ours(record: Record) -> bool:
+    """Whether the generator's machine made the job fail."""
+    failure = record.execution.failure
+    return failure is not None and failure.kind == "generator"
 
 
 def clean(text: str, limit: int) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.record.model import Record
+from comfyload.record.stamps import believed
 
 __all__ = ["INSTANTS", "METRICS", "Instant", "Metric", "instants"]
 
@@ -43,8 +44,8 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 
 def instants(record: Record) -> tuple[float | None, ...]:
-    """All of `INSTANTS`, in their order."""
-    run, times = record.execution, record.execution.server
+    """All of `INSTANTS`, in their order; of the server's, those that can be."""
+    run, times = record.execution, believed(record.execution, record.due)
     return record.due, run.sent, run.acknowledged, run.done, times.create_ms, times.start_ms, times.end_ms
 
 

@@ -101,12 +101,16 @@ def _energy(run: Measured) -> Iterator[str]:
         if joules.value is not None:
             sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
             yield f"A job took {joules.value:.0f} J{sure} of GPU {gpu} on average (n = {joules.n}, {joules.method})."
-        if row.throttled_share:
+        if row.throttled_share and row.alike == 1:
             yield f"GPU {gpu} was throttled in {_percent(row.throttled_share)} of its readings."
 
 
 def _memory(run: Measured) -> Iterator[str]:
-    used = {gpu: row.vram_peak_bytes for gpu, row in run.summary.gpus.items() if row.vram_peak_bytes is not None}
+    used = {
+        gpu: row.vram_peak_bytes
+        for gpu, row in run.summary.gpus.items()
+        if row.vram_peak_bytes is not None and _has_own_memory(run, gpu)
+    }
     yield from _growth(run)
     if not used:
         yield "VRAM headroom is unknown: this run recorded no readings of GPU memory."
@@ -123,12 +127,20 @@ def _memory(run: Measured) -> Iterator[str]:
         )
 
 
+def _has_own_memory(run: Measured, gpu: str) -> bool:
+    """Whether its memory was read of the server's own GPU, be it one of several alike: ComfyUI tells it itself."""
+    row, told = run.summary.gpus.get(gpu), run.summary.telemetry.get(f"comfy.gpu.{gpu}.vram_used_bytes")
+    return row is None or row.alike == 1 or (told is not None and told.n > 0)
+
+
 def _growth(run: Measured) -> Iterator[str]:
     """Memory that grows with the jobs is a leak, or a cache that is still filling."""
     wall = run.summary.summary["wall_clock_s"]
     for name, reading in run.summary.telemetry.items():
         known = gpu_reading(name.partition(".")[2])
         if known is None or known.kind != "vram_used" or reading.per_s is None or not isinstance(wall, float):
+            continue
+        if not name.startswith("comfy.") and not _has_own_memory(run, known.gpu):
             continue
         grown, mean = known.factor * reading.per_s * wall, known.factor * (reading.mean or 0.0)
         if reading.n >= _READINGS and grown > _GROWN * mean:

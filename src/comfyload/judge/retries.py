@@ -10,7 +10,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.stats import Statistic, percentiles, proportion
-from comfyload.record.model import Execution
+from comfyload.record.model import Attempt, Execution
+from comfyload.record.stamps import FASTER, GIVEN_UP_MS
 
 __all__ = ["Retries", "RetryRow"]
 
@@ -54,7 +55,7 @@ class Retries:
                 self.seen = True
                 self._again[run.outcome] += len(run.attempts) > 1
                 self._sent_again += len(run.attempts) - 1
-                self._wasted_ms += sum(one.executed_ms or 0 for one in run.attempts if one.outcome != "completed")
+                self._wasted_ms += sum(map(_executed_ms, run.attempts))
             elif run.sent is None:
                 self._not_sent += 1
 
@@ -75,3 +76,13 @@ class Retries:
             first_p50_latency_s=p50,
             first_p95_latency_s=p95,
         )
+
+
+def _executed_ms(attempt: Attempt) -> int:
+    """For nothing; 0 where it is not known, or cannot be."""
+    executed = attempt.executed_ms or 0
+    if attempt.outcome == "completed" or executed < 0:
+        return 0
+    if attempt.sent is None or attempt.done is None:
+        return executed
+    return executed if executed <= FASTER * 1000 * (attempt.done - attempt.sent) + GIVEN_UP_MS else 0

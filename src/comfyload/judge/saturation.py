@@ -24,7 +24,8 @@ class GpuBusy(Struct, frozen=True, kw_only=True):
     """One GPU's part: `of_ceiling` is its utilisation over what it reaches while a job executes.
 
     `at_ceiling`: that is at least 0.95, so that more in flight cannot make it busier. `over_90_percent`: what a
-    checklist asks for; a GPU whose jobs compute or save on the CPU for a tenth of their time never gets there.
+    checklist asks for; a GPU whose jobs compute or save on the CPU for a tenth of their time never gets there. All are
+    None where the GPU is one of several alike.
     """
 
     utilisation_percent: float | None
@@ -69,7 +70,7 @@ def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow
 
 
 def _gpu(row: GpuRow) -> GpuBusy:
-    busy, ceiling = row.utilisation_percent, row.ceiling_percent
+    busy, ceiling = (row.utilisation_percent, row.ceiling_percent) if row.alike == 1 else (None, None)
     share = busy / ceiling if busy is not None and ceiling else None
     return GpuBusy(
         utilisation_percent=busy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -15,17 +15,19 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import arrivals_of, rates
+from comfyload.judge.clock_findings import clock_findings
 from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
 from comfyload.judge.findings import Finding
 from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.gpu import GpuRow, gpu_rows
-from comfyload.judge.integrity import cache_findings, ledger_findings, server_findings
+from comfyload.judge.integrity import cache_findings, gpu_findings, ledger_findings, server_findings
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
+from comfyload.judge.pace import Pace
 from comfyload.judge.ranks import order_statistics
 from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import Saturation, saturation
@@ -33,6 +35,7 @@ from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.model import Manifest, Record, Sample, Sent
+from comfyload.record.which_gpu import gpus_alike
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
@@ -71,7 +74,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     and no estimate of what would happen. `other_methods` are the p95 as tools with other definitions would print it.
     `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`, `gpus` by the server's index;
     `left_on_server` counts jobs we gave up by their fate; `workflows` is by name; `after` splits executions by what
-    ran before them; `books` None: an arrival is one job; `retries` None: there was no retry policy.
+    ran before them; `books` None: an arrival is one job; `retries` None: there was no retry policy;
+    `server_clock`: how fast it ran against ours, None where too few jobs tell.
     """
 
     summary: dict[str, Plain]
@@ -94,6 +98,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     after: AfterRow
     books: BookRow | None
     retries: RetryRow | None
+    server_clock: Pace | None = None
     quantile_method: str = QUANTILE_METHOD
 
     @property
@@ -120,17 +125,18 @@ def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Itera
 
 def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
     """`summarise`, with the columns it was made from."""
-    fold, rest = Fold(manifest.workflows, retried=manifest.retry is not None), iter(lines)
+    alike, rest = gpus_alike(manifest.environment), iter(lines)
+    fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=alike)
     with _few_collections():
         while block := list(islice(rest, _AT_ONCE)):
             fold.add(block)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
-    jobs, statistics, findings = evidence.jobs, estimates(evidence), _findings(evidence)
-    valid = not any(finding.level == "invalid" for finding in findings)
-    observed = _observed(jobs)
+    jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
+    findings = _findings(evidence, gpus)
+    valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
         summary=_flat(evidence, statistics, observed, valid),
         statistics=statistics,
@@ -155,6 +161,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         after=after_rows(jobs),
         books=_book_row(evidence),
         retries=None if manifest.retry is None else _retries(fold, jobs),
+        server_clock=evidence.pace,
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs)
 
@@ -193,12 +200,13 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
         rates=made,
         overload=None if manifest.resumed else find_overload(manifest.plan.load, arrivals, jobs, made),
         wall_clock_s=wall_clock_s,
+        pace=fold.ends.pace(jobs.known("acknowledge")),
     )
 
 
-def _findings(evidence: Evidence) -> list[Finding]:
-    rules = (ledger_findings, load_findings, server_findings, cache_findings, steadiness_findings)
-    found = [finding for rule in rules for finding in rule(evidence)]
+def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow]) -> list[Finding]:
+    rules = (ledger_findings, load_findings, server_findings, clock_findings, cache_findings, steadiness_findings)
+    found = [*(finding for rule in rules for finding in rule(evidence)), *gpu_findings(gpus)]
     return sorted(found, key=lambda finding: ("invalid", "warning", "info").index(finding.level))
 
 

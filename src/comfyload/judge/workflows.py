@@ -66,7 +66,10 @@ def after_rows(jobs: Jobs) -> AfterRow:
 def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
     jobs = evidence.jobs
     columns = jobs.counted
-    completed, known_end = int((of_it & columns.completed).sum()), int((of_it & ~columns.censored).sum())
+    completed, known_end = (
+        int((of_it & columns.completed).sum()),
+        int((of_it & ~columns.censored & ~columns.ours).sum()),
+    )
     latency = duration(evidence, "latency", ("avg", "p50", "p95"), of_it)
     execution = duration(evidence, "execution", ("avg", "p50", "p95"), of_it)
     longest = jobs.known("latency", of_it)

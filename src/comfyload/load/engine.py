@@ -108,13 +108,15 @@ class Engine:
     async def finish(self, begun: Iterable[Sent]) -> None:
         """See to the end of jobs that an earlier process sent, or was about to send.
 
-        Those it sent keep their due times. One that is sent only now is due now, like all that is left of the schedule.
+        Those it sent keep their due times. One that is sent only now is due at that instant: how long it was until the
+        run was taken up, and until the server was known not to have it, is no lateness of a generator.
         """
-        pages, now = self._plan.pages, self._clock()
+        pages = self._plan.pages
 
         async def follow(prompt: Prompt, due: float, book: int | None) -> None:
             execution = await self._client.run(prompt)
-            self._record(prompt, due if execution.sent is None else now, execution, book)
+            first = execution.attempts[0].sent if execution.attempts else execution.sent
+            self._record(prompt, due if first is None else first, execution, book)
 
         async with asyncio.TaskGroup() as under_way:
             for line in begun:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from comfyload.record.host import describe_host
 from comfyload.record.model import Environment, Fact
+from comfyload.record.which_gpu import device_model, visible_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from comfyload.record.model import Server
 
-__all__ = ["environment", "local_environment", "server_environment"]
+__all__ = ["environment", "local_environment", "server_environment", "with_notes"]
 
 FRONTEND = "comfyui-frontend-package"
 ROOMS = ("gpu", "enclosure", "host", "comfyui", "package", "custom_nodes", "tool", "note")
@@ -57,19 +58,21 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     from comfyload.record.checkout import comfyui_facts
     from comfyload.record.enclosure import enclosure_facts
     from comfyload.record.gpu import gpu_facts, nvml_module, unknown_gpus
-    from comfyload.record.server_process import find_listener, why_elsewhere
+    from comfyload.record.server_process import UNTOLD, find_listener, why_elsewhere
 
     listener = find_listener(server.url)
     elsewhere = why_elsewhere(server, listener)
     if elsewhere:
         facts = unknown_gpus(server.devices, elsewhere)
         facts |= {f"host.{key}": Fact(source=elsewhere) for key in ("cpu", "cores", "kernel")}
+        facts["host.runs_generator"] = Fact(value=None if elsewhere == UNTOLD else False, source=elsewhere)
         folder = comfyui_dir
     else:
         # Before all else: a GPU's link and clocks go down when it has nothing to do.
-        facts = gpu_facts(server.devices, nvml_module(), listener.pid)
+        facts = gpu_facts(server.devices, nvml_module(), listener.pid, visible_to(server, listener))
         facts |= enclosure_facts()
         facts |= _host()
+        facts["host.runs_generator"] = Fact(value=True, source="this machine")
         folder = comfyui_dir or listener.folder
     if folder is None:
         why = elsewhere or listener.why
@@ -82,8 +85,8 @@ def environment(server: Server, local: Environment, probe: Environment, notes: M
     """All that is known, in a fixed order: what the probe in the server knows goes before what this machine knows, and
     that before what the server tells.
 
-    `notes`: what no program can see, as `note.KEY`. A pack that lies in the folder but that the server shows no node
-    of is marked: it may not have been loaded.
+    `notes`: what no program can see, as `note.KEY`, and in the place of the fact of that name where that is not known.
+    A pack that lies in the folder but that the server shows no node of is marked: it may not have been loaded.
     """
     merged = server_environment(server)
     for key, fact in local.items():
@@ -96,7 +99,25 @@ def environment(server: Server, local: Environment, probe: Environment, notes: M
         if fact.value is not None and key.partition(".")[0] in ROOMS:
             merged[key] = fact
     merged |= {f"note.{key}": Fact(value=text, source="note") for key, text in notes.items()}
-    return dict(sorted(merged.items(), key=lambda item: ROOMS.index(item[0].partition(".")[0])))
+    return with_notes(merged, notes)
+
+
+def with_notes(facts: Environment, notes: Mapping[str, str]) -> Environment:
+    """The facts, with what a note says in the place of the fact of its name where that is not known."""
+    told = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
+    merged = facts | {key: fact for key, fact in told.items() if _is_unknown(key, facts)}
+    return dict(sorted(merged.items(), key=lambda item: _room(item[0])))
+
+
+def _room(key: str) -> int:
+    room = key.partition(".")[0]
+    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+
+
+def _is_unknown(key: str, facts: Environment) -> bool:
+    """Whether nothing tells of what a note is named after: no value of that name, and none of a part of it."""
+    named = [fact for name, fact in facts.items() if name == key or name.startswith(f"{key}.")]
+    return (bool(named) or key == "enclosure") and all(fact.value is None for fact in named)
 
 
 def _told(value: object) -> Fact:
@@ -112,10 +133,7 @@ def _devices(server: Server) -> Environment:
         return {"gpu": Fact(value="none", source="server: it computes on its CPU")}
     facts: Environment = {}
     for number, device in enumerate(found):
-        name = str(device.get("name", ""))
-        place, _, rest = name.partition(" ")
-        model = (rest if ":" in place else name).partition(" : ")[0]
-        facts[f"gpu.{number}.model"] = _told(model)
+        facts[f"gpu.{number}.model"] = _told(device_model(str(device.get("name", ""))))
         facts[f"gpu.{number}.vram_bytes"] = _told(device.get("vram_total"))
     return facts
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from comfyload.record.model import Environment, Fact
+from comfyload.record.which_gpu import Board, board_at, device_index, device_model, same_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from comfyload.record.which_gpu import Visible
 
 __all__ = ["Found", "Silent", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
 
@@ -32,17 +35,10 @@ class Silent(Exception):
     """NVML gave no answer, and why."""
 
 
-class Gpu(Struct, frozen=True):
-    """One GPU of this machine."""
-
-    index: int
-    handle: Any
-    model: str | None
-    vram_bytes: int | None
-
-
 class Found(Struct, frozen=True):
-    """The GPU that the server counts as `number`; `handle` None: this machine has none like it. `source` says how."""
+    """The GPU that the server's list has as `number`; `handle` None: this machine has none like it. `source` says how
+    it was found, and whether it is only one of several alike.
+    """
 
     number: int
     handle: Any
@@ -58,11 +54,13 @@ def nvml_module() -> Any:
     return pynvml
 
 
-def gpu_facts(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None = None) -> Environment:
+def gpu_facts(
+    devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None = None, visible: Visible | None = None
+) -> Environment:
     """Of each GPU that the server names, or of all that the machine has where it names none.
 
     `devices`: of `/system_stats`. `nvml`: the module `pynvml`, or what stands in for it; None: not installed.
-    `server_pid`: tells which of several alike the server uses.
+    `server_pid`, `visible`: tell which of several alike the server uses.
     """
     if devices and not any(_is_gpu(device) for device in devices):
         return {}
@@ -73,7 +71,7 @@ def gpu_facts(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | No
     except Silent as silent:
         return unknown_gpus(devices, str(silent))
     try:
-        return _of_all(devices, nvml, server_pid)
+        return _of_all(find_gpus(devices, nvml, server_pid, visible), nvml)
     except Silent as silent:
         return unknown_gpus(devices, str(silent))
     finally:
@@ -90,9 +88,9 @@ def _is_gpu(device: dict[str, Any]) -> bool:
     return str(device.get("type", "cuda")) != "cpu"
 
 
-def _of_all(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None) -> Environment:
+def _of_all(found: Sequence[Found], nvml: Any) -> Environment:
     facts: Environment = {}
-    for gpu in find_gpus(devices, nvml, server_pid):
+    for gpu in found:
         if gpu.handle is None:
             facts |= {f"gpu.{gpu.number}.{key}": Fact(source=gpu.source) for key in KEYS}
         else:
@@ -100,48 +98,100 @@ def _of_all(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None
     return facts
 
 
-def find_gpus(devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None) -> list[Found]:
+def find_gpus(
+    devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
+) -> list[Found]:
     """Which GPU of this machine is which of the server's; all of them where the server names none. NVML is begun.
 
     Raises:
         Silent: NVML does not tell what GPUs there are.
     """
-    left = []
+    boards = _boards(nvml)
+    if not devices:
+        return [Found(board.index, board.handle, "nvml (the server names no device)") for board in boards]
+    found, taken = [], set[int]()
+    users = _users(nvml, boards, server_pid)
+    for number, device in enumerate(device for device in devices if _is_gpu(device)):
+        alike = _alike(boards, device)
+        if not alike:
+            found.append(Found(number, None, _none_like(device)))
+            continue
+        board, how = _choose(boards, alike, users, device_index(device, number), visible)
+        if board is None:
+            board = next((one for one in alike if one.index not in taken), alike[0])
+            how = f", one of {len(alike)} alike: which of them the server uses is not told"
+        taken.add(board.index)
+        found.append(Found(number, board.handle, f"nvml (index {board.index}{how})"))
+    return found
+
+
+def _boards(nvml: Any) -> list[Board]:
+    boards = []
     for index in range(int(_ask(nvml, nvml.nvmlDeviceGetCount))):
         handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
         model = _known(nvml, nvml.nvmlDeviceGetName, handle)
         memory = _known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+        uuid = _known(nvml, nvml.nvmlDeviceGetUUID, handle) if hasattr(nvml, "nvmlDeviceGetUUID") else None
         total = None if memory is None else int(memory.total)
-        left.append(Gpu(index, handle, None if model is None else _text(model), total))
-    if not devices:
-        return [Found(gpu.index, gpu.handle, "nvml (the server names no device)") for gpu in left]
-    found = []
-    for number, device in enumerate(device for device in devices if _is_gpu(device)):
-        alike = [gpu for gpu in left if _matches(gpu, device)]
-        if not alike:
-            found.append(Found(number, None, f"nvml: no GPU of this machine is {str(device.get('name'))[:80]!r}"))
-            continue
-        used = [gpu for gpu in alike if server_pid in _users(nvml, gpu)] if len(alike) > 1 else alike
-        gpu = (used or alike)[0]
-        left.remove(gpu)
-        among = "" if used else f", one of {len(alike)} alike: which of them the server uses is not told"
-        found.append(Found(number, gpu.handle, f"nvml (index {gpu.index}{among})"))
-    return found
+        boards.append(Board(index, handle, _text(model) if model else None, total, _text(uuid) if uuid else ""))
+    return boards
 
 
-def _matches(gpu: Gpu, device: dict[str, Any]) -> bool:
-    """By name and memory. ComfyUI's names are such as `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`."""
-    name, total = str(device.get("name", "")), device.get("vram_total")
-    if gpu.model is not None and gpu.model.lower() not in name.lower():
-        return False
-    if gpu.vram_bytes and isinstance(total, int | float) and total > 0:
-        return abs(gpu.vram_bytes - total) <= MEMORY_AGREES * gpu.vram_bytes
-    return gpu.model is not None
+def _choose(
+    boards: Sequence[Board], alike: Sequence[Board], users: set[int], index: int, visible: Visible | None
+) -> tuple[Board | None, str]:
+    """The one of several alike that is the server's, and by what; None: nothing tells."""
+    if len(alike) == 1:
+        return alike[0], ""
+    used = [board for board in alike if board.index in users]
+    if len(used) == 1:
+        return used[0], ""
+    placed = None if visible is None else board_at(boards, visible, index)
+    if visible is not None and placed in (used or alike):
+        return placed, f", by {visible.by}"
+    return None, ""
 
 
-def _users(nvml: Any, gpu: Gpu) -> set[int]:
-    processes = _known(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, gpu.handle) or []
-    return {int(process.pid) for process in processes}
+def _alike(boards: Sequence[Board], device: dict[str, Any]) -> list[Board]:
+    """Those of the device's very model, and of its memory where both are told; a driver that names none: by memory."""
+    model, total = device_model(str(device.get("name", ""))), device.get("vram_total")
+    told = float(total) if isinstance(total, int | float) and not isinstance(total, bool) and total > 0 else None
+
+    def fits(board: Board) -> bool:
+        if told is None or not board.vram_bytes:
+            return board.model is not None
+        return abs(board.vram_bytes - told) <= MEMORY_AGREES * board.vram_bytes
+
+    named = [board for board in boards if board.model is not None and same_model(board.model, model)]
+    return [board for board in named or [b for b in boards if b.model is None] if fits(board)]
+
+
+def _none_like(device: dict[str, Any]) -> str:
+    name = device_model(str(device.get("name", "")))[:80]
+    if " MIG " in name:
+        return f"nvml: the server's GPU is a part of one (MIG): {name!r}; what is read of the whole is not its own"
+    return f"nvml: no GPU of this machine is {name!r} with the memory that the server tells"
+
+
+def _users(nvml: Any, boards: Sequence[Board], server_pid: int | None) -> set[int]:
+    """Indices of the GPUs that the server's process is on.
+
+    In a container NVML may tell pids of the machine, which mean other processes there: where it tells one that is not
+    here, none is believed.
+    """
+    import psutil
+
+    if server_pid is None:
+        return set()
+    of = {
+        board.index: {int(process.pid) for process in processes}
+        for board in boards
+        if (processes := _known(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, board.handle))
+    }
+    others = {pid for pids in of.values() for pid in pids if pid != server_pid}
+    if not all(psutil.pid_exists(pid) for pid in others):
+        return set()
+    return {index for index, pids in of.items() if server_pid in pids}
 
 
 def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:

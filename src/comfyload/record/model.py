@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import JobFailed
+from comfyload.record.clocks import ClockCheck
 from comfyload.record.plan import Plan
 
 __all__ = [
@@ -60,6 +61,7 @@ FailureKind = Literal[
     "http",  # any other 4xx, or a reply that is no JSON
     "server_error",  # 5xx
     "connect",  # no connection: nothing was sent
+    "generator",  # our own machine failed: no descriptors, ports or names; it says nothing of the server
     "submit_unknown",  # sent, no reply, and the server does not know the id
     "execution_error",  # a node raised
     "oom",  # a node ran out of memory, the GPU's or the host's
@@ -312,7 +314,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
-    `server_gone`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
+    `server_gone`, `generator_fault`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
     """
 
     t: float
@@ -380,7 +382,8 @@ class Manifest(Struct, kw_only=True):
     has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
     gates were decided. `looks`: after how many counted jobs the gates were judged; every look is a chance to err.
-    `environment`: of the server under test.
+    `environment`: of the server under test. `clocks`: what the clocks of the generator's machine did, a row for each
+    process of the run.
     """
 
     format: int
@@ -404,4 +407,5 @@ class Manifest(Struct, kw_only=True):
     counted_from: float | None = None
     counted_to: float | None = None
     self_check: SelfCheck | None = None
+    clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,20 +14,40 @@ from msgspec import Struct
 
 from comfyload.record.model import Server
 
-__all__ = ["Listener", "find_listener", "why_elsewhere"]
+__all__ = ["UNTOLD", "Listener", "find_listener", "why_elsewhere"]
 
-MEMORY_AGREES = 0.01
-TUNNELS = ("ssh", "autossh", "sshd", "plink", "kubectl", "cloudflared")
-"""Programs that listen here for a server that is elsewhere."""
+MEMORY_AGREES = 0.001
+"""Both ask the same question of the same kernel, but of a virtual machine the answer may change between."""
+
+TUNNELS = (
+    *("ssh", "autossh", "sshd", "plink", "kubectl", "cloudflared", "socat", "frpc", "chisel", "ngrok", "bore"),
+    *("tailscaled", "stunnel", "stunnel4", "wstunnel", "gost", "rathole", "boringtun", "wslrelay"),
+)
+"""Programs that listen here for a server that is elsewhere; on Windows with `.exe` behind."""
+
+KERNELS = ("posix", "nt", "linux", "win32", "darwin")
+"""What ComfyUI may call its system: `os.name` until 0.3, `sys.platform` since."""
+
+UNTOLD = "the server does not tell its memory, so that nothing shows that it is on this machine"
+"""Why a server is not taken to be here, though it may be."""
+
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
 
 class Listener(Struct, frozen=True, kw_only=True):
-    """The process that listens on the server's port; None where it is not ours to see, and `why` says so."""
+    """The process that listens on the server's port; None where it is not ours to see, and `why` says so.
+
+    `gpu_environ`: of its environment what says which GPUs it sees; None: not ours to see. `contained`: it counts
+    processes apart from us, as in a container.
+    """
 
     pid: int | None = None
     name: str | None = None
     folder: Path | None = None
     why: str = ""
+    command: list[str] = []
+    gpu_environ: dict[str, str] | None = None
+    contained: bool = False
 
 
 def why_elsewhere(server: Server, listener: Listener) -> str:
@@ -36,11 +58,14 @@ def why_elsewhere(server: Server, listener: Listener) -> str:
     host = urlsplit(server.url).hostname or ""
     if not _is_own(host):
         return f"the server is on another machine ({host})"
-    if listener.name in TUNNELS:
+    if listener.name is not None and listener.name.casefold().removesuffix(".exe") in TUNNELS:
         return f"a tunnel: {listener.name} listens on the server's port"
+    kernel = server.system.get("os")
+    if isinstance(kernel, str) and kernel in KERNELS and kernel not in (os.name, sys.platform):
+        return f"the server runs under another system than this one ({kernel}): in a virtual machine or container"
     told, ours = server.system.get("ram_total"), psutil.virtual_memory().total
     if not isinstance(told, int | float) or isinstance(told, bool):
-        return "the server does not tell its memory, so that nothing shows that it is on this machine"
+        return UNTOLD
     if abs(told - ours) > MEMORY_AGREES * ours:
         return "the server's memory is not this machine's: a tunnel?"
     return ""
@@ -68,9 +93,33 @@ def find_listener(url: str) -> Listener:
     except (psutil.Error, OSError):
         return Listener(why=f"process {pid}, which listens on port {port}, is not ours to see")
     try:
-        return Listener(pid=pid, name=name, folder=_program_folder(Path(process.cwd()), process.cmdline()))
+        command, folder = process.cmdline(), Path(process.cwd())
     except (psutil.Error, OSError):
         return Listener(pid=pid, name=name, why=f"the folder of the process on port {port} is not ours to see")
+    return Listener(
+        pid=pid,
+        name=name,
+        folder=_program_folder(folder, command),
+        command=command,
+        gpu_environ=_gpu_environ(process),
+        contained=_is_contained(pid),
+    )
+
+
+def _gpu_environ(process: psutil.Process) -> dict[str, str] | None:
+    """What the process was started with; what it set for itself since is not told."""
+    try:
+        environ = process.environ()
+    except (psutil.Error, OSError):
+        return None
+    return {name: environ[name] for name in GPU_VARIABLES if name in environ}
+
+
+def _is_contained(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return False
 
 
 def _program_folder(cwd: Path, command: list[str]) -> Path:

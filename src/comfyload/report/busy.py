@@ -40,4 +40,5 @@ def gpu_words(row: GpuRow, mark: Callable[[str], str]) -> str:
         parts.append(f"{row.temperature_max_c:.0f} °C")
     if row.throttled_share:
         parts.append(f"throttled {percent(row.throttled_share)} of the time")
-    return " · ".join(parts)
+    doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
+    return doubt + " · ".join(parts)

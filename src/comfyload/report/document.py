@@ -104,6 +104,7 @@ def _head(summary: Summary) -> dict[str, Any]:
         "books": summary.books,
         "after": summary.after,
         "retries": summary.retries,
+        "server_clock": summary.server_clock,
     }
     return {
         "summary": jsonable(summary.summary),

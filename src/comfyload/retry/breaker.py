@@ -91,7 +91,9 @@ class Circuit:
     def ended(self, class_: FailureClass | None, execution: Execution) -> None:
         """What the end of an attempt tells of the server; None: the job completed."""
         asked_to_wait = None if execution.failure is None else execution.failure.retry_after_s
-        if class_ in ("hung", "cuda") or (class_ == "lost" and execution.left_on_server == "unknown"):
+        if execution.failure is not None and execution.failure.kind == "generator":
+            self.undecided()
+        elif class_ in ("hung", "cuda") or (class_ == "lost" and execution.left_on_server == "unknown"):
             self.trip()
         elif class_ == "busy" and asked_to_wait is not None:
             self.rest(asked_to_wait)

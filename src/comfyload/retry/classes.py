@@ -20,6 +20,7 @@ _BY_KIND: dict[FailureKind, FailureClass] = {
     "auth": "auth",
     "server_error": "server_error",
     "connect": "connect",
+    "generator": "connect",
     "submit_unknown": "submit_unknown",
     "execution_error": "transient",
     "oom": "oom",
@@ -88,7 +89,7 @@ def never_sent(execution: Execution) -> bool:
     if failure is None or execution.started is not None or execution.left_on_server not in (None, "absent"):
         return False
     refused = failure.status is not None and failure.kind != "partial_validation"
-    return refused or failure.kind in ("connect", "submit_unknown", "lost", "cancelled")
+    return refused or failure.kind in ("connect", "generator", "submit_unknown", "lost", "cancelled")
 
 
 def _comes_again(failure: Failure) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from comfyload.record.model import Failure
+from comfyload.record.stamps import believed
 from comfyload.retry.breaker import Circuit
 from comfyload.retry.expected import ServiceTimes
 from comfyload.tasks import end_tasks
@@ -378,7 +379,7 @@ async def clean(member: Member) -> None:
 
 def executed_s(execution: Execution) -> float | None:
     """How long the server worked on it, by its own clock, or else by ours."""
-    by_server = execution.server.execution_ms
+    by_server = believed(execution).execution_ms
     if by_server is not None:
         return max(0, by_server) / 1000.0
     if execution.started is not None and execution.done is not None:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import structs
 
 from comfyload.record.model import Attempt, Execution, Failure, Prompt
+from comfyload.record.stamps import believed
 from comfyload.retry.classes import never_sent
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Story:
                 sent=execution.sent,
                 done=execution.done,
                 failure=execution.failure,
-                executed_ms=execution.server.execution_ms,
+                executed_ms=believed(execution).execution_ms,
                 waited_s=max(0.0, sent_at - self.waiting_since),
             )
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfyload.record.gpu import Silent as NvmlSilent
 from comfyload.record.gpu import find_gpus, nvml_module
+from comfyload.record.which_gpu import visible_to
 from comfyload.telemetry.source import Absent, Readings, Silent
 from comfyload.telemetry.thread import Thread
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.record.gpu import Found
+    from comfyload.record.which_gpu import Visible
     from comfyload.telemetry.here import Here
 
 __all__ = ["Gpus", "Nvml"]
@@ -55,7 +57,8 @@ class Nvml:
             if devices and all(device.get("type") == "cpu" for device in devices):
                 raise Absent
             try:
-                self._gpus = Gpus.open(devices, nvml_module(), listener.pid)
+                visible = visible_to(self._here.server, listener)
+                self._gpus = Gpus.open(devices, nvml_module(), listener.pid, visible)
             except Absent:
                 if self._known:
                     raise Silent("the driver is gone") from None
@@ -82,7 +85,9 @@ class Gpus:
         self._server_pid = server_pid
 
     @classmethod
-    def open(cls, devices: list[dict[str, Any]], nvml: Any, server_pid: int | None) -> Gpus:
+    def open(
+        cls, devices: list[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
+    ) -> Gpus:
         """Find them.
 
         Raises:
@@ -92,7 +97,7 @@ class Gpus:
             raise Absent
         try:
             nvml.nvmlInit()
-            found = [gpu for gpu in find_gpus(devices, nvml, server_pid) if gpu.handle is not None]
+            found = [gpu for gpu in find_gpus(devices, nvml, server_pid, visible) if gpu.handle is not None]
         except (nvml.NVMLError, NvmlSilent):
             raise Absent from None
         if not found:

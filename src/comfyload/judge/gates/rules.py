@@ -169,6 +169,7 @@ def _column(gate: Gate, measured: Measured, metric: str) -> _Column:
     columns, chosen = jobs.counted, np.ones(jobs.n, np.bool_)
     if gate.workflow:
         chosen = columns.workflow == list(measured.summary.workflows).index(gate.workflow)
+    chosen &= ~columns.ours
     seconds = jobs.metric("latency" if metric == "latency_with_failures" else metric)[chosen]
     completed, cut = columns.completed[chosen], columns.censored[chosen]
     if metric not in (*_SERVICE, "queue_wait"):

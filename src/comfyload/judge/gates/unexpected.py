@@ -12,8 +12,8 @@ from comfyload.judge.summary import Measured
 
 __all__ = ["errors"]
 
-_NO_ERRORS = {"dropped", "shed", "cancelled", "censored"}
-"""Kinds of failure by which nothing went wrong on the server: we did not send, or stopped it ourselves."""
+_NO_ERRORS = {"dropped", "shed", "cancelled", "censored", "generator"}
+"""Kinds of failure by which nothing went wrong on the server: we did not send, could not, or stopped it ourselves."""
 
 
 def errors(

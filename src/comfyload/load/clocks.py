@@ -1,0 +1,81 @@
+"""Reads the machine's clocks through a run, all at once and often, so that what they disagree in can be judged."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from array import array
+from typing import TYPE_CHECKING
+
+from comfyload.clock import VirtualLoop
+from comfyload.record.clocks import ClockReadings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from comfyload.record.clocks import ClockName
+
+__all__ = ["ClockWatch", "machine_clocks"]
+
+EVERY_S = 0.5
+TRIES, NARROW_S = 5, 20e-6
+"""A reading in whose middle the kernel ran something else is taken again."""
+
+
+def machine_clocks() -> dict[ClockName, Callable[[], float]]:
+    """The clocks that this system has beside the monotonic one."""
+    found: dict[ClockName, Callable[[], float]] = {"wall": lambda: time.time()}
+    if sys.platform == "win32":
+        monotonic, counter = (time.get_clock_info(name).implementation for name in ("monotonic", "perf_counter"))
+        return found | ({"raw": lambda: time.perf_counter()} if monotonic != counter else {})
+    raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    # macOS has no clock of this name, and Python's monotonic one is another than the CLOCK_MONOTONIC that sleeps not.
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None)
+    if raw is not None:
+        found["raw"] = lambda: time.clock_gettime(raw)
+    if boot is not None:
+        found["boottime"] = lambda: time.clock_gettime(boot)
+    return found
+
+
+class ClockWatch:
+    """Reads the clocks twice a second until ended; each reading costs some microseconds."""
+
+    def __init__(self, others: Mapping[ClockName, Callable[[], float]] | None = None) -> None:
+        self._others = machine_clocks() if others is None else others
+        self._resolution = max(time.get_clock_info(name).resolution for name in ("monotonic", "time"))
+        self.readings = ClockReadings(others={name: array("d") for name in self._others})
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start reading beside what else goes on; on virtual time there is nothing to read."""
+        if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+            self._task = asyncio.create_task(self._run())
+
+    def end(self) -> ClockReadings:
+        """Read once more, and no more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._read()
+        return self.readings
+
+    async def _run(self) -> None:
+        while True:
+            self._read()
+            await asyncio.sleep(EVERY_S)
+
+    def _read(self) -> None:
+        best, width = (0.0, [0.0] * len(self._others)), float("inf")
+        for _ in range(TRIES):
+            before = time.monotonic()
+            told = [clock() for clock in self._others.values()]
+            after = time.monotonic()
+            if after - before < width:
+                best, width = ((before + after) / 2, told), after - before
+            if width < NARROW_S:
+                break
+        self.readings.t.append(best[0])
+        self.readings.error.append(width / 2 + self._resolution)
+        for column, value in zip(self.readings.others.values(), best[1], strict=True):
+            column.append(value)

@@ -1,0 +1,58 @@
+"""Which of a server's stamps can be: one place decides for all numbers that are made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfyload.record.model import ServerTimes
+
+if TYPE_CHECKING:
+    from comfyload.record.model import Execution
+
+__all__ = ["COARSE_MS", "FASTER", "GIVEN_UP_MS", "LAST", "SECONDS_FROM", "SECONDS_TO", "believed"]
+
+FASTER, COARSE_MS = 1.02, 20.0
+"""How much faster than ours a server's clock may be in a valid run, and how coarse a clock of Windows is."""
+
+GIVEN_UP_MS = 60_000.0
+"""How much longer than we waited a job may go on that we gave up, until it is off the server."""
+
+SECONDS_FROM, SECONDS_TO, LAST = 1e9, 1e11, 1e14
+"""Unix times in seconds, of our age, lie between the first two; in milliseconds no year that is near does, and none
+reaches the third."""
+
+_UNKNOWN = ServerTimes()
+
+
+def believed(execution: Execution, due: float | None = None) -> ServerTimes:
+    """The stamps without those that cannot be; what was told itself if all can.
+
+    A wait or an execution is at least nothing and at most what passed on our own clock between sending the job (or
+    `due`, where an earlier process sent it) and its end. Where two stamps contradict, the one that the third supports
+    is kept.
+    """
+    times = execution.server
+    create, start, end = times.create_ms, times.start_ms, times.end_ms
+    if not all(_is_clock(stamp) for stamp in (create, start, end)):
+        return _UNKNOWN
+    sent = execution.sent if execution.sent is not None else due
+    most = float("inf")
+    if sent is not None and execution.done is not None:
+        most = FASTER * 1000 * (execution.done - sent) + COARSE_MS
+        most += 0.0 if execution.outcome == "completed" else GIVEN_UP_MS
+    wait, run, whole = _fits(create, start, most), _fits(start, end, most), _fits(create, end, most)
+    if wait and run and whole:
+        return times
+    if run and not wait:
+        return ServerTimes(start_ms=start, end_ms=end)
+    if wait and not run:
+        return ServerTimes(create_ms=create, start_ms=start)
+    return _UNKNOWN
+
+
+def _is_clock(stamp: int | None) -> bool:
+    return stamp is None or (0 <= stamp < LAST and not SECONDS_FROM <= stamp < SECONDS_TO)
+
+
+def _fits(begin: int | None, end: int | None, most: float) -> bool:
+    return begin is None or end is None or 0 <= end - begin <= most
