@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import decode_json
+from comfyload.record.metrics_log import object_of_line
 from comfyload.record.model import LogLine
 from comfyload.telemetry.follow import Follow
 from comfyload.telemetry.source import Readings, Silent
@@ -96,8 +96,6 @@ class MetricsLog:
             notes.append(
                 f"lines of {self._path.name} that are no JSON object: {self._others}, such as {self._first_other!r}"
             )
-        if self._follow.cut:
-            notes.append(f"lines of {self._path.name} longer than 8 MiB: {self._follow.cut}")
         return notes
 
     def _sifted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -129,20 +127,13 @@ class MetricsLog:
             return _Part([], False, str(silent))
         rows = []
         for line in lines:
-            row = _row(line)
+            row = object_of_line(line)
             if row is not None:
                 rows.append(row)
             elif line.strip():
                 self._others += 1
-                self._first_other = self._first_other or line[:80].decode(errors="replace")
+                self._first_other = self._first_other or line[:80].decode(errors="replace").rstrip()
         return _Part(rows, more, "")
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        return decode_json(line, dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
 
 
 def _of_probe(row: dict[str, Any]) -> bool:
