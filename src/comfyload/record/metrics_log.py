@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,18 @@ TIME_KEYS = ("timestamp", "time", "ts", "t")
 ERROR_LEVELS = ("error", "critical", "fatal")
 TEXT_KEYS = ("error", "exception", "message", "msg", "event")
 
+OURS = "comfyload."
+"""How the events of our own rows begin."""
+
 MILLISECONDS_FROM = 1e11
 """A Unix time from here on is in milliseconds: as seconds it would be the year 5138."""
 
 
 LOOK_BACK = 1000
 """Rows that are held to put those of several writers in order; a probe's come up to a second after they happened."""
+
+_HALVES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
+"""Halves of a character that stand alone, which JSON can say and UTF-8 cannot."""
 
 _NEIGHBOURS = timedelta(seconds=5)
 """By so much rows of several writers may be out of order."""
@@ -86,6 +93,11 @@ class LogRow(Struct, frozen=True, kw_only=True):
     def of_the_probe_itself(self) -> bool:
         """Whether it tells of the instrument, not of the server under test."""
         return self.event.startswith("probe.")
+
+    @property
+    def of_the_harness(self) -> bool:
+        """Whether we wrote it: it says what the records of a run say, and nothing that the server's side saw."""
+        return self.seq is None and self.event.startswith(OURS)
 
 
 class LogSlice(Struct, kw_only=True):
@@ -241,13 +253,17 @@ def row_of_line(line: bytes) -> LogRow | None:
 
 
 def object_of_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None: it is none. Bytes that are no UTF-8 are replaced: the keys are ASCII."""
+    """The JSON object of a line; None: it is none. It can be written again as JSON.
+
+    Bytes that are no UTF-8, and halves of characters, are replaced: what counts is written in ASCII.
+    """
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:  # Python writes NaN and Infinity, which are no JSON; its errors are worth keeping
-        found = json.loads(line.decode("utf-8", "replace").removeprefix("\ufeff"))
+        text = line.decode("utf-8", "replace").removeprefix("\ufeff")
+        found = json.loads(_HALVES.sub(r"\\ufffd", text) if _HALVES.search(text) else text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -59,7 +59,7 @@ class Follow:
                 raise Silent("there is no such file")
         block = self._read()
         if block:
-            return self._lines.feed(block), True
+            return [line.removesuffix(b"\n") for line in self._lines.feed(block)], True
         noticed = bool(self._waiting)
         if not noticed and self._is_replaced():
             self._waiting = self._since()  # held open from now on, however often it is rotated meanwhile

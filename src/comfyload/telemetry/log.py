@@ -16,14 +16,25 @@ from comfyload.telemetry.source import Readings, Silent
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from comfyload.record.model import Observation
     from comfyload.telemetry.probe import Probe
 
-__all__ = ["MetricsLog"]
+__all__ = ["MetricsLog", "unread_lines"]
 
 HELD = 20_000
 """Rows of the probe that are held back until it has told them itself, at most."""
+
+
+_UNREAD, _NO_JSON = "lines of ", "that are no JSON object"
+
+
+def unread_lines(observations: Sequence[Observation]) -> str | None:
+    """What a run noticed of lines of its log that it could not read."""
+    begin = f"{MetricsLog.name}: {_UNREAD}"
+    texts = (one.text for one in observations if one.code == "telemetry" and one.text.startswith(begin))
+    return next((text.removeprefix(f"{MetricsLog.name}: ") for text in texts if _NO_JSON in text), None)
 
 
 class _Part(Struct, frozen=True):
@@ -93,9 +104,7 @@ class MetricsLog:
         if not self._found:
             notes.append(f"{self._path} was never there")
         if self._others:
-            notes.append(
-                f"lines of {self._path.name} that are no JSON object: {self._others}, such as {self._first_other!r}"
-            )
+            notes.append(f"{_UNREAD}{self._path.name} {_NO_JSON}: {self._others}, such as {self._first_other!r}")
         return notes
 
     def _sifted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
