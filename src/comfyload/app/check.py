@@ -69,7 +69,8 @@ def check(found: Found, gates: GateSet, *, log: Path | None = None, baseline: Se
     A baseline's own slice of the log is read where no other file is named. A log that is the usual one, or the
     baseline's, need not be of the run's time; one that was named must.
     """
-    named = log is not None and log != default_log(None)
+    usual = default_log(None)
+    named = log is not None and not (usual is not None and log.exists() and log.samefile(usual))
     if log is None and found.kept is not None and found.kept.manifest.log is not None:
         log = found.kept.path / found.kept.manifest.log
     verdicts = []
@@ -137,7 +138,7 @@ def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
         why = f"its first row is of {found.begins:%Y-%m-%d %H:%M:%S} UTC, after the run"
     else:
         why = "it has rows from before and after"
-    text = f"no row of {log.name} is of the run's time: {why}."
+    text = f"No row of {log.name} is of the run's time: {why}."
     return RunError(where="unread", text=text, count=1, first="")
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from comfyload.app.drawn import arrivals_rng
+from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
@@ -54,8 +55,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
 
 
-async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -> Path:
+async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True) -> Path:
     """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
+
+    `live`: within a project, its instrumentation log gets the run's rows.
 
     Raises:
         UsageError: the input cannot be right; nothing was sent and nothing written.
@@ -76,6 +79,7 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -
                 stopwatch(),
                 proof=proof,
                 telemetry=asked_of(prepared.options),
+                live=live_log() if live else None,
             )
             await session.run(transport)
         finally:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Opened = BufferedReader | gzip.GzipFile
 
-__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files"]
+__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files", "project_log"]
 
 VARIABLE = "COMFYUI_METRICS_LOG"
 """The environment variable that names the log."""
@@ -167,6 +167,20 @@ class LogFiles:
     def _close(self) -> None:
         while self._open:
             self._leave_first()
+
+
+def project_log() -> Path | None:
+    """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
+
+    A project has a folder `infra/observability`; the nearest one counts.
+    """
+    if DEFAULT_LOG.parent.is_dir():
+        return DEFAULT_LOG
+    try:
+        parents = Path.cwd().parents
+    except OSError:  # the working directory is gone
+        return None
+    return next((above / DEFAULT_LOG for above in parents if (above / DEFAULT_LOG.parent).is_dir()), None)
 
 
 def older_files(path: Path) -> list[Path]:

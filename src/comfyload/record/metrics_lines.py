@@ -81,7 +81,7 @@ class Lines:
             at = len(data) if after is None else after
             if kind == "zeros":
                 if len(line) > 1:  # one alone is the second half of a line's end
-                    yield line + b"\n"
+                    yield b"(%d zero bytes)\n" % len(line)
                 continue
             if kind != "utf-8":
                 line = line.decode(kind, "replace").encode("utf-8", "replace")

@@ -148,13 +148,15 @@ def write_slice(
 ) -> int:
     """Copy the lines of all windows to the new file `target`, then the rows of `more` that are not among them.
 
+    A row of ours about a job is left out where a line of the log names its prompt.
+
     Lines in UTF-8 are copied byte for byte. Those that cannot be read and may be of a window are kept: what was in
     doubt stays in doubt. Returns how many lines were written. `path` None: there is no log.
 
     Raises:
         RunFilesError: the log cannot be read, or the target cannot be written or is there.
     """
-    written, met = 0, set()
+    written, met, told = 0, set[tuple[str, int] | bytes](), set[str | None]()
     try:
         with target.open("xb") as file:
             for line, row in () if path is None else _sorted_out(path, windows, prompt_ids, LogSlice()):
@@ -162,8 +164,10 @@ def write_slice(
                 written += 1
                 if row is not None:
                     met.add(key_of_row(row.raw))
+                    told.add(row.prompt_id)
             for raw in more:
-                if (key := key_of_row(raw)) not in met:
+                row = log_row(raw)
+                if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in told):
                     met.add(key)
                     file.write(msgspec.json.encode(raw) + b"\n")
                     written += 1

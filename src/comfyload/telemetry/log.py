@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.record.metrics_log import object_of_line
+from comfyload.record.metrics_log import log_row, object_of_line
 from comfyload.record.model import LogLine
 from comfyload.telemetry.follow import Follow
 from comfyload.telemetry.source import Readings, Silent
@@ -63,7 +63,12 @@ class MetricsLog:
         self._started = self._last = False
         self._ended = 0.0
         self._others, self._first_other = 0, ""
-        self._found = False
+        self._found = self._told_rows = False
+
+    @property
+    def present(self) -> bool:
+        """Whether it has told rows."""
+        return self._told_rows
 
     async def open(self) -> None:
         """Rows count from the file's present end on."""
@@ -111,6 +116,9 @@ class MetricsLog:
         """The rows to keep now; those that the probe wrote wait until it is known whether it tells them itself."""
         kept = []
         for row in rows:
+            if log_row(row).of_the_harness:  # a run wrote it, this one or another; its records tell as much
+                continue
+            self._told_rows = True
             if _of_probe(row):
                 self._held.append(row)
             else:

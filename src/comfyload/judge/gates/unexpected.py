@@ -34,8 +34,8 @@ def errors(
         else:
             surprises.append(error)
     doubts = [error.text for error in log_errors or () if error.where == "unread"]
-    read = "The log was not read whole:" if doubts else "The log was read."
-    log = "No log was read." if log_errors is None else " ".join([read, *doubts, *_aside(log_errors)])
+    read = doubts or ["No log was read." if log_errors is None else "The log was read."]
+    log = " ".join([*read, *_aside(log_errors or ())])
     n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
     if n == 0:
         return no_data(gate, measured, "the run has no job")
