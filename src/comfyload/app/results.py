@@ -64,10 +64,11 @@ def find(target: str, base: Path) -> Found:
     path = Path(target)
     if _is_run(path):
         return Found(name=path.name, results=_results([RunReader(path)]))
-    if path.is_dir() and not (path / MANIFEST).exists():
-        inside = sorted(folder for folder in path.iterdir() if _is_run(folder))
-        if inside:
-            return Found(name=path.name, results=_results(map(RunReader, inside)))
+    for folder in (path, base / target):
+        if folder.is_dir() and not (folder / MANIFEST).exists():
+            inside = sorted(entry for entry in folder.iterdir() if _is_run(entry))
+            if inside:
+                return Found(name=folder.name, results=_results(map(RunReader, inside)))
     kept = archive.find(base, target)
     return Found(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 
