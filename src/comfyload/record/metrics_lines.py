@@ -19,8 +19,8 @@ LINE_LIMIT = 8 * 2**20
 """Bytes; a longer line is no log row but another file by mistake, and is not held in memory."""
 
 _CUT = b" (cut)\n"
-_NEXT = b'\n{"'
-"""A row in UTF-8 after a line in UTF-16 that was torn."""
+_NEXT = re.compile(rb'\n\{"[^\0]')
+"""A row in UTF-8 after a torn line in UTF-16; before a zero byte it would be a sign of Chinese and a quote."""
 _ENDS_UTF8 = re.compile(rb'\n|\0\0|(?=\{\0"\0)')
 _ZEROS = re.compile(rb"\0*")
 
@@ -126,10 +126,11 @@ def _end_of_utf16(data: bytes, kind: str, begin: int) -> tuple[int | None, int |
     own = data.find(newline, begin)
     while own >= 0 and (own - begin) % 2:
         own = data.find(newline, own + 1)
-    torn = data.find(_NEXT, begin, None if own < 0 else own)
-    zeros = data.find(b"\0\0\0", begin, None if own < 0 else own)
-    if torn >= 0 and (zeros < 0 or torn < zeros):
-        return torn, torn + 1
+    until = len(data) if own < 0 else own
+    torn = _NEXT.search(data, begin, until)
+    zeros = data.find(b"\0\0\0", begin, until)
+    if torn is not None and (zeros < 0 or torn.start() < zeros):
+        return torn.start(), torn.start() + 1
     if zeros >= 0:
         zeros += (zeros - begin) % 2
         return zeros, zeros
