@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def rows(content: bytes, block: int = 1 << 16) -> list[object]:
     return [object_of_line(one) for one in lines(content, block) if one.strip()]
 
 
-CASES = {
+CASES: dict[str, tuple[bytes, list[Any] | None]] = {
     "UTF-8": (line(A) + line(B), [A, B]),
     "UTF-8 with a mark": (b"\xef\xbb\xbf" + line(A), [A]),
     "UTF-16 of PowerShell": (b"\xff\xfe" + line(A, LE, CRLF) + line(B, LE, CRLF), [A, B]),

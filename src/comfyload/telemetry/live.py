@@ -87,6 +87,7 @@ class LiveLog:
             if new:
                 lines = b"".join(msgspec.json.encode(row) + b"\n" for row in new)
                 append(self._path, lines, datetime.now(UTC), locked_by_us=ours)
+                self._there.look()  # now the file is known, should another rotate it
 
     def _say(self, error: OSError) -> None:
         if not self._failed:
