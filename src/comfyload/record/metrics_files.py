@@ -172,15 +172,21 @@ class LogFiles:
 def project_log() -> Path | None:
     """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
 
-    A project has a folder `infra/observability`; the nearest one counts.
+    A project has a folder `infra/observability`; the nearest one counts. One above the working directory must have the
+    same owner: whoever plants a folder in /tmp gets no rows of ours.
     """
-    if DEFAULT_LOG.parent.is_dir():
-        return DEFAULT_LOG
     try:
-        parents = Path.cwd().parents
-    except OSError:  # the working directory is gone
-        return None
-    return next((above / DEFAULT_LOG for above in parents if (above / DEFAULT_LOG.parent).is_dir()), None)
+        if DEFAULT_LOG.parent.is_dir():
+            return DEFAULT_LOG
+        here = Path.cwd()
+        owner = here.stat().st_uid
+        for above in here.parents:
+            folder = above / DEFAULT_LOG.parent
+            if folder.is_dir() and folder.stat().st_uid == owner:
+                return above / DEFAULT_LOG
+    except OSError:  # the working directory is gone, or what is above it may not be looked into
+        pass
+    return None
 
 
 def older_files(path: Path) -> list[Path]:
