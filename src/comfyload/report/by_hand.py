@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["by_hand_words", "stated_words"]
 
 _MADE = "made by hand: no manifest, cannot be verified"
+_LARGEST = 1e12
+"""A number from here on is none that a load test measured."""
 _KEYS = {"avg_latency_s": "mean {} s", "p95_latency_s": "p95 {} s", "images_per_minute": "{} images/min"}
 """Of a summary: what the checklist's section 5 asks for."""
 
@@ -34,7 +36,7 @@ def stated_words(stated: Stated) -> str:
     if (jobs := _number(stated.summary.get("total_jobs"))) is not None:
         said.append(count(round(jobs), "job"))
     if (rate := _number(stated.summary.get("success_rate"))) is not None:
-        said.append(f"{percent(rate)} success")
+        said.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
     for key, words in _KEYS.items():
         if (value := _number(stated.summary.get(key))) is not None:
             said.append(words.format(fixed(value, decimals(value))))
@@ -42,4 +44,6 @@ def stated_words(stated: Stated) -> str:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        return None
+    return float(value)
