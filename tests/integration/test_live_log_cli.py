@@ -60,7 +60,15 @@ def no_probe() -> Server:
     return Server(speed=100)
 
 
-@pytest.mark.parametrize("words", [[], ["--no-telemetry"], ["--metrics-log", "nowhere.ndjson"], ["itself"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["itself"],
+        pytest.param(["--no-telemetry"], marks=pytest.mark.long),
+        pytest.param(["--metrics-log", "nowhere.ndjson"], marks=pytest.mark.long),
+    ],
+)
 def test_jobs_are_told_where_there_is_neither_probe_nor_log(checkout: Path, words: list[str]) -> None:
     words = ["--metrics-log", str(checkout / LOG)] if words == ["itself"] else words
     with in_thread(no_probe) as (url, _):
@@ -94,6 +102,7 @@ def test_tail_shows_the_rows_while_the_run_goes_on(checkout: Path) -> None:
             process.wait(20)
 
 
+@pytest.mark.long
 def test_it_cannot_be_written_and_the_run_is_sound(checkout: Path) -> None:
     (checkout / LOG).mkdir()
     with simulator(speed=100) as url:
@@ -130,6 +139,7 @@ def test_the_rows_of_section_4_are_archived_and_read_by_jq(checkout: Path) -> No
     assert refused.returncode == 2 and "made by hand" in refused.stderr and refused.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_baseline_has_the_log_whether_there_was_one_or_not(tmp_path: Path) -> None:
     """Outside of a project nothing is written as the run goes on."""
     kept = []
@@ -147,6 +157,7 @@ def test_a_baseline_has_the_log_whether_there_was_one_or_not(tmp_path: Path) -> 
     assert "prompt.ended" in kept[0] and kept[1] == {"comfyload.job"}
 
 
+@pytest.mark.long
 def test_doctor_finds_the_runs_of_saturate_and_of_a_baseline(tmp_path: Path) -> None:
     graph = str(SAMPLES / "smoke_small.json")
     with simulator(speed=100) as url:

@@ -14,15 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from comfyload.app.baseline import _slice
+from comfyload.app.check import log_errors
 from comfyload.app.live import OFF, Live, live_log
 from comfyload.app.results import default_log
 from comfyload.record.metrics_files import DEFAULT_LOG, older_files, project_log
 from comfyload.record.metrics_log import log_row
 from comfyload.record.metrics_own import job_row, run_row
 from comfyload.record.metrics_writer import log_event
-from comfyload.record.model import LogLine
+from comfyload.record.model import LogLine, Record
 from comfyload.telemetry.live import LiveLog
 from tests.unit.judge_runs import failed, manifest, one_by_one
+from tests.unit.test_log_rows import AT, run_with
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TODAY = datetime.now(UTC).isoformat()
@@ -211,3 +214,30 @@ def test_an_application_that_writes_the_same_file_loses_no_row(log: Path) -> Non
     rows = read(log)
     assert len([row for row in rows if row["event"] == "book.page"]) == 50
     assert sorted(row["seq"] for row in rows if "seq" in row) == list(range(50))
+
+
+# --- what a baseline keeps
+
+
+def test_a_baseline_keeps_what_the_log_and_the_run_were_told_each_once(tmp_path: Path, log: Path) -> None:
+    inside, outside = {"event": "book.page", "timestamp": AT}, {"event": "book.page", "timestamp": "2020-01-01"}
+    log.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in (outside, inside, probe(1, timestamp=AT))))
+    found = run_with(tmp_path / "run", [probe(1, timestamp=AT), probe(2)])
+    assert _slice(tmp_path, found.results, log) == "comfyui_metrics.ndjson"
+    assert read(tmp_path / "comfyui_metrics.ndjson") == [inside, probe(1, timestamp=AT), probe(2)]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_baseline_of_a_run_that_was_told_nothing_has_a_row_for_each_job_once(
+    tmp_path: Path, log: Path, live: bool
+) -> None:
+    found = run_with(tmp_path / "run", [])
+    records = [line for line in found.results[0].reader.lines() if isinstance(line, Record)]
+    if live:
+        at = datetime.fromisoformat(AT)
+        log.write_bytes(b"".join(msgspec.json.encode(job_row(one, "r", at)) + b"\n" for one in records[:5]))
+    _slice(tmp_path, found.results, log if live else None)
+    rows = read(tmp_path / "comfyui_metrics.ndjson")
+    assert [row["context"]["prompt_id"] for row in rows] == [record.prompt_id for record in records]
+    assert [row["status"] for row in rows].count("error") == 1
+    assert log_errors(found.results[0], tmp_path / "comfyui_metrics.ndjson") is None
