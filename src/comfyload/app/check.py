@@ -6,14 +6,13 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, structs
 
 from comfyload.app.results import default_log, find, labels, window
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.judge.ledger import clean
-from comfyload.record.metrics_log import LogRow, LogSlice, log_row, read_log
+from comfyload.record.metrics_log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Record
 from comfyload.report.text import count
 from comfyload.telemetry.log import unread_lines
@@ -181,7 +180,7 @@ def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
     """Without those that come again: the probe's by their number, others by all that they say."""
     met = set()
     for row in rows:
-        key = row.seq or msgspec.json.encode(row.raw, order="sorted")
+        key = key_of_row(row.raw)
         if key not in met:
             met.add(key)
             yield row

@@ -86,8 +86,7 @@ class LogRow(Struct, frozen=True, kw_only=True):
     @property
     def seq(self) -> tuple[str, int] | None:
         """The start of the server and the number of the row in it, which only the probe gives; None: another's row."""
-        boot, number = self.raw.get("boot"), self.raw.get("seq")
-        return (boot, number) if isinstance(boot, str) and isinstance(number, int) else None
+        return _seq(self.raw)
 
     @property
     def of_the_probe_itself(self) -> bool:
@@ -275,7 +274,7 @@ def object_of_line(line: bytes) -> dict[str, Any] | None:
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:
     """What tells a row from all others: the probe's by boot and number, others by all that they say."""
-    return log_row(raw).seq or msgspec.json.encode(raw, order="sorted")
+    return _seq(raw) or msgspec.json.encode(raw, order="sorted")
 
 
 def log_row(raw: dict[str, Any], *, t: float | None = None) -> LogRow:
@@ -321,6 +320,11 @@ class InOrder:
 def _lines(path: Path, since: datetime | None) -> Iterator[tuple[str, bytes]]:
     with LogFiles(path, since=since) as files:
         yield from files.lines()
+
+
+def _seq(raw: dict[str, Any]) -> tuple[str, int] | None:
+    boot, number = raw.get("boot"), raw.get("seq")
+    return (boot, number) if isinstance(boot, str) and isinstance(number, int) else None
 
 
 def _within(row: LogRow, windows: Sequence[tuple[datetime, datetime]], prompt_ids: Collection[str]) -> bool:
