@@ -6,6 +6,7 @@ import json
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -169,3 +170,37 @@ def test_rows_of_a_log_in_utf16_are_shown_and_lines_that_are_none_are_said(
     told = capsys.readouterr()
     assert BOOM in told.out
     assert told.err == "1 line is no JSON object; the first is line 2: no row\n"
+
+
+def _in_some_encoding(line: str, rng: Random) -> bytes:
+    code, mark, end = rng.choice([("utf-8", b"", "\n")] * 2 + [("utf-8", b"\xef\xbb\xbf", "\n"), *UTF16])
+    return mark + (line + end).encode(code)
+
+
+UTF16 = [("utf-16-le", b"", "\r\n"), ("utf-16-le", b"\xff\xfe", "\n")]
+JUNK = [b"\0" * 30, b"\0" * 7 + b"\n", b"Traceback (most recent):\n", b"[1]\n", b"\x80\x81\xfe\n"]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_no_error_is_lost_and_nothing_said(tmp_path: Path, seed: int) -> None:
+    """Rows of every encoding between zeros, text and torn rows: an error is read, or something is in doubt."""
+    rng, out, errors = Random(seed), b"", 0
+    for _ in range(rng.randrange(1, 9)):
+        broken, at = rng.random(), WITHIN + timedelta(seconds=rng.uniform(0, 60))
+        if broken < 0.2:
+            out += rng.choice(JUNK)
+            continue
+        fields = {"ts": at.isoformat(), "event": "e", "context": {"a": "Ω漢😀"}}
+        is_error = rng.random() < 0.5
+        line = json.dumps(fields | ({"error": BOOM} if is_error else {}), ensure_ascii=rng.random() < 0.5)
+        written = _in_some_encoding(line, rng)
+        if broken < 0.35:
+            written = written[: rng.randrange(1, len(written) - 4)] + rng.choice([b"\n", b""])
+        out += written
+        errors += is_error and broken >= 0.35
+    log = tmp_path / "m.ndjson"
+    log.write_bytes(out)
+    found = read_log(log, WITHIN - timedelta(minutes=1), WITHIN + timedelta(minutes=5))
+    read = len([one for one in found.rows if one.error is not None])
+    assert read <= errors
+    assert read == errors or found.unread

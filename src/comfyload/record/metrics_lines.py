@@ -19,8 +19,9 @@ LINE_LIMIT = 8 * 2**20
 """Bytes; a longer line is no log row but another file by mistake, and is not held in memory."""
 
 _CUT = b" (cut)\n"
-_NEXT = re.compile(rb'\n\{"[^\0]')
-"""A row in UTF-8 after a torn line in UTF-16; before a zero byte it would be a sign of Chinese and a quote."""
+_ROW = re.compile(rb'\n?(?:\xef\xbb\xbf)?\{"[\w.$-]{1,60}" ?:')
+"""The beginning of a row in UTF-8, after a torn line in UTF-16; by chance two signs of Chinese are `{"` too."""
+_ROW_UTF16 = b'{\0"\0'
 _ENDS_UTF8 = re.compile(rb'\n|\0\0|(?=\{\0"\0)')
 _ZEROS = re.compile(rb"\0*")
 
@@ -127,11 +128,15 @@ def _end_of_utf16(data: bytes, kind: str, begin: int) -> tuple[int | None, int |
     while own >= 0 and (own - begin) % 2:
         own = data.find(newline, own + 1)
     until = len(data) if own < 0 else own
-    torn = _NEXT.search(data, begin, until)
-    zeros = data.find(b"\0\0\0", begin, until)
-    if torn is not None and (zeros < 0 or torn.start() < zeros):
-        return torn.start(), torn.start() + 1
-    if zeros >= 0:
-        zeros += (zeros - begin) % 2
-        return zeros, zeros
-    return (None, None) if own < 0 else (own + 2, own + 2)
+    if (found := _ROW.search(data, begin, until)) is not None:
+        until = found.start()
+    other = data.find(_ROW_UTF16, begin, until)
+    while other >= 0 and (other - begin) % 2 == (kind == "utf-16-be"):  # a row within the row, in step with it
+        other = data.find(_ROW_UTF16, other + 1, until)
+    ends = [at for at in (found.start() if found else -1, other, data.find(b"\0\0\0", begin, until)) if at > begin]
+    if not ends:
+        return (None, None) if own < 0 else (own + 2, own + 2)
+    end = min(ends)
+    if data.startswith(b"\0\0\0", end):
+        end += (end - begin) % 2  # the first of these zeros is half of the sign before it
+    return end, end + data.startswith(b"\n", end)
