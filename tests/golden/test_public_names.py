@@ -22,8 +22,8 @@ PUBLIC = {
         wilson
     """,
     "comfyload.record.archive": """
-        ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find is_baseline list_all
-        list_damaged promote promoted save verify_files
+        ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find find_by_hand is_baseline
+        list_all list_by_hand list_damaged promote promoted save verify_files
     """,
     "comfyload.judge.gates.grammar": """
         DEFAULT_GATES ERRORS Gate GateSet KNOWN Known OF_A_WORKFLOW Op expected_patterns parse_gate read_gates

@@ -99,7 +99,8 @@ def test_a_baseline_holds_what_a_stranger_needs(saved: Path) -> None:
     kept = only(saved)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-first", kept.name)
     assert load_json(kept / "load_sleeper.json")["summary"]["completed"] == 24
-    assert [json.loads(line)["event"] for line in (kept / "comfyui_metrics.ndjson").read_text().splitlines()] == ["now"]
+    events = [json.loads(line)["event"] for line in (kept / "comfyui_metrics.ndjson").read_text().splitlines()]
+    assert events[0] == "now" and events.count("prompt.ended") == 25  # one to warm up
     readme = (kept / "README.md").read_text(encoding="utf-8")
     for part in ("success\\_rate &gt;= 98 %", "PASS", "A box", "comfyload run --server", "24 of 24", "ComfyUI"):
         assert part in readme
@@ -213,13 +214,20 @@ def test_errors_in_the_instrumentation_log_fail_a_run_unless_expected(ground: tu
         {"event": "comfyui.queue", "status": "error", "error": "CUDA out of memory <b>", "timestamp": began},
         {"event": "comfyui.queue", "status": "error", "error": "long ago", "timestamp": "2020-01-01T00:00:00Z"},
     ]
-    log = "".join(json.dumps(row) + "\n" for row in rows) + "no json\n"
+    log = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "metrics.ndjson").write_text(log, encoding="utf-8")
     words = ["check", "one", "--gate", "unexpected_errors == 0", "--metrics-log", "metrics.ndjson"]
     done = say(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert "CUDA out of memory" in done.stdout and "long ago" not in done.stdout
     assert say(*words, "--expect", "out of memory", cwd=tmp_path).returncode in RAN
+    (tmp_path / "metrics.ndjson").write_text(f"{log}no json\n", encoding="utf-8")
+    assert say(*words, cwd=tmp_path).returncode == 1  # what was read is not taken back
+    doubtful = say(*words, "--expect", "out of memory", cwd=tmp_path)
+    assert doubtful.returncode == 3
+    assert "1 of 4 lines of metrics.ndjson could not be read, first: line 4: no json." in " ".join(
+        doubtful.stdout.split()
+    )
 
 
 def test_reports_for_ci_are_written(ground: tuple[str, Path], tmp_path: Path) -> None:

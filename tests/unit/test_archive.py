@@ -228,8 +228,9 @@ def test_a_damaged_baseline_hides_no_other(base: Path, fill: Fill) -> None:
     (base / ".tmp-2026-03-01-x-0123").mkdir()
     assert [kept.folder for kept in archive.list_all(base)] == ["2026-03-01-good"]
     damaged = archive.list_damaged(base)
-    assert [one.path.name for one in damaged] == ["2026-01-01-by-hand", "2026-03-01-bad"]
-    assert "no baseline" in damaged[0].problem
+    assert [one.path.name for one in damaged] == ["2026-03-01-bad"]
+    assert [one.path.name for one in archive.list_by_hand(base)] == ["2026-01-01-by-hand"]
+    assert "damaged" in damaged[0].problem
     with pytest.raises(RunFilesError, match="damaged"):
         archive.find(base, "bad")
 

@@ -304,7 +304,8 @@ def test_following_shows_what_comes_and_ends_cleanly_by_ctrl_c(log: Path) -> Non
             _, errors = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert (process.returncode, errors) == (0, "")
+    said = "1 line is no JSON object; the first is line 14: Traceback:\n"
+    assert (process.returncode, errors) == (0, said)
 
 
 def test_following_waits_for_a_log_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfyload.errors import RunFilesError
-from comfyload.record import metrics_files
+from comfyload.record import metrics_lines
 from comfyload.record.metrics_log import LogSlice, read_log, write_slice
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -115,7 +115,7 @@ def test_a_torn_last_line_is_neither_read_nor_counted(tmp_path: Path) -> None:
 
 
 def test_a_line_too_long_to_be_a_row_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_files, "LINE_LIMIT", 100)
+    monkeypatch.setattr(metrics_lines, "LINE_LIMIT", 100)
     found = read(tmp_path, b'{"a": "' + b"x" * 1000 + b'"}\n', {"ts": "2026-03-01T12:05:00Z", "n": 2})
     assert [row.raw["n"] for row in found.rows] == [2]
     assert found.other_lines == 1
@@ -126,14 +126,15 @@ def test_a_slice_has_the_lines_of_every_window_byte_for_byte(tmp_path: Path) -> 
     between = b'{"ts": "2026-03-01T13:00:00Z"}\n'
     late = b'{"ts": "2026-03-01T14:00:00Z"}\n'
     ours = b'{"prompt_id": "ours"}\n'
-    log = write(tmp_path, odd, between, b"no json\n", late, ours)
+    doubt = b"no json\n"  # it may be of the second window: the row after it is
+    log = write(tmp_path, odd, between, b"of neither window\n", between, doubt, late, ours)
     windows = [(SINCE, UNTIL), (SINCE + timedelta(hours=2), UNTIL + timedelta(hours=2))]
     target = tmp_path / "slice.ndjson"
-    assert write_slice(log, target, windows, {"ours"}) == 3
-    assert target.read_bytes() == odd + late + ours
+    assert write_slice(log, target, windows, {"ours"}) == 4
+    assert target.read_bytes() == odd + doubt + late + ours
     with pytest.raises(RunFilesError, match="slice"):
         write_slice(log, target, windows)
-    assert target.read_bytes() == odd + late + ours
+    assert target.read_bytes() == odd + doubt + late + ours
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from datetime import datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -22,7 +24,8 @@ from comfyload.record.archive import Contents, KeptRun
 from comfyload.record.environment import with_notes
 from comfyload.record.evidence import copy_run
 from comfyload.record.metrics_log import write_slice
-from comfyload.record.model import Sent
+from comfyload.record.metrics_own import job_row
+from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
@@ -31,7 +34,7 @@ from comfyload.report.html import render_html
 from comfyload.report.words import load_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from comfyload.judge.gates.gate import GateVerdict
@@ -76,7 +79,7 @@ def save_baseline(base: Path, name: str | None, found: Found, keeping: Keeping) 
 
 
 def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
-    """The runs, what was made from them, and the log's rows of their time."""
+    """The runs, what was made from them, and the log's rows of them."""
     kept = []
     for result, output in zip(found.results, _outputs(found.results), strict=True):
         manifest = result.reader.manifest
@@ -134,13 +137,30 @@ def _outputs(results: Sequence[Result]) -> list[str]:
     return out
 
 
-def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str | None:
-    """The rows of the log that fall into the runs' windows; None if there is no log."""
-    if log is None:
-        return None
+def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str:
+    """The rows of the runs: of the log what falls into their windows, what they were told themselves, and of a run that
+    was told nothing a row for each job, by its records.
+    """
     ours = {line.prompt_id for result in results for line in result.reader.lines() if isinstance(line, Sent)}
-    write_slice(log, folder / LOG, [window([result.reader.manifest]) for result in results], ours)
+    windows = [window([result.reader.manifest]) for result in results]
+    write_slice(log, folder / LOG, windows, ours, chain.from_iterable(map(_rows, results)))
     return LOG
+
+
+def _rows(result: Result) -> Iterator[dict[str, Any]]:
+    """What the run was told, else what its records tell."""
+    told = False
+    for line in result.reader.log():
+        told = True
+        yield line.row
+    if told:
+        return
+    manifest = result.reader.manifest
+    started = datetime.fromisoformat(manifest.started_utc)
+    for record in result.reader.lines():
+        if isinstance(record, Record):
+            ended = record.due if record.execution.done is None else record.execution.done
+            yield job_row(record, manifest.run_id, started + timedelta(seconds=ended))
 
 
 def verify(kept: Kept) -> list[str]:

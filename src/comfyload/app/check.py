@@ -6,14 +6,16 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, structs
 
-from comfyload.app.results import find, labels, window
+from comfyload.app.results import default_log, find, labels, window
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
-from comfyload.record.metrics_log import LogRow, log_row, read_log
+from comfyload.judge.ledger import clean
+from comfyload.record.metrics_log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Record
+from comfyload.report.text import count
+from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from comfyload.app.results import Found, Result
     from comfyload.judge.summary import Measured
+    from comfyload.record.model import Manifest
 
 __all__ = ["Checked", "baseline_of", "check", "gate_set", "log_errors"]
 
@@ -62,38 +65,80 @@ def baseline_of(gates: GateSet, name: str | None, base: Path) -> list[Measured]:
 def check(found: Found, gates: GateSet, *, log: Path | None = None, baseline: Sequence[Measured] = ()) -> Checked:
     """Judge every run of `found`, with what its own log says and the file `log`.
 
-    A baseline's own slice of the log is read where no other file is named.
+    A baseline's own slice of the log is read where no other file is named. A log that is the usual one, or the
+    baseline's, need not be of the run's time; one that was named must.
     """
+    usual = default_log(None)
+    named = log is not None and not (usual is not None and log.exists() and log.samefile(usual))
     if log is None and found.kept is not None and found.kept.manifest.log is not None:
         log = found.kept.path / found.kept.manifest.log
     verdicts = []
     for label, result in zip(labels(found.results), found.results, strict=True):
-        errors = log_errors(result, log)
+        errors = log_errors(result, log, named=named)
         given = judge(gates, result.measured, errors, baseline)
         verdicts += [structs.replace(verdict, run=label) for verdict in given]
     return Checked(verdicts=verdicts, valid=all(run.summary.valid for run in found.runs))
 
 
-def log_errors(result: Result, log: Path | None) -> list[RunError] | None:
+def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list[RunError] | None:
     """The errors that the run's own log and the file `log` tell of its time, those of the same text together.
 
-    A row that is in both counts once. Rows of other prompts, and what the probe says of itself, are told apart. None:
-    there is no log.
+    A row that is in both counts once. Rows of other prompts, what the probe says of itself, and what could not be read,
+    are told apart; our own rows say what the records say. None: there is no log, or, unless it was `named`, no row of
+    the run's time in it.
     """
-    if log is None and next(result.reader.log(), None) is None:
-        return None
     jobs, failed = _jobs(result)
-    rows = (log_row(line.row, t=line.t) for line in result.reader.log())
-    beside = [] if log is None else read_log(log, *window([result.reader.manifest]), jobs).rows
+    found = LogSlice() if log is None else read_log(log, *window([result.reader.manifest]), jobs)
+    told, kept = 0, []
+    for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
+        told += not row.of_the_harness
+        if _of_interest(row):
+            kept.append(row)
+    doubts = list(_unread(result.reader.manifest, log, found))
+    if named and log is not None and not (told or doubts or found.rows):
+        doubts.append(_no_row(log, found, result.reader.manifest))
+    if not told and not doubts:
+        return None
     errors = _Errors()
-    for row in _one_of_each(_once(filter(_of_interest, chain(rows, beside))), failed):
+    for row in _one_of_each(_once(kept), failed):
         if row.of_the_probe_itself:
             errors.add("probe", str(row.raw.get("error") or row.event), row)
         elif row.prompt_id is not None and row.prompt_id not in jobs:
             errors.add("others", "", row)
         else:
             errors.add("log", _text(row), row)
-    return errors.classes()
+    return [*errors.classes(), *doubts]
+
+
+def _unread(manifest: Manifest, log: Path | None, found: LogSlice) -> Iterator[RunError]:
+    """What may be an error of the run and cannot be read, or has no time."""
+    if log is not None and found.unread:
+        lines = f"{found.unread} of {count(found.lines, 'line')} of {log.name} could not be read"
+        text = f"{lines}, first: {clean(found.first_unread or '', 120)}."
+        yield RunError(where="unread", text=text, count=found.unread, first=found.first_unread or "")
+    elif said := unread_lines(manifest.observations):
+        yield RunError(where="unread", text=f"During the run, {clean(said, 200)}.", count=1, first="")
+    if log is not None and found.untimed:
+        rows = count(found.untimed, "row tells", "rows tell")
+        text = f"{rows} of an error in {log.name} and no time of it that can be read, first: {found.first_untimed}."
+        yield RunError(where="unread", text=text, count=found.untimed, first=found.first_untimed or "")
+
+
+def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
+    """A log that says nothing of the run's time says nothing of the run."""
+    since, until = window([manifest])
+    if not found.lines:
+        why = "it is empty"
+    elif found.begins is None or found.ends is None:
+        why = "no time in it can be read"
+    elif found.ends < since:
+        why = f"its last row is of {found.ends:%Y-%m-%d %H:%M:%S} UTC, before the run"
+    elif found.begins > until:
+        why = f"its first row is of {found.begins:%Y-%m-%d %H:%M:%S} UTC, after the run"
+    else:
+        why = "it has rows from before and after"
+    text = f"No row of {log.name} is of the run's time: {why}."
+    return RunError(where="unread", text=text, count=1, first="")
 
 
 class _Errors:
@@ -126,6 +171,8 @@ def _jobs(result: Result) -> tuple[set[str], set[str]]:
 
 
 def _of_interest(row: LogRow) -> bool:
+    if row.of_the_harness:
+        return False
     return row.error is not None or row.event in ("probe.problem", "probe.disabled")
 
 
@@ -133,7 +180,7 @@ def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
     """Without those that come again: the probe's by their number, others by all that they say."""
     met = set()
     for row in rows:
-        key = row.seq or msgspec.json.encode(row.raw, order="sorted")
+        key = key_of_row(row.raw)
         if key not in met:
             met.add(key)
             yield row

@@ -43,5 +43,6 @@ def trend(base: Path, metrics: Sequence[str]) -> list[Series]:
         (kept.path.name, reader.manifest.started_utc, measured(reader)) for kept in listed for _, reader in kept.runs()
     ]
     if not entries:
-        raise RunFilesError(f"{base} holds no baselines", "save one with comfyload baseline save")
+        by_hand = " but folders made by hand, which have no records" if archive.list_by_hand(base) else ""
+        raise RunFilesError(f"{base} holds no baselines{by_hand}", "save one with comfyload baseline save")
     return history(entries, metrics) if metrics else history(entries)

@@ -45,7 +45,7 @@ def run_demo(viewer: Viewer) -> tuple[Path, Path]:
             name="demo",
             run_dir=str(base / name),
         )
-        return clock.run(run(options, viewer)), base / f"{name}.json"
+        return clock.run(run(options, viewer, live=False)), base / f"{name}.json"
 
 
 @contextmanager

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, to_builtins
 
+from comfyload.app.earlier import newest_run
 from comfyload.app.prepare import Material, load_material, vary
 from comfyload.app.run import connect
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
-from comfyload.errors import RunFilesError, ServerUnreachable
-from comfyload.record.model import Record
-from comfyload.record.run import RunReader
-from comfyload.record.stamps import believed
+from comfyload.errors import ServerUnreachable
 from comfyload.report.text import count, decimals, duration, fixed
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import as_sent, describe
@@ -252,35 +250,18 @@ def _outputs(variation: Variation) -> Check:
 def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path) -> Check:
     """What the run will take, by the newest run of the same graph on the same server."""
     plan = options.plan
-    for path in sorted((path.parent for path in runs.glob("*/manifest.json")), reverse=True):
-        seconds = _executions(path, variation.workflow.sha256, server.url)
-        if not seconds:
-            continue
-        mean = statistics.fmean(seconds)
-        found = f"{duration(mean)} of execution in each job (mean of {count(len(seconds), 'job')} in {path})"
-        facts = {"execution_s": mean, "jobs_seen": len(seconds), "run": str(path)}
-        if plan.jobs is not None and len(options.workflows) == 1:
-            jobs = (plan.jobs + plan.warmup) * plan.pages
-            facts["total_s"] = jobs * mean
-            found += f"; {count(jobs, 'job')} take about {_long(jobs * mean)}, as one worker runs one at a time"
-        return Check("cost", "ok", found, "", facts, "workflow")
-    found = f"no run of this graph on this server below {runs}/"
-    return Check("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
-
-
-def _executions(path: Path, sha256: str, url: str) -> list[float]:
-    """Execution times of the jobs that did the whole work of this graph, if the run was on this server."""
-    try:
-        reader = RunReader(path)
-        names = {facts.name for facts in reader.manifest.workflows if facts.sha256 == sha256}
-        if not names or reader.manifest.server.url != url or reader.manifest.plan.as_is:
-            return []
-        records = [line for line in reader.lines() if isinstance(line, Record) and not line.warmup]
-    except (RunFilesError, OSError):
-        return []
-    done = [r for r in records if r.workflow in names and r.execution.outcome == "completed"]
-    times = [believed(record.execution, record.due).execution_ms for record in done]
-    return [milliseconds / 1000 for milliseconds in times if milliseconds is not None]
+    earlier = newest_run(variation.workflow.sha256, server.url, runs)
+    if earlier is None:
+        found = f"no run of this graph on this server, neither below {runs}/ nor in the archive"
+        return Check("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
+    seconds, mean = earlier.seconds, statistics.fmean(earlier.seconds)
+    found = f"{duration(mean)} of execution in each job (mean of {count(len(seconds), 'job')} in {earlier.path})"
+    facts = {"execution_s": mean, "jobs_seen": len(seconds), "run": str(earlier.path)}
+    if plan.jobs is not None and len(options.workflows) == 1:
+        jobs = (plan.jobs + plan.warmup) * plan.pages
+        facts["total_s"] = jobs * mean
+        found += f"; {count(jobs, 'job')} take about {_long(jobs * mean)}, as one worker runs one at a time"
+    return Check("cost", "ok", found, "", facts, "workflow")
 
 
 def _long(seconds: float) -> str:

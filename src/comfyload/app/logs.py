@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.judge.ledger import clean
-from comfyload.record.metrics_files import DEFAULT_LOG, VARIABLE, LogFiles, older_files
+from comfyload.record.metrics_files import DEFAULT_LOG, VARIABLE, LogFiles, older_files, project_log
 from comfyload.record.metrics_log import InOrder, LogRow, row_of_line
 from comfyload.record.metrics_prompts import ByPrompt
 from comfyload.record.run import LOG, MANIFEST, RunReader
@@ -72,7 +72,7 @@ def locate(target: Path | None, *, follow: bool) -> Where:
         RunFilesError: there is none.
     """
     named = os.environ.get(VARIABLE, "").strip()
-    path = target or (Path(named).expanduser() if named else DEFAULT_LOG)
+    path = target or (Path(named).expanduser() if named else project_log() or DEFAULT_LOG)
     if path.is_dir():
         return _in_folder(path)
     if path.name == LOG and (path.parent / MANIFEST).is_file():

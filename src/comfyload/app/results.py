@@ -12,6 +12,7 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
+from comfyload.record.metrics_files import project_log
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.report.words import load_words
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.record.model import Manifest
 
 __all__ = ["Found", "Result", "default_log", "find", "labels", "measured", "window"]
-
-LOG = Path("infra/observability/comfyui_metrics.ndjson")
 
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""
@@ -65,10 +64,11 @@ def find(target: str, base: Path) -> Found:
     path = Path(target)
     if _is_run(path):
         return Found(name=path.name, results=_results([RunReader(path)]))
-    if path.is_dir() and not (path / MANIFEST).exists():
-        inside = sorted(folder for folder in path.iterdir() if _is_run(folder))
-        if inside:
-            return Found(name=path.name, results=_results(map(RunReader, inside)))
+    for folder in (path, base / target):
+        if folder.is_dir() and not (folder / MANIFEST).exists():
+            inside = sorted(entry for entry in folder.iterdir() if _is_run(entry))
+            if inside:
+                return Found(name=folder.name, results=_results(map(RunReader, inside)))
     kept = archive.find(base, target)
     return Found(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 
@@ -109,5 +109,6 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 
 def default_log(named: Path | None) -> Path | None:
-    """The instrumentation log that is named, or the one of the checklist if it is there."""
-    return named if named is not None else LOG if LOG.is_file() else None
+    """The instrumentation log that is named, or the project's if it is there."""
+    usual = project_log()
+    return named if named is not None else usual if usual is not None and usual.is_file() else None

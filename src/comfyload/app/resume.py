@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct, structs
 
+from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions
 from comfyload.app.run import connect, prepare
 from comfyload.app.session import Session
@@ -87,6 +88,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 done=left.done,
                 restarted=restarted,
                 telemetry=asked_of(options, last_probe_row(reader)),
+                live=live_log(),
             )
             await session.run(transport)
         finally:

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from comfyload.app.descriptors import check_descriptors
 from comfyload.app.drawn import arrivals_rng
+from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions, plan_hash
 from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
@@ -55,8 +56,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
 
 
-async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -> Path:
+async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True) -> Path:
     """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
+
+    `live`: within a project, its instrumentation log gets the run's rows.
 
     Raises:
         UsageError: the input cannot be right; nothing was sent and nothing written.
@@ -77,6 +80,7 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -
                 stopwatch(),
                 proof=proof,
                 telemetry=asked_of(prepared.options),
+                live=live_log() if live else None,
             )
             await session.run(transport)
         finally:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from msgspec import convert, structs
 
 from comfyload.app.drawn import arrivals_rng
+from comfyload.app.live import Live
 from comfyload.app.surroundings import Surroundings
-from comfyload.app.telemetry import Telemetry, sources
+from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
     from comfyload.app.prepare import Jobs
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Line, Manifest, Sent
+    from comfyload.record.model import Line, LogLine, Manifest, Sent
     from comfyload.record.run import RunWriter
+    from comfyload.telemetry.live import LiveLog
+    from comfyload.telemetry.source import Source
 
 __all__ = ["Ender", "Session", "Viewer"]
 
@@ -70,7 +73,8 @@ class Session:
 
     `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
     that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
-    ends the run when it has told enough. `telemetry`: what is read beside it.
+    ends the run when it has told enough. `telemetry`: what is read beside it. `live`: the project's log, which gets
+    the run's rows.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Session:
         restarted: bool = False,
         proof: Ender | None = None,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
+        live: LiveLog | None = None,
     ) -> None:
         self._manifest = manifest
         self._writer = writer
@@ -98,6 +103,8 @@ class Session:
         self._proof = proof
         self._telemetry = telemetry
         self._clocks = ClockWatch()
+        self._sources: list[Source] = []
+        self._live = Live(live, manifest, lambda: rows_are_told(self._sources))
         self._client: ComfyClient | None = None
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
@@ -110,12 +117,14 @@ class Session:
         manifest = self._manifest
         self._surroundings = Surroundings(manifest, transport)
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
+        self._live.began()
         self._note_beforehand()
+        self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._hears_the_queue)
         watch = Watch(
-            sources(self._telemetry, transport, manifest.server, self._clock, self._hears_the_queue),
+            self._sources,
             self._clock,
             emit=self._on_sample,
-            emit_log=self._writer.write_log,
+            emit_log=self._on_log,
             note=self._observe,
         )
         self._clocks.begin()
@@ -196,6 +205,7 @@ class Session:
         manifest.observations = list(self._observations.values())
         self._writer.write_manifest(manifest)
         self._viewer.ended()
+        self._live.ended(self._clock())
 
     def _on_counted(self) -> None:
         if self._manifest.counted_from is None:
@@ -215,6 +225,8 @@ class Session:
             if sent is not None and not placed and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
             self._prove(line)
+        if isinstance(line, Record):
+            self._live.job(line)
         self._viewer.line(line)
 
     def _prove(self, record: Record) -> None:
@@ -224,6 +236,10 @@ class Session:
             self._stop.ask()
             self._end = "decided"
             self._viewer.stopping(f"{self._proof.why}; no more jobs are sent, those under way end")
+
+    def _on_log(self, line: LogLine) -> None:
+        self._writer.write_log(line)
+        self._live.row(line)
 
     def _on_queue(self, t: float, remaining: int) -> None:
         self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))

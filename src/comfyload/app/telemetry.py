@@ -16,7 +16,7 @@ from comfyload.telemetry.scrape import Scrape, scrape_url
 from comfyload.telemetry.server import Queue, Stats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from comfyload.app.options import RunOptions
     from comfyload.comfy.transport import Transport
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from comfyload.record.run import RunReader
     from comfyload.telemetry.source import Source
 
-__all__ = ["Telemetry", "asked_of", "last_probe_row", "sources"]
+__all__ = ["Telemetry", "asked_of", "last_probe_row", "rows_are_told", "sources"]
 
 
 class Telemetry(Struct, frozen=True, kw_only=True):
@@ -66,3 +66,8 @@ def sources(
     if asked.metrics_log is not None:
         found.append(MetricsLog(Path(asked.metrics_log), clock, probe))
     return found
+
+
+def rows_are_told(sources: Sequence[Source]) -> bool:
+    """Whether the server's side tells rows: by its probe, or in the log that is followed."""
+    return any(source.present for source in sources if isinstance(source, Probe | MetricsLog))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from comfyload.app.results import Found
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Damaged, Kept
+    from comfyload.record.by_hand import ByHand
 
 __all__ = ["baseline"]
 
@@ -84,36 +85,50 @@ def keep(
 
 @baseline.command("list")
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """List the baselines, oldest first; the promoted one is marked.
+    """List the baselines, oldest first; the promoted one is marked. Folders made by hand are listed as what they are.
 
     [bold]Example[/bold]: comfyload baseline list
     """
-    from comfyload.record.archive import list_all, list_damaged, promoted
+    from comfyload.record.archive import list_all, list_by_hand, list_damaged, promoted
+    from comfyload.report.by_hand import by_hand_words
 
-    kept, damaged = list_all(archive), list_damaged(archive)
+    kept = list_all(archive)
     best = promoted(archive)
-    _list(kept, damaged, None if best is None else best.folder, as_json=json_)
+    if json_:
+        _list_json(kept, list_damaged(archive), list_by_hand(archive), None if best is None else best.folder)
+        return
+    other = {one.path.name: f"damaged: {one.problem}" for one in list_damaged(archive)}
+    other |= {one.path.name: by_hand_words(one) for one in list_by_hand(archive)}
+    _list(kept, dict(sorted(other.items())), None if best is None else best.folder)
 
 
-def _list(kept: list[Kept], damaged: list[Damaged], best: str | None, *, as_json: bool) -> None:
+def _list_json(kept: list[Kept], damaged: list[Damaged], by_hand: list[ByHand], best: str | None) -> None:
+    import json
+
+    from comfyload.judge.summary import jsonable
+    from comfyload.report.medium import Screen
+
+    rows: list[dict[str, Any]] = [
+        {"folder": one.folder, "saved_utc": one.manifest.saved_utc, "runs": len(one.manifest.runs),
+         "promoted": one.folder == best, "path": str(one.path)}
+        for one in kept
+    ]  # fmt: skip
+    rows += [{"folder": one.path.name, "problem": one.problem} for one in damaged]
+    for one in by_hand:
+        stated = {load.file: load.summary for load in one.stated}
+        rows.append({"folder": one.path.name, "made_by_hand": True, "summaries": stated, "path": str(one.path)})
+    Screen(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(rows)))
+
+
+def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
+    """`other`: folders that are no baselines, and why."""
     from rich.table import Table
     from rich.text import Text
 
     from comfyload.report.medium import Screen
 
     console = Screen(highlight=False)
-    if as_json:
-        import json
-
-        rows = [
-            {"folder": one.folder, "saved_utc": one.manifest.saved_utc, "runs": len(one.manifest.runs),
-             "promoted": one.folder == best, "path": str(one.path)}
-            for one in kept
-        ]  # fmt: skip
-        broken = [{"folder": one.path.name, "problem": one.problem} for one in damaged]
-        console.print_json(json.dumps(rows + broken))
-        return
-    if not kept and not damaged:
+    if not kept and not other:
         console.print("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
         return
     table = Table("baseline", "saved (UTC)", "runs", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -122,30 +137,54 @@ def _list(kept: list[Kept], damaged: list[Damaged], best: str | None, *, as_json
         mark = "promoted" if one.folder == best else ""
         when = one.manifest.saved_utc[:16].replace("T", " ")
         table.add_row(Text(one.folder), when, Text(f"{len(one.manifest.runs)} of {loads}"), mark)
-    for broken_one in damaged:
-        table.add_row(Text(broken_one.path.name), "", Text(f"damaged: {broken_one.problem}"), "")
+    for folder, why in other.items():
+        table.add_row(Text(folder), "", Text(why), "")
     console.print(table)
 
 
 @baseline.command(no_args_is_help=True)
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """Print a baseline's README, or with --json its manifest.
+    """Print a baseline's README, or with --json its manifest; of a folder made by hand, what its files state.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
-    from rich.markdown import Markdown
-
-    from comfyload.record.archive import find
+    from comfyload.record.archive import find, find_by_hand
     from comfyload.report.medium import Screen
 
+    by_hand = find_by_hand(archive, name)
+    if by_hand is not None:
+        _show_by_hand(by_hand, as_json=json_)
+        return
     kept = find(archive, name)
-    console = Screen()
     if json_:
-        console.print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
-    elif console.is_terminal:
-        console.print(Markdown((kept.path / "README.md").read_text(encoding="utf-8"), hyperlinks=False))
+        Screen().print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
     else:
-        typer.echo((kept.path / "README.md").read_text(encoding="utf-8"), nl=False)
+        _show_readme(kept.path / "README.md")
+
+
+def _show_readme(file: Path) -> None:
+    from rich.markdown import Markdown
+
+    from comfyload.report.medium import Screen
+
+    console, text = Screen(), file.read_text(encoding="utf-8-sig", errors="replace")
+    if console.is_terminal:
+        console.print(Markdown(text, hyperlinks=False))
+    else:
+        typer.echo(text, nl=not text.endswith("\n"))
+
+
+def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
+    from comfyload.report.by_hand import by_hand_words, stated_words
+
+    if as_json:
+        _list_json([], [], [folder], None)
+        return
+    if folder.readme is not None:
+        _show_readme(folder.readme)
+    for stated in folder.stated:
+        typer.echo(stated_words(stated))
+    typer.echo(by_hand_words(folder).partition(";")[0].capitalize() + ".")
 
 
 @baseline.command(no_args_is_help=True)

@@ -143,10 +143,13 @@ def trend(
     [bold]Example[/bold]: comfyload trend --metric p95_latency_s
     """
     from comfyload.app.compare import trend as through_time
+    from comfyload.record.archive import list_by_hand
     from comfyload.report.history import history_json, render_history
     from comfyload.report.medium import Screen
 
     series = through_time(archive, metric or [])
+    for left in list_by_hand(archive):
+        typer.echo(f"{left.path.name} is left out: it was made by hand and has no records", err=True)
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError, UsageError
+from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.evidence import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, replace_file
@@ -36,8 +37,10 @@ __all__ = [
     "KeptRun",
     "check_free",
     "find",
+    "find_by_hand",
     "is_baseline",
     "list_all",
+    "list_by_hand",
     "list_damaged",
     "promote",
     "promoted",
@@ -189,11 +192,19 @@ def find(base: Path, name_or_path: str) -> Kept:
         key=lambda path: path.name,
         default=None,
     )
-    if found is None and (Path(name_or_path) / MANIFEST).is_file():
+    if found is None and ((Path(name_or_path) / MANIFEST).is_file() or find_by_hand(base, name_or_path)):
         found = Path(name_or_path)
     if found is None:
         raise RunFilesError(f"no baseline {name_or_path!r} in {base}", _near(name_or_path, list(folders)))
     return _read(found)
+
+
+def find_by_hand(base: Path, name_or_path: str) -> ByHand | None:
+    """The folder made by hand that a name or a path means; None: it means no such folder."""
+    for path in (_folders(base).get(name_or_path), Path(name_or_path)):
+        if path is not None and path.is_dir() and DATED.fullmatch(path.resolve().name) and is_by_hand(path):
+            return read_by_hand(path)
+    return None
 
 
 def is_baseline(path: Path) -> bool:
@@ -215,6 +226,11 @@ def list_all(base: Path) -> list[Kept]:
 def list_damaged(base: Path) -> list[Damaged]:
     """What lies between the baselines and cannot be read as one: one bad folder must not hide the others."""
     return [found for path in _folders(base).values() if isinstance(found := _look(path), Damaged)]
+
+
+def list_by_hand(base: Path) -> list[ByHand]:
+    """Folders that somebody made by hand, by their names."""
+    return [found for path in _folders(base).values() if isinstance(found := _look(path), ByHand)]
 
 
 def verify_files(kept: Kept) -> list[str]:
@@ -272,15 +288,17 @@ def promoted(base: Path) -> Kept | None:
     return _read(folders[folder])
 
 
-def _look(path: Path) -> Kept | Damaged:
+def _look(path: Path) -> Kept | Damaged | ByHand:
     try:
-        return _read(path)
+        return read_by_hand(path) if is_by_hand(path) else _read(path)
     except RunFilesError as error:
         return Damaged(path=path, problem=str(error))
 
 
 def _read(path: Path) -> Kept:
     file = path / MANIFEST
+    if is_by_hand(path):
+        raise no_baseline(path)
     try:
         content = file.read_bytes()
     except OSError as error:

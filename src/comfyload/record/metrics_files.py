@@ -6,19 +6,26 @@ open, so nothing is lost and nothing comes twice.
 
 from __future__ import annotations
 
+import gzip
 import os
+import time
+import zlib
 from collections import deque
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from comfyload.errors import RunFilesError
+from comfyload.record.metrics_lines import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+    from io import BufferedReader
     from types import TracebackType
 
-__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files"]
+    Opened = BufferedReader | gzip.GzipFile
+
+__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files", "project_log"]
 
 VARIABLE = "COMFYUI_METRICS_LOG"
 """The environment variable that names the log."""
@@ -26,8 +33,12 @@ VARIABLE = "COMFYUI_METRICS_LOG"
 DEFAULT_LOG = Path("infra/observability/comfyui_metrics.ndjson")
 """Where the log lies if nobody says otherwise, seen from the root of a project."""
 
-LINE_LIMIT = 8 * 2**20
-"""Bytes; a longer line is no log row but another file by mistake, and is not held in memory."""
+_BLOCK = 1 << 16
+_PACKED = b"\x1f\x8b"
+_UNPACKABLE = b"(what follows cannot be unpacked)\n"
+
+_BEING_WRITTEN_S = 2.0
+"""A last line without its end is torn if the file was written no later than so long ago."""
 
 _SLACK_S = 60.0
 """By so much a file's own time may be before that of its last row."""
@@ -46,8 +57,8 @@ class LogFiles:
             RunFilesError: the log cannot be read.
         """
         self._path = path
-        self._open: deque[tuple[str, IO[bytes]]] = deque()
-        self._rest, self._number = b"", 0
+        self._open: deque[tuple[str, Opened]] = deque()
+        self._begin()
         try:
             self._open_newer(older_files(path) if older else [], since)
         except OSError as error:
@@ -63,7 +74,8 @@ class LogFiles:
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
         """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is no JSON.
 
-        A last line without its end comes too, unless the log is `growing`: then it is kept until the rest has come.
+        A last line without its end comes too, with an end if nobody is writing it; unless the log is `growing`: then it
+        is kept until the rest has come.
 
         Raises:
             RunFilesError: the log cannot be read.
@@ -77,34 +89,43 @@ class LogFiles:
                         continue
                     if growing:
                         return
-                if self._rest:
-                    yield self._place(name, self._number + 1), self._rest
+                written = len(self._open) > 1 or os.fstat(file.fileno()).st_mtime < time.time() - _BEING_WRITTEN_S
+                for line in self._lines.end():
+                    yield self._place(name, self._number + 1), line + b"\n" if written else line
                 self._leave_first()
         except OSError as error:
             raise RunFilesError(f"cannot read the log {self._path}: {error.strerror or error}") from None
 
-    def _whole_lines(self, name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-        while part := file.readline(LINE_LIMIT):
-            if not part.endswith(b"\n"):
-                if len(self._rest) < LINE_LIMIT:
-                    self._rest += part
-                continue
-            line, self._rest = self._rest + part, b""
-            self._number += 1
-            yield self._place(name, self._number), line if len(line) <= LINE_LIMIT else line[:80] + b" (cut)\n"
+    def _begin(self) -> None:
+        self._lines, self._ready, self._number, self._broken = Lines(), deque[bytes](), 0, False
+
+    def _whole_lines(self, name: str, file: Opened) -> Iterator[tuple[str, bytes]]:
+        block = b"begin"
+        while block:
+            while self._ready:
+                line = self._ready.popleft()
+                yield self._place(name, self._number + 1), line
+                self._number += line.endswith(b"\n")
+            try:
+                block = b"" if self._broken else file.read1(_BLOCK)
+            except (EOFError, zlib.error, gzip.BadGzipFile):  # a packed file that is torn, or damaged
+                self._broken = True
+                self._ready.extend([*self._lines.end(), _UNPACKABLE])
+            else:
+                self._ready.extend(self._lines.feed(block))
 
     def _place(self, name: str, number: int) -> str:
         return f"line {number}" if name == self._path.name else f"{name}, line {number}"
 
-    def _began_again(self, file: IO[bytes]) -> bool:
+    def _began_again(self, file: Opened) -> bool:
         """Whether the file was cut; then it is read from its beginning."""
-        if os.fstat(file.fileno()).st_size >= file.tell():
+        if isinstance(file, gzip.GzipFile) or os.fstat(file.fileno()).st_size >= file.tell():
             return False
         file.seek(0)
-        self._rest, self._number = b"", 0
+        self._begin()
         return True
 
-    def _was_rotated(self, file: IO[bytes]) -> bool:
+    def _was_rotated(self, file: Opened) -> bool:
         """Whether the name stands for another file by now; then what came after ours is opened."""
         ours = _identity(os.fstat(file.fileno()))
         try:
@@ -125,7 +146,7 @@ class LogFiles:
         missing = None
         for path in (self._path, *reversed(older)):
             try:
-                file = path.open("rb")
+                file = _opened(path)
             except FileNotFoundError as error:
                 missing = missing or error
                 continue
@@ -141,21 +162,51 @@ class LogFiles:
 
     def _leave_first(self) -> None:
         self._open.popleft()[1].close()
-        self._rest, self._number = b"", 0
+        self._begin()
 
     def _close(self) -> None:
         while self._open:
             self._leave_first()
 
 
+def project_log() -> Path | None:
+    """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
+
+    A project has a folder `infra/observability`; the nearest one counts. One above the working directory must have the
+    same owner: whoever plants a folder in /tmp gets no rows of ours.
+    """
+    try:
+        if DEFAULT_LOG.parent.is_dir():
+            return DEFAULT_LOG
+        here = Path.cwd()
+        owner = here.stat().st_uid
+        for above in here.parents:
+            folder = above / DEFAULT_LOG.parent
+            if folder.is_dir() and folder.stat().st_uid == owner:
+                return above / DEFAULT_LOG
+    except OSError:  # the working directory is gone, or what is above it may not be looked into
+        pass
+    return None
+
+
 def older_files(path: Path) -> list[Path]:
-    """`FILE.5` … `FILE.1`, as far as they are there, oldest first."""
+    """`FILE.5` … `FILE.1`, as far as they are there, oldest first; each may be packed, as `FILE.2.gz`."""
     found = []
     for other in path.parent.glob(f"{_literal(path.name)}.*"):
-        number = other.name.removeprefix(f"{path.name}.")
+        number = other.name.removeprefix(f"{path.name}.").removesuffix(".gz")
         if number.isascii() and number.isdigit() and number[0] != "0":
             found.append((int(number), other))
     return [other for _, other in sorted(found, reverse=True)]
+
+
+def _opened(path: Path) -> Opened:
+    """The file, unpacked where it is packed."""
+    file = path.open("rb")
+    if file.read(len(_PACKED)) == _PACKED:
+        file.close()
+        return gzip.GzipFile(path)
+    file.seek(0)
+    return file
 
 
 def _literal(name: str) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["Stage", "log_event", "stage"]
+__all__ = ["Stage", "append", "locked", "log_event", "stage"]
 
 TEXT_LIMIT = 2000
 """Characters of one text."""
@@ -141,7 +141,7 @@ def _write(
     row["context"] = context if prompt_id is None else {**context, "prompt_id": prompt_id}
     target = log or os.environ.get(VARIABLE, "").strip() or DEFAULT_LOG
     try:
-        _append(Path(target).expanduser(), _encoded(row), now, make_folder=target is not DEFAULT_LOG)
+        append(Path(target).expanduser(), _encoded(row), now, make_folder=target is not DEFAULT_LOG)
     except (OSError, ValueError, RuntimeError) as failed:  # a path with a zero byte; a home that nobody has
         _say_once(str(target), str(failed))
 
@@ -186,11 +186,19 @@ def _text(value: object) -> str:
 # --- where it is written
 
 
-def _append(path: Path, row: bytes, now: datetime, *, make_folder: bool) -> None:
-    """Append the row in one write. The file is opened for each row: so it is always the one that has the name."""
+def append(
+    path: Path, row: bytes, now: datetime, *, make_folder: bool = False, locked_by_us: bool | None = None
+) -> None:
+    """Append the row, or several, in one write. The file is opened anew: so it is always the one that has the name.
+
+    `locked_by_us`: whether we hold the log's lock, without which it is not rotated; None: it is asked for.
+
+    Raises:
+        OSError: they are not written, or not whole.
+    """
     descriptor = _opened(path, make_folder)
     try:
-        if _is_full(descriptor, len(row), now) and _rotate(path, len(row), now):
+        if _is_full(descriptor, len(row), now) and _rotate(path, len(row), now, locked_by_us):
             os.close(descriptor)
             descriptor = -1
             descriptor = _opened(path, make_folder)
@@ -243,28 +251,42 @@ def _is_torn(descriptor: int) -> bool:
     return os.read(descriptor, 1) not in (b"\n", b"")
 
 
-def _rotate(path: Path, more: int, now: datetime) -> bool:
+def _rotate(path: Path, more: int, now: datetime, locked_by_us: bool | None) -> bool:
     """Rename the log and its older files by one, and drop the oldest; False if another process is about it.
 
     Then the row goes to the file as it is: nobody waits.
     """
-    with _locked(path) as ours:
-        if not ours:
-            return False
-        descriptor = os.open(path, _APPEND, 0o644)
-        try:
-            due = _is_full(descriptor, more, now)  # another may have done it between our look and our lock
-        finally:
-            os.close(descriptor)
-        if due:
-            keep = int(_setting(f"{VARIABLE}_KEEP", *KEEP))
-            for number in range(keep, 0, -1):
-                younger = Path(f"{path}.{number - 1}") if number > 1 else path
-                with suppress(FileNotFoundError):
-                    younger.replace(f"{path}.{number}")
-            if keep == 0:
-                path.unlink(missing_ok=True)
+    if locked_by_us is None:
+        with locked(path) as ours:
+            return _rotate(path, more, now, ours)
+    if not locked_by_us:
+        return False
+    descriptor = os.open(path, _APPEND, 0o644)
+    try:
+        due = _is_full(descriptor, more, now)  # another may have done it between our look and our lock
+    finally:
+        os.close(descriptor)
+    if due:
+        keep = int(_setting(f"{VARIABLE}_KEEP", *KEEP))
+        for number in range(keep, 0, -1):
+            younger = Path(f"{path}.{number - 1}") if number > 1 else path
+            with suppress(FileNotFoundError):
+                younger.replace(f"{path}.{number}")
+        if keep == 0:
+            path.unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def locked(path: Path, *, within_s: float = 0.0) -> Iterator[bool]:
+    """Whether `<log>.lock` could be had, at once or within so many seconds; it is given back at the end."""
+    until = time.monotonic() + within_s
+    while True:
+        with _locked(path) as ours:
+            if ours or time.monotonic() >= until:
+                yield ours
+                return
+        time.sleep(0.01)
 
 
 @contextmanager

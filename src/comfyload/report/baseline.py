@@ -222,7 +222,8 @@ def _files(kept: Contents) -> str:
     ]
     lines.append(f"- [{PAGE}]({PAGE}): the same as a page for people")
     if kept.log is not None:
-        lines.append(f"- [{escaped(kept.log)}]({_target(kept.log)}): the rows of the log within the runs")
+        told = "what the log or the probe told of the runs, else a row for each job"
+        lines.append(f"- [{escaped(kept.log)}]({_target(kept.log)}): {told}")
     lines.append("- `manifest.json`: SHA-256 of every file; `comfyload baseline verify` checks them and every number")
     return "\n".join(lines)
 

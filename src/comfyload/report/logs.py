@@ -134,8 +134,13 @@ class Printer:
             self._write(line)
 
     def end(self, tally: Tally, older: Sequence[str]) -> None:
-        """What it comes to, on a terminal. `older`: files that were not looked at."""
+        """What it comes to, on a terminal. `older`: files that were not looked at.
+
+        In a pipe only what could not be shown is said, beside the rows.
+        """
         if self._json or not self._terminal:
+            if tally.other_lines:
+                self.say(_other_lines(tally))
             return
         for line in _summary(tally, older):
             style = _ERROR if line.startswith("ERROR") else "dim"
@@ -299,8 +304,7 @@ def _summary(tally: Tally, older: Sequence[str]) -> Iterator[str]:
     if len(kinds) > 10:
         yield f"and {len(kinds) - 10} more kinds of error."
     if tally.other_lines:
-        lines = "1 line is" if tally.other_lines == 1 else f"{tally.other_lines} lines are"
-        yield f"{lines} no JSON object; the first is {tally.first_other}"
+        yield _other_lines(tally)
     if tally.without_time:
         yield f"{count(tally.without_time, 'row')} without a time left out."
     if tally.without_prompt:
@@ -308,6 +312,11 @@ def _summary(tally: Tally, older: Sequence[str]) -> Iterator[str]:
     if older:
         names = older[0] if len(older) == 1 else f"{older[-1]} … {older[0]}"
         yield f"Older rows are in {names}: --rotated shows them too."
+
+
+def _other_lines(tally: Tally) -> str:
+    lines = "1 line is" if tally.other_lines == 1 else f"{tally.other_lines} lines are"
+    return f"{lines} no JSON object; the first is {tally.first_other}"
 
 
 # --- columns and lines

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfyload.record.metrics_lines import Lines, ends_a_line
 from comfyload.telemetry.source import Silent
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ __all__ = ["Follow"]
 BLOCK = 1 << 16
 """Bytes read at once: some hundred rows, which the event loop then writes down without a pause."""
 
-LONGEST = 8 * 2**20
-"""Bytes; what is longer without an end is no row of a log, and is left out."""
 ROTATIONS = 20
 GONE = 3
 """Looks in vain before the file is said to be gone: whoever rotates it makes a new one with the next row."""
@@ -33,20 +32,17 @@ class Follow:
         self._path = path
         self._file: FileIO | None = None
         self._waiting: list[FileIO] = []
-        self._rest = b""
-        self._skip = False
+        self._lines = Lines()
         self._gone = 0
-        self.cut = 0
-        """Lines left out for their length."""
 
-    def start(self) -> None:
-        """Go to the end; a line that is being written just then is from before."""
+    def start(self, back: int = 0) -> None:
+        """Go to the end, or so many bytes before it; a line that has begun by there is from before."""
         self._file = _open(self._path)
         if self._file is not None:
-            end = self._file.seek(0, os.SEEK_END)
-            if end:
-                self._file.seek(end - 1)
-                self._skip = self._file.read(1) != b"\n"
+            begin = max(0, self._file.seek(0, os.SEEK_END) - back)
+            self._file.seek(max(0, begin - 2))
+            if begin and not ends_a_line(self._file.read(min(2, begin))):
+                self._lines.skip_one()
 
     def lines(self, *, last: bool = False) -> tuple[list[bytes], bool]:
         """The next lines, up to a block of them, and whether there may be more at once.
@@ -63,7 +59,7 @@ class Follow:
                 raise Silent("there is no such file")
         block = self._read()
         if block:
-            return self._split(block), True
+            return [line.removesuffix(b"\n") for line in self._lines.feed(block)], True
         noticed = bool(self._waiting)
         if not noticed and self._is_replaced():
             self._waiting = self._since()  # held open from now on, however often it is rotated meanwhile
@@ -85,20 +81,8 @@ class Follow:
         assert self._file is not None
         if os.fstat(self._file.fileno()).st_size < self._file.tell():  # it was cut: written anew from its start
             self._file.seek(0)
-            self._rest, self._skip = b"", False
+            self._lines = Lines()
         return self._file.read(BLOCK)
-
-    def _split(self, block: bytes) -> list[bytes]:
-        *whole, self._rest = (self._rest + block).split(b"\n")
-        if self._skip and whole:
-            del whole[0]
-            self._skip = False
-        elif self._skip:
-            self._rest = b""
-        if len(self._rest) > LONGEST:
-            self._rest, self._skip = b"", True
-            self.cut += 1
-        return whole
 
     def _is_replaced(self) -> bool:
         """Whether another file has the name now."""
@@ -115,7 +99,7 @@ class Follow:
         assert self._file is not None
         self._file.close()
         self._file = self._waiting.pop(0)
-        self._rest, self._skip = b"", False
+        self._lines = Lines()
 
     def _since(self) -> list[FileIO]:
         """The files that came after ours, oldest first: `.1` and so on are rotated ones, ours among them if it is."""

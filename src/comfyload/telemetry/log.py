@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import decode_json
+from comfyload.record.metrics_log import log_row, object_of_line
 from comfyload.record.model import LogLine
 from comfyload.telemetry.follow import Follow
 from comfyload.telemetry.source import Readings, Silent
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from comfyload.record.model import Observation
     from comfyload.telemetry.probe import Probe
 
-__all__ = ["MetricsLog"]
+__all__ = ["MetricsLog", "unread_lines"]
 
 HELD = 20_000
 """Rows of the probe that are held back until it has told them itself, at most."""
+
+
+_UNREAD, _NO_JSON = "lines of ", "that are no JSON object"
+
+
+def unread_lines(observations: Sequence[Observation]) -> str | None:
+    """What a run noticed of lines of its log that it could not read."""
+    begin = f"{MetricsLog.name}: {_UNREAD}"
+    texts = (one.text for one in observations if one.code == "telemetry" and one.text.startswith(begin))
+    return next((text.removeprefix(f"{MetricsLog.name}: ") for text in texts if _NO_JSON in text), None)
 
 
 class _Part(Struct, frozen=True):
@@ -52,7 +63,12 @@ class MetricsLog:
         self._started = self._last = False
         self._ended = 0.0
         self._others, self._first_other = 0, ""
-        self._found = False
+        self._found = self._told_rows = False
+
+    @property
+    def present(self) -> bool:
+        """Whether it has told rows."""
+        return self._told_rows
 
     async def open(self) -> None:
         """Rows count from the file's present end on."""
@@ -93,17 +109,16 @@ class MetricsLog:
         if not self._found:
             notes.append(f"{self._path} was never there")
         if self._others:
-            notes.append(
-                f"lines of {self._path.name} that are no JSON object: {self._others}, such as {self._first_other!r}"
-            )
-        if self._follow.cut:
-            notes.append(f"lines of {self._path.name} longer than 8 MiB: {self._follow.cut}")
+            notes.append(f"{_UNREAD}{self._path.name} {_NO_JSON}: {self._others}, such as {self._first_other!r}")
         return notes
 
     def _sifted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows to keep now; those that the probe wrote wait until it is known whether it tells them itself."""
         kept = []
         for row in rows:
+            if log_row(row).of_the_harness:  # a run wrote it, this one or another; its records tell as much
+                continue
+            self._told_rows = True
             if _of_probe(row):
                 self._held.append(row)
             else:
@@ -129,20 +144,13 @@ class MetricsLog:
             return _Part([], False, str(silent))
         rows = []
         for line in lines:
-            row = _row(line)
+            row = object_of_line(line)
             if row is not None:
                 rows.append(row)
             elif line.strip():
                 self._others += 1
-                self._first_other = self._first_other or line[:80].decode(errors="replace")
+                self._first_other = self._first_other or line[:80].decode(errors="replace").rstrip()
         return _Part(rows, more, "")
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        return decode_json(line, dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
 
 
 def _of_probe(row: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, RunError, draft, no_data, percent
+from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, draft, no_data, percent
 from comfyload.judge.ledger import FailureRow, clean
 from comfyload.judge.summary import Measured
 
@@ -23,7 +23,8 @@ def errors(
 
     Of jobs that failed alike (by kind, type and node class) only the first one's message is kept, so a pattern is
     held against the message of a single job, and of several against what they have in common. What the log says of
-    other prompts and of the probe is no error of the run, and is said.
+    other prompts and of the probe is no error of the run, and is said. A log of which not all could be read can show an
+    error, and never that there was none.
     """
     patterns, surprises, known = expected_patterns(expected), [], 0
     for error, common in _recorded(measured) + [(one, one.text) for one in log_errors or () if one.where == "log"]:
@@ -32,13 +33,16 @@ def errors(
             known += error.count
         else:
             surprises.append(error)
-    log = "No log was read." if log_errors is None else " ".join(["The log was read.", *_aside(log_errors)])
+    doubts = [error.text for error in log_errors or () if error.where == "unread"]
+    read = doubts or ["No log was read." if log_errors is None else "The log was read."]
+    log = " ".join([*read, *_aside(log_errors or ())])
     n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
     if n == 0:
         return no_data(gate, measured, "the run has no job")
     count = sum(error.count for error in surprises)
     why = f"{_first(surprises, bool(patterns)) if surprises else _none(n, known)} {log}"
-    return draft(gate, measured, "PASS" if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n)
+    verdict: Verdict = "INCONCLUSIVE" if doubts else "PASS"
+    return draft(gate, measured, verdict if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n)
 
 
 def _aside(log_errors: Sequence[RunError]) -> Iterator[str]:

@@ -20,10 +20,11 @@ Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
 class RunError(Struct, frozen=True, kw_only=True):
     """One class of error. `text`: its kind, type, node class and first message, or a line of the log; `first`: where it
     was seen first, by job or by time. `where` "others": of prompts that are not the run's; "probe": what the instrument
-    says of itself. These two are no errors of the run.
+    says of itself. These two are no errors of the run. "unread": what of the log could not be read, in a sentence, so
+    that nobody knows whether an error is in it.
     """
 
-    where: Literal["records", "log", "others", "probe"]
+    where: Literal["records", "log", "others", "probe", "unread"]
     text: str
     count: int
     first: str

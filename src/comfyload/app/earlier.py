@@ -1,0 +1,88 @@
+"""Earlier runs of a graph on a server, wherever our commands put them: below `runs/`, or in the archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+from comfyload.record.archive import BASE
+from comfyload.record.metrics_files import project_log
+from comfyload.record.model import Record
+from comfyload.record.run import MANIFEST, RunReader
+from comfyload.record.stamps import believed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Earlier", "newest_run"]
+
+_LOAD_TEST = Path("infra/comfyui/load_test")
+"""Where the checklist runs the load test, so that its runs lie there."""
+_DEPTH = 3
+"""`runs/<run>`, `runs/<time>-saturate/c1`, `runs/<time>-ab/a/01`, `baselines/<date>/runs/<run>`."""
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
+class Earlier(Struct, frozen=True, kw_only=True):
+    """A run and how long each of its jobs executed that did the whole work of the graph, in seconds."""
+
+    path: Path
+    seconds: list[float]
+
+
+def newest_run(sha256: str, url: str, runs: Path) -> Earlier | None:
+    """The run of the graph on the server that began last and tells execution times; `runs` is looked through first."""
+    found = [reader for path in _run_folders(runs) if (reader := _of_graph(path, sha256, url)) is not None]
+    for reader in sorted(found, key=lambda reader: reader.manifest.started_utc, reverse=True):
+        if seconds := _executions(reader, sha256):
+            return Earlier(path=reader.path, seconds=seconds)
+    return None
+
+
+def _run_folders(runs: Path) -> Iterator[Path]:
+    """Every folder that may be a run, once."""
+    log = project_log()
+    root = Path() if log is None else log.parent.parent.parent
+    met = set()
+    for place in (runs, root / "runs", root / _LOAD_TEST / "runs", BASE, root / BASE):
+        for depth in range(1, _DEPTH + 1):
+            for file in place.glob("/".join(["*"] * depth + [MANIFEST])):
+                if (real := file.resolve()) not in met:
+                    met.add(real)
+                    yield file.parent
+
+
+def _of_graph(path: Path, sha256: str, url: str) -> RunReader | None:
+    try:
+        reader = RunReader(path)
+    except (RunFilesError, OSError):
+        return None  # a baseline's own manifest, or a damaged run
+    manifest = reader.manifest
+    ours = any(facts.sha256 == sha256 for facts in manifest.workflows) and not manifest.plan.as_is
+    return reader if ours and _server(manifest.server.url) == _server(url) else None
+
+
+def _executions(reader: RunReader, sha256: str) -> list[float]:
+    """Execution times of the jobs that did the whole work of this graph."""
+    names = {facts.name for facts in reader.manifest.workflows if facts.sha256 == sha256}
+    try:
+        records = [line for line in reader.lines() if isinstance(line, Record) and not line.warmup]
+    except (RunFilesError, OSError):
+        return []
+    done = [r for r in records if r.workflow in names and r.execution.outcome == "completed"]
+    times = [believed(record.execution, record.due).execution_ms for record in done]
+    return [milliseconds / 1000 for milliseconds in times if milliseconds is not None]
+
+
+def _server(url: str) -> tuple[str, str | None, int | None, str]:
+    """What tells a server from another; this machine has several names."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return url, None, None, ""
+    return parts.scheme, "this machine" if host in _THIS_MACHINE else host, port, parts.path.rstrip("/")

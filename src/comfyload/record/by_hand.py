@@ -1,0 +1,73 @@
+"""Folders of the archive that somebody made by hand, as the checklist's section 4 asks: results without a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+
+__all__ = ["ByHand", "Stated", "is_by_hand", "no_baseline", "read_by_hand"]
+
+_MANIFEST, _PAGE, _RUNS = "manifest.json", "report.html", "runs"
+_README = "README.md"
+
+
+class Stated(Struct, frozen=True, kw_only=True):
+    """What a `load*.json` states: its `summary`; None: it has none that can be read."""
+
+    file: str
+    summary: dict[str, Any] | None
+
+
+class ByHand(Struct, frozen=True, kw_only=True):
+    """A folder made by hand. `readme`: where somebody wrote one."""
+
+    path: Path
+    stated: list[Stated]
+    readme: Path | None
+
+
+def is_by_hand(folder: Path) -> bool:
+    """Whether nothing says that we made this folder; one that we made and that lost its manifest is damaged."""
+    ours = (folder / _PAGE).exists() and (folder / _RUNS).is_dir()
+    return not (folder / _MANIFEST).exists() and not ours
+
+
+def read_by_hand(folder: Path) -> ByHand:
+    """What is in it, as far as it can be read.
+
+    Raises:
+        RunFilesError: the folder cannot be read.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise RunFilesError(f"cannot read {folder}: {error.strerror or error}") from None
+    loads = [path for path in files if path.name.startswith("load") and path.suffix == ".json"]
+    readme = folder / _README
+    return ByHand(
+        path=folder,
+        stated=[Stated(file=path.name, summary=_summary(path)) for path in loads],
+        readme=readme if readme in files else None,
+    )
+
+
+def no_baseline(folder: Path) -> RunFilesError:
+    """Why nothing that rests on records can be done with it."""
+    return RunFilesError(
+        f"{folder} was made by hand: it has no {_MANIFEST}, and nothing in it can be verified or made again",
+        f"see it with comfyload baseline show {folder.name}; keep a run whole with comfyload baseline save RUN",
+    )
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    summary = found.get("summary") if isinstance(found, dict) else None
+    return summary if isinstance(summary, dict) else None

@@ -1,0 +1,158 @@
+"""The project's own instrumentation log: what a run is told goes there as it comes, for `tail -f`.
+
+A thread of its own writes, so that a slow disk holds up no job. The probe, an application or another run may write the
+same file, so a row that is there already is not written again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from comfyload.record.metrics_files import older_files
+from comfyload.record.metrics_lines import Lines
+from comfyload.record.metrics_log import key_of_row, object_of_line
+from comfyload.record.metrics_writer import append, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["LiveLog"]
+
+HOLD_S = 0.25
+"""So long a row waits: the probe puts it into its ring before it puts it into its file, which may be this one."""
+LOOK_BACK = 1 << 20
+"""Bytes of the log's end that are looked at first: a run that is resumed is told rows again."""
+WAITING = 20_000
+REMEMBERED = 100_000
+PATIENCE_S = 2.0
+"""How long the end of a run waits for the last rows to be written."""
+_BLOCK = 1 << 16
+
+Row = dict[str, Any]
+
+
+class LiveLog:
+    """Rows for the log at `path`, whose folder is there. Nothing is raised: what cannot be written is said once."""
+
+    def __init__(self, path: Path, *, hold_s: float = HOLD_S) -> None:
+        self._path = path
+        self._hold_s = hold_s
+        self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._there = _There(path)
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="live log", daemon=True)
+        self._thread.start()
+
+    def put(self, row: Row) -> None:
+        """Have the row written soon. Takes about a microsecond and never waits."""
+        if self._rows.qsize() < WAITING:  # beyond that the disk hangs
+            self._rows.put(row)
+
+    def close(self) -> None:
+        """Wait for a moment until all is written."""
+        self._rows.put(None)
+        self._thread.join(self._hold_s + PATIENCE_S)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._rows.get()]
+            if batch[0] is not None:
+                time.sleep(self._hold_s)
+            while not self._rows.empty():
+                batch.append(self._rows.get())
+            ended = None in batch
+            try:
+                self._write([row for row in batch if row is not None])
+            except OSError as error:
+                self._say(error)
+
+    def _write(self, rows: list[Row]) -> None:
+        """Append those that are not there, in one write; between the look and the write no other run writes."""
+        if not rows:
+            return
+        with locked(self._path, within_s=1.0) as ours:
+            self._there.look()
+            new = [row for row in rows if self._there.add(row)]
+            if new:
+                lines = b"".join(msgspec.json.encode(row) + b"\n" for row in new)
+                append(self._path, lines, datetime.now(UTC), locked_by_us=ours)
+                self._there.look()  # now the file is known, should another rotate it
+
+    def _say(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            logging.getLogger("comfyload").warning(
+                "the run's rows are not in %s: %s; they are in the run directory", self._path, error.strerror or error
+            )
+
+
+class _There:
+    """What the log holds already, as far as it was looked at; the file is never held open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = Lines()
+        self._file: tuple[int, int] | None = None
+        self._at = 0
+        self._keys: set[bytes] = set()
+        self._order: deque[bytes] = deque()
+        self._begun = False
+
+    def add(self, row: Row) -> bool:
+        """Remember the row; False if it was there."""
+        key = blake2b(repr(key_of_row(row)).encode(), digest_size=16).digest()
+        if key in self._keys:
+            return False
+        self._keys.add(key)
+        self._order.append(key)
+        if len(self._order) > REMEMBERED:
+            self._keys.discard(self._order.popleft())
+        return True
+
+    def look(self) -> None:
+        """Read what others have written since the last look, through a rotation."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._begun = True
+            return
+        identity = (status.st_dev, status.st_ino)
+        if not self._begun:
+            self._begun, self._file, self._at = True, identity, max(0, status.st_size - LOOK_BACK)
+            if self._at:
+                self._lines.skip_one()
+        elif identity != self._file or status.st_size < self._at:
+            for older in older_files(self._path):
+                if identity != self._file and _identity(older) == self._file:
+                    self._read(older)
+            self._lines, self._file, self._at = Lines(), identity, 0
+        self._read(self._path)
+
+    def _read(self, path: Path) -> None:
+        with path.open("rb") as file:
+            file.seek(self._at)
+            while block := file.read(_BLOCK):
+                self._at += len(block)
+                self._enter(self._lines.feed(block))
+
+    def _enter(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            row = object_of_line(line)
+            if row is not None:
+                self.add(row)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
