@@ -19,8 +19,9 @@ from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
+from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info, preflight
-from comfyload.comfy.http import Http, parse_headers, parse_server, redacted
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_FILE_BYTES",
     "Data",
     "Download",
     "HistoryEntry",
@@ -32,15 +34,25 @@ __all__ = [
 
 T = TypeVar("T")
 
+MAX_BODY_BYTES = 128 << 20
+"""What a reply or a message may be, unpacked. The largest we know is the queue, which holds every waiting graph."""
+
+MAX_FILE_BYTES = 256 << 20
+"""What a file may be that is kept in memory."""
+
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):
-    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query."""
+    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query.
+
+    `file`: what is asked for is a file, which may be larger than an answer, and may lie elsewhere by a redirect.
+    """
 
     method: str
     path: str
     body: bytes | None = None
     content_type: str = "application/json"
     timeout_s: float = 30.0
+    file: bool = False
 
 
 class Reply(Struct, frozen=True, kw_only=True, gc=False):
