@@ -27,6 +27,7 @@ from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
+from comfyload.record.lock import alone_in
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from comfyload.retry.policy import Policy
     from comfyload.workflow.preflight import Problem
 
-__all__ = ["Prepared", "connect", "prepare", "run"]
+__all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +68,8 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -
         manifest = prepared.manifest
         started = datetime.fromisoformat(manifest.started_utc)
         path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
-        writer = RunWriter(path, manifest)
-        try:
+        with alone_in(path) as unlocked, RunWriter(path, manifest) as writer:
+            say_unlocked(unlocked, viewer)
             session = Session(
                 manifest,
                 writer,
@@ -79,9 +80,13 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None) -
                 telemetry=asked_of(prepared.options),
             )
             await session.run(transport)
-        finally:
-            writer.close()
         return path
+
+
+def say_unlocked(why: str | None, viewer: Viewer) -> None:
+    """Say once that nothing keeps a second process out of the run directory, if it is so."""
+    if why is not None:
+        viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
 
 
 @asynccontextmanager
