@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from comfyload.cli.flags import check_writable
+
 __all__ = ["cleanup", "resume", "show"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -43,6 +45,8 @@ def resume(
     from comfyload.app.resume import resume as take_up
     from comfyload.cli.progress import viewer_for
 
+    if output is not None:
+        check_writable("--output", output, json_=json_)
     again = Again(
         server=server, headers=header or [], workflows=workflow or [], ca_file=str(ca_file) if ca_file else None
     )
@@ -89,6 +93,8 @@ def show(
     """
     from comfyload.app.summary import report_run
 
+    if output is not None:
+        check_writable("--output", output, json_=json_)
     if job is None:
         raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_))
     from comfyload.app.show import show_job

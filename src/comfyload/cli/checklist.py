@@ -79,10 +79,12 @@ def checklist(
     from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes
     from comfyload.cli.doctor import show_checks
     from comfyload.record.archive import check_free
+    from comfyload.record.aside import check_folder
     from comfyload.record.plan import Closed, Plan
 
     parse_notes(note or [])
     check_free(archive, name)  # before an hour of load, not after it
+    check_folder("--archive", archive)
     workflows = workflow or steps.default_workflows()
     options = RunOptions(
         server=server_url(server),

@@ -20,6 +20,7 @@ from comfyload.cli.flags import (
     MetricsLog,
     Strict,
     check_writable,
+    for_people,
 )
 from comfyload.errors import UsageError
 
@@ -67,7 +68,7 @@ def check(
     from comfyload.judge.gates.gate import exit_code
 
     if junit is not None:
-        check_writable("--junit", junit)
+        check_writable("--junit", junit, json_=json_)
     asked = gate_set(gate or [], gates, expect or [])
     found = find(target, archive)
     base = baseline_of(asked, baseline, archive)
@@ -85,7 +86,7 @@ def check(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
-        render(checked.verdicts, Screen())
+        render(checked.verdicts, for_people(junit))
     raise typer.Exit(code)
 
 
