@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, structs
 
 from comfyload.app.results import find, labels, window
@@ -133,7 +133,7 @@ def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
     """Without those that come again: the probe's by their number, others by all that they say."""
     met = set()
     for row in rows:
-        key = row.seq or msgspec.json.encode(row.raw, order="sorted")
+        key = row.seq or json.dumps(row.raw, sort_keys=True, default=str).encode()
         if key not in met:
             met.add(key)
             yield row

@@ -90,4 +90,4 @@ def write_page(file: Path, text: str) -> None:
         UsageError: it cannot be written there.
     """
     with written_aside(file) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")

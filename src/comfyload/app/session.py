@@ -341,7 +341,7 @@ def _plain(error: BaseException) -> BaseException:
     """The first error of ours among those that tasks ended with, if there is one."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    ours = error.subgroup(ComfyloadError)
+    ours: BaseException | None = error.subgroup(ComfyloadError)
     while isinstance(ours, BaseExceptionGroup):
         ours = ours.exceptions[0]
     return ours or error

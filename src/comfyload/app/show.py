@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from rich.table import Column, Table
 from rich.text import Text
 
 from comfyload.errors import UsageError
+from comfyload.record.codec import encode
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.report.medium import Screen
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from comfyload.record.model import Manifest
+    from comfyload.record.codec import encode
+from comfyload.record.model import Manifest
 
 __all__ = ["show_job"]
 
@@ -36,7 +37,7 @@ def show_job(path: Path, index: int, *, as_json: bool) -> None:
         raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")
     console = Screen(highlight=False)
     if as_json:
-        console.print_json(msgspec.json.encode(record).decode())
+        console.print_json(encode(record).decode())
         return
     console.print(_head(record))
     console.print(_facts(record))

@@ -65,9 +65,9 @@ def show_checks(checks: list[Check], *, as_json: bool) -> None:
     from comfyload.report.medium import Screen
 
     if as_json:
-        import msgspec
+        from comfyload.record.codec import encode
 
-        Screen(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(checks).decode())
+        Screen(soft_wrap=True, highlight=False).print_json(encode(checks).decode())
     else:
         _table(checks, Screen(highlight=False))
 

@@ -159,7 +159,7 @@ def _append_summary(text: str) -> None:
     if not name:
         raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
     try:
-        with Path(name).open("a", encoding="utf-8") as file:
+        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
     except OSError as error:
         raise UsageError(f"cannot write {name}: {error.strerror or error}") from None

@@ -15,7 +15,7 @@ from comfyload.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["parse_headers", "parse_server", "redacted", "redirected", "with_credentials"]
+__all__ = ["masked", "parse_headers", "parse_server", "redacted", "redirected", "with_credentials"]
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -35,7 +35,7 @@ def parse_server(text: str) -> URL:
         hint = "write it as http://127.0.0.1:8188"
         if "@" in text:
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
-        raise UsageError(f"--server {_masked(text)!r} is no http address", hint)
+        raise UsageError(f"--server {masked(text)!r} is no http address", hint)
     if url.path.rstrip("/").endswith("/prompt"):
         url = url.parent
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
@@ -110,7 +110,7 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
     return headers
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """An address that cannot be read, without what may be secret in it."""
     scheme, slashes, rest = text.rpartition("://") if "@" not in text else text.partition("://")
     if not slashes:

@@ -95,7 +95,7 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
 
     async def one(name: str) -> dict[str, Any]:
         async with limit:
-            return _object(await _try(transport, f"object_info/{quote(name, safe='')}")) or {}
+            return _object(await _try(transport, f"object_info/{quote(name, safe='', errors='surrogatepass')}")) or {}
 
     found: dict[str, Any] = {}
     for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):

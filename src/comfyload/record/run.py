@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class RunWriter:
         self._append(self._log, line)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        content = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+        content = encode_pretty(manifest) + b"\n"
         try:
             replace_file(self.path / MANIFEST, content)
         except OSError as error:
@@ -132,7 +133,10 @@ class RunWriter:
         )
 
     def _append(self, descriptor: int, line: Line | Sample | LogLine) -> None:
-        self._encoder.encode_into(line, self._buffer)
+        try:
+            self._encoder.encode_into(line, self._buffer)
+        except UnicodeEncodeError:
+            self._buffer[:] = encode(line)
         self._buffer += b"\n"
         try:
             _write_whole(descriptor, self._buffer)
@@ -204,10 +208,10 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path.parent} is no run directory: {error.strerror}", "give the folder of a run"
         ) from None
     try:
-        version = msgspec.json.decode(content, type=_Format).format
+        version = decode(content, msgspec.json.Decoder(_Format)).format
         if version > FORMAT:
             raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
-        return msgspec.json.decode(content, type=Manifest)
+        return decode(content, msgspec.json.Decoder(Manifest))
     except msgspec.MsgspecError as error:
         raise RunFilesError(f"{path} is damaged: {error}") from None
 
@@ -241,6 +245,6 @@ def _decode_each(path: Path, whole: bytes, before: int, decoder: msgspec.json.De
     """The same line by line, which can name the damaged one: it is the first block's lines that went `before`."""
     for number, line in enumerate(whole.split(b"\n"), before + 1):
         try:
-            yield decoder.decode(line)
+            yield decode(line, decoder)
         except msgspec.MsgspecError as error:
             raise RunFilesError(f"{path}, line {number} is damaged: {error}") from None
