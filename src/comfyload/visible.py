@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["visible", "visible_json", "visible_lines"]
+__all__ = ["visible", "visible_lines"]
 
 _UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff"
 """Controls (C0, DEL, C1), marks that turn the direction of writing, separators of lines, lone surrogates."""
@@ -15,20 +15,14 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str) -> str:
-    r"""The text on one line: `\x1b`, `\n`, `\u202e` and `\udce9` stand for what must not reach a terminal."""
+    r"""The text on one line: `\u001b`, `\n`, `\u202e` and `\udce9` stand for what must not reach a terminal."""
     return _ALL.sub(_escape, text)
 
 
 def visible_lines(text: str) -> str:
-    """The same for text of several lines: their breaks and tabs stay."""
+    """The same for text of several lines: their breaks and tabs stay. JSON stays JSON, and means the same."""
     return _BUT_BREAKS.sub(_escape, text)
 
 
-def visible_json(text: str) -> str:
-    r"""JSON that means the same and holds none of them: in a string `\u009b` is what the character is."""
-    return _BUT_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
 def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
-    return _SHORT.get(letter) or (f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}")
+    return _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}"

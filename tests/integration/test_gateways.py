@@ -80,7 +80,7 @@ def replying(**reply: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
         ({"status": 500, "text": "boom"}, "HTTP 500, and has no queue", "is this the address"),
         (
             {"status": 200, "text": "<!DOCTYPE html><title>Hotel \x1b[2J wifi</title>", "content_type": "text/html"},
-            r'answers with a web page (HTTP 200): "Hotel \x1b[2J wifi", not as a ComfyUI',
+            r'answers with a web page (HTTP 200): "Hotel \u001b[2J wifi", not as a ComfyUI',
             "/system_stats",
         ),
         ({"status": 200, "text": '{"status":"ok"}'}, "is not what a ComfyUI answers", "is this the address"),

@@ -26,6 +26,7 @@ from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -270,6 +271,7 @@ class Session:
 
     def _observe(self, observation: Observation) -> None:
         """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
+        observation = structs.replace(observation, text=visible(observation.text))
         key = _key(observation)
         before = self._observations.get(key)
         if before is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from comfyload.record.codec import encode
 from comfyload.record.model import Manifest
+from comfyload.visible import visible
 
 __all__ = ["show_job"]
 
@@ -47,21 +48,22 @@ def show_job(path: Path, index: int, *, as_json: bool) -> None:
 
 def _head(record: Record) -> Text:
     execution = record.execution
-    text = Text(f"Job {record.index}", style="bold").append(f" of {record.workflow}, ", style="not bold")
+    text = Text(f"Job {record.index}", style="bold").append(f" of {visible(record.workflow)}, ", style="not bold")
     text.append(execution.outcome, style="green" if execution.outcome == "completed" else "red")
     if record.warmup:
         text.append(" (warm-up, not counted)", style="not bold")
     failure = execution.failure
     if failure is not None:
         where = f" in node {failure.node} ({failure.node_class})" if failure.node else ""
-        text.append(f"\n{failure.kind} {failure.type}{where}: {failure.message}", style="not bold")
-    return text.append(f"\n{record.prompt_id}\n", style="not bold dim")
+        told = visible(f"{failure.kind} {failure.type}{where}: {failure.message}")
+        text.append(f"\n{told}", style="not bold")
+    return text.append(f"\n{visible(record.prompt_id)}\n", style="not bold dim")
 
 
 def _facts(record: Record) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in _rows(record):
-        grid.add_row(Text(name, style="dim"), Text(value))
+        grid.add_row(Text(name, style="dim"), Text(visible(value)))
     return grid
 
 
@@ -110,5 +112,5 @@ def _waterfall(record: Record, manifest: Manifest) -> Table:
         width = max(1, round((until - start) / (end - start) * BAR) - left)
         seconds = "not over" if span.end is None else f"{until - span.start:.3f}"
         name = classes.get(span.node) or classes.get(span.node.partition(".")[0], "?")
-        table.add_row(span.node, name, seconds, " " * left + "━" * width)
+        table.add_row(Text(visible(span.node)), Text(visible(name)), seconds, " " * left + "━" * width)
     return table

@@ -33,7 +33,9 @@ def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool) -
     elif not quiet:
         console = Screen(stderr=is_stdout(output))
         render(reader.manifest, summary, console)
-        console.print(f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True)
+        console.print(
+            f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True, markup=False
+        )
     if reader.manifest.end in ("stopped", "cancelled"):
         return INTERRUPTED
     return OK if summary.valid else INVALID

@@ -116,9 +116,9 @@ def _say(error: ComfyloadError) -> None:
 
     from comfyload.report.medium import Screen
 
-    line = Text.assemble(("error: ", "bold red"), error.message)
+    line = Text.assemble(("error: ", "bold red"), error.message if error.lines else visible(error.message))
     if error.hint:
-        line.append(f" — {error.hint}", style="dim")
+        line.append(f" — {visible(error.hint)}", style="dim")
     Screen(stderr=True, soft_wrap=True, highlight=False).print(line)
     _say_notes(error)
 

@@ -22,6 +22,7 @@ from comfyload.cli.flags import (
     ServerUrl,
     Set,
     check_writable,
+    echo,
     for_people,
     server_url,
 )
@@ -113,11 +114,11 @@ def saturate(
     asked = Asked(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
-        typer.echo(f"About {expected_jobs(asked)} jobs will be sent, fewer if it stops early.", err=True)
+        echo(f"About {expected_jobs(asked)} jobs will be sent, fewer if it stops early.", err=True)
 
     def viewer(words: str) -> Silent:
         if not silent:
-            typer.echo(f"\n{words}", err=True)
+            echo(f"\n{words}", err=True)
         return viewer_for(quiet=silent)
 
     found = clock.run(search(asked, viewer, run_dir))
@@ -279,7 +280,7 @@ def policy(
     lines = read_text(str(outages)).split("\n") if outages is not None else []
     on = basis(target, archive, share or [])
     if sys.stderr.isatty():
-        typer.echo("Trying policies in seven troubles; some ten seconds.", err=True)
+        echo("Trying policies in seven troubles; some ten seconds.", err=True)
     made = made_of(
         on,
         deadline_s=parse_duration(deadline),
@@ -292,9 +293,9 @@ def policy(
     if output is not None:
         _put(output, encode(made))
     if way is not None:
-        typer.echo(retry_export(made, way), nl=False)
+        echo(retry_export(made, way), nl=False)
     elif json_:
-        typer.echo(encode(made).decode(), nl=False)
+        echo(encode(made).decode(), nl=False)
     else:
         console = for_people(output)
         render_policy(made, console)

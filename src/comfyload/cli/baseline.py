@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFile, Json, MetricsLog, Note
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFile, Json, MetricsLog, Note, echo
 
 if TYPE_CHECKING:
     from comfyload.app.results import Found
@@ -78,7 +78,7 @@ def keep(
     if not quiet:
         console = Screen()
         render(verdicts, console)
-        console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True)
+        console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True, markup=False)
     return exit_code(verdicts, all(run.summary.valid for run in found.runs), strict=strict)
 
 
@@ -145,7 +145,7 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     elif console.is_terminal:
         console.print(Markdown((kept.path / "README.md").read_text(encoding="utf-8"), hyperlinks=False))
     else:
-        typer.echo((kept.path / "README.md").read_text(encoding="utf-8"), nl=False)
+        echo((kept.path / "README.md").read_text(encoding="utf-8"), nl=False)
 
 
 @baseline.command(no_args_is_help=True)
@@ -160,13 +160,13 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     kept = find(archive, name)
     problems = check_all(kept)
     for problem in problems:
-        typer.echo(f"{kept.folder}: {problem}")
+        echo(f"{kept.folder}: {problem}")
     if problems:
         raise typer.Exit(1)
     from comfyload.report.text import count
 
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
-    typer.echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
+    echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
 
 
 @baseline.command(no_args_is_help=True)
@@ -177,4 +177,4 @@ def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """
     from comfyload.record.archive import promote as make_default
 
-    typer.echo(f"{make_default(archive, name).folder} is what runs are compared with now.")
+    echo(f"{make_default(archive, name).folder} is what runs are compared with now.")

@@ -24,6 +24,7 @@ from comfyload.cli.flags import (
     ServerUrl,
     Set,
     Strict,
+    echo,
     server_url,
 )
 
@@ -124,7 +125,7 @@ def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], Silent]:
     def viewer(one: Round, number: int) -> Silent:
         if not quiet:
             of = workflows * len(CONCURRENCY)
-            typer.echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)
+            echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)
         return viewer_for(quiet=quiet)
 
     return viewer

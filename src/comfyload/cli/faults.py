@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, for_people, server_url
+from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, echo, for_people, server_url
 from comfyload.errors import UsageError
 
 __all__ = ["faults"]
@@ -98,7 +98,7 @@ def faults(
 
     def begins(name: str, client: str) -> None:
         if not silent:
-            typer.echo(f"{name}: {client}", err=True)
+            echo(f"{name}: {client}", err=True)
 
     found = clock.run(play(asked, begins))
 

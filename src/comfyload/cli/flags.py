@@ -9,6 +9,7 @@ import typer
 
 from comfyload.errors import UsageError
 from comfyload.record.aside import check_target, is_stdout
+from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
     from comfyload.report.medium import Screen
@@ -39,6 +40,7 @@ __all__ = [
     "Set",
     "Strict",
     "check_writable",
+    "echo",
     "for_people",
     "server_url",
 ]
@@ -184,6 +186,11 @@ def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
     if json_ and is_stdout(path):
         raise UsageError(f"{flag} {path} and --json both go to standard output", "leave one of them out")
     check_target(flag, path)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print words as they are, but for what a terminal would obey."""
+    typer.echo(visible_lines(text), err=err, nl=nl)
 
 
 def for_people(*files: Path | None) -> Screen:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, Expect, Gate, GatesFile, MetricsLog, check_writable
+from comfyload.cli.flags import (
+    DEFAULT_ARCHIVE,
+    Accept,
+    Archive,
+    Expect,
+    Gate,
+    GatesFile,
+    MetricsLog,
+    check_writable,
+    echo,
+)
 from comfyload.errors import UsageError
 from comfyload.record.aside import is_stdout
 
@@ -44,7 +54,7 @@ def report(
     base = baseline_of(asked, against, archive)
     verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
     write_page(html, page(found, asked.gates, verdicts, other, accept or []))
-    typer.echo(f"Page: {html}", err=is_stdout(html))
+    echo(f"Page: {html}", err=is_stdout(html))
 
 
 def export(
@@ -78,4 +88,4 @@ def export(
             check_writable(flag, file)
     taken = any(is_stdout(file) for _, file in asked) or is_stdout(Path(otlp or ""))
     for said in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
-        typer.echo(said, err=taken)
+        echo(said, err=taken)
