@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from comfyload.app.run import run
 from comfyload.cli.progress import Silent
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import RunFilesError
-from comfyload.record import run as run_files
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Line, Record
 from comfyload.record.plan import Closed, Plan
@@ -53,7 +53,7 @@ class FullDisk:
     def __init__(self, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = after
         self._write = os.write
-        monkeypatch.setattr(run_files.os, "write", self.write)
+        monkeypatch.setattr(os, "write", self.write)
 
     def write(self, descriptor: int, data: Any) -> int:
         if bytes(data[:9]) == b'{"line":"' or self.left < 0:
@@ -139,7 +139,7 @@ def test_nobody_else_works_in_the_directory_of_a_run_under_way(verb: str, tmp_pa
     with in_thread(lambda: Server(speed=100)) as (url, server):
         asyncio.run(run(options(tmp_path, url), Silent()))
         posts = len(server.posts)
-        works = {
+        works: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
             "resume": lambda: resume(tmp_path / "run", Again(), Silent()),
             "cleanup": lambda: cleanup(tmp_path / "run", Again()),
             "run": lambda: run(options(tmp_path, url), Silent()),

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from comfyload.record.codec import converted
+
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_FILE_BYTES",
@@ -176,7 +178,7 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=shape, strict=False)
     except msgspec.MsgspecError:
-        return msgspec.convert(_lenient(text), shape, strict=False)
+        return converted(_lenient(text), shape, strict=False)
 
 
 def decode_message(text: str | bytes) -> Message | None:
@@ -211,13 +213,13 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     try:
         entry = _history.decode(body).get(prompt_id)
     except msgspec.MsgspecError:
-        entry = msgspec.convert(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
+        entry = converted(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
         if entry is None:
             return None
         entry = _RawEntry(
             prompt=[_raw(part) for part in entry.get("prompt") or []],
             outputs=_raw(entry.get("outputs") or {}),
-            status=msgspec.convert(
+            status=converted(
                 {
                     **(entry.get("status") or {}),
                     "messages": [_raw(message) for message in (entry.get("status") or {}).get("messages") or []],

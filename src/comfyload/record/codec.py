@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = ["decode", "encode", "encode_pretty", "encode_sorted", "printable"]
+__all__ = ["converted", "decode", "encode", "encode_pretty", "encode_sorted", "printable", "words"]
 
 T = TypeVar("T")
 _HALF = b"\\ud"
@@ -58,12 +58,33 @@ def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         plain = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return msgspec.convert(plain, decoder.type, str_keys=True)
+    return converted(plain, decoder.type)
+
+
+def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
+    """What Python's parser read, as a type. msgspec cannot look halves of pairs up among names: then they are words.
+
+    Raises:
+        msgspec.MsgspecError: it is not of that type.
+    """
+    try:
+        return msgspec.convert(plain, shape, str_keys=True, strict=strict)
+    except UnicodeEncodeError:
+        return msgspec.convert(words(plain), shape, str_keys=True, strict=strict)
 
 
 def printable(text: str) -> str:
     r"""The text with `\udce9` for what no encoding can write."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def words(value: Any) -> Any:
+    """Lists and objects of JSON, every text in them `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): words(inner) for key, inner in value.items()}
+    return [words(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _finite(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyload.record.aside import written_aside
-from comfyload.record.codec import encode
+from comfyload.record.codec import encode, printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Lines, columns, rows
 
@@ -27,7 +27,7 @@ def write_csv(path: Path, manifest: Manifest, lines: Lines) -> int:
         UsageError: it cannot be written there.
     """
     found, count = columns(lines), 0
-    names = [column.name for column in found]
+    names = [printable(column.name) for column in found]
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_cell(name) for name in names])

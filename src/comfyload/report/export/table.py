@@ -90,7 +90,7 @@ def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dic
             job[f"failure_{name}"] = failure.get(name)
         for name, key, kind in inputs:
             job[name] = _as(kind, values.get(key))
-        yield {name: _printable(value) for name, value in job.items()}
+        yield {printable(name): _printable(value) for name, value in job.items()}
 
 
 def _printable(value: Any) -> Any:
