@@ -58,7 +58,7 @@ def test_a_lock_whose_holder_has_no_name_is_one(tmp_path: Path) -> None:
 
 def test_a_file_removed_meanwhile_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last holder removed it after we had opened it: whoever comes next would lock another file."""
-    plain, times = lock._lock, []
+    plain, times = lock._lock, list[int]()
 
     def removed_before(descriptor: int) -> None:
         plain(descriptor)

@@ -29,6 +29,9 @@ INTERRUPT_BY_ID = (0, 3, 57)
 CLIENT_PROMPT_ID = (0, 3, 45)
 JOBS_CANCEL = (0, 26, 0)
 
+ITS_TROUBLE = b"Server got itself in trouble"
+"""How the web server inside ComfyUI words an error of a route; a gateway words it otherwise."""
+
 ITS_OWN = {"os", "comfyui_version", "python_version", "embedded_python", "argv", "pytorch_version", "ram_total"}
 """Facts of `/system_stats`, of which every version tells some."""
 
@@ -41,7 +44,7 @@ class _Stats(msgspec.Struct):
 async def identify(transport: Transport, name: str, header_names: list[str]) -> Server:
     """Ask the server who it is. `name` is its redacted address.
 
-    A server that fails on its own (500) but has a queue is taken as it is, with nothing known: the run will tell.
+    A server that fails on its own (500) is taken as it is, with nothing known: the run will tell.
 
     Raises:
         ServerUnreachable: no connection, or a gateway or a guard in front of the server answers instead of it.
@@ -58,7 +61,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     if refusal is not None:
         raise refusal
     if reply.status == 500:
-        return await _broken(transport, Server(url=name, headers=header_names))
+        return await _broken(transport, reply, Server(url=name, headers=header_names))
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
@@ -137,12 +140,14 @@ def _stats(reply: Reply, name: str) -> _Stats:
     return stats
 
 
-async def _broken(transport: Transport, server: Server) -> Server:
+async def _broken(transport: Transport, reply: Reply, server: Server) -> Server:
     """The server that fails to tell about itself, if it is one: ComfyUI's GPU may be gone while its queue is there.
 
     Raises:
         NotComfyUI: nothing of a ComfyUI answers there.
     """
+    if ITS_TROUBLE in reply.body:
+        return server
     queue = await _try(transport, "prompt")
     if queue is None or queue.status != 200 or decode_queue_remaining(queue.body) is None:
         raise NotComfyUI(f"{server.url} answers HTTP 500, and has no queue of a ComfyUI either", NO_COMFYUI)
