@@ -31,7 +31,6 @@ from comfyload.cli.flags import (
     Set,
     Strict,
     check_writable,
-    echo,
     for_people,
 )
 from comfyload.cli.options import options_of
