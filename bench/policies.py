@@ -31,8 +31,9 @@ from comfyload.app.advice import Basis, basis
 from comfyload.app.naive import NaiveClient
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.run import run
+from comfyload.comfy.address import parse_server
 from comfyload.comfy.client import Client, ComfyClient
-from comfyload.comfy.http import Http, parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.patience import Patience
 from comfyload.record.model import Line, Manifest, Observation, Prompt

@@ -111,7 +111,7 @@ async def _metrics(probe: Probe, request: web.Request) -> web.Response:
         hint = f"A file of the pack is missing: {error}"
         raise _Refused(503, "there are no metrics in this installation", hint) from None
     headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-    return web.Response(body=prometheus(probe.snapshot()).encode(), headers=headers)
+    return web.Response(body=prometheus(probe.snapshot()).encode("utf-8", "backslashreplace"), headers=headers)
 
 
 def _number(request: web.Request, name: str, default: int, lowest: int, highest: int) -> int:

@@ -33,6 +33,8 @@ class ComfyloadError(Exception):
     """What went wrong, in one line, with a `hint` that says how to mend it."""
 
     exit_code: ClassVar[int] = 1
+    lines: ClassVar[bool] = False
+    """Whether the message has several lines; else a break in it comes from outside."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import pytest
 
 from comfyload import clock
+from comfyload.comfy.address import parse_server
 from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
-from comfyload.comfy.http import Http, parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_packs, identify
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import Request

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.http import Http, parse_server
+from comfyload.comfy.address import parse_server
+from comfyload.comfy.http import Http
 from comfyload.sim import Server
 from tests.rig import Played, play_on, sleeper
 from tests.servers import in_thread

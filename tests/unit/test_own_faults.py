@@ -15,7 +15,8 @@ import pytest
 from comfyload import clock
 from comfyload.app import descriptors
 from comfyload.app.descriptors import check_descriptors, descriptors_needed
-from comfyload.comfy.http import Http, parse_server
+from comfyload.comfy.address import parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.wire import Download, Reply, Request, TransportError
 from comfyload.errors import UsageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from datetime import datetime, timedelta
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from comfyload.report.html import Shown
 
 __all__ = ["Keeping", "save_baseline", "verify"]
+
+_NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
+"""What the name of a file cannot hold on some system: a run is called as its user or its workflow wills."""
 
 LOG = "comfyui_metrics.ndjson"
 PAGE = "report.html"
@@ -125,7 +129,7 @@ def _document(
 
 def _outputs(results: Sequence[Result]) -> list[str]:
     """`load_<workflow>.json`; where a workflow has several runs, with its concurrency, or a number, behind it."""
-    names = [result.reader.manifest.name for result in results]
+    names = [_NOT_IN_FILES.sub("_", result.reader.manifest.name) for result in results]
     total, used = Counter(names), Counter[str]()
     out = []
     for name, result in zip(names, results, strict=True):

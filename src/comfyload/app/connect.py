@@ -12,11 +12,12 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlencode
 
 from comfyload.clock import stopwatch
-from comfyload.comfy.http import Http, parse_headers, parse_server
+from comfyload.comfy.address import parse_headers, parse_server, with_credentials
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
+from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import Request, TransportError
 from comfyload.errors import ComfyloadError, ServerUnreachable, UsageError, WorkflowError
 from comfyload.record.model import Execution, Prompt
@@ -80,6 +81,8 @@ class Connection:
             raise UsageError("no server is given", "name at least one, as http://127.0.0.1:8188")
         self._urls = list(dict.fromkeys(parse_server(address) for address in addresses))
         self._headers = parse_headers([f"{name}={value}" for name, value in (headers or {}).items()])
+        for url in self._urls:
+            with_credentials(url, self._headers)
         self._policy = _policy(policy)
         self._ca_file = ca_file
         self._insecure = insecure
@@ -327,13 +330,13 @@ def _policy(policy: Policy | str | Path | None) -> Policy:
 async def _download(transport: Transport, file: str) -> bytes:
     kind, _, path = file.partition("/")
     subfolder, _, name = path.rpartition("/")
-    query = urlencode({"filename": name, "subfolder": subfolder, "type": kind})
+    request = Request(method="GET", path=view_path(name, subfolder, kind), timeout_s=300, file=True)
     problem = ""
     for attempt in range(DOWNLOAD_TRIES):
         if attempt:
             await asyncio.sleep(0.5 * 2**attempt)
         try:
-            reply = await transport.call(Request(method="GET", path=f"view?{query}", timeout_s=300))
+            reply = await transport.call(request)
         except TransportError as error:
             problem = str(error)
             continue

@@ -16,6 +16,7 @@ from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable
 from comfyload.report.text import count, decimals, duration, fixed
+from comfyload.visible import visible
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import as_sent, describe
 from comfyload.workflow.remarks import remarks
@@ -90,7 +91,11 @@ async def examine_server(
 
 async def _reach(transport: Transport, server: Server) -> Check:
     seconds = await examine.round_trips(transport)
-    said = f"ComfyUI {server.comfyui_version}" if server.comfyui_version else "a ComfyUI that does not say its version"
+    said = (
+        f"ComfyUI {visible(server.comfyui_version)}"
+        if server.comfyui_version
+        else "a ComfyUI that does not say its version"
+    )
     if not seconds:
         advice = "look at the server's log; a run would be blind to the queue"
         return Check("server", "problem", f"{said} at {server.url}, and GET /prompt fails", advice)
@@ -106,8 +111,8 @@ def _version(server: Server) -> Check:
     lacks = examine.missing_abilities(server)
     facts = {"version": server.comfyui_version, "lacks": lacks}
     if not lacks:
-        return Check("version", "ok", f"{server.comfyui_version} has all that a run uses", facts=facts)
-    found = f"{server.comfyui_version} lacks\n" + "\n".join(f"- {line}" for line in lacks)
+        return Check("version", "ok", f"{visible(server.comfyui_version or '')} has all that a run uses", facts=facts)
+    found = f"{visible(server.comfyui_version or '')} lacks\n" + "\n".join(f"- {line}" for line in lacks)
     return Check("version", "warning", found, "update ComfyUI if that matters", facts)
 
 

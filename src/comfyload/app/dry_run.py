@@ -9,6 +9,7 @@ import msgspec
 from msgspec import structs
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import to_toml
@@ -17,6 +18,7 @@ from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.medium import Screen
 from comfyload.report.text import count
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -131,7 +133,8 @@ def _prompts(prepared: Prepared, console: Console) -> None:
     for index in range(_shown(prepared)):
         prompt = prepared.jobs.prompt(index)
         values = ", ".join(f"{key}={value}" for key, value in prompt.values.items())
-        table.add_row(str(index), prompt.workflow, prompt.id, values or "the graph as it is")
+        cells = (str(index), prompt.workflow, prompt.id, values or "the graph as it is")
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     console.print(table)
     for remark in prepared.jobs.remarks():
-        console.print(f"note: {remark}", markup=False)
+        console.print(f"note: {visible(remark)}", markup=False)

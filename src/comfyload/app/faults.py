@@ -17,8 +17,9 @@ from comfyload.advise.clients import NAIVE, scaled
 from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
 from comfyload.app.naive import NaiveClient, script
 from comfyload.clock import stopwatch
+from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api
-from comfyload.comfy.http import Http, parse_headers, parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.patience import Patience
 from comfyload.errors import UsageError
@@ -136,18 +137,22 @@ async def _play(asked: Asked, scenario: Scenario, name: str) -> Outcome:
         if url is None:
             simulated = await stack.enter_async_context(Server(faults=_inside(asked, scenario), seed=asked.seed))
             url = await stack.enter_async_context(serve(simulated))
-        parts = urlsplit(str(parse_server(url)))
+        headers = parse_headers(asked.headers)
+        address, headers = with_credentials(parse_server(url), headers)
+        parts = urlsplit(str(address))
         rng = Random(f"{asked.seed}/{scenario}")
         proxy = await stack.enter_async_context(Proxy(parts.hostname or "", parts.port or 80, rng))
-        headers = parse_headers(asked.headers)
-        direct = await stack.enter_async_context(Http.connect(parse_server(url), headers))
-        facts = await identify(direct, url, [])
+        direct = await stack.enter_async_context(Http.connect(address, headers))
+        facts = await identify(direct, direct.name, [])
         if simulated is None and facts.queue_at_start and not asked.allow_shared:
             raise UsageError(
                 f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
                 "wait; with --allow-shared it is done all the same",
             )
-        transport = await stack.enter_async_context(Http.connect(parse_server(proxy.url), headers))
+        proxied = parse_server(proxy.url)
+        transport = await stack.enter_async_context(
+            Http.connect(address.with_host(proxied.host or "").with_port(proxied.port), headers)
+        )
         prompts = await _prompts(asked, direct, scenario)
         clock, asks = stopwatch(), list[_Ask]()
         patience = _patience(asked)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import UsageError
+from comfyload.record.codec import encode_sorted
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.text_files import decode, read_bytes
 
@@ -104,7 +105,7 @@ def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
         "keep_prefix": options.keep_prefix,
         "workflows": workflow_hashes,
     }
-    return hashlib.sha256(msgspec.json.encode(deciding, order="sorted")).hexdigest()
+    return hashlib.sha256(encode_sorted(deciding)).hexdigest()
 
 
 def _nearest(message: str) -> str:

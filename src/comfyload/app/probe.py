@@ -25,7 +25,8 @@ from comfyload.app.pack_files import (
     take_away,
     version_of,
 )
-from comfyload.comfy.http import Http, parse_headers, parse_server
+from comfyload.comfy.address import parse_headers, parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.errors import UsageError

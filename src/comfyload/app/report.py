@@ -13,6 +13,7 @@ from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.document import jobs
 from comfyload.report.html import JOBS, Shown, render_html
+from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,10 +85,10 @@ def page(
 
 
 def write_page(file: Path, text: str) -> None:
-    """Put the page in place as a whole.
+    """Put the page in place as a whole; signs that would turn a line or cannot be written are escapes in it.
 
     Raises:
         UsageError: it cannot be written there.
     """
     with written_aside(file) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(visible_lines(text), encoding="utf-8")

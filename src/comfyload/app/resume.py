@@ -16,13 +16,14 @@ from msgspec import Struct, structs
 
 from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions
-from comfyload.app.run import connect, prepare
+from comfyload.app.run import connect, prepare, say_unlocked
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of, last_probe_row
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api
 from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
+from comfyload.record.lock import alone_in
 from comfyload.record.model import Observation, Record, Sent
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.story import later_ids
@@ -57,8 +58,15 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
     """Finish the run at `path`; False if there was nothing left to do.
 
     Raises:
-        UsageError: the workflow is not what it was, or something secret is not given anew.
+        UsageError: the workflow is not what it was, something secret is not given anew, or a process is at work in it.
     """
+    RunReader(path)  # no directory is made of one that is mistyped
+    with alone_in(path) as unlocked:
+        say_unlocked(unlocked, viewer)
+        return await _resume(path, again, viewer)
+
+
+async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     reader = RunReader(path)
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
@@ -76,8 +84,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
         if restarted:
             text = "the server was restarted while nobody watched: what it had not ended is lost"
             manifest.observations.append(Observation(t=gone, code="restart", text=text))
-        writer = RunWriter.reopen(path)
-        try:
+        with RunWriter.reopen(path) as writer:
             session = Session(
                 manifest,
                 writer,
@@ -91,8 +98,6 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 live=live_log(),
             )
             await session.run(transport)
-        finally:
-            writer.close()
     return True
 
 
@@ -106,7 +111,17 @@ class CleanedUp(Struct, frozen=True, kw_only=True):
 
 
 async def cleanup(path: Path, again: Again) -> CleanedUp:
-    """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped."""
+    """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped.
+
+    Raises:
+        UsageError: something secret is not given anew, or a process is at work in the directory.
+    """
+    RunReader(path)
+    with alone_in(path):
+        return await _cleanup(path, again)
+
+
+async def _cleanup(path: Path, again: Again) -> CleanedUp:
     reader = RunReader(path)
     begun = [line.prompt_id for line in _left(reader).begun]
     begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]

@@ -21,13 +21,15 @@ from comfyload.app.prepare import Jobs, load_material
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
+from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info, preflight
-from comfyload.comfy.http import Http, parse_headers, parse_server, redacted
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.host import describe_host
+from comfyload.record.lock import alone_in
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from comfyload.retry.policy import Policy
     from comfyload.workflow.preflight import Problem
 
-__all__ = ["Prepared", "connect", "prepare", "run"]
+__all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +72,8 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *
         manifest = prepared.manifest
         started = datetime.fromisoformat(manifest.started_utc)
         path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
-        writer = RunWriter(path, manifest)
-        try:
+        with alone_in(path) as unlocked, RunWriter(path, manifest) as writer:
+            say_unlocked(unlocked, viewer)
             session = Session(
                 manifest,
                 writer,
@@ -83,9 +85,13 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *
                 live=live_log() if live else None,
             )
             await session.run(transport)
-        finally:
-            writer.close()
         return path
+
+
+def say_unlocked(why: str | None, viewer: Viewer) -> None:
+    """Say once that nothing keeps a second process out of the run directory, if it is so."""
+    if why is not None:
+        viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
 
 
 @asynccontextmanager

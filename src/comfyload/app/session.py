@@ -7,6 +7,7 @@ import signal
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import convert, structs
@@ -18,6 +19,7 @@ from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
+from comfyload.errors import ComfyloadError
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
@@ -27,6 +29,7 @@ from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from comfyload.telemetry.live import LiveLog
     from comfyload.telemetry.source import Source
 
-__all__ = ["Ender", "Session", "Viewer"]
+__all__ = ["Ender", "Session", "Viewer", "take_off_line"]
 
 HEARD_S = 2.0
 """Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
@@ -106,6 +109,7 @@ class Session:
         self._sources: list[Source] = []
         self._live = Live(live, manifest, lambda: rows_are_told(self._sources))
         self._client: ComfyClient | None = None
+        self._opened: ComfyClient | RetryingClient | None = None
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
         self._stop = Stop()
@@ -114,6 +118,27 @@ class Session:
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, transport: Transport) -> None:
+        """Run it. Whatever ends it, our prompts are taken off the server; if they cannot be, the error has a note.
+
+        Raises:
+            RunFilesError: the run cannot be written any more; what was measured before is kept.
+        """
+        try:
+            await self._run(transport)
+        except BaseException as error:
+            plain = _plain(error)
+            if self._left():
+                plain.add_note(take_off_line(self._writer.path))
+            if plain is error:
+                raise
+            raise plain from None
+
+    def _left(self) -> bool:
+        """Whether prompts of ours may still be on the server although nobody waits for them."""
+        opened = self._opened
+        return opened is not None and any(client.left for client in getattr(opened, "clients", [opened]))
+
+    async def _run(self, transport: Transport) -> None:
         manifest = self._manifest
         self._surroundings = Surroundings(manifest, transport)
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
@@ -132,6 +157,7 @@ class Session:
             with frozen_gc():
                 await watch.begin()
                 async with self._open(transport) as client:
+                    self._opened = client
                     self._client = client.clients[0] if isinstance(client, RetryingClient) else client
                     with self._signals(client):
                         await self._drive(client)
@@ -141,7 +167,10 @@ class Session:
             try:
                 await watch.end(finish=not self._crashed())
             finally:
-                await self._close(transport)
+                try:
+                    await self._close(transport)
+                finally:
+                    self._viewer.ended()
 
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest = self._manifest
@@ -204,7 +233,6 @@ class Session:
         manifest.environment = await self._surroundings.describe(manifest)
         manifest.observations = list(self._observations.values())
         self._writer.write_manifest(manifest)
-        self._viewer.ended()
         self._live.ended(self._clock())
 
     def _on_counted(self) -> None:
@@ -265,6 +293,7 @@ class Session:
 
     def _observe(self, observation: Observation) -> None:
         """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
+        observation = structs.replace(observation, text=visible(observation.text))
         key = _key(observation)
         before = self._observations.get(key)
         if before is None:
@@ -288,7 +317,9 @@ class Session:
 
     @contextmanager
     def _signals(self, client: ComfyClient | RetryingClient) -> Iterator[None]:
-        """First Ctrl-C: no more arrivals, what is under way ends. Second, or SIGTERM: what is ours is cancelled."""
+        """First Ctrl-C: no more arrivals, what is under way ends. Second, SIGTERM or a terminal that is closed: what is
+        ours is cancelled.
+        """
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
@@ -306,6 +337,9 @@ class Session:
             self._viewer.stopping("no more jobs are sent; waiting for those under way (Ctrl-C again cancels them)")
 
         handled: list[tuple[int, Callable[[], None]]] = [(signal.SIGINT, interrupt), (signal.SIGTERM, cancel)]
+        hung_up = getattr(signal, "SIGHUP", None)
+        if hung_up is not None and signal.getsignal(hung_up) != signal.SIG_IGN:  # nohup has it ignored
+            handled.append((hung_up, cancel))
         with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
             for number, handler in handled:
                 loop.add_signal_handler(number, handler)
@@ -320,6 +354,21 @@ class Session:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def take_off_line(path: Path) -> str:
+    """What a user does about prompts that we could not take off the server."""
+    return f"Prompts of this run may still be on the server. This takes them off: comfyload cleanup {quote(str(path))}"
+
+
+def _plain(error: BaseException) -> BaseException:
+    """The first error of ours among those that tasks ended with, if there is one."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    ours: BaseException | None = error.subgroup(ComfyloadError)
+    while isinstance(ours, BaseExceptionGroup):
+        ours = ours.exceptions[0]
+    return ours or error
 
 
 def _key(observation: Observation) -> str:

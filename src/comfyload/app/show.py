@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from rich.table import Column, Table
 from rich.text import Text
 
 from comfyload.errors import UsageError
+from comfyload.record.codec import encode
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from comfyload.record.model import Manifest
+    from comfyload.record.codec import encode
+from comfyload.record.model import Manifest
+from comfyload.visible import visible
 
 __all__ = ["show_job"]
 
@@ -37,7 +39,7 @@ def show_job(path: Path, index: int, *, as_json: bool) -> None:
         raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")
     console = Screen(highlight=False)
     if as_json:
-        console.print_json(msgspec.json.encode(record).decode())
+        console.print_json(encode(record).decode())
         return
     console.print(_head(record))
     console.print(_facts(record))
@@ -47,21 +49,22 @@ def show_job(path: Path, index: int, *, as_json: bool) -> None:
 
 def _head(record: Record) -> Text:
     execution = record.execution
-    text = Text(f"Job {record.index}", style="bold").append(f" of {record.workflow}, ", style="not bold")
+    text = Text(f"Job {record.index}", style="bold").append(f" of {visible(record.workflow)}, ", style="not bold")
     text.append(execution.outcome, style="green" if execution.outcome == "completed" else "red")
     if record.warmup:
         text.append(" (warm-up, not counted)", style="not bold")
     failure = execution.failure
     if failure is not None:
         where = f" in node {failure.node} ({failure.node_class})" if failure.node else ""
-        text.append(f"\n{failure.kind} {failure.type}{where}: {failure.message}", style="not bold")
-    return text.append(f"\n{record.prompt_id}\n", style="not bold dim")
+        told = visible(f"{failure.kind} {failure.type}{where}: {failure.message}")
+        text.append(f"\n{told}", style="not bold")
+    return text.append(f"\n{visible(record.prompt_id)}\n", style="not bold dim")
 
 
 def _facts(record: Record) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in _rows(record):
-        grid.add_row(Text(name, style="dim"), Text(value))
+        grid.add_row(Text(name, style="dim"), Text(visible(value)))
     return grid
 
 
@@ -112,5 +115,5 @@ def _waterfall(record: Record, manifest: Manifest) -> Table:
         width = max(1, round((until - start) / (end - start) * BAR) - left)
         seconds = "not over" if span.end is None else f"{until - span.start:.3f}"
         name = classes.get(span.node) or classes.get(span.node.partition(".")[0], "?")
-        table.add_row(span.node, name, seconds, " " * left + "━" * width)
+        table.add_row(Text(visible(span.node)), Text(visible(name)), seconds, " " * left + "━" * width)
     return table

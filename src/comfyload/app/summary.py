@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from comfyload.judge.summary import jsonable, summarise
-from comfyload.record.aside import written_aside
+from comfyload.record.aside import is_stdout, written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.document import jobs, write_document
 from comfyload.report.medium import Screen
@@ -31,9 +31,11 @@ def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool) -
     if as_json:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(summary.summary)))
     elif not quiet:
-        console = Screen()
+        console = Screen(stderr=is_stdout(output))
         render(reader.manifest, summary, console)
-        console.print(f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True)
+        console.print(
+            f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True, markup=False
+        )
     if reader.manifest.end in ("stopped", "cancelled"):
         return INTERRUPTED
     return OK if summary.valid else INVALID

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -22,10 +24,12 @@ from comfyload.cli.report import export, report
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
-from comfyload.errors import ComfyloadError
+from comfyload.errors import ComfyloadError, UsageError
+from comfyload.visible import visible
 
 __all__ = ["app", "main"]
 
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · "
     "5 run invalid or nothing measured · 130 interrupted."
@@ -85,15 +89,41 @@ def main() -> None:
     try:
         app()
     except ComfyloadError as error:
-        from rich.console import Console
-        from rich.text import Text
-
-        line = Text.assemble(("error: ", "bold red"), error.message)
-        if error.hint:
-            line.append(f" — {error.hint}", style="dim")
-        Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+        _say(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        _say_notes(error)
         sys.exit(130)
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        _say_notes(error)
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _say(UsageError(f"cannot write: {(error.strerror or 'the disk is full').lower()}", "make room"))
+        _say_notes(error)
+        sys.exit(2)
+    except Exception as error:
+        if not getattr(error, "__notes__", None):
+            raise
+        traceback.print_exception(error)
+        _say_notes(error)  # of a group of errors, Python says them first
+        sys.exit(1)
+
+
+def _say(error: ComfyloadError) -> None:
+    from rich.text import Text
+
+    from comfyload.report.medium import Screen
+
+    line = Text.assemble(("error: ", "bold red"), error.message if error.lines else visible(error.message))
+    if error.hint:
+        line.append(f" — {visible(error.hint)}", style="dim")
+    Screen(stderr=True, soft_wrap=True, highlight=False).print(line)
+    _say_notes(error)
+
+
+def _say_notes(error: BaseException) -> None:
+    """What is still to be done about it, as the last thing that is said."""
+    for note in getattr(error, "__notes__", []):
+        print(visible(note), file=sys.stderr)  # noqa: T201 - no terminal's width must cut a command in two

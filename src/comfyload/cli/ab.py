@@ -121,4 +121,4 @@ def ab(
     elif not quiet:
         console = Screen()
         render_comparison(found, console)
-        console.print(f"Runs: {folder}", style="dim", soft_wrap=True)
+        console.print(f"Runs: {folder}", style="dim", soft_wrap=True, markup=False)

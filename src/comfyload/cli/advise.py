@@ -22,6 +22,8 @@ from comfyload.cli.flags import (
     ServerUrl,
     Set,
     check_writable,
+    echo,
+    for_people,
     server_url,
 )
 from comfyload.errors import UsageError
@@ -97,7 +99,7 @@ def saturate(
 
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
-            check_writable(flag, file)
+            check_writable(flag, file, json_=json_)
     options = RunOptions(
         server=server_url(server),
         workflows=parse_workflows(workflow),
@@ -112,11 +114,11 @@ def saturate(
     asked = Asked(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
-        typer.echo(f"About {expected_jobs(asked)} jobs will be sent, fewer if it stops early.", err=True)
+        echo(f"About {expected_jobs(asked)} jobs will be sent, fewer if it stops early.", err=True)
 
     def viewer(words: str) -> Silent:
         if not silent:
-            typer.echo(f"\n{words}", err=True)
+            echo(f"\n{words}", err=True)
         return viewer_for(quiet=silent)
 
     found = clock.run(search(asked, viewer, run_dir))
@@ -132,7 +134,7 @@ def saturate(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
     elif not quiet:
-        render_saturation(found, Screen())
+        render_saturation(found, for_people(output, chart))
 
 
 def capacity(
@@ -174,6 +176,9 @@ def capacity(
     way = next((one for one in DISPATCHES if one == dispatch), None)
     if way is None:
         raise UsageError(f"--dispatch {dispatch!r} is none", f"choose one of {', '.join(DISPATCHES)}")
+    for flag, file in (("--output", output), ("--chart", chart)):
+        if file is not None:
+            check_writable(flag, file, json_=json_)
     on, limit_s = basis(target, archive, share or []), parse_duration(p95)
     checks = validated(on, validate, archive) if validate is not None else []
     found = ahead(
@@ -213,7 +218,7 @@ def capacity(
             checks,
             limit_s=limit_s,
             doubts=on.doubts,
-            console=Screen(),
+            console=for_people(output, chart),
         )
 
 
@@ -261,7 +266,6 @@ def policy(
     from comfyload.app.advice import policy as made_of
     from comfyload.load.grammar import parse_duration, parse_rate
     from comfyload.report.advice import render_policy
-    from comfyload.report.medium import Screen
     from comfyload.report.retry_export import formats, retry_export
     from comfyload.retry.policy import encode
     from comfyload.text_files import read_text
@@ -272,11 +276,11 @@ def policy(
     if not 0 < goal < 100:
         raise UsageError(f"--target {goal:g} is no share", "give per cent between 0 and 100, such as 98")
     if output is not None:
-        check_writable("--output", output)
+        check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(outages)).split("\n") if outages is not None else []
     on = basis(target, archive, share or [])
     if sys.stderr.isatty():
-        typer.echo("Trying policies in seven troubles; some ten seconds.", err=True)
+        echo("Trying policies in seven troubles; some ten seconds.", err=True)
     made = made_of(
         on,
         deadline_s=parse_duration(deadline),
@@ -289,11 +293,11 @@ def policy(
     if output is not None:
         _put(output, encode(made))
     if way is not None:
-        typer.echo(retry_export(made, way), nl=False)
+        echo(retry_export(made, way), nl=False)
     elif json_:
-        typer.echo(encode(made).decode(), nl=False)
+        echo(encode(made).decode(), nl=False)
     else:
-        console = Screen()
+        console = for_people(output)
         render_policy(made, console)
         for doubt in on.doubts:
             console.print(f"note: {doubt}", style="yellow", highlight=False, markup=False)
@@ -312,9 +316,6 @@ def _draw(file: Path | None, picture: Chart) -> None:
 
 
 def _put(file: Path, content: bytes) -> None:
-    from comfyload.record.run import replace_file
+    from comfyload.record.aside import write_whole
 
-    try:
-        replace_file(file, content)
-    except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror or error}") from None
+    write_whole(file, content)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from comfyload.cli.flags import check_writable, echo
+
 __all__ = ["cleanup", "resume", "show"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -43,11 +45,13 @@ def resume(
     from comfyload.app.resume import resume as take_up
     from comfyload.cli.progress import viewer_for
 
+    if output is not None:
+        check_writable("--output", output, json_=json_)
     again = Again(
         server=server, headers=header or [], workflows=workflow or [], ca_file=str(ca_file) if ca_file else None
     )
     if not clock.run(take_up(run, again, viewer_for(quiet=quiet or json_))) and not (quiet or json_):
-        typer.echo("The run is complete already; nothing was left to do.", err=True)
+        echo("The run is complete already; nothing was left to do.", err=True)
 
     from comfyload.app.summary import report_run
 
@@ -65,13 +69,13 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
 
     again = Again(server=server, headers=header or [], ca_file=str(ca_file) if ca_file else None)
     found = clock.run(take_off(run, again))
-    typer.echo(
+    echo(
         f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
         f"{found.stopped} running stopped; "
         f"{len(found.still_there)} still there."
     )
     for prompt_id in found.still_there:
-        typer.echo(f"still there: {prompt_id}")
+        echo(f"still there: {prompt_id}")
     raise typer.Exit(3 if found.still_there else 0)
 
 
@@ -89,6 +93,8 @@ def show(
     """
     from comfyload.app.summary import report_run
 
+    if output is not None:
+        check_writable("--output", output, json_=json_)
     if job is None:
         raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_))
     from comfyload.app.show import show_job

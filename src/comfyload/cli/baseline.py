@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFile, Json, MetricsLog, Note
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFile, Json, MetricsLog, Note, echo
 
 if TYPE_CHECKING:
     from comfyload.app.results import Found
@@ -79,7 +79,7 @@ def keep(
     if not quiet:
         console = Screen()
         render(verdicts, console)
-        console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True)
+        console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True, markup=False)
     return exit_code(verdicts, all(run.summary.valid for run in found.runs), strict=strict)
 
 
@@ -171,7 +171,7 @@ def _show_readme(file: Path) -> None:
     if console.is_terminal:
         console.print(Markdown(text, hyperlinks=False))
     else:
-        typer.echo(text, nl=not text.endswith("\n"))
+        echo(text, nl=not text.endswith("\n"))
 
 
 def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
@@ -183,8 +183,8 @@ def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
     if folder.readme is not None:
         _show_readme(folder.readme)
     for stated in folder.stated:
-        typer.echo(stated_words(stated))
-    typer.echo(by_hand_words(folder).partition(";")[0].capitalize() + ".")
+        echo(stated_words(stated))
+    echo(by_hand_words(folder).partition(";")[0].capitalize() + ".")
 
 
 @baseline.command(no_args_is_help=True)
@@ -199,13 +199,13 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     kept = find(archive, name)
     problems = check_all(kept)
     for problem in problems:
-        typer.echo(f"{kept.folder}: {problem}")
+        echo(f"{kept.folder}: {problem}")
     if problems:
         raise typer.Exit(1)
     from comfyload.report.text import count
 
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
-    typer.echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
+    echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
 
 
 @baseline.command(no_args_is_help=True)
@@ -216,4 +216,4 @@ def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """
     from comfyload.record.archive import promote as make_default
 
-    typer.echo(f"{make_default(archive, name).folder} is what runs are compared with now.")
+    echo(f"{make_default(archive, name).folder} is what runs are compared with now.")

@@ -24,6 +24,7 @@ from comfyload.cli.flags import (
     ServerUrl,
     Set,
     Strict,
+    echo,
     server_url,
 )
 
@@ -79,10 +80,12 @@ def checklist(
     from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes
     from comfyload.cli.doctor import show_checks
     from comfyload.record.archive import check_free
+    from comfyload.record.aside import check_folder
     from comfyload.record.plan import Closed, Plan
 
     parse_notes(note or [])
     check_free(archive, name)  # before an hour of load, not after it
+    check_folder("--archive", archive)
     workflows = workflow or steps.default_workflows()
     options = RunOptions(
         server=server_url(server),
@@ -122,7 +125,7 @@ def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], Silent]:
     def viewer(one: Round, number: int) -> Silent:
         if not quiet:
             of = workflows * len(CONCURRENCY)
-            typer.echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)
+            echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)
         return viewer_for(quiet=quiet)
 
     return viewer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comfyload.cli.flags import CaFile, Header, Insecure, Json, ServerUrl, Set, server_url
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,9 +66,9 @@ def show_checks(checks: list[Check], *, as_json: bool) -> None:
     from comfyload.report.medium import Screen
 
     if as_json:
-        import msgspec
+        from comfyload.record.codec import encode
 
-        Screen(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(checks).decode())
+        Screen(soft_wrap=True, highlight=False).print_json(encode(checks).decode())
     else:
         _table(checks, Screen(highlight=False))
 
@@ -86,12 +87,16 @@ def _table(checks: list[Check], console: Console) -> None:
     def shown(text: str, style: str = "") -> Text:
         return Text(ascii_only(text).encode("ascii", "replace").decode() if plain else text, style=style)
 
+    def told_of(check: Check) -> str:
+        # Only these two have lines of ours, and what is from outside in them is shown as such already.
+        return check.found if check.name in ("preflight", "version") else visible(check.found)
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for check in checks:
-        grid.add_row(shown(check.status, _STYLES[check.status]), shown(check.name), shown(check.found))
+        grid.add_row(shown(check.status, _STYLES[check.status]), shown(check.name), shown(told_of(check)))
         if check.advice:
             grid.add_row("", "", shown(f"-> {check.advice}", "dim"))
     console.print(grid)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, server_url
+from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, echo, for_people, server_url
 from comfyload.errors import UsageError
 
 __all__ = ["faults"]
@@ -77,7 +77,7 @@ def faults(
     if not chosen:
         raise UsageError(f"--scenario {scenario!r} is none", f"choose one of {', '.join(SCENARIOS)} or all")
     if output is not None:
-        check_writable("--output", output)
+        check_writable("--output", output, json_=json_)
     job_s = parse_duration(job_time)
     if job_s <= 0:
         raise UsageError("--job-time is no time", "give what a job takes, such as 300ms")
@@ -98,20 +98,20 @@ def faults(
 
     def begins(name: str, client: str) -> None:
         if not silent:
-            typer.echo(f"{name}: {client}", err=True)
+            echo(f"{name}: {client}", err=True)
 
     found = clock.run(play(asked, begins))
 
     from comfyload.judge.summary import jsonable
-    from comfyload.record.run import replace_file
+    from comfyload.record.aside import write_whole
     from comfyload.report.faults import render_faults
     from comfyload.report.medium import Screen
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
     if output is not None:
-        replace_file(output, json.dumps(document, indent=2).encode() + b"\n")
+        write_whole(output, json.dumps(document, indent=2).encode() + b"\n")
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
     elif not quiet:
-        render_faults(found, deadline_s, Screen())
+        render_faults(found, deadline_s, for_people(output))
     raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

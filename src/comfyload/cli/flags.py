@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfyload.errors import UsageError
+from comfyload.record.aside import check_target, is_stdout
+from comfyload.visible import visible_lines
+
+if TYPE_CHECKING:
+    from comfyload.report.medium import Screen
 
 __all__ = [
     "DEFAULT_ARCHIVE",
@@ -35,6 +40,8 @@ __all__ = [
     "Set",
     "Strict",
     "check_writable",
+    "echo",
+    "for_people",
     "server_url",
 ]
 
@@ -170,16 +177,24 @@ def server_url(server: str) -> str:
     return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server
 
 
-def check_writable(flag: str, path: Path) -> None:
-    """Before an hour of load, not after it; the folder is made.
+def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
+    """Before an hour of load, not after it; the folder is made. `json_`: standard output is taken.
 
     Raises:
         UsageError: it is a directory, or lies where nothing can be written.
     """
-    if path.is_dir():
-        raise UsageError(f"{flag} {path} is a directory", "name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "name a file in a folder you can write"
-        raise UsageError(f"{flag} {path}: {error.strerror or error}", hint) from None
+    if json_ and is_stdout(path):
+        raise UsageError(f"{flag} {path} and --json both go to standard output", "leave one of them out")
+    check_target(flag, path)
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print words as they are, but for what a terminal would obey."""
+    typer.echo(visible_lines(text), err=err, nl=nl)
+
+
+def for_people(*files: Path | None) -> Screen:
+    """Where tables go: standard output, unless one of the files asked for goes there."""
+    from comfyload.report.medium import Screen
+
+    return Screen(stderr=any(is_stdout(file) for file in files))

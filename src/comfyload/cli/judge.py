@@ -20,6 +20,7 @@ from comfyload.cli.flags import (
     MetricsLog,
     Strict,
     check_writable,
+    for_people,
 )
 from comfyload.errors import UsageError
 
@@ -67,7 +68,7 @@ def check(
     from comfyload.judge.gates.gate import exit_code
 
     if junit is not None:
-        check_writable("--junit", junit)
+        check_writable("--junit", junit, json_=json_)
     asked = gate_set(gate or [], gates, expect or [])
     found = find(target, archive)
     base = baseline_of(asked, baseline, archive)
@@ -85,7 +86,7 @@ def check(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
-        render(checked.verdicts, Screen())
+        render(checked.verdicts, for_people(junit))
     raise typer.Exit(code)
 
 
@@ -161,7 +162,7 @@ def _append_summary(text: str) -> None:
     if not name:
         raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
     try:
-        with Path(name).open("a", encoding="utf-8") as file:
+        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
     except OSError as error:
         raise UsageError(f"cannot write {name}: {error.strerror or error}") from None

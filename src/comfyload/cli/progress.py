@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,9 +14,13 @@ from rich.text import Text
 
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
+from comfyload.report.medium import Screen
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rich.console import Console
 
     from comfyload.record.model import Line, Manifest, Observation
     from comfyload.record.plan import Plan
@@ -33,8 +37,15 @@ def viewer_for(*, quiet: bool) -> Silent:
     """The viewer that fits where standard error goes."""
     if quiet:
         return Silent()
-    console = Console(stderr=True)
+    console = _Beside(stderr=True)
     return Terminal(console) if console.is_terminal else Plain(console)
+
+
+class _Beside(Screen):
+    """Standard error of a command that goes on whether somebody reads that or not."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 class Tally:
@@ -159,7 +170,7 @@ class Plain(Silent):
         self.say(how)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def refresh(self) -> None:
         now = time.monotonic()
@@ -193,7 +204,7 @@ class Terminal(Plain):
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(visible(text), markup=False, highlight=False)
 
     def _drawn(self) -> Group:
         bar = Table.grid(padding=(0, 1))

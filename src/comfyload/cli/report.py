@@ -7,8 +7,19 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, Expect, Gate, GatesFile, MetricsLog, check_writable
+from comfyload.cli.flags import (
+    DEFAULT_ARCHIVE,
+    Accept,
+    Archive,
+    Expect,
+    Gate,
+    GatesFile,
+    MetricsLog,
+    check_writable,
+    echo,
+)
 from comfyload.errors import UsageError
+from comfyload.record.aside import is_stdout
 
 __all__ = ["export", "report"]
 
@@ -43,7 +54,7 @@ def report(
     base = baseline_of(asked, against, archive)
     verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
     write_page(html, page(found, asked.gates, verdicts, other, accept or []))
-    typer.echo(f"Page: {html}")
+    echo(f"Page: {html}", err=is_stdout(html))
 
 
 def export(
@@ -71,5 +82,10 @@ def export(
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
+    asked = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
+    for flag, file in asked:
+        if file is not None:
+            check_writable(flag, file)
+    taken = any(is_stdout(file) for _, file in asked) or is_stdout(Path(otlp or ""))
     for said in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
-        typer.echo(said)
+        echo(said, err=taken)

@@ -31,6 +31,7 @@ from comfyload.cli.flags import (
     Set,
     Strict,
     check_writable,
+    for_people,
 )
 from comfyload.cli.options import options_of
 from comfyload.cli.streams import echo_toml
@@ -320,12 +321,14 @@ def run(
         clock.run(show_dry_run(options, as_json=json_))
         return
     if output is not None:
-        check_writable("--output", output)
+        check_writable("--output", output, json_=json_)
     judged = until_proven or save is not None or bool(gate) or gates is not None
     if save is not None:
         from comfyload.record.archive import check_free
+        from comfyload.record.aside import check_folder
 
         check_free(archive, save)
+        check_folder("--archive", archive)
     proof = _proof(flags, options) if until_proven else None
     path = clock.run(run_load(options, viewer_for(quiet=quiet or json_), proof))
 
@@ -350,7 +353,6 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
     from comfyload.app.check import baseline_of, check, gate_set
     from comfyload.app.results import default_log, find
     from comfyload.judge.gates.gate import exit_code
-    from comfyload.report.medium import Screen
     from comfyload.report.verdicts import render
 
     asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
@@ -363,7 +365,7 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
         return keep(archive, flags["save"], found, asked, log, quiet=quiet, strict=strict)
     checked = check(found, asked, log=log, baseline=baseline_of(asked, None, archive))
     if not quiet:
-        render(checked.verdicts, Screen())
+        render(checked.verdicts, for_people(flags["output"]))
     return exit_code(checked.verdicts, checked.valid, strict=strict)
 
 
@@ -375,6 +377,7 @@ def plan(**flags: Any) -> None:
     comfyload plan --from-flags --server :8188 --workflow book.json --rate 6/min -o plan.toml
     """
     from comfyload.app.options import to_toml
+    from comfyload.record.aside import write_whole
 
     text = to_toml(options_of(flags))
     output = flags["output"]
@@ -382,7 +385,7 @@ def plan(**flags: Any) -> None:
         echo_toml(text)
     else:
         check_writable("--output", output)
-        output.write_text(text, encoding="utf-8")
+        write_whole(output, text.encode())
 
 
 def _takes_the_flags_of_run() -> None:

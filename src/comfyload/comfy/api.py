@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -69,7 +70,7 @@ class Api:
         Raises:
             TransportError: no reply, or one that is no history.
         """
-        reply = await self._transport.call(Request(method="GET", path=f"history/{prompt_id}"))
+        reply = await self._transport.call(Request(method="GET", path=f"history/{_segment(prompt_id)}"))
         if reply.status != 200:
             raise TransportError(f"GET /history/{{id}} answered {reply.status}", sent=True)
         try:
@@ -81,7 +82,7 @@ class Api:
         """Where the prompt is now. Without `/api/jobs`: the queue first, then the history, as a prompt moves."""
         try:
             if self._server.jobs_api:
-                reply = await self._transport.call(Request(method="GET", path=f"api/jobs/{prompt_id}"))
+                reply = await self._transport.call(Request(method="GET", path=f"api/jobs/{_segment(prompt_id)}"))
                 if reply.status == 404:
                     return "absent"
                 return _JOB_STATES.get(decode_job_status(reply.body), "unknown") if reply.status == 200 else "unknown"
@@ -125,7 +126,7 @@ class Api:
     async def stop(self, prompt_id: str) -> bool:
         """Stop the prompt if it is running, by its id; False if this server can only stop whoever is running."""
         if self._server.jobs_cancel:
-            return await self._post(f"api/jobs/{prompt_id}/cancel", {})
+            return await self._post(f"api/jobs/{_segment(prompt_id)}/cancel", {})
         if self._server.interrupt_by_id:
             return await self._post("interrupt", {"prompt_id": prompt_id})
         return False
@@ -147,3 +148,8 @@ class Api:
             return (await self._transport.call(request)).status == 200
         except TransportError:
             return False
+
+
+def _segment(prompt_id: str) -> str:
+    """An id as one segment of a path: an old server gives ids of its own, and may write into them what it likes."""
+    return quote(prompt_id, safe="", errors="surrogatepass")

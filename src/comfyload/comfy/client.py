@@ -139,7 +139,7 @@ class ComfyClient:
                     )
                 # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id)
-                at_end.callback(self.inflight.remove, job)
+                at_end.push(self._leaving(job))
                 for expiry in self._expiries(job, by):
                     at_end.callback(expiry.cancel)
                 refused = await self._submit(job, prompt, by)
@@ -158,6 +158,11 @@ class ComfyClient:
         await self.api.delete([job.prompt_id for job in waiting])
         for job in waiting:
             job.finish("abandoned")
+
+    @property
+    def left(self) -> list[str]:
+        """Ids of prompts of ours that the server may still hold and nobody waits for."""
+        return [job.prompt_id for job in self.inflight.given_up()]
 
     def drop(self, prompt_id: str, why: Failure) -> None:
         """Give one prompt up: its `run` takes it off the server, and returns with `why`."""
@@ -178,6 +183,18 @@ class ComfyClient:
             return False
         job.finish("withdrawn")
         return not job.end.cancelled() and job.end.result() == "withdrawn"
+
+    def _leaving(self, job: Job) -> Callable[[object, BaseException | None, object], None]:
+        """What is done with a job when its `run` ends: by an error, it may be on the server, and is taken off there."""
+
+        def leave(_kind: object, error: BaseException | None, _trace: object) -> None:
+            there = job.follow.sent is not None or job.accepted or job.prompt_id in self._maybe_there
+            if error is not None and there:
+                self.inflight.give_up(job)
+            else:
+                self.inflight.remove(job)
+
+        return leave
 
     # --- submitting
 
@@ -359,6 +376,8 @@ class ComfyClient:
         """Before leaving: what was given up and may still be there is looked at once more."""
         if self._abandoned is not None or self.inflight.given_up() or len(self.inflight):
             jobs = [*self.inflight.given_up(), *self.inflight]
+            # All that waits first: were the running one stopped before, the next would begin.
+            await self.api.delete([job.prompt_id for job in jobs])
             await asyncio.gather(*(self._take_off(job) for job in jobs))
         for prompt_id in self.inflight.ran_on:
             self._note("orphan", f"{prompt_id} was given up, and the server ran it to its end all the same")

@@ -9,13 +9,13 @@ import uuid
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Struct
 
 from comfyload import clock
 from comfyload.comfy.identify import describe_classes
+from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_message
 from comfyload.workflow.preflight import check
 
@@ -251,7 +251,7 @@ def _view(name: str) -> str:
             kind, name = folder, name[: -len(folder) - 3]  # the server cuts one more, which should be a space
             break
     subfolder, filename = posixpath.split(name)
-    return f"view?{urlencode({'filename': filename, 'subfolder': subfolder, 'type': kind})}"
+    return view_path(filename, subfolder, kind)
 
 
 def _rows(rows: Any) -> list[list[Any]]:

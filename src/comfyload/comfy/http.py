@@ -1,6 +1,8 @@
 """The transport over sockets: aiohttp, one session and one WebSocket per server, headers on both.
 
-Nothing secret leaves this file: errors name the server by its redacted address and never quote a header.
+Nothing secret leaves this file: errors name the server by its redacted address and never quote a header. Headers of
+ours go to the server's own origin only: nothing but a file is followed to another address, and then without them.
+Bounds are kept while reading: what is larger is not read to its end.
 """
 
 from __future__ import annotations
@@ -14,78 +16,34 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from yarl import URL
 
+from comfyload.comfy.address import redacted, redirected, with_credentials
 from comfyload.comfy.own_fault import OURS, own_fault
-from comfyload.comfy.wire import Download, Reply, Request, TransportError
+from comfyload.comfy.wire import MAX_BODY_BYTES, MAX_FILE_BYTES, Download, Reply, Request, TransportError
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["Http", "parse_headers", "parse_server", "redacted"]
+__all__ = ["Http"]
 
 MAX_CONNECTIONS = 64
-MAX_BODY_BYTES = 256 * 1024 * 1024
+MAX_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+HEAD_BYTES = 16
 PING_SECONDS = 30.0
 """How often the socket is pinged. ComfyUI never pings, and its loop may freeze for seconds without being dead."""
-
-
-def parse_server(text: str) -> URL:
-    """The server's base address with a trailing slash: `127.0.0.1:8188`, `https://host/comfy/`, `http://[::1]:8188`.
-
-    Raises:
-        UsageError: it is no http(s) address.
-    """
-    try:
-        url = URL(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"--server {text!r} is no http address", "write it as http://127.0.0.1:8188")
-    if url.path.rstrip("/").endswith("/prompt"):
-        url = url.parent
-    return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
-
-
-def redacted(url: URL) -> str:
-    """The address without user, password and the values of its query."""
-    shown = url.with_user(None)
-    return str(shown.with_query(dict.fromkeys(shown.query, "***")) if shown.query else shown)
-
-
-def parse_headers(settings: list[str]) -> dict[str, str]:
-    """`NAME=VALUE` and `NAME=env:VAR` settings.
-
-    Raises:
-        UsageError: one has no name or value, or names a variable that is not set. The value is never quoted.
-    """
-    headers: dict[str, str] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        name = name.strip()
-        if not equals or not name or not all(letter.isalnum() or letter in "!#$%&'*+-.^_`|~" for letter in name):
-            raise UsageError("a --header is not NAME=VALUE", "as in --header Authorization=env:COMFY_TOKEN")
-        if value.startswith("env:"):
-            variable = value.removeprefix("env:")
-            if variable not in os.environ:
-                raise UsageError(f"--header {name}: the environment has no {variable}", f"export {variable} first")
-            value = os.environ[variable]
-        if any(ord(letter) < 32 for letter in value):
-            raise UsageError(f"--header {name}: its value holds a control character", "check for a trailing newline")
-        headers[name] = value
-    return headers
 
 
 class Http:
     """A `Transport` over HTTP/1.1 and WebSocket."""
 
     def __init__(
-        self, url: URL, session: aiohttp.ClientSession, tls: ssl.SSLContext | bool, connect_s: float | None = None
+        self, url: URL, session: aiohttp.ClientSession, headers: Mapping[str, str], connect_s: float | None = None
     ) -> None:
         self._base = url
         self._connect_s = connect_s
         self._session = session
-        self._tls = tls
+        self._headers = headers
         self.name = redacted(url)
 
     @classmethod
@@ -102,22 +60,25 @@ class Http:
         """Open a session; no connection is made before the first call. `connect_s` limits each; None: as the call.
 
         Raises:
-            UsageError: `ca_file` cannot be read.
+            UsageError: `ca_file` cannot be read, or credentials are in both the address and the headers.
         """
+        url, headers = with_credentials(url, headers)
         tls: ssl.SSLContext | bool = not insecure
         if ca_file is not None:
             try:
                 tls = ssl.create_default_context(cafile=ca_file)
             except OSError as error:
                 raise UsageError(f"--ca-file {ca_file}: {error.strerror or error}", "give a PEM file") from None
+        watched = aiohttp.TraceConfig()
+        watched.on_request_redirect.append(_stay)
         session = aiohttp.ClientSession(
-            headers=headers,
+            trace_configs=[watched],
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         async with session:
-            yield cls(url, session, tls, connect_s)
+            yield cls(url, session, headers, connect_s)
 
     async def call(self, request: Request) -> Reply:
         """One exchange.
@@ -125,22 +86,14 @@ class Http:
         Raises:
             TransportError: no whole reply came.
         """
-        headers = {"Content-Type": request.content_type} if request.body is not None else None
         try:
-            async with self._session.request(
-                request.method,
-                self._url(request.path),
-                data=request.body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=self._connect_s),
-                allow_redirects=request.method == "GET",
-            ) as response:
-                body = await _read(response)
+            async with await self._respond(request) as response:
+                body = await _read(response, MAX_FILE_BYTES if request.file else MAX_BODY_BYTES)
                 return Reply(
                     status=response.status,
                     body=body,
                     content_type=response.content_type,
-                    headers={k.lower(): v for k, v in response.headers.items()} if response.status >= 400 else {},
+                    headers={k.lower(): v for k, v in response.headers.items()} if response.status >= 300 else {},
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._error(error) from None
@@ -153,17 +106,18 @@ class Http:
         """
         size, head = 0, b""
         try:
-            async with self._session.get(
-                self._url(path), timeout=aiohttp.ClientTimeout(total=timeout_s), headers={"Accept-Encoding": "identity"}
+            async with await self._respond(
+                Request(method="GET", path=path, timeout_s=timeout_s, file=True)
             ) as response:
                 async for chunk in response.content.iter_any():
-                    head = head or bytes(chunk[:16])
+                    head = head if len(head) >= HEAD_BYTES else head + bytes(chunk[:HEAD_BYTES])
                     size += len(chunk)
+                coded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
                 return Download(
                     status=response.status,
-                    head=head,
+                    head=head[:HEAD_BYTES],
                     bytes=size,
-                    expected=response.content_length,
+                    expected=None if coded else response.content_length,
                     content_type=response.content_type,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -171,7 +125,7 @@ class Http:
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        """The WebSocket: compression off (it costs the server), pings of ours, frames up to 256 MiB.
+        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 128 MiB.
 
         Raises:
             TransportError: the server did not open it.
@@ -180,6 +134,7 @@ class Http:
         try:
             socket = await self._session.ws_connect(
                 url,
+                headers=self._headers,
                 heartbeat=PING_SECONDS,
                 compress=0,
                 max_msg_size=MAX_BODY_BYTES,
@@ -189,6 +144,31 @@ class Http:
             raise self._error(error) from None
         async with socket:
             yield _frames(socket)
+
+    async def _respond(self, request: Request) -> aiohttp.ClientResponse:
+        """The head of the reply. A file may lie elsewhere: it is followed there, without headers of ours."""
+        url, headers = self._url(request.path), dict(self._headers)
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        if request.file:
+            headers["Accept-Encoding"] = "identity"
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._session.request(
+                request.method,
+                url,
+                data=request.body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=self._connect_s),
+                allow_redirects=False,
+            )
+            target = _target(response) if request.file and request.method == "GET" else None
+            if target is None:
+                return response
+            response.release()
+            if target.origin() != self._base.origin():
+                headers = {"Accept-Encoding": "identity"}
+            url = target
+        raise TransportError(f"{self.name}: more than {MAX_REDIRECTS} redirects, one to the next", sent=True)
 
     def _url(self, path: str) -> URL:
         """Absolute address of a route. Paths come percent-encoded; a query of the base address goes on every call."""
@@ -207,6 +187,10 @@ class Http:
             return TransportError(f"{self.name}: no connection in time", sent=False)
         if isinstance(error, aiohttp.WSServerHandshakeError):
             return TransportError(f"{self.name}: the WebSocket was refused with HTTP {error.status}", sent=True)
+        if isinstance(error, _TooLarge):
+            return TransportError(f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read", sent=True)
+        if isinstance(error, _Redirected):
+            return TransportError(f"{self.name}: the WebSocket is redirected to {error.where}", sent=True)
         if isinstance(error, TimeoutError):
             return TransportError(f"{self.name}: no reply in time", sent=True)
         if isinstance(error, aiohttp.InvalidURL):
@@ -220,14 +204,50 @@ async def _frames(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str 
             yield message.data
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, up to a bound that keeps a runaway server from filling our memory."""
-    if (response.content_length or 0) > MAX_BODY_BYTES:
-        raise aiohttp.ClientPayloadError("larger than 256 MiB")
-    body = await response.read()
-    if len(body) > MAX_BODY_BYTES:
-        raise aiohttp.ClientPayloadError("larger than 256 MiB")
-    return body
+class _TooLarge(aiohttp.ClientPayloadError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"larger than {limit} bytes")
+        self.limit = limit
+
+
+class _Redirected(aiohttp.ClientError):
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, unpacked. What is larger than `limit` is not read further: neither memory nor time is for it."""
+    if (response.content_length or 0) > limit and response.method != "HEAD":
+        response.close()
+        raise _TooLarge(limit)
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            response.close()
+            raise _TooLarge(limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _target(response: aiohttp.ClientResponse) -> URL | None:
+    """Where the reply redirects to; None if it does not, or to no http address. Credentials in it are not used."""
+    location = response.headers.get("Location")
+    if response.status not in REDIRECTS or not location:
+        return None
+    try:
+        target = response.url.join(URL(location)).with_user(None)
+    except ValueError:
+        return None
+    return target if target.scheme in ("http", "https") and target.host else None
+
+
+async def _stay(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+    """aiohttp follows redirects of a WebSocket's handshake, with all headers: it is stopped before it does."""
+    where, _ = redirected(params.url.with_query(None), "ws", params.response.headers.get("Location", ""))
+    params.response.close()
+    raise _Redirected(where)
 
 
 def _reason(error: Any) -> str:

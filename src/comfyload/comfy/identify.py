@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from comfyload.comfy.gateway import NO_COMFYUI, who_answers
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
 from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.model import Environment, Fact, Server
@@ -27,6 +28,12 @@ NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 INTERRUPT_BY_ID = (0, 3, 57)
 CLIENT_PROMPT_ID = (0, 3, 45)
 JOBS_CANCEL = (0, 26, 0)
+
+ITS_TROUBLE = b"Server got itself in trouble"
+"""How the web server inside ComfyUI words an error of a route; a gateway words it otherwise."""
+
+ITS_OWN = {"os", "comfyui_version", "python_version", "embedded_python", "argv", "pytorch_version", "ram_total"}
+"""Facts of `/system_stats`, of which every version tells some."""
 
 
 class _Stats(msgspec.Struct):
@@ -50,14 +57,11 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
             "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
         )
         raise ServerUnreachable(f"no ComfyUI at {error}", hint) from None
-    if reply.status in (401, 403, 407):
-        raise ServerUnreachable(
-            f"{name} refuses us with HTTP {reply.status}", "give credentials: --header Authorization=env:COMFY_TOKEN"
-        )
-    if reply.status in (502, 503, 504):
-        raise ServerUnreachable(f"the gateway at {name} answers {reply.status}", "is ComfyUI running behind it?")
-    if reply.status >= 500:
-        return Server(url=name, headers=header_names)
+    refusal = who_answers(reply, name)
+    if refusal is not None:
+        raise refusal
+    if reply.status == 500:
+        return await _broken(transport, reply, Server(url=name, headers=header_names))
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
@@ -94,7 +98,7 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
 
     async def one(name: str) -> dict[str, Any]:
         async with limit:
-            return _object(await _try(transport, f"object_info/{quote(name, safe='')}")) or {}
+            return _object(await _try(transport, f"object_info/{quote(name, safe='', errors='surrogatepass')}")) or {}
 
     found: dict[str, Any] = {}
     for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):
@@ -124,21 +128,30 @@ async def describe_probe(transport: Transport) -> Environment:
 
 
 def _stats(reply: Reply, name: str) -> _Stats:
-    """The body of `/system_stats`, or what stands there instead."""
-    text = reply.body[:200].lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html")) or "html" in reply.content_type:
-        raise NotComfyUI(
-            f"{name} answers with a web page (HTTP {reply.status}), not as a ComfyUI",
-            "give the address that serves /system_stats, with its base path if it has one",
-        )
-    if reply.status != 200:
-        raise NotComfyUI(f"{name} has no /system_stats (HTTP {reply.status})", "is this the address of a ComfyUI?")
+    """The body of `/system_stats`."""
     try:
-        return decode_json(reply.body, _Stats)
+        stats = decode_json(reply.body, _Stats)
     except msgspec.MsgspecError as error:
+        raise NotComfyUI(f"{name}: /system_stats is not what a ComfyUI answers ({error})", NO_COMFYUI) from None
+    if not stats.devices and not stats.system.keys() & ITS_OWN:
         raise NotComfyUI(
-            f"{name}: /system_stats is not what a ComfyUI answers ({error})", "is this the address of a ComfyUI?"
-        ) from None
+            f"{name}: /system_stats is not what a ComfyUI answers (it tells none of its facts)", NO_COMFYUI
+        )
+    return stats
+
+
+async def _broken(transport: Transport, reply: Reply, server: Server) -> Server:
+    """The server that fails to tell about itself, if it is one: ComfyUI's GPU may be gone while its queue is there.
+
+    Raises:
+        NotComfyUI: nothing of a ComfyUI answers there.
+    """
+    if ITS_TROUBLE in reply.body:
+        return server
+    queue = await _try(transport, "prompt")
+    if queue is None or queue.status != 200 or decode_queue_remaining(queue.body) is None:
+        raise NotComfyUI(f"{server.url} answers HTTP 500, and has no queue of a ComfyUI either", NO_COMFYUI)
+    return server
 
 
 async def _try(transport: Transport, path: str) -> Reply | None:

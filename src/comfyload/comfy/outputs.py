@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from comfyload.comfy.follow import files_of
+from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import TransportError
 from comfyload.record.model import Fetch
 
@@ -35,11 +35,10 @@ async def fetch_outputs(
     """Every file of the job, one after the other; seconds from the request to the last byte."""
     fetched = []
     for filename, subfolder, kind in files_of(entry):
-        query = urlencode({"filename": filename, "subfolder": subfolder, "type": kind})
         name = f"{kind}/{subfolder}/{filename}" if subfolder else f"{kind}/{filename}"
         began = clock()
         try:
-            download = await transport.download(f"view?{query}", timeout_s)
+            download = await transport.download(view_path(filename, subfolder, kind), timeout_s)
         except TransportError as error:
             fetched.append(Fetch(file=name, bytes=0, seconds=clock() - began, problem=str(error)))
         else:

@@ -7,7 +7,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
+from yarl import URL
 
+from comfyload.comfy.address import redacted
+from comfyload.comfy.gateway import said
 from comfyload.comfy.wire import decode_json
 from comfyload.record.model import Failure, FailureKind
 
@@ -51,16 +54,28 @@ def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None
     node, node_class, detail = _first_node_error(refusal.node_errors)
     if kind == "missing_node" and isinstance(error.extra_info, dict):
         node, node_class = _text(error.extra_info.get("node_id")), _text(error.extra_info.get("class_type"))
-    said = ": ".join(part for part in (error.message, detail or error.details) if part)
+    told = ": ".join(part for part in (error.message, detail or error.details) if part)
     return Failure(
         kind=kind,
         type=error.type,
-        message=said or f"HTTP {status}: {body[:120].decode('utf-8', 'replace').strip()}",
+        message=told or f"HTTP {status}: {_elsewhere(headers) or said(body) or 'no words'}",
         node=node,
         node_class=node_class,
         status=status,
         retry_after_s=_retry_after(headers or {}),
     )
+
+
+def _elsewhere(headers: Mapping[str, str] | None) -> str:
+    """That the prompt was not taken but redirected, which is not followed."""
+    location = (headers or {}).get("location")
+    if not location:
+        return ""
+    try:
+        url = URL(location).with_query(None)
+    except ValueError:
+        return "redirected"
+    return f"redirected to {redacted(url) if url.absolute else url.path}"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -13,7 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from comfyload.record.codec import converted
+
 __all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_FILE_BYTES",
     "Data",
     "Download",
     "HistoryEntry",
@@ -33,15 +37,25 @@ __all__ = [
 
 T = TypeVar("T")
 
+MAX_BODY_BYTES = 128 << 20
+"""What a reply or a message may be, unpacked. The largest we know is the queue, which holds every waiting graph."""
+
+MAX_FILE_BYTES = 256 << 20
+"""What a file may be that is kept in memory."""
+
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):
-    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query."""
+    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query.
+
+    `file`: what is asked for is a file, which may be larger than an answer, and may lie elsewhere by a redirect.
+    """
 
     method: str
     path: str
     body: bytes | None = None
     content_type: str = "application/json"
     timeout_s: float = 30.0
+    file: bool = False
 
 
 class Reply(Struct, frozen=True, kw_only=True, gc=False):
@@ -169,7 +183,7 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(text, type=shape, strict=False)
     except msgspec.MsgspecError:
-        return msgspec.convert(_lenient(text), shape, strict=False)
+        return converted(_lenient(text), shape, strict=False)
 
 
 def decode_message(text: str | bytes) -> Message | None:
@@ -204,13 +218,13 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     try:
         entry = _history.decode(body).get(prompt_id)
     except msgspec.MsgspecError:
-        entry = msgspec.convert(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
+        entry = converted(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
         if entry is None:
             return None
         entry = _RawEntry(
             prompt=[_raw(part) for part in entry.get("prompt") or []],
             outputs=_raw(entry.get("outputs") or {}),
-            status=msgspec.convert(
+            status=converted(
                 {
                     **(entry.get("status") or {}),
                     "messages": [_raw(message) for message in (entry.get("status") or {}).get("messages") or []],

@@ -13,13 +13,14 @@ import shutil
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
+from comfyload.record.codec import decode, encode_pretty
 from comfyload.record.evidence import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, replace_file
@@ -164,7 +165,7 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
             files=hash_files(aside, but=MANIFEST),
         )
         _check_paths(manifest, aside)
-        replace_file(aside / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        replace_file(aside / MANIFEST, encode_pretty(manifest) + b"\n")
         sync_folders(aside)
         _rename(aside, target)
         sync_folder(base)
@@ -211,7 +212,7 @@ def is_baseline(path: Path) -> bool:
     """Whether a folder holds a baseline rather than a run, damaged or not; both have a `manifest.json`."""
     try:
         content = (path / MANIFEST).read_bytes()
-        keys = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).keys()
+        keys = decode(content, msgspec.json.Decoder(dict[str, Any])).keys()
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return "files" in keys and "saved_utc" in keys
@@ -304,10 +305,10 @@ def _read(path: Path) -> Kept:
     except OSError as error:
         raise RunFilesError(f"{path} is no baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
-        found = msgspec.json.decode(content, type=_Format).format
+        found = decode(content, msgspec.json.Decoder(_Format)).format
         if found > FORMAT:
             raise RunFilesError(f"{file} has format {found}; this comfyload reads up to {FORMAT}", "update comfyload")
-        manifest = msgspec.json.decode(content, type=ArchiveManifest)
+        manifest = decode(content, msgspec.json.Decoder(ArchiveManifest))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RunFilesError(f"{file} is not that of a baseline, or is damaged: {error}") from None
     _check_paths(manifest, path)

@@ -1,30 +1,164 @@
-"""Knows how to put a file in place as a whole."""
+"""Knows how a file that a user names is written: a plain one as a whole, a device, pipe or link through what it is."""
 
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from comfyload.errors import UsageError
 
-__all__ = ["written_aside"]
+__all__ = ["check_folder", "check_target", "is_stdout", "write_whole", "written_aside"]
+
+HINT = "name a file in a folder you can write"
+_DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")
+_NAMED = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 @contextmanager
-def written_aside(path: Path, hint: str = "name a file in a folder you can write") -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` when the block ends well, else it is removed.
+def written_aside(path: Path, hint: str = HINT) -> Iterator[Path]:
+    """A name to write to; what is there when the block ends well becomes `path` as a whole, else it is removed.
+
+    A link is followed, and stays. A device, a pipe, an open descriptor (`/dev/fd/63`) and `-`, which is standard
+    output, are written through: nothing takes their place.
 
     Raises:
         UsageError: it cannot be written there.
+        BrokenPipeError: whoever read the pipe has gone.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    plain = _descriptor(path) is None and _is_plain(target)
+    aside = (target.parent if plain and _takes_files(target.parent) else Path(tempfile.gettempdir())) / _name()
     try:
         yield aside
-        aside.replace(path)
+        if plain and aside.parent == target.parent:
+            _put(aside, target)
+        else:
+            _pour(aside, path)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}", hint) from None
     finally:
         with suppress(OSError):  # it is gone if all went well, and never was if the folder is missing
             aside.unlink()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that a user names, as `written_aside` does."""
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
+
+
+def check_target(flag: str, path: Path) -> None:
+    """Find out before the work, not after it, whether `path` can be written; the folder is made.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if _descriptor(path) is not None:
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UsageError(f"{flag} {path} is a directory", "name a file")
+    if target.is_socket():
+        raise UsageError(f"{flag} {path} is a socket", HINT)
+    try:
+        if not _is_plain(target) or target.exists():
+            if not os.access(target, os.W_OK):
+                raise PermissionError(0, "permission denied")
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _probe(target.parent)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: {error.strerror or error}", HINT) from None
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Find out whether something can be put into a folder, which need not be there yet.
+
+    Raises:
+        UsageError: nothing can.
+    """
+    there = Path(os.path.realpath(folder))
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        _probe(there)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"{flag} {folder}: nothing can be written in {there} ({why})", "name a folder you can write"
+        ) from None
+
+
+def is_stdout(path: Path | None) -> bool:
+    """Whether what is written there goes to standard output."""
+    return path is not None and _descriptor(path) == 1
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file that the path is a name of; to open it anew would begin it anew."""
+    text = str(path)
+    found = _DESCRIPTOR.fullmatch(text)
+    return int(found[1]) if found is not None else _NAMED.get(text)
+
+
+def _is_plain(target: Path) -> bool:
+    """Whether it is a plain file, or nothing yet."""
+    try:
+        return stat.S_ISREG(target.stat().st_mode)
+    except OSError:
+        return True
+
+
+def _takes_files(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _probe(folder: Path) -> None:
+    """Make a file and remove it: no permission tells as surely."""
+    probe = folder / _name()
+    probe.touch()
+    probe.unlink()
+
+
+def _name() -> str:
+    return f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _put(aside: Path, target: Path) -> None:
+    """Replace the file, its permissions kept; one that something is mounted on is written in place."""
+    with suppress(OSError):
+        aside.chmod(stat.S_IMODE(target.stat().st_mode))
+    try:
+        aside.replace(target)
+    except OSError:
+        if not target.exists():
+            raise
+        _pour(aside, target)
+
+
+def _pour(aside: Path, path: Path) -> None:
+    with aside.open("rb") as source, _opened(path) as sink:
+        shutil.copyfileobj(source, sink)
+        sink.flush()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    number = _descriptor(path)
+    if number == 1:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
+    with path.open("wb") if number is None else os.fdopen(os.dup(number), "wb") as file:
+        yield file

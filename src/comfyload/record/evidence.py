@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from comfyload.errors import RunFilesError
+from comfyload.record.lock import LOCK
 
 __all__ = ["copy_run", "hash_files", "sha256", "sync_folder", "sync_folders", "walk"]
 
@@ -31,7 +32,7 @@ def copy_run(run: Path, folder: Path) -> str:
                 f"{run / other[0]} is no plain file", "a baseline holds whole files; take it away first"
             )
         (parent / name).mkdir(parents=True)
-        for relative in plain:
+        for relative in plain - {LOCK}:  # of a process that died
             copy = parent / name / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / relative, copy)

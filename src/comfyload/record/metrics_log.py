@@ -274,7 +274,8 @@ def object_of_line(line: bytes) -> dict[str, Any] | None:
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:
     """What tells a row from all others: the probe's by boot and number, others by all that they say."""
-    return _seq(raw) or msgspec.json.encode(raw, order="sorted")
+    # Not msgspec: a name that is no Unicode has lone surrogates, which it refuses.
+    return _seq(raw) or json.dumps(raw, sort_keys=True, default=str).encode()
 
 
 def log_row(raw: dict[str, Any], *, t: float | None = None) -> LogRow:

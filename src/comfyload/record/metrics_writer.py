@@ -156,7 +156,11 @@ def _say_once(log: str, reason: str) -> None:
 
 
 def _encoded(row: dict[str, object]) -> bytes:
-    return json.dumps(_plain(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    """Halves of pairs, which names of files can hold, are escapes as elsewhere in JSON."""
+    try:
+        return json.dumps(_plain(row), ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(_plain(row)).encode() + b"\n"
 
 
 def _plain(value: object, depth: int = 0) -> object:

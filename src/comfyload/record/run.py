@@ -9,12 +9,14 @@ replaced as a whole. A torn last line is what a crash leaves, and is not read.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ _BLOCK = 1 << 16
 
 
 class RunWriter:
-    """A new run directory. `write_line`, `write_sample` and `write_log` are synchronous and cost a few microseconds."""
+    """A new run directory. `write_line`, `write_sample` and `write_log` are synchronous and cost a few microseconds.
+
+    What cannot be written raises RunFilesError, and leaves no part of itself behind.
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Create `path` and its files.
@@ -75,6 +80,16 @@ class RunWriter:
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
 
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except RunFilesError:
+            if kind is None:  # else what went wrong first is what is told
+                raise
+
     def write_line(self, line: Line) -> None:
         self._append(self._records, line)
 
@@ -88,21 +103,45 @@ class RunWriter:
         self._append(self._log, line)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        replace_file(self.path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        content = encode_pretty(manifest) + b"\n"
+        try:
+            replace_file(self.path / MANIFEST, content)
+        except OSError as error:
+            raise self._cannot(error) from None
 
     def close(self) -> None:
-        """Flush to the disk and close."""
+        """Flush to the disk and close.
+
+        Raises:
+            RunFilesError: the disk did not take all of it.
+        """
+        failed: OSError | None = None
         for descriptor in (self._records, self._samples, *([] if self._log is None else [self._log])):
-            os.fsync(descriptor)
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                failed = failed or error
             os.close(descriptor)
+        if failed is not None:
+            raise self._cannot(failed)
+
+    def _cannot(self, error: OSError) -> RunFilesError:
+        """The disk is full, or gone: what it holds stays what it is."""
+        return RunFilesError(
+            f"cannot go on writing to {self.path}: {(error.strerror or str(error)).lower()}",
+            f"what was measured is kept; once it can be written: comfyload resume {self.path}",
+        )
 
     def _append(self, descriptor: int, line: Line | Sample | LogLine) -> None:
-        self._encoder.encode_into(line, self._buffer)
+        try:
+            self._encoder.encode_into(line, self._buffer)
+        except UnicodeEncodeError:
+            self._buffer[:] = encode(line)
         self._buffer += b"\n"
-        view = memoryview(self._buffer)
-        written = os.write(descriptor, view)
-        while written < len(view):  # a nearly full disk takes part of a line; the next attempt raises
-            written += os.write(descriptor, view[written:])
+        try:
+            _write_whole(descriptor, self._buffer)
+        except OSError as error:
+            raise self._cannot(error) from None
 
 
 class RunReader:
@@ -138,6 +177,19 @@ def replace_file(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
+def _write_whole(descriptor: int, line: bytearray) -> None:
+    """The whole line, or nothing of it: a part would spoil the line that comes after it, should there be room again."""
+    written = 0
+    try:
+        while written < len(line):  # a nearly full disk takes part of a line; the next attempt raises
+            written += os.write(descriptor, line[written:] if written else line)
+    except OSError:
+        if written:
+            with suppress(OSError):
+                os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_END) - written)
+        raise
+
+
 def _open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
 
@@ -156,10 +208,10 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path.parent} is no run directory: {error.strerror}", "give the folder of a run"
         ) from None
     try:
-        version = msgspec.json.decode(content, type=_Format).format
+        version = decode(content, msgspec.json.Decoder(_Format)).format
         if version > FORMAT:
             raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
-        return msgspec.json.decode(content, type=Manifest)
+        return decode(content, msgspec.json.Decoder(Manifest))
     except msgspec.MsgspecError as error:
         raise RunFilesError(f"{path} is damaged: {error}") from None
 
@@ -193,6 +245,6 @@ def _decode_each(path: Path, whole: bytes, before: int, decoder: msgspec.json.De
     """The same line by line, which can name the damaged one: it is the first block's lines that went `before`."""
     for number, line in enumerate(whole.split(b"\n"), before + 1):
         try:
-            yield decoder.decode(line)
+            yield decode(line, decoder)
         except msgspec.MsgspecError as error:
             raise RunFilesError(f"{path}, line {number} is damaged: {error}") from None

@@ -236,4 +236,4 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, escape: boo
 
 def _target(name: str) -> str:
     """A file name as the target of a link."""
-    return quote(name)
+    return quote(name, errors="surrogateescape")

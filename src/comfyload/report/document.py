@@ -12,6 +12,7 @@ from comfyload.judge.ledger import Ledger
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NODE_CLOCK_S
 from comfyload.judge.summary import Summary, jsonable
+from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.model import Manifest, Record, Sent
 
 __all__ = ["document", "jobs", "write_document"]
@@ -33,10 +34,10 @@ def write_document(file: _Writable, manifest: Manifest, summary: Summary, jobs: 
     """
     file.write(b"{")
     for key, value in _head(summary).items():
-        file.write(b"\n" + msgspec.json.encode(key) + b": " + _pretty(value) + b",")
+        file.write(b"\n" + encode(key) + b": " + _pretty(value) + b",")
     file.write(b'\n"jobs": [')
     for number, job in enumerate(jobs):
-        file.write((b",\n" if number else b"\n") + msgspec.json.encode(jsonable(job)))
+        file.write((b",\n" if number else b"\n") + encode(jsonable(job)))
     file.write(b'\n],\n"manifest": ' + _pretty(jsonable(manifest)) + b"\n}\n")
 
 
@@ -115,4 +116,4 @@ def _head(summary: Summary) -> dict[str, Any]:
 
 
 def _pretty(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2)
+    return encode_pretty(value)

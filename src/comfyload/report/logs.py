@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
-from rich.console import Console
 from rich.text import Text
 
 from comfyload.judge.ledger import clean
@@ -150,7 +149,7 @@ class Printer:
 
     def say(self, text: str) -> None:
         """Something for people alone."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(clean(text, LONGEST), style="dim"))
+        Screen(stderr=True, highlight=False, soft_wrap=True).print(Text(clean(text, LONGEST), style="dim"))
 
     def flush(self) -> None:
         try:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from comfyload.judge.ledger import clean
 from comfyload.report.text import ascii_only
+from comfyload.visible import visible_lines
 
 __all__ = ["Screen", "draw", "escaped"]
 
@@ -24,7 +27,15 @@ _LONGEST = 1000
 
 
 class Screen(Console):
-    """Standard output, or error, of a command."""
+    """Standard output, or error, of a command. Whatever is printed, only our own styles steer the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does; in every piece of text, what a terminal would obey is an escape."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible_lines(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Whoever read has gone (`| head`): nothing more is written, at the end of the process neither."""

@@ -19,6 +19,7 @@ from comfyload.report.text import DASH, decimals, duration, fixed, span
 from comfyload.report.verdicts import by_result
 from comfyload.report.verdicts import value_words as judged
 from comfyload.report.words import plan_words
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from comfyload.judge.comparison.compare import Comparison, Ratio
@@ -62,7 +63,9 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
     manifest = measured.manifest
     server, flat = manifest.server, measured.summary.summary
     wall = flat["wall_clock_s"]
-    version = f" (ComfyUI {server.comfyui_version})" if server.comfyui_version else " (ComfyUI of unknown version)"
+    version = (
+        f" (ComfyUI {visible(server.comfyui_version)})" if server.comfyui_version else " (ComfyUI of unknown version)"
+    )
     return [
         ("Workflow", clean(", ".join(facts.name for facts in manifest.workflows), 200) or DASH),
         ("Load", plan_words(manifest.plan)),

@@ -27,6 +27,7 @@ from comfyload.report.text import (
     span,
 )
 from comfyload.report.words import plan_words
+from comfyload.visible import visible
 
 __all__ = ["render"]
 
@@ -67,8 +68,8 @@ def render(manifest: Manifest, summary: Summary, console: Console) -> None:
 
 def _title(manifest: Manifest) -> Text:
     plan, server = manifest.plan, manifest.server
-    version = f" (ComfyUI {server.comfyui_version})" if server.comfyui_version else ""
-    text = Text(manifest.name, style="bold")
+    version = f" (ComfyUI {visible(server.comfyui_version)})" if server.comfyui_version else ""
+    text = Text(visible(manifest.name), style="bold")
     text.append(f" on {server.url}{version}\n", style="not bold")
     asked = f"{plan_words(plan)}{', unchanged graph' if plan.as_is else ''}"
     between = "\n" if len(asked) + len(manifest.run_id) > 77 else " · "
@@ -164,7 +165,7 @@ def _nodes(summary: Summary) -> Table | None:
     for row in shown:
         p95, mean = row.p95_s.value, row.avg_s.value
         table.add_row(
-            Text(f"{where.get(row.workflow, '')}{row.node} {row.class_type or '(not in the graph)'}"),
+            Text(visible(f"{where.get(row.workflow, '')}{row.node} {row.class_type or '(not in the graph)'}")),
             str(row.n),
             DASH if mean is None else duration(mean),
             DASH if p95 is None else duration(p95),
@@ -188,7 +189,9 @@ def _failures(summary: Summary) -> Table | None:
         return None
     for row in failures[:10]:
         kind = row.kind if not row.type or row.type == row.kind else f"{row.kind}\n  {row.type}"
-        table.add_row(Text(kind), str(row.count), Text(row.node_class or ""), Text(f"{row.example} (job {row.index})"))
+        table.add_row(
+            Text(kind), str(row.count), Text(visible(row.node_class or "")), Text(f"{row.example} (job {row.index})")
+        )
     if len(failures) > 10:
         table.add_row(Text(f"and {len(failures) - 10} more causes", style="dim"))
     return table

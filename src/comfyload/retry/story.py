@@ -6,7 +6,6 @@ import json
 import uuid
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import structs
 
 from comfyload.record.model import Attempt, Execution, Failure, Prompt
@@ -79,7 +78,7 @@ class Story:
         if not never_sent(execution):
             self.number += 1
             prompt_id = _id_of(self.first, self.number)
-        extra = msgspec.json.decode(prompt.extra_data) if prompt.extra_data else {}
+        extra = json.loads(prompt.extra_data) if prompt.extra_data else {}
         extra["comfyload"] = {"attempt": len(self.attempts) + 1, "retry_of": self.first}
         return structs.replace(prompt, id=prompt_id, extra_data=json.dumps(extra).encode())
 

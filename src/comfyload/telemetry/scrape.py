@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
+from comfyload.comfy.address import masked, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
 from comfyload.telemetry.source import Readings, Silent
@@ -41,8 +40,15 @@ def scrape_url(text: str) -> URL:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"--scrape {text!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
+        raise UsageError(f"--scrape {masked(text)!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
     return url.with_path("/metrics") if url.path in ("", "/") else url
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the credentials of the address to wherever it leads."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: its reply is an error, with its status."""
 
 
 class Scrape:
@@ -89,11 +95,9 @@ class Scrape:
             raise Silent(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
 
     def _fetched(self) -> str:
-        request = urllib.request.Request(str(self._url.with_user(None)), headers={"Accept": "text/plain;version=0.0.4"})
-        if self._url.user is not None:
-            pair = f"{unquote(self._url.user)}:{unquote(self._url.password or '')}"
-            request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})
+        request = urllib.request.Request(str(url.with_fragment(None)), headers=headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         with opener.open(request, timeout=TIMEOUT_S) as response:
             body: bytes = response.read(MOST_BYTES + 1)
         if len(body) > MOST_BYTES:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from comfyload.errors import WorkflowError
+from comfyload.visible import visible
 from comfyload.workflow.graph import Workflow, is_link
 from comfyload.workflow.vary import Variation
 
@@ -59,7 +60,10 @@ class Problem(Struct, frozen=True, kw_only=True):
     sure: bool = True
 
     def text(self) -> str:
-        """The problem in one line."""
+        """The problem in one line, whatever the graph or the server wrote into it."""
+        return visible(self._told())
+
+    def _told(self) -> str:
         if not self.node:
             return self.said
         names = [f"node {self.node}"]
@@ -73,6 +77,8 @@ class Problem(Struct, frozen=True, kw_only=True):
 class PreflightFailed(WorkflowError):
     """The server would refuse a graph. The message has one line for each problem of each workflow."""
 
+    lines = True
+
     def __init__(self, found: Mapping[str, list[Problem]]) -> None:
         """`found`: problems by the workflow's name; those without any are passed over."""
         self.found = {name: problems for name, problems in found.items() if problems}
@@ -85,7 +91,7 @@ def describe(problems: list[Problem], name: str = "the workflow") -> str:
     counts = Counter(problem.kind.replace("_", " ") for problem in problems)
     kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
     verdict = "would be refused" if any(problem.sure for problem in problems) else "may be refused"
-    head = f"{name} {verdict} by the server, problems: {len(problems)} ({kinds})"
+    head = f"{visible(name)} {verdict} by the server, problems: {len(problems)} ({kinds})"
     return "\n".join([head, *(f"  {problem.text()}" for problem in problems)])
 
 

@@ -8,6 +8,7 @@ from functools import cache
 import vl_convert
 
 from comfyload.errors import UsageError
+from comfyload.record.codec import words
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.theme import config
 
@@ -28,7 +29,7 @@ def png(chart: Chart, scale: float = 2.0) -> bytes:
     picture["title"] = chart.title
     picture["padding"] = 14
     picture["config"] = {**config(), "background": "white"}
-    return bytes(vl_convert.vegalite_to_png(picture, vl_version=VEGA_LITE, scale=scale))
+    return bytes(vl_convert.vegalite_to_png(words(picture), vl_version=VEGA_LITE, scale=scale))
 
 
 @cache

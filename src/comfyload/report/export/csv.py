@@ -7,9 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from comfyload.record.aside import written_aside
+from comfyload.record.codec import encode, printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Lines, columns, rows
 
@@ -28,8 +27,8 @@ def write_csv(path: Path, manifest: Manifest, lines: Lines) -> int:
         UsageError: it cannot be written there.
     """
     found, count = columns(lines), 0
-    names = [column.name for column in found]
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    names = [printable(column.name) for column in found]
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_cell(name) for name in names])
         for job in rows(manifest, lines, found):
@@ -44,5 +43,5 @@ def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list):
-        return msgspec.json.encode(value).decode() if value else None
+        return encode(value).decode() if value else None
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -20,6 +20,7 @@ from comfyload.errors import UsageError
 from comfyload.judge.ledger import Ledger, clean
 from comfyload.judge.metrics import METRICS
 from comfyload.record.aside import written_aside
+from comfyload.record.codec import printable
 from comfyload.record.model import Manifest, Record, Sent
 
 if TYPE_CHECKING:
@@ -135,13 +136,13 @@ def _traces(manifest: Manifest) -> Callable[[Record], list[ReadableSpan]]:
             context = SpanContext(
                 int.from_bytes(digest[:16]), int.from_bytes(own[:8]) or 1, False, TraceFlags(TraceFlags.SAMPLED)
             )
-            failed = _failure(record) if number == 0 else ""
+            failed = printable(_failure(record)) if number == 0 else ""
             span = ReadableSpan(
-                name,
+                printable(name),
                 context=context,
                 parent=None if parent is None else spans[parent].context,
                 resource=resource,
-                attributes=attributes,
+                attributes={key: printable(v) if isinstance(v, str) else v for key, v in attributes.items()},
                 kind=SpanKind.CLIENT if number == 0 else SpanKind.INTERNAL,
                 status=Status(StatusCode.ERROR, failed) if failed else Status(),
                 start_time=began + round(start * 1e9),

@@ -10,6 +10,7 @@ from typing import Any
 from comfyload.errors import UsageError
 from comfyload.judge.stats import QUANTILE_METHOD
 from comfyload.record.aside import written_aside
+from comfyload.record.codec import printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Column, Lines, columns, rows
 
@@ -53,7 +54,7 @@ def _field(pa: Any, column: Column) -> Any:
         "flag": pa.bool_(),
         "instant": pa.timestamp("us", tz="UTC"),
     }[column.kind]
-    return pa.field(column.name, kind, metadata={"unit": column.unit} if column.unit else None)
+    return pa.field(printable(column.name), kind, metadata={"unit": column.unit} if column.unit else None)
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.aside import written_aside
+from comfyload.record.codec import printable
 
 __all__ = ["BUCKETS_S", "metrics_text", "write_prometheus"]
 
@@ -62,7 +63,7 @@ class _Families(Collector):
     def collect(self) -> Iterator[Metric]:
         manifest = self._measured.manifest
         who = InfoMetricFamily("comfyload_run", "Which run these metrics are of.")
-        who.add_metric([], {"run": manifest.run_id, "name": manifest.name, "tool": manifest.tool})
+        who.add_metric([], {"run": manifest.run_id, "name": printable(manifest.name), "tool": manifest.tool})
         yield who
         yield from _gauges(self._measured)
         yield _outcomes(self._measured)
@@ -77,7 +78,7 @@ def _gauges(measured: Measured) -> Iterator[Metric]:
         if family is None:
             text = f"The run's {key.replace('_', ' ')}, in base units; see the reference of the summary."
             family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
-        family.add_metric((measured.manifest.run_id, workflow, bound), value / per)
+        family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()
 
 
@@ -137,5 +138,5 @@ def _histogram(measured: Measured) -> Metric:
         below = np.searchsorted(latency, BUCKETS_S, side="right")
         buckets = [(str(float(edge)), float(count)) for edge, count in zip(BUCKETS_S, below, strict=True)]
         buckets.append(("+Inf", float(len(latency))))
-        family.add_metric((measured.manifest.run_id, workflow), buckets, sum_value=float(np.sum(latency)))
+        family.add_metric((measured.manifest.run_id, printable(workflow)), buckets, sum_value=float(np.sum(latency)))
     return family

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from comfyload.judge.metrics import METRICS
+from comfyload.record.codec import printable
 from comfyload.record.model import Failure, Manifest, Record, Sent
 from comfyload.report.document import jobs
 
@@ -89,7 +90,13 @@ def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dic
             job[f"failure_{name}"] = failure.get(name)
         for name, key, kind in inputs:
             job[name] = _as(kind, values.get(key))
-        yield job
+        yield {printable(name): _printable(value) for name, value in job.items()}
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    return [printable(text) for text in value] if isinstance(value, list) else value
 
 
 def _seen(value: object) -> str:

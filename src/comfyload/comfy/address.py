@@ -1,0 +1,120 @@
+"""Knows how a server's address and the headers for it are written, and what of them is secret."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from yarl import URL
+
+from comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["masked", "parse_headers", "parse_server", "redacted", "redirected", "with_credentials"]
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def parse_server(text: str) -> URL:
+    """The server's base address with a trailing slash: `127.0.0.1:8188`, `https://host/comfy/`, `http://[::1]:8188`.
+
+    Raises:
+        UsageError: it is no http(s) address.
+    """
+    try:
+        url = URL(text if "://" in text else f"http://{text}")
+        valid = url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        valid = False
+    if not valid:
+        hint = "write it as http://127.0.0.1:8188"
+        if "@" in text:
+            hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
+        raise UsageError(f"--server {masked(text)!r} is no http address", hint)
+    if url.path.rstrip("/").endswith("/prompt"):
+        url = url.parent
+    return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
+
+
+def redacted(url: URL) -> str:
+    """The address without user, password and the values of its query."""
+    shown = url.with_user(None).with_fragment(None)
+    return str(shown.with_query(dict.fromkeys(shown.query, "***")) if shown.query else shown)
+
+
+def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[str, str]]:
+    """The address without user and password, and the headers with them, in UTF-8 as RFC 7617 has it.
+
+    Raises:
+        UsageError: there are other credentials among the headers, or the user's name holds a colon.
+    """
+    if url.raw_user is None and url.raw_password is None:
+        return url, dict(headers)
+    if any(name.lower() == "authorization" for name in headers):
+        raise UsageError(
+            f"{redacted(url)}: credentials are in the address and in the header Authorization", "give one of them"
+        )
+    user, password = (unquote_to_bytes(part or "") for part in (url.raw_user, url.raw_password))
+    if b":" in user:
+        raise UsageError(f"{redacted(url)}: the user's name holds a colon", "no server can take that: RFC 7617")
+    token = base64.b64encode(user + b":" + password).decode()
+    return url.with_user(None), {**headers, "Authorization": f"Basic {token}"}
+
+
+def redirected(base: URL, path: str, location: str) -> tuple[str, bool]:
+    """Where `path` of a server is redirected to, and whether that is another base address of the same server.
+
+    The address is fit to be shown, and to be given as `--server` if it is one.
+    """
+    try:
+        target = base.join(URL(path)).join(URL(location))
+    except ValueError:
+        return "an address that is none", False
+    if target.scheme not in ("http", "https"):
+        return f"something that is no http address ({target.scheme or 'nothing'})", False
+    there = target.path.rstrip("/")
+    if there.endswith(f"/{path}"):
+        other = target.with_path(there.removesuffix(path)).with_query(base.query)
+        if redacted(other) != redacted(base):
+            return redacted(other), True
+    return redacted(target.with_query(None)), False
+
+
+def parse_headers(settings: list[str]) -> dict[str, str]:
+    """`NAME=VALUE` and `NAME=env:VAR` settings.
+
+    Raises:
+        UsageError: one has no name or value, or names a variable that is not set. The value is never quoted.
+    """
+    headers: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        name = name.strip()
+        if not equals or _NAME.fullmatch(name) is None:
+            raise UsageError("a --header is not NAME=VALUE", "as in --header Authorization=env:COMFY_TOKEN")
+        if value.startswith("env:"):
+            variable = value.removeprefix("env:")
+            if variable not in os.environ:
+                raise UsageError(f"--header {name}: the environment has no {variable}", f"export {variable} first")
+            value = os.environ[variable]
+        if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+            raise UsageError(f"--header {name}: its value holds a control character", "check for a trailing newline")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UsageError(f"--header {name}: its value is no text in UTF-8", "give it in the terminal's encoding")
+        headers[name] = value
+    return headers
+
+
+def masked(text: str) -> str:
+    """An address that cannot be read, without what may be secret in it."""
+    scheme, slashes, rest = text.rpartition("://") if "@" not in text else text.partition("://")
+    if not slashes:
+        scheme, rest = "", text
+    _, at, host = rest.rpartition("@")
+    shown = f"{scheme}{slashes}{'***@' if at else ''}{host}"
+    return shown.partition("?")[0] + ("?***" if "?" in shown else "")

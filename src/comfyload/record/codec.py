@@ -1,0 +1,95 @@
+r"""JSON as it is kept, with any text that a server can send.
+
+A file's name that is no UTF-8 comes from Python as halves of pairs (`caf\udce9.png`), which JSON can write as escapes
+and msgspec does not: where it refuses, Python's own encoder and parser do it, so that what is read is what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+__all__ = ["converted", "decode", "encode", "encode_pretty", "encode_sorted", "printable", "words"]
+
+T = TypeVar("T")
+_HALF = b"\\ud"
+
+
+def encode(value: object) -> bytes:
+    """As `msgspec.json.encode` does; halves of pairs as escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        plain = _finite(msgspec.to_builtins(value, str_keys=True))
+        return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def encode_sorted(value: object) -> bytes:
+    """The same with keys in order, to be hashed."""
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value, str_keys=True), sort_keys=True, separators=(",", ":")).encode()
+
+
+def encode_pretty(value: object) -> bytes:
+    """The same on several lines, for people."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=2)
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(encode(value)), indent=2).encode()
+
+
+def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """What `encode` wrote, as the decoder's type.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON, or not of that type.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.MsgspecError:
+        if _HALF not in content.lower():
+            raise
+    try:
+        plain = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return converted(plain, decoder.type)
+
+
+def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
+    """What Python's parser read, as a type. msgspec cannot look halves of pairs up among names: then they are words.
+
+    Raises:
+        msgspec.MsgspecError: it is not of that type.
+    """
+    try:
+        return msgspec.convert(plain, shape, str_keys=True, strict=strict)
+    except UnicodeEncodeError:
+        return msgspec.convert(words(plain), shape, str_keys=True, strict=strict)
+
+
+def printable(text: str) -> str:
+    r"""The text with `\udce9` for what no encoding can write."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def words(value: Any) -> Any:
+    """Lists and objects of JSON, every text in them `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): words(inner) for key, inner in value.items()}
+    return [words(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,120 @@
+"""One process at a time in a run directory: a lock of the operating system, which ends with its holder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["LOCK", "alone_in"]
+
+LOCK = ".lock"
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
+_BYTE = 1 << 30
+"""What is locked on Windows, where nobody else may read it: a byte far behind the file's text."""
+_TRIES = 100
+
+
+class _Holder(Struct):
+    pid: int
+    host: str
+    since: str
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[str | None]:
+    """Nobody else is at work in the directory meanwhile; it is made. Yields None, or why there can be no lock there.
+
+    The file of the lock is removed at the end. If a process dies its lock is gone, whether the file is there or not.
+
+    Raises:
+        RunFilesError: another process is at work in it.
+    """
+    file = path / LOCK
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = _taken(file)
+    except OSError as error:
+        yield f"{path} cannot be locked ({(error.strerror or str(error)).lower()}): let no second process work in it"
+        return
+    try:
+        yield None
+    finally:
+        if sys.platform == "win32":  # an open file cannot be removed
+            os.close(descriptor)
+        with suppress(OSError):
+            file.unlink()
+        if sys.platform != "win32":
+            os.close(descriptor)
+
+
+def _taken(file: Path) -> int:
+    """The locked file. Whoever had it may have removed it between our opening and our locking: then once more."""
+    for _ in range(_TRIES):
+        descriptor = _opened(file)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _TAKEN:
+                raise _in_use(file) from None
+            raise
+        if _is(descriptor, file):
+            with suppress(OSError):  # a full disk: the lock holds, only its holder has no name
+                _sign(descriptor)
+            return descriptor
+        os.close(descriptor)
+    raise _in_use(file)
+
+
+def _opened(file: Path) -> int:
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    except PermissionError:  # of another user: it can be locked all the same
+        return os.open(file, os.O_RDONLY)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
+
+
+def _in_use(file: Path) -> RunFilesError:
+    try:
+        holder = msgspec.json.decode(file.read_bytes(), type=_Holder)
+        who = f"process {holder.pid} on {holder.host} has been at work in it since {holder.since}"
+    except (OSError, msgspec.MsgspecError):
+        who = "another process is at work in it"
+    return RunFilesError(f"{file.parent} is in use: {who}", "wait until it has ended, or end it")

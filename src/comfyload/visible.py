@@ -1,0 +1,28 @@
+"""How text from outside is shown: what would steer a terminal, turn the line or cannot be encoded is an escape."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["visible", "visible_lines"]
+
+_UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff"
+"""Controls (C0, DEL, C1), marks that turn the direction of writing, separators of lines, lone surrogates."""
+
+_ALL = re.compile(f"[{_UNSEEN}]")
+_BUT_BREAKS = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: str) -> str:
+    r"""The text on one line: `\u001b`, `\n`, `\u202e` and `\udce9` stand for what must not reach a terminal."""
+    return _ALL.sub(_escape, text)
+
+
+def visible_lines(text: str) -> str:
+    """The same for text of several lines: their breaks and tabs stay. JSON stays JSON, and means the same."""
+    return _BUT_BREAKS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}"
