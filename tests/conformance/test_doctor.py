@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import structs
 
 from comfyload import clock
 from comfyload.app.doctor import Check, examine_server, exit_code
 from comfyload.app.options import RunOptions
 from comfyload.app.prepare import Material
 from comfyload.comfy import examine
+from comfyload.comfy.identify import identify
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.upload import upload_image
 from comfyload.comfy.wire import Reply, Request, TransportError
@@ -42,10 +44,15 @@ def on(body: Callable[[Server, Transport], Awaitable[T]], **server: Any) -> T:
 
 
 async def look(
-    transport: Transport, graph: dict[str, Any] | None = SLEEPER, *, jobs: int = 12, as_is: bool = False
+    transport: Transport,
+    graph: dict[str, Any] | None = SLEEPER,
+    *,
+    jobs: int = 12,
+    as_is: bool = False,
+    **more: Any,
 ) -> dict[str, list[Check]]:
     workflows = [] if graph is None else [parse(json.dumps(graph).encode(), "g")]
-    options = RunOptions(plan=Plan(load=Closed(), jobs=jobs, as_is=as_is))
+    options = RunOptions(plan=Plan(load=Closed(), jobs=jobs, as_is=as_is), **more)
     material = Material(workflows, [], None)
     found: dict[str, list[Check]] = {}
     for check in await examine_server(transport, "http://server/", options, material, NOWHERE):
@@ -227,23 +234,87 @@ def test_the_samples_pass(name: str) -> None:
     assert [problem["value"] for problem in known["preflight"][0].facts["problems"]] == []
 
 
+async def put_a_picture(transport: Transport) -> None:
+    """The server gets `sub/a.png`."""
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="subfolder"\r\n\r\nsub\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\nx\r\n--b--\r\n'
+    )
+    kind = "multipart/form-data; boundary=b"
+    await transport.call(Request(method="POST", path="upload/image", body=form, content_type=kind))
+
+
 def test_an_image_in_a_subfolder_exists_although_no_list_names_it() -> None:
     load = {"1": {"class_type": "LoadImage", "inputs": {"image": "sub/a.png"}},
             "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}  # fmt: skip
 
     async def body(server: Server, transport: Transport) -> list[str]:
         before = statuses(await look(transport, load))["preflight"]
-        form = (
-            b'--b\r\nContent-Disposition: form-data; name="subfolder"\r\n\r\nsub\r\n'
-            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\nx\r\n--b--\r\n'
-        )
-        kind = "multipart/form-data; boundary=b"
-        await transport.call(Request(method="POST", path="upload/image", body=form, content_type=kind))
+        await put_a_picture(transport)
         after = statuses(await look(transport, load))["preflight"]
         blind = statuses(await look(_Without(transport, path="view", status=403), load))["preflight"]
         return [before, after, blind]
 
     assert on(body) == ["problem", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "missing", "near"),
+    [
+        ("linux", "sub\\a.png", True, ["sub/a.png"]),
+        ("posix", "sub\\b.png", True, []),
+        ("darwin", "sub\\a.png", True, ["sub/a.png"]),
+        ("nt", "sub\\a.png", False, []),
+        ("win32", "sub\\a.png", False, []),
+        ("win32", "sub\\b.png", True, []),
+        (None, "sub\\a.png", False, []),
+    ],
+)
+def test_a_backslash_parts_folders_on_windows_alone(
+    system: str | None, name: str, missing: bool, near: list[str]
+) -> None:
+    load = {"1": {"class_type": "LoadImage", "inputs": {"image": name}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}  # fmt: skip
+
+    async def body(server: Server, transport: Transport) -> None:
+        await put_a_picture(transport)
+        facts = structs.replace(await identify(transport, "s", []), system={} if system is None else {"os": system})
+        described = await examine.fetch_object_info(transport, ["LoadImage", "PreviewImage"])
+        answer = await examine.preflight(transport, [parse(json.dumps(load).encode(), "g")], described, facts)
+        assert answer.verdict == ("refused" if missing else "accepted")
+        assert [problem.near for problem in answer.problems] == ([near] if missing else [])
+
+    on(body)
+
+
+def test_broken_outputs_are_a_problem_unless_they_are_left_out() -> None:
+    graph = SLEEPER | {
+        "7": {"class_type": "LoadImage", "inputs": {"image": "gone.png"}},
+        "8": {"class_type": "PreviewImage", "inputs": {"images": ["7", 0]}},
+    }
+    (check,) = on(lambda _, transport: look(transport, graph))["preflight"]
+    assert (check.status, check.facts["verdict"], check.facts["dropped"]) == ("problem", "partly", ["8"])
+    assert "--drop-broken-outputs" in check.advice
+    found = on(lambda _, transport: look(transport, graph, drop_broken_outputs=True))
+    (check,) = found["preflight"]
+    assert (check.status, check.facts["verdict"], check.facts["dropped"]) == ("warning", "accepted", ["8"])
+    assert "output 8 is left out: node 7 (LoadImage)" in check.found
+    assert found["outputs"][0].facts == {"outputs": 1}
+    assert code(found) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [
+        ({"9": {"class_type": "ImageInvert", "inputs": {"image": ["77", 0]}}}, "accepted"),
+        ({"1": SLEEPER["1"] | {"inputs": SLEEPER["1"]["inputs"] | {"old": ["77", 0]}}}, "kills"),
+        ({"1": SLEEPER["1"] | {"inputs": SLEEPER["1"]["inputs"] | {"old": ["1", 0]}}}, "fails"),
+    ],
+)
+def test_a_link_to_nowhere_is_judged_by_what_follows_from_it(more: dict[str, Any], verdict: str) -> None:
+    found = on(lambda _, transport: look(transport, SLEEPER | more))
+    assert found["preflight"][0].facts["verdict"] == verdict
+    assert code(found) == (0 if verdict == "accepted" else 2)
 
 
 def test_an_upload_gets_a_name_and_a_taken_name_another(tmp_path: Path) -> None:
@@ -309,7 +380,7 @@ def test_every_workflow_is_named_in_one_message() -> None:
         for name in ("a", "b"):
             workflow = parse(json.dumps({"1": {"class_type": f"Gone{name}", "inputs": {}}}).encode(), name)
             described = await examine.fetch_object_info(transport, [workflow.class_of("1")])
-            lines[name] = await examine.preflight(transport, workflow, described, (0, 33, 0))
+            lines[name] = await examine.preflight(transport, [workflow], described, await identify(transport, "s", []))
         return PreflightFailed(lines).message
 
     message = on(body)

@@ -174,15 +174,58 @@ def check_refused(done: subprocess.CompletedProcess[str], code: int, says: str, 
         ("{", "is not JSON"),
         ('{"nodes": [], "links": []}', "editor's own format"),
         ("{}", "empty graph"),
-        (
-            '{"1": {"class_type": "SaveImage", "inputs": {"images": ["9", 0]}}}',
-            "from node 9, which is not in the graph",
-        ),
+        ('{"1": {"class_type": "A", "inputs": {}},}', "a comma too many"),
     ],
 )
 def test_a_file_that_is_no_graph_is_refused(sim: str, tmp_path: Path, content: str, says: str) -> None:
     done = call("run", "--server", sim, "--workflow", graph_file(tmp_path, content), "-o", "out.json", cwd=tmp_path)
     check_refused(done, 2, says, tmp_path)
+
+
+BROKEN: dict[str, Any] = SLEEPER | {
+    "7": {"class_type": "LoadImage", "inputs": {"image": "gone.png"}},
+    "8": {"class_type": "PreviewImage", "inputs": {"images": ["7", 0]}},
+}
+"""A sleeper with a second output, for which there is no image."""
+
+
+def test_a_run_without_a_broken_output_is_refused_or_asked_for(sim: str, tmp_path: Path) -> None:
+    words = ["--server", sim, "--workflow", graph_file(tmp_path, BROKEN), "--jobs", "2"]
+    for more in ([], ["--dry-run"]):
+        done = call("run", *words, *more, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "the server would drop output 8 (PreviewImage) and run output 3 (SaveImage)" in done.stderr
+        assert "give --drop-broken-outputs" in done.stderr
+    assert not list(tmp_path.glob("runs/*"))
+    done = call("run", *words, "--drop-broken-outputs", "--run-dir", "here", "-o", "out.json", cwd=tmp_path)
+    assert done.returncode in (0, 5), done.stderr
+    (facts,) = json.loads((tmp_path / "here" / "manifest.json").read_text(encoding="utf-8"))["workflows"]
+    assert list(facts["dropped"]) == ["8"]
+    assert {node for node, known in facts["nodes"].items() if known.get("output")} == {"3"}
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert document["summary"]["completed"] == 2
+    (finding,) = [finding for finding in document["findings"] if finding["code"] == "dropped_outputs"]
+    assert finding["level"] == "warning"
+    assert "output 8 is left out: node 7 (LoadImage)" in finding["text"]
+
+
+def test_without_preflight_a_dropped_output_fails_the_job(sim: str, tmp_path: Path) -> None:
+    words = ["--server", sim, "--workflow", graph_file(tmp_path, BROKEN), "--jobs", "1", "--no-preflight"]
+    done = call("run", *words, "-o", "out.json", cwd=tmp_path)
+    assert done.returncode == 5
+    assert "accepted, but output 8 was dropped" in (tmp_path / "out.json").read_text(encoding="utf-8")
+    done = call("run", *words, "--drop-broken-outputs", cwd=tmp_path)
+    assert (done.returncode, "--drop-broken-outputs needs the preflight" in done.stderr) == (2, True)
+
+
+def test_what_would_kill_the_worker_is_not_sent_even_without_preflight(sim: str, tmp_path: Path) -> None:
+    deadly = json.loads(json.dumps(SLEEPER))
+    deadly["1"]["inputs"]["old"] = ["77", 0]
+    done = call("run", "--server", sim, "--workflow", graph_file(tmp_path, deadly), "--no-preflight", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "kill its worker" in done.stderr
+    assert "--no-preflight" not in done.stderr
+    assert not list(tmp_path.glob("runs/*"))
 
 
 @pytest.mark.parametrize(

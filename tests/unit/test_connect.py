@@ -93,6 +93,16 @@ def test_a_failure_is_a_value_until_it_is_asked_to_be_raised() -> None:
         Execution(outcome="timed_out").raise_for_failure()
 
 
+def test_a_graph_that_would_kill_the_worker_is_not_sent() -> None:
+    deadly = json.loads(json.dumps(SLEEPER))
+    deadly["1"]["inputs"]["old"] = ["77", 0]
+    dead_node = SLEEPER | {"9": {"class_type": "ImageInvert", "inputs": {"image": ["77", 0]}}}
+    with in_thread(lambda: Server(speed=50)) as (url, _), comfyload.connect(url) as comfy:
+        with pytest.raises(WorkflowError, match="kill its worker"):
+            comfy.run(deadly)
+        assert comfy.run(dead_node).outcome == "completed"
+
+
 def test_threads_share_a_connection_and_servers_that_are_down_are_named() -> None:
     with in_thread(lambda: Server(faults=Faults(node_error=Which(at=(1,))))) as (url, server):
         done: list[Execution] = []

@@ -9,7 +9,8 @@ import pytest
 
 from comfyload.comfy.upload import rename_inputs
 from comfyload.workflow import ObjectInfo, Variation, Workflow, parse
-from comfyload.workflow.preflight import PreflightFailed, Problem, as_sent, check, describe
+from comfyload.workflow.near import near_classes, near_files, near_options
+from comfyload.workflow.preflight import Answer, PreflightFailed, Problem, as_sent, check, describe, merged
 
 NEW = (0, 33, 0)
 
@@ -53,15 +54,19 @@ def graph(**nodes: tuple[str, dict[str, Any]]) -> Workflow:
     return parse(json.dumps(named).encode(), "g")
 
 
-def found(workflow: Workflow, classes: dict[str, Any] | None = None, **options: Any) -> list[Problem]:
+def answer(workflow: Workflow, classes: dict[str, Any] | None = None, **options: Any) -> Answer:
     described = CLASSES if classes is None else CLASSES | classes
     return check(workflow, described, described, **{"version": NEW, **options})
+
+
+def found(workflow: Workflow, classes: dict[str, Any] | None = None, **options: Any) -> list[Problem]:
+    return answer(workflow, classes, **options).problems
 
 
 def made(**changes: Any) -> list[Problem]:
     """The problems of a graph whose one node before the output has these inputs changed."""
     inputs = {key: value for key, value in {**MAKE, **changes}.items() if value != "absent"}
-    return found(graph(n1=("Make", inputs), n2=("Save", {"images": ["1", 0]})))
+    return found(graph(n1=("Make", inputs), n2=("Save", {"images": ["1", 0]}), n3=("Make", MAKE)))
 
 
 def special(spec: list[Any], value: Any, **more: Any) -> list[Problem]:
@@ -79,6 +84,7 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         n5=("Save", {"images": ["4", 0]}),
     )
     problems = found(workflow)
+    assert answer(workflow).verdict == "refused"
     assert [(p.kind, p.node, p.value) for p in problems] == [
         ("missing_model", "1", "sdxl_base_1.0.safetensors"),
         ("missing_image", "2", "pose_page_02.png"),
@@ -86,7 +92,7 @@ def test_all_that_is_missing_is_named_at_once() -> None:
         ("unknown_class", "4", "Maek"),
     ]
     assert [p.near for p in problems] == [["sd_xl_base_1.0.safetensors"], ["pose_page_01.png"], [], ["Make"]]
-    error = PreflightFailed({"g": problems, "fine": []})
+    error = PreflightFailed({"g": answer(workflow), "fine": answer(graph(n1=("Any", {"source": 1})))})
     assert error.exit_code == 2
     lines = error.message.splitlines()
     assert lines[0] == (
@@ -117,13 +123,13 @@ def test_a_title_is_shown_beside_the_class() -> None:
         ({"width": "5.5"}, "wrong_type", 'width = "5.5" cannot be read as INT'),
         ({"width": None}, "wrong_type", "width = null cannot be read as INT"),
         ({"strength": "much"}, "wrong_type", 'strength = "much" cannot be read as FLOAT'),
-        ({"width": [1, 2, 3]}, "wrong_type", "width is a list"),
+        ({"width": [1, 2, 3]}, "wrong_type", "width = [1, 2, 3] is a list"),
         ({"method": "bilinaer"}, "bad_option", 'method = "bilinaer" is not one of its 2 options'),
         ({"new": "eular"}, "bad_option", 'new = "eular" is not one of its 2 options'),
-        ({"mask": ["1", 3]}, "bad_slot", "mask takes output 3 of node 1 (Make), which has 1 (from 0)"),
-        ({"mask": ["1", 0.5]}, "bad_slot", "mask takes output 0.5"),
-        ({"mask": ["1", 0]}, "link_type", "mask takes MASK, and output 0 of node 1 (Make) is IMAGE"),
-        ({"method": ["1", 0]}, "link_type", "method takes one of a list"),
+        ({"mask": ["3", 3]}, "bad_slot", "mask takes output 3 of node 3 (Make), which has 1 (from 0)"),
+        ({"mask": ["3", 0.5]}, "bad_slot", "mask takes output 0.5"),
+        ({"mask": ["3", 0]}, "link_type", "mask takes MASK, and output 0 of node 3 (Make) is IMAGE"),
+        ({"method": ["3", 0]}, "link_type", "method takes one of a list"),
     ],
 )
 def test_what_a_server_refuses(changes: dict[str, Any], kind: str, said: str) -> None:
@@ -144,7 +150,7 @@ def test_what_a_server_refuses(changes: dict[str, Any], kind: str, said: str) ->
         {"strength": "1e3"},
         {"strength": {"__value__": 2}},
         {"method": {"__value__": "bicubic"}},
-        {"mask": "a text where a link belongs"},
+        {"mask": None},
         {"text": 5},
         {"never_declared": "x"},
         {"never_declared": [1, 2, 3]},
@@ -178,7 +184,7 @@ def test_types_fit_if_one_of_them_is_any_or_they_share_one() -> None:
         (["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a", "inputs": {}}]}], "b"),
         (["COMFY_AUTOGROW_V3", {"template": {}}], ["7"]),
         (["STRING", {"image_upload": True, "default": ""}], "not/a/file.png"),
-        (["IMAGE"], "x"),
+        (["IMAGE,MASK"], "x"),
         (["BOOLEAN", {}], "yes"),
         ([None, {}], "x"),
         ("IMAGE", "x"),
@@ -204,17 +210,16 @@ def test_only_what_feeds_an_output_is_looked_at() -> None:
     broken: tuple[str, dict[str, Any]] = ("Make", {})
     save = ("Save", {"images": ["1", 0]})
     assert found(graph(n1=("Make", MAKE), n2=save, n3=broken)) == []
-    assert found(graph(n1=("Make", {**MAKE, "never_declared": ["3", 0]}), n2=save, n3=broken)) == []
     assert [p.kind for p in found(graph(n1=("Make", MAKE), n2=save, n3=("Gone", {})))] == ["unknown_class"]
     (problem,) = found(graph(n1=("Make", MAKE)))
     assert problem.kind == "no_outputs"
-    assert "no node is an output" in describe([problem])
+    assert "no node is an output" in describe(answer(graph(n1=("Make", MAKE))))
 
 
 def test_a_class_that_could_not_be_asked_for_is_not_called_unknown() -> None:
     workflow = graph(n1=("Other", {}), n2=("Save", {"images": ["1", 0]}))
-    assert check(workflow, CLASSES, None, version=NEW) == []
-    assert check(workflow, CLASSES, {*CLASSES, "Other"}, version=NEW) == []
+    assert check(workflow, CLASSES, None, version=NEW).problems == []
+    assert check(workflow, CLASSES, {*CLASSES, "Other"}, version=NEW).problems == []
 
 
 def test_what_a_class_may_allow_is_not_sure() -> None:
@@ -224,7 +229,10 @@ def test_what_a_class_may_allow_is_not_sure() -> None:
     (text,) = special(["INT", {}], "x", module="custom_nodes.pack")
     assert (choice.sure, bound.sure, text.sure) == (False, False, True)
     assert choice.text().endswith("(but its class may allow it)")
-    assert describe([choice]).startswith("the workflow may be refused")
+    pack = {"Special": node_class({"it": [["a"], {}]}, output_node=True, module="custom_nodes.pack")}
+    doubtful = answer(graph(n1=("Special", {"it": "b"})), pack)
+    assert (doubtful.verdict, doubtful.dropped) == ("doubtful", [])
+    assert describe(doubtful).startswith("the workflow may be refused")
     workflow = graph(n1=("Pack", {}), n2=("Save", {"images": ["1", 9]}))
     assert found(workflow, {"Pack": node_class(outputs=["MASK"], module="custom_nodes.pack")}) == []
 
@@ -269,3 +277,125 @@ def test_an_uploaded_file_gets_the_name_the_server_gave() -> None:
     assert [renamed.inputs_of(n) for n in "123"] == [{"image": "a (1).png"}, {"image": "b.png"}, {"images": ["1", 0]}]
     assert workflow.inputs_of("1") == {"image": "a.png"}
     assert rename_inputs(workflow, "a.png", "a.png") is workflow
+
+
+def test_nodes_with_the_same_trouble_share_a_line() -> None:
+    nodes = {f"n{n}": ("Load", {"image": "x.png"}) for n in range(10, 20)}
+    gone: dict[str, tuple[str, dict[str, Any]]] = {f"n{n}": ("Gone", {}) for n in (30, 31)}
+    shows = {f"n{n + 30}": ("Save", {"images": [str(n), 0]}) for n in range(10, 20)}
+    lines = describe(answer(graph(**nodes, **gone, **shows))).splitlines()
+    assert lines == [
+        "the workflow would be refused by the server, problems: 12 (missing image: 10, unknown class: 1 in 2 nodes)",
+        '  10 nodes, 10, 11, 12, 13, 14, 15 and 4 more (Load): image = "x.png" is not among the server\'s input files',
+        "  2 nodes, 30, 31: the server has no class Gone",
+    ]
+
+
+def test_which_outputs_are_dropped_is_said_with_the_reason() -> None:
+    workflow = graph(
+        n1=("Make", MAKE),
+        n2=("Save", {"images": ["1", 0]}),
+        n3=("Load", {"image": "x.png"}),
+        n4=("Save", {"images": ["3", 0]}),
+        n5=("Any", {"source": ["3", 1]}),
+    )
+    found = answer(workflow)
+    assert (found.verdict, found.dropped, found.left) == ("partly", ["4", "5"], ["2"])
+    assert describe(found, "g").splitlines() == [
+        "of g the server would drop outputs 4 (Save), 5 (Any) and run output 2 (Save), problems: 1 (missing image: 1)",
+        '  node 3 (Load): image = "x.png" is not among the server\'s input files -> no output 4, 5',
+    ]
+    assert found.reason("5") == 'node 3 (Load): image = "x.png" is not among the server\'s input files'
+    assert PreflightFailed({"g": found}).message.endswith("To run the other outputs, give --drop-broken-outputs.")
+    deadly = graph(n1=("Make", {**MAKE, "old": ["77", 0]}), n2=("Save", {"images": ["1", 0]}))
+    assert PreflightFailed({"g": found, "h": answer(deadly)}).message.endswith("Nothing was submitted.")
+
+
+def test_what_only_a_pack_declares_is_left_to_it_but_no_link_to_nowhere() -> None:
+    """Some classes of packs take inputs of any name; what leads to these is run, and no check looks at it."""
+    pack = {"Switch": node_class({}, outputs=["IMAGE"], module="custom_nodes.pack")}
+    save = ("Save", {"images": ["2", 0]})
+    assert found(graph(n1=("Make", MAKE), n2=("Switch", {"any_01": ["1", 0]}), n3=save), pack) == []
+    unseen = graph(n1=("Load", {"image": "x.png"}), n2=("Switch", {"any_01": ["1", 0]}), n3=save)
+    (problem,) = found(unseen, pack)
+    assert (problem.kind, problem.then, problem.sure) == ("missing_image", "fail", False)
+    assert problem.text().endswith("(the server does not look here: it may fail)")
+    assert answer(graph(n2=("Switch", {"any_01": ["77", 0]}), n3=save), pack).verdict == "kills"
+    deeper = graph(n1=("Make", {**MAKE, "mask": ["77", 0]}), n2=("Switch", {"any_01": ["1", 0]}), n3=save)
+    assert answer(deeper, pack).verdict == "kills"
+
+
+def test_a_link_to_nowhere_at_an_input_that_a_dynamic_one_stands_for_is_refused() -> None:
+    for kind in ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"):
+        classes = {"Batch": node_class({"images": [kind, {}]}, output_node=True)}
+        assert answer(graph(n1=("Batch", {"images.image0": ["77", 0]})), classes).verdict == "refused"
+
+
+def test_where_a_class_is_not_described_a_link_to_nowhere_is_not_risked() -> None:
+    workflow = graph(n1=("Other", {"x": ["77", 0]}), n2=("Save", {"images": ["1", 0]}))
+    assert check(workflow, CLASSES, None, version=NEW).verdict == "kills"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "known", "near"),
+    [
+        ("class", "Maek", ["Make", "Mark it", "Break"], ["Make"]),
+        ("class", "ksampler", ["KSampler", "KSamplerAdvanced", "SamplerCustom"], ["KSampler"]),
+        ("class", "KSampler (Efficient)", ["KSampler", "KSamplerSelect"], []),
+        ("class", "Image Resize", ["ImageResize", "ImageScale", "ResizeImage"], ["ImageResize"]),
+        ("class", "SaveImageWebsocket", ["SaveImage", "SaveVideo", "SaveLatent"], []),
+        ("class", "IPAdapterAdvanced", ["KSamplerAdvanced", "IPAdapter"], []),
+        ("model", "sub\\a.safetensors", ["a.safetensors", "sub/a.safetensors"], ["sub/a.safetensors", "a.safetensors"]),
+        ("model", "Turbo.ckpt", ["x/turbo.safetensors", "tubro.ckpt"], ["x/turbo.safetensors", "tubro.ckpt"]),
+        ("model", "v1-5-pruned-emaonly.ckpt", ["v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors"],
+         ["v1-5-pruned-emaonly-fp16.safetensors"]),
+        ("model", "realisticVision.safetensors", ["sd_xl_base_1.0.safetensors", "flux1-dev.safetensors"], []),
+        ("option", "dpmpp_2m_karras", ["dpmpp_2m", "euler", "dpm_2"], ["dpmpp_2m"]),
+        ("option", "eular", ["euler", "heun"], ["euler"]),
+        ("option", "karras", ["simple", "normal"], []),
+    ],
+)  # fmt: skip
+def test_near_is_what_is_written_almost_the_same(kind: str, name: str, known: list[str], near: list[str]) -> None:
+    find = {"class": near_classes, "model": near_files, "option": near_options}[kind]
+    assert find(name, known) == near
+
+
+def test_graphs_that_differ_in_values_alone_have_one_answer() -> None:
+    def loading(image: str) -> Answer:
+        return answer(graph(n1=("Load", {"image": image}), n2=("Save", {"images": ["1", 0]})))
+
+    images = ("pose_page_01.png", "a.png", "b.png", "a.png")
+    joined = merged([loading(image) for image in images], [f"t.csv, line {line}" for line in (2, 3, 4, 5)])
+    assert (joined.verdict, joined.rows) == ("refused", {"accepted": 1, "refused": 3})
+    assert describe(joined, "g").splitlines() == [
+        "g, in 3 of 4 rows of the table, would be refused by the server, problems: 2 (missing image: 2)",
+        '  node 1 (Load): image = "a.png" is not among the server\'s input files (t.csv, line 3 and 1 more)',
+        '  node 1 (Load): image = "b.png" is not among the server\'s input files (t.csv, line 4)',
+    ]
+
+
+def test_rows_that_each_lose_another_output_are_not_called_refused() -> None:
+    def two(first: str, second: str) -> Answer:
+        return answer(
+            graph(
+                n1=("Load", {"image": first}),
+                n2=("Load", {"image": second}),
+                n3=("Save", {"images": ["1", 0]}),
+                n4=("Save", {"images": ["2", 0]}),
+            )
+        )
+
+    there = "pose_page_01.png"
+    joined = merged([two("a.png", there), two(there, "a.png")])
+    assert (joined.verdict, joined.dropped, joined.left) == ("partly", ["3", "4"], [])
+    assert "and run the others, which are not the same in each row" in describe(joined)
+    assert "--drop-broken-outputs" not in PreflightFailed({"g": joined}).message
+    same = merged([two("a.png", there), two("a.png", there)])
+    assert [problem.where for problem in same.problems] == [""]
+
+
+def test_hundreds_of_problems_are_not_hundreds_of_lines() -> None:
+    many = {f"n{n}": ("Load", {"image": f"{n}.png"}) for n in range(200)}
+    saves = {f"n{n + 1000}": ("Save", {"images": [str(n), 0]}) for n in range(200)}
+    lines = describe(answer(graph(**many, **saves))).splitlines()
+    assert (len(lines), lines[-1]) == (62, "  and 140 more")

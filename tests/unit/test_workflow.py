@@ -65,7 +65,7 @@ def test_seeds_of_64_bits_keep_every_digit() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "not JSON"),
+        (b"", "is empty"),
         (b'{"1": {', "not JSON"),
         (b"\xff\xfe\x00", "cannot be read as such"),
         (b"[]", "a JSON list"),
@@ -76,7 +76,6 @@ def test_seeds_of_64_bits_keep_every_digit() -> None:
         (text({"1": 5}), "node 1 is a number"),
         (text({"1": {"inputs": {}}}), "node 1 has no class_type"),
         (text({"1": {"class_type": "A"}}), "no inputs object"),
-        (text({"1": {"class_type": "A", "inputs": {"x": ["9", 0]}}}), "from node 9, which is not in the graph"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

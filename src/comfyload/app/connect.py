@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
+from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.view import view_path
@@ -150,11 +151,12 @@ class AsyncComfy:
         policy's.
 
         Raises:
-            UsageError: the workflow is none, or has no such input or seed.
+            UsageError: the workflow is none, or has no such input or seed, or would kill the server's worker.
         """
         if deadline_s is not None and not deadline_s > 0.0:
             raise UsageError("deadline_s is not positive", "give seconds, or nothing")
         graph = changed(read(workflow), seed, set or {})
+        await refuse_deadly(next(iter(self._transports.values())), graph)
         return await self._client.run(_prompt(graph, next(self._numbers)), deadline_s=deadline_s)
 
     async def fetch(self, execution: Execution) -> list[tuple[str, bytes]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, to_builtins
 
+from comfyload.app.beforehand import Beforehand
 from comfyload.app.earlier import newest_run
 from comfyload.app.prepare import Material, load_material, vary
 from comfyload.app.run import connect
@@ -18,7 +19,7 @@ from comfyload.errors import ServerUnreachable
 from comfyload.report.text import count, decimals, duration, fixed
 from comfyload.visible import visible
 from comfyload.workflow import ObjectInfo
-from comfyload.workflow.preflight import as_sent, describe
+from comfyload.workflow.preflight import describe
 from comfyload.workflow.remarks import remarks
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
     from comfyload.workflow import Variation
-    from comfyload.workflow.preflight import Problem
+    from comfyload.workflow.preflight import Answer
 
 __all__ = ["Check", "Status", "doctor", "examine_server", "exit_code"]
 
@@ -82,9 +83,12 @@ async def examine_server(
         described = await examine.fetch_object_info(transport, material.classes())
         info = ObjectInfo(described.classes)
         material.settle(info)
+        beforehand = Beforehand(options, material, info, described, server)
+        await beforehand.look(transport)
         for variation in vary(options, material, info, "comfyload/doctor"):
-            problems = await examine.preflight(transport, as_sent(variation), described, server.version)
-            checks += [_preflight(variation, problems), _variation(variation, options), _outputs(variation)]
+            name = variation.workflow.name
+            answer, dropped = beforehand.answers[name], material.dropped.get(name, {})
+            checks += [_preflight(variation, answer, dropped), _variation(variation, options), _outputs(variation)]
             checks.append(_cost(variation, server, options, runs))
     return checks
 
@@ -216,15 +220,27 @@ def _gib(value: int) -> str:
     return f"{fixed(size, decimals(size, 1))} GiB"
 
 
-def _preflight(variation: Variation, problems: list[Problem]) -> Check:
+def _preflight(variation: Variation, answer: Answer, dropped: dict[str, str]) -> Check:
+    """`dropped`: outputs that are left out as asked, each with the reason; `answer` is about the rest."""
     workflow = variation.workflow
-    facts = {"workflow": workflow.name, "problems": to_builtins(problems)}
-    if not problems:
+    facts = {
+        "workflow": workflow.name,
+        "verdict": answer.verdict,
+        "dropped": list(dropped) or answer.dropped,
+        "problems": to_builtins(answer.problems),
+    }
+    left_out = [f"output {output} is left out: {why}" for output, why in dropped.items()]
+    if not answer.problems:
         found = f"{workflow.name}: nothing that the server would refuse in {count(len(workflow.graph), 'node')}"
-        return Check("preflight", "ok", found, "", facts, "workflow")
+        advice = "the run has no results of these outputs" if dropped else ""
+        status: Status = "warning" if dropped else "ok"
+        return Check("preflight", status, "\n".join([found, *left_out]), advice, facts, "workflow")
     advice = "put the files on the server (run --upload does it for images), install the nodes, or change the graph"
-    status: Status = "problem" if any(problem.sure for problem in problems) else "warning"
-    return Check("preflight", status, describe(problems, workflow.name), advice, facts, "workflow")
+    if answer.verdict == "partly":
+        advice += "; run --drop-broken-outputs leaves these outputs out, and runs the others"
+    found = "\n".join([describe(answer, workflow.name), *left_out])
+    status = "warning" if answer.verdict == "doubtful" else "problem"
+    return Check("preflight", status, found, advice, facts, "workflow")
 
 
 def _variation(variation: Variation, options: RunOptions) -> Check:

@@ -19,6 +19,7 @@ from comfyload.app.naive import NaiveClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api
+from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.patience import Patience
@@ -190,6 +191,7 @@ async def _prompts(asked: Asked, direct: Http, scenario: Scenario) -> list[tuple
         job["2"]["inputs"]["seconds"] = asked.job_s
         content = json.dumps(job).encode()
     workflow = parse(content, "job", "job")
+    await refuse_deadly(direct, workflow)
     classes = {workflow.class_of(node) for node in workflow.graph}
     info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
     variation = Variation(workflow, info, seed=asked.seed, output_folder="comfyload/faults")

@@ -32,9 +32,10 @@ class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given.
 
-    `comfyui_dir`: the server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test.
-    `telemetry`: whether anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the
-    instrumentation log, which is followed. `retry`: a file with a retry policy.
+    `drop_broken_outputs`: outputs that the server would drop are left out, and the others run. `comfyui_dir`: the
+    server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test. `telemetry`: whether
+    anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the instrumentation log, which is
+    followed. `retry`: a file with a retry policy.
     """
 
     server: str = ""
@@ -46,6 +47,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep_prefix: bool = False
     keep_workflow: bool = False
     preflight: bool = True
+    drop_broken_outputs: bool = False
     allow_shared: bool = False
     headers: list[str] = []
     ca_file: str | None = None

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import Variation, override, parse
@@ -28,13 +30,15 @@ __all__ = ["Jobs", "Material", "load_material", "vary"]
 class Material:
     """What the files hold: workflows, the values set for all jobs, and the table.
 
-    `overrides` has what was set by `node.input`, for each workflow, once the material is settled.
+    `overrides` has what was set by `node.input`, for each workflow, once the material is settled. `dropped`: outputs
+    that are left out, by the workflow's name, each with the reason.
     """
 
     def __init__(self, workflows: list[Workflow], settings: list[str], table: Table | None) -> None:
         self.workflows = workflows
         self.table = table
         self.overrides: list[dict[str, Any]] = [{} for _ in workflows]
+        self.dropped: dict[str, dict[str, str]] = {}
         self._settings = settings
 
     def classes(self) -> set[str]:
@@ -48,6 +52,11 @@ class Material:
         """
         pairs = [override(workflow, self._settings, info) for workflow in self.workflows]
         self.workflows, self.overrides = [changed for changed, _ in pairs], [applied for _, applied in pairs]
+
+    def leave_out(self, dropped: dict[str, dict[str, str]]) -> None:
+        """Take these output nodes out of their workflows: the server would not run them."""
+        self.dropped |= {name: outputs for name, outputs in dropped.items() if outputs}
+        self.workflows = [workflow.without(dropped.get(workflow.name, ())) for workflow in self.workflows]
 
 
 def load_material(options: RunOptions) -> Material:
@@ -115,7 +124,13 @@ class Jobs:
 
     def facts(self, *, keep_graph: bool) -> list[WorkflowFacts]:
         pairs = zip(self.variations, self._material.overrides, strict=True)
-        return [variation.facts(applied, keep_graph=keep_graph) for variation, applied in pairs]
+        dropped = self._material.dropped
+        return [
+            structs.replace(
+                variation.facts(applied, keep_graph=keep_graph), dropped=dropped.get(variation.workflow.name, {})
+            )
+            for variation, applied in pairs
+        ]
 
     def remarks(self) -> list[str]:
         """What a reader should know of how the jobs differ."""

@@ -74,7 +74,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     options = _options(manifest, again)
     left = _left(reader)
     async with connect(options) as transport:
-        prepared = await prepare(options, transport, manifest.run_id)
+        prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
         restarted = await _restarted(transport, prepared.manifest, left)
         gone = _elapsed(manifest, left)
@@ -187,6 +187,7 @@ def _options(manifest: Manifest, again: Again) -> RunOptions:
         workflows=workflows,
         uploads=[],
         preflight=False,
+        drop_broken_outputs=False,
         allow_shared=True,
     )
 

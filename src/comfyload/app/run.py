@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import structs
 
+from comfyload.app.beforehand import Beforehand
 from comfyload.app.descriptors import check_descriptors
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.live import live_log
@@ -22,7 +23,7 @@ from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted
-from comfyload.comfy.examine import fetch_object_info, preflight
+from comfyload.comfy.examine import fetch_object_info
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import rename_inputs, upload_image
@@ -36,16 +37,12 @@ from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo
-from comfyload.workflow.preflight import PreflightFailed, as_sent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from comfyload.app.session import Ender, Viewer
-    from comfyload.comfy.examine import Described
-    from comfyload.record.model import Server
     from comfyload.retry.policy import Policy
-    from comfyload.workflow.preflight import Problem
 
 __all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
 
@@ -104,8 +101,8 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
         yield transport
 
 
-async def prepare(options: RunOptions, transport: Http, run_id: str | None = None) -> Prepared:
-    """Read the files, ask the server who it is, and settle every job; `run_id` None: a new run."""
+async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
+    """Read the files, ask the server who it is, and settle every job; `again`: of the run that is taken up again."""
     check_descriptors(options.plan)
     material = load_material(options)
     _check_telemetry(options)
@@ -126,9 +123,13 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         material.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in material.workflows]
     started = datetime.now(UTC)
     name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
-    run_id = run_id or f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+    run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+    if again is not None:
+        material.leave_out({facts.name: facts.dropped for facts in again.workflows})
+    beforehand = Beforehand(options, material, info, described, server)
+    await beforehand.look(transport)
+    beforehand.refuse()
     jobs = Jobs(options, material, info, run_id)
-    doubts = await _check_beforehand(transport, jobs, described, server) if options.preflight else []
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -142,26 +143,12 @@ async def prepare(options: RunOptions, transport: Http, run_id: str | None = Non
         server=structs.replace(server, packs=info.packs() if described.classes else None),
         workflows=jobs.facts(keep_graph=options.keep_workflow),
         asked=_without_secrets(options, transport.name),
-        observations=doubts,
+        observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
-
-
-async def _check_beforehand(transport: Http, jobs: Jobs, described: Described, server: Server) -> list[Observation]:
-    """Refuse to start what the server would refuse, all of it named; what it may refuse is returned."""
-    found: dict[str, list[Problem]] = {}
-    for variation in jobs.variations:
-        found[variation.workflow.name] = await preflight(transport, as_sent(variation), described, server.version)
-    if any(problem.sure for problems in found.values() for problem in problems):
-        raise PreflightFailed(found)
-    return [
-        Observation(t=0.0, code="preflight", text=f"{name}: {problem.text()}")
-        for name, problems in found.items()
-        for problem in problems
-    ]
 
 
 def _check_telemetry(options: RunOptions) -> None:

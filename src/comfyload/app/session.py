@@ -372,4 +372,5 @@ def _plain(error: BaseException) -> BaseException:
 
 
 def _key(observation: Observation) -> str:
-    return observation.text if observation.code in ("orphan", "vary", "preflight", "telemetry") else observation.code
+    each = ("orphan", "vary", "preflight", "dropped_outputs", "telemetry")
+    return observation.text if observation.code in each else observation.code

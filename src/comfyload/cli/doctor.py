@@ -30,6 +30,10 @@ def doctor(
         int, typer.Option("--concurrency", "-c", min=1, help="Jobs in flight that it will have.")
     ] = 1,
     set_: Set = None,
+    drop_broken_outputs: Annotated[
+        bool,
+        typer.Option("--drop-broken-outputs", help="Leave out the outputs that the server would drop."),
+    ] = False,
     header: Header = None,
     ca_file: CaFile = None,
     insecure: Insecure = False,
@@ -37,8 +41,8 @@ def doctor(
 ) -> None:
     """Look at a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
 
-    Exit code 0: go on (there may be warnings), 2: the server would refuse the workflow, 3: the server is busy or its
-    worker does not move, 4: unreachable.
+    Exit code 0: go on (there may be warnings), 2: the server would not run the workflow, or not all of it, 3: the
+    server is busy or its worker does not move, 4: unreachable.
 
     [bold]Example[/bold]: comfyload doctor --server http://127.0.0.1:8188 --workflow book_medium.json
     """
@@ -53,6 +57,7 @@ def doctor(
         workflows=[WorkflowChoice(file=file) for file in workflow or []],
         plan=Plan(load=Closed(concurrency=concurrency), jobs=jobs),
         settings=set_ or [],
+        drop_broken_outputs=drop_broken_outputs,
         headers=header or [],
         ca_file=str(ca_file) if ca_file else None,
         insecure=insecure,

@@ -46,12 +46,14 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "scrape": flags["scrape"],
         "metrics_log": _text(flags["metrics_log"]),
         "retry": _text(flags["retry"]),
-        **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure")},
+        **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure", "drop_broken_outputs")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
     parse_notes(options.notes)
     if flags["no_preflight"]:
         options = structs.replace(options, preflight=False)
+    if options.drop_broken_outputs and not options.preflight:
+        raise UsageError("--drop-broken-outputs needs the preflight, which finds them", "leave --no-preflight out")
     if flags["no_telemetry"]:
         options = structs.replace(options, telemetry=False)
     if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):

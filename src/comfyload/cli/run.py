@@ -228,6 +228,14 @@ def run(
         bool,
         typer.Option("--no-preflight", help="Submit even what the server would refuse.", rich_help_panel=SERVER),
     ] = False,
+    drop_broken_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--drop-broken-outputs",
+            help="Leave out the outputs that the server would drop, and run the others.",
+            rich_help_panel=SERVER,
+        ),
+    ] = False,
     allow_shared: Annotated[
         bool,
         typer.Option(

@@ -11,22 +11,23 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.comfy.identify import describe_classes
 from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_message
-from comfyload.workflow.preflight import check
+from comfyload.errors import WorkflowError
+from comfyload.workflow.preflight import check, describe, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
     from comfyload.record.model import Server
     from comfyload.workflow.graph import Workflow
-    from comfyload.workflow.preflight import Problem
+    from comfyload.workflow.preflight import Answer, Problem
 
 __all__ = [
     "Described",
@@ -40,6 +41,7 @@ __all__ = [
     "missing_abilities",
     "missing_images",
     "preflight",
+    "refuse_deadly",
     "round_trips",
     "watch_worker",
 ]
@@ -117,26 +119,74 @@ async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Des
 
 
 async def preflight(
-    transport: Transport, workflow: Workflow, described: Described, version: tuple[int, int, int] | None
-) -> list[Problem]:
-    """What the server would refuse in the workflow, less the files that exist although no list names them."""
-    problems = check(workflow, described.classes, described.known, version=version)
-    missing = await missing_images(transport, [str(p.value) for p in problems if p.kind == "missing_image"])
-    return [problem for problem in problems if problem.kind != "missing_image" or problem.value in missing]
+    transport: Transport,
+    sent: Iterable[Workflow],
+    described: Described,
+    server: Server,
+    places: Sequence[str] = (),
+) -> Answer:
+    """What the server would do with these graphs, which differ in their values alone; it is asked for the files that no
+    list of its names. `places`: which rows of a table they are of.
+    """
+    answers = [check(graph, described.classes, described.known, version=server.version) for graph in sent]
+    windows = _is_windows(server)
+    names = {str(p.value) for answer in answers for p in answer.problems if p.kind == "missing_image"}
+    missing = await missing_images(transport, names, windows)
+    slashed = {name: name.replace("\\", "/") for name in missing if "\\" in name}
+    gone = await missing_images(transport, slashed.values(), windows) if slashed else set()
+
+    def looked_for(problem: Problem) -> Problem | None:
+        name = str(problem.value)
+        if problem.kind != "missing_image":
+            return problem
+        there = name in slashed and slashed[name] not in gone
+        return structs.replace(problem, near=[slashed[name]]) if there else problem if name in missing else None
+
+    left = [
+        structs.replace(answer, problems=[found for p in answer.problems if (found := looked_for(p)) is not None])
+        for answer in answers
+    ]
+    return merged(left, places)
 
 
-async def missing_images(transport: Transport, names: Iterable[str]) -> set[str]:
-    """Which of these input files the server does not have. One that it will not tell about counts as there."""
+async def refuse_deadly(transport: Transport, workflow: Workflow) -> None:
+    """Ask the server for the classes of a graph that has a link to no node, as some of these kill its worker.
+
+    Raises:
+        WorkflowError: this one would.
+    """
+    if not workflow.dangling():
+        return
+    described = await fetch_object_info(transport, {workflow.class_of(node) for node in workflow.graph})
+    answer = check(workflow, described.classes, described.known)
+    if answer.verdict == "kills":
+        raise WorkflowError(describe(answer, workflow.name), "take the link out, or put the node in")
+
+
+async def missing_images(transport: Transport, names: Iterable[str], windows: bool | None = None) -> set[str]:
+    """Which of these input files the server does not have. One that it will not tell about counts as there.
+
+    `windows`: whether a backslash parts folders there; None: not known, and such a name is not asked for.
+    """
     limit = asyncio.Semaphore(8)
 
     async def gone(name: str) -> bool:
+        if "\\" in name and windows is None:
+            return False
         async with limit:
-            reply = await _try(transport, _view(name), method="HEAD") if "\\" not in name else None
+            asked = name.replace("\\", "/") if windows else name
+            reply = await _try(transport, _view(asked), method="HEAD")
         return reply is not None and reply.status == 404
 
     unique = sorted(set(names))
     found = await asyncio.gather(*(gone(name) for name in unique))
     return {name for name, is_gone in zip(unique, found, strict=True) if is_gone}
+
+
+def _is_windows(server: Server) -> bool | None:
+    """By what `/system_stats` calls its system: `nt` or `posix` once, `win32`, `linux` or `darwin` since 0.3.76."""
+    name = server.system.get("os")
+    return name == "nt" or name.startswith("win") if isinstance(name, str) else None
 
 
 async def round_trips(transport: Transport, count: int = 10) -> list[float]:

@@ -106,14 +106,25 @@ def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
     if not isinstance(accepted.node_errors, dict) or not accepted.node_errors:
         return accepted, None
     node, node_class, detail = _first_node_error(accepted.node_errors)
+    dropped = _dropped(accepted.node_errors)
+    which = f"outputs {', '.join(dropped)}" if len(dropped) > 1 else f"output {dropped[0]}" if dropped else "outputs"
     return accepted, Failure(
         kind="partial_validation",
         type="node_errors",
-        message=f"accepted, but outputs were dropped: {detail}",
+        message=f"accepted, but {which} {'was' if len(dropped) == 1 else 'were'} dropped: {detail}",
         node=node,
         node_class=node_class,
         status=200,
     )
+
+
+def _dropped(node_errors: dict[Any, Any]) -> list[str]:
+    """The output nodes that a `node_errors` object names as not run."""
+    found: dict[str, None] = {}
+    for body in node_errors.values():
+        outputs = body.get("dependent_outputs") if isinstance(body, dict) else None
+        found |= dict.fromkeys(str(output) for output in outputs) if isinstance(outputs, list) else {}
+    return list(found)
 
 
 def _first_node_error(node_errors: Any) -> tuple[str | None, str | None, str]:

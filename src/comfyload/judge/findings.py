@@ -34,6 +34,10 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "server_gone": ("invalid", "Look at its log, and at the network between."),
     "generator_fault": ("invalid", "Mend that on this machine (of open files: ulimit -n), then run again."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
+    "dropped_outputs": (
+        "warning",
+        "Mend what is named to measure the whole graph; compare only with runs of the same.",
+    ),
     "telemetry": ("info", "Latencies are not touched. What this source tells has a gap, or does not tell all."),
 }
 """Level of what was noticed during the run, and a hint; any other code is `info`."""
@@ -219,6 +223,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "preflight": (
         "Before the run, something was found in a workflow that the server may refuse.",
         "If jobs failed, it is the likely cause: mend the workflow, or put what is missing on the server.",
+    ),
+    "dropped_outputs": (
+        "Outputs of a workflow that the server would have dropped were left out, as asked; the others ran.",
+        "Mend what is named. The numbers are those of the smaller graph: compare them only with runs of the same.",
     ),
     "vary": (
         "How far jobs differ from each other: an input was added to make them, or some outputs do not.",

@@ -271,7 +271,8 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `varied` are the `node.input` that get a value of their own in each job; `salted`, nodes given an input that exists
     only to defeat the cache; `constant`, output nodes that show the same in every job (they do not count as `output`);
     `pinned`, seeds that somebody set to one value for all jobs; `reloaded`, nodes that load or patch a model and run in
-    every job, since what varies reaches them.
+    every job, since what varies reaches them. `dropped`: outputs that the server would not run and that were left out,
+    each with the reason.
     """
 
     name: str
@@ -280,6 +281,7 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     varied: list[str] = []
     salted: list[str] = []
     constant: list[str] = []
+    dropped: dict[str, str] = {}
     pinned: list[str] = []
     reloaded: list[str] = []
     overrides: dict[str, Any] = {}
@@ -314,7 +316,8 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
-    `server_gone`, `generator_fault`, `preflight`, `vary`, `cancel_unsafe`, `unknown_server`, `telemetry`.
+    `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
+    `telemetry`.
     """
 
     t: float

@@ -24,14 +24,17 @@ class Result(Struct, frozen=True):
 
 def is_link(value: object) -> bool:
     """Whether an input's value is another node's output."""
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    return (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
+    )
 
 
 def signatures(graph: dict[str, Any], changed: Callable[[dict[str, Any]], str]) -> dict[str, bytes]:
-    """Every node's cache key: its class, literal inputs, `changed(node)`, and the keys of all it depends on.
+    """Every node's cache key: its class, literal inputs, `changed(node)`, and the keys of all it depends on, as far as
+    these are in the graph.
 
     Raises:
-        KeyError: a node without inputs, or a link to no node (this kills a real server's worker, too).
+        KeyError: a node without inputs (this kills a real server's worker, too).
     """
     known: dict[str, bytes] = {}
     opened: set[str] = set()  # on the path down to the current node: a link back to one of them is a cycle
@@ -45,7 +48,7 @@ def signatures(graph: dict[str, Any], changed: Callable[[dict[str, Any]], str]) 
                 continue
             node = graph[current]
             opened.add(current)
-            sources = [value[0] for value in node["inputs"].values() if is_link(value)]
+            sources = [value[0] for value in node["inputs"].values() if is_link(value) and value[0] in graph]
             missing = [source for source in sources if source not in known and source not in opened]
             if missing:
                 stack.extend(missing)

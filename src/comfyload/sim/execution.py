@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import posixpath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from comfyload.sim.cache import Result, is_link, signatures
 from comfyload.sim.events import ODD_FRAMES, preview_frame
-from comfyload.sim.order import run_order
+from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
+from comfyload.sim.validation import unfit_arguments
 
 if TYPE_CHECKING:
     from comfyload.sim.faults import Faults, Plan
@@ -116,7 +118,7 @@ class Execution:
             return cache.get(keys[node]) is not None
 
         try:
-            for node_id in run_order(graph, self._item.outputs, held):
+            for node_id in run_order(graph, self._item.outputs, held, follows_slots=self._state.settings.since(0, 29)):
                 found = cache.get(keys[node_id])
                 if found is None:
                     found = await self._node(node_id)
@@ -128,6 +130,14 @@ class Execution:
                         self._outputs[node_id] = found.ui
                     self._executed(node_id, found.ui)
                     self._finish(node_id)
+        except NoSuchSource as error:
+            raise WorkerDied(str(error)) from error
+        except CycleFound as error:
+            # A real server says so, and calls it a success in its history.
+            truth.outcome = "failed"
+            failed = _NodeFailed("graph.DependencyCycleError", str(error))
+            self._mark("execution_error", self._where(error.node_id) | self._failure(error.node_id, failed))
+            return True
         except _Interrupted:
             truth.outcome = "interrupted"
             self._mark("execution_interrupted", self._where(node_id), everybody=True)
@@ -198,6 +208,9 @@ class Execution:
             raise _NodeFailed("graph.DependencyCycleError", "Dependency cycle detected")
         if self._plan.node_error and (kind == faults.error_class or (first and not faults.error_class)):
             raise _NodeFailed(faults.error_type, faults.error_message + "\n")
+        unfit = unfit_arguments(node)
+        if unfit is not None:
+            raise _NodeFailed(*unfit)
         if kind == "SimFail":
             raise _NodeFailed("RuntimeError", f"{node['inputs'].get('message')}\n")
 
@@ -243,7 +256,8 @@ class Execution:
         """What besides its inputs decides whether a node's result can be reused: the content of a file it reads."""
         if node["class_type"] != "LoadImage":
             return ""
-        content = self._state.files.read("input", "", str(node["inputs"].get("image")))
+        subfolder, name = posixpath.split(str(node["inputs"].get("image")))
+        content = self._state.files.read("input", subfolder, name)
         return str(hash(content))
 
     def _where(self, node_id: str) -> Entry:

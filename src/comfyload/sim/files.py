@@ -52,6 +52,10 @@ class Files:
         """The names LoadImage offers."""
         return sorted(name for kind, subfolder, name in self._bytes if kind == "input" and not subfolder)
 
+    def paths(self) -> Iterable[str]:
+        """The names that LoadImage takes: those of subfolders, too."""
+        return {posixpath.join(subfolder, name) for kind, subfolder, name in self._bytes if kind == "input"}
+
     def wipe_temp(self) -> None:
         for key in [key for key in self._bytes if key[0] == "temp"]:
             del self._bytes[key]

@@ -8,22 +8,46 @@ from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["run_order"]
+__all__ = ["CycleFound", "NoSuchSource", "run_order"]
 
 
-def run_order(graph: dict[str, Any], outputs: list[str], cached: Callable[[str], bool]) -> Iterator[str]:
+class NoSuchSource(Exception):
+    """A link that no check has looked at leads to a node, or an output of one, that is not there."""
+
+
+class CycleFound(Exception):
+    """Nothing can run any more, as each node waits for another."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__("Dependency cycle detected")
+        self.node_id = node_id
+
+
+def run_order(
+    graph: dict[str, Any], outputs: list[str], cached: Callable[[str], bool], *, follows_slots: bool = True
+) -> Iterator[str]:
     """The nodes that `outputs` need and the cache does not hold, each yielded once its sources were consumed.
 
-    An output is yielded even if it is cached: its result is shown again.
+    An output is yielded even if it is cached: its result is shown again. `follows_slots`: the number of a cached node's
+    output is looked at, too, as servers do since 0.29.
+
+    Raises:
+        NoSuchSource: a link leads nowhere.
+        CycleFound: no node that is left can run.
     """
     blocking: dict[str, list[str]] = {}  # in the order they were discovered, which decides between equals
     blocked: dict[str, int] = {}
     for output in outputs:
         _discover(graph, output, cached, blocking, blocked)
+    if follows_slots:
+        _look_at_slots(graph, blocking, cached)
     while blocking:
-        node_id = _pick(graph, [node for node in blocking if not blocked[node]], blocking)
+        ready = [node for node in blocking if not blocked[node]]
+        if not ready:
+            raise CycleFound(next(iter(blocking)))
+        node_id = _pick(graph, ready, blocking)
         yield node_id
         for waiting in blocking.pop(node_id):
             blocked[waiting] -= 1
@@ -45,12 +69,22 @@ def _discover(
         blocking[node_id] = []
         blocked[node_id] = 0
         for value in graph[node_id]["inputs"].values():
+            if is_link(value) and value[0] not in graph:
+                raise NoSuchSource(value[0])
             if is_link(value) and not cached(value[0]):
                 stack.append(value[0])
                 links.append((value[0], node_id))
     for source, waiting in dict.fromkeys(links):
         blocking[source].append(waiting)
         blocked[waiting] += 1
+
+
+def _look_at_slots(graph: dict[str, Any], running: Iterable[str], cached: Callable[[str], bool]) -> None:
+    for node_id in running:
+        for value in graph[node_id]["inputs"].values():
+            there = not is_link(value) or value[1] < len(CLASSES[graph[value[0]]["class_type"]].types)
+            if not there and cached(value[0]):
+                raise NoSuchSource(f"{value[0]}, output {value[1]}")
 
 
 def _pick(graph: dict[str, Any], ready: list[str], blocking: dict[str, list[str]]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from msgspec import Struct
 
+from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
 
-__all__ = ["Verdict", "validate"]
+__all__ = ["Verdict", "unfit_arguments", "validate"]
 
 Graph = dict[str, Any]
 Error = dict[str, Any]
@@ -24,11 +26,14 @@ class Verdict(Struct):
     node_errors: dict[str, Any]
 
 
-def validate(graph: Graph, images: set[str], targets: list[str] | None, missing: str) -> Verdict:
+def validate(
+    graph: Graph, images: set[str], targets: list[str] | None, missing: str, *, cycles_named: bool = True
+) -> Verdict:
     """Judge `graph`, converting its widget values in place as ComfyUI does.
 
     `images` are the input files there are, `targets` limits the outputs that count, `missing` is the error type for
-    a class the server does not know (it changed over versions).
+    a class the server does not know (it changed over versions). `cycles_named`: older servers drop an output that
+    depends on itself without an error.
 
     Raises:
         TypeError, AttributeError: it is no graph (a real server answers 500).
@@ -42,7 +47,7 @@ def validate(graph: Graph, images: set[str], targets: list[str] | None, missing:
             outputs.append(node_id)
     if not outputs:
         return Verdict(_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
-    checker = _Checker(graph, images)
+    checker = _Checker(graph, images, cycles_named=cycles_named)
     good: list[str] = []
     node_errors: dict[str, Any] = {}
     reasons: list[Error] = []
@@ -63,6 +68,25 @@ def validate(graph: Graph, images: set[str], targets: list[str] | None, missing:
     details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
     failed = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
     return Verdict(failed, [], node_errors)
+
+
+def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
+    """Type and message of the error that a node raises for what no check has looked at: links that its class does not
+    declare, inputs that are missing as only such a link leads here, and a literal where a link belongs.
+    """
+    name, inputs = node["class_type"], node["inputs"]
+    declared = CLASSES[name].inputs()
+    for key, value in inputs.items():
+        if key not in declared:
+            if is_link(value):
+                return "TypeError", f"{name}() got an unexpected keyword argument '{key}'\n"
+            continue
+        kind, _, required = declared[key]
+        by_link = isinstance(kind, str) and kind not in (*_CAST, "COMBO", "*")
+        if by_link and not isinstance(value, list) and (required or value is not None):
+            return "AttributeError", f"'{type(value).__name__}' object has no attribute 'shape'\n"
+    missing = [key for key, (_, _, required) in declared.items() if required and key not in inputs]
+    return ("TypeError", f"{name}() missing required arguments: {', '.join(missing)}\n") if missing else None
 
 
 def _class_error(node_id: str, node: dict[str, Any], missing: str) -> Error | None:
@@ -88,9 +112,10 @@ def _error(kind: str, message: str, details: str, extra: Error | None = None) ->
 class _Checker:
     """`verdicts` holds each visited node's own errors; a node is valid if it and all it depends on have none."""
 
-    def __init__(self, graph: Graph, images: set[str]) -> None:
+    def __init__(self, graph: Graph, images: set[str], *, cycles_named: bool) -> None:
         self._graph = graph
         self._images = images
+        self._cycles_named = cycles_named
         self._valid: dict[str, bool] = {}
         self.verdicts: dict[str, list[Error]] = {}
 
@@ -110,7 +135,8 @@ class _Checker:
         if node_id in self._valid:
             return self._valid[node_id]
         if node_id in path:
-            self._cycle([*path[path.index(node_id) :], node_id])
+            if self._cycles_named:
+                self._cycle([*path[path.index(node_id) :], node_id])
             return False
         node = self._graph[node_id]
         inputs = node["inputs"]
@@ -187,7 +213,7 @@ class _Checker:
                 told["exception_message"] = str(error)
                 return _error("invalid_input_type", message, f"{name}, {value}, {error}", told)
         if node["class_type"] == "LoadImage":
-            if value in self._images:
+            if posixpath.normpath(value.removesuffix(" [input]")) in self._images:
                 return None
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"

@@ -5,19 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode
+from comfyload.workflow.reading import EXPORT_HINT, find_graph, kind_of, load_json, refuse_pictures
 
 __all__ = ["Graph", "Inputs", "Workflow", "address", "is_link", "parse"]
 
 Inputs = dict[str, Any]
 Graph = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}: what `POST /prompt` takes as `prompt`."""
-
-_EXPORT_HINT = "in ComfyUI choose Workflow > Export (API), or Save (API Format) in older versions"
 
 
 class Workflow:
@@ -48,8 +47,21 @@ class Workflow:
         return inputs
 
     def parents(self, node: str) -> list[str]:
-        """The nodes that `node`'s inputs are linked to."""
-        return [value[0] for value in self.inputs_of(node).values() if is_link(value)]
+        """The nodes that `node`'s inputs are linked to, as far as they are in the graph."""
+        return [value[0] for value in self.inputs_of(node).values() if is_link(value) and value[0] in self.graph]
+
+    def dangling(self) -> list[tuple[str, str]]:
+        """Node and input of every link to a node that is not in the graph."""
+        return [
+            (node, key)
+            for node in self.graph
+            for key, value in self.inputs_of(node).items()
+            if is_link(value) and value[0] not in self.graph
+        ]
+
+    def without(self, nodes: Collection[str]) -> Workflow:
+        """The graph less these nodes; what was linked to them still is."""
+        return Workflow(self.name, {n: body for n, body in self.graph.items() if n not in nodes}, self.extra)
 
     def ancestors(self, node: str) -> set[str]:
         """All nodes that `node` depends on, itself excluded."""
@@ -80,7 +92,7 @@ def is_link(value: object) -> bool:
 
 
 def parse(text: bytes, name: str, source: str = "") -> Workflow:
-    """Read an API-format graph, bare or as `{"prompt": {...}}`; `source` is where it was read, for messages.
+    """Read an API-format graph, bare or wrapped (`find_graph` says in what); `source` is where it was read.
 
     Integers keep all their digits.
 
@@ -88,59 +100,24 @@ def parse(text: bytes, name: str, source: str = "") -> Workflow:
         WorkflowError: it is not such a graph; the message says what it is instead.
     """
     source = source or name
-    try:
-        loaded = json.loads(decode(text, source, WorkflowError))
-    except json.JSONDecodeError as error:
-        raise WorkflowError(
-            f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}",
-            "the file may be cut short; export it again" if error.pos >= len(text.rstrip()) - 1 else _EXPORT_HINT,
-        ) from None
-    except RecursionError:
-        raise WorkflowError(f"{source} is nested too deeply to be a graph", _EXPORT_HINT) from None
-    except ValueError as error:
-        raise WorkflowError(f"{source} is not JSON: {error}", _EXPORT_HINT) from None
-    if not isinstance(loaded, dict):
-        raise WorkflowError(f"{source} holds a JSON {_kind(loaded)}, not a graph", _EXPORT_HINT)
-    if isinstance(loaded.get("nodes"), list):
-        raise WorkflowError(f"{source} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT)
-    extra: dict[str, Any] = {}
-    if isinstance(loaded.get("prompt"), dict) and "class_type" not in loaded["prompt"]:
-        extra = {"extra_data": loaded["extra_data"]} if isinstance(loaded.get("extra_data"), dict) else {}
-        loaded = loaded["prompt"]
-        if isinstance(loaded.get("nodes"), list):
-            raise WorkflowError(
-                f"{source} is saved in the editor's own format, which the server cannot run", _EXPORT_HINT
-            )
-    if not loaded:
-        raise WorkflowError(f"{source} is an empty graph", _EXPORT_HINT)
-    for problem in _problems(loaded):
-        raise WorkflowError(f"{source}: {problem}", _EXPORT_HINT)
-    return Workflow(name, loaded, extra)
+    refuse_pictures(text, source)
+    graph, extra = find_graph(load_json(decode(text, source, WorkflowError), source), source)
+    if not graph:
+        raise WorkflowError(f"{source} is an empty graph", EXPORT_HINT)
+    for problem in _problems(graph):
+        raise WorkflowError(f"{source}: {problem}", EXPORT_HINT)
+    return Workflow(name, graph, extra)
 
 
 def _problems(graph: Mapping[str, Any]) -> Iterator[str]:
     """What a server would refuse, or worse: a node without `inputs` kills the real server's worker thread."""
     for node, body in graph.items():
         if not isinstance(body, dict):
-            yield f"node {node} is a {_kind(body)}, not an object"
+            yield f"node {node} is a {kind_of(body)}, not an object"
         elif not isinstance(body.get("class_type"), str):
             yield f"node {node} has no class_type"
         elif not isinstance(body.get("inputs"), dict):
             yield f"node {node} ({body['class_type']}) has no inputs object"
-    for node, body in graph.items():
-        if not isinstance(body, dict) or not isinstance(body.get("inputs"), dict):
-            continue
-        for key, value in body["inputs"].items():
-            if is_link(value) and value[0] not in graph:
-                yield (
-                    f"node {node} ({body.get('class_type')}) takes {key} from node {value[0]}, "
-                    f"which is not in the graph"
-                )
-
-
-def _kind(value: object) -> str:
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
 
 
 def address(workflow: Workflow, target: str, flag: str = "") -> tuple[str, str]:

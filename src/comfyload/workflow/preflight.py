@@ -1,4 +1,4 @@
-"""Knows what a server would refuse in a graph, from its description of the classes: what is missing, what does not fit.
+"""Knows what a server would do with a graph, from its description of the classes: what is missing, what does not fit.
 
 It follows ComfyUI's own checks and says nothing where these cannot be known: a problem that is none would keep people
 from a run that works. What a class may allow by a check of its own is reported as not `sure`.
@@ -6,32 +6,38 @@ from a run that works. What a class may allow by a check of its own is reported 
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
-from msgspec import Struct
+from msgspec import structs
 
-from comfyload.errors import WorkflowError
-from comfyload.visible import visible
 from comfyload.workflow.graph import Workflow, is_link
+from comfyload.workflow.led_to import LedTo
+from comfyload.workflow.near import MODEL_SUFFIXES, near_classes, near_files, near_options
+from comfyload.workflow.problems import Answer, Kind, PreflightFailed, Problem, describe, merged
 from comfyload.workflow.vary import Variation
 
-__all__ = ["Kind", "PreflightFailed", "Problem", "as_sent", "check", "describe"]
-
-Kind = Literal[
-    "unknown_class", "missing_model", "missing_image", "bad_option", "missing_input", "out_of_range", "wrong_type",
-    "bad_slot", "link_type", "no_outputs",
-]  # fmt: skip
+__all__ = ["Answer", "PreflightFailed", "Problem", "as_sent", "check", "describe", "merged"]
 
 COMBO_CHECKED_SINCE = (0, 8, 0)
 """Before, a server took any value for a list that is declared as `COMBO`."""
 
-MODEL_SUFFIXES = (
-    ".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx", ".engine", ".yaml",
+SLOTS_FOLLOWED_SINCE = (0, 29, 0)
+"""From then on, a slot that is not there kills the worker where no check has looked at the link, and the node that it
+is of is cached.
+"""
+
+LINKED = frozenset(
+    [
+        "IMAGE", "MASK", "LATENT", "MODEL", "CLIP", "VAE", "CONDITIONING", "CONTROL_NET", "CLIP_VISION",
+        "CLIP_VISION_OUTPUT", "STYLE_MODEL", "UPSCALE_MODEL", "SAMPLER", "SIGMAS", "NOISE", "GUIDER", "AUDIO", "VIDEO",
+    ]
 )  # fmt: skip
+"""Types that come by a link alone: no check refuses a literal in its place, and the node fails with it."""
+
+NOT_LOOKED_AT = frozenset(["missing_model", "missing_image", "missing_input"])
+"""What makes a node fail that runs although the server has not looked at it."""
 
 UNLIMITED = frozenset(["CustomCombo", "Load3D", "Load3DAdvanced"])
 """Core classes that check all their inputs themselves, so that no list and no bound counts."""
@@ -41,58 +47,6 @@ OWN_CHECK = frozenset(
     + [("ModelAttentionBackend", "attention"), ("LoadImageSetNode", "resize_method")]
 )
 """Inputs of core classes whose lists do not count."""
-
-
-class Problem(Struct, frozen=True, kw_only=True):
-    """One thing the server would refuse. `near` are existing names like the one that is missing, best first.
-
-    `sure` False: the class may have a check of its own, or the server may be too old to check, and then accepts it.
-    """
-
-    kind: Kind
-    node: str = ""
-    title: str = ""
-    class_type: str = ""
-    input: str = ""
-    value: Any = None
-    near: list[str] = []
-    said: str = ""
-    sure: bool = True
-
-    def text(self) -> str:
-        """The problem in one line, whatever the graph or the server wrote into it."""
-        return visible(self._told())
-
-    def _told(self) -> str:
-        if not self.node:
-            return self.said
-        names = [f"node {self.node}"]
-        names += [json.dumps(self.title, ensure_ascii=False)] if self.title not in ("", self.class_type) else []
-        names += [f"({self.class_type})"] if self.kind != "unknown_class" else []
-        line = f"{' '.join(names)}: {self.said}"
-        line += f"; nearest: {', '.join(self.near)}" if self.near else ""
-        return line if self.sure else f"{line} (but its class may allow it)"
-
-
-class PreflightFailed(WorkflowError):
-    """The server would refuse a graph. The message has one line for each problem of each workflow."""
-
-    lines = True
-
-    def __init__(self, found: Mapping[str, list[Problem]]) -> None:
-        """`found`: problems by the workflow's name; those without any are passed over."""
-        self.found = {name: problems for name, problems in found.items() if problems}
-        told = [describe(problems, name) for name, problems in self.found.items()]
-        super().__init__("\n".join([*told, "Nothing was submitted. To submit it all the same, give --no-preflight."]))
-
-
-def describe(problems: list[Problem], name: str = "the workflow") -> str:
-    """All problems: how many of which kind, then one line each."""
-    counts = Counter(problem.kind.replace("_", " ") for problem in problems)
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in counts.items())
-    verdict = "would be refused" if any(problem.sure for problem in problems) else "may be refused"
-    head = f"{visible(name)} {verdict} by the server, problems: {len(problems)} ({kinds})"
-    return "\n".join([head, *(f"  {problem.text()}" for problem in problems)])
 
 
 def as_sent(variation: Variation, index: int = 0) -> Workflow:
@@ -106,8 +60,8 @@ def check(
     known: Collection[str] | None = None,
     *,
     version: tuple[int, int, int] | None = None,
-) -> list[Problem]:
-    """All that the server would refuse, in the order of the graph.
+) -> Answer:
+    """What the server would do, with all that is wrong in the order of the graph.
 
     Args:
         classes: the server's `/object_info`, at least of the classes in the graph.
@@ -115,51 +69,102 @@ def check(
         version: the server's; None if it does not say.
     """
     checker = _Checker(workflow, classes, version)
-    reached = checker.reached()
     problems: list[Problem] = []
     for node in workflow.graph:
         name = workflow.class_of(node)
-        if name not in classes:
-            if known is not None and name not in known:
-                near, said = _near(name, known), f"the server has no class {name}"
-                problems.append(checker.problem("unknown_class", node, "", said, name, near=near))
-        elif node in reached:
-            problems += checker.inputs(node)
-    if not reached and all(workflow.class_of(node) in classes for node in workflow.graph):
-        problems.append(Problem(kind="no_outputs", said="no node is an output: the server runs only what feeds one"))
-    return problems
+        if name not in classes and known is not None and name not in known:
+            near, said = near_classes(name, known), f"the server has no class {name}"
+            problems.append(checker.problem("unknown_class", node, "", said, name, near=near, then="refuse"))
+        else:
+            problems += checker.node(node)
+    if not checker.outputs and all(workflow.class_of(node) in classes for node in workflow.graph):
+        said = "no node is an output: the server runs only what feeds one"
+        problems.append(Problem(kind="no_outputs", said=said, then="refuse"))
+    outputs = {node: workflow.class_of(node) for node in checker.outputs}
+    return Answer(outputs=outputs, problems=[*problems, *checker.cycles()])
 
 
 class _Checker:
+    """`outputs`: the output nodes; one of a class that is not described counts as one."""
+
     def __init__(self, workflow: Workflow, classes: Mapping[str, Any], version: tuple[int, int, int] | None) -> None:
         self._workflow = workflow
         self._classes = classes
         self._checks_combo = version is not None and version >= COMBO_CHECKED_SINCE
-
-    def reached(self) -> set[str]:
-        """What feeds an output: the server looks at nothing else. A class not described counts as an output."""
+        self._follows_slots = version is not None and version >= SLOTS_FOLLOWED_SINCE
         unknown = {"output_node": True}
-        todo = [node for node in self._workflow.graph if (self._info(node) or unknown).get("output_node") is True]
-        found: set[str] = set()
-        while todo:
-            node = todo.pop()
-            if node not in found:
-                found.add(node)
-                links = [(key, v[0]) for key, v in self._workflow.inputs_of(node).items() if is_link(v)]
-                todo += [parent for key, parent in links if self._declares(node, key)]
-        return found
+        self.outputs = [node for node in workflow.graph if (self._info(node) or unknown).get("output_node") is True]
+        self._led_to = LedTo(workflow, self.outputs, self._declares)
+
+    def node(self, node: str) -> Iterator[Problem]:
+        """What is wrong with a node that the server looks at, or runs."""
+        looked_at, run = self._led_to.looked_at.get(node, []), self._led_to.run.get(node, [])
+        if looked_at:
+            for problem in self._inputs(node):
+                yield structs.replace(problem, outputs=looked_at)
+        elif run:
+            for problem in self._inputs(node):
+                if problem.kind in NOT_LOOKED_AT:
+                    yield structs.replace(problem, outputs=run, then="fail", sure=False)
+        if run:
+            for problem in self._unchecked(node, looked_at=bool(looked_at)):
+                yield structs.replace(problem, outputs=run)
+
+    def cycles(self) -> Iterator[Problem]:
+        """Nodes that depend on themselves."""
+        for hidden, cycles in ((False, self._led_to.cycles()), (True, self._led_to.hidden_cycles())):
+            for cycle in cycles:
+                said = f"it depends on itself: {' <- '.join([*cycle, cycle[0]])}"
+                if hidden:
+                    found = self.problem("cycle", cycle[0], "", said, cycle, then="fail")
+                    yield structs.replace(found, outputs=self._led_to.run[cycle[0]])
+                else:
+                    found = self.problem("cycle", cycle[0], "", said, cycle)
+                    yield structs.replace(found, outputs=self._led_to.looked_at[cycle[0]])
 
     def _declares(self, node: str, key: str) -> bool:
-        """Whether the server follows a link at this input; it passes over those that no class declares."""
+        """Whether the server's check follows a link at this input; it passes over those that no class declares."""
         info, stem = self._info(node), key.partition(".")[0]
         specs = _specs(info)
         if key in specs:
             return not _dynamic(specs[key][0])
         return info is None or (stem in specs and specs[stem][0] == "COMFY_AUTOGROW_V3")
 
-    def inputs(self, node: str) -> Iterator[Problem]:
+    def _stands_for(self, node: str, key: str) -> bool:
+        """Whether it is one of the inputs that a dynamic one stands for; which of them there are depends on values."""
+        stem, dot, _ = key.partition(".")
+        specs = _specs(self._info(node))
+        return bool(dot) and key not in specs and stem in specs and _dynamic(specs[stem][0])
+
+    def _unchecked(self, node: str, *, looked_at: bool) -> Iterator[Problem]:
+        """Links that no check looks at, and a run follows all the same."""
+        info, name = self._info(node), self._workflow.class_of(node)
+        specs = _specs(info)
+        for key, value in self._workflow.inputs_of(node).items():
+            declared = info is not None and (self._declares(node, key) or self._stands_for(node, key))
+            if not is_link(value) or (looked_at and declared):
+                continue
+            parent, slot = value
+            if parent not in self._workflow.graph:
+                why = "no output leads here by declared inputs" if declared else f"{name} declares no such input"
+                why = why if info else f"the server does not say what {name} takes"
+                said = f"{key} is linked to node {parent}, which is not in the graph, and {why}: no check refuses it"
+                yield self.problem("dangling_link", node, key, said, value, then="kill")
+            elif self._is_core(node) and not declared and key.partition(".")[0] not in specs:
+                slots = (self._info(parent) or {}).get("output")
+                said = f"{key} is linked to output {slot} of node {parent}, and {name} declares no such input"
+                if self._follows_slots and isinstance(slots, list) and slot >= len(slots):
+                    said += f"; node {parent} has {len(slots)} (from 0), and the worker dies where it is cached"
+                yield self.problem("undeclared_link", node, key, said, value, then="fail")
+
+    def _inputs(self, node: str) -> Iterator[Problem]:
+        """What the server's check finds at declared inputs."""
         given = self._workflow.inputs_of(node)
-        for key, (kind, options, required) in _specs(self._info(node)).items():
+        specs = _specs(self._info(node))
+        for key, link in given.items():
+            if is_link(link) and link[0] not in self._workflow.graph and self._stands_for(node, key):
+                yield self._dangling(node, key, link)
+        for key, (kind, options, required) in specs.items():
             if _dynamic(kind):
                 continue
             value = given.get(key)
@@ -171,6 +176,9 @@ class _Checker:
             else:
                 value = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
                 yield from self._literal(node, key, kind, options, value)
+                if isinstance(kind, str) and kind in LINKED and self._is_core(node) and (required or value is not None):
+                    said = f"{key} = {_shown(value)} is no link, and {kind} comes by one"
+                    yield self.problem("wrong_type", node, key, said, value, then="fail", sure=required)
 
     def problem(self, kind: Kind, node: str, key: str, said: str, value: Any = None, **more: Any) -> Problem:
         title, name = self._workflow.title_of(node), self._workflow.class_of(node)
@@ -187,11 +195,14 @@ class _Checker:
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
         if not is_link(link) and not (len(link) == 2 and isinstance(link[0], str) and isinstance(link[1], bool)):
-            said = f"{key} is a list, which the server takes for a link, and [node id, slot] it is not"
+            said = f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
             yield self.problem("wrong_type", node, key, said, link)
             return
         parent, slot = link
-        outputs = (self._info(parent) or {}).get("output") if parent in self._workflow.graph else None
+        if parent not in self._workflow.graph:
+            yield self._dangling(node, key, link)
+            return
+        outputs = (self._info(parent) or {}).get("output")
         if not isinstance(outputs, list) or not self._is_core(parent):
             return
         name = self._workflow.class_of(parent)
@@ -202,6 +213,10 @@ class _Checker:
             wanted = wanted if isinstance(wanted, str) else "one of a list"
             said = f"{key} takes {wanted}, and output {slot} of node {parent} ({name}) is {outputs[slot]}"
             yield self.problem("link_type", node, key, said, link)
+
+    def _dangling(self, node: str, key: str, link: list[Any]) -> Problem:
+        said = f"{key} is linked to node {link[0]}, which is not in the graph"
+        return self.problem("dangling_link", node, key, said, link)
 
     def _literal(self, node: str, key: str, kind: Any, options: dict[str, Any], value: Any) -> Iterator[Problem]:
         if kind in ("INT", "FLOAT"):
@@ -229,17 +244,20 @@ class _Checker:
     def _files(self, node: str, key: str, choices: Any, value: Any) -> Iterator[Problem]:
         """Files that people upload. The list holds those of one folder; others may exist, which can only be asked."""
         listed = choices if isinstance(choices, list) else []
+        if not isinstance(value, str | list) and self._is_core(node):
+            yield self.problem("wrong_type", node, key, f"{key} = {_shown(value)} is not the name of a file", value)
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and name and name not in listed:
                 said = f"{key} = {_shown(name)} is not among the server's input files"
-                near, sure = _near(name, listed), self._is_core(node)
+                near, sure = near_files(name, listed), self._is_core(node)
                 yield self.problem("missing_image", node, key, said, name, near=near, sure=sure)
 
     def _no_choice(self, node: str, key: str, choices: list[Any], value: Any, *, sure: bool) -> Problem:
-        near = _near(str(value), choices)
         if any(str(name).lower().endswith(MODEL_SUFFIXES) for name in [value, *choices]):
+            near = near_files(str(value), choices)
             said = f"{key} = {_shown(value)} is not on the server, which has {len(choices) or 'none'} of that kind"
             return self.problem("missing_model", node, key, said, value, near=near, sure=sure)
+        near = near_options(str(value), choices)
         options = f"its {len(choices)} options" if choices else "its options: the list is empty"
         said = f"{key} = {_shown(value)} is not one of {options}"
         return self.problem("bad_option", node, key, said, value, near=near, sure=sure)
@@ -286,18 +304,6 @@ def _fits(received: Any, wanted: Any) -> bool:
     if "*" in wanted or wanted.startswith("COMFY_"):
         return True
     return bool({part.strip() for part in received.split(",")} & {part.strip() for part in wanted.split(",")})
-
-
-def _near(name: str, known: Collection[Any]) -> list[str]:
-    """Up to three names like it, best first; folders, capitals and the suffix of models do not count."""
-
-    def stem(path: str) -> str:
-        last = path.replace("\\", "/").rpartition("/")[2].lower()
-        return next((last.removesuffix(suffix) for suffix in MODEL_SUFFIXES if last.endswith(suffix)), last)
-
-    stems = {str(other): stem(str(other)) for other in known}
-    close = difflib.get_close_matches(stem(name), list(dict.fromkeys(stems.values())), 3)
-    return [other for like in close for other in stems if stems[other] == like][:3]
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,73 @@
+"""Which nodes a server looks at for each output, and which it runs: they are not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from comfyload.workflow.graph import Workflow, is_link
+
+__all__ = ["LedTo"]
+
+
+class LedTo:
+    """The server's check of an output follows links at inputs that a class declares; its run follows every link.
+
+    `looked_at`, `run`: nodes, each with the outputs that lead to it, in the order of the graph's outputs.
+    """
+
+    def __init__(self, workflow: Workflow, outputs: Iterable[str], declares: Callable[[str, str], bool]) -> None:
+        graph = workflow.graph
+        self._declared = {
+            node: [
+                value[0]
+                for key, value in workflow.inputs_of(node).items()
+                if is_link(value) and value[0] in graph and declares(node, key)
+            ]
+            for node in graph
+        }
+        self._all = {node: workflow.parents(node) for node in graph}
+        self.looked_at = _led_to(self._declared, outputs)
+        self.run = _led_to(self._all, outputs)
+
+    def cycles(self) -> list[list[str]]:
+        """Cycles of declared links among the nodes looked at; the server's check finds them."""
+        return _cycles({node: self._declared[node] for node in self._declared if node in self.looked_at})
+
+    def hidden_cycles(self) -> list[list[str]]:
+        """Cycles that only a run would meet, as one of their links is at an input that no class declares."""
+        seen = {frozenset(cycle) for cycle in self.cycles()}
+        found = _cycles({node: self._all[node] for node in self._all if node in self.run})
+        return [cycle for cycle in found if frozenset(cycle) not in seen]
+
+
+def _led_to(parents: dict[str, list[str]], outputs: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for output in outputs:
+        seen, todo = {output}, [output]
+        while todo:
+            node = todo.pop()
+            found.setdefault(node, []).append(output)
+            new = [parent for parent in dict.fromkeys(parents[node]) if parent not in seen]
+            seen.update(new)
+            todo += new
+    return found
+
+
+def _cycles(parents: dict[str, list[str]]) -> list[list[str]]:
+    """One cycle through each knot of nodes, against the links: each node takes something from the next."""
+    left = dict(parents)
+    found = []
+    while left:
+        free = [node for node in left if not any(parent in left for parent in left[node])]
+        if free:
+            for node in free:
+                del left[node]
+            continue
+        path = [next(iter(left))]
+        while (after := next(parent for parent in left[path[-1]] if parent in left)) not in path:
+            path.append(after)
+        cycle = path[path.index(after) :]
+        found.append(cycle)
+        for node in cycle:
+            del left[node]
+    return found

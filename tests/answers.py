@@ -1,0 +1,53 @@
+"""What preflight says that a server does with a graph, and what the simulated server does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from copy import deepcopy
+from typing import Any
+
+from comfyload import clock
+from comfyload.comfy.wire import Request
+from comfyload.sim import Server
+from comfyload.sim.catalog import CLASSES
+from comfyload.sim.nodes import describe
+from comfyload.workflow import parse
+from comfyload.workflow.preflight import Answer, check
+
+INFO: dict[str, Any] = {name: json.loads(json.dumps(describe(node))) for name, node in CLASSES.items()}
+
+
+async def what_happens(server: Server, graph: dict[str, Any]) -> tuple[str, list[str]]:
+    """What the server does, in preflight's words, and the outputs that it drops."""
+    body = json.dumps({"prompt": graph, "prompt_id": str(uuid.uuid4()), "client_id": "c"}).encode()
+    reply = await server.call(Request(method="POST", path="prompt", body=body))
+    outputs = [node for node, node_body in graph.items() if CLASSES[node_body["class_type"]].is_output]
+    if reply.status != 200:
+        assert reply.status == 400, reply.body
+        return "refused", outputs
+    queue = json.loads((await server.call(Request(method="GET", path="queue"))).body)
+    (row,) = [*queue["queue_running"], *queue["queue_pending"]]
+    dropped = [node for node in outputs if node not in row[4]]
+    await asyncio.sleep(60)
+    history = json.loads((await server.call(Request(method="GET", path=f"history/{row[1]}"))).body)
+    if not history:
+        return "kills", dropped
+    ended = [message[0] for message in history[row[1]]["status"]["messages"]]
+    if "execution_error" in ended:
+        return "fails", dropped
+    return "partly" if dropped else "accepted", dropped
+
+
+def told(graph: dict[str, Any], version: str) -> Answer:
+    major, minor, patch = map(int, version.split("."))
+    return check(parse(json.dumps(graph).encode(), "g"), INFO, INFO, version=(major, minor, patch))
+
+
+def seen(graph: dict[str, Any], version: str) -> tuple[str, list[str]]:
+    async def main() -> tuple[str, list[str]]:
+        async with Server(version=version) as server:
+            return await what_happens(server, deepcopy(graph))
+
+    return clock.run_virtual(main())
