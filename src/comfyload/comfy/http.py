@@ -156,7 +156,7 @@ class Http:
                 self._url(path), timeout=aiohttp.ClientTimeout(total=timeout_s), headers={"Accept-Encoding": "identity"}
             ) as response:
                 async for chunk in response.content.iter_any():
-                    head = head or bytes(chunk[:16])
+                    head += bytes(chunk[: 16 - len(head)])
                     size += len(chunk)
                 return Download(
                     status=response.status,

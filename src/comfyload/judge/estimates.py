@@ -90,9 +90,10 @@ def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags 
 
 
 def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
-    """New images of the chosen jobs per minute of the run's wall clock."""
-    made = np.where(of, evidence.jobs.counted.images, 0)
-    return _rate(evidence, evidence.jobs.instant("done"), made, 60, "images")
+    """New saved images of the chosen jobs per minute of the run's wall clock; previews where no job saved any file."""
+    columns, previews_only = evidence.jobs.counted, evidence.fold.made.previews_only
+    made = np.where(of, columns.previews if previews_only else columns.images, 0)
+    return _rate(evidence, evidence.jobs.instant("done"), made, 60, "previews" if previews_only else "images")
 
 
 def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
@@ -179,7 +180,12 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     )
 
 
-_NEW = {"images": "new image was made", "jobs": "job completed", "books": "book is complete"}
+_NEW = {
+    "images": "new image was saved",
+    "previews": "new preview was made",
+    "jobs": "job completed",
+    "books": "book is complete",
+}
 
 
 def _withheld(reason: str, n: int, method: str, unit: str = "s") -> Statistic:

@@ -141,6 +141,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Jobs answered with files that an earlier job had returned.",
         "Let the workflow save under a prefix, not a fixed name.",
     ),
+    "fewer_outputs": (
+        "Completed jobs made no file, or fewer at an output node than their like: jobs of the same workflow with the "
+        "same switches and small numbers, with nothing from the cache. They count as completed.",
+        "Look whether a filter, a detector or a switch in the workflow stopped them. Where a node's number varies "
+        "freely, nothing is wrong.",
+    ),
     "polled_ends": (
         "Ends of jobs were found by asking the history, because no event told.",
         "Find what drops or delays the WebSocket, usually a proxy.",

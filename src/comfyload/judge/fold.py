@@ -15,20 +15,22 @@ import numpy as np
 from msgspec import Struct, field
 from numpy.typing import NDArray
 
-from comfyload.judge.cache import JobImages, Truth, is_image
+from comfyload.judge.cache import JobFiles, Truth
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean
+from comfyload.judge.made import Made
 from comfyload.judge.metrics import INSTANTS
 from comfyload.judge.retries import Retries
+from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
 Floats = NDArray[np.float64]
-Kind = TypeVar("Kind", bound=np.generic)
+Column = TypeVar("Column", bound=np.generic)
 _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
-_TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
+_TYPES |= {"book": np.int64, "images": np.uint32, "previews": np.uint32, "workflow": np.uint16, "flags": np.uint8}
 """The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
 _COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED = 1, 2, 4, 8, 16, 64
@@ -46,7 +48,7 @@ class NodeTimes(Struct, kw_only=True):
 
 
 class OutputCount(Struct, kw_only=True):
-    """What jobs reported under one key: things, files by `output` or `temp`, and images (distinct in their job)."""
+    """What jobs reported under one key: jobs, things, and of these the files by `output` or `temp`."""
 
     jobs: int = 0
     count: int = 0
@@ -54,11 +56,12 @@ class OutputCount(Struct, kw_only=True):
 
 
 class Fetched(Struct, kw_only=True):
-    """Downloads of counted jobs' outputs; bytes and seconds are sums."""
+    """Downloads of counted jobs' outputs; bytes and seconds are sums, `kinds` the bytes by kind of file."""
 
     files: int = 0
     bytes: int = 0
     image_bytes: int = 0
+    kinds: dict[Kind, int] = field(default_factory=dict)
     seconds: float = 0.0
     problems: dict[str, int] = field(default_factory=dict)
 
@@ -87,7 +90,7 @@ class Fold:
         self.truth = Truth(facts)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs: dict[str, OutputCount] = {}
-        self.images_by_type: dict[str, int] = {}
+        self.made = Made(facts)
         self.repeated, self.overwritten = Named(first=[]), 0
         self.fetched = Fetched()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
@@ -103,19 +106,21 @@ class Fold:
         """Fold successive lines of the journal: most jobs are alike, and counted together; the others one by one."""
         records = self.ledger.enter(lines)
         plain = self.truth.plain(records)
-        made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
+        cache, images, previews = np.zeros(len(plain), np.uint8), [int(one) for one in plain], [0] * len(plain)
         for at, record in enumerate(records):
             if not plain[at]:
-                images = self.truth.judge(record)
-                cache[at] = _CACHE_CODES[images.cache]
+                files = self.truth.judge(record)
+                cache[at] = _CACHE_CODES[files.cache]
                 if record.execution.outcome == "completed":
-                    made[at] = len(images.new)
+                    images[at], previews[at] = files.images, files.previews
                     if not record.warmup:
-                        self._images(record, images)
-        self._rows(records, made, cache)
+                        self._files(record, files)
+            elif not record.execution.outputs[0].files[0].startswith("output/"):
+                images[at], previews[at] = 0, 1
+        self._rows(records, {"images": images, "previews": previews}, cache)
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
-        self._plain([record.execution for record in compress(records, plain) if not record.warmup])
+        self._plain([record for record in compress(records, plain) if not record.warmup])
         self._completed([r for r in records if r.execution.outcome == "completed" and not r.warmup])
 
     def sample(self, sample: Sample) -> None:
@@ -155,6 +160,7 @@ class Fold:
             Columns(
                 instants={name: ordered[name] for name in INSTANTS},
                 images=ordered["images"],
+                previews=ordered["previews"],
                 book=_view(books, np.int64)[order] if books else np.broadcast_to(np.int64(-1), len(order)),
                 completed=flags & _COMPLETED != 0,
                 censored=flags & _CENSORED != 0,
@@ -166,7 +172,7 @@ class Fold:
             counted=int(np.count_nonzero(~warmup)),
         )
 
-    def _rows(self, records: Sequence[Record], made: NDArray[np.uint32], cache: NDArray[np.uint8]) -> None:
+    def _rows(self, records: Sequence[Record], made: dict[str, list[int]], cache: NDArray[np.uint8]) -> None:
         """The jobs' numbers, each to the end of its column; an instant that is not known becomes NaN."""
         runs, names = [record.execution for record in records], [record.workflow for record in records]
         times = [run.server for run in runs]
@@ -187,7 +193,7 @@ class Fold:
             "create_ms": [time.create_ms for time in times],
             "start_ms": [time.start_ms for time in times],
             "end_ms": [time.end_ms for time in times],
-            "images": made,
+            **made,
             "workflow": [self.workflows[name] for name in names],
             "flags": flags,
         }
@@ -198,21 +204,20 @@ class Fold:
         for name, values in columns.items():
             self._columns[name] += np.asarray(values, _TYPES[name]).tobytes()
 
-    def _plain(self, runs: Sequence[Execution]) -> None:
+    def _plain(self, records: Sequence[Record]) -> None:
         """Outputs of counted jobs with one image each, a new one."""
-        outputs = [run.outputs[0] for run in runs]
+        self.made.add_plain(records)
+        outputs = [record.execution.outputs[0] for record in records]
         alike = Counter([(output.kind, output.count, output.files[0].partition("/")[0]) for output in outputs])
         for (kind, count, type_), jobs in alike.items():
             self._output(kind, jobs, count * jobs, {type_: jobs})
-            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + jobs
 
-    def _images(self, record: Record, images: JobImages) -> None:
+    def _files(self, record: Record, files: JobFiles) -> None:
         """Outputs of any other completed counted job."""
-        for type_, files in _by_type(images.new).items():
-            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + files
-        if images.repeated:
+        self.made.add(record, files)
+        if files.repeated:
             self.repeated.add(record.index)
-            self.overwritten += images.overwritten == len(images.repeated)
+            self.overwritten += files.overwritten == len(files.repeated)
         for output in record.execution.outputs:
             self._output(output.kind, 1, output.count, _by_type(output.files))
 
@@ -240,10 +245,17 @@ class Fold:
             kind.files[type_] = kind.files.get(type_, 0) + count
 
     def _fetches(self, record: Record) -> None:
+        kinds = {
+            file: kind_of(file, output.kind, animated=output.animated)
+            for output in record.execution.outputs
+            for file in output.files
+        }
         for fetch in record.execution.fetches:
             self.fetched.files += 1
             self.fetched.bytes += fetch.bytes
-            self.fetched.image_bytes += fetch.bytes if is_image(fetch.file) else 0
+            kind = kinds.get(fetch.file) or kind_of(fetch.file)
+            self.fetched.kinds[kind] = self.fetched.kinds.get(kind, 0) + fetch.bytes
+            self.fetched.image_bytes += fetch.bytes if kind == "image" else 0
             self.fetched.seconds += fetch.seconds
             if fetch.problem and (len(self.fetched.problems) < 50 or fetch.problem in self.fetched.problems):
                 problem = clean(fetch.problem, 80)
@@ -296,6 +308,6 @@ def to_float(column: array[float]) -> Floats:
     return _view(column, np.float32).astype(np.float64)
 
 
-def _view(column: array[float] | array[int] | bytearray, kind: type[Kind]) -> NDArray[Kind]:
+def _view(column: array[float] | array[int] | bytearray, kind: type[Column]) -> NDArray[Column]:
     """The column without a copy."""
     return np.frombuffer(column, kind) if len(column) else np.empty(0, kind)

@@ -1,0 +1,212 @@
+"""Knows what completed jobs made, by kind and by node, and which made less than their like.
+
+A server calls a job successful of which a filter let nothing through, or whose detector found nothing. That is no
+failure, and no image either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from comfyload.judge.cache import JobFiles
+from comfyload.judge.ledger import Named
+from comfyload.record.kinds import KINDS, Kind, kind_of, kind_under
+from comfyload.record.model import Record, WorkflowFacts
+
+__all__ = ["Made", "Shortage"]
+
+Place = tuple[str, Kind]
+"""A node, and what it makes."""
+Shape = tuple[tuple[Place, int], ...]
+"""How many of what a job made at each node that reported anything, nothing included."""
+Choice = tuple[tuple[str, int], ...]
+"""The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size."""
+
+_SMALL = 1024
+_GROUPS, _SHAPES = 1000, 100
+"""So many are kept apart; a workflow whose jobs are all different has no like among them."""
+_USUAL = 0.75
+"""Share of a node's jobs that make the same number, and none more, for fewer to be a shortage and no variety."""
+
+
+class Shortage(Struct, frozen=True, kw_only=True):
+    """Jobs of a workflow, `of` so many, that made fewer than their like. `node` None: all nodes together made none.
+    `usual` 0: no job made any, and each reported so.
+    """
+
+    workflow: str
+    node: str | None
+    kind: Kind
+    made: int
+    usual: int
+    jobs: Named
+    of: int
+
+
+class Made:
+    """Gathered job by job; only counted jobs that completed and took nothing from the cache are compared."""
+
+    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
+        self.by_kind: dict[Kind, dict[str, int]] = {}
+        """New files by kind and folder of the server, and texts shown."""
+        self._constant = {facts.name: frozenset(facts.constant) for facts in workflows}
+        self._groups: dict[tuple[str, Choice], dict[Shape, Named]] = {}
+
+    def add(self, record: Record, files: JobFiles) -> None:
+        """Count what a job made that was judged by itself."""
+        for (kind, folder), count in files.made.items():
+            self._count(kind, folder, count)
+        run = record.execution
+        if files.cache == "fresh" and not any(output.node in run.cached for output in run.outputs):
+            self._enter(record, _shape(record, self._constant.get(record.workflow, frozenset())))
+
+    def add_plain(self, records: Sequence[Record]) -> None:
+        """Count jobs of one new image each."""
+        shapes: dict[str, Shape] = {}
+        for record in records:
+            output = record.execution.outputs[0]
+            shape = shapes.get(output.node)
+            if shape is None:
+                shape = shapes[output.node] = (((output.node, "image"), 1),)
+            self._enter(record, shape)
+        folders = Counter([record.execution.outputs[0].files[0].partition("/")[0] for record in records])
+        for folder, count in folders.items():
+            self._count("image", folder, count)
+
+    @property
+    def previews_only(self) -> bool:
+        """Whether images were made and no file at all was saved, and none was missed: previews are what it is about."""
+        saved = any(folders.get("output") for folders in self.by_kind.values())
+        ever: Counter[Place] = Counter()
+        for shapes in self._groups.values():
+            for shape in shapes:
+                for place, count in shape:
+                    ever[place] += count
+        return bool(self.by_kind.get("image")) and not saved and all(ever.values())
+
+    def sorted(self) -> dict[Kind, dict[str, int]]:
+        """`by_kind` in the order of kinds."""
+        return {kind: dict(sorted(self.by_kind[kind].items())) for kind in KINDS if kind in self.by_kind}
+
+    def shortages(self) -> Iterator[Shortage]:
+        """Every one, whole jobs first."""
+        for workflow in dict.fromkeys(name for name, _ in self._groups):
+            groups = {choice: shapes for (name, choice), shapes in self._groups.items() if name == workflow}
+            of = sum(named.count for shapes in groups.values() for named in shapes.values())
+            yield from _without(workflow, groups, of)
+            yield from _fewer(workflow, groups, of)
+
+    def _count(self, kind: Kind, folder: str, count: int) -> None:
+        folders = self.by_kind.setdefault(kind, {})
+        folders[folder] = folders.get(folder, 0) + count
+
+    def _enter(self, record: Record, shape: Shape) -> None:
+        group = record.workflow, _choice(record.values)
+        shapes = self._groups.get(group)
+        if shapes is None:
+            if len(self._groups) >= _GROUPS:
+                return
+            shapes = self._groups[group] = {}
+        named = shapes.get(shape)
+        if named is None:
+            if len(shapes) >= _SHAPES and _total(shape):
+                return
+            named = shapes[shape] = Named(first=[])
+        named.add(record.index)
+
+
+def _shape(record: Record, constant: frozenset[str]) -> Shape:
+    counts: Counter[Place] = Counter()
+    for output in record.execution.outputs:
+        if output.node in constant:
+            continue
+        for file in output.files:
+            counts[output.node, kind_of(file, output.kind, animated=output.animated)] += 1
+        kind = kind_under(output.kind)
+        if kind is not None and not output.files and (output.count == 0 or kind == "text"):
+            counts[output.node, kind] += min(output.count, 1)  # of several texts in a list, nobody knows how many
+    return tuple(sorted(counts.items()))
+
+
+def _choice(values: dict[str, Any]) -> Choice:
+    return tuple(
+        [
+            (key, value)
+            for key, value in values.items()
+            if type(value) is bool or (type(value) is int and -_SMALL <= value <= _SMALL)
+        ]
+    )
+
+
+def _total(shape: Shape) -> int:
+    return sum(count for _, count in shape)
+
+
+def _without(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> Iterator[Shortage]:
+    """Jobs that made nothing at all. Those whose switches stand otherwise are not their like."""
+    alike: dict[Choice, list[tuple[Shape, Named]]] = {}
+    for choice, shapes in groups.items():
+        switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
+        alike.setdefault(switches, []).extend(shapes.items())
+    kinds: Counter[Kind] = Counter()
+    empty: list[Named] = []
+    for shapes_of in alike.values():
+        made = Counter[Kind]()
+        for shape, named in shapes_of:
+            for (_, kind), count in shape:
+                made[kind] += count * named.count
+        kinds += made
+        if made.total():
+            empty += [named for shape, named in shapes_of if not _total(shape)]
+    if kinds and empty:
+        kind = max(kinds, key=kinds.__getitem__)
+        yield Shortage(workflow=workflow, node=None, kind=kind, made=0, usual=1, jobs=_together(empty), of=of)
+    elif not kinds:
+        said = [(shape, named) for shapes_of in alike.values() for shape, named in shapes_of if shape]
+        if said:
+            jobs = _together(named for _, named in said)
+            yield Shortage(workflow=workflow, node=None, kind=said[0][0][0][0][1], made=0, usual=0, jobs=jobs, of=of)
+
+
+def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> Iterator[Shortage]:
+    """Jobs that made something, but less at a node than is usual for it, and nowhere more."""
+    found: dict[tuple[Place, int, int], list[Named]] = {}
+    for shapes in groups.values():
+        jobs = {shape: named for shape, named in shapes.items() if _total(shape)}
+        places = dict.fromkeys(place for shape in jobs for place, _ in shape)
+        counts = {place: _counts(place, jobs) for place in places}
+        usual = {place: max(of_it, key=lambda made: of_it[made]) for place, of_it in counts.items()}
+        for shape, named in jobs.items():
+            made = {place: dict(shape).get(place, 0) for place in places}
+            if any(made[place] > usual[place] for place in places):
+                continue  # what it lacks at one node it has at another
+            for place in places:
+                if made[place] < usual[place] and _is_rule(counts[place], usual[place], made[place]):
+                    found.setdefault((place, made[place], usual[place]), []).append(named)
+    for (place, made_there, usually), named_jobs in found.items():
+        jobs_of = _together(named_jobs)
+        node, kind = place
+        yield Shortage(workflow=workflow, node=node, kind=kind, made=made_there, usual=usually, jobs=jobs_of, of=of)
+
+
+def _counts(place: Place, jobs: dict[Shape, Named]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for shape, named in jobs.items():
+        counts[dict(shape).get(place, 0)] += named.count
+    return counts
+
+
+def _is_rule(counts: Counter[int], usual: int, made: int) -> bool:
+    share = counts[usual] / counts.total()
+    return share > 0.5 if made == 0 else share >= _USUAL and max(counts) == usual
+
+
+def _together(several: Iterable[Named]) -> Named:
+    """All of these jobs, the first few by their numbers."""
+    listed = list(several)
+    first = sorted(index for named in listed for index in named.first)[:5]
+    return Named(count=sum(named.count for named in listed), first=first)
