@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 
@@ -69,9 +70,10 @@ class Tally:
         if execution.outcome == "completed" and execution.done is not None:
             self.recent.append(execution.done - line.due)
             self.images += sum(
-                len(output.files)
+                file.startswith("output/") and kind_of(file, output.kind, animated=output.animated) == "image"
                 for output in execution.outputs
-                if output.kind == "images" and output.node not in execution.cached
+                for file in output.files
+                if output.node not in execution.cached
             )
 
     def place(self) -> list[str]:
