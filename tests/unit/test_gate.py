@@ -91,17 +91,17 @@ def test_the_three_valued_gate_of_a_success_rate(n: int, passes: int, fails: int
     assert [fail for fail, verdict in enumerate(verdicts) if verdict == "FAIL"] == [fails, fails + 1]
 
 
-def test_twelve_clean_jobs_prove_77_9_per_cent_and_we_say_so() -> None:
+def test_twelve_clean_jobs_prove_77_9_per_cent_and_what_they_do_not_is_said() -> None:
     verdict = _of(_run(12), SUCCESS)
     assert (verdict.verdict, verdict.needs, verdict.value, verdict.n) == ("PASS*", 149, 1.0, 12)
     assert verdict.low == pytest.approx(0.05 ** (1 / 12)) and verdict.high == 1.0
-    assert verdict.why == "12 clean jobs prove 77.9 %; 149 clean ones would prove 98 %."
+    assert verdict.why == "12 clean jobs do not prove 98 %; 149 clean ones would."
 
 
 def test_one_failure_in_a_hundred_is_inside_and_says_how_many_jobs_more() -> None:
     verdict = _of(_run(100, fail=1), SUCCESS)
     assert (verdict.verdict, verdict.needs) == ("PASS*", 236)
-    assert "236 jobs with no more than 1 failed would prove 98 %" in verdict.why
+    assert "do not prove 98 %; 236 jobs with no more than 1 failed would" in verdict.why
 
 
 def test_three_failures_in_a_hundred_are_outside_and_not_disproven() -> None:
@@ -112,7 +112,7 @@ def test_three_failures_in_a_hundred_are_outside_and_not_disproven() -> None:
 
 def test_all_is_never_proven_and_one_failure_disproves_it() -> None:
     clean = _of(_run(1000), "success_rate >= 100 %")
-    assert (clean.verdict, clean.needs) == ("PASS*", None) and "no number of jobs proves 100 %" in clean.why
+    assert (clean.verdict, clean.needs) == ("PASS*", None) and "do not prove 100 %; no number of jobs does" in clean.why
     assert _of(_run(1000, fail=1), "success_rate >= 100 %").verdict == "FAIL"
 
 

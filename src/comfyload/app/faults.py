@@ -298,16 +298,25 @@ async def _judge(
     return Outcome(
         scenario=scenario,
         client=name,
-        in_time=len(good) - len(late),
+        jobs=len(asks),
+        **Counter(_fate(ask, asked.deadline_s) for ask in asks),
         of=len(good),
         slowest_s=max(took, default=None),
         recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
-        lost=sum(ask.outcome in ("", "lost") for ask in asks),
         twice=twice,
         executed=sum(ran.values()),
-        failed=failed,
+        executions_failed=failed,
         left=await _left(asks, api),
     )
+
+
+def _fate(ask: _Ask, deadline_s: float) -> str:
+    """Which of an Outcome's counts a job belongs to: exactly one."""
+    if ask.outcome == "completed":
+        return "in_time" if ask.done is not None and ask.done - ask.due <= deadline_s else "late"
+    if ask.outcome in ("", "lost"):
+        return "lost"
+    return "given_up" if ask.outcome in ("timed_out", "cancelled", "dropped") else "failed"
 
 
 async def _left(asks: list[_Ask], api: Api) -> int:

@@ -176,10 +176,12 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
         n_eff=n / tau,
         unit=unit,
         method=method,
-        reason="" if low is not None else f"{n / tau:.0f} independent jobs made {what}; an interval needs 2",
+        reason="" if low is not None else f"fewer than 2 independent {_ENDED[what]}: no interval",
     )
 
 
+_ENDED = {"images": "jobs saved images", "previews": "jobs made previews", "jobs": "jobs completed"}
+_ENDED["books"] = "books are complete"
 _NEW = {
     "images": "new image was saved",
     "previews": "new preview was made",

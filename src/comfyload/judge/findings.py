@@ -114,8 +114,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
     ),
     "orphan": (
-        "Jobs that were given up ran, or may still run, on the server.",
-        "Their GPU time delayed the jobs behind them and is in no number. Raise the timeout.",
+        "Jobs that were given up ran on the server, or wait there; or nobody could learn whether a job that did not "
+        "complete ran, as after a gateway's error in reply to its POST.",
+        "What they used of the GPU is in no number. Raise the timeout if they were given up; else look for their ids "
+        "in the server's history and queue.",
     ),
     "overlap": (
         "Executions overlapped on the server's clock.",

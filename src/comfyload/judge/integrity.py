@@ -113,15 +113,24 @@ def _left_findings(fold: Fold) -> Iterator[Finding]:
         "finished": "finished after we gave up",
         "running": "still running at the end",
         "pending": "still queued at the end",
-        "unknown": "in a state that could not be learnt",
     }
-    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items())]
+    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items()) if state in words]
+    said, hints = [], []
+    if parts:
+        said.append(f"Jobs we gave up were on the server all the same: {'; '.join(parts)}.")
+        hints.append(
+            "What they used of the GPU delayed the jobs behind them and is in no number here; raise the timeout."
+        )
+    if unknown := left.get("unknown"):
+        those = "1 job that" if unknown.count == 1 else f"{unknown.count} jobs that"
+        said.append(f"It could not be learnt whether the server ran {those} did not complete (job {unknown}).")
+        hints.append("If it did, its time is in no number here: look for their ids in the server's history and queue.")
     yield Finding(
         code="orphan",
         level="warning",
-        text=f"Jobs we gave up used the server all the same: {'; '.join(parts)}.",
+        text=" ".join(said),
         evidence={state: named.count for state, named in left.items()},
-        hint="Their GPU time delayed the jobs behind them and is in no number here; raise the timeout.",
+        hint=" ".join(hints),
     )
 
 

@@ -80,7 +80,7 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
 
 def _load_facts(summary: Summary) -> list[tuple[str, str]]:
     """How busy the server and its GPUs were, as far as that is known."""
-    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (a job: {why})")) for gpu, row in summary.gpus.items()]
+    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (withheld: {why})")) for gpu, row in summary.gpus.items()]
     return [row for row in [("Busy", server_words(summary.saturation)), *gpus] if row[1]]
 
 
