@@ -294,12 +294,17 @@ async def _judge(
     _, end = _times(asked)
     late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
     ran, failed = await _executions(asks, api, simulated)
+    fates = Counter(_fate(ask, asked.deadline_s) for ask in asks)
     twice = sum(sum(ran[prompt_id] for prompt_id in set(ask.ids)) > 1 for ask in asks)
     return Outcome(
         scenario=scenario,
         client=name,
         jobs=len(asks),
-        **Counter(_fate(ask, asked.deadline_s) for ask in asks),
+        in_time=fates["in_time"],
+        late=fates["late"],
+        failed=fates["failed"],
+        given_up=fates["given_up"],
+        lost=fates["lost"],
         of=len(good),
         slowest_s=max(took, default=None),
         recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
