@@ -24,7 +24,8 @@ Place = tuple[str, Kind]
 Shape = tuple[tuple[Place, int], ...]
 """How many of what a job made at each node that reported anything, nothing included."""
 Choice = tuple[tuple[str, int], ...]
-"""The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size."""
+"""The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size that
+are no seeds."""
 
 _SMALL = 1024
 _GROUPS, _SHAPES = 1000, 100
@@ -137,7 +138,7 @@ def _choice(values: dict[str, Any]) -> Choice:
         [
             (key, value)
             for key, value in values.items()
-            if type(value) is bool or (type(value) is int and -_SMALL <= value <= _SMALL)
+            if type(value) is bool or (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed"))
         ]
     )
 
