@@ -63,17 +63,20 @@ class Made:
             self._count(kind, folder, count)
         run = record.execution
         if files.cache == "fresh" and not any(output.node in run.cached for output in run.outputs):
-            self._enter(record, _shape(record, self._constant.get(record.workflow, frozenset())))
+            shape = _shape(record, self._constant.get(record.workflow, frozenset()))
+            self._enter((record.workflow, _choice(record.values)), shape, [record.index])
 
     def add_plain(self, records: Sequence[Record]) -> None:
         """Count jobs of one new image each."""
-        shapes: dict[str, Shape] = {}
+        alike: dict[tuple[str, str, Choice], list[int]] = {}
         for record in records:
-            output = record.execution.outputs[0]
-            shape = shapes.get(output.node)
-            if shape is None:
-                shape = shapes[output.node] = (((output.node, "image"), 1),)
-            self._enter(record, shape)
+            key = (record.workflow, record.execution.outputs[0].node, _choice(record.values))
+            if key in alike:
+                alike[key].append(record.index)
+            else:
+                alike[key] = [record.index]
+        for (workflow, node, choice), indices in alike.items():
+            self._enter((workflow, choice), (((node, "image"), 1),), indices)
         folders = Counter([record.execution.outputs[0].files[0].partition("/")[0] for record in records])
         for folder, count in folders.items():
             self._count("image", folder, count)
@@ -105,8 +108,7 @@ class Made:
         folders = self.by_kind.setdefault(kind, {})
         folders[folder] = folders.get(folder, 0) + count
 
-    def _enter(self, record: Record, shape: Shape) -> None:
-        group = record.workflow, _choice(record.values)
+    def _enter(self, group: tuple[str, Choice], shape: Shape, indices: Sequence[int]) -> None:
         shapes = self._groups.get(group)
         if shapes is None:
             if len(self._groups) >= _GROUPS:
@@ -117,7 +119,7 @@ class Made:
             if len(shapes) >= _SHAPES and _total(shape):
                 return
             named = shapes[shape] = Named(first=[])
-        named.add(record.index)
+        named.add_all(indices)
 
 
 def _shape(record: Record, constant: frozenset[str]) -> Shape:
@@ -134,13 +136,12 @@ def _shape(record: Record, constant: frozenset[str]) -> Shape:
 
 
 def _choice(values: dict[str, Any]) -> Choice:
-    return tuple(
-        [
-            (key, value)
-            for key, value in values.items()
-            if type(value) is bool or (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed"))
-        ]
-    )
+    chosen = [
+        (key, value)
+        for key, value in values.items()
+        if (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed")) or type(value) is bool
+    ]
+    return tuple(chosen) if chosen else ()
 
 
 def _total(shape: Shape) -> int:
