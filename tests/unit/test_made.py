@@ -18,7 +18,7 @@ from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.summary import Summary, measure, summarise
 from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
-from comfyload.record.model import Execution, NodeFacts, Output, Record
+from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.sections import job_rows
 from tests.unit.judge_runs import FACTS, failed, job, manifest
@@ -296,6 +296,23 @@ def test_a_run_in_which_no_job_made_anything_says_so_if_each_reported_it() -> No
     assert found is not None
     assert found.text == "3 of 3 jobs made no image: their output nodes reported that there is none (job 0, 1, 2)."
     assert _finding(_run(*[[]] * 3)) is None  # a graph whose output nodes report nothing, as of weights that are saved
+
+
+def test_jobs_that_made_nothing_of_several_kinds_are_said_to_have_made_no_output() -> None:
+    def both(i: int) -> list[Output]:
+        return [*_images(i), Output(node="8", kind="gifs", count=1, files=[f"output/{i}.mp4"])]
+
+    found = _finding(_run(*(both(i) if i % 4 else [] for i in range(12))))
+    assert found is not None and found.text.startswith("3 of 12 jobs made no output although")
+
+
+def test_a_size_is_said_only_of_what_was_fetched() -> None:
+    fetch = Fetch(file="output/r/0_0.png", bytes=2_000, seconds=0.1)
+    text = Output(node="8", kind="text", count=1)
+    assert made_rows(_sum(_run([*_images(0), text], fetches=[fetch]))) == [
+        ("Images", "1 new, 2 kB fetched"),
+        ("Texts", "1 shown"),
+    ]
 
 
 def test_failed_cached_and_warm_up_jobs_have_no_like() -> None:

@@ -229,7 +229,7 @@ _SAID = 5
 
 def _shortage(one: Shortage, facts: WorkflowFacts | None, *, several: bool) -> str:
     """`3 of 12 jobs made no image although their like did (job 3, 7, 11).`"""
-    word, words = KIND_WORDS[one.kind]
+    word, words = ("output", "outputs") if one.kind is None else KIND_WORDS[one.kind]
     node = None if one.node is None or facts is None else facts.nodes.get(one.node)
     where = "" if one.node is None else f" at node {one.node}" + (f" ({node.class_type})" if node is not None else "")
     jobs = f"{one.jobs.count} of {one.of} jobs{f' of {one.workflow}' if several else ''}"

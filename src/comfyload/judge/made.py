@@ -36,12 +36,12 @@ _USUAL = 0.75
 
 class Shortage(Struct, frozen=True, kw_only=True):
     """Jobs of a workflow, `of` so many, that made fewer than their like. `node` None: all nodes together made none.
-    `usual` 0: no job made any, and each reported so.
+    `kind` None: their like made things of several kinds. `usual` 0: no job made any, and each reported so.
     """
 
     workflow: str
     node: str | None
-    kind: Kind
+    kind: Kind | None
     made: int
     usual: int
     jobs: Named
@@ -155,7 +155,7 @@ def _without(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -
         switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
         alike.setdefault(switches, []).extend(shapes.items())
     kinds: Counter[Kind] = Counter()
-    empty: list[Named] = []
+    without: list[Named] = []
     for shapes_of in alike.values():
         made = Counter[Kind]()
         for shape, named in shapes_of:
@@ -163,15 +163,19 @@ def _without(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -
                 made[kind] += count * named.count
         kinds += made
         if made.total():
-            empty += [named for shape, named in shapes_of if not _total(shape)]
-    if kinds and empty:
-        kind = max(kinds, key=kinds.__getitem__)
-        yield Shortage(workflow=workflow, node=None, kind=kind, made=0, usual=1, jobs=_together(empty), of=of)
+            without += [named for shape, named in shapes_of if not _total(shape)]
+    if kinds and without:
+        kind = next(iter(kinds)) if len(kinds) == 1 else None
+        yield Shortage(workflow=workflow, node=None, kind=kind, made=0, usual=1, jobs=_together(without), of=of)
     elif not kinds:
         said = [(shape, named) for shapes_of in alike.values() for shape, named in shapes_of if shape]
         if said:
-            jobs = _together(named for _, named in said)
-            yield Shortage(workflow=workflow, node=None, kind=said[0][0][0][0][1], made=0, usual=0, jobs=jobs, of=of)
+            jobs, empty_of = (
+                _together(named for _, named in said),
+                {kind for shape, _ in said for (_, kind), _ in shape},
+            )
+            only = next(iter(empty_of)) if len(empty_of) == 1 else None
+            yield Shortage(workflow=workflow, node=None, kind=only, made=0, usual=0, jobs=jobs, of=of)
 
 
 def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> Iterator[Shortage]:

@@ -46,8 +46,8 @@ def _words(summary: Summary, kind: Kind, folders: dict[str, int]) -> str:
     parts = [f"{saved} {'saved' if others and not saved else 'new'}"] if saved or not shown else []
     parts += [f"{others} preview{'' if others == 1 else 's'}"] if others else []
     parts += [f"{shown} shown"] if shown else []
-    size = 0 if summary.fetched is None else summary.fetched.kinds.get(kind, 0)
-    return ", ".join([*parts, f"{_size(size)} fetched"] if summary.fetched is not None else parts)
+    size = None if summary.fetched is None else summary.fetched.kinds.get(kind)
+    return ", ".join(parts if size is None else [*parts, f"{_size(size)} fetched"])
 
 
 def _size(size: int) -> str:
