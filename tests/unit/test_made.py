@@ -373,6 +373,24 @@ def test_a_node_that_made_less_is_named_beside_one_that_did_not() -> None:
     assert fewer.text == "1 of 12 jobs made 3 images at node 9 (SaveImage) where their like made 4 (job 7)."
 
 
+def test_a_filter_before_the_saving_leaves_a_preview_and_is_found_however_often_it_refuses() -> None:
+    refused = [Output(node="9", kind="images", count=0)]
+    records = _run(*([*refused, *_images(i, 0, 1)[1:]] if i % 2 else _images(i, 1, 1) for i in range(12)))
+    found = _finding(records)
+    assert found is not None
+    assert found.text == "6 of 12 jobs saved no image although their like did (job 1, 3, 5, 7, 9, …)."
+
+
+def test_an_extra_picture_that_the_seed_decides_on_leaves_the_others_not_short() -> None:
+    def extra(i: int) -> list[Output]:
+        return [
+            *_images(i),
+            *([Output(node="12", kind="images", count=1, files=[f"output/x{i}.png"])] if i % 3 else []),
+        ]
+
+    assert _finding(_run(*(extra(i) for i in range(24)))) is None
+
+
 def test_each_workflow_has_its_own_like() -> None:
     other = structs.replace(FACTS, name="text", sha256="1" * 64)
     text = [Output(node="9", kind="text", count=1)]

@@ -15,6 +15,7 @@ from rich.text import Text
 from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
+from comfyload.report.text import decimals, fixed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +103,8 @@ class Tally:
                 words.append(f"p95 {ordered[int(len(ordered) * 0.95)]:.3g} s")
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
-            words.append(f"{60 * self.images / elapsed:.3g} images/min")
+            rate = 60 * self.images / elapsed
+            words.append(f"{fixed(rate, decimals(rate))} images/min")
         return words
 
 

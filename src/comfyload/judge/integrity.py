@@ -220,7 +220,7 @@ def output_findings(evidence: Evidence) -> Iterator[Finding]:
             ]
         },
         hint="The server calls them successful, and their times are in the numbers. Look whether a filter, a detector "
-        "or a switch in the workflow stopped them: show RUN --job N.",
+        "or a switch in the workflow stopped them: comfyload show RUN --job N.",
     )
 
 
@@ -235,7 +235,7 @@ def _shortage(one: Shortage, facts: WorkflowFacts | None, *, several: bool) -> s
     jobs = f"{one.jobs.count} of {one.of} jobs{f' of {one.workflow}' if several else ''}"
     if not one.made:
         why = " although their like did" if one.usual else ": their output nodes reported that there is none"
-        return f"{jobs} made no {word}{where}{why} (job {one.jobs})."
+        return f"{jobs} {one.verb} no {word}{where}{why} (job {one.jobs})."
     made = f"{one.made} {word if one.made == 1 else words}"
     return f"{jobs} made {made}{where} where their like made {one.usual} (job {one.jobs})."
 

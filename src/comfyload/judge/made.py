@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -21,27 +21,33 @@ __all__ = ["Made", "Shortage"]
 
 Place = tuple[str, Kind]
 """A node, and what it makes."""
-Shape = tuple[tuple[Place, int], ...]
-"""How many of what a job made at each node that reported anything, nothing included."""
+Shape = tuple[tuple[Place, int, int], ...]
+"""How many of what a job made at each node that reported anything, nothing included, and how many of these it saved."""
 Choice = tuple[tuple[str, int], ...]
 """The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size that
 are no seeds."""
+
+_MADE: Literal[1] = 1
+_SAVED: Literal[2] = 2
+"""Parts of a shape."""
 
 _SMALL = 1024
 _GROUPS, _SHAPES = 1000, 100
 """So many are kept apart; a workflow whose jobs are all different has no like among them."""
 _USUAL = 0.75
-"""Share of a node's jobs that make the same number, and none more, for fewer to be a shortage and no variety."""
+"""Share of a node's jobs that make the same number, for fewer to be a shortage and no variety."""
 
 
 class Shortage(Struct, frozen=True, kw_only=True):
     """Jobs of a workflow, `of` so many, that made fewer than their like. `node` None: all nodes together made none.
-    `kind` None: their like made things of several kinds. `usual` 0: no job made any, and each reported so.
+    `kind` None: their like made things of several kinds. `verb` "saved": they made some, and saved none. `usual` 0: no
+    job made any, and each reported so.
     """
 
     workflow: str
     node: str | None
     kind: Kind | None
+    verb: Literal["made", "saved"] = "made"
     made: int
     usual: int
     jobs: Named
@@ -68,15 +74,16 @@ class Made:
 
     def add_plain(self, records: Sequence[Record]) -> None:
         """Count jobs of one new image each."""
-        alike: dict[tuple[str, str, Choice], list[int]] = {}
+        alike: dict[tuple[str, str, bool, Choice], list[int]] = {}
         for record in records:
-            key = (record.workflow, record.execution.outputs[0].node, _choice(record.values))
+            output = record.execution.outputs[0]
+            key = (record.workflow, output.node, output.files[0][:7] == "output/", _choice(record.values))
             if key in alike:
                 alike[key].append(record.index)
             else:
                 alike[key] = [record.index]
-        for (workflow, node, choice), indices in alike.items():
-            self._enter((workflow, choice), (((node, "image"), 1),), indices)
+        for (workflow, node, saved, choice), indices in alike.items():
+            self._enter((workflow, choice), (((node, "image"), 1, int(saved)),), indices)
         folders = Counter([record.execution.outputs[0].files[0].partition("/")[0] for record in records])
         for folder, count in folders.items():
             self._count("image", folder, count)
@@ -88,7 +95,7 @@ class Made:
         ever: Counter[Place] = Counter()
         for shapes in self._groups.values():
             for shape in shapes:
-                for place, count in shape:
+                for place, count, _ in shape:
                     ever[place] += count
         return bool(self.by_kind.get("image")) and not saved and all(ever.values())
 
@@ -101,8 +108,9 @@ class Made:
         for workflow in dict.fromkeys(name for name, _ in self._groups):
             groups = {choice: shapes for (name, choice), shapes in self._groups.items() if name == workflow}
             of = sum(named.count for shapes in groups.values() for named in shapes.values())
-            yield from _without(workflow, groups, of)
-            yield from _fewer(workflow, groups, of)
+            part = _SAVED if any(_total(shape, _SAVED) for shapes in groups.values() for shape in shapes) else _MADE
+            yield from _without(workflow, groups, of, part)
+            yield from _fewer(workflow, groups, of, part)
 
     def _count(self, kind: Kind, folder: str, count: int) -> None:
         folders = self.by_kind.setdefault(kind, {})
@@ -124,15 +132,18 @@ class Made:
 
 def _shape(record: Record, constant: frozenset[str]) -> Shape:
     counts: Counter[Place] = Counter()
+    saved: Counter[Place] = Counter()
     for output in record.execution.outputs:
         if output.node in constant:
             continue
         for file in output.files:
-            counts[output.node, kind_of(file, output.kind, animated=output.animated)] += 1
+            place = output.node, kind_of(file, output.kind, animated=output.animated)
+            counts[place] += 1
+            saved[place] += file.startswith("output/")
         kind = kind_under(output.kind)
         if kind is not None and not output.files and (output.count == 0 or kind == "text"):
             counts[output.node, kind] += min(output.count, 1)  # of several texts in a list, nobody knows how many
-    return tuple(sorted(counts.items()))
+    return tuple((place, counts[place], saved[place]) for place in sorted(counts))
 
 
 def _choice(values: dict[str, Any]) -> Choice:
@@ -144,50 +155,53 @@ def _choice(values: dict[str, Any]) -> Choice:
     return tuple(chosen) if chosen else ()
 
 
-def _total(shape: Shape) -> int:
-    return sum(count for _, count in shape)
+def _total(shape: Shape, part: Literal[1, 2] = _MADE) -> int:
+    return sum(at_node[part] for at_node in shape)
 
 
-def _without(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> Iterator[Shortage]:
-    """Jobs that made nothing at all. Those whose switches stand otherwise are not their like."""
+def _without(
+    workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int, part: Literal[1, 2]
+) -> Iterator[Shortage]:
+    """Jobs that made nothing at all, or where jobs save, saved nothing. Those whose switches stand otherwise are not their like."""
     alike: dict[Choice, list[tuple[Shape, Named]]] = {}
     for choice, shapes in groups.items():
         switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
         alike.setdefault(switches, []).extend(shapes.items())
-    kinds: Counter[Kind] = Counter()
-    without: list[Named] = []
-    for shapes_of in alike.values():
-        made = Counter[Kind]()
-        for shape, named in shapes_of:
-            for (_, kind), count in shape:
-                made[kind] += count * named.count
-        kinds += made
-        if made.total():
-            without += [named for shape, named in shapes_of if not _total(shape)]
-    if kinds and without:
-        kind = next(iter(kinds)) if len(kinds) == 1 else None
-        yield Shortage(workflow=workflow, node=None, kind=kind, made=0, usual=1, jobs=_together(without), of=of)
-    elif not kinds:
-        said = [(shape, named) for shapes_of in alike.values() for shape, named in shapes_of if shape]
-        if said:
-            jobs, empty_of = (
-                _together(named for _, named in said),
-                {kind for shape, _ in said for (_, kind), _ in shape},
-            )
-            only = next(iter(empty_of)) if len(empty_of) == 1 else None
-            yield Shortage(workflow=workflow, node=None, kind=only, made=0, usual=0, jobs=jobs, of=of)
+    kinds: set[Kind] = set()
+    short: list[tuple[Shape, Named]] = []
+    for several in alike.values():
+        made = [shape for shape, _ in several if measure(shape)]
+        kinds |= {
+            place[1] for shape in made for place, count, saved in shape if (saved if measure is _saved else count)
+        }
+        short += [(shape, named) for shape, named in several if made and not measure(shape)]
+    usual = 1
+    if not kinds:  # no job made any: is it said so?
+        usual, short = 0, [pair for several in alike.values() for pair in several if pair[0]]
+        kinds = {place[1] for shape, _ in short for place, _, _ in shape}
+    if short:
+        yield Shortage(
+            workflow=workflow,
+            node=None,
+            kind=next(iter(kinds)) if len(kinds) == 1 else None,
+            verb="saved" if any(_total(shape) for shape, _ in short) else "made",
+            made=0,
+            usual=usual,
+            jobs=_together(named for _, named in short),
+            of=of,
+        )
 
 
-def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> Iterator[Shortage]:
+def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int, part: Literal[1, 2]) -> Iterator[Shortage]:
     """Jobs that made something, but less at a node than is usual for it, and nowhere more."""
     found: dict[tuple[Place, int, int], list[Named]] = {}
     for shapes in groups.values():
-        jobs = {shape: named for shape, named in shapes.items() if _total(shape)}
-        places = dict.fromkeys(place for shape in jobs for place, _ in shape)
+        jobs = {shape: named for shape, named in shapes.items() if _total(shape, part)}
+        places = dict.fromkeys(place for shape in jobs for place, _, _ in shape)
         counts = {place: _counts(place, jobs) for place in places}
         usual = {place: max(of_it, key=lambda made: of_it[made]) for place, of_it in counts.items()}
         for shape, named in jobs.items():
-            made = {place: dict(shape).get(place, 0) for place in places}
+            made = {place: _at(place, shape) for place in places}
             if any(made[place] > usual[place] for place in places):
                 continue  # what it lacks at one node it has at another
             for place in places:
@@ -199,16 +213,19 @@ def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int) -> 
         yield Shortage(workflow=workflow, node=node, kind=kind, made=made_there, usual=usually, jobs=jobs_of, of=of)
 
 
+def _at(place: Place, shape: Shape) -> int:
+    return next((count for found, count, _ in shape if found == place), 0)
+
+
 def _counts(place: Place, jobs: dict[Shape, Named]) -> Counter[int]:
     counts: Counter[int] = Counter()
     for shape, named in jobs.items():
-        counts[dict(shape).get(place, 0)] += named.count
+        counts[_at(place, shape)] += named.count
     return counts
 
 
 def _is_rule(counts: Counter[int], usual: int, made: int) -> bool:
-    share = counts[usual] / counts.total()
-    return share > 0.5 if made == 0 else share >= _USUAL and max(counts) == usual
+    return counts[usual] >= _USUAL * counts.total() and (made == 0 or max(counts) == usual)
 
 
 def _together(several: Iterable[Named]) -> Named:
