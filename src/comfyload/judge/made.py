@@ -162,7 +162,9 @@ def _total(shape: Shape, part: Literal[1, 2] = _MADE) -> int:
 def _without(
     workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int, part: Literal[1, 2]
 ) -> Iterator[Shortage]:
-    """Jobs that made nothing at all, or where jobs save, saved nothing. Those whose switches stand otherwise are not their like."""
+    """Jobs that made nothing at all, or where jobs save, that saved nothing. Those whose switches stand otherwise are
+    not their like.
+    """
     alike: dict[Choice, list[tuple[Shape, Named]]] = {}
     for choice, shapes in groups.items():
         switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
@@ -170,11 +172,9 @@ def _without(
     kinds: set[Kind] = set()
     short: list[tuple[Shape, Named]] = []
     for several in alike.values():
-        made = [shape for shape, _ in several if measure(shape)]
-        kinds |= {
-            place[1] for shape in made for place, count, saved in shape if (saved if measure is _saved else count)
-        }
-        short += [(shape, named) for shape, named in several if made and not measure(shape)]
+        made = [shape for shape, _ in several if _total(shape, part)]
+        kinds |= {at_node[0][1] for shape in made for at_node in shape if at_node[part]}
+        short += [(shape, named) for shape, named in several if made and not _total(shape, part)]
     usual = 1
     if not kinds:  # no job made any: is it said so?
         usual, short = 0, [pair for several in alike.values() for pair in several if pair[0]]
