@@ -13,14 +13,23 @@ from comfyload.cli.progress import Tally
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request
+from comfyload.judge.comparison.compare import compare
+from comfyload.judge.comparison.history import history
 from comfyload.judge.findings import Finding
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
+from comfyload.judge.observe import observations
 from comfyload.judge.summary import Summary, measure, summarise
 from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
 from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
+from comfyload.report.blocks import workflows
+from comfyload.report.comparison import comparison_markdown
+from comfyload.report.durations import Notes
+from comfyload.report.history import history_markdown
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.sections import job_rows
+from comfyload.sim import Server
+from tests.rig import play
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 # --- kinds
@@ -92,6 +101,7 @@ HEX = "0123456789abcdef" * 2
         ({"result": ["/home/x/y.glb"]}, 1, []),
         ({"result": ["C:\\x\\y.glb"]}, 1, []),
         ({"result": ["https://x/y.glb"]}, 1, []),
+        ({"result": ["../x/y.glb"]}, 1, []),
         ({"text": ["see 3d/x.glb"]}, 1, []),
         ({"text": ["x.glb"]}, 1, []),
         ({"3d": [{"filename": "g.glb", "subfolder": "mesh", "type": "output"}]}, 1, ["output/mesh/g.glb"]),
@@ -151,6 +161,20 @@ def test_a_program_is_given_the_model_too() -> None:
     comfy = AsyncComfy(None, {"a": transport}, {})  # type: ignore[arg-type, dict-item]
     assert asyncio.run(comfy.fetch(execution)) == [("output/3d/x.glb", b"glTF")]
     assert transport.asked == ["view?filename=x.glb&subfolder=3d&type=output"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_fetches_looks_for_the_model(there: bool) -> None:
+    def before(server: Server) -> None:
+        if there:
+            server._state.files.upload("output", "3d", "a.glb", b"glTF", overwrite=True)
+
+    graph = {"1": {"class_type": "Preview3D", "inputs": {"model_file": "3d/a.glb"}}}
+    played, _ = play(graph=graph, jobs=1, fetch=True, before=before)
+    (run,) = (record.execution for record in played.records)
+    assert [output.files for output in run.outputs] == [["output/3d/a.glb"]]
+    assert run.fetches[0].file == "output/3d/a.glb" and (run.outcome == "completed") == there
+    assert there or (run.failure is not None and run.failure.message == "output/3d/a.glb: HTTP 404")
 
 
 # --- counts
@@ -413,3 +437,25 @@ def test_jobs_that_all_differ_are_gathered_in_bounded_memory() -> None:
         for i, r in enumerate(_run(*(_images(i, 1 + i % 200) for i in range(3000)), seconds=1.0))
     ]
     assert _finding(records) is None
+
+
+def _previews(name: str, seconds: float, users: int = 1) -> Any:
+    shown = [[Output(node="9", kind="images", count=1, files=[f"temp/{i}.png"])] for i in range(12)]
+    records = [
+        structs.replace(r, workflow=("book", "other")[i % 2]) for i, r in enumerate(_run(*shown, seconds=seconds))
+    ]
+    other = structs.replace(FACTS, name="other", sha256="1" * 64)
+    return measure(name, manifest(12, users, run_id=name, workflows=[FACTS, other]), records)
+
+
+def test_whatever_compares_runs_of_previews_calls_them_that() -> None:
+    a, b = _previews("a", 10.0), _previews("b", 5.0)
+    text = comparison_markdown(compare([a], [b]))
+    assert "previews/min" in text and "images/min" not in text
+    assert any(row.unit == "previews/min" for row in compare([a], [b]).rows)
+    assert any("previews per minute 6 to 12" in said for said in observations([a, _previews("c", 5.0, users=2)]))
+    notes = Notes()
+    table = workflows(a.summary, notes)
+    assert table is not None and [column.header for column in table.columns][6] == "prev/min"
+    (series,) = history([("x", "2026-01-01", a), ("y", "2026-01-02", b)], ["images_per_minute"])
+    assert "previews/min" in history_markdown([series])

@@ -62,7 +62,8 @@ def _named(text: str) -> File | None:
     told = _ANNOTATED.fullmatch(text)
     path, type_ = (told["path"], told["type"]) if told else (text, "output")
     absolute, kind = path.startswith(("/", "\\")) or path[1:2] == ":" or "://" in path, kind_of(path, "")
-    if absolute or len(path) > _LONGEST or "\n" in path or kind not in ("image", "video", "audio", "3d"):
+    strange = len(path) > _LONGEST or "\n" in path or ".." in re.split(r"[/\\]", path)
+    if absolute or strange or kind not in ("image", "video", "audio", "3d"):
         return None
     cut = max(path.rfind("/"), path.rfind("\\"))
     folder, name = path[: max(cut, 0)].replace("\\", "/"), path[cut + 1 :]

@@ -146,7 +146,7 @@ def _shown(rows: Sequence[Ratio]) -> list[Ratio]:
 
 
 def _ratio(row: Ratio, design: str) -> dict[str, str]:
-    name = metric_words(row.name) if row.kind == "metric" else row.name
+    name = metric_words(row.name, row.unit) if row.kind == "metric" else row.name
     where = [part for part in (row.load, row.workflow) if part]
     unit = "pairs" if design == "paired" else "runs a side"
     needs = f" (about {row.runs_needed} {unit} would settle it)" if row.runs_needed else ""
