@@ -57,7 +57,7 @@ def test_a_real_server_gets_bad_prompts_and_what_cannot_be_done_from_outside_is_
         ):
             code, rows = _played(tmp_path, scenario, *real, *words)
             assert code == 0 and all(row["in_time"] == row["of"] == 15 for row in rows.values())
-            assert {name: row["failed"] for name, row in rows.items()} == failed
+            assert {name: row["executions_failed"] for name, row in rows.items()} == failed
 
 
 def test_what_cannot_be_right_is_one_line(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_server_offered_twice_what_it_can_has_latencies_as_long_as_the_run(tmp
     assert done.returncode == 5
     assert (summary["total_jobs"], summary["completed"], summary["dropped"]) == (60, 60, 0)
     assert summary["max_latency_s"] == pytest.approx(6.1, abs=0.4)
-    assert summary["observed_p99_latency_s"] == pytest.approx(6.1, abs=0.4)
+    assert summary["observed_p99_latency_s"] is None
     assert "overload" in codes(tmp_path)
     assert "rate_missed" in codes(tmp_path), done.stdout
 

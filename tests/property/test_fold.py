@@ -22,13 +22,16 @@ from comfyload.record.run import RECORDS, RunReader, RunWriter
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 FILES = [f"output/run/{name}" for name in ("a.png", "b.PNG", "c.png", "d.webp")] + ["temp//e.png", "output//f.txt"]
+FILES += ["input/g.png", "output//h.glb"]
 FACTS_OF = [structs.replace(FACTS, constant=["7"])]
 
 
 @st.composite
 def _outputs(draw: st.DrawFn) -> list[Output]:
     files = draw(st.lists(st.sampled_from(FILES), max_size=2))
-    one = Output(node=draw(st.sampled_from(["9", "7", "8"])), kind="images", count=len(files), files=files)
+    kind, animated = draw(st.sampled_from(["images", "images", "gifs", "result"])), draw(st.integers(0, 4)) == 0
+    node = draw(st.sampled_from(["9", "7", "8"]))
+    one = Output(node=node, kind=kind, count=len(files), files=files, animated=animated)
     return draw(st.sampled_from([[one], [one], [one], [one, structs.replace(one, node="9", kind="gifs")], []]))
 
 

@@ -342,3 +342,29 @@ def test_accepted_workflows_of_different_names_are_compared_as_a_whole() -> None
     ]
     found = compare([_noisy(10.0)], [_run(slow, workflows=[other])], accept=["workflow", "seeds"])
     assert found.overall is not None and found.overall.verdict == "slower"
+
+
+def test_the_sentence_and_the_table_write_the_same_value_to_its_last_digit() -> None:
+    """A median that ends in a five is rounded down or up by what a logarithm and back leaves of it."""
+    for base in range(2175, 2475, 10):
+        level = base / 1e4
+        runs = []
+        for name, seconds in (("a", level), ("b", 1.4 * level)):
+            records = [
+                structs.replace(r, execution=structs.replace(r.execution, server=ServerTimes()))
+                for r in one_by_one([seconds] * 12)
+            ]
+            runs.append(_run(records, name))
+        found = compare([runs[0]], [runs[1]])
+        row, overall = _row(found, "p50_latency_s"), found.overall
+        assert overall is not None and (overall.a, overall.b) == (row.a, row.b)
+        assert row.a == runs[0].summary.summary["p50_latency_s"]
+
+
+def test_previews_and_saved_images_have_no_ratio() -> None:
+    a, b = _noisy(10.0), _noisy(10.0, seed=1)
+    statistics = {**b.summary.statistics}
+    statistics["images_per_minute"] = structs.replace(statistics["images_per_minute"], unit="previews/min")
+    b = structs.replace(b, summary=structs.replace(b.summary, statistics=statistics))
+    row = _row(compare([a], [b]), "images_per_minute")
+    assert row.ratio is None and row.note == "not the same is counted: images/min and previews/min"

@@ -17,8 +17,9 @@ from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, one_sided, proof
 from comfyload.judge.summary import Measured, measure
-from comfyload.record.model import Manifest, Observation, Record
+from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage
+from comfyload.report.verdicts import value_words
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 
 P95 = "p95_latency_s <= 45"
@@ -91,17 +92,17 @@ def test_the_three_valued_gate_of_a_success_rate(n: int, passes: int, fails: int
     assert [fail for fail, verdict in enumerate(verdicts) if verdict == "FAIL"] == [fails, fails + 1]
 
 
-def test_twelve_clean_jobs_prove_77_9_per_cent_and_we_say_so() -> None:
+def test_twelve_clean_jobs_prove_77_9_per_cent_and_what_they_do_not_is_said() -> None:
     verdict = _of(_run(12), SUCCESS)
     assert (verdict.verdict, verdict.needs, verdict.value, verdict.n) == ("PASS*", 149, 1.0, 12)
     assert verdict.low == pytest.approx(0.05 ** (1 / 12)) and verdict.high == 1.0
-    assert verdict.why == "12 clean jobs prove 77.9 %; 149 clean ones would prove 98 %."
+    assert verdict.why == "12 clean jobs do not prove 98 %; 149 clean ones would."
 
 
 def test_one_failure_in_a_hundred_is_inside_and_says_how_many_jobs_more() -> None:
     verdict = _of(_run(100, fail=1), SUCCESS)
     assert (verdict.verdict, verdict.needs) == ("PASS*", 236)
-    assert "236 jobs with no more than 1 failed would prove 98 %" in verdict.why
+    assert "do not prove 98 %; 236 jobs with no more than 1 failed would" in verdict.why
 
 
 def test_three_failures_in_a_hundred_are_outside_and_not_disproven() -> None:
@@ -112,7 +113,7 @@ def test_three_failures_in_a_hundred_are_outside_and_not_disproven() -> None:
 
 def test_all_is_never_proven_and_one_failure_disproves_it() -> None:
     clean = _of(_run(1000), "success_rate >= 100 %")
-    assert (clean.verdict, clean.needs) == ("PASS*", None) and "no number of jobs proves 100 %" in clean.why
+    assert (clean.verdict, clean.needs) == ("PASS*", None) and "do not prove 100 %; no number of jobs does" in clean.why
     assert _of(_run(1000, fail=1), "success_rate >= 100 %").verdict == "FAIL"
 
 
@@ -466,6 +467,37 @@ def test_one_run_a_side_is_never_proven() -> None:
         given = _of(_scaled(factor, "new"), RATE, baseline=base)
         assert given.verdict == verdict and "One run a side: 4 % between runs is assumed" in given.why
     assert given.limit == pytest.approx(0.95 * float(base[0].summary.summary["images_per_minute"] or 0))
+
+
+def test_a_gate_against_a_baseline_shows_both_values_and_says_one_thing() -> None:
+    base, new = _scaled(1.0, "base"), _scaled(1.3, "new")
+    failing = _of(new, RATE, baseline=[base])
+    theirs = base.summary.summary["images_per_minute"]
+    assert failing.baseline == theirs and isinstance(theirs, float) and failing.value is not None
+    assert failing.ratio == pytest.approx(failing.value / theirs)
+    assert failing.verdict == "FAIL" and "proven" not in failing.why and "0.769 times the baseline" in failing.why
+    assert ", baseline 5.71/min" in value_words(failing)
+    inside = _of(base, "p50_latency_s <= 1.1 * baseline", baseline=[_scaled(1.0, "other")])
+    assert inside.verdict == "PASS*" and inside.why.endswith("is assumed, so that nothing can be proven.")
+    assert value_words(inside).endswith(", baseline 10.5 s")
+    several = _of(new, RATE, baseline=[base, _scaled(0.99, "base2")])
+    assert several.baseline == pytest.approx(math.sqrt(theirs * theirs / 0.99), rel=1e-6)
+    fact = _of(new, "max_latency_s <= 1.2 * baseline", baseline=[base])
+    assert fact.ratio == pytest.approx(1.3) and value_words(fact) == "14.3 s, baseline 11.0 s"
+    without = _of(_scaled(1.0, "two", n=12), "p99_latency_s <= 1.1 * baseline", baseline=[base])
+    assert without.why.startswith("No ratio: this run has none, 12 completed jobs; a p99 needs 299")
+    assert _of(new, RATE).baseline is None
+
+
+def test_previews_are_not_held_against_images_that_were_saved() -> None:
+    records = one_by_one([10.0 + (i * 7 % 11) / 10 for i in range(60)])
+    shown = [Output(node="9", kind="images", count=1, files=["temp/x.png"])]
+    for i, record in enumerate(records):
+        outputs = [structs.replace(shown[0], files=[f"temp/{i}.png"])]
+        records[i] = structs.replace(record, execution=structs.replace(record.execution, outputs=outputs))
+    run = measure("", manifest(60, run_id="new"), records)
+    given = _of(run, RATE, baseline=[_scaled(1.0, "base")])
+    assert given.verdict == "INCONCLUSIVE" and "not the same is counted, images/min and previews/min" in given.why
 
 
 def test_the_noise_between_runs_widens_what_one_run_a_side_says() -> None:

@@ -67,6 +67,21 @@ def test_a_job_that_used_the_server_after_we_gave_it_up_is_an_orphan(fate: Any) 
     summary = summarise(manifest(13, observations=seen), [*one_by_one(_durations(12)), lost])
     assert [f.level for f in summary.findings if f.code == "orphan"] == ["warning"]
     assert summary.left_on_server == {fate: 1}
+    (orphan,) = (f for f in summary.findings if f.code == "orphan")
+    assert ("we gave up" in orphan.text and "raise the timeout" in orphan.hint) == (fate != "unknown")
+
+
+def test_of_a_job_that_nobody_knows_of_only_that_is_said() -> None:
+    """A gateway answered its POST with a 5xx: we gave nothing up, and it may never have been on the server."""
+    refused = [failed(12 + i, 500.0 + i, 1.0, kind="server_error", type="", message="HTTP 502") for i in range(2)]
+    refused = [
+        msgspec.structs.replace(r, execution=msgspec.structs.replace(r.execution, left_on_server="unknown"))
+        for r in refused
+    ]
+    finding = _find("orphan", manifest(14), [*one_by_one(_durations(12)), *refused])
+    assert finding is not None and finding.level == "warning" and finding.evidence == {"unknown": 2}
+    assert finding.text == "It could not be learnt whether the server ran 2 jobs that did not complete (job 12, 13)."
+    assert "delayed" not in finding.hint and "timeout" not in finding.hint
 
 
 @pytest.mark.parametrize("end", [None, "crashed"])

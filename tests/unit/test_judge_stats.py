@@ -74,7 +74,7 @@ def test_statistics_of_failures_are_never_nan() -> None:
 def test_a_mean_of_one_job_has_a_value_and_no_interval() -> None:
     one = mean(np.array([3.0]))
     assert (one.value, one.low, one.high) == (3.0, None, None)
-    assert "an interval needs 2" in one.reason
+    assert "fewer than 2 independent jobs" in one.reason
     assert mean(np.array([])).value is None
 
 

@@ -162,7 +162,7 @@ def test_a_rate_is_by_wall_clock_and_has_an_interval_around_it() -> None:
 def test_one_image_has_a_rate_without_an_interval() -> None:
     cached = [job(i, float(i), 1.0, cached=["3", "9"] if i else []) for i in range(12)]
     rate = summarise(manifest(12), cached).statistics["images_per_minute"]
-    assert rate.value == pytest.approx(5.0) and rate.low is None and "needs 2" in rate.reason
+    assert rate.value == pytest.approx(5.0) and rate.low is None and "fewer than 2" in rate.reason
 
 
 def test_failures_are_grouped_by_cause_with_a_printable_example() -> None:
@@ -199,13 +199,16 @@ def test_bytes_are_known_only_if_files_were_fetched() -> None:
 def test_outputs_are_counted_by_kind_and_images_by_type() -> None:
     outputs = [
         Output(node="9", kind="images", count=1, files=["output/r/a.PNG"]),
-        Output(node="9", kind="gifs", count=1, files=["temp//b.webp"]),
+        Output(node="9", kind="images", count=1, files=["temp//b.webp"]),
+        Output(node="9", kind="gifs", count=1, files=["temp//b2.webp"]),
         Output(node="9", kind="video", count=1, files=["output//c.mp4"]),
-        Output(node="9", kind="text", count=2),
+        Output(node="10", kind="text", count=2),
     ]
     summary = summarise(manifest(1), [job(0, 0.0, 1.0, outputs=outputs)])
-    assert summary.summary["images"] == 2
+    flat = summary.summary
+    assert (flat["images"], flat["previews"], flat["videos"], flat["texts"]) == (1, 1, 2, 2)
     assert summary.images_by_type == {"output": 1, "temp": 1}
+    assert summary.made["video"] == {"output": 1, "temp": 1} and summary.made["text"] == {"shown": 2}
     assert summary.outputs["text"].count == 2 and summary.outputs["video"].files == {"output": 1}
 
 

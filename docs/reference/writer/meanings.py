@@ -19,9 +19,16 @@ SUMMARY: dict[str, tuple[str, str]] = {
     "cached_partly": ("jobs", "completed, with some output or sampler from the cache, but not every output"),
     "images": (
         "images",
-        "image files that counted, completed jobs made themselves: not cached, not returned by an earlier job, each "
-        "once in its job. Previews count; `.statistics.images_by_type` tells `output` from `temp`",
+        "image files in the server's `output` folder that counted, completed jobs made themselves: not cached, not "
+        "returned by an earlier job, each once in its job. Pictures that move count as videos",
     ),
+    "previews": ("images", "the same of images in any other folder, mostly `temp`"),
+    "videos": ("files", "new videos and animations, of any folder: `.statistics.made` has them by folder"),
+    "audio_files": ("files", "new audio files, of any folder"),
+    "files_3d": ("files", "new 3D files, of any folder, those that a node reports as a bare path included"),
+    "latents": ("files", "new latents, of any folder"),
+    "texts": ("texts", "new texts, in files or only shown"),
+    "other_files": ("files", "new files of any other sort"),
     "image_bytes": ("bytes", "size of the images downloaded with `--fetch`; null without it"),
     "wall_clock_s": ("s", "from when the first counted job was due until the last one's end was seen"),
     "offered_per_minute": ("arrivals/min", "arrivals (jobs, or books) that were due, from the first due to the last"),
@@ -30,13 +37,18 @@ SUMMARY: dict[str, tuple[str, str]] = {
     "books": ("books", "counted books offered; null where an arrival is one job"),
     "books_completed": ("books", "of which every page completed"),
     "success_rate": ("0..1", "`completed` over `total_jobs` less `censored`"),
-    "images_per_minute": ("images/min", "`images` over `wall_clock_s`"),
+    "images_per_minute": (
+        "images/min",
+        "`images` over `wall_clock_s`; `previews`, where no job put any file into `output` and none reported an empty "
+        "list: `.statistics.images_per_minute.unit` says which",
+    ),
     "jobs_per_minute": ("jobs/min", "`completed` over `wall_clock_s`"),
     "book_success_rate": ("0..1", "`books_completed` over `books` less those that the end of the run cut off"),
     "books_per_hour": ("books/h", "`books_completed` over `wall_clock_s`"),
     "observed_p99_latency_s": (
         "s",
-        "the p99 of the completed jobs by nearest rank, whatever their number: what happened, and no estimate",
+        "the p99 of the completed jobs by nearest rank: what happened, and no estimate. Null of fewer than 299, where "
+        "it would be the maximum, or nearly",
     ),
 }
 DURATIONS: dict[str, str] = {
@@ -58,14 +70,16 @@ PREFIXES = {
 }
 STATISTICS: dict[str, str] = {
     "quantile_method": "the definition of every percentile here: `hf8`, Hyndman & Fan's eighth",
-    "observed": "percentiles and maxima of the completed jobs by nearest rank, whatever their number",
+    "observed": "percentiles and maxima of the completed jobs by nearest rank; a percentile is null of too few",
     "other_methods": "the p95 as tools with other definitions would print it, in seconds; null of no jobs",
     "nodes": "one object per node that ran, the costliest in all first",
     "node_clock_s": "how far the times in `nodes` may be off: they are arrivals of messages",
     "failures": "one object per cause of failure, the most frequent first",
     "cache": "by cache class (`fresh`, `partial`, `cached`): `jobs`, `avg_latency_s`, `p50_latency_s`",
     "outputs": "by what a node reported (`images`, `text`, …): one object of counts",
-    "images_by_type": "new images by the folder of the server they are in: `output`, `temp`",
+    "made": "new files by kind (`image`, `video`, `audio`, `3d`, `latent`, `text`, `other`) and by the folder of the "
+    "server they are in: `output`, `temp`; texts that are in no file are `shown`",
+    "images_by_type": "`made.image`: new images by folder",
     "fetched": "sums over the downloads of `--fetch`; null without them",
     "telemetry": "by `source.name`: one object per series of `samples.ndjson`",
     "gpus": "by the server's index of the GPU, where there are readings of it",
@@ -92,7 +106,9 @@ JOB: dict[str, tuple[str, str]] = {
     "done_s": ("s", "when its end was seen; null if none was"),
     "seen_by": ("", "who told of the end: `events`, `history`, or `client` where we gave it up ourselves"),
     "done_within_s": ("s", "the end happened at most this long before `done_s`; 0 when told by an event"),
-    "images": ("images", "new images, as in `.summary.images`; 0 if it did not complete"),
+    "images": ("images", "new images that were saved, as in `.summary.images`; 0 if it did not complete"),
+    "previews": ("images", "new images in any other folder; 0 if it did not complete"),
+    "made": ("", "all that it made, as in `.statistics.made`"),
     "files": ("", "every file it returned, as `type/subfolder/name`, cached ones included"),
     "failure": ("", "why it is no success, or null: see `Failure` in [run-directory.md](run-directory.md)"),
     "left_on_server": ("", "what had become of it there after we gave it up, or null"),

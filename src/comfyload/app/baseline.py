@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from comfyload.app.check import check
+from comfyload.app.older_numbers import as_before
 from comfyload.app.repeat import command
 from comfyload.app.report import environment_of, notes_of, shown, write_page
 from comfyload.app.results import Found, Result, measured, window
@@ -187,6 +188,8 @@ def _recomputed(kept: Kept, run: KeptRun) -> list[str]:
     except (RunFilesError, OSError, ValueError, KeyError) as error:
         return [f"{run.output} cannot be checked against {run.folder}: {error}"]
     again = jsonable(found.summary.summary)
+    if "previews" not in stated:
+        again = as_before(again, found.jobs, stated)
     return [
         f"{run.output}: {key} is {value}, and its records give {again.get(key)}"
         for key, value in stated.items()

@@ -301,20 +301,34 @@ async def _judge(
     _, end = _times(asked)
     late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
     ran, failed = await _executions(asks, api, simulated)
+    fates = Counter(_fate(ask, asked.deadline_s) for ask in asks)
     twice = sum(sum(ran[prompt_id] for prompt_id in set(ask.ids)) > 1 for ask in asks)
     return Outcome(
         scenario=scenario,
         client=name,
-        in_time=len(good) - len(late),
+        jobs=len(asks),
+        in_time=fates["in_time"],
+        late=fates["late"],
+        failed=fates["failed"],
+        given_up=fates["given_up"],
+        lost=fates["lost"],
         of=len(good),
         slowest_s=max(took, default=None),
         recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
-        lost=sum(ask.outcome in ("", "lost") for ask in asks),
         twice=twice,
         executed=sum(ran.values()),
-        failed=failed,
+        executions_failed=failed,
         left=await _left(asks, api),
     )
+
+
+def _fate(ask: _Ask, deadline_s: float) -> str:
+    """Which of an Outcome's counts a job belongs to: exactly one."""
+    if ask.outcome == "completed":
+        return "in_time" if ask.done is not None and ask.done - ask.due <= deadline_s else "late"
+    if ask.outcome in ("", "lost"):
+        return "lost"
+    return "given_up" if ask.outcome in ("timed_out", "cancelled", "dropped") else "failed"
 
 
 async def _left(asks: list[_Ask], api: Api) -> int:

@@ -12,9 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.medium import Screen
+from comfyload.report.text import decimals, fixed
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -80,9 +82,10 @@ class Tally:
         if execution.outcome == "completed" and execution.done is not None:
             self.recent.append(execution.done - line.due)
             self.images += sum(
-                len(output.files)
+                file.startswith("output/") and kind_of(file, output.kind, animated=output.animated) == "image"
                 for output in execution.outputs
-                if output.kind == "images" and output.node not in execution.cached
+                for file in output.files
+                if output.node not in execution.cached
             )
 
     def place(self) -> list[str]:
@@ -111,7 +114,8 @@ class Tally:
                 words.append(f"p95 {ordered[int(len(ordered) * 0.95)]:.3g} s")
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
-            words.append(f"{60 * self.images / elapsed:.3g} images/min")
+            rate = 60 * self.images / elapsed
+            words.append(f"{fixed(rate, decimals(rate))} images/min")
         return words
 
 

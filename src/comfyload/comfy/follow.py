@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from comfyload.comfy.reported import outputs_of
 from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
-from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, Output, ServerTimes, Span
+from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, ServerTimes, Span
 
-__all__ = ["Follow", "failure_of", "files_of", "outputs_of"]
+__all__ = ["Follow", "failure_of"]
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate memory", "not enough memory: you tried")
@@ -197,40 +198,6 @@ def failure_of(message: Message) -> Failure:
         node=data.node_id,
         node_class=data.node_type,
     )
-
-
-def outputs_of(entry: HistoryEntry) -> list[Output]:
-    """What each output node reported. `animated` flags belong to the images beside them and are no output."""
-    found = []
-    for node, reported in entry.outputs.items():
-        for kind, items in reported.items():
-            if kind == "animated" or items is None:
-                continue
-            items = items if isinstance(items, list) else [items]
-            files = [
-                f"{item.get('type', 'output')}/{_folder(item)}{item['filename']}"
-                for item in items
-                if isinstance(item, dict) and isinstance(item.get("filename"), str)
-            ]
-            found.append(Output(node=node, kind=kind, count=len(items), files=files))
-    return found
-
-
-def files_of(entry: HistoryEntry) -> list[tuple[str, str, str]]:
-    """(filename, subfolder, type) of every file reported, each once."""
-    found: dict[tuple[str, str, str], None] = {}
-    for reported in entry.outputs.values():
-        for items in reported.values():
-            for item in items if isinstance(items, list) else []:
-                if isinstance(item, dict) and isinstance(item.get("filename"), str):
-                    kind = str(item.get("type") or "output")
-                    found[(item["filename"], str(item.get("subfolder") or ""), kind)] = None
-    return list(found)
-
-
-def _folder(item: dict[str, Any]) -> str:
-    subfolder = item.get("subfolder")
-    return f"{subfolder}/" if isinstance(subfolder, str) and subfolder else ""
 
 
 def _times(entry: HistoryEntry) -> dict[str, int]:

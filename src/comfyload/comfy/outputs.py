@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.follow import files_of
+from comfyload.comfy.reported import files_of
 from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import TransportError
+from comfyload.record.kinds import suffix_of
 from comfyload.record.model import Fetch
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _problem(download: Download, filename: str) -> str:
         return f"{download.bytes} of {download.expected} bytes"
     if download.bytes == 0:
         return "empty"
-    signatures = SIGNATURES.get(filename[filename.rfind(".") :].lower())
+    signatures = SIGNATURES.get(suffix_of(filename))
     if signatures and not download.head.startswith(signatures):
         return f"does not start as a {filename.rpartition('.')[2]} file does"
     return ""

@@ -1,4 +1,4 @@
-"""Knows which images a job really made, and which the server took from its cache or returned before.
+"""Knows which files a job really made, and which the server took from its cache or returned before.
 
 ComfyUI answers an unchanged graph from its cache in milliseconds, with the names of the files it wrote the first
 time. Such a job is completed, but it made nothing.
@@ -6,6 +6,7 @@ time. Such a job is completed, but it made nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from itertools import compress
 from typing import Literal
@@ -13,28 +14,41 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.judge.seen import Seen
-from comfyload.record.model import Record, WorkflowFacts
+from comfyload.record.kinds import IMAGE_SUFFIXES, SHOWING, SHOWN, Kind, kind_of
+from comfyload.record.model import Output, Record, WorkflowFacts
 
-__all__ = ["IMAGE_SUFFIXES", "CacheClass", "JobImages", "Truth", "is_image"]
+__all__ = ["CacheClass", "JobFiles", "Truth"]
 
 CacheClass = Literal["fresh", "partial", "cached"]
 """`cached`: all outputs from the cache; `partial`: some output or sampler was; `fresh`: neither."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_STILL = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".gif", ".webp", ".apng"))
 
 
-class JobImages(Struct, frozen=True, kw_only=True):
+class JobFiles(Struct, frozen=True, kw_only=True):
     """What one job returned. Files are `type/subfolder/name`, each once however many nodes returned it.
 
-    `new`: made by this job. `repeated`: not reported as cached, yet an earlier job of the run returned the same name;
-    `overwritten` of these had their output node seen running, so a file was written, over the earlier one.
+    `new`: made by this job; `made` counts these by kind and folder, and texts that lie in no file. `repeated`: not
+    reported as cached, yet an earlier job of the run returned the same name; `overwritten` of these had their output
+    node seen running, so a file was written, over the earlier one.
     """
 
     cache: CacheClass
-    images: Sequence[str]
+    files: Sequence[str]
     new: Sequence[str]
+    made: dict[tuple[Kind, str], int]
     repeated: Sequence[str] = ()
     overwritten: int = 0
+
+    @property
+    def images(self) -> int:
+        """New images that were saved."""
+        return self.made.get(("image", "output"), 0)
+
+    @property
+    def previews(self) -> int:
+        """New images in any other folder."""
+        return sum(count for (kind, folder), count in self.made.items() if kind == "image" and folder != "output")
 
 
 class Truth:
@@ -46,7 +60,7 @@ class Truth:
         self._returned = Seen()
 
     def plain(self, records: Sequence[Record]) -> list[bool]:
-        """Which of successive jobs are like most: completed, with nothing from the cache, and one image, a new one.
+        """Which of successive jobs are like most: completed, nothing from the cache, and one still image, a new one.
 
         These are judged with that. The others are still to be, one by one; all, if they have a name twice among them.
         """
@@ -55,8 +69,11 @@ class Truth:
             (run := record.execution).outcome == "completed"
             and len(run.outputs) == 1
             and len(files := run.outputs[0].files) == 1
-            and files[0].endswith(IMAGE_SUFFIXES)
+            and files[0].endswith(_STILL)
             and not run.cached
+            and run.outputs[0].kind != "gifs"
+            and not run.outputs[0].animated
+            and files[0][:6] != "input/"
             and record.workflow not in mixed
             for record in records
         ]
@@ -71,37 +88,46 @@ class Truth:
             return [is_alike and not next(again) for is_alike in alike]
         return alike
 
-    def judge(self, record: Record) -> JobImages:
+    def judge(self, record: Record) -> JobFiles:
         """What the job made; remembers the names of its files."""
         run, graph = record.execution, self._facts.get(record.workflow, _UNKNOWN)
         cached = set(run.cached) if run.cached else _NONE
-        images: dict[str, str | None] = {}  # file: the node that made it, None if none did
+        files: dict[str, Output] = {}
+        makers: dict[str, str | None] = {}  # file: the node that made it, None if none did
+        made: Counter[tuple[Kind, str]] = Counter()
+        saving = {output.node for output in run.outputs if output.files}
         for output in run.outputs:
             node = output.node
             if node in graph.constant:
                 continue
             maker = node if not cached or graph.made(node, cached) else None
             for file in output.files:
-                if is_image(file) and (maker is not None or file not in images):
-                    images[file] = maker
-        new, repeated = self._split(images)
+                if file not in makers or (makers[file] is None and maker is not None):
+                    makers[file], files[file] = maker, output
+            if output.kind == "text" and node not in saving and maker is not None:
+                made["text", SHOWN] += output.count
+        new, repeated = self._split(makers, files)
+        made.update((_kind(file, files[file]), file.partition("/")[0]) for file in new)
         ran = {span.node for span in run.nodes if span.end is not None} if repeated else _NONE
-        return JobImages(
+        return JobFiles(
             cache=graph.cache_class(record, cached) if cached else "fresh",
-            images=list(images),
+            files=list(makers),
             new=new,
+            made=dict(made),
             repeated=repeated,
-            overwritten=sum(images[file] in ran for file in repeated) if repeated else 0,
+            overwritten=sum(makers[file] in ran for file in repeated) if repeated else 0,
         )
 
-    def _split(self, images: dict[str, str | None]) -> tuple[list[str], list[str]]:
+    def _split(self, makers: dict[str, str | None], files: dict[str, Output]) -> tuple[list[str], list[str]]:
         """Files that the job made, new ones and those seen before; all of them are seen now."""
         new: list[str] = []
         repeated: list[str] = []
-        for file, maker in images.items():
+        for file, maker in makers.items():
             known = self._returned.add(file)
-            if maker is not None:
-                (repeated if known else new).append(file)
+            if maker is not None and not known:
+                new.append(file)
+            elif maker is not None and _written(file, files[file]):
+                repeated.append(file)
         return new, repeated
 
     def forget(self) -> None:
@@ -134,6 +160,13 @@ _UNKNOWN = _Graph(None)
 _NONE: Set[str] = frozenset()
 
 
-def is_image(file: str) -> bool:
-    """Whether a file's name says that it is a picture."""
-    return file.endswith(IMAGE_SUFFIXES) or file.lower().endswith(IMAGE_SUFFIXES)
+def _kind(file: str, output: Output) -> Kind:
+    return kind_of(file, output.kind, animated=output.animated)
+
+
+def _written(file: str, output: Output) -> bool:
+    """Whether a file that comes again should have been written anew: a node may show an input, or what another saved
+    before, and a list of its own beside its pictures.
+    """
+    shown = output.kind in SHOWING or file.startswith("input/")
+    return not shown and _kind(file, output) not in ("text", "other")

@@ -94,9 +94,10 @@ def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags 
 
 
 def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
-    """New images of the chosen jobs per minute of the run's wall clock."""
-    made = np.where(of, evidence.jobs.counted.images, 0)
-    return _rate(evidence, evidence.jobs.instant("done"), made, 60, "images")
+    """New saved images of the chosen jobs per minute of the run's wall clock; previews where no job saved any file."""
+    columns, previews_only = evidence.jobs.counted, evidence.fold.made.previews_only
+    made = np.where(of, columns.previews if previews_only else columns.images, 0)
+    return _rate(evidence, evidence.jobs.instant("done"), made, 60, "previews" if previews_only else "images")
 
 
 def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
@@ -180,11 +181,18 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
         n_eff=n / tau,
         unit=unit,
         method=method,
-        reason="" if low is not None else f"{n / tau:.0f} independent jobs made {what}; an interval needs 2",
+        reason="" if low is not None else f"fewer than 2 independent {_ENDED[what]}: no interval",
     )
 
 
-_NEW = {"images": "new image was made", "jobs": "job completed", "books": "book is complete"}
+_ENDED = {"images": "jobs saved images", "previews": "jobs made previews", "jobs": "jobs completed"}
+_ENDED["books"] = "books are complete"
+_NEW = {
+    "images": "new image was saved",
+    "previews": "new preview was made",
+    "jobs": "job completed",
+    "books": "book is complete",
+}
 
 
 def _withheld(reason: str, n: int, method: str, unit: str = "s") -> Statistic:

@@ -119,8 +119,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Something resubmits prompts, usually a proxy that retries POST requests. Switch that off.",
     ),
     "orphan": (
-        "Jobs that were given up ran, or may still run, on the server.",
-        "Their GPU time delayed the jobs behind them and is in no number. Raise the timeout.",
+        "Jobs that were given up ran on the server, or wait there; or nobody could learn whether a job that did not "
+        "complete ran, as after a gateway's error in reply to its POST.",
+        "What they used of the GPU is in no number. Raise the timeout if they were given up; else look for their ids "
+        "in the server's history and queue.",
     ),
     "overlap": (
         "Executions overlapped on the server's clock.",
@@ -169,6 +171,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "repeated_files": (
         "Jobs answered with files that an earlier job had returned.",
         "Let the workflow save under a prefix, not a fixed name.",
+    ),
+    "fewer_outputs": (
+        "Completed jobs made no file, or fewer at an output node than their like: jobs of the same workflow with the "
+        "same switches and small numbers, with nothing from the cache. They count as completed.",
+        "Look whether a filter, a detector or a switch in the workflow stopped them. Where a node's number varies "
+        "freely, nothing is wrong.",
     ),
     "polled_ends": (
         "Ends of jobs were found by asking the history, because no event told.",

@@ -15,23 +15,25 @@ import numpy as np
 from msgspec import Struct, field, structs
 from numpy.typing import NDArray
 
-from comfyload.judge.cache import JobImages, Truth, is_image
+from comfyload.judge.cache import JobFiles, Truth
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
 from comfyload.judge.ledger import Ledger, Named, clean, is_ours
+from comfyload.judge.made import Made
 from comfyload.judge.metrics import INSTANTS, Instant, instants
 from comfyload.judge.pace import Ends
 from comfyload.judge.retries import Retries
 from comfyload.judge.stamps import doubtful
+from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 from comfyload.record.stamps import believed
 
 __all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
 Floats = NDArray[np.float64]
-Kind = TypeVar("Kind", bound=np.generic)
+Column = TypeVar("Column", bound=np.generic)
 _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)
-_TYPES |= {"book": np.int64, "images": np.uint32, "workflow": np.uint16, "flags": np.uint8}
+_TYPES |= {"book": np.int64, "images": np.uint32, "previews": np.uint32, "workflow": np.uint16, "flags": np.uint8}
 """The columns, and how each is kept."""
 _CACHE_CODES = {name: code for code, name in enumerate(CACHE_CLASSES)}
 _COMPLETED, _DROPPED, _CENSORED, _WARMUP, _CACHE, _RETRIED, _OURS = 1, 2, 4, 8, 16, 64, 128
@@ -49,7 +51,7 @@ class NodeTimes(Struct, kw_only=True):
 
 
 class OutputCount(Struct, kw_only=True):
-    """What jobs reported under one key: things, files by `output` or `temp`, and images (distinct in their job)."""
+    """What jobs reported under one key: jobs, things, and of these the files by `output` or `temp`."""
 
     jobs: int = 0
     count: int = 0
@@ -57,11 +59,12 @@ class OutputCount(Struct, kw_only=True):
 
 
 class Fetched(Struct, kw_only=True):
-    """Downloads of counted jobs' outputs; bytes and seconds are sums."""
+    """Downloads of counted jobs' outputs; bytes and seconds are sums, `kinds` the bytes by kind of file."""
 
     files: int = 0
     bytes: int = 0
     image_bytes: int = 0
+    kinds: dict[Kind, int] = field(default_factory=dict)
     seconds: float = 0.0
     problems: dict[str, int] = field(default_factory=dict)
 
@@ -92,7 +95,7 @@ class Fold:
         self.truth = Truth(facts)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs: dict[str, OutputCount] = {}
-        self.images_by_type: dict[str, int] = {}
+        self.made = Made(facts)
         self.repeated, self.overwritten = Named(first=[]), 0
         self.impossible = Named(first=[])
         self.fetched = Fetched()
@@ -112,19 +115,21 @@ class Fold:
         self.ends.add(records)
         columns = self._instants(records)
         plain = self.truth.plain(records)
-        made, cache = np.array(plain, np.uint32), np.zeros(len(plain), np.uint8)
+        cache, images, previews = np.zeros(len(plain), np.uint8), [int(one) for one in plain], [0] * len(plain)
         for at, record in enumerate(records):
             if not plain[at]:
-                images = self.truth.judge(record)
-                cache[at] = _CACHE_CODES[images.cache]
+                files = self.truth.judge(record)
+                cache[at] = _CACHE_CODES[files.cache]
                 if record.execution.outcome == "completed":
-                    made[at] = len(images.new)
+                    images[at], previews[at] = files.images, files.previews
                     if not record.warmup:
-                        self._images(record, images)
-        self._rows(records, columns, made, cache)
+                        self._files(record, files)
+            elif not record.execution.outputs[0].files[0].startswith("output/"):
+                images[at], previews[at] = 0, 1
+        self._rows(records, columns, {"images": images, "previews": previews}, cache)
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
-        self._plain([record.execution for record in compress(records, plain) if not record.warmup])
+        self._plain([record for record in compress(records, plain) if not record.warmup])
         completed = [record for record in records if record.execution.outcome == "completed"]
         self._completed([record for record in completed if not record.warmup])
 
@@ -165,6 +170,7 @@ class Fold:
             Columns(
                 instants={name: ordered[name] for name in INSTANTS},
                 images=ordered["images"],
+                previews=ordered["previews"],
                 book=_view(books, np.int64)[order] if books else np.broadcast_to(np.int64(-1), len(order)),
                 completed=flags & _COMPLETED != 0,
                 censored=flags & _CENSORED != 0,
@@ -207,7 +213,7 @@ class Fold:
         self,
         records: Sequence[Record],
         known: dict[Instant, Floats],
-        made: NDArray[np.uint32],
+        made: dict[str, list[int]],
         cache: NDArray[np.uint8],
     ) -> None:
         """The jobs' numbers, each to the end of its column."""
@@ -224,7 +230,7 @@ class Fold:
             flags += flag * np.frombuffer(bytes(is_set), np.uint8)
         columns: dict[str, Sequence[int] | NDArray[Any]] = {
             **{str(name): column for name, column in known.items()},
-            "images": made,
+            **made,
             "workflow": [self.workflows[name] for name in names],
             "flags": flags,
         }
@@ -235,21 +241,20 @@ class Fold:
         for name, values in columns.items():
             self._columns[name] += np.asarray(values, _TYPES[name]).tobytes()
 
-    def _plain(self, runs: Sequence[Execution]) -> None:
+    def _plain(self, records: Sequence[Record]) -> None:
         """Outputs of counted jobs with one image each, a new one."""
-        outputs = [run.outputs[0] for run in runs]
+        self.made.add_plain(records)
+        outputs = [record.execution.outputs[0] for record in records]
         alike = Counter([(output.kind, output.count, output.files[0].partition("/")[0]) for output in outputs])
         for (kind, count, type_), jobs in alike.items():
             self._output(kind, jobs, count * jobs, {type_: jobs})
-            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + jobs
 
-    def _images(self, record: Record, images: JobImages) -> None:
+    def _files(self, record: Record, files: JobFiles) -> None:
         """Outputs of any other completed counted job."""
-        for type_, files in _by_type(images.new).items():
-            self.images_by_type[type_] = self.images_by_type.get(type_, 0) + files
-        if images.repeated:
+        self.made.add(record, files)
+        if files.repeated:
             self.repeated.add(record.index)
-            self.overwritten += images.overwritten == len(images.repeated)
+            self.overwritten += files.overwritten == len(files.repeated)
         for output in record.execution.outputs:
             self._output(output.kind, 1, output.count, _by_type(output.files))
 
@@ -277,10 +282,17 @@ class Fold:
             kind.files[type_] = kind.files.get(type_, 0) + count
 
     def _fetches(self, record: Record) -> None:
+        kinds = {
+            file: kind_of(file, output.kind, animated=output.animated)
+            for output in record.execution.outputs
+            for file in output.files
+        }
         for fetch in record.execution.fetches:
             self.fetched.files += 1
             self.fetched.bytes += fetch.bytes
-            self.fetched.image_bytes += fetch.bytes if is_image(fetch.file) else 0
+            kind = kinds.get(fetch.file) or kind_of(fetch.file)
+            self.fetched.kinds[kind] = self.fetched.kinds.get(kind, 0) + fetch.bytes
+            self.fetched.image_bytes += fetch.bytes if kind == "image" else 0
             self.fetched.seconds += fetch.seconds
             if fetch.problem and (len(self.fetched.problems) < 50 or fetch.problem in self.fetched.problems):
                 problem = clean(fetch.problem, 80)
@@ -333,6 +345,6 @@ def to_float(column: array[float]) -> Floats:
     return _view(column, np.float32).astype(np.float64)
 
 
-def _view(column: array[float] | array[int] | bytearray, kind: type[Kind]) -> NDArray[Kind]:
+def _view(column: array[float] | array[int] | bytearray, kind: type[Column]) -> NDArray[Column]:
     """The column without a copy."""
     return np.frombuffer(column, kind) if len(column) else np.empty(0, kind)

@@ -11,9 +11,11 @@ from comfyload.judge.fold import Fold
 from comfyload.judge.gpu import GpuRow
 from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.ledger import join
-from comfyload.record.model import Manifest, Observation
+from comfyload.judge.made import Shortage
+from comfyload.record.kinds import KIND_WORDS
+from comfyload.record.model import Manifest, Observation, WorkflowFacts
 
-__all__ = ["cache_findings", "gpu_findings", "ledger_findings", "server_findings"]
+__all__ = ["cache_findings", "gpu_findings", "ledger_findings", "output_findings", "server_findings"]
 
 
 def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -137,15 +139,24 @@ def _left_findings(fold: Fold) -> Iterator[Finding]:
         "finished": "finished after we gave up",
         "running": "still running at the end",
         "pending": "still queued at the end",
-        "unknown": "in a state that could not be learnt",
     }
-    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items())]
+    parts = [f"{named.count} {words[state]} (job {named})" for state, named in sorted(left.items()) if state in words]
+    said, hints = [], []
+    if parts:
+        said.append(f"Jobs we gave up were on the server all the same: {'; '.join(parts)}.")
+        hints.append(
+            "What they used of the GPU delayed the jobs behind them and is in no number here; raise the timeout."
+        )
+    if unknown := left.get("unknown"):
+        those = "1 job that" if unknown.count == 1 else f"{unknown.count} jobs that"
+        said.append(f"It could not be learnt whether the server ran {those} did not complete (job {unknown}).")
+        hints.append("If it did, its time is in no number here: look for their ids in the server's history and queue.")
     yield Finding(
         code="orphan",
         level="warning",
-        text=f"Jobs we gave up used the server all the same: {'; '.join(parts)}.",
+        text=" ".join(said),
         evidence={state: named.count for state, named in left.items()},
-        hint="Their GPU time delayed the jobs behind them and is in no number here; raise the timeout.",
+        hint=" ".join(hints),
     )
 
 
@@ -175,7 +186,7 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
     fold, jobs = evidence.fold, evidence.jobs
     completed = int(jobs.completed.sum())
     of_class = {name: int((jobs.cache[jobs.completed] == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
-    images = int(jobs.counted.images.sum())
+    images = int(jobs.counted.images.sum()) + int(jobs.counted.previews.sum())
     cached, as_is = of_class["cached"] + of_class["partial"], evidence.manifest.plan.as_is
     if cached:
         partly = f" ({of_class['partial']} of them in part)" if of_class["partial"] else ""
@@ -194,7 +205,7 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
             code="repeated_files",
             level="warning" if made or as_is else "invalid",
             text=f"{_jobs(repeated.count)} answered with files that an earlier job had returned ({why}): "
-            f"job {repeated}. They count as no new images.",
+            f"job {repeated}. They count as nothing new.",
             evidence={"count": repeated.count, "overwritten": overwritten, "jobs": repeated.first},
             hint="Let the workflow save under a prefix, not a fixed name, and leave its output folder alone.",
         )
@@ -207,6 +218,54 @@ def _cache_hint(manifest: Manifest) -> str:
     if pinned:
         return f"{', '.join(pinned)} was the same in every job, as you set it: leave that out, or give --as-is."
     return "Vary an input that reaches the sampler, and use another seed than an earlier run's."
+
+
+def output_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Whether jobs made as much as their like."""
+    made = list(evidence.fold.made.shortages())
+    if not made:
+        return
+    names = {facts.name: facts for facts in evidence.manifest.workflows}
+    several = len(evidence.fold.workflows) > 1
+    said = [_shortage(one, names.get(one.workflow), several=several) for one in made]
+    yield Finding(
+        code="fewer_outputs",
+        level="warning",
+        text=" ".join(said[:_SAID]) + (f" And {len(said) - _SAID} more such." if len(said) > _SAID else ""),
+        evidence={
+            "jobs": [
+                {
+                    "workflow": one.workflow,
+                    "node": one.node,
+                    "kind": one.kind,
+                    "made": one.made,
+                    "usual": one.usual,
+                    "count": one.jobs.count,
+                    "of": one.of,
+                    "first": one.jobs.first,
+                }
+                for one in made
+            ]
+        },
+        hint="The server calls them successful, and their times are in the numbers. Look whether a filter, a detector "
+        "or a switch in the workflow stopped them: comfyload show RUN --job N.",
+    )
+
+
+_SAID = 5
+
+
+def _shortage(one: Shortage, facts: WorkflowFacts | None, *, several: bool) -> str:
+    """`3 of 12 jobs made no image although their like did (job 3, 7, 11).`"""
+    word, words = ("output", "outputs") if one.kind is None else KIND_WORDS[one.kind]
+    node = None if one.node is None or facts is None else facts.nodes.get(one.node)
+    where = "" if one.node is None else f" at node {one.node}" + (f" ({node.class_type})" if node is not None else "")
+    jobs = f"{one.jobs.count} of {one.of} jobs{f' of {one.workflow}' if several else ''}"
+    if not one.made:
+        why = " although their like did" if one.usual else ": their output nodes reported that there is none"
+        return f"{jobs} {one.verb} no {word}{where}{why} (job {one.jobs})."
+    made = f"{one.made} {word if one.made == 1 else words}"
+    return f"{jobs} made {made}{where} where their like made {one.usual} (job {one.jobs})."
 
 
 def _jobs(count: int, verb: str = "") -> str:

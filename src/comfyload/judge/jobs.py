@@ -24,11 +24,13 @@ _METRICS = {metric.name: metric for metric in METRICS}
 class Columns(Struct, frozen=True, kw_only=True):
     """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book".
 
-    `ours`: the generator's machine made them fail.
+    `images` are new ones that were saved, `previews` new ones that were not. `ours`: the generator's machine made them
+    fail.
     """
 
     instants: dict[Instant, Floats]
     images: NDArray[np.uint32]
+    previews: NDArray[np.uint32]
     book: NDArray[np.int64]
     completed: Flags
     censored: Flags

@@ -43,6 +43,11 @@ class Named(Struct, kw_only=True):
         if len(self.first) < 5:
             self.first.append(index)
 
+    def add_all(self, indices: Sequence[int]) -> None:
+        """The same of several."""
+        self.count += len(indices)
+        self.first += indices[: 5 - len(self.first)]
+
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
         return ", ".join(map(str, self.first)) + more

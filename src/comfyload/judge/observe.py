@@ -266,7 +266,8 @@ def _number(value: float) -> str:
 def _rate(one: Measured, other: Measured) -> str:
     for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
         a, b = one.summary.statistics[key], other.summary.statistics[key]
-        if a.value and b.value:
+        if a.value and b.value and a.unit == b.unit:
+            words = words.replace("images", "previews") if a.unit == "previews/min" else words
             change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
             return f"{words} {_number(a.value)} to {_number(b.value)} ({change})"
     return "throughput unknown"

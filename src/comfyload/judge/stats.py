@@ -100,9 +100,10 @@ def _percentile(value: float, bounds: Interval, n: int, p: float, tau: float, un
     low, high = bounds
     reason = ""
     if low is None or high is None:
-        worth = f"{n} {what}" if tau == 1 else f"{n} {what} worth {n / tau:.0f} independent ones"
+        told = f"{n} {what}" if tau == 1 else f"{n} {what} that depend on each other"
         side = "no interval" if low is None else "no upper bound"
-        reason = f"{worth}: {side}; that of a p{100 * p:g} needs {upper_bound_needs(p)}"
+        needs = f"{upper_bound_needs(p)}{'' if tau == 1 else ' independent ones'}"
+        reason = f"{told}: {side}; that of a p{100 * p:g} needs {needs}"
     return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=_RANKS, reason=reason)
 
 
@@ -124,7 +125,7 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs") -> Statistic:
     low, high = mean_interval(x, tau=tau)
     if low is not None and float(np.min(x)) >= 0:  # no duration is negative, whatever Student's t says
         low = max(low, 0.0)
-    reason = "" if low is not None else f"{n / tau:.0f} independent {what}; an interval needs 2"
+    reason = "" if low is not None else f"fewer than 2 independent {what}: no interval"
     return Statistic(value=_mean(x), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason)
 
 

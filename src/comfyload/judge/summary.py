@@ -20,7 +20,13 @@ from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
 from comfyload.judge.findings import Finding
 from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.gpu import GpuRow, gpu_rows
-from comfyload.judge.integrity import cache_findings, gpu_findings, ledger_findings, server_findings
+from comfyload.judge.integrity import (
+    cache_findings,
+    gpu_findings,
+    ledger_findings,
+    output_findings,
+    server_findings,
+)
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
@@ -31,9 +37,10 @@ from comfyload.judge.pace import Pace
 from comfyload.judge.ranks import order_statistics
 from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import Saturation, saturation
-from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile
+from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile, value_needs
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
+from comfyload.record.kinds import KINDS, Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
 from comfyload.record.which_gpu import gpus_alike
 
@@ -70,8 +77,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     """A run as numbers. `summary` is flat, for tools: None is unknown or withheld, "inf" is infinite.
 
     `statistics` says of each number in `summary` that has an interval how sure it is, or why it is withheld.
-    `observed` are percentiles and maxima of the completed jobs by nearest rank, whatever their number: what happened,
-    and no estimate of what would happen. `other_methods` are the p95 as tools with other definitions would print it.
+    `observed` are percentiles and maxima of the completed jobs by nearest rank: what happened, and no estimate of what
+    would happen; a percentile is None of fewer jobs than it takes to be no maximum. `other_methods` are the p95 as
+    tools with other definitions would print it.
+    `made` is new files by kind and by folder of the server, and texts `shown`; `images_by_type` is its part of images.
     `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`, `gpus` by the server's index;
     `left_on_server` counts jobs we gave up by their fate; `workflows` is by name; `after` splits executions by what
     ran before them; `books` None: an arrival is one job; `retries` None: there was no retry policy;
@@ -86,6 +95,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     cache: dict[str, CacheRow]
     outputs: dict[str, OutputCount]
     images_by_type: dict[str, int]
+    made: dict[Kind, dict[str, int]]
     fetched: Fetched | None
     telemetry: dict[str, Reading]
     gpus: dict[str, GpuRow]
@@ -134,6 +144,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
+    made = fold.made.sorted()
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
     findings = _findings(evidence, gpus)
     valid = not any(finding.level == "invalid" for finding in findings)
@@ -145,7 +156,8 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         failures=fold.ledger.failures(),
         cache=_cache_rows(jobs),
         outputs=dict(sorted(fold.outputs.items())),
-        images_by_type=dict(sorted(fold.images_by_type.items())),
+        images_by_type=made.get("image", {}),
+        made=made,
         fetched=fold.fetched if fold.fetched.files else None,
         telemetry={f"{source}.{name}": reading for (source, name), reading in sorted(fold.readings.items())},
         gpus=gpus,
@@ -153,7 +165,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         left_on_server={state: named.count for state, named in sorted(fold.ledger.left.items())},
         other_methods={
             "p95_latency_linear_s": _linear(jobs.known("latency"), 0.95),
-            "p95_latency_nearest_rank_s": observed["p95_latency_s"],
+            "p95_latency_nearest_rank_s": _nearest(jobs.known("latency"), 0.95),
         },
         warmup=dict(fold.ledger.warmup),
         observed=observed,
@@ -205,7 +217,15 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
 
 
 def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow]) -> list[Finding]:
-    rules = (ledger_findings, load_findings, server_findings, clock_findings, cache_findings, steadiness_findings)
+    rules = (
+        ledger_findings,
+        load_findings,
+        server_findings,
+        clock_findings,
+        cache_findings,
+        output_findings,
+        steadiness_findings,
+    )
     found = [*(finding for rule in rules for finding in rule(evidence)), *gpu_findings(gpus)]
     return sorted(found, key=lambda finding: ("invalid", "warning", "info").index(finding.level))
 
@@ -261,7 +281,7 @@ def _flat(
         "cached": by_class["cached"] + by_class["partial"],
         "cached_fully": by_class["cached"],
         "cached_partly": by_class["partial"],
-        "images": int(jobs.counted.images.sum()),
+        **_made(fold.made.by_kind),
         "image_bytes": fold.fetched.image_bytes if fold.fetched.files else None,
         "wall_clock_s": evidence.wall_clock_s,
         "offered_per_minute": evidence.rates.offered,
@@ -279,6 +299,22 @@ def _flat(
     return out
 
 
+def _made(by_kind: dict[Kind, dict[str, int]]) -> dict[str, Plain]:
+    """New files: of images those that were saved, and the others as previews; of any other kind all."""
+    of_kind = {kind: sum(by_kind.get(kind, {}).values()) for kind in KINDS}
+    saved = by_kind.get("image", {}).get("output", 0)
+    return {
+        "images": saved,
+        "previews": of_kind["image"] - saved,
+        "videos": of_kind["video"],
+        "audio_files": of_kind["audio"],
+        "files_3d": of_kind["3d"],
+        "latents": of_kind["latent"],
+        "texts": of_kind["text"],
+        "other_files": of_kind["other"],
+    }
+
+
 def _longest(seconds: Floats) -> float | None:
     return float(seconds.max()) if len(seconds) else None
 
@@ -293,14 +329,19 @@ def _book_row(evidence: Evidence) -> BookRow | None:
 
 
 def _observed(jobs: Jobs) -> dict[str, float | None]:
+    """None where jobs are too few for the percentile: by nearest rank it would be the maximum under another name."""
     out: dict[str, float | None] = {}
     for metric in ("latency", "latency_sent"):
         seconds = jobs.known(metric)
-        ranks = {name: math.ceil(p * len(seconds)) for name, p in PERCENTILES.items()} if len(seconds) else {}
-        ordered = order_statistics(seconds, ranks.values())
-        out.update({f"{name}_{metric}_s": ordered[ranks[name]] if ranks else None for name in PERCENTILES})
+        for name, p in PERCENTILES.items():
+            out[f"{name}_{metric}_s"] = _nearest(seconds, p) if len(seconds) >= value_needs(p) else None
         out[f"max_{metric}_s"] = _longest(seconds)
     return out
+
+
+def _nearest(seconds: Floats, p: float) -> float | None:
+    rank = math.ceil(p * len(seconds))
+    return order_statistics(seconds, [rank])[rank] if rank else None
 
 
 def _linear(seconds: Floats, p: float) -> float | None:

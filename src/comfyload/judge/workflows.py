@@ -32,7 +32,8 @@ class AfterRow(Struct, frozen=True, kw_only=True):
 class WorkflowRow(Struct, frozen=True, kw_only=True):
     """Counted jobs of one workflow. Durations in seconds: latency by the client's clock, execution by the server's.
 
-    `images_per_minute` is over the whole run's wall clock, so that the workflows' add up to the total.
+    `images` are new ones that were saved, `previews` those that were not. `images_per_minute` is over the whole run's
+    wall clock, so that the workflows' add up to the total; it is of previews where the total is.
     """
 
     jobs: int
@@ -47,6 +48,7 @@ class WorkflowRow(Struct, frozen=True, kw_only=True):
     p95_execution_s: Statistic
     after: AfterRow
     images: int
+    previews: int
     images_per_minute: Statistic
     cached: int
 
@@ -86,6 +88,7 @@ def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
         p95_execution_s=execution["p95"],
         after=after,
         images=int(columns.images[of_it].sum()),
+        previews=int(columns.previews[of_it].sum()),
         images_per_minute=images_per_minute(evidence, of_it),
         cached=int((of_it & columns.completed & (columns.cache > 0)).sum()),
     )

@@ -126,12 +126,16 @@ class Span(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What one output node reported under one key (`images`, `text`, …). `files` are `type/subfolder/name`."""
+    """What one output node reported under one key, its `kind` (`images`, `text`, …). `files`: `type/subfolder/name`.
+
+    `animated`: the node says that its pictures move.
+    """
 
     node: str
     kind: str
     count: int
     files: list[str] = []
+    animated: bool = False
 
 
 class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

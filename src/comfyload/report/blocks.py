@@ -11,6 +11,7 @@ from comfyload.judge.workflows import WorkflowRow
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed
 from comfyload.report.durations import Notes
+from comfyload.report.made import rate_label
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent
 
 __all__ = ["books", "rates", "retried", "switches", "workflows"]
@@ -38,7 +39,8 @@ def workflows(summary: Summary, notes: Notes) -> Table | None:
     """A row for each of several workflows; latencies are from due."""
     if len(summary.workflows) < 2:
         return None
-    table = _table("Workflows", ("jobs", "success", "mean", "p95", "execution", "img/min", "cached"))
+    rate = "prev/min" if rate_label(summary) == "Previews/min" else "img/min"
+    table = _table("Workflows", ("jobs", "success", "mean", "p95", "execution", rate, "cached"))
     for name, row in summary.workflows.items():
         table.add_row(Text(name), *_cells(row, notes))
     return table

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from comfyload.judge.gpu import GpuRow
 from comfyload.judge.saturation import Saturation
-from comfyload.report.text import fixed, percent
+from comfyload.report.text import DASH, fixed, percent
 
 __all__ = ["gpu_words", "server_words"]
 
@@ -34,8 +34,8 @@ def gpu_words(row: GpuRow, mark: Callable[[str], str]) -> str:
         parts.append(f"{row.vram_peak_bytes / _GIB:.1f}{of} GiB at most")
     if row.power_w is not None:
         joules = row.energy_per_job_j
-        job = f", {fixed(joules.value, 0)} J a job" if joules.value is not None else mark(joules.reason)
-        parts.append(f"{row.power_w:.0f} W{job}")
+        energy = f"{DASH}{mark(joules.reason)}" if joules.value is None else fixed(joules.value, 0)
+        parts.append(f"{row.power_w:.0f} W, {energy} J a job")
     if row.temperature_max_c is not None:
         parts.append(f"{row.temperature_max_c:.0f} °C")
     if row.throttled_share:

@@ -163,12 +163,14 @@ def _needed(row: Ratio, design: str = "") -> str:
 
 
 def _label(row: Ratio, prefixed: bool) -> str:
-    name = metric_words(row.name) if row.kind == "metric" else clean(row.name, 60)
+    name = metric_words(row.name, row.unit) if row.kind == "metric" else clean(row.name, 60)
     return f"{clean(row.workflow, 40)}: {name}" if prefixed and row.workflow else name
 
 
-def metric_words(name: str) -> str:
-    """p50_latency_s is p50 latency; images_per_minute is images/min."""
+def metric_words(name: str, unit: str = "") -> str:
+    """p50_latency_s is p50 latency; images_per_minute is images/min, or what its unit says that it is of."""
+    if unit == "previews/min":
+        return unit
     words = name.removesuffix("_s").replace("avg_", "mean ").replace("_per_minute", "/min")
     return words.replace("_", " ")
 

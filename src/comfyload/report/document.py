@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from comfyload.judge.cache import Truth
+from comfyload.judge.cache import JobFiles, Truth
 from comfyload.judge.ledger import Ledger
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NODE_CLOCK_S
@@ -53,7 +53,7 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 
 
 def _job(record: Record, truth: Truth) -> dict[str, Any]:
-    run, images = record.execution, truth.judge(record)
+    run, files = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
     durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS}
     return {
@@ -64,20 +64,29 @@ def _job(record: Record, truth: Truth) -> dict[str, Any]:
         "warmup": record.warmup,
         "outcome": run.outcome,
         "censored": record.censored,
-        "cached": images.cache != "fresh",
-        "cache": images.cache,
+        "cached": files.cache != "fresh",
+        "cache": files.cache,
         "due_s": record.due,
         "sent_s": run.sent,
         "done_s": run.done,
         **durations,
         "seen_by": run.seen_by,
         "done_within_s": run.done_within_s,
-        "images": len(images.new) if completed else 0,
+        "images": files.images if completed else 0,
+        "previews": files.previews if completed else 0,
+        "made": _made(files) if completed else {},
         "files": list(dict.fromkeys(file for output in run.outputs for file in output.files)),
         "failure": None if run.failure is None else _failure(run.failure),
         "left_on_server": run.left_on_server,
         "values": record.values,
     }
+
+
+def _made(files: JobFiles) -> dict[str, dict[str, int]]:
+    made: dict[str, dict[str, int]] = {}
+    for (kind, folder), count in sorted(files.made.items()):
+        made.setdefault(kind, {})[folder] = count
+    return made
 
 
 def _failure(failure: msgspec.Struct) -> dict[str, Any]:
@@ -95,6 +104,7 @@ def _head(summary: Summary) -> dict[str, Any]:
         "failures": summary.failures,
         "cache": summary.cache,
         "outputs": summary.outputs,
+        "made": summary.made,
         "images_by_type": summary.images_by_type,
         "fetched": summary.fetched,
         "telemetry": summary.telemetry,

@@ -51,7 +51,9 @@ def number(label: str, statistic: Statistic) -> Number:
     low, high = _write(statistic.low, statistic), _write(statistic.high, statistic)
     unit = high.rpartition(" ")[2]
     interval = span(low.removesuffix(f" {unit}"), high) if low and high else f"≥ {low}" if low else ""
-    return Number(label=label, value=_write(value, statistic), interval=interval, n=n, why=statistic.reason)
+    # In a table of several runs the label is that of all.
+    of = " (previews)" if statistic.unit.startswith("previews") else ""
+    return Number(label=label, value=f"{_write(value, statistic)}{of}", interval=interval, n=n, why=statistic.reason)
 
 
 def _write(value: float | None, statistic: Statistic) -> str:

@@ -49,7 +49,7 @@ def history_markdown(series: Sequence[Series], title: str = "Trend") -> str:
             load = one.load
             parts.append(f"### {escaped(load)}\n")
         marks = {step.at: step for step in one.steps}
-        lines = [f"| {escaped(metric_words(one.metric))} | date | value | interval | n | |"]
+        lines = [f"| {escaped(metric_words(one.metric, one.unit))} | date | value | interval | n | |"]
         lines.append("| --- | --- | ---: | ---: | ---: | --- |")
         for place, point in enumerate(one.points):
             cells = (clean(point.name, _NAME), *_cells(one, point), _mark(marks.get(place)))
@@ -60,7 +60,7 @@ def history_markdown(series: Sequence[Series], title: str = "Trend") -> str:
 
 def _table(series: Series) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(metric_words(series.metric))
+    table.add_column(metric_words(series.metric, series.unit))
     table.add_column("date", no_wrap=True)
     for name in ("value", "interval", "n"):
         table.add_column(name, justify="right", no_wrap=True)

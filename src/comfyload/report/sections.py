@@ -9,13 +9,15 @@ from comfyload.judge.gates.gate import overall
 from comfyload.judge.ledger import clean
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
+from comfyload.record.kinds import KIND_WORDS, KINDS
 from comfyload.record.model import Environment, Fact
 from comfyload.report.busy import gpu_words as load_words
 from comfyload.report.busy import server_words
 from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.comparison import value_words as compared
 from comfyload.report.headline import Number, number
-from comfyload.report.text import DASH, decimals, duration, fixed, span
+from comfyload.report.made import made_words
+from comfyload.report.text import DASH, count, decimals, duration, fixed, span
 from comfyload.report.verdicts import by_result
 from comfyload.report.verdicts import value_words as judged
 from comfyload.report.words import plan_words
@@ -71,7 +73,8 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
         ("Load", plan_words(manifest.plan)),
         ("Server", f"{server.url}{version}"),
         ("GPU", gpu_words(measured)),
-        ("Jobs", f"{flat['total_jobs']} offered, {flat['completed']} completed, {flat['images']} new images"),
+        ("Jobs", f"{flat['total_jobs']} offered, {flat['completed']} completed"),
+        ("Made", made_words(measured.summary)),
         *_load_facts(measured.summary),
         ("Wall clock", duration(wall) if isinstance(wall, float) else DASH),
         ("Run", f"{manifest.run_id}, began {manifest.started_utc[:19].replace('T', ' ')} UTC"),
@@ -80,7 +83,7 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
 
 def _load_facts(summary: Summary) -> list[tuple[str, str]]:
     """How busy the server and its GPUs were, as far as that is known."""
-    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (a job: {why})")) for gpu, row in summary.gpus.items()]
+    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (withheld: {why})")) for gpu, row in summary.gpus.items()]
     return [row for row in [("Busy", server_words(summary.saturation)), *gpus] if row[1]]
 
 
@@ -146,7 +149,7 @@ def _shown(rows: Sequence[Ratio]) -> list[Ratio]:
 
 
 def _ratio(row: Ratio, design: str) -> dict[str, str]:
-    name = metric_words(row.name) if row.kind == "metric" else row.name
+    name = metric_words(row.name, row.unit) if row.kind == "metric" else row.name
     where = [part for part in (row.load, row.workflow) if part]
     unit = "pairs" if design == "paired" else "runs a side"
     needs = f" (about {row.runs_needed} {unit} would settle it)" if row.runs_needed else ""
@@ -206,7 +209,7 @@ def workflow_rows(summary: Summary) -> list[list[str]]:
             str(row.jobs),
             *(_words(statistic) for statistic in (row.success_rate, row.avg_latency_s, row.p95_latency_s)),
             _words(row.avg_execution_s),
-            str(row.images),
+            f"{row.images} + {row.previews}" if row.previews else str(row.images),
             str(row.cached),
         ]
         for name, row in summary.workflows.items()
@@ -238,11 +241,21 @@ def job_rows(jobs: Sequence[dict[str, Any]]) -> list[list[str]]:
                 end,
                 *(DASH if time is None else duration(time) for time in times),
                 str(job["cache"]),
-                str(job["images"]),
+                _made(job["made"]),
                 message,
             ]
         )
     return rows
+
+
+def _made(made: dict[str, dict[str, int]]) -> str:
+    """`1 image`, `1 image, 1 preview`; a dash for nothing."""
+    parts = []
+    for kind in KINDS:
+        for folder, several in made.get(kind, {}).items():
+            preview = kind == "image" and folder != "output"
+            parts.append(count(several, "preview") if preview else count(several, *KIND_WORDS[kind]))
+    return ", ".join(parts) or DASH
 
 
 def environment_rows(environment: Environment) -> list[tuple[str, str, str]]:

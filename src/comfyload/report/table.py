@@ -16,6 +16,7 @@ from comfyload.record.model import Manifest, SelfCheck
 from comfyload.report.blocks import books, rates, retried, switches, workflows
 from comfyload.report.busy import gpu_words, server_words
 from comfyload.report.durations import Notes, durations
+from comfyload.report.made import made_rows, rate_label
 from comfyload.report.medium import draw
 from comfyload.report.text import (
     DASH,
@@ -109,11 +110,10 @@ def _ledger(manifest: Manifest, summary: Summary, notes: Notes) -> Table:
             grid.add_row(label, Text(words))
     grid.add_row("Success", _with_interval(summary.statistics["success_rate"], notes, percent))
     grid.add_row("Cache", _cache(summary))
-    types = summary.images_by_type
-    kinds = f" ({', '.join(f'{n} {kind}' for kind, n in types.items())})" if len(types) > 1 or "temp" in types else ""
-    size = f", {_megabytes(flat['image_bytes'])} fetched" if isinstance(flat["image_bytes"], int) else ""
-    grid.add_row("Images", Text(f"{flat['images']} new{kinds}{size}"))
-    grid.add_row("Images/min", _with_interval(summary.statistics["images_per_minute"], notes))
+    for label, words in made_rows(summary):
+        grid.add_row(label, Text(words))
+    if rate := rate_label(summary):
+        grid.add_row(rate, _with_interval(summary.statistics["images_per_minute"], notes))
     grid.add_row("Jobs/min", _with_interval(summary.statistics["jobs_per_minute"], notes))
     if words := server_words(summary.saturation):
         grid.add_row("Server", Text(words))
@@ -234,7 +234,3 @@ def _grid(gap: int) -> Table:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
     return grid
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"

@@ -89,11 +89,21 @@ def by_result(verdicts: Iterable[GateVerdict]) -> dict[str, list[GateVerdict]]:
 
 
 def value_words(verdict: GateVerdict) -> str:
-    """`31.9 s` and the interval in brackets; a dash for what is withheld."""
+    """`31.9 s`, then the baseline's value if the gate names one; a dash for what is withheld.
+
+    A mean or a rate has its interval behind it. That of a share or a percentile stands with the run's numbers: a
+    verdict rests on one side of it, and would show a second one.
+    """
     workflow, _, name = verdict.metric.rpartition(".")
     known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
     unit = "" if known is None else known.unit
-    value = verdict.value
+    beside = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
+    counted = known is not None and known.kind in ("share", "percentile")
+    ends = (None, None) if counted and verdict.baseline is None else (verdict.low, verdict.high)
+    return f"{_in_words(verdict.value, *ends, unit)}{beside}"
+
+
+def _in_words(value: float | None, low: float | None, high: float | None, unit: str) -> str:
     if value is None or unit in ("count", "bytes"):
         return DASH if value is None else f"{value:.0f}"
     factor, sign = scale([value]) if unit == "s" else (1.0, unit)
@@ -104,7 +114,6 @@ def value_words(verdict: GateVerdict) -> str:
 
     sign = "%" if unit == "share" else sign
     text = write(value) if math.isinf(value) else f"{write(value)}{sign if sign.startswith('/') else f' {sign}'}"
-    low, high = verdict.low, verdict.high
     if low is not None and high is not None and (low, high) != (value, value):
         return f"{text} ({span(write(low), write(high))})"
     if low is not None and high is None and math.isfinite(low):

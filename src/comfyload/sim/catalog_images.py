@@ -123,6 +123,15 @@ IMAGE_CLASSES = [
         is_output=True,
     ),
     NodeClass(
+        "Preview3D",
+        "Preview 3D & Animation",
+        "3d",
+        {"model_file": ("STRING", {"default": "", "multiline": False})},
+        "",
+        module="comfy_extras.nodes_load_3d",
+        is_output=True,
+    ),
+    NodeClass(
         "PrimitiveInt",
         "Int",
         "utilities/primitive",

@@ -246,6 +246,8 @@ class Execution:
                 return {"images": files.preview(frame(graph, node_id).batch)}
             case "SaveLatent":
                 return {"latents": files.save(str(node["inputs"].get("filename_prefix")), 1, ".latent")}
+            case "Preview3D":
+                return {"result": [node["inputs"].get("model_file"), None, None]}
             case "PreviewAny":
                 source = node["inputs"].get("source")
                 text = str(int(number(graph, source, 0.0))) if is_link(source) else str(source)

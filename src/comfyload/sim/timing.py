@@ -41,6 +41,7 @@ _COSTS: dict[str, tuple[float, float]] = {
     "PreviewImage": (0.0, 0.08),
     "SaveLatent": (0.0, 0.03),
     "PreviewAny": (0.0, 0.0),
+    "Preview3D": (0.0, 0.0),
     "ImageUpscaleWithModel": (0.0, 0.09),
     "ImageAddNoise": (0.0, 0.03),
     "ImageBlur": (0.0, 0.04),

@@ -19,7 +19,15 @@ from comfyload.judge.comparison.effects import (
     runs_needed,
     verdict,
 )
-from comfyload.judge.comparison.ratios import Draft, Group, Ratio, failure_row, metric_drafts, node_drafts
+from comfyload.judge.comparison.ratios import (
+    Draft,
+    Group,
+    Ratio,
+    failure_row,
+    geometric_mean,
+    metric_drafts,
+    node_drafts,
+)
 from comfyload.judge.ledger import join
 from comfyload.judge.stats import CONFIDENCE
 from comfyload.judge.summary import Measured
@@ -207,8 +215,7 @@ def _overall(drafts: Sequence[Draft], margin: float) -> Ratio | None:
         return None
     effect: Effect = effects[0] if len(effects) == 1 else combined(effects)
     names = " or ".join(dict.fromkeys(draft.name for draft in chosen))
-    values = [[getattr(draft, side) or 1.0 for draft in chosen] for side in "ab"]
-    means = [math.exp(math.fsum(map(math.log, side)) / len(side)) for side in values]
+    means = [geometric_mean([getattr(draft, side) or 1.0 for draft in chosen]) for side in "ab"]
     draft = structs.replace(
         chosen[0],
         name="overall",

@@ -24,7 +24,7 @@ from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["HEADLINE", "Draft", "Group", "Ratio", "failure_row", "metric_drafts", "node_drafts"]
+__all__ = ["HEADLINE", "Draft", "Group", "Ratio", "failure_row", "geometric_mean", "metric_drafts", "node_drafts"]
 
 Floats = NDArray[np.float64]
 
@@ -217,7 +217,7 @@ def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between
     reason = _withheld(sides)
     values = [[statistic.value for statistic in side] for side in (sides.a, sides.b)]
     logs = [np.log(np.asarray(side, np.float64)) for side in values] if reason is None else []
-    means = [float(np.exp(np.mean(side))) for side in logs]
+    means = [geometric_mean([value or 1.0 for value in side]) for side in values] if logs else []
     effect = None if reason is not None else _effect(group, sides, logs, between_sd)
     if effect is not None and math.isinf(effect.low) and math.isinf(effect.high):
         effect, reason = None, "so few jobs bound nothing"
@@ -235,6 +235,11 @@ def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between
         effect=effect,
         note=reason or "",
     )
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of one value, that value to its last digit."""
+    return values[0] if len(values) == 1 else math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def _effect(group: Group, sides: _Sides, logs: list[Floats], between_sd: float) -> Effect:
@@ -259,6 +264,9 @@ def _bounds(statistic: Statistic) -> tuple[float, float, float]:
 
 def _withheld(sides: _Sides) -> str | None:
     """Why there is no ratio of these; None if there is one."""
+    units = {statistic.unit for side in (sides.a, sides.b) for statistic in side if statistic.value is not None}
+    if len(units) > 1:
+        return f"not the same is counted: {' and '.join(sorted(units))}"
     for name, side in (("A", sides.a), ("B", sides.b)):
         for statistic in side:
             if statistic.value is None:

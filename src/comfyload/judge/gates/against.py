@@ -53,12 +53,12 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     source = _with_failures(gate, [measured, *peers])
     found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
     if gate.upper and found.low == math.inf:
-        return draft(gate, measured, "FAIL", "So many jobs did not complete that it is infinite.", found)
+        why = "So many jobs did not complete that it is infinite."
+        return draft(gate, measured, "FAIL", why, found, baseline=_reference(theirs))
     ratio = _ratio(found, theirs)
     if ratio is None or found.value is None:
-        reasons = [one.reason for one in (found, *theirs) if one.value is None]
-        why = f"No ratio: {reasons[0] if reasons else 'a value is zero or infinite, or has no interval'}."
-        return draft(gate, measured, "INCONCLUSIVE", why, found)
+        why = f"No ratio: {_no_ratio(found, theirs)}."
+        return draft(gate, measured, "INCONCLUSIVE", why, found, baseline=_reference(theirs))
     limit = ratio.reference * gate.limit
     wrong = (ratio.log - math.log(gate.limit)) * (1 if gate.upper else -1)
     p_pass, p_fail = tail(-wrong, ratio.sd, ratio.freedom), tail(wrong, ratio.sd, ratio.freedom)
@@ -67,20 +67,44 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     low, high = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
     how = f"{len(peers)} runs of the baseline show how runs differ."
     if ratio.single:
-        how = f"One run a side: {percent(BETWEEN_RUNS_SD)} between runs is assumed, and nothing is proven."
+        how = f"One run a side: {percent(BETWEEN_RUNS_SD)} between runs is assumed"
+        how += "." if verdict == "FAIL" else ", so that nothing can be proven."
     why = f"{math.exp(ratio.log):.3f} times the baseline ({low:.3f} to {high:.3f} at 90 %). {how}"
-    return draft(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit)
+    beside = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
+    return draft(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **beside)
+
+
+def _reference(theirs: Sequence[Statistic]) -> float | None:
+    """The geometric mean of the baseline's values, where they have one; of one value, that value."""
+    values = [one.value for one in theirs if one.value is not None]
+    if len(values) == 1:
+        return values[0]
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if values and _positive(values) else None
+
+
+def _positive(values: Sequence[float]) -> bool:
+    return all(0 < value < math.inf for value in values)
+
+
+def _no_ratio(found: Statistic, theirs: Sequence[Statistic]) -> str:
+    whose = [("this run", found), *(("the baseline", one) for one in theirs)]
+    reasons = [f"{who} has none, {one.reason}" for who, one in whose if one.value is None]
+    units = {one.unit for _, one in whose}
+    if len(units) > 1 and not reasons:
+        return f"not the same is counted, {' and '.join(sorted(units))}"
+    return reasons[0] if reasons else "a value is zero or infinite, or has no interval"
 
 
 def _ratio(found: Statistic, theirs: Sequence[Statistic]) -> _Ratio | None:
     """None where a value is withheld, zero or infinite, or has no interval where it needs one."""
     values = [one.value for one in theirs if one.value is not None]
     own, other = _log_sd(found), _log_sd(theirs[0])
-    if found.value is None or own is None or not values or not all(0 < value < math.inf for value in values):
+    reference = _reference(theirs)
+    same = len({one.unit for one in (found, *theirs)}) == 1
+    if found.value is None or own is None or reference is None or not (same and _positive(values)):
         return None
     logs = [math.log(value) for value in values]
-    middle = math.fsum(logs) / len(logs)
-    log, reference = math.log(found.value) - middle, math.exp(middle)
+    log = math.log(found.value) - math.fsum(logs) / len(logs)
     if len(logs) == 1:
         if other is None:
             return None
@@ -115,7 +139,8 @@ def _fact(gate: Gate, measured: Measured, peers: Sequence[Measured]) -> GateVerd
         return draft(gate, measured, "INCONCLUSIVE", f"No data: a run has no {gate.name}.")
     mean = math.fsum(theirs) / len(theirs)
     why = f"The baseline has {mean:.4g} on average. Of these runs alone: it says nothing of others."
-    return fact_verdict(gate, measured, value, mean * gate.limit, why)
+    said = fact_verdict(gate, measured, value, mean * gate.limit, why)
+    return structs.replace(said, baseline=mean, ratio=value / mean if mean else None)
 
 
 def _same_work(run: Measured, measured: Measured) -> bool:

@@ -116,7 +116,8 @@ KNOWN: dict[str, Known] = {
     "books_per_hour": Known(kind="mean", unit="/h"),
     **_durations("book_latency", ("avg", "p50", "p95", "max")),
     **_facts("count", "total_jobs completed failed timeouts cancelled lost dropped censored unfinished warmup_jobs"),
-    **_facts("count", "cached cached_fully cached_partly images books books_completed"),
+    **_facts("count", "cached cached_fully cached_partly books books_completed"),
+    **_facts("count", "images previews videos audio_files files_3d latents texts other_files"),
     "image_bytes": Known(kind="fact", unit="bytes"),
     **_facts("s", "wall_clock_s observed_p99_latency_s"),
     **_facts("/min", "offered_per_minute sent_per_minute completed_per_minute"),
@@ -129,7 +130,7 @@ OF_A_WORKFLOW: dict[str, Known] = {
     **_durations("latency", ("avg", "p50", "p95", "max")),
     **_durations("execution", ("avg", "p50", "p95")),
     "images_per_minute": _RATE,
-    **_facts("count", "jobs completed images cached"),
+    **_facts("count", "jobs completed images previews cached"),
 }
 """Every number of one workflow in a run of several."""
 

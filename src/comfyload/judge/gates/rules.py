@@ -64,24 +64,25 @@ def _share(gate: Gate, measured: Measured) -> GateVerdict:
     p_pass, p_fail = count_test((bad, bad), n, allowed)
     verdict = decide(p_pass, p_fail, gate.holds(found.value, gate.limit))
     needs = needed(bad, allowed) if verdict == "PASS*" else None
-    low, high = one_sided(good, n)
-    unit = "books" if gate.name.startswith("book") else "jobs"
-    jobs = f"{n} clean {unit}" if good == n else f"{good} of {n} {unit} completed: they"
-    if verdict in ("PASS", "PASS*"):
-        why = f"{jobs} prove {f'at most {percent(high)}' if gate.upper else percent(low)}"
-        why += _more(gate, unit, bad, needs) if verdict == "PASS*" else "."
+    unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
+    if verdict == "PASS*":
+        told = f"{n} clean {unit} do" if good == n else f"{good} of {n} {unit} completed: they do"
+        why = f"{told} not prove {goal}{_more(gate, unit, bad, needs)}"
+    elif verdict == "PASS":
+        why = f"{n} clean {unit} prove" if good == n else f"{good} of {n} {unit} completed, which proves"
+        why += f" {'at most ' if gate.upper else ''}{goal} (one-sided, 95 %)."
     else:
-        why = f"{good} of {n} {unit} completed: between {percent(low)} and {percent(high)}{_open(verdict, p_fail)}."
+        why = f"{good} of {n} {unit} completed{_open(verdict, p_fail)}."
+    low, high = one_sided(good, n)
     return draft(gate, measured, verdict, why, found, low=low, high=high, p_fail=p_fail, needs=needs)
 
 
 def _more(gate: Gate, unit: str, bad: int, needs: int | None) -> str:
-    goal = percent(gate.limit)
     if needs is None:
-        return f"; no number of {unit} proves {goal}."
+        return f"; no number of {unit} does."
     if bad == 0:
-        return f"; {needs} clean ones would prove {goal}."
-    return f"; {needs} {unit} with no more than {bad} {'completed' if gate.upper else 'failed'} would prove {goal}."
+        return f"; {needs} clean ones would."
+    return f"; {needs} {unit} with no more than {bad} {'completed' if gate.upper else 'failed'} would."
 
 
 # --- percentiles
@@ -129,8 +130,9 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     why += f"{_open(verdict, p_fail)}."
     if counts.unknown:
         why += f" {counts.unknown} were cut off by the end before they told, so nothing is proven."
-    if _queued(measured, metric):
-        why += f" They waited in one queue and depend on each other: taken as worth {worth(n, tau)} independent ones."
+    if worth(n, tau) < n:
+        waited = "waited in one queue and " if _queued(measured, metric) else ""
+        why += f" They {waited}depend on each other, which is allowed for."
     return draft(gate, measured, verdict, why, value=value, low=low, high=high, n=n, p_fail=p_fail, needs=needs)
 
 

@@ -36,8 +36,10 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     `value`, `low`, `high`, `limit` are in the unit of the gate's key. The interval is what the verdict rests on: 5 % on
     each side of a share or a percentile, 2.5 % of a mean or a rate; of percentiles with failures as infinite; against a
     baseline, the run's own at 95 %. None: withheld, or no bound. `n`: jobs judged. `limit` of a baseline: the product;
-    None without one. `p_fail`: Holm's p-value of the disproof, FAIL if at most 0.05; None where nothing is inferred.
-    `needs`: how many jobs in all would prove it if no more were on the wrong side (of a mean: about, if it stays).
+    None without one. `baseline`: its value, over several runs the geometric mean, and `ratio` the run's value over
+    that; None where the gate names none. `p_fail`: Holm's p-value of the disproof, FAIL if at most 0.05; None where
+    nothing is inferred. `needs`: how many jobs in all would prove it if no more were on the wrong side (of a mean:
+    about, if it stays).
     """
 
     run: str
@@ -49,6 +51,8 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     high: float | None = None
     n: int = 0
     limit: float | None
+    baseline: float | None = None
+    ratio: float | None = None
     p_fail: float | None = None
     needs: int | None = None
     why: str

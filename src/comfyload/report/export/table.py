@@ -59,6 +59,7 @@ _BEFORE = (
     Column(name="seen_by", kind="word"),
     Column(name="done_within_s", kind="float", unit="s"),
     Column(name="images", kind="int", unit="1"),
+    Column(name="previews", kind="int", unit="1"),
     Column(name="files", kind="texts"),
     *(
         Column(name=f"failure_{name}", kind="int" if name == "status" else "text" if name == "message" else "word")
@@ -84,6 +85,7 @@ def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dic
     inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in list(of)[len(_BEFORE) :]]
     for job in jobs(manifest, lines()):
         failure, values = job.pop("failure") or {}, job.pop("values")
+        job.pop("made")
         for name in ("due", "sent", "done"):
             job[f"{name}_utc"] = None if job[f"{name}_s"] is None else began + timedelta(seconds=job[f"{name}_s"])
         for name in Failure.__struct_fields__:

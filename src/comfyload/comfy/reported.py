@@ -1,0 +1,76 @@
+"""Knows what output nodes reported, by a history entry: which files, and what else.
+
+A file is an object with a `filename`, or under a few keys a bare string: Preview3D reports its model as
+`"result": ["3d/x.glb", camera, background]`. Nothing (`null`) is no thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from comfyload.record.kinds import BARE, kind_of
+from comfyload.record.model import Output
+
+if TYPE_CHECKING:
+    from comfyload.comfy.wire import HistoryEntry
+
+__all__ = ["files_of", "outputs_of"]
+
+File = tuple[str, str, str]
+"""Name, subfolder, and the server's folder of that type, as `/view` asks for them."""
+
+_IN_TEMP = re.compile(r"(preview3d_advanced|preview_splat|preview_pointcloud)_[0-9a-f]{32}\.\w+")
+"""What three nodes of ComfyUI call the file that they put into `temp`, and report without saying so."""
+_ANNOTATED = re.compile(r"(?P<path>.+?) \[(?P<type>input|output|temp)\]")
+_LONGEST = 500
+
+
+def outputs_of(entry: HistoryEntry) -> list[Output]:
+    """What each output node reported. `animated` says of the pictures beside it that they move, and is no output."""
+    found = []
+    for node, reported in entry.outputs.items():
+        for key, items in reported.items():
+            if key == "animated" or items is None:
+                continue
+            things = [item for item in _listed(items) if item is not None and (item != "" or key not in BARE)]
+            files = [f"{type_}/{f'{folder}/' if folder else ''}{name}" for name, folder, type_ in _files(key, things)]
+            count = len(files) if key in BARE and files else len(things)
+            moves = bool(files) and any(_listed(reported.get("animated")))
+            found.append(Output(node=node, kind=key, count=count, files=files, animated=moves))
+    return found
+
+
+def files_of(entry: HistoryEntry) -> list[File]:
+    """(filename, subfolder, type) of every file reported, each once."""
+    reported = (pair for node in entry.outputs.values() for pair in node.items() if pair[0] != "animated")
+    return list(dict.fromkeys(file for key, items in reported for file in _files(key, _listed(items))))
+
+
+def _files(key: str, items: list[Any]) -> Iterator[File]:
+    for item in items:
+        if isinstance(item, dict) and isinstance(item.get("filename"), str) and item["filename"]:
+            subfolder = item.get("subfolder")
+            yield item["filename"], subfolder if isinstance(subfolder, str) else "", str(item.get("type") or "output")
+        elif isinstance(item, str) and key in BARE and (file := _named(item)) is not None:
+            yield file
+
+
+def _named(text: str) -> File | None:
+    """The file that a bare string names; None: it is a text, or a path that the server does not give out."""
+    told = _ANNOTATED.fullmatch(text)
+    path, type_ = (told["path"], told["type"]) if told else (text, "output")
+    absolute, kind = path.startswith(("/", "\\")) or path[1:2] == ":" or "://" in path, kind_of(path, "")
+    strange = len(path) > _LONGEST or "\n" in path or ".." in re.split(r"[/\\]", path)
+    if absolute or strange or kind not in ("image", "video", "audio", "3d"):
+        return None
+    cut = max(path.rfind("/"), path.rfind("\\"))
+    folder, name = path[: max(cut, 0)].replace("\\", "/"), path[cut + 1 :]
+    if told is None and kind == "image" and f"{folder}/".startswith("temp/"):  # where Preview3D puts a background
+        return name, folder[5:], "temp"
+    return name, folder, "temp" if not folder and told is None and _IN_TEMP.fullmatch(name) else type_
+
+
+def _listed(items: Any) -> list[Any]:
+    return items if isinstance(items, list) else [items]

@@ -1,0 +1,99 @@
+"""Knows what a file is that a job made, by the key under which its node reported it and by its name's ending."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+__all__ = [
+    "BARE",
+    "IMAGE_SUFFIXES",
+    "KINDS",
+    "KIND_WORDS",
+    "SHOWING",
+    "SHOWN",
+    "Kind",
+    "kind_of",
+    "kind_under",
+    "suffix_of",
+]
+
+Kind = Literal["image", "video", "audio", "3d", "latent", "text", "other"]
+"""`video` holds animations too; `other` is whatever is none of these, such as weights or an archive."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+KIND_WORDS: dict[Kind, tuple[str, str]] = {
+    "image": ("image", "images"),
+    "video": ("video", "videos"),
+    "audio": ("audio file", "audio files"),
+    "3d": ("3D file", "3D files"),
+    "latent": ("latent", "latents"),
+    "text": ("text", "texts"),
+    "other": ("other file", "other files"),
+}
+"""One, and several of them."""
+
+_SUFFIXES: dict[Kind, str] = {
+    "image": "png jpg jpeg webp gif bmp tif tiff avif apng exr hdr jxl svg heic heif jp2 j2k tga psd ico jfif qoi dds "
+    "ppm pgm pbm pnm dng",
+    "video": "mp4 webm mov mkv avi m4v mpg mpeg ogv wmv flv mxf",
+    "audio": "wav mp3 flac ogg opus m4a aac oga aif aiff wma mid",
+    "3d": "glb gltf obj fbx stl ply usd usda usdc usdz splat ksplat spz sog 3mf dae vrm bvh",
+    "latent": "latent",
+    "text": "txt md json jsonl csv tsv srt vtt lrc xml yaml yml html log",
+}
+_KIND_OF_SUFFIX: dict[str, Kind] = {
+    f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()
+}
+
+IMAGE_SUFFIXES = tuple(suffix for suffix, kind in _KIND_OF_SUFFIX.items() if kind == "image")
+
+_KIND_OF_KEY: dict[str, Kind] = {
+    "images": "image",
+    "a_images": "image",
+    "b_images": "image",
+    "gifs": "video",
+    "video": "video",
+    "videos": "video",
+    "audio": "audio",
+    "audios": "audio",
+    "3d": "3d",
+    "mesh": "3d",
+    "model_file": "3d",
+    "result": "3d",
+    "latents": "latent",
+    "text": "text",
+}
+"""Keys of ComfyUI's own nodes and of wide-spread packs; `result` is Preview3D's, `gifs` VHS_VideoCombine's."""
+
+_MOVING = (".gif", ".webp", ".png", ".apng", ".avif")
+"""Pictures that can move: which of them do, only the node says."""
+
+SHOWING = ("result", "mesh", "model_file")
+"""Keys of nodes that show a file, which another node or an earlier job may have made."""
+
+BARE = (*SHOWING, "3d")
+"""Keys under which a bare string may name a file."""
+
+SHOWN = "shown"
+"""In place of a folder, of what was reported and lies in no file, such as a text."""
+
+
+def kind_of(file: str, key: str = "images", *, animated: bool = False) -> Kind:
+    """What a file is. Its name decides, but where a picture may move; the key tells where the name does not."""
+    suffix = suffix_of(file)
+    if suffix in _MOVING and (animated or key == "gifs"):
+        return "video"
+    return _KIND_OF_SUFFIX.get(suffix) or ("other" if suffix else kind_under(key) or "other")
+
+
+def kind_under(key: str) -> Kind | None:
+    """What is usually reported under a key; None: nothing that is known."""
+    return _KIND_OF_KEY.get(key)
+
+
+def suffix_of(file: str) -> str:
+    """The ending of a name with its dot, in small letters; "" for none."""
+    name = file[max(file.rfind("/"), file.rfind("\\")) + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot >= 0 else ""

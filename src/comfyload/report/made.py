@@ -1,0 +1,54 @@
+"""Knows how it is said what a run made: a row for each kind of file, and what its images a minute are of."""
+
+from __future__ import annotations
+
+from comfyload.judge.summary import Summary
+from comfyload.record.kinds import SHOWN, Kind
+
+__all__ = ["made_rows", "made_words", "rate_label"]
+
+_LABELS: dict[Kind, str] = {
+    "image": "Images",
+    "video": "Videos",
+    "audio": "Audio files",
+    "3d": "3D files",
+    "latent": "Latents",
+    "text": "Texts",
+    "other": "Other files",
+}
+
+
+def made_rows(summary: Summary) -> list[tuple[str, str]]:
+    """A kind, and how many new ones there are of it; of images also where nothing was made at all."""
+    made = summary.made or {"image": {}}
+    return [(_LABELS[kind], _words(summary, kind, folders)) for kind, folders in made.items()]
+
+
+def made_words(summary: Summary) -> str:
+    """The same in a line: `images: 69 new, 69 previews; videos: 12 new`."""
+    return "; ".join(
+        f"{label[0].lower() if label[1].islower() else label[0]}{label[1:]}: {words}"
+        for label, words in made_rows(summary)
+    )
+
+
+def rate_label(summary: Summary) -> str | None:
+    """What the rate of images is called; None where a run makes no images but something else."""
+    if summary.made and "image" not in summary.made:
+        return None
+    return "Previews/min" if summary.statistics["images_per_minute"].unit.startswith("previews") else "Images/min"
+
+
+def _words(summary: Summary, kind: Kind, folders: dict[str, int]) -> str:
+    """`69 new, 69 previews, 4.26 kB fetched`; `0 saved, 12 previews` where none was saved."""
+    shown = folders.get(SHOWN, 0)
+    saved, others = folders.get("output", 0), sum(folders.values()) - folders.get("output", 0) - shown
+    parts = [f"{saved} {'saved' if others and not saved else 'new'}"] if saved or not shown else []
+    parts += [f"{others} preview{'' if others == 1 else 's'}"] if others else []
+    parts += [f"{shown} shown"] if shown else []
+    size = None if summary.fetched is None else summary.fetched.kinds.get(kind)
+    return ", ".join(parts if size is None else [*parts, f"{_size(size)} fetched"])
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
