@@ -77,7 +77,7 @@ def test_any_bytes_are_text_or_one_refusal(content: bytes) -> None:
         (b"\xff\xfe{\0x", "w.json begins as UTF-16-LE and cannot be read as such"),
         (b"a\0b c d e f g", "w.json is not a text file: it has NUL bytes in it"),
         (b"\x89PNG\r\n\x1a\n\0\0", "w.json is a PNG picture, not a text file"),
-        (gzip.compress(b"{}"), "w.json is packed (gzip), not a text file"),
+        (gzip.compress(b"{}", mtime=0), "w.json is packed (gzip), not a text file"),
         (b"PK\x03\x04\x14\0\xff", "w.json is a zip archive, as .xlsx and .ods are too, not a text file"),
     ],
 )
@@ -123,9 +123,9 @@ def test_plans_and_gates_in_another_encoding_are_refused_in_one_line(tmp_path: P
 @pytest.mark.parametrize(
     "written",
     [
-        gzip.compress(LOG.encode() * 3),
-        gzip.compress(LOG.encode()) + gzip.compress(LOG.encode() * 2),
-        gzip.compress(LOG.encode() * 3) + b"\0" * 512,
+        gzip.compress(LOG.encode() * 3, mtime=0),
+        gzip.compress(LOG.encode(), mtime=0) + gzip.compress(LOG.encode() * 2, mtime=0),
+        gzip.compress(LOG.encode() * 3, mtime=0) + b"\0" * 512,
         LOG.encode() + b"\0" * 4096 + LOG.encode() * 2,
         codecs.BOM_UTF16_LE + LOG.encode("utf-16-le") + LOG.encode() + LOG.encode("utf-16-le"),
         LOG.encode() * 2 + LOG.encode("utf-16-le"),
@@ -145,8 +145,8 @@ def test_a_letter_in_latin_1_does_not_spoil_a_log() -> None:
 @pytest.mark.parametrize(
     ("content", "refusal"),
     [
-        (gzip.compress(LOG.encode())[:-12], "cut short"),
-        (gzip.compress(LOG.encode())[:10] + b"\xff" * 40, "damaged"),
+        (gzip.compress(LOG.encode(), mtime=0)[:-12], "cut short"),
+        (gzip.compress(LOG.encode(), mtime=0)[:10] + b"\xff" * 40, "damaged"),
         (bz2.compress(LOG.encode()), "packed (bzip2)"),
         (lzma.compress(LOG.encode()), "packed (xz)"),
     ],
