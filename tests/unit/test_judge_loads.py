@@ -167,6 +167,13 @@ def test_waiting_for_a_place_is_not_the_generators() -> None:
     assert _find(_sum(run, served(due, 10.0, places=1)), "generator_late").evidence["p99_late_s"] == 2.0
 
 
+def test_arrivals_that_are_all_due_at_one_instant_are_late_by_the_latency_alone() -> None:
+    plan, due = planned(Replay(offsets_s=[0.0] * 12)), [0.0] * 12
+    for late_s, is_late in ((0.001, False), (3.0, True)):
+        records = [structs.replace(r, execution=structs.replace(r.execution, sent=late_s)) for r in served(due, 1.0)]
+        assert ("generator_late" in _codes(_sum(plan, records))) == is_late
+
+
 # --- Little's law
 
 

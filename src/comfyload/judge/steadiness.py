@@ -56,7 +56,7 @@ def _late(evidence: Evidence) -> Iterator[Finding]:
     yardstick, whole = "median latency", quantile(latency, 0.5)
     if not closed and len(due) > plan.pages:
         between = float(due.max() - due.min()) / (len(due) / plan.pages - 1)
-        if between < whole:
+        if 0 < between < whole:  # arrivals that are all due at one instant have no time between them
             yardstick, whole = "mean time between arrivals", between
     if worst <= max(0.05 * whole, _UNSPOKEN_S if closed else 0.0):
         return
