@@ -54,7 +54,7 @@ def by_hand(base: Path, **files: Any) -> ByHand:
         (b"\xff\xfe\x00", "has no summary"),
         ('{"summary": {"total_jobs": NaN, "success_rate": Infinity}}', "has a summary of other keys"),
         ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, "says success_rate 98.5"),
-        ("[" * 100_000, "has no summary"),
+        pytest.param("[" * 100_000, "has no summary", id="deep"),
     ],
 )
 def test_it_is_told_with_what_its_file_states(base: Path, content: Any, says: str) -> None:
