@@ -16,7 +16,7 @@ from comfyload.errors import RunFilesError
 from comfyload.record import archive
 from comfyload.record.by_hand import ByHand
 from comfyload.record.metrics_files import DEFAULT_LOG, project_log
-from comfyload.record.model import Server, ServerTimes
+from comfyload.record.model import Server
 from comfyload.record.run import RunWriter
 from comfyload.report.by_hand import by_hand_words
 from tests.unit.judge_runs import job, manifest
@@ -54,7 +54,7 @@ def by_hand(base: Path, **files: Any) -> ByHand:
         (b"\xff\xfe\x00", "has no summary"),
         ('{"summary": {"total_jobs": NaN, "success_rate": Infinity}}', "has a summary of other keys"),
         ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, "says success_rate 98.5"),
-        ("[" * 100_000, "has no summary"),
+        pytest.param("[" * 100_000, "has no summary", id="deep"),
     ],
 )
 def test_it_is_told_with_what_its_file_states(base: Path, content: Any, says: str) -> None:
@@ -109,8 +109,7 @@ def ran(path: Path, started: str, seconds: float = 2.0, url: str = "http://127.0
     server = Server(url=url, comfyui_version="0.33.0")
     writer = RunWriter(path, manifest(2, started_utc=started, server=server))
     for index in range(2):
-        times = ServerTimes(create_ms=0, start_ms=1000, end_ms=1000 + int(1000 * seconds))
-        writer.write_line(job(index, index, seconds, server=times))
+        writer.write_line(job(index, index, seconds))  # which executes for 8 ms less
     writer.close()
     return path
 
@@ -141,7 +140,7 @@ def test_the_newest_run_of_a_graph_is_found_wherever_it_lies(
     graph = manifest(2).workflows[0].sha256
     found = newest_run(graph, "http://localhost:8188", Path("runs"))
     assert found is not None
-    assert (found.path.resolve(), found.seconds) == (newest.resolve(), [2.0, 2.0])
+    assert (found.path.resolve(), found.seconds) == (newest.resolve(), [1.992, 1.992])
     assert newest_run("another graph", "http://localhost:8188", Path("runs")) is None
 
 

@@ -100,6 +100,13 @@ def test_the_log_is_bounded_and_rotated_like_any_other(log: Path, monkeypatch: p
     assert all(path.stat().st_size <= 2100 for path in [log, *older_files(log)])
 
 
+def test_a_log_of_months_ago_goes_on_so_that_tail_does(log: Path) -> None:
+    old = probe(1, timestamp="2020-01-01T00:00:00Z")
+    log.write_bytes(msgspec.json.encode(old) + b"\n")
+    assert written(log, probe(2)) == [old, probe(2)]
+    assert older_files(log) == []
+
+
 def test_a_torn_line_of_another_writer_does_not_tear_ours(log: Path) -> None:
     log.write_bytes(b'{"event": "torn')
     os.utime(log, (1e9, 1e9))

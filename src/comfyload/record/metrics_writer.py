@@ -191,11 +191,12 @@ def _text(value: object) -> str:
 
 
 def append(
-    path: Path, row: bytes, now: datetime, *, make_folder: bool = False, locked_by_us: bool | None = None
+    path: Path, row: bytes, now: datetime | None, *, make_folder: bool = False, locked_by_us: bool | None = None
 ) -> None:
     """Append the row, or several, in one write. The file is opened anew: so it is always the one that has the name.
 
-    `locked_by_us`: whether we hold the log's lock, without which it is not rotated; None: it is asked for.
+    `now` None: the log is not rotated for its age. `locked_by_us`: whether we hold the log's lock, without which it is
+    not rotated at all; None: it is asked for.
 
     Raises:
         OSError: they are not written, or not whole.
@@ -225,13 +226,15 @@ def _opened(path: Path, make_folder: bool) -> int:
         return os.open(path, _APPEND, 0o644)
 
 
-def _is_full(descriptor: int, more: int, now: datetime) -> bool:
+def _is_full(descriptor: int, more: int, now: datetime | None) -> bool:
     """Whether the row would make the file too large, or its first row is too old."""
     size = os.fstat(descriptor).st_size
     if size == 0:
         return False
     if size + more > _setting(f"{VARIABLE}_MAX_MB", *MAX_MB) * 2**20:
         return True
+    if now is None:
+        return False
     first = _first_time(descriptor)
     return first is not None and now - first > timedelta(hours=_setting(f"{VARIABLE}_MAX_AGE_H", *MAX_AGE_H))
 
@@ -255,7 +258,7 @@ def _is_torn(descriptor: int) -> bool:
     return os.read(descriptor, 1) not in (b"\n", b"")
 
 
-def _rotate(path: Path, more: int, now: datetime, locked_by_us: bool | None) -> bool:
+def _rotate(path: Path, more: int, now: datetime | None, locked_by_us: bool | None) -> bool:
     """Rename the log and its older files by one, and drop the oldest; False if another process is about it.
 
     Then the row goes to the file as it is: nobody waits.

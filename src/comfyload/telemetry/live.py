@@ -11,7 +11,6 @@ import queue
 import threading
 import time
 from collections import deque
-from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +85,7 @@ class LiveLog:
             new = [row for row in rows if self._there.add(row)]
             if new:
                 lines = b"".join(msgspec.json.encode(row) + b"\n" for row in new)
-                append(self._path, lines, datetime.now(UTC), locked_by_us=ours)
+                append(self._path, lines, None, locked_by_us=ours)  # its age does not end a `tail -f` begun before
                 self._there.look()  # now the file is known, should another rotate it
 
     def _say(self, error: OSError) -> None:
