@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from comfyload.judge.fold import Fold
 from comfyload.judge.summary import Summary, jsonable, summarise
-from comfyload.record.model import Fetch, Output, Record, Sample, Sent, Span
+from comfyload.record.model import Fetch, Output, Record, Sample, Sent, ServerTimes, Span
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 KEYS = [
@@ -186,6 +186,16 @@ def test_node_times_are_of_nodes_that_ran_and_share_the_execution() -> None:
     assert [(row.node, row.class_type, row.n) for row in rows] == [("3", "KSampler", 6), ("9", "SaveImage", 6)]
     assert rows[0].avg_s.value == pytest.approx(8.99, rel=1e-3)
     assert rows[0].share == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_node_that_seems_to_run_for_longer_than_its_jobs_has_no_share() -> None:
+    """Its messages came late, all at once: a server whose loop was held up for a second sends them so."""
+    spans = [[Span("3", 10.0 * i, 10.0 * i + 0.9), Span("9", 10.0 * i, 10.0 * i + 0.01)] for i in range(6)]
+    times = [ServerTimes(start_ms=10_000 * i, end_ms=10_000 * i + 20) for i in range(6)]
+    records = [job(i, 10.0 * i, 1.0, nodes=spans[i], server=times[i]) for i in range(6)]
+    late, well = summarise(manifest(6), records).nodes
+    assert (late.node, late.share) == ("3", None) and late.avg_s.value == pytest.approx(0.9)
+    assert well.node == "9" and well.share == pytest.approx(0.5)
 
 
 def test_bytes_are_known_only_if_files_were_fetched() -> None:

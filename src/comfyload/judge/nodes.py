@@ -21,7 +21,8 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     """Runs of one node in completed counted jobs; where it came from the cache, it did not run.
 
     Client's seconds, good to `NODE_CLOCK_S`. `share`: of the execution time of the workflow's jobs, 0..1, and more in
-    all where nodes run side by side; None where the server told no execution time. `class_type` None: not in the graph.
+    all where nodes run side by side; None where the server told no execution time, or where messages came so late that
+    the node would have run for longer than its jobs. `class_type` None: not in the graph.
     """
 
     workflow: str
@@ -49,7 +50,7 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
             avg_s=mean(seconds, what="runs"),
             p50_s=p50,
             p95_s=p95,
-            share=times.of_known / whole if whole > 0 else None,
+            share=None if not 0 < whole >= times.of_known - NODE_CLOCK_S * len(seconds) else times.of_known / whole,
         )
         rows.append((float(np.sum(seconds)), row))
     return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
