@@ -89,7 +89,7 @@ def baseline_page() -> str:
             "| `runs/<run>/` | the [run directories](run-directory.md) |",
             "| `load_<workflow>.json` | [what `--output` writes](summary.md), of each run; `_c<n>` where a "
             "workflow was run at several concurrencies |",
-            "| `comfyui_metrics.ndjson` | the instrumentation log's rows of the runs; without a log a row for each job, "
+            "| `comfyui_metrics.ndjson` | the instrumentation log's rows of the runs; without a log a row a job, "
             "by the records. Older baselines may lack it |",
             "| `README.md`, `*.png`, `report.html` | for people |",
             "",
