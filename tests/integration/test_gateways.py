@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +213,36 @@ def test_redirects_without_end_are_given_up() -> None:
     assert len(asked) == 6
 
 
+class _Passed:
+    """What is read of a response."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.__dict__.update(parts)
+
+
+def test_bodies_read_at_one_time_share_the_bound_and_the_small_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_file, "MAX_BODY_BYTES", 1 << 20)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        endless = request.path == "/endless"
+        for _ in range(1000 if endless else 10):
+            await response.write(bytes(1 << 14))
+            await asyncio.sleep(0.001)
+        return response
+
+    async def both(transport: Http) -> list[Any]:
+        calls = [Request(method="GET", path=path) for path in ("endless", "endless", "small", "endless")]
+        return list(await asyncio.gather(*(transport.call(call) for call in calls), return_exceptions=True))
+
+    with answering(handler) as url:
+        first, second, small, last = with_server(url, both)
+    assert all(isinstance(one, TransportError) for one in (first, second, last))
+    assert len(small.body) == 10 << 14
+
+
 @pytest.mark.parametrize("coded", [False, True])
 def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_file, "MAX_BODY_BYTES", 1 << 20)
@@ -233,7 +262,7 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
     read = 0
     plain = transport_file._read
 
-    async def counted(response: Any, limit: int) -> bytes:
+    async def counted(response: Any, limit: int, sizes: dict[object, int]) -> bytes:
         nonlocal read
         chunks = response.content.iter_any
 
@@ -243,13 +272,13 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
                 read += len(chunk)
                 yield chunk
 
-        passed = SimpleNamespace(
-            content=SimpleNamespace(iter_any=iter_any),
+        passed: Any = _Passed(
+            content=_Passed(iter_any=iter_any),
             content_length=response.content_length,
             method=response.method,
             close=response.close,
         )
-        return await plain(passed, limit)  # type: ignore[arg-type]
+        return await plain(passed, limit, sizes)
 
     monkeypatch.setattr(transport_file, "_read", counted)
     with answering(handler) as url, pytest.raises(TransportError, match="larger than 1 MiB was not read"):
@@ -259,7 +288,7 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
 
 
 def test_a_message_without_end_closes_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_file, "MAX_BODY_BYTES", 1 << 16)
+    monkeypatch.setattr(transport_file, "MAX_MESSAGE_BYTES", 1 << 16)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()

@@ -177,7 +177,16 @@ def graph_of(class_type: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--json"], ["run"], ["run", "--dry-run", "--no-preflight"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor"],
+        ["doctor", "--json"],
+        ["run"],
+        ["run", "--dry-run", "--no-preflight"],
+        ["run", "--dry-run", "--no-preflight", "--json"],
+    ],
+)
 def test_a_workflow_steers_no_terminal(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with in_thread(lambda: Server()) as (url, _):

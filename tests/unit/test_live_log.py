@@ -60,6 +60,11 @@ def test_rows_are_written_as_they_are_and_in_their_order(log: Path) -> None:
     assert log.read_bytes().endswith(b"\n")
 
 
+def test_a_row_with_a_name_that_is_no_unicode_is_written_and_read_like_any_other(log: Path) -> None:
+    rows = [probe(1, file="caf\udce9.png"), {"event": "x", "\ud83d": ["\udce9"]}, probe(2)]
+    assert written(log, *rows) == rows
+
+
 def test_a_row_that_the_probe_or_another_run_wrote_is_not_written_again(log: Path) -> None:
     application = {"event": "book.page", "timestamp": TODAY, "n": 1}
     there = [probe(1), application, probe(2)]

@@ -273,7 +273,7 @@ def read(workflow: Graph | str | Path) -> Workflow:
             raise WorkflowError(f"the workflow cannot be written as JSON: {error}", "give plain values") from None
         return _named(text.encode())
     if isinstance(workflow, str) and workflow.lstrip().startswith("{"):
-        return _named(workflow.encode())
+        return _named(workflow.encode("utf-8", "surrogatepass"))
     path = Path(workflow)
     return parse(read_bytes(path, WorkflowError, "give a workflow file"), path.stem, str(path))
 

@@ -15,6 +15,7 @@ from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import to_toml
 from comfyload.app.run import connect, prepare
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
+from comfyload.record.codec import encode
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.medium import Screen
 from comfyload.report.text import count
@@ -42,7 +43,7 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
         )
     console = Screen(highlight=False, soft_wrap=True)
     if as_json:
-        console.print_json(msgspec.json.encode(_document(options, prepared)).decode())
+        console.print_json(encode(_document(options, prepared)).decode())
         return
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(_plan(options), markup=False)

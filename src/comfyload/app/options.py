@@ -78,8 +78,18 @@ def read_plan(path: Path) -> RunOptions:
 
 
 def to_toml(options: RunOptions) -> str:
-    """The plan file of these options: what is not asked for is left out, secrets stay names of variables."""
-    return msgspec.toml.encode(_asked(msgspec.to_builtins(options), _DEFAULTS)).decode()
+    """The plan file of these options: what is not asked for is left out, secrets stay names of variables.
+
+    Raises:
+        UsageError: a name in them is no Unicode, which TOML cannot hold.
+    """
+    try:
+        return msgspec.toml.encode(_asked(msgspec.to_builtins(options), _DEFAULTS)).decode()
+    except UnicodeEncodeError as error:
+        bad = error.object[: error.start].rpartition('"')[2] + error.object[error.start :].partition('"')[0]
+        raise UsageError(
+            f"a plan cannot hold {bad!r}: it is no Unicode", "rename the file, or write the value in UTF-8"
+        ) from None
 
 
 def parse_notes(notes: Sequence[str]) -> dict[str, str]:

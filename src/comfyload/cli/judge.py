@@ -20,6 +20,7 @@ from comfyload.cli.flags import (
     MetricsLog,
     Strict,
     check_writable,
+    echo,
     for_people,
 )
 from comfyload.errors import UsageError
@@ -150,7 +151,7 @@ def trend(
 
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):
-        typer.echo(f"{left.path.name} is left out: it was made by hand and has no records", err=True)
+        echo(f"{left.path.name} is left out: it was made by hand and has no records", err=True)
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:

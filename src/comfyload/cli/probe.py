@@ -9,6 +9,7 @@ import typer
 
 from comfyload.cli.flags import CaFile, Header, Insecure, Json, server_url
 from comfyload.errors import ServerUnreachable
+from comfyload.record.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,7 @@ def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        Screen(soft_wrap=True, highlight=False).print_json(msgspec.json.encode(result, enc_hook=str).decode())
+        Screen(soft_wrap=True, highlight=False).print_json(encode(msgspec.to_builtins(result, enc_hook=str)).decode())
         return
     from rich.text import Text
 

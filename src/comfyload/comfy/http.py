@@ -18,7 +18,15 @@ from yarl import URL
 
 from comfyload.comfy.address import redacted, redirected, with_credentials
 from comfyload.comfy.own_fault import OURS, own_fault
-from comfyload.comfy.wire import MAX_BODY_BYTES, MAX_FILE_BYTES, Download, Reply, Request, TransportError
+from comfyload.comfy.wire import (
+    MAX_BODY_BYTES,
+    MAX_FILE_BYTES,
+    MAX_MESSAGE_BYTES,
+    Download,
+    Reply,
+    Request,
+    TransportError,
+)
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +52,8 @@ class Http:
         self._connect_s = connect_s
         self._session = session
         self._headers = headers
+        self._sizes: dict[object, int] = {}
+        """Bytes read so far of each body under way."""
         self.name = redacted(url)
 
     @classmethod
@@ -88,7 +98,7 @@ class Http:
         """
         try:
             async with await self._respond(request) as response:
-                body = await _read(response, MAX_FILE_BYTES if request.file else MAX_BODY_BYTES)
+                body = await _read(response, MAX_FILE_BYTES if request.file else MAX_BODY_BYTES, self._sizes)
                 return Reply(
                     status=response.status,
                     body=body,
@@ -125,7 +135,7 @@ class Http:
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 128 MiB.
+        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 64 MiB.
 
         Raises:
             TransportError: the server did not open it.
@@ -137,7 +147,7 @@ class Http:
                 headers=self._headers,
                 heartbeat=PING_SECONDS,
                 compress=0,
-                max_msg_size=MAX_BODY_BYTES,
+                max_msg_size=MAX_MESSAGE_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -216,18 +226,25 @@ class _Redirected(aiohttp.ClientError):
         self.where = where
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, unpacked. What is larger than `limit` is not read further: neither memory nor time is for it."""
+async def _read(response: aiohttp.ClientResponse, limit: int, sizes: dict[object, int]) -> bytes:
+    """The body, unpacked. Where the bodies under way are together larger than `limit`, the largest is read no further:
+    neither memory nor time is for it.
+    """
     if (response.content_length or 0) > limit and response.method != "HEAD":
         response.close()
         raise _TooLarge(limit)
-    chunks, size = [], 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            raise _TooLarge(limit)
-        chunks.append(chunk)
+    chunks = []
+    sizes[response] = 0
+    try:
+        async for chunk in response.content.iter_any():
+            sizes[response] += len(chunk)
+            total = sum(sizes.values())
+            if total > limit and sizes[response] * len(sizes) >= total:
+                response.close()
+                raise _TooLarge(limit)
+            chunks.append(chunk)
+    finally:
+        del sizes[response]
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

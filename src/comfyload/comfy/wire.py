@@ -18,6 +18,7 @@ from comfyload.record.codec import converted
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_FILE_BYTES",
+    "MAX_MESSAGE_BYTES",
     "Data",
     "Download",
     "HistoryEntry",
@@ -37,8 +38,12 @@ __all__ = [
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 128 << 20
-"""What a reply or a message may be, unpacked. The largest we know is the queue, which holds every waiting graph."""
+MAX_BODY_BYTES = 96 << 20
+"""What the replies that are read at one time may be together, unpacked. The largest we know is the queue, which holds
+every waiting graph."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""What a message of the event stream may be: a picture, if a node sends its output that way."""
 
 MAX_FILE_BYTES = 256 << 20
 """What a file may be that is kept in memory."""

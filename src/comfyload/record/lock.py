@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import encode
 
 if sys.platform == "win32":
     import msvcrt
@@ -108,7 +109,7 @@ def _sign(descriptor: int) -> None:
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, msgspec.json.encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
+    os.write(descriptor, encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
 
 
 def _in_use(file: Path) -> RunFilesError:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import encode
 from comfyload.record.metrics_files import LogFiles
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def write_slice(
                 row = log_row(raw)
                 if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in told):
                     met.add(key)
-                    file.write(msgspec.json.encode(raw) + b"\n")
+                    file.write(encode(raw) + b"\n")
                     written += 1
     except RunFilesError:
         target.unlink(missing_ok=True)

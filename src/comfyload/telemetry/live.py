@@ -15,8 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from comfyload.record.codec import encode
 from comfyload.record.metrics_files import older_files
 from comfyload.record.metrics_lines import Lines
 from comfyload.record.metrics_log import key_of_row, object_of_line
@@ -84,7 +83,7 @@ class LiveLog:
             self._there.look()
             new = [row for row in rows if self._there.add(row)]
             if new:
-                lines = b"".join(msgspec.json.encode(row) + b"\n" for row in new)
+                lines = b"".join(encode(row) + b"\n" for row in new)
                 append(self._path, lines, None, locked_by_us=ours)  # its age does not end a `tail -f` begun before
                 self._there.look()  # now the file is known, should another rotate it
 

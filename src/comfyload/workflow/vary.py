@@ -39,7 +39,7 @@ Slot = tuple[str, str, Callable[[int], Any]]
 
 def prompt_id(run_id: str, index: int) -> str:
     """The job's id on the server: a canonical lower-case UUID, the same for the same run and index."""
-    digest = hashlib.blake2b(f"{run_id}/{index}".encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(f"{run_id}/{index}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
@@ -253,7 +253,7 @@ def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[in
     """Distinct values over the whole range: a start and a stride, coprime to the range's size, both from the seed."""
     low, high = bounds
     size = high - low + 1
-    digest = hashlib.blake2b(f"{run_seed}/{slot}".encode(), digest_size=32).digest()
+    digest = hashlib.blake2b(f"{run_seed}/{slot}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
     start = int.from_bytes(digest[:16], "big") % size
     stride = int.from_bytes(digest[16:], "big") % size or 1
     while math.gcd(stride, size) != 1:
