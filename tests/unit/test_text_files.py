@@ -76,7 +76,7 @@ def test_any_bytes_are_text_or_one_refusal(content: bytes) -> None:
         (b"abc\x81", "w.json, line 1 is not UTF-8: it has the byte 0x81"),
         (b"\xff\xfe{\0x", "w.json begins as UTF-16-LE and cannot be read as such"),
         (b"a\0b c d e f g", "w.json is not a text file: it has NUL bytes in it"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "w.json is a PNG picture, not a text file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "w.json is a PNG picture, not a workflow"),
         (gzip.compress(b"{}", mtime=0), "w.json is packed (gzip), not a text file"),
         (b"PK\x03\x04\x14\0\xff", "w.json is a zip archive, as .xlsx and .ods are too, not a text file"),
     ],
