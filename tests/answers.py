@@ -45,9 +45,13 @@ def told(graph: dict[str, Any], version: str) -> Answer:
     return check(parse(json.dumps(graph).encode(), "g"), INFO, INFO, version=(major, minor, patch))
 
 
-def seen(graph: dict[str, Any], version: str) -> tuple[str, list[str]]:
+def seen(graph: dict[str, Any], version: str, before: dict[str, Any] | None = None) -> tuple[str, list[str]]:
+    """`before`: a graph that runs first, and leaves its results in the cache."""
+
     async def main() -> tuple[str, list[str]]:
         async with Server(version=version) as server:
+            if before is not None:
+                await what_happens(server, deepcopy(before))
             return await what_happens(server, deepcopy(graph))
 
     return clock.run_virtual(main())

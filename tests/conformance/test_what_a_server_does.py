@@ -62,7 +62,6 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "fails",
         [],
     ),
-    "undeclared link to no output": (LINE | {"5": empty(color=9), "2": show(["1", 0], old=["5", 7])}, "fails", []),
     "undeclared literal": (LINE | {"1": empty(old=5, older=math.nan)}, "accepted", []),
     # Nodes that depend on themselves.
     "cycle": ({"1": invert(["2", 0]), "2": invert(["1", 0]), "3": show(["2", 0])}, "refused", ["3"]),
@@ -124,6 +123,16 @@ def test_preflight_says_and_the_simulator_does_what_a_server_did(name: str, vers
     answer = told(graph, version)
     assert (answer.verdict, answer.dropped) == (verdict, dropped)
     assert seen(graph, version) == (verdict, dropped)
+
+
+def test_an_undeclared_link_to_no_output_fails_or_kills_where_its_node_is_cached() -> None:
+    graph = LINE | {"5": empty(color=9), "2": show(["1", 0], old=["5", 7])}
+    assert told(graph, "0.3.64").verdict == "fails"
+    assert told(graph, "0.33.0").verdict == "kills"
+    sound = LINE | {"5": empty(color=9), "6": show(["5", 0])}
+    for version, first, second in (("0.33.0", "fails", "kills"), ("0.3.64", "fails", "fails")):
+        assert seen(graph, version) == (first, [])
+        assert seen(graph, version, before=sound) == (second, [])
 
 
 def test_an_unknown_class_is_refused_even_in_a_dead_node() -> None:

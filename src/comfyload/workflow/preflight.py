@@ -153,9 +153,12 @@ class _Checker:
             elif self._is_core(node) and not declared and key.partition(".")[0] not in specs:
                 slots = (self._info(parent) or {}).get("output")
                 said = f"{key} is linked to output {slot} of node {parent}, and {name} declares no such input"
-                if self._follows_slots and isinstance(slots, list) and slot >= len(slots):
-                    said += f"; node {parent} has {len(slots)} (from 0), and the worker dies where it is cached"
-                yield self.problem("undeclared_link", node, key, said, value, then="fail")
+                deadly = self._follows_slots and isinstance(slots, list) and slot >= len(slots)
+                if deadly and isinstance(slots, list):
+                    said += (
+                        f"; node {parent} has {len(slots)} (from 0): the job fails, or the worker dies if it is cached"
+                    )
+                yield self.problem("undeclared_link", node, key, said, value, then="kill" if deadly else "fail")
 
     def _inputs(self, node: str) -> Iterator[Problem]:
         """What the server's check finds at declared inputs."""
