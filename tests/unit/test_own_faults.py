@@ -17,9 +17,10 @@ from comfyload.app import descriptors
 from comfyload.app.descriptors import check_descriptors, descriptors_needed
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http
+from comfyload.comfy.identify import identify
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.wire import Download, Reply, Request, TransportError
-from comfyload.errors import UsageError
+from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.summary import measure
@@ -81,6 +82,16 @@ def test_a_name_that_cannot_be_resolved_is_our_own_fault() -> None:
 
     error = asyncio.run(call())
     assert error.ours and not error.sent and str(error).startswith(f"{OURS}it cannot resolve the server's name")
+
+
+def test_a_server_that_we_cannot_ask_is_not_said_to_be_no_comfyui() -> None:
+    async def ask() -> str:
+        async with Server() as server:
+            with pytest.raises(ServerUnreachable) as caught:
+                await identify(Starved(Direct(server, latency_s=0.001), "system_stats", 0, 1), "u", [])
+            return str(caught.value)
+
+    assert clock.run_virtual(ask()).startswith("the server cannot be asked: this machine: too many open files")
 
 
 class Starved:

@@ -211,6 +211,7 @@ class Session:
         return self._end == "crashed"
 
     def _stop_counting(self) -> None:
+
         manifest = self._manifest
         manifest.counted_to = self._clock() if manifest.counted_from is not None else None
         check = check_clocks(self._clocks.end())

@@ -29,6 +29,7 @@ from comfyload.visible import visible
 
 __all__ = ["app", "main"]
 
+NO_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · "
@@ -98,9 +99,12 @@ def main() -> None:
         _say_notes(error)
         sys.exit(141)
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno in NO_FILES:
+            _say(UsageError("this process may open no more files", "raise the limit: ulimit -n 1024"))
+        elif error.errno in DISK_FULL:
+            _say(UsageError(f"cannot write: {(error.strerror or 'the disk is full').lower()}", "make room"))
+        else:
             raise
-        _say(UsageError(f"cannot write: {(error.strerror or 'the disk is full').lower()}", "make room"))
         _say_notes(error)
         sys.exit(2)
     except Exception as error:

@@ -53,6 +53,10 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     try:
         reply = await transport.call(Request(method="GET", path="system_stats", timeout_s=15))
     except TransportError as error:
+        if error.ours:
+            unknown = "cannot resolve" in str(error)
+            mend = "check the name in --server, and this machine's name service" if unknown else "mend that first"
+            raise ServerUnreachable(f"the server cannot be asked: {error}", mend) from None
         hint = (
             "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
         )

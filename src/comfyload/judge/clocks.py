@@ -1,15 +1,17 @@
-"""Knows what readings of a machine's clocks say: how fast each ran against the monotonic one, its steps, and sleep."""
+"""Knows what readings of a machine's clocks say: how fast each ran against the monotonic one, its steps, and sleep.
+
+Without numpy, as a run's last act is to ask for it: nothing heavy is loaded before it is over.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from comfyload.record.clocks import ClockCheck, ClockName, ClockRate, ClockReadings
 
 __all__ = ["STEP_S", "check_clocks"]
 
-Floats = NDArray[np.float64]
 STEP_S = 0.05
 """A sudden change above this is a step; what is below enters the rate alone."""
 _FEWEST = 4
@@ -22,41 +24,48 @@ def check_clocks(readings: ClockReadings) -> ClockCheck | None:
     What the machine slept is taken off the wall clock's gain: a clock that went on while the monotonic one stood still
     did as it should.
     """
-    t, error = np.array(readings.t), np.array(readings.error)
+    t, error = readings.t, readings.error
     if len(t) < 2 or t[-1] <= t[0]:
         return None
-    gained = {name: (np.array(column) - column[0]) - (t - t[0]) for name, column in readings.others.items()}
-    slept = np.zeros(len(t))
+    gained = {name: _gained(t, column) for name, column in readings.others.items()}
+    slept = [0.0] * len(t)
     if "boottime" in gained:
-        slept = np.concatenate(([0.0], np.cumsum(np.maximum(_steps(t, error, gained["boottime"]), 0.0))))
-        gained = {name: column if name == "raw" else column - slept for name, column in gained.items()}
+        leaps = (max(step, 0.0) for step in _steps(t, error, gained["boottime"]))
+        slept = list(accumulate(leaps, initial=0.0))
+        for name in gained.keys() - {"raw"}:
+            gained[name] = [all_ - asleep for all_, asleep in zip(gained[name], slept, strict=True)]
     return ClockCheck(
-        seconds=float(t[-1] - t[0]),
+        seconds=t[-1] - t[0],
         readings=len(t),
-        slept_s=float(slept[-1]),
+        slept_s=slept[-1],
         rates=[_rate(name, t, error, column) for name, column in gained.items()],
     )
 
 
-def _rate(name: ClockName, t: Floats, error: Floats, gained: Floats) -> ClockRate:
-    steps = _steps(t, error, gained)
-    large = steps[steps != 0]
-    total = float(gained[-1])
+def _gained(t: Sequence[float], column: Sequence[float]) -> list[float]:
+    return [(shown - column[0]) - (at - t[0]) for at, shown in zip(t, column, strict=True)]
+
+
+def _rate(name: ClockName, t: Sequence[float], error: Sequence[float], gained: Sequence[float]) -> ClockRate:
+    large = [step for step in _steps(t, error, gained) if step]
     return ClockRate(
         clock=name,
-        rate=total / float(t[-1] - t[0]),
-        gained_s=total,
-        error_s=float(error[0] + error[-1]),
+        rate=gained[-1] / (t[-1] - t[0]),
+        gained_s=gained[-1],
+        error_s=error[0] + error[-1],
         steps=len(large),
-        stepped_s=float(large.sum()),
-        largest_step_s=float(large[np.argmax(np.abs(large))]) if len(large) else 0.0,
+        stepped_s=sum(large),
+        largest_step_s=max(large, key=abs, default=0.0),
     )
 
 
-def _steps(t: Floats, error: Floats, gained: Floats) -> Floats:
+def _steps(t: Sequence[float], error: Sequence[float], gained: Sequence[float]) -> list[float]:
     """What was gained suddenly in each interval, beyond the usual rate and the error of reading; else 0."""
-    grown, took = np.diff(gained), np.diff(t)
+    grown = [after - before for before, after in pairwise(gained)]
+    took = [max(after - before, 1e-9) for before, after in pairwise(t)]
     if len(grown) < _FEWEST:
-        return np.zeros(len(grown))
-    beyond = grown - float(np.median(grown / np.maximum(took, 1e-9))) * took
-    return np.where(np.abs(beyond) > STEP_S + error[1:] + error[:-1], beyond, 0.0)
+        return [0.0] * len(grown)
+    usual = sorted(more / of for more, of in zip(grown, took, strict=True))[len(grown) // 2]
+    beyond = [more - usual * of for more, of in zip(grown, took, strict=True)]
+    errors = [before + after for before, after in pairwise(error)]
+    return [step if abs(step) > STEP_S + err else 0.0 for step, err in zip(beyond, errors, strict=True)]

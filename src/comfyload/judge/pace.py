@@ -16,6 +16,7 @@ __all__ = ["Ends", "Pace"]
 
 Floats = NDArray[np.float64]
 _FEWEST, _BLOCKS = 8, 200
+_REACH_S = 0.1
 _CLOCK_MS = 1e14
 """A stamp beyond this, the year 5138, is no reading of a clock."""
 
@@ -77,5 +78,5 @@ class Ends:
             high=found[2],
             n=len(done),
             seconds=float(done[-1] - done[0]),
-            reach_s=0.05 + 2 * delay,
+            reach_s=_REACH_S + 3 * delay,
         )
