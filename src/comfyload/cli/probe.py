@@ -9,7 +9,6 @@ import typer
 
 from comfyload.cli.flags import CaFile, Header, Insecure, Json, server_url
 from comfyload.errors import ServerUnreachable
-from comfyload.record.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +108,7 @@ def remove(
 
 
 def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
+    from comfyload.record.codec import encode
     from comfyload.report.medium import Screen
 
     if as_json:
