@@ -41,6 +41,9 @@ LINE = {"1": empty(), "2": show(["1", 0])}
 SIXTY_FOUR_BITS = 2**64 - 1
 
 CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    # A picture that is a folder.
+    "no image named": ({"1": load(""), "2": show(["1", 0])}, "fails", []),
+    "the folder as image": ({"1": load("."), "2": show(["1", 0])}, "fails", []),
     # A link to a node that is not there.
     "in a dead node": (LINE | {"9": invert(["77", 0])}, "accepted", []),
     "in a dead node, undeclared": (LINE | {"9": empty(old=["77", 0])}, "accepted", []),

@@ -72,9 +72,12 @@ def validate(
 
 def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
     """Type and message of the error that a node raises for what no check has looked at: links that its class does not
-    declare, inputs that are missing as only such a link leads here, and a literal where a link belongs.
+    declare, inputs that are missing as only such a link leads here, a literal where a link belongs, and a folder where
+    a picture belongs.
     """
     name, inputs = node["class_type"], node["inputs"]
+    if name == "LoadImage" and inputs.get("image") in ("", "."):
+        return "IsADirectoryError", "[Errno 21] Is a directory: 'input'\n"
     declared = CLASSES[name].inputs()
     for key, value in inputs.items():
         if key not in declared:
@@ -213,7 +216,8 @@ class _Checker:
                 told["exception_message"] = str(error)
                 return _error("invalid_input_type", message, f"{name}, {value}, {error}", told)
         if node["class_type"] == "LoadImage":
-            if posixpath.normpath(value.removesuffix(" [input]")) in self._images:
+            # "." is the folder itself, which is there; the node fails then.
+            if posixpath.normpath(value.removesuffix(" [input]")) in {".", *self._images}:
                 return None
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"

@@ -250,7 +250,10 @@ class _Checker:
         if not isinstance(value, str | list) and self._is_core(node):
             yield self.problem("wrong_type", node, key, f"{key} = {_shown(value)} is not the name of a file", value)
         for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str) and name and name not in listed:
+            if name in ("", ".") and self._is_core(node):
+                said = f"{key} = {_shown(name)} is the server's input folder itself, and no file"
+                yield self.problem("wrong_type", node, key, said, name, then="fail")
+            elif isinstance(name, str) and name and name not in listed:
                 said = f"{key} = {_shown(name)} is not among the server's input files"
                 near, sure = near_files(name, listed), self._is_core(node)
                 yield self.problem("missing_image", node, key, said, name, near=near, sure=sure)
