@@ -28,11 +28,11 @@ from tests.rig import sleeper
 from tests.servers import in_thread
 
 
-def options(folder: Path, url: str, seconds: float = 0.2, retry: str | None = None) -> RunOptions:
+def options(folder: Path, url: str, seconds: float = 0.1, retry: str | None = None) -> RunOptions:
     return RunOptions(
         server=url,
         workflows=[WorkflowChoice(file=graph_file(folder, sleeper(seconds)))],
-        plan=Plan(load=Closed(concurrency=4), jobs=40),
+        plan=Plan(load=Closed(concurrency=4), jobs=20),
         run_dir=str(folder / "run"),
         telemetry=False,
         retry=retry,
@@ -88,7 +88,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_on_the_server(
         assert (tmp_path / "run" / "records.ndjson").read_bytes().endswith(b"\n")
         assert asyncio.run(resume(tmp_path / "run", Again(), Silent()))
     records = [line for line in RunReader(tmp_path / "run").lines() if isinstance(line, Record)]
-    assert sorted(record.index for record in records) == list(range(40))
+    assert sorted(record.index for record in records) == list(range(20))
 
 
 class Broken(Silent):
@@ -113,6 +113,7 @@ def test_a_mistake_of_ours_is_a_crash_and_leaves_nothing_on_the_server(tmp_path:
         assert not (tmp_path / "run" / ".lock").exists()
 
 
+@pytest.mark.long
 def test_what_could_not_be_taken_off_is_said_with_the_line_that_does_it(tmp_path: Path) -> None:
     def deaf(server: Server) -> Server:
         """It takes prompts, and nothing that takes them back."""
