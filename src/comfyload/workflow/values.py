@@ -124,7 +124,7 @@ def _real(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         number: float = value
     elif isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
-        number = float(value)
+        number = float(value.strip())
     else:
         comma = isinstance(value, str) and _COMMA.fullmatch(value.strip())
         raise Unfit(f"is {_shown(value)}; write a number" + (" with a decimal point" if comma else ""))
