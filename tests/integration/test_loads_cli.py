@@ -220,7 +220,7 @@ def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp
         as_json = call(*flags, "--dry-run", "--json", cwd=tmp_path)
         assert not server.posts
         none = call(*flags, "--replay-match", "POST /generate", cwd=tmp_path)
-        polled = call(*flags, "--replay-match", "GET /history/*", "-n", "1", "--run-dir", "run", "-q", cwd=tmp_path)
+        polled = call(*flags, "--replay-match", "GET /history/*", "-n", "1", "--run-dir", "run", cwd=tmp_path)
     assert dry.returncode == 0, dry.stderr
     assert len(dry.stdout.splitlines()) < 40
     assert "5000 requests POST …/prompt; 5000 other requests passed over (5000 GET /history/…)" in dry.stdout
@@ -230,6 +230,7 @@ def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp
     assert none.returncode == 2
     assert "has 10000 requests, and none is POST …/generate (5000 POST /api/prompt, 5000 GET" in none.stderr
     assert polled.returncode in (0, 5), polled.stderr  # 5: the generator was late, on a machine that is busy
+    assert "as in access.log.1.gz (5000 requests GET …/history/*; 5000 other requests" in polled.stderr
     load = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["plan"]["load"]
     assert load["match"] == "GET /history/*"
     assert load["read_as"].startswith("5000 requests GET …/history/*; 5000 other requests passed over")

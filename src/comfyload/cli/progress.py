@@ -225,7 +225,8 @@ def _load(plan: Plan, expected: int | None) -> str:
     if isinstance(plan.load, Closed):
         return f"{jobs}, {plan.load.concurrency} in flight,"
     if isinstance(plan.load, Replay):
-        return f"{jobs}, as in {plan.load.source},"
+        read_as = f" ({plan.load.read_as})" if plan.load.read_as else ""
+        return f"{jobs}, as in {plan.load.source}{read_as},"
     rate = plan.load.stages[0].per_s * 60
     more = f" and {len(plan.load.stages) - 1} more stages" if len(plan.load.stages) > 1 else ""
     return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
