@@ -108,7 +108,7 @@ def test_a_row_may_link_an_input() -> None:
         ("1.value,3.width\na,64\nb,big\nc,64\n", "line 3: 3.width is \"big\""),
         ("1.value,3.width\na fox,\n", "line 2: 3.width is empty"),
         ("1.value,3.width\na fox,0x40\n", 'line 2: 3.width is "0x40"'),
-        ("1.value,3.width\na fox,64\nb\n", "line 3 has 1 fields where the header has 2"),
+        ("1.value,3.width\na fox,64\nb\n", "line 3 has 1 field where the header has 2"),
         ("1.value,3.width\na, fox,64\n", "line 2 has 3 fields"),
         ("1.value,1.value\na,b\n", "two columns '1.value'"),
         ("1.value,Prompt.value\na,b\n", "two columns name the input 1.value"),

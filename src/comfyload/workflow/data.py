@@ -123,9 +123,11 @@ def _csv_table(text: str, source: str) -> Table:
     lines: list[int] = []
     for line, record in records:
         if len(record) != len(header):
+            fields = "1 field" if len(record) == 1 else f"{len(record)} fields"
+            quoted = f'quote texts that hold {_NAMES.get(delimiter, "the separator")}: "a fox{delimiter} reading"'
             raise UsageError(
-                f"{source}, line {line} has {len(record)} fields where the header has {len(header)}",
-                f'quote texts that hold {_NAMES.get(delimiter, "the separator")}: "a fox{delimiter} reading"',
+                f"{source}, line {line} has {fields} where the header has {len(header)}",
+                quoted if len(record) > len(header) else "write a value for each column",
             )
         rows.append(record)
         lines.append(line)
