@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from comfyload.errors import UsageError
 from comfyload.sim.catalog import CLASSES
 from comfyload.sim.nodes import describe
 from comfyload.workflow import ObjectInfo, Variation, parse
@@ -207,6 +208,11 @@ def test_a_seed_that_is_set_stays_and_that_is_said() -> None:
 
 def test_a_table_with_one_seed_fixes_it_as_set_does() -> None:
     assert varied(STILL, "4.seed\n5\n5\n").pinned == ["4.seed"]
+
+
+def test_an_input_cannot_be_set_and_be_a_column() -> None:
+    with pytest.raises(UsageError, match="4.seed is set for all jobs, and a column of the table too"):
+        varied(STILL, "4.seed\n1\n2\n", fixed={"4.seed"})
 
 
 def test_a_fixed_seed_beside_a_varied_one_is_no_work_of_each_job() -> None:

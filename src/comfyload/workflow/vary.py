@@ -61,7 +61,7 @@ class Variation:
         `fixed`: inputs (`node.input`) whose value somebody chose; a seed among them is not varied.
 
         Raises:
-            UsageError: a value of the table does not fit its input.
+            UsageError: a value of the table does not fit its input, or a column is among the fixed.
         """
         self.workflow = workflow
         self.as_is = as_is
@@ -69,6 +69,11 @@ class Variation:
         self.outputs = self.outputs or workflow.sinks()
         self._info = info
         self._table = _columns(workflow, info, table)
+        for place in self._table:
+            if ".".join(place) in fixed:
+                raise UsageError(
+                    f"{'.'.join(place)} is set for all jobs, and a column of the table too", "leave one out"
+                )
         self._seen = _with_first_row(workflow, self._table)
         seeds = {(found.node, found.key): found for found in find_seeds(self._seen, info)}
         distinct = {place: len({_text(value) for value in values}) for place, values in self._table.items()}
