@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from comfyload.advise.forecast import forecast, forecasts, highest_rate, prediction_band, size, validate
+from comfyload.advise.interference import changed, drift
 from comfyload.advise.pools import Workload, pools_of
-from comfyload.advise.saturation import drift
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal
@@ -183,10 +183,20 @@ def test_a_forecast_with_its_interval_takes_less_than_a_second() -> None:
 
 
 def test_jobs_that_take_longer_in_the_run_that_confirms_are_named_and_chance_is_not() -> None:
-    before = pools_of_one(unimodal(52, _rng(), cv=0.05))
-    now = unimodal(24, _rng(2), cv=0.05)
-    assert drift(before, pools_of_one(now)) is None
-    longer, shorter = drift(before, pools_of_one(1.08 * now)), drift(before, pools_of_one(0.9 * now))
-    assert longer is not None and "8 % longer (" in longer and "24 jobs" in longer
+    before, now = unimodal(52, _rng(), cv=0.05), unimodal(24, _rng(2), cv=0.05)
+    assert changed([before], [now]) is None
+    longer, shorter = changed([before], [1.08 * now]), changed([before], [0.9 * now])
+    assert longer is not None and "8 % longer (" in longer
     assert shorter is not None and "% shorter (" in shorter
-    assert drift(before, pools_of_one(1.08 * now[:3])) is None
+    assert changed([before], [1.08 * now[:3]]) is None
+
+
+def test_a_drift_is_seen_over_all_runs_in_order_and_chance_is_not() -> None:
+    steady = unimodal(76, _rng(), cv=0.05)
+    grown = steady * np.repeat([1.0, 1.07, 1.1], [40, 12, 24])
+    parts = [slice(0, 40), slice(40, 52), slice(52, 76)]
+    assert drift([ran(np.arange(len(steady[at])) * 100.0, steady[at]) for at in parts], [1.0] * 3) is None
+    said = drift([ran(np.arange(len(grown[at])) * 100.0, grown[at]) for at in parts], [1.0] * 3)
+    assert said is not None and "% longer (" in said and "of the middle" in said
+    undone = [1.0, 1 / 1.07, 1 / 1.1]  # as if the later runs were known to be slowed by something else
+    assert drift([ran(np.arange(len(grown[at])) * 100.0, grown[at]) for at in parts], undone) is None

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.forecast import highest_rate
 from comfyload.advise.pools import Workload, pools_of
-from comfyload.advise.queueing import lindley
 from comfyload.advise.saturation import LADDER, Rate, Step, capacity, interference, knee, next_step, step, vague
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Line, Record, ServerTimes
@@ -56,48 +54,6 @@ def _unimodal(rng: np.random.Generator, n: int) -> list[float]:
 
 def _bimodal(rng: np.random.Generator, n: int) -> list[float]:
     return list(np.where(rng.random(n) < 0.15, 20.0, 8.0) * rng.lognormal(0.0, 0.05, n))
-
-
-def _best_rate(draw: Draw, limit_s: float) -> float:
-    """The truth: the highest rate of which 95 % keep the limit, by bisection on a million jobs."""
-    rng = np.random.default_rng(7)
-    services = np.array(draw(rng, 400_000)) + GAP_S
-    gaps = rng.exponential(1.0, len(services))
-    low, high = 0.01 / services.mean(), 0.999 / services.mean()
-    for _ in range(24):
-        rate = (low + high) / 2
-        arrivals = np.cumsum(gaps) / rate
-        kept = np.mean(lindley(arrivals, services) - arrivals + 0.2 - GAP_S <= limit_s)
-        low, high = (rate, high) if kept >= 0.95 else (low, rate)
-    return float(low)
-
-
-@pytest.mark.parametrize(("draw", "most"), [(_unimodal, 0.06), (_bimodal, 0.15)])
-def test_knee_capacity_and_highest_rate_of_a_known_server(draw: Draw, most: float) -> None:
-    """Over 50 seeds, with as many jobs as `saturate` sends: the rate from 52 of them within its bound (RMSE), the knee
-    at 2 +- 1, and the capacity, from all 76, within 3 %, or as near as so many independent jobs can tell it.
-    """
-    truth = _best_rate(draw, 45.0)
-    rates, capacities, covered = [], [], 0
-    known = np.array(draw(np.random.default_rng(9), 400_000))
-    mean_s = float(known.mean()) + GAP_S
-    one = Workload(shares=[1.0])
-    for seed in range(50):
-        rng = np.random.default_rng(seed)
-        runs = [_run(draw(rng, n), c) for c, n in ((1, 40), (2, 12), (1, 24))]
-        assert knee([step(run) for run in runs[:2]]) in (1, 2, 3)
-        carries = capacity(pools_of(runs), one)
-        capacities.append(carries.estimate * mean_s / 60)
-        assert carries.low is not None and carries.high is not None
-        covered += carries.low <= 60 / mean_s <= carries.high
-        found = highest_rate(pools_of(runs[:2]), one, 45.0, rng=np.random.default_rng(seed), replicates=2)
-        rates.append(found.estimate / truth)
-    assert abs(float(np.median(capacities)) - 1) <= 0.03
-    # No unbiased estimate of a mean, from jobs of which nothing else is known, has less error than this: 2.3 % and 5 %.
-    least = float(known.std()) / mean_s / math.sqrt(76)
-    assert float(np.sqrt(np.mean((np.array(capacities) - 1) ** 2))) <= max(0.03, 1.1 * least)
-    assert covered >= 45
-    assert float(np.sqrt(np.mean((np.array(rates) - 1) ** 2))) <= most
 
 
 def test_two_modes_with_a_cause_tell_the_capacity_of_a_mix_within_3_percent() -> None:
@@ -213,6 +169,24 @@ def test_a_job_that_is_slowed_by_one_that_waits_is_seen_and_noise_is_not() -> No
     slowed = interference([alone], [1.3 * waiting])
     assert slowed is not None and slowed.disturbed and slowed.ratio.estimate == pytest.approx(1.3, abs=0.1)
     assert interference([alone[:3]], [waiting]) is None
+
+
+def test_a_few_slow_jobs_among_those_that_wait_are_no_interference() -> None:
+    """Of jobs that take 2.5 times as long, chance puts three among twelve as easily as none."""
+    rng = np.random.default_rng(2)
+    alone, waiting = rng.lognormal(2, 0.1, 40), rng.lognormal(2, 0.1, 12)
+    waiting[:3] *= 2.5
+    found = interference([alone], [waiting])
+    assert found is not None and not found.disturbed
+    faster = interference([alone], [0.7 * waiting[3:]])
+    assert faster is not None and not faster.disturbed
+
+
+def test_several_workflows_are_aligned_before_their_ranks_are_compared() -> None:
+    rng = np.random.default_rng(3)
+    quick, slow = rng.lognormal(1, 0.1, (2, 20)), rng.lognormal(3, 0.1, (2, 20))
+    found = interference([quick[0], slow[0]], [1.25 * quick[1][:6], 1.25 * slow[1][:6]])
+    assert found is not None and found.disturbed and found.ratio.estimate == pytest.approx(1.25, abs=0.1)
 
 
 def test_a_search_through_the_engine_and_the_client_finds_the_capacity() -> None:

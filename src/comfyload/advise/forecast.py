@@ -6,6 +6,7 @@ been another day. At or beyond capacity there is no latency to expect: it is inf
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -165,14 +166,19 @@ def _forecast(
 
 def _quantiles(rows: Floats, shares: Sequence[float]) -> Floats:
     """By nearest rank, row by row: with thousands of values, and infinite ones among them, no need for better."""
-    ranks = [min(rows.shape[1] - 1, int(share * rows.shape[1])) for share in shares]
+    ranks = [_rank(share, rows.shape[1]) for share in shares]
     return np.partition(rows, ranks, axis=1)[:, ranks]
+
+
+def _rank(share: float, n: int) -> int:
+    """The place, from 0, of a quantile by nearest rank."""
+    return max(0, math.ceil(share * n - 1e-9) - 1)
 
 
 def _with_interval(value: float, replicates: Floats, side: float) -> Estimate:
     """The replicates' own quantiles, opened as far as the estimate where that lies outside."""
-    ordered = np.sort(replicates)
-    low, high = float(ordered[int(side * len(ordered))]), float(ordered[-1 - int(side * len(ordered))])
+    ordered, rank = np.sort(replicates), _rank(side, len(replicates))
+    low, high = float(ordered[rank]), float(ordered[-1 - rank])
     return Estimate(estimate=value, low=min(low, value), high=max(high, value))
 
 

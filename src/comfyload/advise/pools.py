@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Pools", "Workload", "pools_of"]
+__all__ = ["Pools", "Workload", "in_order", "pools_of"]
 
 Floats = NDArray[np.float64]
 _FEW = 3
 """A cell of fewer values is made up of the warm median and the usual cost of a switch."""
+_TAIL, _LONGEST = 0.04, math.log(10)
+"""The share of the longest jobs that tell how much longer one may be; and no job is ten times the longest."""
 
 
 class Workload(Struct, frozen=True, kw_only=True):
@@ -44,7 +47,8 @@ class Pools(Struct, frozen=True, kw_only=True):
 
     `warm[w]`: after a job of the same workflow; `switched[w]`: after another one. `made_up`: of which workflows the
     latter was too seldom seen. `cold`: first after a start. `overhead_s`: what the client adds, between due and done,
-    to wait and execution.
+    to wait and execution. `pauses`: those of which `gap_s` is the mean. `doubt`: the relative standard error that all
+    these times have in common.
     """
 
     workflows: list[str]
@@ -54,6 +58,8 @@ class Pools(Struct, frozen=True, kw_only=True):
     cold: Floats
     overhead_s: float
     gap_s: float
+    pauses: Floats = np.empty(0)
+    doubt: float = 0.0
 
     @property
     def n(self) -> int:
@@ -64,6 +70,11 @@ class Pools(Struct, frozen=True, kw_only=True):
         return warm + sum(
             len(pool) for name, pool in zip(self.workflows, self.switched, strict=True) if name not in self.made_up
         )
+
+    @property
+    def executions(self) -> list[Floats]:
+        """Of each workflow, what the server executed after a job of the same: without the pause, in seconds."""
+        return [pool - self.gap_s for pool in self.warm]
 
     @property
     def switch_cost_s(self) -> float:
@@ -85,20 +96,14 @@ class Pools(Struct, frozen=True, kw_only=True):
         return float(total)
 
     def resampled(self, rng: np.random.Generator) -> Pools:
-        """Each cell drawn anew from itself, with replacement: one replicate of the bootstrap."""
+        """One replicate of the bootstrap: what the same measurement might have found another day."""
+        gap_s = float(rng.choice(self.pauses, len(self.pauses)).mean()) if len(self.pauses) else self.gap_s
+        factor = math.exp(self.doubt * rng.standard_normal()) if self.doubt else 1.0
 
         def again(pools: Sequence[Floats]) -> list[Floats]:
-            return [rng.choice(pool, len(pool)) if len(pool) else pool for pool in pools]
+            return [np.maximum(factor * _redrawn(pool, rng) + gap_s - self.gap_s, 0.0) for pool in pools]
 
-        return Pools(
-            workflows=self.workflows,
-            warm=again(self.warm),
-            switched=again(self.switched),
-            made_up=self.made_up,
-            cold=self.cold,
-            overhead_s=self.overhead_s,
-            gap_s=self.gap_s,
-        )
+        return structs.replace(self, warm=again(self.warm), switched=again(self.switched), gap_s=gap_s)
 
     def services(self, workflows: NDArray[np.int64], luck: Floats) -> tuple[Floats, Floats]:
         """What each job would take warm, and after a switch; `luck` in [0, 1) chooses its value in either pool."""
@@ -110,8 +115,30 @@ class Pools(Struct, frozen=True, kw_only=True):
         return warm, switched
 
 
-def pools_of(runs: Sequence[Measured]) -> Pools:
+def _redrawn(pool: Floats, rng: np.random.Generator) -> Floats:
+    """Drawn with replacement from the values, and from one more that was not seen: longer than all of them.
+
+    Of n jobs one more is the longest with a chance of 1 / (n + 1). How much longer, a Pareto tail through the longest
+    jobs tells (Hill 1975), its index as uncertain as so few leave it. Without that job, a measurement that happened to
+    hold few slow jobs would promise what the server cannot keep.
+    """
+    n = len(pool)
+    if n < 2:
+        return pool
+    few = min(max(2, math.ceil(_TAIL * n)), n - 1)
+    longest = np.partition(pool, n - few - 1)[n - few - 1 :]
+    beyond = float(longest.max())
+    if longest[0] > 0:
+        index = float(np.log(longest[1:] / longest[0]).mean()) * few / rng.gamma(few)
+        beyond *= math.exp(min(index * rng.standard_exponential(), _LONGEST))
+    return rng.choice(np.append(pool, beyond), n + 1)
+
+
+def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: float = 0.0) -> Pools:
     """Of all runs together: completed jobs that executed, warm-up left out, in the order in which the server ran them.
+
+    `factors`: by which the executions of each run are multiplied, 1 if not given; `doubt`: their relative standard
+    error, as far as it concerns all of these jobs.
 
     Raises:
         ValueError: not one job of some workflow has a known execution time.
@@ -123,51 +150,54 @@ def pools_of(runs: Sequence[Measured]) -> Pools:
     pauses = np.concatenate([run.jobs.pauses() for run in runs])
     gap = float(pauses.mean()) if len(pauses) else 0.0
     overheads, cold = [], []
-    for run in runs:
+    for run, factor in zip(runs, factors or [1.0] * len(runs), strict=True):
         overheads.append(_overhead(run))
-        seconds, workflow, same, first = _in_order(run.jobs)
+        seconds, workflow, same, first = in_order(run.jobs)
+        seconds = factor * seconds
         codes = [names.index(facts.name) for facts in run.manifest.workflows]
         for here, code in enumerate(codes):
             of_it = workflow == here
             warm[code].append(seconds[of_it & same] + gap)
             switched[code].append(seconds[of_it & ~same & ~first] + gap)
         cold.append(seconds[first])
-    kept = [np.concatenate(parts) for parts in warm]
-    after = [np.concatenate(parts) for parts in switched]
     known = [overhead_s for overhead_s in overheads if overhead_s is not None]
-    overhead_s = float(np.median(known)) if known else 0.0
-    return _whole(names, kept, after, np.concatenate(cold), overhead_s, gap)
+    overhead_s = max(0.0, float(np.median(known))) if known else 0.0
+    return _whole(
+        Pools(
+            workflows=names,
+            warm=[np.concatenate(parts) for parts in warm],
+            switched=[np.concatenate(parts) for parts in switched],
+            made_up=[],
+            cold=np.concatenate(cold),
+            overhead_s=overhead_s,
+            gap_s=gap,
+            pauses=pauses,
+            doubt=doubt,
+        )
+    )
 
 
-def _whole(
-    names: list[str], warm: list[Floats], switched: list[Floats], cold: Floats, overhead_s: float, gap_s: float
-) -> Pools:
+def _whole(seen: Pools) -> Pools:
+    """With what was too seldom seen made up."""
+    warm, switched = list(seen.warm), list(seen.switched)
     costs = [
         np.median(b) - np.median(a) for a, b in zip(warm, switched, strict=True) if len(a) >= _FEW and len(b) >= _FEW
     ]
     cost = max(0.0, float(np.mean(costs))) if costs else 0.0
     made_up = []
-    for code, name in enumerate(names):
+    for code, name in enumerate(seen.workflows):
         if len(warm[code]) < _FEW and len(switched[code]) >= _FEW:
             warm[code] = np.maximum(switched[code] - cost, 0.0)
         if len(warm[code]) < 1:
             raise ValueError(f"{name}: no job with a known execution time")
         if len(switched[code]) < _FEW:
-            if len(names) > 1:
+            if len(warm) > 1:
                 made_up.append(name)
             switched[code] = warm[code] + cost
-    return Pools(
-        workflows=names,
-        warm=warm,
-        switched=switched,
-        made_up=made_up,
-        cold=cold,
-        overhead_s=max(0.0, overhead_s),
-        gap_s=gap_s,
-    )
+    return structs.replace(seen, warm=warm, switched=switched, made_up=made_up)
 
 
-def _in_order(jobs: Jobs) -> tuple[Floats, NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_]]:
+def in_order(jobs: Jobs) -> tuple[Floats, NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_]]:
     """Executions of completed counted jobs in the server's order, their workflows, whether the job before was of the
     same, and whether there was none before.
     """

@@ -12,11 +12,12 @@ from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.interference import Interference, interference
+from comfyload.advise.pools import Floats, Pools, Workload
+from comfyload.advise.rate import Rate
 from comfyload.advise.validation import Validation
+from comfyload.judge.skewed import skewed_interval, third_moment
 from comfyload.judge.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
 
@@ -28,7 +29,6 @@ __all__ = [
     "Saturated",
     "Step",
     "capacity",
-    "drift",
     "interference",
     "knee",
     "next_step",
@@ -36,7 +36,6 @@ __all__ = [
     "vague",
 ]
 
-Floats = NDArray[np.float64]
 BUSY = 0.97
 GAIN = 0.02
 """A server that becomes busier by less than this with one more in flight is saturated."""
@@ -45,16 +44,7 @@ LADDER = (1, 2, 4, 8)
 """Of a server that runs jobs side by side."""
 VAGUE, SURE = 0.05, 0.03
 """Half of a capacity's interval, as a share of it: what is too much, and what is good."""
-_DISTURBED = 0.10
-_CONFIDENCE = 0.95
-
-
-class Rate(Struct, frozen=True, kw_only=True):
-    """A number with its 95 % interval; None where that side is not bounded."""
-
-    estimate: float
-    low: float | None
-    high: float | None
+_MINUTE_S = 60.0
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -70,17 +60,12 @@ class Step(Struct, frozen=True, kw_only=True):
     side_by_side: bool
 
 
-class Interference(Struct, frozen=True, kw_only=True):
-    """How much longer jobs execute while another one waits: a ratio with its 95 % interval."""
-
-    ratio: Rate
-    disturbed: bool
-
-
 class Saturated(Struct, frozen=True, kw_only=True):
     """What was found; rates per minute. `sla_rate_per_minute.low` is the one to deploy. None: not known, or not asked.
 
-    `paths` are the run directories in the order in which they were made.
+    A rate that the confirming run disproved has no estimate, and as `high` the most that this run's own jobs allow.
+    `more_jobs`: how many more would make the rate to deploy worth it; 0: it is. `paths` are the run directories in the
+    order in which they were made.
     """
 
     knee: int | None
@@ -95,6 +80,7 @@ class Saturated(Struct, frozen=True, kw_only=True):
     confirmation: Validation | None
     findings: list[str]
     paths: list[str]
+    more_jobs: int = 0
 
 
 def step(run: Measured) -> Step:
@@ -160,77 +146,42 @@ def knee(steps: Sequence[Step]) -> int | None:
     return ordered[-1].concurrency if len(ordered) > 1 else None
 
 
-def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interference | None:
-    """The execution times of some jobs against those of others, by workflow; None of too few.
-
-    Welch's interval on the logarithms, the workflows weighted by their jobs.
-    """
-    pairs = [
-        (np.log(a[a > 0]), np.log(b[b > 0])) for a, b in zip(alone, waiting, strict=True) if min(len(a), len(b)) >= 4
-    ]
-    if not pairs:
-        return None
-    jobs = sum(len(b) for _, b in pairs)
-    weights = [len(b) / jobs for _, b in pairs]
-    change = float(sum(w * (b.mean() - a.mean()) for w, (a, b) in zip(weights, pairs, strict=True)))
-    parts = [
-        (w * w * side.var(ddof=1) / len(side), len(side))
-        for w, pair in zip(weights, pairs, strict=True)
-        for side in pair
-    ]
-    variance = float(sum(part for part, _ in parts))
-    freedom = variance**2 / sum(part**2 / (n - 1) for part, n in parts) if variance else 1.0
-    half = float(scipy_stats.t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * math.sqrt(variance)
-    low, high = math.exp(change - half), math.exp(change + half)
-    found = Rate(estimate=math.exp(change), low=low, high=high)
-    disturbed = abs(found.estimate - 1) > _DISTURBED and not low <= 1 <= high
-    return Interference(ratio=found, disturbed=disturbed)
-
-
-def drift(before: Pools, now: Pools) -> str | None:
-    """In words, by how much jobs execute longer or shorter now; None if it is little, or may be chance."""
-    found = interference(before.warm, now.warm)
-    ratio = None if found is None else found.ratio
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return None
-    if abs(ratio.estimate - 1) <= SURE or ratio.low <= 1 <= ratio.high:
-        return None
-    change, low, high = (100 * abs(of - 1) for of in (ratio.estimate, ratio.low, ratio.high))
-    low, high = sorted((low, high))
-    return (
-        f"In the run that confirms, a job executed {change:.0f} % {'longer' if ratio.estimate > 1 else 'shorter'} "
-        f"({low:.0f} % to {high:.0f} %, {now.n} jobs) than in those before it; a queue multiplies that."
-    )
-
-
 def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
     """Jobs per minute that a server never done with its queue completes: one over the mean service time.
 
-    The interval is Student's, each cell's variance by its share, and by its own autocorrelation.
+    The interval is that of a skewed mean: of each cell by its share and its own autocorrelation, of the server's
+    pauses, and of what all times have in common.
     """
     share = [of / sum(workload.shares) for of in workload.shares]
-    total, variance, freedom = 0.0, 0.0, 0.0
+    weighted: list[tuple[float, Floats]] = []
     for of, warm, switched in zip(share, pools.warm, pools.switched, strict=True):
         same = workload.stickiness + (1 - workload.stickiness) * of
-        for weight, pool in ((of * same, warm), (of * (1 - same), switched)):
-            if weight > 0:
-                total += weight * float(pool.mean())
-                if len(pool) > 1:
-                    part = weight**2 * float(pool.var(ddof=1)) * autocorrelation_time(pool) / len(pool)
-                    variance += part
-                    freedom += part**2 / (len(pool) - 1)
+        weighted += [(of * same, warm), (of * (1 - same), switched)]
+    total = sum(weight * float(pool.mean()) for weight, pool in weighted if weight > 0)
     if total <= 0:
         raise ValueError("jobs took no time: there is no capacity to tell")
-    if not variance:
-        return Rate(estimate=60 * servers / total, low=None, high=None)
-    half = float(scipy_stats.t.ppf(0.5 + _CONFIDENCE / 2, variance**2 / freedom)) * math.sqrt(variance)
-    high = 60 * servers / (total - half) if half < total else None
-    return Rate(estimate=60 * servers / total, low=60 * servers / (total + half), high=high)
+    variance, third, freedom = (total * pools.doubt) ** 2, 0.0, 0.0
+    for weight, pool in [*weighted, (1.0, pools.pauses)]:
+        if weight > 0 and len(pool) > 1:
+            worth = len(pool) / autocorrelation_time(pool)
+            part = weight**2 * float(pool.var(ddof=1)) / worth
+            variance += part
+            third += weight**3 * third_moment(pool) / worth**2
+            freedom += part**2 / (len(pool) - 1)
+    jobs_per_minute = _MINUTE_S * servers / total
+    if not freedom:
+        return Rate(estimate=jobs_per_minute, low=None, high=None)
+    least, most = skewed_interval(total, math.sqrt(variance), third / variance**1.5, variance**2 / freedom)
+    return Rate(
+        estimate=jobs_per_minute,
+        low=_MINUTE_S * servers / most,
+        high=_MINUTE_S * servers / least if least > 0 else None,
+    )
 
 
 def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
     """Half of the interval of a rate from so many jobs, as a share, where that is too much; how many jobs would do."""
-    if rate.low is None or rate.high is None:
+    if rate.estimate is None or rate.low is None or rate.high is None:
         return None
     doubt = (rate.high - rate.low) / 2 / rate.estimate
     return (doubt, math.ceil(jobs * (doubt / SURE) ** 2)) if doubt > VAGUE else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,6 +90,7 @@ def saturate(
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
     from comfyload import clock
+    from comfyload.app.campaign import about
     from comfyload.app.options import RunOptions
     from comfyload.app.saturate import Asked, expected_jobs
     from comfyload.app.saturate import saturate as search
@@ -121,7 +123,18 @@ def saturate(
             echo(f"\n{words}", err=True)
         return viewer_for(quiet=silent)
 
-    found = clock.run(search(asked, viewer, run_dir))
+    def more(jobs: int, seconds: float) -> bool:
+        """On a terminal, who started it is asked."""
+        if silent or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return False
+        takes = "" if math.isnan(seconds) else f", {about(seconds)}"
+        return typer.confirm(
+            f"{jobs} more jobs{takes}, would bring the rate to deploy nearer to the highest. Send them?",
+            default=False,
+            err=True,
+        )
+
+    found = clock.run(search(asked, viewer, run_dir, more))
 
     from comfyload.judge.summary import jsonable
     from comfyload.report.charts.advice import saturation_chart

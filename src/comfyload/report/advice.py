@@ -215,7 +215,7 @@ def validation_table(validation: Validation) -> Table:
     """Each check of the model against a run."""
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="not bold dim")
     table.add_column("check")
-    for name in ("measured", "predicted", "error", "9 of 10 runs", ""):
+    for name in ("measured", "predicted", "error", "19 of 20 runs", ""):
         table.add_column(name, justify="right", no_wrap=True)
     for check in validation.checks:
         known = check.low is not None and check.high is not None and math.isfinite(check.high)

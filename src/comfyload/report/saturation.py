@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.advise.saturation import Rate, Saturated
+from comfyload.advise.rate import Rate
+from comfyload.advise.saturation import Saturated
 from comfyload.report.advice import validation_table
 from comfyload.report.medium import draw
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
@@ -34,26 +35,45 @@ def _answers(found: Saturated) -> Table:
     knee = DASH if found.knee is None else f"{found.knee} in flight; more only wait in the queue"
     grid.add_row("Knee", knee if found.serial else knee.replace("; more only wait in the queue", ""))
     grid.add_row("Capacity", _rate(found.capacity_per_minute))
-    if found.service_s is not None:
-        low, high = found.service_s.low, found.service_s.high
-        sure = "" if low is None or high is None else f"  ({span(duration(low), duration(high))})"
-        grid.add_row("A job takes", f"{duration(found.service_s.estimate)}{sure}, its pause included")
+    service = found.service_s
+    if service is not None and service.estimate is not None:
+        sure = (
+            ""
+            if service.low is None or service.high is None
+            else f"  ({span(duration(service.low), duration(service.high))})"
+        )
+        grid.add_row("A job takes", f"{duration(service.estimate)}{sure}, its pause included")
     rate = found.sla_rate_per_minute
     if rate is not None:
         sla = f"{100 * found.share:g} % within {found.limit_s:g} s"
         grid.add_row("Highest rate", f"{_rate(rate)} with {sla}")
-        deploy = DASH if not rate.low else f"{fixed(rate.low, decimals(rate.low))} a minute"
-        grid.add_row("To deploy", deploy if rate.low else f"nothing: too many jobs alone take over {found.limit_s:g} s")
+        grid.add_row("To deploy", _to_deploy(rate, found.limit_s))
     return grid
+
+
+def _to_deploy(rate: Rate, limit_s: float) -> str:
+    if rate.estimate is None:
+        return f"withheld: {_most(rate)}"
+    if not rate.low:
+        return f"nothing: too many jobs alone take over {limit_s:g} s"
+    return f"{fixed(rate.low, decimals(rate.low))} a minute{', not confirmed' if rate.confirmed is False else ''}"
+
+
+def _most(rate: Rate) -> str:
+    if not rate.high:
+        return "the run that should confirm it leaves none"
+    return f"the run that should confirm it leaves no more than {fixed(rate.high, decimals(rate.high))} a minute"
 
 
 def _rate(rate: Rate | None) -> str:
     if rate is None:
         return DASH
+    if rate.estimate is None:
+        return "withheld"
     places = decimals(rate.estimate)
     sure = ""
     if rate.low is not None and rate.high is not None:
-        sure = f"  ({span(fixed(rate.low, places), fixed(rate.high, places))})"
+        sure = f"  ({span(fixed(rate.low, places), fixed(rate.high, places))}, {100 * rate.confidence:g} %)"
     return f"{fixed(rate.estimate, places)} a minute{sure}"
 
 
@@ -77,8 +97,10 @@ def _confirmed(found: Saturated) -> Text:
     confirmation = found.confirmation
     if confirmation is None:
         return Text("")
-    inside = [check.inside for check in confirmation.checks if check.of == "p95" and check.inside is not None]
-    if confirmation.passed and all(inside):
+    rate = found.sla_rate_per_minute
+    if rate is not None and rate.confirmed:
         return Text.assemble(("CONFIRMED", "bold green"), " by a run at nine tenths of the rate to deploy:")
-    why = "; ".join(confirmation.reasons) or "the run was not as predicted"
-    return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {why}")
+    late = [check for check in confirmation.checks if check.passed is False and check.error < 0]
+    why = [f"its {check.of} is {duration(check.measured_s)}, not {duration(check.predicted_s)}" for check in late]
+    words = "; ".join([*why, *confirmation.reasons]) or "the run is not valid, or not as predicted"
+    return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {words}")

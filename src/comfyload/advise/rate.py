@@ -1,0 +1,37 @@
+"""Knows what is said of a rate: a number, how sure it is, and whether a run bore it out."""
+
+from __future__ import annotations
+
+from msgspec import Struct, structs
+
+__all__ = ["Rate"]
+
+
+class Rate(Struct, frozen=True, kw_only=True):
+    """A number with its interval; None where that side is not bounded.
+
+    `estimate` None: withheld, as a run disproved it; `high` is then the most that this run leaves, if it leaves any.
+    `confirmed` None: no run was made to confirm it.
+    """
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+    confirmed: bool | None = None
+
+    def times(self, factor: float) -> Rate:
+        """The same in another unit."""
+        low, high = (None if end is None else factor * end for end in (self.low, self.high))
+        return structs.replace(
+            self, estimate=None if self.estimate is None else factor * self.estimate, low=low, high=high
+        )
+
+    def inverse(self, of: float) -> Rate:
+        """`of` divided by it, such as the seconds that one job takes."""
+        return structs.replace(
+            self,
+            estimate=None if self.estimate is None else of / self.estimate,
+            low=None if self.high is None else of / self.high,
+            high=None if not self.low else of / self.low,
+        )
