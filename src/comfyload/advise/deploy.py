@@ -17,7 +17,7 @@ CONFIDENCE = 0.8
 """Of the interval of the highest rate: one measurement in ten says more than the truth by its lower end."""
 WIDE = 0.25
 """By so much the rate to deploy may lie below the highest rate before more jobs are worth their time."""
-_MOST_JOBS = 2000
+_LEAST_MORE, _MOST = 20, 2000
 
 
 class Sla(Struct, frozen=True, kw_only=True):
@@ -48,11 +48,11 @@ def disproved(tried_per_minute: float, own: Rate | None) -> Rate:
 
 
 def jobs_worth_it(rate: Rate, jobs: int) -> int:
-    """How many jobs, of which there are `jobs`, would bring the rate to deploy near the highest; 0: they do already.
+    """How many jobs more than these would bring the rate to deploy near the highest one; 0: it is near.
 
     What is not known shrinks with the root of the number of jobs.
     """
-    if rate.estimate is None or not rate.low:
+    if not rate.estimate or rate.low is None:
         return 0
     away = 1 - rate.low / rate.estimate
-    return min(_MOST_JOBS, math.ceil(jobs * (away / WIDE) ** 2)) if away > WIDE else 0
+    return max(_LEAST_MORE, min(_MOST, math.ceil(jobs * (away / WIDE) ** 2)) - jobs) if away > WIDE else 0

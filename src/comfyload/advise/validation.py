@@ -27,7 +27,7 @@ __all__ = ["Check", "Validation", "prediction_band", "validate"]
 
 Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
-_REPLICATES = 400
+_REPLICATES = 200
 _SIDE = 0.025
 """Of each band: two of them have a mark, and both together hold nine of ten runs (Bonferroni)."""
 _LIMITS: dict[tuple[str, str], float] = {

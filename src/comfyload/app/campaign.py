@@ -183,10 +183,10 @@ class Campaign:
             validation = validate(run, pools, rng=_rng())
             every, change = pools_of(*self._evidence()), self._change(pools, run)
             findings += [] if change is None else [change]
-            if validation.confirmed and run.summary.valid:
+            if validation.confirmed and not _spoiled(run):
                 rate = after_run(rate, allowed(every, sla, _rng()))
                 carries, pools = structs.replace(capacity(every, workload), confirmed=True), every
-            elif validation.disproved and run.summary.valid:
+            elif validation.disproved and not _spoiled(run):
                 own = pools_of([run])
                 rate = disproved(CONFIRM_SHARE * (rate.low or 0.0), allowed(own, sla, _rng()))
                 pools = every if change is None else own
@@ -216,7 +216,7 @@ class Campaign:
         steps = [step(run) for run in self._closed]
         more = 0
         if pools is not None and carries is not None and rate is not None:
-            more = max(0, jobs_worth_it(rate, pools.n) - pools.n)
+            more = jobs_worth_it(rate, pools.n)
             findings = [*findings, *self._how_sure(carries, rate, pools.n, more)]
         return Saturated(
             knee=knee(steps),
@@ -273,6 +273,11 @@ def about(seconds: float) -> str:
 
 def _places(run: Measured) -> int:
     return run.manifest.plan.concurrency or 0
+
+
+def _spoiled(run: Measured) -> bool:
+    """Whether its numbers are not those of the server; that it was offered too much is the server's answer."""
+    return any(finding.level == "invalid" and finding.code != "overload" for finding in run.summary.findings)
 
 
 def _long(per_s: float) -> int:

@@ -37,11 +37,8 @@ def _answers(found: Saturated) -> Table:
     grid.add_row("Capacity", _rate(found.capacity_per_minute))
     service = found.service_s
     if service is not None and service.estimate is not None:
-        sure = (
-            ""
-            if service.low is None or service.high is None
-            else f"  ({span(duration(service.low), duration(service.high))})"
-        )
+        known = service.low is not None and service.high is not None
+        sure = f"  ({span(duration(service.low or 0.0), duration(service.high or 0.0))})" if known else ""
         grid.add_row("A job takes", f"{duration(service.estimate)}{sure}, its pause included")
     rate = found.sla_rate_per_minute
     if rate is not None:
@@ -54,8 +51,10 @@ def _answers(found: Saturated) -> Table:
 def _to_deploy(rate: Rate, limit_s: float) -> str:
     if rate.estimate is None:
         return f"withheld: {_most(rate)}"
-    if not rate.low:
+    if not rate.estimate:
         return f"nothing: too many jobs alone take over {limit_s:g} s"
+    if not rate.low:
+        return "withheld: so few jobs do not tell how long the longest take"
     return f"{fixed(rate.low, decimals(rate.low))} a minute{', not confirmed' if rate.confirmed is False else ''}"
 
 
