@@ -1,11 +1,7 @@
 """Knows how a metric went from baseline to baseline, and where its level changed.
 
-A point is set against the median of all since the last step. It is a step if it is off by more than 5 %, by more than
-three deviations of such a difference, and if the intervals do not overlap. What points deviate by is taken from those
-since the last step, robustly and if there are four, but as 2 % at least. By simulation of 20 points, at a constant
-level with 2 % of noise: 1 series in 200 has a step that is none where the intervals are as wide as that noise, 4 in 100
-where they do not show it, and a step of 15 % is found in 99 of 100. Noise of 4 % that the intervals do not show makes
-false steps in most series.
+Two points make a change sure; the last one alone is at most a possible one. The method and its errors are in
+judge/comparison/levels.py and docs/why/trend.md.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.comparison.comparable import label
+from comfyload.judge.comparison.levels import durations, levels, shares
 from comfyload.judge.summary import Measured
 
 __all__ = ["DEFAULT", "Point", "Series", "Step", "history", "steps"]
@@ -27,7 +24,9 @@ Floats = NDArray[np.float64]
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
 """Metrics of a trend, unless others are asked for: keys of `Summary.statistics`."""
 
-_LEAST, _DEVIATIONS, _FLOOR, _ENOUGH = 0.05, 3.0, 0.02, 4
+Change = tuple[int, float | None]
+"""The index of the first point of a level, and the factor from the level before; None: that was 0."""
+
 _RATES = ("images_per_minute", "jobs_per_minute", "books_per_hour")
 
 
@@ -43,21 +42,29 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """The level changed before the point `at`, by the factor `ratio`; `verdict`: in which direction, in a word."""
+    """The level changed before the point `at`, by the factor `ratio`; `verdict`: in which direction, in a word.
+
+    `ratio` None: it was 0 before.
+    """
 
     at: int
-    ratio: float
+    ratio: float | None
     verdict: str
 
 
 class Series(Struct, frozen=True, kw_only=True):
-    """One metric of one kind of run through time. `load`: its workflows and load, in words."""
+    """One metric of one kind of run through time. `load`: its workflows and load, in words.
+
+    `steps` are confirmed by a second point. `possible`: the last point is far off, and none follows yet that would
+    confirm it; None: it is not.
+    """
 
     metric: str
     load: str
     unit: str
     points: list[Point]
     steps: list[Step]
+    possible: Step | None = None
 
 
 def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str] = DEFAULT) -> list[Series]:
@@ -73,48 +80,63 @@ def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str]
     return [series for series in every if series.points]
 
 
-def steps(value: Floats, low: Floats, high: Floats) -> list[tuple[int, float]]:
-    """Where the level changed, and by which factor. Bounds are infinite, or 0 below, where there is none."""
-    found: list[tuple[int, float]] = []
-    logs = np.log(np.where(value > 0, value, np.nan))
-    start = 0
-    for at in range(1, len(value)):
-        since = logs[start:at][~np.isnan(logs[start:at])]
-        if not len(since) or math.isnan(logs[at]):  # 0, of which nothing is a multiple
-            continue
-        k, level = len(since), float(np.median(since))
-        shift = float(logs[at]) - level
-        sd = max(_FLOOR, _deviation(since) if k >= _ENOUGH else 0.0)
-        # A median of k strays by the root of pi / 2k of what one point does.
-        limit = max(_LEAST, _DEVIATIONS * sd * math.sqrt(1 + (math.pi / (2 * k) if k > 1 else 1.0)))
-        apart = low[at] > np.median(high[start:at]) or high[at] < np.median(low[start:at])
-        if abs(shift) > limit and apart:
-            found.append((at, math.exp(shift)))
-            start = at
-    return found
+def steps(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> list[Change]:
+    """The changes of level of a series that a second point confirms.
+
+    Bounds are infinite, or 0 below, where there is none. `n`: the values are shares of so many jobs, which bound them.
+    """
+    return _changes(value, low, high, n)[0]
 
 
-def _deviation(x: Floats) -> float:
-    return 1.4826 * float(np.median(np.abs(x - np.median(x))))
+def _changes(value: Floats, low: Floats, high: Floats, n: Floats | None) -> tuple[list[Change], Change | None]:
+    """The confirmed ones, and the last point if it is far off and nothing follows it yet."""
+    found = levels(durations(value, low, high) if n is None else shares(value, n))
+    lone = found.members[-1].pop() if found.lone else None
+    middles = [_level(value[members], geometric=n is None) for members in found.members]
+    pairs = zip(found.members[1:], middles, middles[1:], strict=False)
+    sure = [(members[0], _factor(before, after)) for members, before, after in pairs]
+    return sure, None if lone is None else (lone, _factor(middles[-1], float(value[lone])))
+
+
+def _level(values: Floats, *, geometric: bool) -> float:
+    return float(np.exp(np.mean(np.log(values)))) if geometric else float(np.mean(values))
+
+
+def _factor(before: float, after: float) -> float | None:
+    return after / before if before > 0 else None
 
 
 def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]) -> Series:
-    known = [(name, utc, run.summary.statistics.get(metric)) for name, utc, run in entries]
     points, unit = [], ""
-    for name, utc, statistic in known:
+    for name, utc, run in entries:
+        statistic = run.summary.statistics.get(metric)
         if statistic is not None and statistic.value is not None and math.isfinite(statistic.value):
             low, high, unit = statistic.low, statistic.high, statistic.unit
             points.append(Point(name=name, utc=utc, value=statistic.value, low=low, high=high, n=statistic.n))
     value = np.array([point.value for point in points])
     low_ = np.array([0.0 if point.low is None else point.low for point in points])
     high_ = np.array([math.inf if point.high is None else point.high for point in points])
-    found = [Step(at=at, ratio=ratio, verdict=_word(metric, ratio)) for at, ratio in steps(value, low_, high_)]
-    return Series(metric=metric, load=load, unit=unit, points=points, steps=found)
+    jobs = np.array([float(point.n) for point in points]) if unit == "1" else None
+    sure, possible = _changes(value, low_, high_, jobs)
+    return Series(
+        metric=metric,
+        load=load,
+        unit=unit,
+        points=points,
+        steps=[_step(metric, change) for change in sure],
+        possible=None if possible is None else _step(metric, possible),
+    )
 
 
-def _word(metric: str, ratio: float) -> str:
+def _step(metric: str, change: Change) -> Step:
+    at, ratio = change
+    return Step(at=at, ratio=ratio, verdict=_word(metric, ratio))
+
+
+def _word(metric: str, ratio: float | None) -> str:
+    more = ratio is None or ratio > 1
     if metric.endswith("_s"):
-        return "slower" if ratio > 1 else "faster"
+        return "slower" if more else "faster"
     if metric in _RATES:
-        return "faster" if ratio > 1 else "slower"
-    return "higher" if ratio > 1 else "lower"
+        return "faster" if more else "slower"
+    return "higher" if more else "lower"

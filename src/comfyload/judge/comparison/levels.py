@@ -1,0 +1,152 @@
+"""Knows where the level of a series of numbers changed, and which points belong to which level.
+
+Points come one after the other. Those of the present level are split at each place that leaves two or more after it,
+and Student's t is taken of the two sides. A split is a change of level if its p is below 0.0005, if the sides are apart
+by more than is of interest, and if the first two points after it lie nearer to the new level than to the old one. What
+points deviate by is taken from all of them about their side's mean, together with a prior that is worth six points of
+4 %, the noise between runs that the whole tool assumes (scaled inverse chi-squared: Gelman et al. 2013, Bayesian Data
+Analysis, 2.6), and is never less than what the intervals of that side's points, or of all, tell on average. A point far off that the next one does not confirm
+belongs to no level. How often that errs: docs/why/trend.md, `python -m tests.error_rates.trend`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy import special
+
+from comfyload.judge.comparison.effects import ASSUMED_SD
+from comfyload.judge.stats import CONFIDENCE
+
+__all__ = ["Levels", "Trace", "durations", "levels", "shares"]
+
+Floats = NDArray[np.float64]
+
+_LEVEL, _LEVEL_LONE = 0.0005, 0.01
+"""Of one look at one split, of which a series has some hundred; and of the last point alone, which needs no proof."""
+
+_PRIOR_POINTS = 6
+_SPREAD_NEEDS = 4
+"""Points before a change that tell how far they stray where no interval does."""
+
+_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
+
+
+class Trace(Struct, frozen=True, kw_only=True):
+    """Points on a scale on which their noise is alike: logarithms, or arcsines of roots for shares.
+
+    `own`: each point's deviation by its own interval; NaN: it has none. `x` NaN: a point that has no such scale.
+    `least`: the difference of values that is of interest, of shares in themselves, else in logarithms.
+    """
+
+    x: Floats
+    own: Floats
+    share: bool = False
+    least: float = math.log(1.05)
+
+    def apart(self, before: Floats, after: Floats) -> NDArray[np.bool_]:
+        """Whether levels differ by more than is of no interest."""
+        one, two = (np.sin(side) ** 2 if self.share else side for side in (before, after))
+        return np.asarray(np.abs(two - one) > self.least)
+
+
+class Levels(Struct, frozen=True, kw_only=True):
+    """Indices of the points of each level in turn. `lone`: the last point is far off, and none has followed it yet."""
+
+    members: list[list[int]]
+    lone: bool
+
+
+class _Splits(Struct, frozen=True, kw_only=True):
+    """Means before and after each place of a sample, and the p of their difference."""
+
+    before: Floats
+    after: Floats
+    p: Floats
+
+
+def durations(value: Floats, low: Floats, high: Floats) -> Trace:
+    """Of durations and rates with intervals of 95 %; a bound that is not there is 0, or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x, below, above = (np.log(np.where(part > 0, part, np.nan)) for part in (value, low, high))
+        down, up = x - below, np.where(np.isinf(above), np.nan, above) - x
+    # An interval that is open on one side is taken to be as wide there as on the other.
+    both = (np.where(np.isnan(down), up, down) + np.where(np.isnan(up), down, up)) / 2
+    return Trace(x=x, own=both / _Z)
+
+
+def shares(value: Floats, n: Floats) -> Trace:
+    """Of shares of `n` jobs each: Anscombe's (1948) transformation, whose deviation hardly depends on the share."""
+    x = np.arcsin(np.sqrt((n * value + 3 / 8) / (n + 3 / 4)))
+    return Trace(x=x, own=1 / (2 * np.sqrt(n + 0.5)), share=True, least=0.01)
+
+
+def levels(trace: Trace) -> Levels:
+    """Which points belong together. Points whose `x` is NaN are in no level."""
+    known = [int(place) for place in np.flatnonzero(~np.isnan(trace.x))]
+    done: list[list[int]] = []
+    now: list[int] = []
+    lone = False
+    for place in known:
+        now.append(place)
+        at = _change(trace, now)
+        if at is not None:
+            done.append(now[:at])
+            now = now[at:]
+        elif lone and _came_back(trace.x[now]):
+            del now[-2]
+        lone = at is None and _far_off(trace, now)
+    return Levels(members=[*done, now] if now else done, lone=lone)
+
+
+def _change(trace: Trace, places: list[int]) -> int | None:
+    """Which of the points begins a level of its own, if one does."""
+    if len(places) < 3:
+        return None
+    x = trace.x[places]
+    splits = _splits(x, trace.own[places])
+    step = splits.after - splits.before
+    half = np.abs(step[:-1]) / 2
+    confirmed = ((x[1:-1] - splits.before[:-1]) * np.sign(step[:-1]) >= half) & (
+        (x[2:] - splits.before[:-1]) * np.sign(step[:-1]) >= half
+    )
+    proven = confirmed & (splits.p[:-1] < _LEVEL) & trace.apart(splits.before, splits.after)[:-1]
+    return int(np.argmin(np.where(proven, splits.p[:-1], np.inf))) + 1 if proven.any() else None
+
+
+def _far_off(trace: Trace, places: list[int]) -> bool:
+    """Whether the last point may be the first of another level."""
+    if len(places) < 2:
+        return False
+    splits = _splits(trace.x[places], trace.own[places])
+    return bool(splits.p[-1] < _LEVEL_LONE and trace.apart(splits.before, splits.after)[-1])
+
+
+def _came_back(x: Floats) -> bool:
+    """Whether the last point lies nearer to the level than to the point before it, which was far off."""
+    level = float(np.mean(x[:-2]))
+    off = float(x[-2]) - level
+    return (float(x[-1]) - level) * math.copysign(1, off) < abs(off) / 2
+
+
+def _splits(x: Floats, own: Floats) -> _Splits:
+    """Student's t of all that is before each place against all from there on, the second point first."""
+    n = len(x)
+    m = np.arange(1, n)
+    centre = float(np.mean(x))
+    sums = np.cumsum(x - centre)[:-1]
+    before, after = sums / m, -sums / (n - m)
+    squares = np.maximum(float(np.sum((x - centre) ** 2)) - m * before**2 - (n - m) * after**2, 0.0)
+    freedom = _PRIOR_POINTS + n - 2
+    seen = np.sqrt((_PRIOR_POINTS * ASSUMED_SD**2 + squares) / freedom)
+    told = np.cumsum(np.nan_to_num(own))
+    least = np.maximum(seen, told[-1] / n)
+    sides = np.maximum(least, told[:-1] / m), np.maximum(least, (told[-1] - told[:-1]) / (n - m))
+    t = np.abs(after - before) / np.hypot(sides[0] / np.sqrt(m), sides[1] / np.sqrt(n - m))
+    p = 2 * special.stdtr(freedom, -t)
+    if np.isnan(own).any():
+        p = np.where(m < _SPREAD_NEEDS, 1.0, p)
+    return _Splits(before=before + centre, after=after + centre, p=p)
