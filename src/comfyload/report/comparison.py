@@ -106,7 +106,8 @@ def _sentence(comparison: Comparison) -> str:
     )
     needs = f" About {_needed(row, comparison.design)} would settle it." if row.runs_needed else ""
     against = f", {value_words(row.b, row.unit)} against {value_words(row.a, row.unit)}"
-    return f"{row.verdict.upper()}. {names} {_change(row)}{against}.{needs}"
+    why = f" {comparison.why}" if comparison.why else ""
+    return f"{row.verdict.upper()}. {names} {_change(row)}{against}.{why}{needs}"
 
 
 def _tables(rows: Sequence[Ratio], notes: Notes) -> list[Table | None]:

@@ -48,11 +48,11 @@ def history_markdown(series: Sequence[Series], title: str = "Trend") -> str:
         if one.load != load:
             load = one.load
             parts.append(f"### {escaped(load)}\n")
-        marks = {step.at: step for step in one.steps}
+        marks = _marks(one)
         lines = [f"| {escaped(metric_words(one.metric, one.unit))} | date | value | interval | n | |"]
         lines.append("| --- | --- | ---: | ---: | ---: | --- |")
         for place, point in enumerate(one.points):
-            cells = (clean(point.name, _NAME), *_cells(one, point), _mark(marks.get(place)))
+            cells = (clean(point.name, _NAME), *_cells(one, point), marks.get(place, ("", ""))[0])
             lines.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
@@ -65,11 +65,10 @@ def _table(series: Series) -> Table:
     for name in ("value", "interval", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    marks = {step.at: step for step in series.steps}
+    marks = _marks(series)
     for place, point in enumerate(series.points):
-        step = marks.get(place)
-        mark = Text(_mark(step), style="" if step is None else _COLOURS[step.verdict])
-        table.add_row(Text(clean(point.name, _NAME)), *_cells(series, point), mark)
+        mark, style = marks.get(place, ("", ""))
+        table.add_row(Text(clean(point.name, _NAME)), *_cells(series, point), Text(mark, style=style))
     return table
 
 
@@ -94,8 +93,17 @@ def _interval(series: Series, point: Point) -> str:
     )
 
 
-def _mark(step: Step | None) -> str:
-    return "" if step is None else f"step: {change_words(step.ratio)} %, {step.verdict}"
+def _marks(series: Series) -> dict[int, tuple[str, str]]:
+    """By the index of its point: a step in words, and its style."""
+    marks = {step.at: (f"step: {_step(step)}", _COLOURS[step.verdict]) for step in series.steps}
+    if series.possible is not None:
+        marks[series.possible.at] = f"a step? {_step(series.possible)}", "yellow"
+    return marks
+
+
+def _step(step: Step) -> str:
+    change = "from 0" if step.ratio is None else f"{change_words(step.ratio)} %"
+    return f"{change}, {step.verdict}"
 
 
 def _conclusion(series: Sequence[Series]) -> str:
@@ -103,4 +111,7 @@ def _conclusion(series: Sequence[Series]) -> str:
     longest = max((len(one.points) for one in series), default=0)
     if longest < 2:
         return "A trend needs two baselines of the same workflows and load."
-    return f"{count(found, 'step')} in {count(len(series), 'series', 'series')}. Intervals are of 95 %."
+    said = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}. Intervals are of 95 %."
+    if any(one.possible is not None for one in series):
+        said += " A step? is one if the next baseline confirms it."
+    return said

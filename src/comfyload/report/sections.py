@@ -126,7 +126,7 @@ def comparison_view(comparison: Comparison) -> dict[str, Any]:
         against = f"{compared(row.b, row.unit)} against {compared(row.a, row.unit)}"
         names = row.note.partition(", ")[0].partition(";")[0].split(" or ")  # the overall ratio says what it is of
         of = " or ".join(metric_words(name) for name in names if name) or metric_words(row.name)
-        sentence = f"{row.verdict.upper()}: {of} {_change(row)}, {against}."
+        sentence = f"{row.verdict.upper()}: {of} {_change(row)}, {against}. {comparison.why}".rstrip()
         look = _look(row) or "doubt"
     return {
         "sentence": sentence,

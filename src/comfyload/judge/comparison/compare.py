@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from comfyload.errors import UsageError
 from comfyload.judge.comparison.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
-from comfyload.judge.comparison.effects import (
-    ASSUMED_SD,
-    CompareVerdict,
-    Effect,
-    combined,
-    holm,
-    runs_needed,
-    verdict,
-)
-from comfyload.judge.comparison.ratios import (
-    Draft,
-    Group,
-    Ratio,
-    failure_row,
-    geometric_mean,
-    metric_drafts,
-    node_drafts,
-)
+from comfyload.judge.comparison.effects import ASSUMED_SD, CompareVerdict
+from comfyload.judge.comparison.failures import failure_rows
+from comfyload.judge.comparison.overall import overall_of
+from comfyload.judge.comparison.ratios import Group, Ratio, metric_drafts, node_drafts
+from comfyload.judge.comparison.rows import metric_rows, rows_of
 from comfyload.judge.ledger import join
-from comfyload.judge.stats import CONFIDENCE
 from comfyload.judge.summary import Measured
 
 __all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]
@@ -38,8 +23,9 @@ __all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]
 class Comparison(Struct, frozen=True, kw_only=True):
     """B against A. `design`: what stands for chance: interleaved pairs, several runs a side, or an assumption.
 
-    `rows` are in the order in which they are read. `overall`: the geometric mean of the headline metric's ratios over
-    loads and workflows; None if it is known of none. `caveats` are sentences.
+    `rows` are in the order in which they are read. `overall`: the geometric mean of the headline medians' ratios over
+    loads and workflows, or of the means' where these alone are proven to have moved; None if no median is known of both
+    sides. `why`: what is to be known of its verdict, in sentences, or "". `caveats` are sentences.
     """
 
     design: Literal["paired", "runs", "single"]
@@ -48,6 +34,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     differences: list[Difference]
     rows: list[Ratio]
     overall: Ratio | None
+    why: str
     caveats: list[str]
 
 
@@ -77,8 +64,8 @@ def compare(
     margin = max(margin, 2 * (repeatability or 0.0))
     metrics = [draft for group in groups for draft in metric_drafts(group, between_sd, margin)]
     nodes = [draft for group in groups for draft in node_drafts(group, between_sd)]
-    failures = _failures([failure_row(group, margin) for group in groups])
-    rows = [*_metric_rows(metrics, margin), *failures, *_rows(nodes, margin)]
+    rows = [*metric_rows(metrics, margin), *failure_rows(groups, margin), *rows_of(nodes, margin)]
+    overall, why = overall_of(metrics, rows, margin)
     places = {group.load: place for place, group in enumerate(groups)}
     return Comparison(
         design="single" if any(group.single for group in groups) else "paired" if paired else "runs",
@@ -86,7 +73,8 @@ def compare(
         runs_b=[run.manifest.run_id for run in b],
         differences=found,
         rows=sorted(rows, key=lambda row: places[row.load]),
-        overall=_overall(metrics, margin),
+        overall=overall,
+        why=why,
         caveats=_caveats(groups, alone, found, repeatability, accept),
     )
 
@@ -143,93 +131,6 @@ def _differences(groups: Sequence[Group]) -> list[Difference]:
     found = [difference for group in groups for difference in differences(group.a, group.b)]
     unique = [difference for place, difference in enumerate(found) if difference not in found[:place]]
     return sorted(unique, key=lambda difference: not difference.refuses)
-
-
-def _metric_rows(drafts: Sequence[Draft], margin: float) -> list[Ratio]:
-    """The headline metric is what the comparison was made for, and corrected over loads and workflows alone."""
-    headline = iter(_rows([draft for draft in drafts if draft.headline], margin))
-    rest = iter(_rows([draft for draft in drafts if not draft.headline], margin))
-    return [next(headline if draft.headline else rest) for draft in drafts]
-
-
-def _rows(drafts: Sequence[Draft], margin: float) -> list[Ratio]:
-    """A family of tests: Holm's correction is over those that are not withheld."""
-    adjusted = iter(holm([draft.effect.p for draft in drafts if draft.effect is not None]))
-    return [_row(draft, None if draft.effect is None else next(adjusted), margin) for draft in drafts]
-
-
-def _row(draft: Draft, p_holm: float | None, margin: float) -> Ratio:
-    effect, note = draft.effect, draft.note
-    said: CompareVerdict = "inconclusive"
-    if effect is not None and not draft.moot:
-        said = verdict(effect, margin, higher_is_faster=draft.higher_is_faster, p=p_holm)
-        alone = verdict(effect, margin, higher_is_faster=draft.higher_is_faster)
-        if said != alone:
-            note = "; ".join(
-                [*([note] if note else []), f"{alone}, if it were the only row: not after Holm's correction"]
-            )
-    undecided = effect is not None and said == "inconclusive" and not draft.moot
-    return Ratio(
-        name=draft.name,
-        kind=draft.kind,
-        workflow=draft.workflow,
-        a=draft.a,
-        b=draft.b,
-        unit=draft.unit,
-        ratio=None if effect is None else math.exp(effect.log),
-        low=None if effect is None else _bound(effect.low),
-        high=None if effect is None else _bound(effect.high),
-        n_a=draft.n_a,
-        n_b=draft.n_b,
-        p=None if effect is None else effect.p,
-        p_holm=p_holm,
-        verdict=said,
-        margin=margin,
-        runs_needed=runs_needed(effect, margin) if effect is not None and undecided else None,
-        method="withheld" if effect is None else effect.method,
-        note=note,
-        load=draft.load,
-        headline=draft.headline,
-    )
-
-
-def _bound(log: float) -> float | None:
-    return math.exp(log) if abs(log) < 700 else None
-
-
-def _failures(rows: Sequence[Ratio]) -> list[Ratio]:
-    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
-    out = []
-    for row in rows:
-        p, said = None if row.p is None else next(adjusted), row.verdict
-        if p is not None and p < 1 - CONFIDENCE:
-            said = "more failures" if (row.b or 0) > (row.a or 0) else "fewer failures"
-        out.append(structs.replace(row, p_holm=p, verdict=said))
-    return out
-
-
-def _overall(drafts: Sequence[Draft], margin: float) -> Ratio | None:
-    chosen = [draft for draft in drafts if draft.headline and draft.effect is not None]
-    effects = [draft.effect for draft in chosen if draft.effect is not None]
-    if not effects:
-        return None
-    effect: Effect = effects[0] if len(effects) == 1 else combined(effects)
-    names = " or ".join(dict.fromkeys(draft.name for draft in chosen))
-    means = [geometric_mean([getattr(draft, side) or 1.0 for draft in chosen]) for side in "ab"]
-    draft = structs.replace(
-        chosen[0],
-        name="overall",
-        workflow=chosen[0].workflow if len(chosen) == 1 else None,
-        load="",
-        a=means[0],
-        b=means[1],
-        n_a=sum(draft.n_a for draft in chosen),
-        n_b=sum(draft.n_b for draft in chosen),
-        effect=effect,
-        note=names if len(chosen) == 1 else f"{names}, geometric mean of {len(chosen)}",
-        moot=all(draft.moot for draft in chosen),
-    )
-    return _row(draft, effect.p, margin)
 
 
 def _caveats(

@@ -25,6 +25,7 @@ __all__ = [
     "combined",
     "from_intervals",
     "from_pairs",
+    "from_pools",
     "from_runs",
     "from_single_jobs",
     "hodges_lehmann",
@@ -108,6 +109,25 @@ def from_intervals(a: Bounds, b: Bounds, between_sd: float) -> Effect:
     """The difference of two values of single runs from their own intervals (Zou & Donner 2008), widened likewise."""
     below, above = math.hypot(b[0] - b[1], a[2] - a[0]), math.hypot(b[2] - b[0], a[0] - a[1])
     return _widened(b[0] - a[0], below, above, between_sd, "single runs, from their intervals")
+
+
+def from_pools(a: Bounds, b: Bounds, between: Effect, runs: int) -> Effect:
+    """The difference of two values, each of all jobs of a side's `runs` runs together, from their own intervals.
+
+    It is widened by the half-width of `between`, the same runs' medians: what a run strays by, its tail does too.
+    """
+    middle, noise = b[0] - a[0], (between.high - between.low) / 2
+    below = math.hypot(b[0] - b[1], a[2] - a[0], noise)
+    above = math.hypot(b[2] - b[0], a[0] - a[1], noise)
+    return Effect(
+        log=middle,
+        low=middle - below,
+        high=middle + above,
+        p=_p(middle, below if middle > 0 else above),
+        spread=(below + above) / 2 / _quantile(max(runs - 1, 1)) * math.sqrt(runs),
+        paired=between.paired,
+        method=f"all jobs of a side together, widened by {between.method}",
+    )
 
 
 def hodges_lehmann(a: Floats, b: Floats) -> tuple[float, float, float]:

@@ -5,8 +5,9 @@ and Student's t is taken of the two sides. A split is a change of level if its p
 by more than is of interest, and if the first two points after it lie nearer to the new level than to the old one. What
 points deviate by is taken from all of them about their side's mean, together with a prior that is worth six points of
 4 %, the noise between runs that the whole tool assumes (scaled inverse chi-squared: Gelman et al. 2013, Bayesian Data
-Analysis, 2.6), and is never less than what the intervals of that side's points, or of all, tell on average. A point far off that the next one does not confirm
-belongs to no level. How often that errs: docs/why/trend.md, `python -m tests.error_rates.trend`.
+Analysis, 2.6), and is never less than what the intervals of that side's points, or of all, tell on average. A point far
+off that the next one does not confirm belongs to no level. How often that errs: docs/why/trend.md,
+`python -m tests.error_rates.trend`.
 """
 
 from __future__ import annotations

@@ -9,22 +9,21 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact
 
-from comfyload.judge.binomial import clopper_pearson
 from comfyload.judge.comparison.effects import (
     CompareVerdict,
     Effect,
     from_intervals,
     from_pairs,
+    from_pools,
     from_runs,
     from_single_jobs,
 )
 from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
-from comfyload.judge.stats import Statistic
+from comfyload.judge.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
-__all__ = ["HEADLINE", "Draft", "Group", "Ratio", "failure_row", "geometric_mean", "metric_drafts", "node_drafts"]
+__all__ = ["HEADLINE", "MEAN_NEEDS", "Draft", "Group", "Ratio", "geometric_mean", "metric_drafts", "node_drafts"]
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +43,9 @@ _METRICS = (
 _OF_A_WORKFLOW = ("p50_latency_s", "avg_latency_s", "p95_latency_s", "p50_execution_s", "avg_execution_s")
 _RATES = ("images_per_minute", "jobs_per_minute")
 _TAIL_NEEDS = 200
+MEAN_NEEDS = 59
+"""Jobs a side without which two means are not shown to be the same: one in 20 that is slow may not be among fewer."""
+
 _SERVER_TICK_S, _SERVER_COARSE_S = 0.001, 0.05
 _NOT_MEASURED = Statistic(value=None, n=0, unit="s", method="none", reason="it did not run")
 
@@ -104,7 +106,10 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """A row before its verdict. `effect` None: withheld, for `note`. `moot`: why its verdict may be neither way."""
+    """A row before its verdict. `effect` None: withheld, for `note`. `moot`: why its verdict may be neither way.
+
+    `runs`: those of the side that has fewer. `family`: the rows among which it is corrected.
+    """
 
     name: str
     kind: Literal["metric", "node"]
@@ -115,14 +120,25 @@ class Draft(Struct, frozen=True, kw_only=True):
     b: float | None
     n_a: int
     n_b: int
+    runs: int
     effect: Effect | None
     note: str = ""
     moot: bool = False
-    headline: bool = False
+    family: Literal["headline", "tail", "rest"] = "rest"
 
     @property
     def higher_is_faster(self) -> bool:
         return self.name in _RATES
+
+    @property
+    def mean(self) -> bool:
+        """Whether it is made of all jobs' sum, to which a few slow ones may bring most."""
+        return self.kind == "node" or self.name in _RATES or self.name.startswith("avg_")
+
+    @property
+    def few(self) -> bool:
+        """Whether it is a mean of so few jobs that a usual slow one may not be among them."""
+        return self.mean and min(self.n_a, self.n_b) < MEAN_NEEDS
 
 
 class _Sides(Struct, frozen=True, kw_only=True):
@@ -158,49 +174,52 @@ def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:
         yield draft
 
 
-def failure_row(group: Group, margin: float) -> Ratio:
-    """Jobs that did not complete, of those whose end is known, by Fisher's exact test; its verdict is open."""
-    (bad_a, n_a), (bad_b, n_b) = (_failed(runs) for runs in (group.a, group.b))
-    known = n_a > 0 and n_b > 0
-    share_a, share_b = (bad / n if n else None for bad, n in ((bad_a, n_a), (bad_b, n_b)))
-    note = f"{bad_a} of {n_a} jobs and {bad_b} of {n_b} did not complete"
-    if known and not bad_a + bad_b:
-        most = [100 * clopper_pearson(0, n)[1] for n in (n_a, n_b)]
-        note = f"none failed; up to {most[0]:.3g} % of A and {most[1]:.3g} % of B might"
-    return Ratio(
-        name="failures",
-        kind="failures",
-        workflow=None,
-        a=share_a,
-        b=share_b,
-        unit="1",
-        ratio=share_b / share_a if share_a and share_b else None,
-        low=None,
-        high=None,
-        n_a=n_a,
-        n_b=n_b,
-        p=float(fisher_exact(np.array([[bad_a, n_a - bad_a], [bad_b, n_b - bad_b]]))[1]) if known else None,
-        p_holm=None,
-        verdict="inconclusive",
-        margin=margin,
-        runs_needed=None,
-        method="Fisher's exact test, jobs as if independent",
-        note=note if known else "no job's end is known on one side",
-        load=group.load,
-    )
-
-
 def _metrics(
     group: Group, sides: dict[str, _Sides], workflow: str | None, between_sd: float, margin: float
 ) -> Iterator[Draft]:
     mixed_whole = workflow is None and len(group.a[0].manifest.workflows) > 1
-    known = [name for name in HEADLINE if name in sides and _withheld(sides[name]) is None]
+    known = [name for name in HEADLINE if name in sides and _withheld(sides[name]) is None and not mixed_whole]
+    headline = [name for median in known[:1] for name in (median, median.replace("p50_", "avg_"))]
     for name, values in sides.items():
-        draft = _draft(group, name, workflow, values, between_sd)
-        if name.startswith("p95") and min(s.n for s in (*values.a, *values.b)) < _TAIL_NEEDS:
-            note = f"a p95 is compared from {_TAIL_NEEDS} jobs in each run"
-            draft = structs.replace(draft, effect=None, note=note)
-        yield structs.replace(_quantised(draft, margin), headline=not mixed_whole and known[:1] == [name])
+        if name.startswith("p95"):
+            yield structs.replace(_tail(group, name, workflow, values, between_sd), family="tail")
+        else:
+            draft = _quantised(_draft(group, name, workflow, values, between_sd), margin)
+            yield structs.replace(draft, family="headline" if name in headline else "rest")
+
+
+def _tail(group: Group, name: str, workflow: str | None, sides: _Sides, between_sd: float) -> Draft:
+    """A high percentile: of several runs that of all their jobs together, for it is never averaged."""
+    draft = _draft(group, name, workflow, sides, between_sd)
+    fewest = min(draft.n_a, draft.n_b)
+    if fewest < _TAIL_NEEDS:
+        more = math.ceil(_TAIL_NEEDS * draft.runs / max(fewest, 1))
+        runs = "" if group.single else f", which {more} {'pairs' if group.paired else 'runs'} like these would make"
+        return structs.replace(draft, effect=None, note=f"a p95 is compared from {_TAIL_NEEDS} jobs a side{runs}")
+    if group.single:
+        return draft
+    if any(run.jobs.counted.censored.any() for run in (*group.a, *group.b)):
+        return structs.replace(
+            draft, effect=None, note="jobs were cut off, which are no durations of all runs together"
+        )
+    a, b = (_pooled(runs, name, workflow) for runs in (group.a, group.b))
+    reason = _withheld(_Sides(a=[a], b=[b]))
+    if reason is not None:
+        return structs.replace(draft, effect=None, note=reason)
+    medians = [_median(group, side, name, workflow) for side in (group.a, group.b)]
+    between = from_pairs(medians[1] - medians[0]) if group.paired else from_runs(*medians)
+    effect = from_pools(_bounds(a), _bounds(b), between, draft.runs)
+    return structs.replace(draft, a=a.value, b=b.value, effect=effect, note="of all jobs of a side together")
+
+
+def _pooled(runs: Sequence[Measured], name: str, workflow: str | None) -> Statistic:
+    share, _, metric = name.removesuffix("_s").partition("_")
+    return percentile(np.concatenate([_durations(run, metric, workflow) for run in runs]), int(share[1:]) / 100)
+
+
+def _median(group: Group, runs: Sequence[Measured], name: str, workflow: str | None) -> Floats:
+    metric = name.removesuffix("_s").partition("_")[2]
+    return np.array([math.log(np.median(_durations(run, metric, workflow))) for run in runs])
 
 
 def _quantised(draft: Draft, margin: float) -> Draft:
@@ -232,6 +251,7 @@ def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between
         b=means[1] if means else one[1],
         n_a=sum(statistic.n for statistic in sides.a),
         n_b=sum(statistic.n for statistic in sides.b),
+        runs=min(len(sides.a), len(sides.b)),
         effect=effect,
         note=reason or "",
     )
@@ -294,8 +314,13 @@ def _jobs(group: Group, name: str, workflow: str | None) -> tuple[Floats, Floats
     if not group.single or not name.startswith("p50_") or any(run.jobs.counted.censored.any() for run in runs):
         return None
     metric = name.removeprefix("p50_").removesuffix("_s")
-    a, b = (run.jobs.known(metric, None if workflow is None else _of(run, workflow)) for run in runs)
+    a, b = (_durations(run, metric, workflow) for run in runs)
     return a, b
+
+
+def _durations(run: Measured, metric: str, workflow: str | None) -> Floats:
+    """Of completed jobs, in the order of completion."""
+    return run.jobs.known(metric, None if workflow is None else _of(run, workflow))
 
 
 def _of(run: Measured, workflow: str) -> NDArray[np.bool_]:
@@ -306,11 +331,3 @@ def _of(run: Measured, workflow: str) -> NDArray[np.bool_]:
 def _nodes(run: Measured) -> dict[tuple[str, str, str | None], NodeRow]:
     mixed = len(run.manifest.workflows) > 1
     return {(row.workflow if mixed else "", row.node, row.class_type): row for row in run.summary.nodes}
-
-
-def _failed(runs: Sequence[Measured]) -> tuple[int, int]:
-    """Counted jobs that ended without success, of those that were not cut off."""
-    ended = [~run.jobs.counted.censored for run in runs]
-    good = sum(int(run.jobs.completed.sum()) for run in runs)
-    n = sum(int(known.sum()) for known in ended)
-    return n - good, n
