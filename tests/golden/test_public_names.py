@@ -30,7 +30,7 @@ PUBLIC = {
     """,
     "comfyload.judge.gates.gate": "GateVerdict RunError Verdict exit_code judge overall",
     "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",
-    "comfyload.judge.comparison.history": "DEFAULT Point Series Step history steps",
+    "comfyload.judge.comparison.history": "Change Changes DEFAULT Point Series Step changes history",
     "comfyload.report.charts": "Chart charts png script",
     "comfyload.sim": "Direct Faults Server Which",
 }

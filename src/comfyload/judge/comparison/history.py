@@ -17,7 +17,16 @@ from comfyload.judge.comparison.comparable import label
 from comfyload.judge.comparison.levels import durations, levels, shares
 from comfyload.judge.summary import Measured
 
-__all__ = ["DEFAULT", "Point", "Series", "Step", "history", "steps"]
+__all__ = [
+    "DEFAULT",
+    "Change",
+    "Changes",
+    "Point",
+    "Series",
+    "Step",
+    "changes",
+    "history",
+]
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +76,13 @@ class Series(Struct, frozen=True, kw_only=True):
     possible: Step | None = None
 
 
+class Changes(Struct, frozen=True, kw_only=True):
+    """`steps` are confirmed by a second point; `possible` is the last point, if it is far off and none follows yet."""
+
+    steps: list[Change]
+    possible: Change | None
+
+
 def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str] = DEFAULT) -> list[Series]:
     """Series by workflows and load, from (baseline's name, UTC in ISO 8601, run); what is withheld is left out.
 
@@ -80,22 +96,19 @@ def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str]
     return [series for series in every if series.points]
 
 
-def steps(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> list[Change]:
-    """The changes of level of a series that a second point confirms.
+def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> Changes:
+    """Where the level of a series changed. Bounds are infinite, or 0 below, where there is none.
 
-    Bounds are infinite, or 0 below, where there is none. `n`: the values are shares of so many jobs, which bound them.
+    `n`: the values are shares of so many jobs, which tell how sure they are.
     """
-    return _changes(value, low, high, n)[0]
-
-
-def _changes(value: Floats, low: Floats, high: Floats, n: Floats | None) -> tuple[list[Change], Change | None]:
-    """The confirmed ones, and the last point if it is far off and nothing follows it yet."""
     found = levels(durations(value, low, high) if n is None else shares(value, n))
     lone = found.members[-1].pop() if found.lone else None
     middles = [_level(value[members], geometric=n is None) for members in found.members]
     pairs = zip(found.members[1:], middles, middles[1:], strict=False)
-    sure = [(members[0], _factor(before, after)) for members, before, after in pairs]
-    return sure, None if lone is None else (lone, _factor(middles[-1], float(value[lone])))
+    return Changes(
+        steps=[(members[0], _factor(before, after)) for members, before, after in pairs],
+        possible=None if lone is None else (lone, _factor(middles[-1], float(value[lone]))),
+    )
 
 
 def _level(values: Floats, *, geometric: bool) -> float:
@@ -117,14 +130,14 @@ def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]
     low_ = np.array([0.0 if point.low is None else point.low for point in points])
     high_ = np.array([math.inf if point.high is None else point.high for point in points])
     jobs = np.array([float(point.n) for point in points]) if unit == "1" else None
-    sure, possible = _changes(value, low_, high_, jobs)
+    found = changes(value, low_, high_, jobs)
     return Series(
         metric=metric,
         load=load,
         unit=unit,
         points=points,
-        steps=[_step(metric, change) for change in sure],
-        possible=None if possible is None else _step(metric, possible),
+        steps=[_step(metric, change) for change in found.steps],
+        possible=None if found.possible is None else _step(metric, found.possible),
     )
 
 
