@@ -230,6 +230,91 @@ def test_cut_off_jobs_are_not_taken_for_short_ones() -> None:
     assert "from their intervals" in row.method
 
 
+# --- the median and the mean
+
+
+def _bimodal(slow: float, seed: int, n: int = 40, share: int = 8) -> Measured:
+    """Every so-many-th job takes so much longer."""
+    rng = np.random.default_rng(seed)
+    seconds = 10 * rng.lognormal(0, 0.02, n) * np.where(np.arange(n) % share == share - 1, slow, 1.0)
+    return _run(one_by_one([float(x) for x in seconds]), f"r{seed}")
+
+
+def _pairs(a: float, b: float, **changes: Any) -> Comparison:
+    sides = [[_bimodal(slow, seed + i, **changes) for i in range(5)] for slow, seed in ((a, 0), (b, 20))]
+    return compare(sides[0], sides[1], paired=True)
+
+
+def test_longer_slow_jobs_are_slower_by_the_mean_though_the_median_is_the_same() -> None:
+    found = _pairs(2.5, 4.0)
+    assert found.overall is not None and found.overall.verdict == "slower"
+    assert found.overall.ratio == pytest.approx((35 + 20) / (35 + 12.5), rel=0.02)
+    assert found.why == "By the mean: more, or longer, slow jobs; the median is the same within 5 %."
+    assert _row(found, "p50_execution_s").verdict == "no practical difference"
+    assert "SLOWER. mean execution +15" in _draw(found) and "By the mean" in comparison_markdown(found)
+    assert _pairs(4.0, 2.5).why.startswith("By the mean: fewer, or shorter, slow jobs")
+
+
+def test_the_same_median_and_mean_are_no_practical_difference_but_for_what_is_rare() -> None:
+    found = _pairs(2.5, 2.5)
+    assert found.overall is not None and found.overall.verdict == "no practical difference"
+    assert found.why == "Slow jobs that are rarer than 1.5 % may not be among the 200 of a side."
+    few = _pairs(2.5, 2.5, n=16)
+    assert few.why.endswith("80 of a side. The tail is not compared.")
+
+
+def test_medians_that_are_the_same_do_not_speak_for_means() -> None:
+    runs = [[_bimodal(2.5, seed + i, share=[5, 8, 10, 20, 40][i]) for i in range(5)] for seed in (0, 20)]
+    found = compare(runs[0], runs[1][::-1], paired=True)
+    assert found.overall is not None and found.overall.verdict == "inconclusive"
+    assert found.why == "Medians are the same; of the means that is not shown."
+    assert found.overall.runs_needed is not None and found.overall.runs_needed > 5
+
+
+def test_means_of_few_jobs_are_not_shown_to_be_the_same() -> None:
+    sides = [[_noisy(10.0, 8, seed=seed + i) for i in range(5)] for seed in (0, 20)]
+    exact = [[_run(one_by_one([10.0] * 8), f"e{i}") for i in range(5)] for _ in sides]
+    found = compare(exact[0], exact[1], paired=True)
+    row = _row(found, "avg_execution_s")
+    assert (row.verdict, row.runs_needed) == ("inconclusive", 8) and "from 59 jobs a side" in row.note
+    assert found.overall is not None and (found.overall.verdict, found.overall.runs_needed) == ("inconclusive", 8)
+
+
+def test_a_median_and_a_mean_that_go_apart_are_inconclusive() -> None:
+    a = [_bimodal(3.0, i) for i in range(5)]
+    c = [_run(one_by_one([11.5 + 0.1 * ((i + j) % 3) for j in range(40)]), f"c{i}") for i in range(5)]
+    apart = compare(a, c, paired=True)
+    assert apart.overall is not None and apart.overall.verdict == "inconclusive"
+    assert apart.why == "The median is slower and the mean is faster."
+
+
+def test_what_failed_more_is_not_called_the_same() -> None:
+    good = [one_by_one([10.0 + 0.01 * (j % 5) for j in range(40)]) for _ in range(5)]
+    bad = [[failed(j, 10.0 * j, 9.0) if j < 6 else job for j, job in enumerate(run)] for run in good]
+    found = compare([_run(run) for run in good], [_run(run) for run in bad], paired=True, accept=["valid"])
+    assert found.overall is not None and found.overall.verdict == "inconclusive"
+    assert (
+        found.why
+        == "Median and mean are the same, but not images per minute (slower), jobs per minute (slower), failures."
+    )
+
+
+def test_the_tail_of_several_runs_is_that_of_all_their_jobs() -> None:
+    found = _pairs(2.5, 4.0)
+    row = _row(found, "p95_latency_s")
+    assert row.verdict == "slower" and row.ratio == pytest.approx(1.6, rel=0.03)
+    assert "of all jobs of a side together" in row.note and "widened by 5 pairs" in row.method
+    withheld = _row(_pairs(2.5, 4.0, n=12), "p95_latency_s")
+    assert withheld.ratio is None
+    assert withheld.note == "a p95 is compared from 200 jobs a side, which 17 pairs like these would make"
+
+
+def test_a_tail_with_jobs_cut_off_is_withheld() -> None:
+    runs = [[*one_by_one([10.0 + j % 3 for j in range(60)]), censored(job(60, 700.0, 3.0))] for _ in range(8)]
+    row = _row(compare([_run(run) for run in runs[:4]], [_run(run) for run in runs[4:]]), "p95_latency_s")
+    assert row.ratio is None and "cut off" in row.note
+
+
 # --- loads and workflows
 
 
@@ -287,8 +372,10 @@ def test_nodes_are_compared_by_workflow_and_node_and_what_ran_once_is_said() -> 
 def test_the_headline_is_corrected_only_over_loads_and_workflows() -> None:
     a, b = [_noisy(10.0, seed=i) for i in range(5)], [_noisy(11.0, seed=20 + i) for i in range(5)]
     found = compare(a, b, paired=True)
-    headline, other = _row(found, "p50_execution_s"), _row(found, "avg_execution_s")
-    assert headline.headline and headline.p_holm == headline.p
+    headline, mean, other = (_row(found, name) for name in ("p50_execution_s", "avg_execution_s", "p50_latency_s"))
+    assert headline.headline and mean.headline and not other.headline
+    assert headline.p is not None and mean.p is not None
+    assert [headline.p_holm, mean.p_holm] == holm([headline.p, mean.p])
     assert other.p is not None and other.p_holm is not None and other.p_holm > other.p
     assert found.overall is not None and found.overall.ratio == headline.ratio
 

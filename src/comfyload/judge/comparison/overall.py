@@ -87,7 +87,7 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
         return _open(median, _needed(tested, headline)), said
     others = [row for row in rows if row.verdict not in (_SAME, "inconclusive")]
     if others:
-        said = ", ".join(dict.fromkeys(f"{row.name} ({row.verdict})" for row in others))
+        said = ", ".join(dict.fromkeys(_in_words(row) for row in others))
         return _open(median, None), f"Median and mean are the same, but not {said}."
     jobs = min(min(row.n_a, row.n_b) for row in headline)
     rare = 100 * (1 - (1 - CONFIDENCE) ** (1 / jobs))
@@ -95,6 +95,12 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
     if any(row.name.startswith("p95") and row.ratio is None for row in rows):
         said += " The tail is not compared."
     return structs.replace(median, verdict=_SAME, runs_needed=None), said
+
+
+def _in_words(row: Ratio) -> str:
+    if row.kind == "failures":
+        return "failures"
+    return f"{row.name.removesuffix('_s').replace('_', ' ')} ({row.verdict})"
 
 
 def _open(row: Ratio, needed: int | None) -> Ratio:

@@ -196,30 +196,24 @@ def _tail(group: Group, name: str, workflow: str | None, sides: _Sides, between_
         more = math.ceil(_TAIL_NEEDS * draft.runs / max(fewest, 1))
         runs = "" if group.single else f", which {more} {'pairs' if group.paired else 'runs'} like these would make"
         return structs.replace(draft, effect=None, note=f"a p95 is compared from {_TAIL_NEEDS} jobs a side{runs}")
-    if group.single:
-        return draft
+    endless = any(math.isinf(statistic.value or 0) for statistic in (*sides.a, *sides.b))
+    return draft if group.single or endless else _pooled(group, draft, workflow)
+
+
+def _pooled(group: Group, draft: Draft, workflow: str | None) -> Draft:
+    share, _, metric = draft.name.removesuffix("_s").partition("_")
+    sides = [[_durations(run, metric, workflow) for run in runs] for runs in (group.a, group.b)]
     if any(run.jobs.counted.censored.any() for run in (*group.a, *group.b)):
-        return structs.replace(
-            draft, effect=None, note="jobs were cut off, which are no durations of all runs together"
-        )
-    a, b = (_pooled(runs, name, workflow) for runs in (group.a, group.b))
-    reason = _withheld(_Sides(a=[a], b=[b]))
-    if reason is not None:
-        return structs.replace(draft, effect=None, note=reason)
-    medians = [_median(group, side, name, workflow) for side in (group.a, group.b)]
-    between = from_pairs(medians[1] - medians[0]) if group.paired else from_runs(*medians)
+        return structs.replace(draft, effect=None, note="jobs were cut off, whose durations are not known")
+    if not all(len(jobs) and float(np.min(jobs)) > 0 for side in sides for jobs in side):
+        return structs.replace(draft, effect=None, note="a run has no job of a known duration")
+    a, b = (percentile(np.concatenate(side), int(share[1:]) / 100) for side in sides)
+    medians = [np.array([math.log(float(np.median(jobs))) for jobs in side]) for side in sides]
+    between = from_pairs(medians[1] - medians[0]) if group.paired else from_runs(medians[0], medians[1])
     effect = from_pools(_bounds(a), _bounds(b), between, draft.runs)
+    if math.isinf(effect.low) and math.isinf(effect.high):
+        return structs.replace(draft, effect=None, note="jobs that depend so much on each other bound nothing")
     return structs.replace(draft, a=a.value, b=b.value, effect=effect, note="of all jobs of a side together")
-
-
-def _pooled(runs: Sequence[Measured], name: str, workflow: str | None) -> Statistic:
-    share, _, metric = name.removesuffix("_s").partition("_")
-    return percentile(np.concatenate([_durations(run, metric, workflow) for run in runs]), int(share[1:]) / 100)
-
-
-def _median(group: Group, runs: Sequence[Measured], name: str, workflow: str | None) -> Floats:
-    metric = name.removesuffix("_s").partition("_")[2]
-    return np.array([math.log(np.median(_durations(run, metric, workflow))) for run in runs])
 
 
 def _quantised(draft: Draft, margin: float) -> Draft:
