@@ -5,7 +5,6 @@ Jobs differ by a lognormal service time, runs by a level of their own; both runs
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 from hypothesis import given
