@@ -187,19 +187,23 @@ def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p:
     return "no practical difference" if 1 - margin < low and high < 1 + margin else "inconclusive"
 
 
-def runs_needed(effect: Effect, margin: float) -> int | None:
+def runs_needed(effect: Effect, margin: float, tests: float = 1.0) -> int | None:
     """Pairs, or runs a side, after which an effect as it was seen would be decided; None: more than 200.
+
+    `tests`: by how much its p is corrected, if it is one of several that are told from none.
 
     An effect beyond the margin must be told from none, a smaller one from the margin; one right at the margin is
     decided by no number of runs, so that a quarter of the margin is the least that is told apart.
     """
     limit = math.log1p(margin)
-    gap = abs(effect.log) if abs(effect.log) >= limit else max(limit - abs(effect.log), limit / 4)
+    moved = abs(effect.log) >= limit
+    gap = abs(effect.log) if moved else max(limit - abs(effect.log), limit / 4)
+    tail = (1 - CONFIDENCE) / 2 / (tests if moved else 1)
     if not math.isfinite(effect.spread):
         return None
     for k in range(2, _MOST_RUNS + 1):
         freedom = k - 1 if effect.paired else 2 * k - 2
-        if _quantile(freedom) * effect.spread / math.sqrt(k) < gap:
+        if float(special.stdtrit(freedom, 1 - tail)) * effect.spread / math.sqrt(k) < gap:
             return k
     return None
 

@@ -70,7 +70,8 @@ def _by(tested: Sequence[Ratio], margin: float) -> str:
         return ""
     if median.verdict in _MOVED:
         return "" if mean.verdict != _SAME else f"That is the median: the mean is the same within {100 * margin:.3g} %."
-    jobs = "more, or longer, slow jobs" if mean.verdict == "slower" else "fewer, or shorter, slow jobs"
+    longer, shorter = "more, or longer, slow jobs", "fewer, or shorter, slow jobs, or more quick ones"
+    jobs = longer if mean.verdict == "slower" else shorter
     same = f"is the same within {100 * margin:.3g} %" if median.verdict == _SAME else "is not shown to have moved"
     return f"By the mean: {jobs}; the median {same}."
 
@@ -81,9 +82,10 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
     headline = [row for row in rows if row.headline]
     unlike = [row for row in headline if row.verdict != _SAME]
     if unlike or len(tested) == 1:
-        said = ""
+        mean_alone = len(tested) > 1 and _seems(tested) == [tested[1]]
+        said = "It is the mean that seems to have moved." if mean_alone else ""
         if all(row.verdict == _SAME for row in headline if row.name.startswith("p50")):
-            said = "Medians are the same; of the means that is not shown."
+            said = f"Medians are the same; of the means that is not shown. {said}".rstrip()
         return _open(median, _needed(tested, headline)), said
     others = [row for row in rows if row.verdict not in (_SAME, "inconclusive")]
     if others:
@@ -107,10 +109,14 @@ def _open(row: Ratio, needed: int | None) -> Ratio:
     return structs.replace(row, verdict="inconclusive", runs_needed=needed)
 
 
+def _seems(tested: Sequence[Ratio]) -> list[Ratio]:
+    """Which of the two lie beyond the margin, proven or not."""
+    return [row for row in tested if row.ratio is not None and abs(row.ratio - 1) >= row.margin]
+
+
 def _needed(tested: Sequence[Ratio], headline: Sequence[Ratio]) -> int | None:
     """Runs that settle one of the two if it seems to have moved, else those after which all are within the margin."""
-    seems = [row for row in tested if row.verdict != _SAME and row.ratio and abs(row.ratio - 1) >= row.margin]
-    if seems:
+    if seems := _seems(tested):
         return min((row.runs_needed for row in seems if row.runs_needed), default=None)
     wanted = [row.runs_needed for row in headline if row.verdict != _SAME]
     return None if None in wanted else max((needed for needed in wanted if needed), default=None)

@@ -50,7 +50,7 @@ def row_of(draft: Draft, p_holm: float | None, margin: float) -> Ratio:
         p_holm=p_holm,
         verdict=said,
         margin=margin,
-        runs_needed=_needed(draft, margin) if said == "inconclusive" else None,
+        runs_needed=_needed(draft, p_holm, margin) if said == "inconclusive" else None,
         method="withheld" if effect is None else effect.method,
         note="; ".join(note for note in notes if note),
         load=draft.load,
@@ -64,9 +64,12 @@ def _verdict(draft: Draft, p: float | None, margin: float) -> CompareVerdict:
     return verdict(draft.effect, margin, higher_is_faster=draft.higher_is_faster, p=p)
 
 
-def _needed(draft: Draft, margin: float) -> int | None:
+def _needed(draft: Draft, p_holm: float | None, margin: float) -> int | None:
     """Runs that settle it, and of a mean enough jobs."""
-    runs = None if draft.effect is None or draft.moot else runs_needed(draft.effect, margin)
+    if draft.effect is None or draft.moot:
+        return None
+    tests = p_holm / draft.effect.p if p_holm and draft.effect.p else 1.0
+    runs = runs_needed(draft.effect, margin, max(tests, 1.0))
     if runs is None or not draft.few:
         return runs
     return max(runs, math.ceil(MEAN_NEEDS * draft.runs / max(1, min(draft.n_a, draft.n_b))))
