@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.error_rates.laws import chance
-from tests.error_rates.trend import METRICS, TREND_LAWS, failures, simulate
+from tests.error_rates.trend import TREND_LAWS, failures, simulate
 
-FALSE, SERIES = 0.05, 100
+FALSE, SERIES, METRICS = 0.05, 60, ("p50", "p95", "rate")
 
 
 def test_a_constant_level_seldom_has_a_step_and_a_change_is_found() -> None:
