@@ -165,7 +165,7 @@ def rows(trials: int) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--runs", type=int, default=200, help="simulated series a cell")
+    asked.add_argument("--runs", type=int, default=100, help="simulated series a cell")
     heads = "false steps", "false marks of the last", "+10 % after 5", "after 15", "dated right", "marked at once"
     sys.stdout.write(f"\n| law, noise, metric of jobs | {' | '.join(heads)} |\n|---{'|---:' * len(heads)}|\n")
     for row in rows(asked.parse_args().runs):

@@ -93,37 +93,31 @@ def levels(trace: Trace) -> Levels:
     lone = False
     for place in known:
         now.append(place)
-        at = _change(trace, now)
+        splits = _splits(trace.x[now], trace.own[now])
+        at = _change(trace, trace.x[now], splits)
         if at is not None:
             done.append(now[:at])
-            now = now[at:]
-        elif lone and _came_back(trace.x[now]):
+            now, lone = now[at:], False
+            continue
+        if lone and _came_back(trace.x[now]):
             del now[-2]
-        lone = at is None and _far_off(trace, now)
+            splits = _splits(trace.x[now], trace.own[now])
+        lone = _far_off(trace, splits)
     return Levels(members=[*done, now] if now else done, lone=lone)
 
 
-def _change(trace: Trace, places: list[int]) -> int | None:
+def _change(trace: Trace, x: Floats, splits: _Splits) -> int | None:
     """Which of the points begins a level of its own, if one does."""
-    if len(places) < 3:
-        return None
-    x = trace.x[places]
-    splits = _splits(x, trace.own[places])
-    step = splits.after - splits.before
-    half = np.abs(step[:-1]) / 2
-    confirmed = ((x[1:-1] - splits.before[:-1]) * np.sign(step[:-1]) >= half) & (
-        (x[2:] - splits.before[:-1]) * np.sign(step[:-1]) >= half
-    )
-    proven = confirmed & (splits.p[:-1] < _LEVEL) & trace.apart(splits.before, splits.after)[:-1]
-    return int(np.argmin(np.where(proven, splits.p[:-1], np.inf))) + 1 if proven.any() else None
+    before, after, p = splits.before[:-1], splits.after[:-1], splits.p[:-1]  # two points are left after each
+    up, half = np.sign(after - before), np.abs(after - before) / 2
+    confirmed = ((x[1:-1] - before) * up >= half) & ((x[2:] - before) * up >= half)
+    proven = confirmed & (p < _LEVEL) & trace.apart(before, after)
+    return int(np.argmin(np.where(proven, p, np.inf))) + 1 if proven.any() else None
 
 
-def _far_off(trace: Trace, places: list[int]) -> bool:
+def _far_off(trace: Trace, splits: _Splits) -> bool:
     """Whether the last point may be the first of another level."""
-    if len(places) < 2:
-        return False
-    splits = _splits(trace.x[places], trace.own[places])
-    return bool(splits.p[-1] < _LEVEL_LONE and trace.apart(splits.before, splits.after)[-1])
+    return bool(np.any((splits.p < _LEVEL_LONE)[-1:] & trace.apart(splits.before, splits.after)[-1:]))
 
 
 def _came_back(x: Floats) -> bool:
