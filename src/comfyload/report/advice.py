@@ -220,7 +220,8 @@ def validation_table(validation: Validation) -> Table:
     for check in validation.checks:
         known = check.low is not None and check.high is not None and math.isfinite(check.high)
         band = f"{duration(check.low or 0.0)} {DASH} {duration(check.high or 0.0)}" if known else ""
-        verdict = "" if check.passed is None else "ok" if check.passed else "off"
+        off = "off" if check.inside is None else "longer" if check.error < 0 else "shorter"
+        verdict = "" if check.passed is None else "ok" if check.passed else off
         table.add_row(
             f"{check.name}, {check.of}",
             duration(check.measured_s),
