@@ -37,8 +37,9 @@ class Checked(Struct, frozen=True, kw_only=True):
     valid: bool
 
 
-def gate_set(gates: Sequence[str], file: Path | None, expect: Sequence[str]) -> GateSet:
-    """The gates of the command line before those of a file; without any, the defaults.
+def gate_set(gates: Sequence[str], file: Path | None, expect: Sequence[str], *, independent: bool = False) -> GateSet:
+    """The gates of the command line before those of a file; without any, the defaults. `independent`: failures are said
+    to come one at a time, as the file may say too.
 
     Raises:
         UsageError: the file cannot be read, or a gate is not written as it must be.
@@ -50,6 +51,7 @@ def gate_set(gates: Sequence[str], file: Path | None, expect: Sequence[str]) -> 
     return GateSet(
         gates=asked or [parse_gate(text) for text in DEFAULT_GATES],
         expected_errors=[*expect, *from_file.expected_errors],
+        independent_failures=independent or from_file.independent_failures,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from comfyload.judge.gates.gate import judge
-from comfyload.judge.gates.sequential import decided, early_abort, looks
+from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
 from comfyload.judge.summary import measure
 from comfyload.record.run import RunReader
 
@@ -33,7 +34,7 @@ class Proof:
         self._gates = gates
         self._baseline = baseline
         self._due = looks(budget_jobs)
-        self._ends: Counter[bool] = Counter()
+        self._completed = self._failed = self._strikes = self._in_a_row = 0
         self._limits = [
             gate.limit
             for gate in gates.gates
@@ -47,15 +48,23 @@ class Proof:
         """
         if record.warmup or record.censored:
             return False
-        self._ends[record.execution.outcome == "completed"] += 1
-        completed, failed = self._ends[True], self._ends[False]
-        if any(early_abort(completed, failed, limit) == "fail" for limit in self._limits):
+        self._count(failed=record.execution.outcome != "completed")
+        if any(early_abort(self._completed, self._strikes, limit) == "fail" for limit in self._limits):
             return True
-        if not self._due or completed + failed < self._due[0]:
+        ended = self._completed + self._failed
+        if not self._due or ended < self._due[0]:
             return False
         self._due.pop(0)
-        manifest.looks.append(completed + failed)
+        manifest.looks.append(ended)
         reader = RunReader(path)
         so_far = reader.manifest
         so_far.end, so_far.looks = "decided", manifest.looks
-        return decided(judge(self._gates, measure(str(path), so_far, reader.lines()), baseline=self._baseline))
+        measured = measure(str(path), so_far, reader.lines())
+        alone = structs.replace(self._gates, independent_failures=True)
+        return decided(*(judge(gates, measured, baseline=self._baseline) for gates in (self._gates, alone)))
+
+    def _count(self, *, failed: bool) -> None:
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        self._completed += not failed
+        self._failed += failed
+        self._strikes += failed and (self._gates.independent_failures or strikes(self._in_a_row))

@@ -12,11 +12,14 @@ _ROUNDING = 1e-12
 """A tail of (1 - 0.9) / 2 is a hair below 0.05, and means 0.05."""
 
 
-def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion of `k` in `n` > 0: for judging, since it never covers less than it says."""
+def clopper_pearson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion of `k` in `n` > 0: for judging, since it never covers less than it says.
+
+    Parts of a trial are those of the incomplete beta function.
+    """
     alpha = (1 - confidence) / 2
     low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, alpha))
-    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - alpha))
+    high = 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - alpha))
     return low, high
 
 

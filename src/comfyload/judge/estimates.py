@@ -9,16 +9,19 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import Arrivals, Rates
+from comfyload.judge.bursts import bursts_of, failures_of
 from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Jobs
+from comfyload.judge.means import mean, rate
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.overload import Overload
 from comfyload.judge.pace import Pace
-from comfyload.judge.stats import Statistic, mean, proportion, ratio_interval
+from comfyload.judge.queue import ALONE, Queue
+from comfyload.judge.stats import Statistic, proportion
 from comfyload.judge.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
 
-__all__ = ["GAP", "Evidence", "duration", "estimates", "images_per_minute"]
+__all__ = ["GAP", "Evidence", "duration", "estimates", "images_per_minute", "success_rate"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -27,6 +30,7 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _BOOK_SHOWN = ("avg", "p50", "p95")
 _WITH_FAILURES = ("p50", "p90", "p95", "p99")
 _TO_THE_END = {metric.name for metric in METRICS if metric.ends == "done"}
+_WAITS = {*_TO_THE_END, "queue_wait"}
 GAP = "the run was taken up again after it had died: its wall clock has a gap"
 """Why no rate is given of a resumed run."""
 
@@ -34,7 +38,7 @@ GAP = "the run was taken up again after it had died: its wall clock has a gap"
 class Evidence(Struct, frozen=True, kw_only=True):
     """What judgement is made from. `overload` None: the load had a steady state, or is closed.
 
-    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
+    `queue`: what the load makes jobs wait in. `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
     server's clock against ours.
     """
 
@@ -44,17 +48,16 @@ class Evidence(Struct, frozen=True, kw_only=True):
     arrivals: Arrivals
     rates: Rates
     overload: Overload | None
+    queue: Queue
     wall_clock_s: float | None
     pace: Pace | None = None
 
 
 def estimates(evidence: Evidence) -> dict[str, Statistic]:
     """Every `Statistic` of the whole run by the name of its key in the summary."""
-    jobs, censored = evidence.jobs, evidence.fold.ledger.censored
-    offered, completed = evidence.fold.ledger.offered, evidence.fold.ledger.counted["completed"]
-    what, ours = "jobs whose end is known" if censored else "jobs offered", evidence.fold.ledger.ours
-    what = "jobs that our own machine did not fail" if ours else what
-    out = {"success_rate": proportion(completed, offered - censored - ours, what)}
+    jobs, ledger = evidence.jobs, evidence.fold.ledger
+    what = "jobs whose end is known" if ledger.censored else "jobs offered"
+    out = {"success_rate": success_rate(jobs, "jobs that our own machine did not fail" if ledger.ours else what)}
     for metric in METRICS:
         shown = [name for name in metric.shown if name != "max"]  # of n values it estimates nothing: no interval
         for name, statistic in duration(evidence, metric.name, shown).items():
@@ -90,7 +93,14 @@ def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags 
     none_failed = np.zeros(int(known.sum()), np.bool_)
     seconds = seconds[known]  # of a million jobs, those of all are 8 MB that nobody needs any longer
     lengths = Lengths(seconds=seconds, cut=columns.censored[known], failed=none_failed)
-    return _statistics(lengths, shown, what, evidence.overload if metric in _TO_THE_END else None)
+    queue = evidence.queue if metric in _WAITS else ALONE
+    return _statistics(lengths, shown, what, evidence.overload if metric in _TO_THE_END else None, queue)
+
+
+def success_rate(jobs: Jobs, what: str, of: Flags | None = None) -> Statistic:
+    """Of the counted jobs whose end is known and which we did not make fail, those that completed."""
+    bursts = bursts_of(failures_of(jobs, of))
+    return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.seen())
 
 
 def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
@@ -115,7 +125,7 @@ def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
     overload = evidence.overload
     if overload is not None and not overload.censored:
         overload = None  # dropped arrivals are in it, as infinite
-    return _statistics(lengths, _WITH_FAILURES, "jobs offered", overload)
+    return _statistics(lengths, _WITH_FAILURES, "jobs offered", overload, evidence.queue)
 
 
 def _books(evidence: Evidence) -> dict[str, Statistic]:
@@ -125,26 +135,36 @@ def _books(evidence: Evidence) -> dict[str, Statistic]:
         units = {"book_success_rate": "1", "books_per_hour": "books/h"}
         units |= {f"{name}_book_latency_s": "s" for name in _BOOK_SHOWN}
         return {name: _withheld("no books: an arrival is one job", 0, "none", unit) for name, unit in units.items()}
-    n, cut, completed = len(arrivals.due), arrivals.censored, arrivals.completed
+    cut, completed = arrivals.censored, arrivals.completed
     out = {
-        "book_success_rate": proportion(int(completed.sum()), n - int(cut.sum()), "books whose end is known"),
+        "book_success_rate": _books_whole(arrivals),
         "books_per_hour": _rate(evidence, arrivals.done, completed, 3600, "books"),
     }
     seconds = arrivals.done - arrivals.due
     known = (completed | cut) & ~np.isnan(seconds)
     lengths = Lengths(seconds=seconds[known], cut=cut[known], failed=np.zeros(int(known.sum()), np.bool_))
-    shown = _statistics(lengths, _BOOK_SHOWN, "completed books", evidence.overload)
+    shown = _statistics(
+        lengths, _BOOK_SHOWN, "completed books", evidence.overload, evidence.queue.of_books(arrivals.pages)
+    )
     return out | {f"{name}_book_latency_s": statistic for name, statistic in shown.items()}
 
 
-def _statistics(lengths: Lengths, shown: Sequence[str], what: str, overload: Overload | None) -> dict[str, Statistic]:
+def _books_whole(arrivals: Arrivals) -> Statistic:
+    known = ~arrivals.censored
+    bursts = bursts_of(~arrivals.completed[known][np.argsort(arrivals.due[known], kind="stable")])
+    return proportion(bursts.n - bursts.bad, bursts.n, "books whose end is known", bursts.seen())
+
+
+def _statistics(
+    lengths: Lengths, shown: Sequence[str], what: str, overload: Overload | None, queue: Queue
+) -> dict[str, Statistic]:
     out = {}
     if "avg" in shown:
-        out["avg"] = mean(lengths.seconds, what=what)
+        out["avg"] = mean(lengths.seconds, what=what, queue=queue)
         if lengths.cut.any():
-            out["avg"] = _withheld("censored: the mean is not identifiable", len(lengths.seconds), "mean, Student t")
+            out["avg"] = _withheld("censored: the mean is not identifiable", len(lengths.seconds), "mean")
     percentiles = [name for name in shown if name in PERCENTILES]
-    found = censored_percentiles(lengths, [PERCENTILES[name] for name in percentiles], what)
+    found = censored_percentiles(lengths, [PERCENTILES[name] for name in percentiles], what, queue)
     for name, statistic in zip(percentiles, found, strict=True):
         reason = "" if overload is None or statistic.value is None else overload.withholds(name)
         finite = statistic.value is not None and statistic.value < np.inf
@@ -158,7 +178,7 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     A gap is the time from one end that made something to the next; the first counts from the window's start, the last
     to its end. So the gaps sum to the window, the rate is the plain quotient, and its n is the ends that made it.
     """
-    method, unit = "renewal reward, Student t", f"{what}/{'min' if per_s == 60 else 'h'}"
+    method, unit = "renewal reward", f"{what}/{'min' if per_s == 60 else 'h'}"
     ended = ~np.isnan(ends)
     good = ended & (made > 0)
     n = int(good.sum())
@@ -172,21 +192,11 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     gaps[1:] -= gaps[:-1].copy()
     gaps[0] -= float(evidence.jobs.instant("due").min())
     gaps[-1] += rest
-    rate, (low, high), tau = ratio_interval(made[good], gaps)
-    return Statistic(
-        value=per_s * rate,
-        low=None if low is None else per_s * low,
-        high=None if high is None else per_s * high,
-        n=n,
-        n_eff=n / tau,
-        unit=unit,
-        method=method,
-        reason="" if low is not None else f"fewer than 2 independent {_ENDED[what]}: no interval",
-    )
+    return rate(made[good], gaps, per_s=per_s, unit=unit, what=_ENDED[what])
 
 
-_ENDED = {"images": "jobs saved images", "previews": "jobs made previews", "jobs": "jobs completed"}
-_ENDED["books"] = "books are complete"
+_ENDED = {"images": "jobs with images", "previews": "jobs with previews", "jobs": "completed jobs"}
+_ENDED["books"] = "complete books"
 _NEW = {
     "images": "new image was saved",
     "previews": "new preview was made",

@@ -11,7 +11,8 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.jobs import Jobs
-from comfyload.judge.stats import Statistic, mean, percentile
+from comfyload.judge.means import mean
+from comfyload.judge.stats import Statistic, percentile
 from comfyload.record.model import Sample
 
 __all__ = ["GpuReading", "GpuReadings", "GpuRow", "gpu_reading", "gpu_rows"]

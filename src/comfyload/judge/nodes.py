@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.judge.fold import Fold, to_float
-from comfyload.judge.stats import Statistic, mean, percentiles
+from comfyload.judge.means import mean
+from comfyload.judge.stats import Statistic, percentiles
 from comfyload.record.model import WorkflowFacts
 
 __all__ = ["NODE_CLOCK_S", "NodeRow", "node_rows"]

@@ -11,7 +11,7 @@ from comfyload.judge.jobs import Jobs
 from comfyload.judge.trend import theil_sen
 from comfyload.record.plan import Closed, Load, Open, Replay
 
-__all__ = ["SATURATED", "Overload", "find_overload", "in_system"]
+__all__ = ["SATURATED", "Overload", "find_overload", "in_system", "occupancy_s"]
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ def find_overload(load: Load, arrivals: Arrivals, jobs: Jobs, rates: Rates) -> O
     rate = rates.asked or rates.offered
     if isinstance(load, Closed) or rate is None or len(arrivals.due) < _FEWEST:
         return None
-    offered, occupancy, slopes = rate / 60, _occupancy_s(arrivals, jobs), _growth(arrivals)
+    offered, occupancy, slopes = rate / 60, occupancy_s(arrivals, jobs), _growth(arrivals)
     growth, surely = (None, 0.0) if slopes is None else slopes
     found = occupancy is not None and offered * occupancy > SATURATED
     if not found and (occupancy is None or _changes(load)):
@@ -116,7 +116,7 @@ def _growth(arrivals: Arrivals) -> tuple[float, float] | None:
     return None if slopes is None else slopes[:2]
 
 
-def _occupancy_s(arrivals: Arrivals, jobs: Jobs) -> float | None:
+def occupancy_s(arrivals: Arrivals, jobs: Jobs) -> float | None:
     """Mean seconds for which an arrival keeps a serial server busy; None if it is not serial, or does not tell."""
     execution, completed = jobs.known("execution"), int(jobs.completed.sum())
     if not len(execution) or len(execution) < 0.9 * completed or jobs.overlaps():

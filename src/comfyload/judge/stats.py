@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
-from scipy import special
 
 from comfyload.judge.binomial import binomial_isf, binomial_ppf, clopper_pearson, wilson
-from comfyload.judge.dependence import autocorrelation_time, sum_of_products
+from comfyload.judge.dependence import autocorrelation_time
+from comfyload.judge.queue import ALONE, Queue
 from comfyload.judge.ranks import order_statistics, quantiles
 
 __all__ = [
@@ -26,15 +25,12 @@ __all__ = [
     "Statistic",
     "autocorrelation_time",
     "clopper_pearson",
-    "mean",
-    "mean_interval",
     "percentile",
     "percentiles",
     "proportion",
     "quantile",
     "quantile_interval",
     "quantile_time",
-    "ratio_interval",
     "upper_bound_needs",
     "value_needs",
     "wilson",
@@ -56,7 +52,8 @@ class Statistic(Struct, frozen=True, kw_only=True):
     """One number and how sure it is.
 
     `value` None: withheld, and `reason` says why. `low` or `high` None: that side cannot be bounded by this sample;
-    `reason` says why if the value is given. `n` counts jobs, `n_eff` the independent jobs they are worth.
+    `reason` says why if the value is given. `n` counts jobs, `n_eff` the independent jobs they are worth, as far as the
+    sample shows. `skew`: of a mean or a rate, the skewness of the estimate itself.
     """
 
     value: float | None
@@ -64,6 +61,7 @@ class Statistic(Struct, frozen=True, kw_only=True):
     high: float | None = None
     n: int
     n_eff: float | None = None
+    skew: float | None = None
     unit: str
     method: str
     confidence: float = CONFIDENCE
@@ -75,8 +73,10 @@ def percentile(x: Floats, p: float, unit: str = "s", what: str = "jobs") -> Stat
     return percentiles(x, [p], unit, what)[0]
 
 
-def percentiles(x: Floats, shares: Sequence[float], unit: str = "s", what: str = "jobs") -> list[Statistic]:
-    """The quantiles of `shares`, each as `percentile` gives it.
+def percentiles(
+    x: Floats, shares: Sequence[float], unit: str = "s", what: str = "jobs", queue: Queue = ALONE
+) -> list[Statistic]:
+    """The quantiles of `shares`, each as `percentile` gives it; the upper bound is of what the queue's jobs are worth.
 
     Too short a sample has one all the same where failures prove it: infinite, if its lower bound is.
     """
@@ -86,25 +86,29 @@ def percentiles(x: Floats, shares: Sequence[float], unit: str = "s", what: str =
     values = quantiles(x, {*given, *beyond.values()})
     times = {limit: _slow_time(x, values[limit]) for limit in set(beyond.values())}
     bounds = _intervals(x, {p: times[beyond[p]] for p in given}, CONFIDENCE)
+    waited = {p: queue.time(times[beyond[p]], p) for p in given}
+    upper = bounds if queue == ALONE else _intervals(x[queue.early :], waited, CONFIDENCE)
     out = []
     for p in shares:
         if p in given:
-            out.append(_percentile(values[p], bounds[p], n, p, times[beyond[p]], unit, what))
+            interval = bounds[p][0], upper[p][1]
+            depend = waited[p] != 1
+            statistic = _percentile(values[p], interval, p, n, depend=depend, what=what)
+            out.append(structs.replace(statistic, unit=unit, n_eff=n / times[beyond[p]]))
         else:
             reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {value_needs(p)}"
             out.append(Statistic(value=None, n=n, unit=unit, method=_RANKS, reason=reason))
     return out
 
 
-def _percentile(value: float, bounds: Interval, n: int, p: float, tau: float, unit: str, what: str) -> Statistic:
-    low, high = bounds
-    reason = ""
+def _percentile(value: float, interval: Interval, p: float, n: int, *, depend: bool, what: str) -> Statistic:
+    (low, high), reason = interval, ""
     if low is None or high is None:
-        told = f"{n} {what}" if tau == 1 else f"{n} {what} that depend on each other"
+        told = f"{n} {what} that depend on each other" if depend else f"{n} {what}"
         side = "no interval" if low is None else "no upper bound"
-        needs = f"{upper_bound_needs(p)}{'' if tau == 1 else ' independent ones'}"
+        needs = f"{upper_bound_needs(p)}{' independent ones' if depend else ''}"
         reason = f"{told}: {side}; that of a p{100 * p:g} needs {needs}"
-    return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=_RANKS, reason=reason)
+    return Statistic(value=value, low=low, high=high, n=n, unit="s", method=_RANKS, reason=reason)
 
 
 def _endless(x: Floats, p: float) -> bool:
@@ -116,25 +120,16 @@ def value_needs(p: float) -> int:
     return _VALUE_NEEDS.get(p, math.ceil(1 / (1 - p)))
 
 
-def mean(x: Floats, unit: str = "s", what: str = "jobs") -> Statistic:
-    """The arithmetic mean with Student's t interval; one value has no interval, none has no mean."""
-    n, method = len(x), "mean, Student t"
-    if n == 0:
-        return Statistic(value=None, n=0, unit=unit, method=method, reason=f"no {what}")
-    tau = autocorrelation_time(x)
-    low, high = mean_interval(x, tau=tau)
-    if low is not None and float(np.min(x)) >= 0:  # no duration is negative, whatever Student's t says
-        low = max(low, 0.0)
-    reason = "" if low is not None else f"fewer than 2 independent {what}: no interval"
-    return Statistic(value=_mean(x), low=low, high=high, n=n, n_eff=n / tau, unit=unit, method=method, reason=reason)
+def proportion(k: int, n: int, what: str = "jobs", jobs_per_trial: float = 1.0) -> Statistic:
+    """`k` of `n` as a fraction 0..1 with the interval of Clopper & Pearson, exact for independent jobs.
 
-
-def proportion(k: int, n: int, what: str = "jobs") -> Statistic:
-    """`k` of `n` as a fraction 0..1 with the exact interval of Clopper & Pearson; n = 0 has no fraction."""
+    With several `jobs_per_trial`, of as many fewer; n = 0 has no fraction.
+    """
     if n == 0:
         return Statistic(value=None, n=0, unit="1", method="clopper-pearson", reason=f"no {what}")
-    low, high = clopper_pearson(k, n)
-    return Statistic(value=k / n, low=low, high=high, n=n, unit="1", method="clopper-pearson")
+    method = "clopper-pearson, jobs independent" if jobs_per_trial == 1 else "clopper-pearson, failures in bursts"
+    low, high = clopper_pearson(k / jobs_per_trial, n / jobs_per_trial)
+    return Statistic(value=k / n, low=low, high=high, n=n, n_eff=n / jobs_per_trial, unit="1", method=method)
 
 
 def quantile(x: Floats, p: float) -> float:
@@ -196,50 +191,3 @@ def quantile_time(x: Floats, p: float) -> float:
 def _slow_time(x: Floats, limit: float) -> float:
     slow = x >= limit if math.isinf(limit) else x > limit
     return autocorrelation_time(slow)
-
-
-def mean_interval(x: Floats, confidence: float = CONFIDENCE, tau: float = 1.0) -> Interval:
-    """Student's t interval of the mean for `n / tau` independent values; None below two of them."""
-    n = len(x)
-    worth = n / tau
-    if n < 2 or worth < 2:
-        return None, None
-    half = _student(confidence, worth - 1) * math.sqrt(_variance(x, tau) / worth)
-    middle = _mean(x)
-    return middle - half, middle + half
-
-
-def ratio_interval(
-    rewards: NDArray[Any], gaps: Floats, confidence: float = CONFIDENCE
-) -> tuple[float, Interval, float]:
-    """Long-run rate `sum(rewards) / sum(gaps)`, its interval, and the autocorrelation time behind it.
-
-    Renewal-reward: `gaps` are the times between successive completions (the first counts from the start of the
-    window, so the gaps sum to the window), `rewards` what each completion brought. The interval is the delta
-    method's: Student t on `rewards - rate * gaps` with `n / tau` independent values; never below 0.
-    """
-    total, n = float(np.sum(gaps)), len(gaps)
-    rate = float(np.sum(rewards)) / total
-    rest = rate * gaps
-    np.subtract(rewards, rest, out=rest)
-    tau = autocorrelation_time(rest)
-    if n < 2 or n / tau < 2:
-        return rate, (None, None), tau
-    deviation = math.sqrt(_variance(rest, tau) / (n / tau))
-    half = _student(confidence, n / tau - 1) * deviation / (total / n)
-    return rate, (max(0.0, rate - half), rate + half), tau
-
-
-def _mean(x: Floats) -> float:
-    # Rounding must not carry an average beyond the largest value it is made of.
-    return min(max(float(np.mean(x)), float(np.min(x))), float(np.max(x)))
-
-
-def _variance(x: Floats, tau: float) -> float:
-    # The sample variance of correlated values is too small by about tau / n: they have strayed less far.
-    centred = x - np.mean(x)
-    return sum_of_products(centred, centred) / (len(x) - tau)
-
-
-def _student(confidence: float, freedom: float) -> float:
-    return float(special.stdtrit(freedom, (1 + confidence) / 2))

@@ -29,15 +29,17 @@ from comfyload.judge.integrity import (
 )
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
+from comfyload.judge.means import mean
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
 from comfyload.judge.pace import Pace
+from comfyload.judge.queue import Queue, queue_of
 from comfyload.judge.ranks import order_statistics
 from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import Saturation, saturation
-from comfyload.judge.stats import QUANTILE_METHOD, Statistic, mean, percentile, value_needs
+from comfyload.judge.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.kinds import KINDS, Kind
@@ -118,12 +120,15 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """A run as it is judged: who it was, its numbers, and its jobs as columns. `path`: where it lies, for people."""
+    """A run as it is judged: who it was, its numbers, its jobs as columns, and the queue that they waited in. `path`:
+    where it lies, for people.
+    """
 
     path: str
     manifest: Manifest
     summary: Summary
     jobs: Jobs
+    queue: Queue
 
 
 def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Summary:
@@ -175,7 +180,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
         retries=None if manifest.retry is None else _retries(fold, jobs),
         server_clock=evidence.pace,
     )
-    return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs)
+    return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs, queue=evidence.queue)
 
 
 @contextmanager
@@ -211,6 +216,7 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
         arrivals=arrivals,
         rates=made,
         overload=None if manifest.resumed else find_overload(manifest.plan.load, arrivals, jobs, made),
+        queue=queue_of(manifest.plan, jobs, arrivals, made),
         wall_clock_s=wall_clock_s,
         pace=fold.ends.pace(jobs.known("acknowledge")),
     )

@@ -19,6 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy import special
 
+from comfyload.judge.queue import ALONE, Queue
 from comfyload.judge.stats import (
     CONFIDENCE,
     Interval,
@@ -85,20 +86,24 @@ def incidence(lengths: Lengths) -> Incidence:
     )
 
 
-def censored_percentiles(lengths: Lengths, shares: Sequence[float], what: str = "jobs") -> list[Statistic]:
+def censored_percentiles(
+    lengths: Lengths, shares: Sequence[float], what: str = "jobs", queue: Queue = ALONE
+) -> list[Statistic]:
     """Quantiles of `lengths`: those of `percentiles` where nothing was cut, else by product limit.
 
     A quantile is the smallest time by which so many have completed. It is infinite where so many failed that no
     end of the cut jobs could change it, and withheld where they leave it open.
     """
     if not lengths.cut.any():
-        return percentiles(lengths.endless, shares, what=what)
+        return percentiles(lengths.endless, shares, what=what, queue=queue)
     known = incidence(lengths)
     # Of the seconds as seen: how long dependence lasts is not changed by cutting the last few off.
-    return [_percentile(known, lengths, p, quantile_time(lengths.seconds, p), what) for p in shares]
+    times = {p: quantile_time(lengths.seconds, p) for p in shares}
+    return [_percentile(known, lengths, p, (times[p], queue.time(times[p], p)), what) for p in shares]
 
 
-def _percentile(known: Incidence, lengths: Lengths, p: float, tau: float, what: str) -> Statistic:
+def _percentile(known: Incidence, lengths: Lengths, p: float, times: tuple[float, float], what: str) -> Statistic:
+    """`times`: how many jobs are worth one, for the lower bound and for the upper one."""
     n, cut, some_failed = len(lengths.seconds), int(lengths.cut.sum()), bool(lengths.failed.any())
     method, name = "aalen-johansen" if some_failed else "kaplan-meier", f"p{100 * p:g}"
     value, reason = _reached(known, p), ""
@@ -113,10 +118,10 @@ def _percentile(known: Incidence, lengths: Lengths, p: float, tau: float, what: 
     if some_failed:
         reason = "censored: no interval for cut and failed jobs together"
         return Statistic(value=value, n=n, unit="s", method=method, reason=reason)
-    low, high = product_limit_interval(known, p, tau)
+    low, high = product_limit_interval(known, p, times[0])[0], product_limit_interval(known, p, times[1])[1]
     if low is None or high is None:
         reason = f"censored: {cut} of {n} {what} were cut off; {'no interval' if low is None else 'no upper bound'}"
-    return Statistic(value=value, low=low, high=high, n=n, n_eff=n / tau, unit="s", method=method, reason=reason)
+    return Statistic(value=value, low=low, high=high, n=n, n_eff=n / times[0], unit="s", method=method, reason=reason)
 
 
 def _proven_endless(lengths: Lengths, p: float) -> bool:

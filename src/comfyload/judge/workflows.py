@@ -8,9 +8,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.estimates import Evidence, duration, images_per_minute
+from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
-from comfyload.judge.stats import Statistic, mean, proportion
+from comfyload.judge.means import mean
+from comfyload.judge.stats import Statistic
 
 __all__ = ["AfterRow", "WorkflowRow", "after_rows", "workflow_rows"]
 
@@ -68,17 +69,13 @@ def after_rows(jobs: Jobs) -> AfterRow:
 def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
     jobs = evidence.jobs
     columns = jobs.counted
-    completed, known_end = (
-        int((of_it & columns.completed).sum()),
-        int((of_it & ~columns.censored & ~columns.ours).sum()),
-    )
     latency = duration(evidence, "latency", ("avg", "p50", "p95"), of_it)
     execution = duration(evidence, "execution", ("avg", "p50", "p95"), of_it)
     longest = jobs.known("latency", of_it)
     return WorkflowRow(
         jobs=int(of_it.sum()),
-        completed=completed,
-        success_rate=proportion(completed, known_end, "jobs offered"),
+        completed=int((of_it & columns.completed).sum()),
+        success_rate=success_rate(jobs, "jobs offered", of_it),
         avg_latency_s=latency["avg"],
         p50_latency_s=latency["p50"],
         p95_latency_s=latency["p95"],

@@ -9,8 +9,9 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, student, tail
-from comfyload.judge.gates.rules import fact_verdict, plain, statistic
+from comfyload.judge.gates.rules import fact_verdict
 from comfyload.judge.gates.verdict import GateVerdict, decide, draft, percent
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured

@@ -45,7 +45,8 @@ def judge(
             return no_data(gate, measured, f"this run has no workflow {gate.workflow}; it has {has}")
         return against(gate, measured, baseline) if gate.of_baseline else RULES[gate.known.kind](gate, measured)
 
-    return [_with_doubts(draft, measured) for draft in _together([alone(gate) for gate in gates.gates])]
+    asked = [structs.replace(gate, independent=gates.independent_failures) for gate in gates.gates]
+    return [_with_doubts(draft, measured) for draft in _together([alone(gate) for gate in asked])]
 
 
 def overall(verdicts: Iterable[GateVerdict]) -> Verdict:

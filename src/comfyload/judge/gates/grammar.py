@@ -51,6 +51,7 @@ class Known(Struct, frozen=True, kw_only=True):
 class Gate(Struct, frozen=True, kw_only=True):
     """One condition. `metric` is a key of the summary, of one workflow if `WORKFLOW.` stands before it; `limit` is in
     the unit of the key, a share as a fraction. `of_baseline`: it is a factor of the baseline's value instead.
+    `independent`: failures are taken to come one at a time.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Gate(Struct, frozen=True, kw_only=True):
     op: Op
     limit: float
     of_baseline: bool = False
+    independent: bool = False
 
     @property
     def workflow(self) -> str:
@@ -89,10 +91,13 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateSet(Struct, frozen=True, kw_only=True):
-    """Gates, and regular expressions of errors that are no surprise."""
+    """Gates, and regular expressions of errors that are no surprise. `independent_failures`: they are said to come one at
+    a time, and not in bursts.
+    """
 
     gates: list[Gate]
     expected_errors: list[str] = []
+    independent_failures: bool = False
 
 
 def _facts(unit: Literal["s", "count", "/min"], names: str) -> dict[str, Known]:
@@ -141,6 +146,7 @@ _OF_BASELINE = re.compile(
     rf"(?:{_NUMBER}\s*\*\s*)?baseline|baseline\s*\*\s*(?P<after>{_NUMBER.replace('number', 'n')})"
 )
 _UNITS = {"s": {"s": 1.0, "ms": 0.001, "min": 60.0}, "share": {"%": 0.01}}
+_KEYS = "gates, expected_errors and independent_failures"
 _EXAMPLE = "write it like: p95_latency_s <= 45, success_rate >= 98 %, images_per_minute >= 0.95 * baseline"
 
 
@@ -171,7 +177,8 @@ def parse_gate(text: str) -> Gate:
 
 
 def read_gates(text: str, origin: str) -> GateSet:
-    """Read a file of gates in TOML: `gates`, a list of them, and `expected_errors`, a list of regular expressions.
+    """Read a file of gates in TOML: `gates`, a list of them, `expected_errors`, a list of regular expressions, and
+    `independent_failures`, true or false.
 
     A file without gates has an empty list of them: whoever reads it uses the defaults then.
 
@@ -183,10 +190,13 @@ def read_gates(text: str, origin: str) -> GateSet:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
+    independent = content.pop("independent_failures", False)
+    if not isinstance(independent, bool):
+        raise UsageError(f"{origin}: independent_failures is not true or false", "write independent_failures = true")
     for key, value in content.items():
         if key not in lists:
-            hint = _nearest(key, lists) or "the keys are gates and expected_errors"
-            raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint)
+            hint = _nearest(key, [*lists, "independent_failures"])
+            raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint or f"the keys are {_KEYS}")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UsageError(f"{origin}: {key} is no list of texts", f'write {key} = ["…"]')
         lists[key] = value
@@ -195,7 +205,7 @@ def read_gates(text: str, origin: str) -> GateSet:
         gates = [parse_gate(gate) for gate in lists["gates"]]
     except UsageError as error:
         raise UsageError(f"{origin}: {error.message}", error.hint) from None
-    return GateSet(gates=gates, expected_errors=lists["expected_errors"])
+    return GateSet(gates=gates, expected_errors=lists["expected_errors"], independent_failures=independent)
 
 
 def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pattern[str]]:

@@ -9,13 +9,12 @@ from scipy import special
 
 __all__ = [
     "SIDE",
-    "beyond",
     "count_test",
     "disproof",
     "holm",
     "needed",
-    "one_sided",
     "proof",
+    "share_bounds",
     "student",
     "tail",
     "worth",
@@ -25,31 +24,38 @@ SIDE = 0.05
 """Chance of a false PASS where a run stands exactly at the limit; the same of a false FAIL."""
 
 
-def proof(bad: int, n: int, allowed: float) -> float:
-    """Chance of no more than `bad` of `n` where the share of bad ones is `allowed`: proves that it is below."""
-    return float(special.bdtr(bad, n, allowed)) if n else 1.0
+def proof(bad: float, n: float, allowed: float) -> float:
+    """Chance of no more than `bad` of `n` where the share of bad ones is `allowed`: proves that it is below.
+
+    Trials need not be whole: between whole ones the binomial goes on as the incomplete beta function.
+    """
+    return float(special.betainc(n - bad, bad + 1, 1 - allowed)) if bad < n else 1.0
 
 
-def disproof(bad: int, n: int, allowed: float) -> float:
+def disproof(bad: float, n: float, allowed: float) -> float:
     """Chance of `bad` or more of `n` where the share of bad ones is `allowed`: disproves that it is no more."""
-    return float(special.bdtrc(bad - 1, n, allowed)) if bad > 0 else 1.0
+    return float(special.betainc(bad, n - bad + 1, allowed)) if bad > 0 else 1.0
 
 
-def needed(bad: int, allowed: float, side: float = SIDE) -> int | None:
+def needed(bad: int, allowed: float, side: float = SIDE, *, per_trial: float = 1.0) -> int | None:
     """Fewest jobs, `bad` of them on the wrong side, that prove a share below `allowed`; None if none does.
 
     The rule of MLPerf's early stopping, with nothing set aside.
     """
     if allowed <= 0:
         return None
+
+    def proven(n: int) -> bool:
+        return proof(bad / per_trial, n / per_trial, allowed) <= side
+
     low, high = bad, bad + 1
-    while proof(bad, high, allowed) > side:
+    while not proven(high):
         low, high = high, 2 * high
         if high > 1 << 40:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if proof(bad, middle, allowed) <= side else (middle, high)
+        low, high = (low, middle) if proven(middle) else (middle, high)
     return high
 
 
@@ -81,10 +87,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def one_sided(k: int, n: int) -> tuple[float, float]:
+def share_bounds(k: float, n: float) -> tuple[float, float]:
     """Clopper & Pearson's bounds of a share, 5 % on each side."""
     low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, SIDE))
-    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - SIDE))
+    high = 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - SIDE))
     return low, high
 
 
@@ -97,11 +103,3 @@ def tail(x: float, sd: float, freedom: float) -> float:
     if sd <= 0:
         return 0.0 if x > 0 else 1.0
     return float(special.ndtr(-x / sd) if math.isinf(freedom) else special.stdtr(freedom, -x / sd))
-
-
-def beyond(distance: float, half: float, n_eff: float) -> float:
-    """Two-sided p-value of a limit `distance` away from a mean with a 95 % interval of `half` on each side."""
-    if half <= 0:
-        return 0.0 if distance > 0 else 1.0
-    freedom = max(n_eff - 1, 1e-9)
-    return min(1.0, 2 * tail(distance, half / student(0.975, freedom), freedom))

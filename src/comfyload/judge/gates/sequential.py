@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
 
-__all__ = ["BUDGET_JOBS", "DISPROVEN", "PROVEN", "decided", "early_abort", "evidence", "looks"]
+__all__ = ["BUDGET_JOBS", "DISPROVEN", "PROVEN", "decided", "early_abort", "evidence", "looks", "strikes"]
 
 BUDGET_JOBS = 200
 """Counted jobs after which a run ends undecided, where no number is given."""
@@ -24,6 +24,8 @@ _SHARES = (0.3, 0.5, 0.75, 1.0)
 _WORSE = 0.04
 """How much lower the success rate is that the sequential test holds against the gate's: 98 % against 94 %."""
 _ERROR = 0.05
+_BURST = 10
+"""Failures in a row that count as one: a burst may be as long."""
 
 DISPROVEN = math.log((1 - _ERROR) / _ERROR)
 """Wald's upper bound on the evidence: the lower rate is believed."""
@@ -36,11 +38,21 @@ def looks(budget_jobs: int) -> list[int]:
     return sorted({math.ceil(round(share * budget_jobs, 6)) for share in _SHARES} - {0})
 
 
-def decided(verdicts: Sequence[GateVerdict]) -> bool:
-    """Whether more jobs change nothing: every gate is proven, or one is disproven."""
+def decided(verdicts: Sequence[GateVerdict], if_independent: Sequence[GateVerdict] = ()) -> bool:
+    """Whether more jobs change nothing: every gate is proven, or one is disproven.
+
+    `if_independent`: the same gates judged as if failures came one at a time. A success rate that is proven but for
+    bursts counts as decided, since ten times as many jobs would not be waited for.
+    """
     if any(verdict.verdict == "FAIL" for verdict in verdicts):
         return True
-    return bool(verdicts) and all(verdict.verdict == "PASS" for verdict in verdicts)
+    proven = if_independent or verdicts
+    return bool(verdicts) and all(verdict.verdict == "PASS" for verdict in proven)
+
+
+def strikes(in_a_row: int) -> bool:
+    """Whether a failure, the so manieth in a row, is evidence: the first of a burst, and every tenth after it."""
+    return in_a_row % _BURST == 1
 
 
 def evidence(completed: int, failed: int, limit: float) -> float:
@@ -55,7 +67,8 @@ def evidence(completed: int, failed: int, limit: float) -> float:
 
 
 def early_abort(completed: int, failed: int, limit: float = 0.98) -> Literal["continue", "fail"]:
-    """Whether a gate `success_rate >= limit` is lost, to be asked after every job whose end is known.
+    """Whether a gate `success_rate >= limit` is lost, to be asked after every job whose end is known. `failed`: those of
+    the failures that are evidence by `strikes`; all of them only if they come one at a time.
 
     The failing side of Wald's sequential probability ratio test with 5 % on each side. At a rate of exactly `limit` it
     gives up at most 1 run in 19, however long that goes on (the ratio is a martingale: Ville 1939); at 90 % success it

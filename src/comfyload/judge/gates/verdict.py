@@ -11,7 +11,7 @@ from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["GateVerdict", "RunError", "Verdict", "decide", "draft", "no_data", "percent"]
+__all__ = ["GateVerdict", "RunError", "Verdict", "decide", "draft", "no_data", "open_words", "percent"]
 
 Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
 """Proven; inside and not proven; outside and not disproven, or nothing to go by; disproven."""
@@ -34,7 +34,8 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     """What a run says to a gate.
 
     `value`, `low`, `high`, `limit` are in the unit of the gate's key. The interval is what the verdict rests on: 5 % on
-    each side of a share or a percentile, 2.5 % of a mean or a rate; of percentiles with failures as infinite; against a
+    each side of a share or a percentile, 2.5 % of a mean or a rate; of shares with bursts of failures allowed for; of
+    percentiles with failures as infinite; against a
     baseline, the run's own at 95 %. None: withheld, or no bound. `n`: jobs judged. `limit` of a baseline: the product;
     None without one. `baseline`: its value, over several runs the geometric mean, and `ratio` the run's value over
     that; None where the gate names none. `p_fail`: Holm's p-value of the disproof, FAIL if at most 0.05; None where
@@ -81,6 +82,13 @@ def draft(
 def no_data(gate: Gate, measured: Measured, why: str, found: Statistic | None = None) -> GateVerdict:
     """Nothing to judge is no pass."""
     return draft(gate, measured, "INCONCLUSIVE", f"No data: {why}.", found)
+
+
+def open_words(verdict: Verdict, p_fail: float) -> str:
+    """What ends the sentence of a FAIL or an INCONCLUSIVE; nothing for the others."""
+    if verdict == "FAIL":
+        return f" (p = {p_fail:.2g} if the gate held)"
+    return ", so the value is outside, but not disproven" if verdict == "INCONCLUSIVE" else ""
 
 
 def percent(share: float) -> str:

@@ -1,0 +1,64 @@
+"""Knows how a mean or a rate is judged: by its 95 % interval, of which an end may be missing for want of jobs."""
+
+from __future__ import annotations
+
+import math
+
+from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.numbers import statistic
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words
+from comfyload.judge.means import INDEPENDENT
+from comfyload.judge.skewed import beyond
+from comfyload.judge.stats import Statistic
+from comfyload.judge.summary import Measured
+
+__all__ = ["judge_mean"]
+
+
+def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
+    """The p-value is two-sided, so that 5 % is where the limit meets the end of the interval.
+
+    What proves is the end beyond which the limit must lie; without that end nothing is proven.
+    """
+    found = statistic(gate, measured)
+    if found.value is None:
+        return no_data(gate, measured, found.reason, found)
+    inside = gate.holds(found.value, gate.limit)
+    nearer = found.high if gate.limit > found.value else found.low
+    p = _p(found, nearer, gate.limit)
+    p_pass, p_fail = (p, 1.0) if inside else (1.0, p)
+    verdict = decide(p_pass, p_fail, inside)
+    waits = gate.name.endswith(("latency_s", "latency_sent_s", "queue_wait_s"))
+    memory = measured.queue.memory if waits else 1.0
+    needs = _needs(found, nearer, gate.limit, memory) if verdict == "PASS*" else None
+    why = _why(found, nearer, verdict, p_fail)
+    if needs is not None:
+        why += f" About {needs:,} jobs would prove it, if the value stays."
+    if gate.known.unit == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
+        why += " Of the completed jobs alone."
+    return draft(gate, measured, verdict, why, found, p_fail=p_fail, needs=needs)
+
+
+def _why(found: Statistic, nearer: float | None, verdict: Verdict, p_fail: float) -> str:
+    if nearer is None:
+        return f"Nothing is proven: {found.reason}{open_words(verdict, p_fail)}."
+    where = {"PASS": "inside", "FAIL": "outside"}.get(verdict, "on both sides of the limit")
+    return f"The 95 % interval lies {where}{open_words(verdict, p_fail)}."
+
+
+def _p(found: Statistic, end: float | None, limit: float) -> float:
+    """Of the limit, as the true value, on the side of that end."""
+    if end is None or found.value is None or found.n_eff is None or found.skew is None:
+        return 1.0
+    return beyond(found.value, end, limit, found.skew, found.n_eff - 1)
+
+
+def _needs(found: Statistic, end: float | None, limit: float, memory: float) -> int | None:
+    """How many jobs would bring that end to the limit, and be enough for it to be given; None if it is not known."""
+    other = found.high if end is None else end
+    other = found.low if other is None else other
+    if other is None or found.value is None or not found.n_eff or limit == found.value or math.isinf(memory):
+        return None
+    narrower = found.n * ((other - found.value) / (limit - found.value)) ** 2
+    enough = INDEPENDENT * max(found.n / found.n_eff, memory) if end is None else 0.0
+    return max(found.n + 1, math.ceil(max(narrower, enough)))

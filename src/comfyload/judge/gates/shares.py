@@ -1,0 +1,113 @@
+"""Knows how a share of jobs, such as the success rate, is judged: by counting trials, of which a burst is one.
+
+- PASS: so few failures have at most a 5 % chance at the limit, if `jobs_per_trial` of them are one trial.
+- FAIL: so many have; or more bursts came than there would be failures. The second needs no length of bursts, since a
+  given rate makes the more of them the shorter they are, and at most as many as independent failures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+
+from comfyload.judge.arrivals import arrivals_of
+from comfyload.judge.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of, failures_of
+from comfyload.judge.gates.grammar import Gate
+from comfyload.judge.gates.numbers import statistic
+from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words, percent
+from comfyload.judge.summary import Measured
+
+__all__ = ["judge_share"]
+
+
+class _Count(Struct, frozen=True, kw_only=True):
+    """Jobs on the wrong side, with the jobs to a trial."""
+
+    bursts: Bursts
+    allowed: float
+    per_trial: float
+
+    @property
+    def p_pass(self) -> float:
+        bad, n = self.bursts.bad, self.bursts.n
+        return proof(bad / self.per_trial, n / self.per_trial, self.allowed)
+
+    @property
+    def p_fail(self) -> float:
+        bad, n = self.bursts.bad, self.bursts.n
+        together = disproof(bad / self.per_trial, n / self.per_trial, self.allowed)
+        return min(together, disproof(self.self.bursts.runs, n, self.allowed))
+
+    def bounds(self) -> tuple[float, float]:
+        """Of the share of jobs on the wrong side, 5 % on each side."""
+        bad, n = self.bursts.bad, self.bursts.n
+        low, high = share_bounds(bad / self.per_trial, n / self.per_trial)
+        return max(low, share_bounds(self.bursts.runs, n)[0]), high
+
+
+def judge_share(gate: Gate, measured: Measured) -> GateVerdict:
+    """k of n. The wrong side of an upper limit are the successes."""
+    found = statistic(gate, measured)
+    if found.value is None:
+        return no_data(gate, measured, found.reason, found)
+    bursts = _bursts(gate, measured)
+    allowed = gate.limit if gate.upper else round(1 - gate.limit, 12)
+    count = _Count(
+        bursts=bursts,
+        allowed=allowed,
+        per_trial=ONE_BY_ONE if gate.independent else bursts.jobs_per_trial(allowed),
+    )
+    verdict = decide(count.p_pass, count.p_fail, gate.holds(found.value, gate.limit))
+    needs = needed(bursts.bad, allowed, per_trial=count.per_trial) if verdict == "PASS*" else None
+    bad_low, bad_high = count.bounds()
+    low, high = (bad_low, bad_high) if gate.upper else (1 - bad_high, 1 - bad_low)
+    why = _why(gate, count, verdict, needs)
+    return draft(gate, measured, verdict, why, found, low=low, high=high, p_fail=count.p_fail, needs=needs)
+
+
+def _bursts(gate: Gate, measured: Measured) -> Bursts:
+    """Of what counts against the gate, in the order of submission."""
+    jobs = measured.jobs
+    if gate.name.startswith("book"):
+        books = arrivals_of(jobs, measured.manifest.plan.pages)
+        known = ~books.censored
+        failed = ~books.completed[known][np.argsort(books.due[known], kind="stable")]
+    elif gate.workflow:
+        failed = failures_of(jobs, jobs.counted.workflow == list(measured.summary.workflows).index(gate.workflow))
+    else:
+        failed = failures_of(jobs)
+    return bursts_of(~failed if gate.upper else failed)
+
+
+def _why(gate: Gate, count: _Count, verdict: Verdict, needs: int | None) -> str:
+    unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
+    n, bad, runs = count.bursts.n, count.bursts.bad, count.bursts.runs
+    good = bad if gate.upper else n - bad
+    told = f"{n} clean {unit}" if good == n else f"{good} of {n} {unit} completed"
+    if verdict == "PASS":
+        given = "if failures come one at a time, as was said" if gate.independent else "failures in bursts allowed for"
+        most = "at most " if gate.upper else ""
+        return f"{told}{' prove' if good == n else ', which proves'} {most}{goal} (one-sided, 95 %), {given}."
+    if verdict == "PASS*":
+        return f"{told}{_more(gate, count, unit, goal, needs)}"
+    several = f", the others failed in {runs} bursts" if runs < bad and not gate.upper else ""
+    return f"{told}{several}{open_words(verdict, count.p_fail)}."
+
+
+def _more(gate: Gate, count: _Count, unit: str, goal: str, needs: int | None) -> str:
+    """How many jobs it would take if failures came one at a time, and in bursts."""
+    n, bad = count.bursts.n, count.bursts.bad
+    alone = needed(bad, count.allowed)
+    clean = bad == 0 and not gate.upper
+    verb = " do" if clean else ": they do"
+    if needs is None or alone is None:
+        return f"{verb} not prove {goal}; no number of {unit} does."
+    what = "clean ones" if clean else f"{unit} with no more than {bad} {'completed' if gate.upper else 'failed'}"
+    if count.per_trial == 1:
+        return f"{verb} not prove {goal}; {needs:,} {what} would."
+    bursts = f"in bursts of up to {LONGEST:.0f}" if bad == 0 else "in bursts as long as they may be here"
+    if n >= alone:
+        only = " prove" if clean else ", which proves"
+        return f"{only} {goal} only if failures come one at a time; {bursts} it takes {needs:,} {what}."
+    return f"{verb} not prove {goal}; {alone:,} {what} would if failures came one at a time, {needs:,} if {bursts}."

@@ -1,0 +1,119 @@
+"""Knows what a mean and a rate are worth: their intervals where values are skewed and depend on each other.
+
+No interval of a mean is valid whatever the law of the values (Bahadur & Savage 1956): jobs that happened to hold no slow
+one say nothing of how slow it would have been. So the end that slow jobs would move, the upper one of a mean time and
+the lower one of a rate, is given from 59 independent jobs on: with fewer, one slow job in 20 goes unseen in more than
+5 % of runs. The skew of those that were seen is taken out by Hall's transformation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.dependence import autocorrelation_time, sum_of_products
+from comfyload.judge.queue import ALONE, Queue
+from comfyload.judge.skewed import skewed_interval, third_moment
+from comfyload.judge.stats import CONFIDENCE, Statistic
+
+__all__ = ["INDEPENDENT", "mean", "rate"]
+
+Floats = NDArray[np.float64]
+
+INDEPENDENT = 59
+"""Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""
+_MEAN, _RATE = "mean, Hall's transformed t", "renewal reward, Hall's transformed t"
+
+
+class _Sample(Struct, frozen=True, kw_only=True):
+    """The mean of a sample of `worth` independent values, its standard error, and its own skewness."""
+
+    middle: float
+    error: float
+    skew: float
+    worth: float
+
+    def interval(self) -> tuple[float, float]:
+        return skewed_interval(self.middle, self.error, self.skew, self.worth - 1, CONFIDENCE)
+
+
+def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -> Statistic:
+    """The arithmetic mean of values in the order of completion; one value has no interval, none has no mean."""
+    n = len(x)
+    if n == 0:
+        return Statistic(value=None, n=0, unit=unit, method=_MEAN, reason=f"no {what}")
+    tau, value = autocorrelation_time(x), _mean(x)
+    all_of_it = _sample(x, tau)
+    if all_of_it is None:
+        reason = f"fewer than 2 independent {what}: no interval"
+        return Statistic(value=value, n=n, n_eff=n / tau, unit=unit, method=_MEAN, reason=reason)
+    low, high, reason = all_of_it.interval()[0], None, ""
+    if float(np.min(x)) >= 0:  # no duration is negative
+        low = max(low, 0.0)
+    later = x[queue.early :]
+    time = queue.time(autocorrelation_time(later))
+    sample = _sample(later, time) if len(later) / time >= INDEPENDENT else None
+    if sample is None:
+        reason = f"{_worth(n, what, len(later) / time)}: no upper bound; that of a mean needs {INDEPENDENT}"
+    else:
+        high = max(sample.interval()[1], value)
+    return Statistic(
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        n_eff=n / tau,
+        skew=all_of_it.skew,
+        unit=unit,
+        method=_MEAN,
+        reason=reason,
+    )
+
+
+def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str) -> Statistic:
+    """Long-run rate `sum(made) / sum(gaps)`, times `per_s`, by renewal reward.
+
+    `gaps` are the times between successive completions (the first counts from the start of the window, so that they sum
+    to the window), `made` what each completion brought. The error is the delta method's, of `made - rate * gaps`.
+    """
+    total, n = float(np.sum(gaps)), len(gaps)
+    value = float(np.sum(made)) / total
+    rest = value * gaps
+    np.subtract(made, rest, out=rest)
+    tau = autocorrelation_time(rest)
+    sample = _sample(rest, tau)
+    common: dict[str, Any] = {"value": per_s * value, "n": n, "n_eff": n / tau, "unit": unit, "method": _RATE}
+    if sample is None:
+        return Statistic(**common, reason=f"fewer than 2 independent {what}: no interval")
+    low, high = (per_s * (value + end * n / total) for end in sample.interval())
+    if n / tau >= INDEPENDENT:
+        return Statistic(**common, low=max(0.0, low), high=high, skew=sample.skew)
+    reason = f"{_worth(n, what, n / tau)}: no lower bound; that of a rate needs {INDEPENDENT}"
+    return Statistic(**common, high=high, skew=sample.skew, reason=reason)
+
+
+def _worth(n: int, what: str, worth: float) -> str:
+    return f"{n} {what}" if worth > n - 1 else f"{n} {what}, worth {max(1, math.floor(worth))} independent ones"
+
+
+def _sample(x: Floats, tau: float) -> _Sample | None:
+    """None where `x` is worth fewer than two independent values, `tau` being its autocorrelation time."""
+    n = len(x)
+    if n < 2 or n / tau < 2:
+        return None
+    centred = x - np.mean(x)
+    squares = sum_of_products(centred, centred)
+    # The sample variance of correlated values is too small by about tau / n: they have strayed less far.
+    error = math.sqrt(squares / (n - tau) / (n / tau))
+    spread = math.sqrt(squares / n)
+    skew = third_moment(x) / spread**3 / math.sqrt(n / tau) if spread > 0 else 0.0
+    return _Sample(middle=_mean(x), error=error, skew=skew, worth=n / tau)
+
+
+def _mean(x: Floats) -> float:
+    # Rounding must not carry an average beyond the largest value it is made of.
+    return min(max(float(np.mean(x)), float(np.min(x))), float(np.max(x)))
