@@ -9,7 +9,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import Arrivals, Rates
-from comfyload.judge.bursts import bursts_of, failures_of
+from comfyload.judge.bursts import books_failed, bursts_of, failures_of
 from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Jobs
 from comfyload.judge.means import mean, rate
@@ -36,9 +36,10 @@ GAP = "the run was taken up again after it had died: its wall clock has a gap"
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """What judgement is made from. `overload` None: the load had a steady state, or is closed.
+    """What judgement is made from. `overload` None: the load had a steady state, or is closed. `queue`: what the load
+    makes jobs wait in.
 
-    `queue`: what the load makes jobs wait in. `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
+    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
     server's clock against ours.
     """
 
@@ -99,7 +100,11 @@ def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags 
 
 def success_rate(jobs: Jobs, what: str, of: Flags | None = None) -> Statistic:
     """Of the counted jobs whose end is known and which we did not make fail, those that completed."""
-    bursts = bursts_of(failures_of(jobs, of))
+    return _completed(failures_of(jobs, of), what)
+
+
+def _completed(failed: Flags, what: str) -> Statistic:
+    bursts = bursts_of(failed)
     return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.seen())
 
 
@@ -137,22 +142,15 @@ def _books(evidence: Evidence) -> dict[str, Statistic]:
         return {name: _withheld("no books: an arrival is one job", 0, "none", unit) for name, unit in units.items()}
     cut, completed = arrivals.censored, arrivals.completed
     out = {
-        "book_success_rate": _books_whole(arrivals),
+        "book_success_rate": _completed(books_failed(arrivals), "books whose end is known"),
         "books_per_hour": _rate(evidence, arrivals.done, completed, 3600, "books"),
     }
     seconds = arrivals.done - arrivals.due
     known = (completed | cut) & ~np.isnan(seconds)
     lengths = Lengths(seconds=seconds[known], cut=cut[known], failed=np.zeros(int(known.sum()), np.bool_))
-    shown = _statistics(
-        lengths, _BOOK_SHOWN, "completed books", evidence.overload, evidence.queue.of_books(arrivals.pages)
-    )
+    queue = evidence.queue.of_books(arrivals.pages)
+    shown = _statistics(lengths, _BOOK_SHOWN, "completed books", evidence.overload, queue)
     return out | {f"{name}_book_latency_s": statistic for name, statistic in shown.items()}
-
-
-def _books_whole(arrivals: Arrivals) -> Statistic:
-    known = ~arrivals.censored
-    bursts = bursts_of(~arrivals.completed[known][np.argsort(arrivals.due[known], kind="stable")])
-    return proportion(bursts.n - bursts.bad, bursts.n, "books whose end is known", bursts.seen())
 
 
 def _statistics(

@@ -91,8 +91,8 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateSet(Struct, frozen=True, kw_only=True):
-    """Gates, and regular expressions of errors that are no surprise. `independent_failures`: they are said to come one at
-    a time, and not in bursts.
+    """Gates, and regular expressions of errors that are no surprise. `independent_failures`: they are said to come one
+    at a time, and not in bursts.
     """
 
     gates: list[Gate]

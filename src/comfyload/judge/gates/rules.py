@@ -73,8 +73,8 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     n = len(column.seconds)
     if n == 0 or (metric == "queue_wait" and column.cut.any()):
         return no_data(gate, measured, found.reason, found)
-    queue = ALONE if metric in _SERVICE else measured.queue
-    tau = quantile_time(column.seconds, p) if _depend(gate, measured, metric) else 1.0
+    queue = _queue(measured, metric)
+    tau = quantile_time(column.seconds, p) if _depend(measured, metric) else 1.0
     later, time = column.after(queue.early), queue.time(tau, p)
     counts, proving = _wrong(gate, column, p), _wrong(gate, later, p)
     p_pass = count_test((proving.surely, proving.most), max(len(later.seconds), 1), counts.allowed, time)[0]
@@ -155,14 +155,19 @@ def _endless(seconds: Floats, completed: Flags, cut: Flags) -> _Column:
     return _Column(seconds=np.where(failed, math.inf, seconds)[known], cut=cut[known], failed=int(failed.sum()))
 
 
-def _depend(gate: Gate, measured: Measured, metric: str) -> bool:
+def _queue(measured: Measured, metric: str) -> Queue:
+    if metric == "book_latency":
+        return measured.queue.of_books(measured.manifest.plan.pages)
+    return ALONE if metric in _SERVICE else measured.queue
+
+
+def _depend(measured: Measured, metric: str) -> bool:
     """Whether to allow for dependence: in a queue, where models may be swapped, and where it was found.
 
     Elsewhere jobs run one at a time and nothing ties one to the next: an estimate would only add its own noise.
     """
     found = any(finding.code == "dependent_jobs" for finding in measured.summary.findings)
-    waited = metric not in _SERVICE and measured.queue != ALONE
-    return found or len(measured.summary.workflows) > 1 or waited
+    return found or len(measured.summary.workflows) > 1 or _queue(measured, metric) != ALONE
 
 
 # --- facts

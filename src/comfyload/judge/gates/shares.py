@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from msgspec import Struct
 
 from comfyload.judge.arrivals import arrivals_of
-from comfyload.judge.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of, failures_of
+from comfyload.judge.bursts import LONGEST, ONE_BY_ONE, Bursts, books_failed, bursts_of, failures_of
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
@@ -37,7 +36,7 @@ class _Count(Struct, frozen=True, kw_only=True):
     def p_fail(self) -> float:
         bad, n = self.bursts.bad, self.bursts.n
         together = disproof(bad / self.per_trial, n / self.per_trial, self.allowed)
-        return min(together, disproof(self.self.bursts.runs, n, self.allowed))
+        return min(together, disproof(self.bursts.runs, n, self.allowed))
 
     def bounds(self) -> tuple[float, float]:
         """Of the share of jobs on the wrong side, 5 % on each side."""
@@ -70,9 +69,7 @@ def _bursts(gate: Gate, measured: Measured) -> Bursts:
     """Of what counts against the gate, in the order of submission."""
     jobs = measured.jobs
     if gate.name.startswith("book"):
-        books = arrivals_of(jobs, measured.manifest.plan.pages)
-        known = ~books.censored
-        failed = ~books.completed[known][np.argsort(books.due[known], kind="stable")]
+        failed = books_failed(arrivals_of(jobs, measured.manifest.plan.pages))
     elif gate.workflow:
         failed = failures_of(jobs, jobs.counted.workflow == list(measured.summary.workflows).index(gate.workflow))
     else:
