@@ -1,9 +1,9 @@
 """Knows what a mean and a rate are worth: their intervals where values are skewed and depend on each other.
 
 No interval of a mean is valid whatever the law of the values (Bahadur & Savage 1956): jobs that happened to hold no
-slow one say nothing of how slow it would have been. So the end that slow jobs would move, the upper one of a mean time and
-the lower one of a rate, is given from 59 independent jobs on: with fewer, one slow job in 20 goes unseen in more than
-5 % of runs. The skew of those that were seen is taken out by Hall's transformation.
+slow one say nothing of how slow it would have been. So the end that slow jobs would move, the upper one of a mean time
+and the lower one of a rate, is given from 59 independent jobs on: with fewer, one slow job in 20 goes unseen in more
+than 5 % of runs. The skew of those that were seen is taken out by Hall's transformation.
 """
 
 from __future__ import annotations
