@@ -190,7 +190,7 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     gaps[1:] -= gaps[:-1].copy()
     gaps[0] -= float(evidence.jobs.instant("due").min())
     gaps[-1] += rest
-    return rate(made[good], gaps, per_s=per_s, unit=unit, what=_ENDED[what])
+    return rate(made[good], gaps, per_s=per_s, unit=unit, what=_ENDED[what], queue=evidence.queue)
 
 
 _ENDED = {"images": "jobs with images", "previews": "jobs with previews", "jobs": "completed jobs"}

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.dependence import autocorrelation_time, sum_of_products
@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 
 INDEPENDENT = 59
 """Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""
+_DEPENDENT = 0.7
+"""As in the finding `dependent_jobs`."""
 _MEAN, _RATE = "mean, Hall's transformed t", "renewal reward, Hall's transformed t"
 
 
@@ -56,11 +58,11 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -
         low = max(low, 0.0)
     later = x[queue.early :]
     time = queue.time(autocorrelation_time(later))
-    sample = _sample(later, time) if len(later) / time >= INDEPENDENT else None
-    if sample is None:
-        reason = f"{_worth(n, what, len(later) / time)}: no upper bound; that of a mean needs {INDEPENDENT}"
-    else:
+    sample, worth = _sample(later, time), len(later) / _believed(time)
+    if sample is not None and worth >= INDEPENDENT:
         high = max(sample.interval()[1], value)
+    else:
+        reason = f"{_worth(n, what, worth)}: no upper bound; that of a mean needs {INDEPENDENT}"
     return Statistic(
         value=value,
         low=low,
@@ -74,26 +76,38 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -
     )
 
 
-def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str) -> Statistic:
+def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str, queue: Queue = ALONE) -> Statistic:
     """Long-run rate `sum(made) / sum(gaps)`, times `per_s`, by renewal reward.
 
     `gaps` are the times between successive completions (the first counts from the start of the window, so that they sum
-    to the window), `made` what each completion brought. The error is the delta method's, of `made - rate * gaps`.
+    to the window), `made` what each completion brought. The interval is that of the time for one thing made, by the
+    delta method on `gaps - time * made`, turned round. A busy server evens out the gaps of a short run, so its error is
+    at least that of the arrivals.
     """
-    total, n = float(np.sum(gaps)), len(gaps)
-    value = float(np.sum(made)) / total
-    rest = value * gaps
-    np.subtract(made, rest, out=rest)
+    total, things, n = float(np.sum(gaps)), float(np.sum(made)), len(gaps)
+    time = total / things
+    rest = gaps - time * made
     tau = autocorrelation_time(rest)
-    sample = _sample(rest, tau)
-    common: dict[str, Any] = {"value": per_s * value, "n": n, "n_eff": n / tau, "unit": unit, "method": _RATE}
-    if sample is None:
-        return Statistic(**common, reason=f"fewer than 2 independent {what}: no interval")
-    low, high = (per_s * (value + end * n / total) for end in sample.interval())
-    if n / tau >= INDEPENDENT:
-        return Statistic(**common, low=max(0.0, low), high=high, skew=sample.skew)
-    reason = f"{_worth(n, what, n / tau)}: no lower bound; that of a rate needs {INDEPENDENT}"
-    return Statistic(**common, high=high, skew=sample.skew, reason=reason)
+    sample, worth = _sample(rest, tau), n / _believed(tau)
+    reason = f"fewer than 2 independent {what}: no interval"
+    low = high = skew = None
+    if sample is not None:
+        least = queue.rate_error * total / n
+        if least > sample.error:  # of which no skew is known
+            sample = structs.replace(sample, error=least, skew=0.0)
+        shortest, longest = (time + end * n / things for end in sample.interval())
+        high = per_s / shortest if shortest > 0 else None
+        low = per_s / longest if worth >= INDEPENDENT and longest < math.inf else None
+        skew = -sample.skew
+        reason = f"{_worth(n, what, worth)}: no lower bound; that of a rate needs {INDEPENDENT}" if low is None else ""
+    return Statistic(
+        value=per_s / time, low=low, high=high, n=n, n_eff=n / tau, skew=skew, unit=unit, method=_RATE, reason=reason
+    )
+
+
+def _believed(time: float) -> float:
+    """Estimated from independent jobs, an autocorrelation time is often a little above 1: that is no dependence."""
+    return time if 1 / time < _DEPENDENT else 1.0
 
 
 def _worth(n: int, what: str, worth: float) -> str:

@@ -26,11 +26,15 @@ _FEWEST = 3
 
 class Queue(Struct, frozen=True, kw_only=True):
     """`memory`: how many jobs in a row are worth one independent one, of their mean wait; infinite: not known, or the
-    queue has no steady state. `early`: the first jobs, that found fewer ahead of them than all later ones did.
+    queue has no steady state. `shared`: how many in a row waited for the same executions, whatever these were. `early`:
+    the first jobs, that found fewer ahead of them than all later ones did. `rate_error`: relative standard error of how
+    many arrivals came, by the chance that the plan asks for.
     """
 
     memory: float = 1.0
+    shared: float = 1.0
     early: int = 0
+    rate_error: float = 0.0
 
     def time(self, seen: float, p: float = 1.0) -> float:
         """The larger of the autocorrelation time that was `seen` and the theory's.
@@ -40,9 +44,18 @@ class Queue(Struct, frozen=True, kw_only=True):
         """
         return max(seen, p * self.memory)
 
+    def surely(self, seen: float, p: float) -> float:
+        """The larger of the autocorrelation time that was `seen` and what neighbours certainly share."""
+        return max(seen, p * self.shared)
+
     def of_books(self, pages: int) -> Queue:
         """The same queue, with books of so many jobs counted instead of jobs."""
-        return Queue(memory=max(1.0, self.memory / pages), early=self.early // pages)
+        return Queue(
+            memory=max(1.0, self.memory / pages),
+            shared=max(1.0, self.shared / pages),
+            early=self.early // pages,
+            rate_error=self.rate_error,
+        )
 
 
 ALONE = Queue()
@@ -58,13 +71,12 @@ def queue_of(plan: Plan, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> Queue:
     arrivals and of the service.
     """
     if isinstance(plan.load, Closed):
-        ahead = plan.load.concurrency - 1
-        return Queue(memory=plan.pages * (ahead + 1), early=plan.pages * ahead)
-    rho, cs = _utilisation(plan.load, jobs, arrivals, rates)
-    if not rho < 1:
-        return Queue(memory=math.inf)
-    memory = 2 * (_gap_cv(plan.load, arrivals) ** 2 + (rho * cs) ** 2) / (1 - rho) ** 2
-    return Queue(memory=plan.pages * max(1.0, memory))
+        ahead, together = plan.load.concurrency - 1, float(plan.pages * plan.load.concurrency)
+        return Queue(memory=together, shared=together, early=plan.pages * ahead)
+    (rho, cs), ca = _utilisation(plan.load, jobs, arrivals, rates), _gap_cv(plan.load, arrivals)
+    memory = max(1.0, 2 * (ca**2 + (rho * cs) ** 2) / (1 - rho) ** 2) if rho < 1 else math.inf
+    error = ca / math.sqrt(max(1, len(arrivals.due)))
+    return Queue(memory=plan.pages * memory, shared=float(plan.pages), rate_error=error)
 
 
 def _utilisation(load: Load, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> tuple[float, float]:

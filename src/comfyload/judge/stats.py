@@ -85,7 +85,7 @@ def percentiles(
     beyond = {p: min(p, 0.9) for p in given}
     values = quantiles(x, {*given, *beyond.values()})
     times = {limit: _slow_time(x, values[limit]) for limit in set(beyond.values())}
-    bounds = _intervals(x, {p: times[beyond[p]] for p in given}, CONFIDENCE)
+    bounds = _intervals(x, {p: queue.surely(times[beyond[p]], p) for p in given}, CONFIDENCE)
     waited = {p: queue.time(times[beyond[p]], p) for p in given}
     upper = bounds if queue == ALONE else _intervals(x[queue.early :], waited, CONFIDENCE)
     out = []

@@ -99,7 +99,7 @@ def censored_percentiles(
     known = incidence(lengths)
     # Of the seconds as seen: how long dependence lasts is not changed by cutting the last few off.
     times = {p: quantile_time(lengths.seconds, p) for p in shares}
-    return [_percentile(known, lengths, p, (times[p], queue.time(times[p], p)), what) for p in shares]
+    return [_percentile(known, lengths, p, (queue.surely(times[p], p), queue.time(times[p], p)), what) for p in shares]
 
 
 def _percentile(known: Incidence, lengths: Lengths, p: float, times: tuple[float, float], what: str) -> Statistic:

@@ -78,11 +78,11 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     later, time = column.after(queue.early), queue.time(tau, p)
     counts, proving = _wrong(gate, column, p), _wrong(gate, later, p)
     p_pass = count_test((proving.surely, proving.most), max(len(later.seconds), 1), counts.allowed, time)[0]
-    p_fail = count_test((counts.surely, counts.most), n, counts.allowed, tau)[1]
+    p_fail = count_test((counts.surely, counts.most), n, counts.allowed, queue.surely(tau, p))[1]
     value, low, high = found.value, found.low, found.high
     if not column.cut.any():
         value = quantile(column.seconds, p) if n >= value_needs(p) else None
-        low = quantile_interval(column.seconds, p, 1 - 2 * SIDE, tau)[0]
+        low = quantile_interval(column.seconds, p, 1 - 2 * SIDE, queue.surely(tau, p))[0]
         high = quantile_interval(later.seconds, p, 1 - 2 * SIDE, time)[1]
     told = value is not None and not counts.unknown
     inside = gate.holds(value, gate.limit) if told and value is not None else counts.most <= n * counts.allowed
