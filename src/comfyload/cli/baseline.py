@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Expect, Gate, GatesFile, Json, MetricsLog, Note, echo
+from comfyload.cli.flags import (
+    DEFAULT_ARCHIVE,
+    Archive,
+    Expect,
+    Gate,
+    GatesFile,
+    Independent,
+    Json,
+    MetricsLog,
+    Note,
+    echo,
+)
 
 if TYPE_CHECKING:
     from comfyload.app.results import Found
@@ -41,6 +52,7 @@ def save(
     gate: Gate = None,
     gates: GatesFile = None,
     expect: Expect = None,
+    independent_failures: Independent = False,
 ) -> None:
     """Keep runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
@@ -54,7 +66,7 @@ def save(
     from comfyload.app.options import parse_notes
     from comfyload.app.results import default_log, find
 
-    asked, notes = gate_set(gate or [], gates, expect or []), parse_notes(note or [])
+    asked, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
     keep(archive, name, find(",".join(runs), archive), asked, default_log(metrics_log), notes)
 
 

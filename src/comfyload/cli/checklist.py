@@ -15,6 +15,7 @@ from comfyload.cli.flags import (
     Gate,
     GatesFile,
     Header,
+    Independent,
     Insecure,
     MetricsLog,
     Note,
@@ -56,6 +57,7 @@ def checklist(
     gate: Gate = None,
     gates: GatesFile = None,
     expect: Expect = None,
+    independent_failures: Independent = False,
     metrics_log: MetricsLog = None,
     strict: Strict = False,
     note: Note = None,
@@ -112,7 +114,7 @@ def checklist(
     from comfyload.app.results import default_log, find
     from comfyload.cli.baseline import keep
 
-    asked = gate_set(gate or [], gates, expect or [])
+    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     found = find(",".join(map(str, paths)), archive)
     raise typer.Exit(keep(archive, name, found, asked, default_log(metrics_log), quiet=quiet, strict=strict))
 

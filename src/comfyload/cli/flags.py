@@ -157,6 +157,14 @@ Expect = Annotated[
         rich_help_panel=JUDGE,
     ),
 ]
+Independent = Annotated[
+    bool,
+    typer.Option(
+        "--independent-failures",
+        help="Judge a success rate as if failures came one at a time, not in bursts: fewer jobs prove it.",
+        rich_help_panel=JUDGE,
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(

@@ -16,6 +16,7 @@ from comfyload.cli.flags import (
     Expect,
     Gate,
     GatesFile,
+    Independent,
     Json,
     MetricsLog,
     Strict,
@@ -37,6 +38,7 @@ def check(
     gate: Gate = None,
     gates: GatesFile = None,
     expect: Expect = None,
+    independent_failures: Independent = False,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
@@ -70,7 +72,7 @@ def check(
 
     if junit is not None:
         check_writable("--junit", junit, json_=json_)
-    asked = gate_set(gate or [], gates, expect or [])
+    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     found = find(target, archive)
     base = baseline_of(asked, baseline, archive)
     checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)

@@ -14,6 +14,7 @@ from comfyload.cli.flags import (
     Expect,
     Gate,
     GatesFile,
+    Independent,
     MetricsLog,
     check_writable,
     echo,
@@ -36,6 +37,7 @@ def report(
     gate: Gate = None,
     gates: GatesFile = None,
     expect: Expect = None,
+    independent_failures: Independent = False,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
@@ -49,7 +51,7 @@ def report(
 
     check_writable("--html", html)
     found = find(target, archive)
-    asked = gate_set(gate or [], gates, expect or [])
+    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     other = None if against is None else find(against, archive)
     base = baseline_of(asked, against, archive)
     verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts

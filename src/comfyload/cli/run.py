@@ -22,6 +22,7 @@ from comfyload.cli.flags import (
     Gate,
     GatesFile,
     Header,
+    Independent,
     Insecure,
     MetricsLog,
     Note,
@@ -39,6 +40,7 @@ from comfyload.cli.streams import echo_toml
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
     from comfyload.app.proof import Proof
+    from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["plan", "run"]
 
@@ -52,6 +54,7 @@ NOT_PLANNED = (
     "gate",
     "gates",
     "expect",
+    "independent_failures",
     "until_proven",
     "strict",
 )
@@ -283,6 +286,7 @@ def run(
     gate: Gate = None,
     gates: GatesFile = None,
     expect: Expect = None,
+    independent_failures: Independent = False,
     until_proven: Annotated[
         bool,
         typer.Option(
@@ -348,22 +352,29 @@ def run(
 
 def _proof(flags: dict[str, Any], options: RunOptions) -> Proof:
     """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
-    from comfyload.app.check import baseline_of, gate_set
+    from comfyload.app.check import baseline_of
     from comfyload.app.proof import Proof
     from comfyload.judge.gates.sequential import BUDGET_JOBS
 
-    asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
+    asked = _asked(flags)
     return Proof(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
+
+
+def _asked(flags: dict[str, Any]) -> GateSet:
+    from comfyload.app.check import gate_set
+
+    independent = flags["independent_failures"]
+    return gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [], independent=independent)
 
 
 def _judge(path: Path, flags: dict[str, Any]) -> int:
     """Hold the run against its gates, keep it if that was asked; returns the exit code of the verdicts."""
-    from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.check import baseline_of, check
     from comfyload.app.results import default_log, find
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.verdicts import render
 
-    asked = gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [])
+    asked = _asked(flags)
     archive, log = flags["archive"], default_log(flags["metrics_log"])
     quiet, strict = flags["quiet"] or flags["json_"], flags["strict"]
     found = find(str(path), archive)

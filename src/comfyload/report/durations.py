@@ -7,6 +7,7 @@ import math
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.judge.means import INDEPENDENT
 from comfyload.judge.stats import CONFIDENCE, Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
 from comfyload.report.text import DASH, decimals, fixed, scale, superscript
@@ -46,8 +47,8 @@ class Notes:
         lines = [f"{superscript(number)} {text}" for text, number in self._notes.items()]
         if self.open_ended:
             first, *rest = sorted(self.open_ended)
-            needs = f"a {first} needs {_needs(first)} independent jobs for one"
-            lines.append(f"≥ no upper bound: {', '.join([needs, *(f'a {name} {_needs(name)}' for name in rest)])}")
+            needs = f"{_name(first)} needs {_needs(first)} independent jobs for one"
+            lines.append(f"≥ no upper bound: {', '.join([needs, *(f'{_name(one)} {_needs(one)}' for one in rest)])}")
         return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
 
 
@@ -112,7 +113,13 @@ def _interval(cell: Statistic | None, shown: str, factor: float, most: int, note
     return f"{fixed(low, places)}{DASH}{fixed(cell.high * factor, places)}"
 
 
+def _name(shown: str) -> str:
+    return "a mean" if shown == "avg" else f"a {shown}"
+
+
 def _needs(name: str) -> int:
+    if name == "avg":
+        return INDEPENDENT
     return upper_bound_needs(float(name[1:]) / 100)
 
 

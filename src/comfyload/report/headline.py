@@ -50,7 +50,8 @@ def number(label: str, statistic: Statistic) -> Number:
         return Number(label=label, value=DASH, interval="", n=n, why=f"withheld: {statistic.reason}")
     low, high = _write(statistic.low, statistic), _write(statistic.high, statistic)
     unit = high.rpartition(" ")[2]
-    interval = span(low.removesuffix(f" {unit}"), high) if low and high else f"≥ {low}" if low else ""
+    one_end = f"≥ {low}" if low else f"up to {high}" if high else ""
+    interval = span(low.removesuffix(f" {unit}"), high) if low and high else one_end
     # In a table of several runs the label is that of all.
     of = " (previews)" if statistic.unit.startswith("previews") else ""
     return Number(label=label, value=f"{_write(value, statistic)}{of}", interval=interval, n=n, why=statistic.reason)

@@ -150,6 +150,8 @@ def _with_interval(statistic: Statistic, notes: Notes, write: Callable[[float], 
     text = Text(written(statistic.value))
     if statistic.low is not None and statistic.high is not None:
         text.append(f"  ({span(written(statistic.low), written(statistic.high))})", style="dim")
+    elif statistic.high is not None:
+        text.append(f"  (up to {written(statistic.high)}){notes.remark(statistic.reason)}", style="dim")
     return text
 
 

@@ -79,9 +79,12 @@ def _bars(rows: Rows, unit: str) -> dict[str, Any]:
     tips += [alt.Tooltip("low:Q", format=".3~f"), alt.Tooltip("high:Q", format=".3~f")]
     tips += [alt.Tooltip("share:N"), alt.Tooltip("n:Q", title="runs")]
     base = alt.Chart(data("nodes")).encode(y=y)
+    whole = "isValid(datum.low) && isValid(datum.high)"
     layers = (
         base.mark_bar(color=BLUE, opacity=0.85, height=13).encode(x=x, tooltip=tips),
-        base.mark_rule(style="interval").transform_filter("isValid(datum.low)").encode(x="low:Q", x2="high:Q"),
+        base.mark_rule(style="interval")
+        .transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .encode(x="low:Q", x2="high:Q"),
         base.mark_text(style="note", align="left", dx=5).encode(x="end:Q", text="share:N"),
     )
     return spec(alt.layer(*layers).properties(width=WIDTH, height=22 * len(rows)), nodes=rows)
@@ -92,7 +95,7 @@ def _cells(row: NodeRow, labels: _Labels) -> list[str]:
     return [
         labels.of(row.workflow, row.node),
         DASH if mean is None else duration(mean),
-        DASH if low is None or high is None else f"{duration(low)} {DASH} {duration(high)}",
+        DASH if low is None else f"{duration(low)} {DASH} {'open' if high is None else duration(high)}",
         DASH if tail is None else duration(tail),
         DASH if row.share is None else percent(row.share),
         str(row.n),
