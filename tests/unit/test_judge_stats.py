@@ -7,14 +7,16 @@ import math
 import numpy as np
 import pytest
 
+from comfyload.judge.bursts import bursts_of
+from comfyload.judge.means import INDEPENDENT, mean, rate
+from comfyload.judge.queue import Queue
+from comfyload.judge.skewed import beyond
 from comfyload.judge.stats import (
     autocorrelation_time,
-    mean,
-    mean_interval,
     percentile,
+    percentiles,
     proportion,
     quantile,
-    ratio_interval,
     upper_bound_needs,
 )
 
@@ -86,7 +88,7 @@ def test_a_mean_never_exceeds_the_largest_value() -> None:
 
 def test_the_interval_of_a_mean_duration_is_never_negative() -> None:
     statistic = mean(np.array([12.0, *[0.02] * 11]))
-    assert statistic.low == 0.0
+    assert statistic.low is not None and statistic.low >= 0.0
 
 
 def test_zero_of_zero_is_withheld_and_not_zero() -> None:
@@ -98,10 +100,55 @@ def test_twelve_clean_jobs_prove_no_more_than_three_quarters() -> None:
     assert low is not None and 0.73 < low < 0.74
 
 
-def test_correlated_values_widen_the_interval() -> None:
-    x = np.random.default_rng(1).normal(10, 1, 100)
-    narrow, wide = mean_interval(x), mean_interval(x, tau=4.0)
-    assert narrow[0] is not None and wide[0] is not None and wide[0] < narrow[0]
+def test_values_that_wait_for_each_other_widen_the_upper_end() -> None:
+    x = np.random.default_rng(1).normal(10, 1, 400)
+    narrow, wide = mean(x), mean(x, queue=Queue(memory=4.0))
+    assert narrow.high is not None and wide.high is not None and wide.high > narrow.high and wide.low == narrow.low
+    assert mean(x, queue=Queue(memory=math.inf)).high is None
+    assert mean(x, queue=Queue(memory=40.0)).reason == (
+        "400 jobs that depend on each other: no upper bound; that of a mean needs 59 independent ones"
+    )
+    free, waited = percentiles(x, [0.95])[0], percentiles(x, [0.95], queue=Queue(memory=4.0))[0]
+    assert free.high is not None and (waited.high is None or waited.high > free.high) and waited.low == free.low
+
+
+def test_jobs_that_found_the_queue_short_prove_nothing() -> None:
+    x = np.concatenate((np.full(3, 1.0), np.random.default_rng(1).normal(10, 1, 400)))
+    whole, later = mean(x), mean(x, queue=Queue(early=3))
+    assert whole.value == later.value and whole.high is not None and later.high is not None
+    assert later.high == mean(x[3:]).high != whole.high
+
+
+def test_a_mean_has_an_upper_end_from_59_jobs() -> None:
+    few, enough = mean(_jobs(INDEPENDENT - 1)), mean(_jobs(INDEPENDENT))
+    assert few.low is not None and few.high is None and enough.low is not None and enough.high is not None
+    assert few.reason == "58 jobs: no upper bound; that of a mean needs 59" and not enough.reason
+
+
+def test_a_limit_at_the_end_of_an_interval_has_a_p_value_of_five_per_cent() -> None:
+    x = np.random.default_rng(2).lognormal(0, 0.6, 200)
+    found = mean(x)
+    assert found.value and found.low and found.high and found.skew and found.n_eff
+    for end in (found.low, found.high):
+        assert beyond(found.value, end, end, found.skew, found.n_eff - 1) == pytest.approx(0.05)
+    nearer = (found.value + found.high) / 2
+    assert beyond(found.value, found.high, nearer, found.skew, found.n_eff - 1) > 0.05
+    assert (beyond(1.0, 1.0, 1.0, 0.0, 9.0), beyond(1.0, 1.0, 1.1, 0.0, 9.0)) == (1.0, 0.0)
+
+
+def test_bursts_are_unbroken_runs_of_failures() -> None:
+    bursts = bursts_of(np.array([True, True, False, True, False, False, True, True, True]))
+    assert (bursts.n, bursts.bad, bursts.runs) == (9, 6, 3)
+    none = bursts_of(np.zeros(5, np.bool_))
+    assert (none.bad, none.runs, none.seen(), none.jobs_per_trial(0.02)) == (0, 0, 1.0, 10.0)
+
+
+def test_failures_in_bursts_widen_the_interval_of_their_share() -> None:
+    apart, together = np.zeros(200, np.bool_), np.zeros(200, np.bool_)
+    apart[::20], together[:10] = True, True
+    wide, narrow = (proportion(190, 200, jobs_per_trial=bursts_of(bad).seen()) for bad in (together, apart))
+    assert wide.low is not None and narrow.low is not None and wide.low < narrow.low
+    assert "bursts" in wide.method and "independent" in narrow.method and narrow == proportion(190, 200)
 
 
 def test_constant_and_tiny_samples_have_no_correlation() -> None:
@@ -120,6 +167,13 @@ def test_a_correlation_that_lasts_is_summed_to_its_end(n: int) -> None:
 
 
 def test_a_rate_is_the_plain_quotient() -> None:
-    rate, (low, high), _ = ratio_interval(np.array([1.0, 1.0, 2.0]), np.array([2.0, 1.0, 5.0]))
-    assert rate == 0.5
-    assert low is not None and high is not None and 0 <= low < 0.5 < high
+    made, gaps = np.array([1.0, 1.0, 2.0]), np.array([2.0, 1.0, 5.0])
+    found = rate(made, gaps, per_s=60, unit="images/min", what="jobs")
+    assert found.value == pytest.approx(30) and found.low is None and "no lower bound" in found.reason
+    many = rate(np.tile(made, 40), np.tile(gaps, 40), per_s=60, unit="images/min", what="jobs")
+    assert many.low is not None and many.high is not None and many.low < 30 < many.high
+
+
+def test_a_rate_of_an_open_load_is_no_surer_than_its_arrivals() -> None:
+    even = rate(np.ones(100), np.ones(100), per_s=60, unit="jobs/min", what="jobs", queue=Queue(rate_error=0.1))
+    assert even.low == pytest.approx(60 / 1.198, rel=0.01) and even.high == pytest.approx(60 / 0.802, rel=0.01)

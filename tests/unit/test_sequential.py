@@ -7,7 +7,7 @@ import math
 import pytest
 
 from comfyload.judge.gates.gate import GateVerdict, Verdict
-from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, decided, early_abort, evidence, looks
+from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, decided, early_abort, evidence, looks, strikes
 
 
 def _verdicts(*words: Verdict) -> list[GateVerdict]:
@@ -31,6 +31,16 @@ def test_a_run_is_decided_when_all_is_proven_or_one_is_disproven() -> None:
     assert not decided(_verdicts("PASS", "PASS*"))
     assert not decided(_verdicts("PASS", "INCONCLUSIVE"))
     assert not decided([])
+
+
+def test_a_gate_that_only_bursts_leave_unproven_is_not_waited_for() -> None:
+    assert decided(_verdicts("PASS*", "PASS"), _verdicts("PASS", "PASS"))
+    assert not decided(_verdicts("PASS*", "PASS*"), _verdicts("PASS", "PASS*"))
+    assert decided(_verdicts("FAIL"), _verdicts("PASS"))
+
+
+def test_a_burst_is_evidence_once_and_again_after_ten_more() -> None:
+    assert [number for number in range(1, 25) if strikes(number)] == [1, 11, 21]
 
 
 def test_without_a_failure_the_rate_is_believed_after_71_jobs() -> None:

@@ -62,7 +62,7 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -
     if sample is not None and worth >= INDEPENDENT:
         high = max(sample.interval()[1], value)
     else:
-        reason = f"{_worth(n, what, worth)}: no upper bound; that of a mean needs {INDEPENDENT}"
+        reason = _missing(n, what, worth, "upper", "mean")
     return Statistic(
         value=value,
         low=low,
@@ -99,7 +99,7 @@ def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str
         high = per_s / shortest if shortest > 0 else None
         low = per_s / longest if worth >= INDEPENDENT and longest < math.inf else None
         skew = -sample.skew
-        reason = f"{_worth(n, what, worth)}: no lower bound; that of a rate needs {INDEPENDENT}" if low is None else ""
+        reason = "" if low is not None else _missing(n, what, worth, "lower", "rate")
     return Statistic(
         value=per_s / time, low=low, high=high, n=n, n_eff=n / tau, skew=skew, unit=unit, method=_RATE, reason=reason
     )
@@ -110,8 +110,11 @@ def _believed(time: float) -> float:
     return time if 1 / time < _DEPENDENT else 1.0
 
 
-def _worth(n: int, what: str, worth: float) -> str:
-    return f"{n} {what}" if worth > n - 1 else f"{n} {what}, worth {max(1, math.floor(worth))} independent ones"
+def _missing(n: int, what: str, worth: float, end: str, of: str) -> str:
+    """Why an end of the interval is not given."""
+    if worth >= n:
+        return f"{n} {what}: no {end} bound; that of a {of} needs {INDEPENDENT}"
+    return f"{n} {what} that depend on each other: no {end} bound; that of a {of} needs {INDEPENDENT} independent ones"
 
 
 def _sample(x: Floats, tau: float) -> _Sample | None:

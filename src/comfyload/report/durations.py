@@ -34,6 +34,7 @@ class Notes:
     def __init__(self) -> None:
         self._notes: dict[str, int] = {}
         self.open_ended: set[str] = set()
+        self.rates_open = False
 
     def mark(self, reason: str) -> str:
         """The number of the footnote that says why something is withheld."""
@@ -49,6 +50,8 @@ class Notes:
             first, *rest = sorted(self.open_ended)
             needs = f"{_name(first)} needs {_needs(first)} independent jobs for one"
             lines.append(f"≥ no upper bound: {', '.join([needs, *(f'{_name(one)} {_needs(one)}' for one in rest)])}")
+        if self.rates_open:
+            lines.append(f"up to: no lower bound, a rate needs {INDEPENDENT} independent jobs for one")
         return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
 
 

@@ -151,7 +151,8 @@ def _with_interval(statistic: Statistic, notes: Notes, write: Callable[[float], 
     if statistic.low is not None and statistic.high is not None:
         text.append(f"  ({span(written(statistic.low), written(statistic.high))})", style="dim")
     elif statistic.high is not None:
-        text.append(f"  (up to {written(statistic.high)}){notes.remark(statistic.reason)}", style="dim")
+        notes.rates_open = True
+        text.append(f"  (up to {written(statistic.high)})", style="dim")
     return text
 
 

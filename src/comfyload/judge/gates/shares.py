@@ -88,7 +88,7 @@ def _why(gate: Gate, count: _Count, verdict: Verdict, needs: int | None) -> str:
         return f"{told}{' prove' if good == n else ', which proves'} {most}{goal} (one-sided, 95 %), {given}."
     if verdict == "PASS*":
         return f"{told}{_more(gate, count, unit, goal, needs)}"
-    several = f", the others failed in {runs} bursts" if runs < bad and not gate.upper else ""
+    several = f", the others failed in {runs} burst{'' if runs == 1 else 's'}" if runs < bad and not gate.upper else ""
     return f"{told}{several}{open_words(verdict, count.p_fail)}."
 
 

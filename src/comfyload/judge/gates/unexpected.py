@@ -68,7 +68,8 @@ def _first(surprises: Sequence[RunError], patterns: bool) -> str:
 def _none(n: int, known: int) -> str:
     if known:
         return f"None in {n} jobs but {known} that were expected."
-    return f"None in {n} jobs: the rate of jobs with one is below {percent(1 - SIDE ** (1 / n))} at 95 %."
+    most = percent(1 - SIDE ** (1 / n))
+    return f"None in {n} jobs: if they come one at a time, fewer than {most} of jobs have one, at 95 %."
 
 
 def _recorded(measured: Measured) -> list[tuple[RunError, str]]:

@@ -82,9 +82,7 @@ def _bars(rows: Rows, unit: str) -> dict[str, Any]:
     whole = "isValid(datum.low) && isValid(datum.high)"
     layers = (
         base.mark_bar(color=BLUE, opacity=0.85, height=13).encode(x=x, tooltip=tips),
-        base.mark_rule(style="interval")
-        .transform_filter("isValid(datum.low) && isValid(datum.high)")
-        .encode(x="low:Q", x2="high:Q"),
+        base.mark_rule(style="interval").transform_filter(whole).encode(x="low:Q", x2="high:Q"),
         base.mark_text(style="note", align="left", dx=5).encode(x="end:Q", text="share:N"),
     )
     return spec(alt.layer(*layers).properties(width=WIDTH, height=22 * len(rows)), nodes=rows)
