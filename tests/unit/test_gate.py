@@ -105,8 +105,8 @@ def test_twelve_clean_jobs_prove_77_9_per_cent_and_what_they_do_not_is_said() ->
     verdict = _of(_run(12), SUCCESS)
     assert (verdict.verdict, verdict.value, verdict.n) == ("PASS*", 1.0, 12)
     assert verdict.why == (
-        "12 clean jobs do not prove 98 %; 149 clean ones would if failures came one at a time, 1,483 if in bursts of up "
-        "to 10."
+        "12 clean jobs do not prove 98 %; 149 clean ones would if failures came one at a time, 1,483 if in bursts of "
+        "up to 10."
     )
     alone = _of(_run(12), SUCCESS, independent=True)
     assert (alone.verdict, alone.needs) == ("PASS*", 149) and alone.why.endswith("98 %; 149 clean ones would.")
@@ -117,7 +117,8 @@ def test_a_clean_run_holds_nothing_on_how_failures_would_come() -> None:
     verdict = _of(_run(149), SUCCESS)
     assert (verdict.verdict, verdict.needs) == ("PASS*", 1483)
     assert verdict.why == (
-        "149 clean jobs prove 98 % only if failures come one at a time; in bursts of up to 10 it takes 1,483 clean ones."
+        "149 clean jobs prove 98 % only if failures come one at a time; in bursts of up to 10 it takes 1,483 clean "
+        "ones."
     )
     alone = _of(_run(149), SUCCESS, independent=True)
     assert alone.verdict == "PASS" and alone.why.endswith("if failures come one at a time, as was said.")

@@ -125,10 +125,10 @@ def test_an_invalid_run_is_no_measurement() -> None:
 
 def _at(users: int) -> Measured:
     """A serial server and `users` who each send their next job when the last has ended."""
-    seconds = [10.0 + 0.1 * (i % 3) for i in range(40)]
+    seconds = [10.0 + 0.1 * (i % 3) for i in range(80)]
     ends = list(accumulate(seconds))
-    due = [0.0] * users + ends[: 40 - users]
-    return judged(planned(Closed(concurrency=users), 40), list(served(due, seconds)))
+    due = [0.0] * users + ends[: 80 - users]
+    return judged(planned(Closed(concurrency=users), 80), list(served(due, seconds)))
 
 
 def test_more_in_flight_is_throughput_gained_and_latency_paid() -> None:
