@@ -17,10 +17,10 @@ PUBLIC = {
     "comfyload.load": "Engine Stop",
     "comfyload.judge.summary": "BookRow CacheRow Measured Summary jsonable measure summarise",
     "comfyload.judge.stats": """
-        CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson mean mean_interval percentile
-        percentiles proportion quantile quantile_interval quantile_time ratio_interval upper_bound_needs value_needs
-        wilson
+        CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson percentile percentiles proportion
+        quantile quantile_interval quantile_time upper_bound_needs value_needs wilson
     """,
+    "comfyload.judge.means": "INDEPENDENT mean rate",
     "comfyload.record.archive": """
         ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find find_by_hand is_baseline
         list_all list_by_hand list_damaged promote promoted save verify_files

@@ -44,35 +44,35 @@ class _Sample(Struct, frozen=True, kw_only=True):
 
 
 def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -> Statistic:
-    """The arithmetic mean of values in the order of completion; one value has no interval, none has no mean."""
+    """The arithmetic mean of values in the order of completion; one value has no interval, none has no mean.
+
+    Values of jobs that found the queue short are in the mean, and no evidence of how it would be for long.
+    """
     n = len(x)
     if n == 0:
         return Statistic(value=None, n=0, unit=unit, method=_MEAN, reason=f"no {what}")
-    tau, value = autocorrelation_time(x), _mean(x)
-    all_of_it = _sample(x, tau)
-    if all_of_it is None:
+    value, later = _mean(x), x[queue.early :]
+    tau = autocorrelation_time(later)
+    shown, proven = queue.surely(tau, 1.0), queue.time(tau)
+    lower, upper, worth = _sample(later, shown), _sample(later, proven), len(later) / _believed(proven)
+    n_eff = max(1.0, len(later) / shown)
+    if lower is None:
         reason = f"fewer than 2 independent {what}: no interval"
-        return Statistic(value=value, n=n, n_eff=n / tau, unit=unit, method=_MEAN, reason=reason)
-    low, high, reason = all_of_it.interval()[0], None, ""
+        return Statistic(value=value, n=n, n_eff=n_eff, unit=unit, method=_MEAN, reason=reason)
+    low = min(lower.interval()[0], value)
     if float(np.min(x)) >= 0:  # no duration is negative
         low = max(low, 0.0)
-    later = x[queue.early :]
-    time = queue.time(autocorrelation_time(later))
-    sample, worth = _sample(later, time), len(later) / _believed(time)
-    if sample is not None and worth >= INDEPENDENT:
-        high = max(sample.interval()[1], value)
-    else:
-        reason = _missing(n, what, worth, "upper", "mean")
+    high = max(upper.interval()[1], value) if upper is not None and worth >= INDEPENDENT else None
     return Statistic(
         value=value,
         low=low,
         high=high,
         n=n,
-        n_eff=n / tau,
-        skew=all_of_it.skew,
+        n_eff=n_eff,
+        skew=lower.skew,
         unit=unit,
         method=_MEAN,
-        reason=reason,
+        reason="" if high is not None else _missing(n, what, worth, "upper", "mean"),
     )
 
 
