@@ -143,25 +143,57 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def table_of_loads(runs: int) -> str:
+Found = dict[tuple[str, str, int], list[Cell]]
+"""By load, law and jobs."""
+
+
+def of_all_loads(runs: int) -> Found:
+    found: Found = {}
+    for law in HARD:
+        for jobs in SIZES:
+            for concurrency in (1, 2, 4):
+                found[f"c = {concurrency}", law, jobs] = closed_cells(law, concurrency, jobs, runs)
+        for jobs in SIZES[1:]:
+            for rho in (0.5, 0.7, 0.85):
+                found[f"open, ρ = {rho}", law, jobs] = open_cells(law, rho, jobs, runs)
+    return found
+
+
+def table_by_law(found: Found) -> str:
     head = "| load, law, jobs | gate | false PASS | false FAIL | PASS if 1.5 x better | FAIL if 1.5 x worse | "
     lines = [f"{head}interval holds | has both ends |", "|---|---|---:|---:|---:|---:|---:|---:|"]
-    for law in HARD:
-        for concurrency in (1, 2, 4):
-            for jobs in SIZES:
-                lines += _rows(f"c = {concurrency}, {law}, {jobs}", closed_cells(law, concurrency, jobs, runs))
-        for rho in (0.5, 0.7, 0.85):
-            for jobs in SIZES[1:]:
-                lines += _rows(f"open {rho}, {law}, {jobs}", open_cells(law, rho, jobs, runs))
+    for (load, law, jobs), cells in sorted(found.items()):
+        for cell in cells:
+            numbers = (cell.passed, cell.failed, cell.passes, cell.fails, cell.covers, cell.whole)
+            lines.append(f"| {load}, {law}, {jobs} | {cell.gate} | {' | '.join(map(_percent, numbers))} |")
     return "\n".join(lines)
 
 
-def _rows(name: str, cells: Sequence[Cell]) -> list[str]:
-    rows = []
-    for cell in cells:
-        numbers = (cell.passed, cell.failed, cell.passes, cell.fails, cell.covers, cell.whole)
-        rows.append(f"| {name} | {cell.gate} | {' | '.join(map(_percent, numbers))} |")
-    return rows
+def tables_of_loads(found: Found) -> str:
+    """The worst of the laws: most errors, least power, least cover."""
+    errors, power, cover = (_by_size(found, words) for words in (_errors, _power, _cover))
+    return "\n\n".join((f"False PASS / false FAIL:\n\n{errors}", f"PASS / FAIL:\n\n{power}", cover))
+
+
+def _by_size(found: Found, words: Callable[[Sequence[Cell]], str]) -> str:
+    lines = [f"| load, gate | {' | '.join(map(str, SIZES))} jobs |", f"|---|{'---:|' * len(SIZES)}"]
+    for load in sorted({load for load, _, _ in found}):
+        for number, gate in enumerate([cell.gate for cell in found[load, HARD[0], SIZES[-1]]]):
+            of_laws = [[found[load, law, n][number] for law in HARD if (load, law, n) in found] for n in SIZES]
+            lines.append(f"| {load}, {gate} | {' | '.join(words(cells) if cells else '' for cells in of_laws)} |")
+    return "\n".join(lines)
+
+
+def _errors(cells: Sequence[Cell]) -> str:
+    return f"{_percent(max(c.passed for c in cells))} / {_percent(max(c.failed for c in cells))}"
+
+
+def _power(cells: Sequence[Cell]) -> str:
+    return f"{100 * min(c.passes for c in cells):.0f} / {100 * min(c.fails for c in cells):.0f}"
+
+
+def _cover(cells: Sequence[Cell]) -> str:
+    return f"{_percent(min(c.covers for c in cells))} ({100 * min(c.whole for c in cells):.0f})"
 
 
 def table_of_success(runs: int) -> str:
@@ -194,8 +226,11 @@ def table_until_proven(runs: int) -> str:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=400)
-    runs: int = parser.parse_args(arguments).runs
-    for table in (table_of_success(5 * runs), table_until_proven(2 * runs), table_of_loads(runs)):
+    parser.add_argument("--by-law", action="store_true", help="not the worst law alone")
+    asked = parser.parse_args(arguments)
+    found = of_all_loads(asked.runs)
+    loads = table_by_law(found) if asked.by_law else tables_of_loads(found)
+    for table in (table_of_success(5 * asked.runs), table_until_proven(2 * asked.runs), loads):
         sys.stdout.write(f"{table}\n\n")
 
 

@@ -144,9 +144,9 @@ def _least(kind: msgspec.inspect.Type) -> Any:
 
 
 GATE_KINDS = {
-    "share": "a share: exact binomial, 5 % each side",
+    "share": "a share: binomial, 5 % each side, a burst of failures as one trial",
     "percentile": "a percentile: jobs beyond the limit are counted, exact binomial, 5 % each side",
-    "mean": "a mean or a rate: its 95 % interval",
+    "mean": "a mean or a rate: its 95 % interval, with both ends from 59 independent jobs",
     "fact": "a fact of this run: no inference",
     "errors": "errors of records and log, less those expected",
 }
@@ -171,7 +171,8 @@ def judgement_page() -> str:
             table(("judged as", "numbers"), rows),
             f"Of one workflow of a mix, with its name before it (`book_medium.p95_latency_s`): {of_one}.",
             "",
-            "A file of gates is TOML with `gates` and `expected_errors`, both lists of texts.",
+            "A file of gates is TOML with `gates` and `expected_errors`, both lists of texts, and `independent_failures`, true",
+            "or false.",
             "",
             "## `check --json`",
             "",
