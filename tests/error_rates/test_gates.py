@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.error_rates.gates import BURSTS, HARD, Cell, closed_cells, open_cells, success, until_proven
-from tests.error_rates.laws import chance
+from tests.error_rates.intervals import covers, formula, memory
+from tests.error_rates.laws import LAWS, chance
 
 WRONG = 0.06
 COVERS = 0.93
@@ -82,3 +83,18 @@ def test_going_on_until_proven_errs_in_at_most_ten_of_a_hundred(burst: float) ->
 def test_going_on_until_proven_ends_early_on_a_bad_server_and_on_a_perfect_one() -> None:
     assert until_proven(1, 0.1, 200)[2] <= 60 and until_proven(1, 1.0, 3) == (0.0, 1.0, 21.0)
     assert until_proven(1, 0.0, 3) == (0.0, 0.0, 150.0)
+
+
+@pytest.mark.long
+def test_halls_interval_holds_a_mean_from_59_jobs_where_students_does_not() -> None:
+    student, hall, _ = covers(LAWS["5%x6"], 60, 4000)
+    assert student < 0.90 and hall >= COVERS - chance(COVERS, 4000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rho", [0.5, 0.7, 0.85])
+def test_the_theory_of_a_queues_memory_is_near_what_is_so(rho: float) -> None:
+    mean, p50, p90, p95 = memory(LAWS["15%x2.5"], rho)
+    theory = formula(LAWS["15%x2.5"], rho)
+    assert 0.65 * theory <= mean <= 1.15 * theory
+    assert p50 <= 0.5 * theory and p90 <= 0.9 * theory and p95 <= 0.95 * theory

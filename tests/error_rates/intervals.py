@@ -1,0 +1,88 @@
+"""Why Hall's interval of a mean, and why a queue's memory by theory: what each says beside what is so.
+
+`python -m tests.error_rates.intervals` prints both tables of docs/why/intervals.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from comfyload.judge.skewed import skewed_interval, third_moment
+from tests.error_rates.laws import LAWS, Law
+
+Floats = NDArray[np.float64]
+
+
+def covers(law: Law, n: int, runs: int) -> tuple[float, float, float]:
+    """How often 95 % intervals of the mean by Student, Hall and Johnson (1978) hold it."""
+    hits = np.zeros(3)
+    z = float(special.stdtrit(n - 1, 0.975))
+    for x in law.draw(np.random.default_rng(n), (runs, n)):
+        mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)
+        skew = third_moment(x) / float(x.std()) ** 3 / math.sqrt(n)
+        shift = skew * error / 6 * (1 + 2 * z * z)
+        ends = ((mean - z * error, mean + z * error), skewed_interval(mean, error, skew, n - 1))
+        ends += ((mean + shift - z * error, mean + shift + z * error),)
+        hits += [low <= law.mean <= high for low, high in ends]
+    student, hall, johnson = (float(share) for share in hits / runs)
+    return student, hall, johnson
+
+
+def memory(law: Law, rho: float, batch: int = 4000, batches: int = 400) -> tuple[float, float, float, float]:
+    """Jobs that are worth one, in a Poisson queue: of the mean latency, of being beyond its median, p90 and p95.
+
+    By the variance of the means of long batches.
+    """
+    rng, queues = np.random.default_rng(1), 50
+    wait, latency = np.zeros(queues), np.empty((batch * batches // queues, queues))
+    for at in range(-2000, len(latency)):
+        service = law.draw(rng, queues)
+        if at >= 0:
+            latency[at] = wait + service
+        wait = np.maximum(wait + service - rng.exponential(law.mean / rho, queues), 0.0)
+    series = [latency, *((latency > np.quantile(latency, p)).astype(float) for p in (0.5, 0.9, 0.95))]
+    mean, p50, p90, p95 = (_time(one, batch) for one in series)
+    return mean, p50, p90, p95
+
+
+def _time(x: Floats, batch: int) -> float:
+    means = x.reshape(-1, batch, x.shape[1]).mean(axis=1)
+    return float(batch * means.var() / x.var())
+
+
+def formula(law: Law, rho: float) -> float:
+    return 2 * (1 + (rho * law.cv) ** 2) / (1 - rho) ** 2
+
+
+def table_of_means(runs: int) -> str:
+    lines = ["| law | jobs | Student's t | Hall | Johnson |", "|---|---:|---:|---:|---:|"]
+    for name in ("logn .3", "logn 1.0", "15%x2.5", "5%x6"):
+        rows = {n: covers(LAWS[name], n, runs) for n in (12, 60, 150)}
+        lines += [f"| {name} | {n} | {' | '.join(f'{100 * c:.1f}' for c in row)} |" for n, row in rows.items()]
+    return "\n".join(lines)
+
+
+def table_of_memory() -> str:
+    lines = ["| law | ρ | formula | mean latency | median | p90 | p95 |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for name in ("logn .3", "15%x2.5", "5%x6"):
+        for rho in (0.5, 0.7, 0.85):
+            found = (formula(LAWS[name], rho), *memory(LAWS[name], rho))
+            lines.append(f"| {name} | {rho} | {' | '.join(f'{one:.0f}' for one in found)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=20_000)
+    sys.stdout.write(f"{table_of_means(parser.parse_args(arguments).runs)}\n\n{table_of_memory()}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
