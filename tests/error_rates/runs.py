@@ -13,7 +13,7 @@ from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
 from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Columns, Jobs
-from comfyload.judge.queue import queue_of
+from comfyload.judge.queue import ALONE, queue_of
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured, Summary, summarise
 from comfyload.record.plan import Closed, Load, Open, Plan, Stage
@@ -136,12 +136,7 @@ def shares(failed: Flags) -> Measured:
     at = np.arange(float(n))
     jobs = _jobs(Times(load=Closed(), due=at, start=at, end=at + 1), failed)
     summary = structs.replace(_template(), statistics={"success_rate": success_rate(jobs, "jobs offered")})
-    return Measured(path="", manifest=manifest(n), summary=summary, jobs=jobs, queue=_alone(jobs))
-
-
-def _alone(jobs: Jobs) -> object:
-    plan = Plan(load=Closed(), jobs=jobs.n)
-    return queue_of(plan, jobs, arrivals_of(jobs, 1), rates(manifest(plan=plan), arrivals_of(jobs, 1), None))
+    return Measured(path="", manifest=manifest(n), summary=summary, jobs=jobs, queue=ALONE)
 
 
 def _statistics(evidence: Evidence) -> dict[str, Statistic]:

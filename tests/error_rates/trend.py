@@ -15,7 +15,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.comparison.history import Changes, changes
-from comfyload.judge.stats import Statistic, percentile, proportion, ratio_interval
+from comfyload.judge.means import rate
+from comfyload.judge.stats import Statistic, percentile, proportion
 from tests.error_rates.laws import LAWS, Law
 
 Floats = NDArray[np.float64]
@@ -121,8 +122,7 @@ def _series(law: Law, noise: float, jobs: int, factor: float, rng: np.random.Gen
 
 
 def _rate(run: Floats) -> Statistic:
-    rate, (low, high), _ = ratio_interval(np.ones(len(run)), run)
-    return Statistic(value=rate, low=low, high=high, n=len(run), unit="jobs/s", method="ratio")
+    return rate(np.ones(len(run)), run, per_s=1, unit="jobs/s", what="jobs")
 
 
 def _success(failing: Floats, jobs: int, rng: np.random.Generator) -> Values:

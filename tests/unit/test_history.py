@@ -21,8 +21,8 @@ from tests.unit.judge_runs import failed, job, manifest, one_by_one, planned
 
 def _run(level: float, seed: int = 0, **changes: Any) -> Measured:
     rng = np.random.default_rng(seed)
-    run = manifest(80, **changes)
-    return measure(f"r{seed}", run, one_by_one([float(x) for x in level * rng.lognormal(0, 0.03, 80)]))
+    run = manifest(40, **changes)
+    return measure(f"r{seed}", run, one_by_one([float(x) for x in level * rng.lognormal(0, 0.03, 40)]))
 
 
 def _entries(levels: list[float]) -> list[tuple[str, str, Measured]]:
@@ -119,7 +119,7 @@ def test_a_series_has_a_point_for_each_baseline_in_the_order_of_time() -> None:
     assert [point.name for point in execution.points] == ["b0", "b1", "b2", "b3", "b4"]
     assert execution.load == "book, 1 in flight" and execution.unit == "s"
     point, statistic = execution.points[0], entries[0][2].summary.statistics["p50_execution_s"]
-    assert (point.value, point.low, point.high, point.n) == (statistic.value, statistic.low, statistic.high, 80)
+    assert (point.value, point.low, point.high, point.n) == (statistic.value, statistic.low, statistic.high, 40)
     assert [(step.at, step.verdict) for step in execution.steps] == [(3, "slower")]
     assert rate.possible is None and execution.possible is None
 
