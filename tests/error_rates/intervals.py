@@ -28,11 +28,11 @@ def covers(law: Law, n: int, runs: int) -> tuple[float, float, float]:
         mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)
         skew = third_moment(x) / float(x.std()) ** 3 / math.sqrt(n)
         shift = skew * error / 6 * (1 + 2 * z * z)
-        ends = ((mean - z * error, mean + z * error), skewed_interval(mean, error, skew, n - 1))
-        ends += ((mean + shift - z * error, mean + shift + z * error),)
+        student = (mean - z * error, mean + z * error)
+        johnson = (student[0] + shift, student[1] + shift)
+        ends = (student, skewed_interval(mean, error, skew, n - 1), johnson)
         hits += [low <= law.mean <= high for low, high in ends]
-    student, hall, johnson = (float(share) for share in hits / runs)
-    return student, hall, johnson
+    return float(hits[0]) / runs, float(hits[1]) / runs, float(hits[2]) / runs
 
 
 def memory(law: Law, rho: float, batch: int = 4000, batches: int = 400) -> tuple[float, float, float, float]:
