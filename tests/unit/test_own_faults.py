@@ -194,11 +194,10 @@ def test_a_load_that_needs_more_files_than_may_be_open_is_refused(
 
 
 def test_a_breaker_learns_nothing_of_a_server_by_our_fault() -> None:
-    circuit = Circuit(Breaker(failures=1), lambda: 0.0, Random(1))
+    circuit = Circuit(Breaker(failures=1), Random(1).random)
     ours = Execution(outcome="failed", failure=Failure(kind="generator"))
-    theirs = Execution(outcome="failed", failure=Failure(kind="connect"))
     states = []
-    for execution in (ours, theirs):
-        circuit.ended(classify(execution), execution)
-        states.append(circuit.state)
+    for own_fault in (True, False):
+        circuit.ended(classify(ours), 0.0, own_fault=own_fault)
+        states.append(circuit.state(0.0))
     assert states == ["closed", "open"]

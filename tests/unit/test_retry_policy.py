@@ -166,36 +166,32 @@ def test_the_budget_is_full_at_first_and_filled_by_jobs() -> None:
     assert bucket.take() and not bucket.take()
 
 
-def state(circuit: Circuit) -> str:
-    return circuit.state
-
-
 def test_the_breaker_opens_for_longer_each_time_and_tries_one_job() -> None:
-    now = [0.0]
-    circuit = Circuit(Breaker(failures=2, open_s=4.0, open_max_s=20.0), lambda: now[0], Random(1))
-    circuit.failed()
+    now = 0.0
+    circuit = Circuit(Breaker(failures=2, open_s=4.0, open_max_s=20.0), Random(1).random)
+    circuit.failed(now)
     circuit.succeeded()
-    circuit.failed()
-    assert state(circuit) == "closed"
-    circuit.failed()
-    assert state(circuit) == "open"
+    circuit.failed(now)
+    assert circuit.state(now) == "closed"
+    circuit.failed(now)
+    assert circuit.state(now) == "open"
     for least, most in ((2, 6), (4, 12), (8, 20), (16, 20), (20, 20)):
-        opened = now[0]
-        while state(circuit) == "open":
-            now[0] += 0.1
-        assert least - 0.2 <= now[0] - opened <= most + 0.2
+        opened = now
+        while circuit.state(now) == "open":
+            now += 0.1
+        assert least - 0.2 <= now - opened <= most + 0.2
         circuit.trial()
-        assert state(circuit) == "half_open"
-        circuit.failed()
-        assert state(circuit) == "open"
-    assert circuit.broken_s == now[0]
-    circuit.rest(50.0)
-    now[0] += 51.0
+        assert circuit.state(now) == "half_open"
+        circuit.failed(now)
+        assert circuit.state(now) == "open"
+    assert circuit.broken_s(now) == now
+    circuit.rest(50.0, now)
+    now += 51.0
     circuit.trial()
     circuit.undecided()
-    assert state(circuit) == "due"
+    assert circuit.state(now) == "due"
     circuit.succeeded()
-    assert state(circuit) == "closed" and circuit.broken_s == 0.0
+    assert circuit.state(now) == "closed" and circuit.broken_s(now) == 0.0
 
 
 def test_service_times_know_swaps_and_forget() -> None:

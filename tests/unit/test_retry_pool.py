@@ -132,7 +132,7 @@ def test_models_stay_loaded_where_they_are(workflows: int) -> None:
             workflow_of[prompt.id] = prompt.workflow
             assert (await found.client.run(prompt)).outcome == "completed"
 
-        times = found.client._pool.times
+        times = found.client._pool.dispatcher.times
         for index in range(workflows):
             times.learn(f"w{index}", None, 11.0)
             times.learn(f"w{index}", f"w{index}", 1.0)
@@ -151,7 +151,7 @@ def test_models_stay_loaded_where_they_are(workflows: int) -> None:
 
 def test_a_deadline_counts_what_is_before_a_job_in_seconds_and_not_in_jobs() -> None:
     async def script(found: Scene) -> tuple[int, int]:
-        times = found.client._pool.times
+        times = found.client._pool.dispatcher.times
         for name, seconds in (("short", 1.0), ("long", 10.0)):
             times.learn(name, name, seconds)
             times.learn(name, None, seconds)

@@ -1,4 +1,4 @@
-"""Whether a server is to be left alone, and until when."""
+"""Whether a server is to be left alone, and until when. No clock of its own: `now` is an instant that is handed in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from random import Random
 
-    from comfyload.record.model import Execution
     from comfyload.retry.policy import Breaker, FailureClass
 
 __all__ = ["Circuit"]
@@ -19,15 +17,15 @@ class Circuit:
     `half_open`: it answered, and one job is on trial.
 
     A pause is drawn from half to one and a half times its nominal length, which doubles with each failed trial. It ends
-    early when the server is heard to be back: `connections` counts how often a connection to it was opened.
+    early when the server is heard to be back: `connections` counts how often a connection to it was opened. `draw`:
+    uniformly from [0, 1).
     """
 
     def __init__(
-        self, rules: Breaker, clock: Callable[[], float], rng: Random, connections: Callable[[], int] = lambda: 0
+        self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0
     ) -> None:
         self._rules = rules
-        self._clock = clock
-        self._rng = rng
+        self._draw = draw
         self._connections = connections
         self._before = 0
         self._failures = 0
@@ -36,45 +34,43 @@ class Circuit:
         self._trial = False
         self._broken_since: float | None = None
 
-    @property
-    def state(self) -> Literal["closed", "open", "due", "half_open"]:
+    def state(self, now: float) -> Literal["closed", "open", "due", "half_open"]:
         if self._until is None:
             return "closed"
         if self._trial:
             return "half_open"
         back = self._connections() > self._before
-        return "due" if back or self._clock() >= self._until else "open"
+        return "due" if back or now >= self._until else "open"
 
-    @property
-    def broken_s(self) -> float:
+    def broken_s(self, now: float) -> float:
         """For how long nothing has worked there; 0 if it does."""
-        return 0.0 if self._broken_since is None else self._clock() - self._broken_since
+        return 0.0 if self._broken_since is None else now - self._broken_since
 
-    def failed(self) -> None:
+    def failed(self, now: float) -> None:
         """A call or a job failed by the server's fault."""
         self._failures += 1
         if self._trial or (self._until is None and self._failures >= self._rules.failures):
-            self.trip()
+            self.trip(now)
 
-    def trip(self) -> None:
-        """Leave the server alone from now on. What fails while it is open already, makes the pause no longer."""
-        if self.state == "open":
+    def trip(self, now: float) -> None:
+        """Open the circuit. Failures while it is already open do not extend the pause."""
+        if self.state(now) == "open":
             return
-        pause = self._rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._rng.random())
-        self._until = self._clock() + min(pause, self._rules.open_max_s)
+        pause = self._rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._draw())
+        self._until = now + min(pause, self._rules.open_max_s)
         self._trips += 1
         self._before = self._connections()
         if self._broken_since is None:
-            self._broken_since = self._clock()
+            self._broken_since = now
         self._trial = False
 
     def trial(self) -> None:
         """It answers again: the next job shows whether it works."""
         self._trial = True
 
-    def rest(self, seconds: float) -> None:
+    def rest(self, seconds: float, now: float) -> None:
         """It asks for a pause: no failure of its own."""
-        self._until = max(self._until or 0.0, self._clock() + seconds)
+        self._until = max(self._until or 0.0, now + seconds)
         self._before = self._connections()
         self._trial = False
 
@@ -88,17 +84,28 @@ class Circuit:
         self._until = self._broken_since = None
         self._trial = False
 
-    def ended(self, class_: FailureClass | None, execution: Execution) -> None:
-        """What the end of an attempt tells of the server; None: the job completed."""
-        asked_to_wait = None if execution.failure is None else execution.failure.retry_after_s
-        if execution.failure is not None and execution.failure.kind == "generator":
+    def ended(
+        self,
+        class_: FailureClass | None,
+        now: float,
+        *,
+        unreachable: bool = False,
+        retry_after_s: float | None = None,
+        own_fault: bool = False,
+    ) -> None:
+        """What the end of an attempt tells of the server; None: the job completed.
+
+        `unreachable`: the server could not be asked what became of the job. `retry_after_s`: the pause it asks for.
+        `own_fault`: the machine on which we run failed, not the server.
+        """
+        if own_fault:
             self.undecided()
-        elif class_ in ("hung", "cuda") or (class_ == "lost" and execution.left_on_server == "unknown"):
-            self.trip()
-        elif class_ == "busy" and asked_to_wait is not None:
-            self.rest(asked_to_wait)
+        elif class_ in ("hung", "cuda") or (class_ == "lost" and unreachable):
+            self.trip(now)
+        elif class_ == "busy" and retry_after_s is not None:
+            self.rest(retry_after_s, now)
         elif class_ in ("connect", "submit_unknown", "server_error", "busy"):
-            self.failed()
+            self.failed(now)
         elif class_ in ("lost", "deadline", "other"):
             self.undecided()
         else:

@@ -17,9 +17,8 @@ from comfyload.comfy.patience import Patience
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Failure, Prompt
 from comfyload.retry.attempt import Attempts
-from comfyload.retry.budget import Bucket
 from comfyload.retry.classes import Signatures, classify
-from comfyload.retry.policy import rule_of, wait_s
+from comfyload.retry.policy import rule_of
 from comfyload.retry.pool import Ask, Member, Pool, clean
 from comfyload.retry.story import Story
 from comfyload.tasks import end_tasks
@@ -53,12 +52,11 @@ class RetryingClient:
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._rng = rng
+        self._draw = rng.random
         self._patience = patience
         self._pool = Pool(policy, clock, rng, never_s)
         self._stack = stack
         self._open_one = open_one
-        self._bucket = Bucket(policy.budget)
         self._signatures = Signatures()
         self._abandoned: Failure | None = None
         self._idle = asyncio.Event()
@@ -131,7 +129,7 @@ class RetryingClient:
 
     async def join(self, transport: Transport, facts: Server) -> None:
         """One server more, from now on."""
-        member = Member(facts, self._policy.breaker, self._clock, self._rng)
+        member = Member(facts, self._policy.breaker, self._draw)
         member.client = await self._stack.enter_async_context(self._open_one(transport, member))
         self._pool.add(member)
 
@@ -159,7 +157,7 @@ class RetryingClient:
         policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
         ask = Ask(prompt, began, policy)
         story = Story(prompt.id, began, told=len(self._pool.members) > 1)
-        self._bucket.first()
+        self._pool.dispatcher.budget.first()
         there = await self._earlier(ask, story)
         while True:
             member = there or await self._pool.place(ask)
@@ -179,7 +177,7 @@ class RetryingClient:
                 ask.avoid = {member}
             elif not await self._again(ask, member, story, execution, class_):
                 return story.close(execution)
-            ask.prompt = story.next_prompt(ask.prompt, execution)
+            ask.send_as(story.next_prompt(ask.prompt, execution))
             there = None
 
     async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
@@ -223,7 +221,14 @@ class RetryingClient:
             member.circuit.undecided()
             return execution, "moved"
         class_ = self._class(ask, execution)
-        member.circuit.ended(class_, execution)
+        failure = execution.failure
+        member.circuit.ended(
+            class_,
+            self._clock(),
+            unreachable=execution.left_on_server == "unknown",
+            retry_after_s=None if failure is None else failure.retry_after_s,
+            own_fault=failure is not None and failure.kind == "generator",
+        )
         return execution, class_
 
     async def _earlier(self, ask: Ask, story: Story) -> Member | None:
@@ -239,7 +244,7 @@ class RetryingClient:
             return None
         member, story.number, prompt_id = found
         story.told = story.told or story.number > 1
-        ask.prompt = structs.replace(ask.prompt, id=prompt_id)
+        ask.send_as(structs.replace(ask.prompt, id=prompt_id))
         member.unsure.add(prompt_id)
         self._pool.put(member, ask)
         return member
@@ -263,41 +268,23 @@ class RetryingClient:
 
     async def _again(self, ask: Ask, member: Member, story: Story, execution: Execution, class_: FailureClass) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
-        rule, failure = rule_of(self._policy, class_), execution.failure
-        story.ended[class_] = story.ended.get(class_, 0) + 1
-        story.charged += rule.charged
+        failure = execution.failure
         if class_ == "transient" and failure is not None:
             story.node_failures.append(failure)
-        if class_ == "missing":
-            ask.unfit.add(member)
-            if failure is not None and failure.kind == "missing_node":
-                member.lacks.add(ask.workflow)
-            if len(ask.unfit) == len(self._pool.members):
-                return False
+        if class_ == "missing" and failure is not None and failure.kind == "missing_node":
+            member.lacks.add(ask.workflow)
         if class_ in ("submit_unknown", "server_error") and not member.facts.client_prompt_id:
             return False  # It gives ids of its own, so that nobody can know whether it has the job.
-        if rule.elsewhere:
-            ask.avoid.add(member)
-        elsewhere = rule.elsewhere and self._pool.others_than(ask.avoid)
-        if not elsewhere:
-            ask.avoid = {member} if rule.elsewhere else set()
-        wait = wait_s(
-            ask.policy,
-            class_,
-            story.ended[class_],
-            self._clock() - ask.began,
-            0.0 if elsewhere else self._rng.random(),
-            None if elsewhere or failure is None else failure.retry_after_s,
-            story.charged,
-        )
-        if wait is None or (rule.charged and not self._bucket.take()):
+        asked_s = None if failure is None else failure.retry_after_s
+        wait = self._pool.dispatcher.retry_in_s(ask, member, class_, self._pool.members, self._clock(), asked_s)
+        if wait is None:
             return False
-        if rule.free_memory:
+        if rule_of(self._policy, class_).free_memory:
             ask.vram = member.vram
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.connect_s):
                     await member.client.api.free()
-        await self._attempts.sleep(0.0 if elsewhere else wait)
+        await self._attempts.sleep(wait)
         return True
 
     def _hear(self, member: Member, on_queue: Callable[[float, int], None]) -> Callable[[float, int], None]:

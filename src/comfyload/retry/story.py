@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING
-
 from msgspec import structs
 
 from comfyload.record.model import Attempt, Execution, Failure, Prompt
 from comfyload.record.stamps import believed
 from comfyload.retry.classes import never_sent
-
-if TYPE_CHECKING:
-    from comfyload.retry.policy import FailureClass
 
 __all__ = ["Story", "later_ids"]
 
@@ -29,7 +24,7 @@ def later_ids(prompt_id: str) -> list[str]:
 class Story:
     """`number`: of the id under which the job is sent, from 1. `told`: its attempts are told though there was but one.
 
-    `ended` counts attempts by how they failed, `charged` those that cost GPU time. `waiting_since`: an instant.
+    `waiting_since`: an instant.
     """
 
     def __init__(self, first: str, began: float, *, told: bool) -> None:
@@ -38,8 +33,6 @@ class Story:
         self.number = 1
         self.attempts: list[Attempt] = []
         self.last: Execution | None = None
-        self.ended: dict[FailureClass, int] = {}
-        self.charged = 0
         self.waiting_since = began
         self.node_failures: list[Failure] = []
 

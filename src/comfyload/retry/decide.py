@@ -1,0 +1,254 @@
+"""Every decision about where and when a job is sent, and whether it is sent again. No I/O, no clock, no task.
+
+The running client and the simulation that scores policies drive the same objects: `now` is an instant handed in, of a
+clock that counts seconds; `draw` gives numbers uniformly from [0, 1).
+
+A server's backlog is counted in seconds: what our jobs there will take, and others' at the mean. A job goes where the
+last job was of its workflow, so that models stay loaded, until that costs more than loading them elsewhere
+[affinity with spill].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from comfyload.retry.breaker import Circuit
+from comfyload.retry.budget import Bucket
+from comfyload.retry.expected import ServiceTimes
+from comfyload.retry.policy import rule_of, wait_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from comfyload.retry.policy import Breaker, FailureClass, Policy
+
+__all__ = ["LOOK_AGAIN_S", "SPILL_SWAPS", "Assignment", "Backend", "Dispatcher", "PendingJob", "others_than"]
+
+SPILL_SWAPS = 3.0
+"""How many times the cost of loading a workflow's models its home server may be behind the best."""
+
+LOOK_AGAIN_S = (0.25, 2.0)
+"""Bounds of the pause between two looks for a place, where no event tells that one came free."""
+
+
+class PendingJob:
+    """One job over all its attempts. `by`: its deadline, an instant; None: none. `id`: under which it is sent now."""
+
+    def __init__(self, job_id: str, workflow: str, began: float, policy: Policy) -> None:
+        self.id = job_id
+        self.workflow = workflow
+        self.began = began
+        self.policy = policy
+        self.by = None if policy.deadline_s is None else began + policy.deadline_s
+        self.avoid: set[Backend] = set()
+        """Servers that others are preferred to."""
+        self.unfit: set[Backend] = set()
+        """Servers that lack what this job needs."""
+        self.vram: float | None = None
+        """More memory than this is preferred."""
+        self.ended: dict[FailureClass, int] = {}
+        """Attempts by how they failed."""
+        self.charged = 0
+        """Attempts that cost GPU time."""
+
+
+class Assignment:
+    """A job of ours on a server: `after` is the workflow of the one put there before it; `started`: an instant."""
+
+    __slots__ = ("after", "job", "moved", "predicted_s", "running_since", "started")
+
+    def __init__(self, job: PendingJob, after: str | None, predicted_s: float) -> None:
+        self.job = job
+        self.after = after
+        self.predicted_s = predicted_s
+        self.started: float | None = None
+        self.moved = False
+        """It is being taken back."""
+        self.running_since: float | None = None
+        """The server has said since then that it runs, though no event did."""
+
+
+class Backend:
+    """One server, and what we put there. `others`: prompts of others on it; `depth`: all prompts on it."""
+
+    def __init__(self, breaker: Breaker, draw: Callable[[], float], connections: Callable[[], int]) -> None:
+        self.circuit = Circuit(breaker, draw, connections)
+        self.held: dict[str, Assignment] = {}
+        self.last: str | None = None
+        """The workflow of the job put there last, and when that was."""
+        self.last_at = -math.inf
+        self.others = 0
+        self.depth = 0
+        self.vram = 0.0
+        self.lacks: set[str] = set()
+        """Workflows with a node that the server lacks."""
+        self._running: dict[str, Assignment] = {}
+        self._queued_s, self._unknown = 0.0, 0
+
+    def backlog_s(self, now: float, unit_s: float) -> float:
+        """Seconds of work before a job sent there now; a job of which nothing is known takes `unit_s`."""
+        total = (self.others + self._unknown) * unit_s + self._queued_s
+        for held in self._running.values():
+            assert held.started is not None
+            total += max(0.0, (held.predicted_s or unit_s) - (now - held.started))
+        return total
+
+    def put(self, held: Assignment, now: float) -> None:
+        self.held[held.job.id] = held
+        self._queue(held, 1)
+        self.last, self.last_at = held.job.workflow, now
+        self.depth += 1
+
+    def started(self, job_id: str, at: float) -> None:
+        """The server began to execute the job."""
+        held = self.held.get(job_id)
+        if held is not None and held.started is None:
+            held.started = at
+            self._running[job_id] = held
+            self._queue(held, -1)
+
+    def take(self, job_id: str) -> Assignment | None:
+        """The job is no longer there, or no longer waited for."""
+        held = self.held.pop(job_id, None)
+        if held is not None and self._running.pop(job_id, None) is None:
+            self._queue(held, -1)
+        return held
+
+    def _queue(self, held: Assignment, sign: int) -> None:
+        if held.predicted_s:
+            self._queued_s += sign * held.predicted_s
+        else:
+            self._unknown += sign
+        if len(self.held) - len(self._running) <= self._unknown:
+            self._queued_s = 0.0  # no sum of rounding errors: an idle server's backlog is 0
+
+
+J = TypeVar("J", bound=PendingJob)
+B = TypeVar("B", bound=Backend)
+
+
+class Dispatcher:
+    """Which server a job goes to, and whether a job that failed is sent again. It learns what jobs take as they end."""
+
+    def __init__(self, policy: Policy, draw: Callable[[], float]) -> None:
+        self.policy = policy
+        self.times = ServiceTimes()
+        self.budget = Bucket(policy.budget)
+        self._draw = draw
+
+    # --- when
+
+    def left_s(self, job: PendingJob, now: float) -> float:
+        """How long the job may still wait for a place, by what it takes on a server that does nothing else."""
+        if job.by is None:
+            return math.inf
+        needed = self.times.predict_s(job.workflow, job.workflow)
+        # If it needs longer than any job has got, nothing would be sent any more, nor the estimate mended.
+        return job.by - now - (needed if job.began + needed < job.by else 0.0)
+
+    def pause_s(self) -> float:
+        """Until the next look for a place, where no event tells that one came free."""
+        least, most = LOOK_AGAIN_S
+        return min(most, max(least, self.times.mean_s * (0.5 + self._draw())))
+
+    # --- where
+
+    def assign(self, waiting: Sequence[J], usable: list[B], now: float) -> Iterator[tuple[J, B]]:
+        """Give what places there are to those who wait, first come first served."""
+        most = self.policy.admission.depth
+        for job in waiting:
+            usable = [backend for backend in usable if most is None or backend.depth <= most]
+            if not usable:
+                return
+            backend = self.choose(job, usable, now)
+            if backend is None:
+                continue
+            if backend.circuit.state(now) == "due":
+                backend.circuit.trial()
+                usable.remove(backend)
+            self.put(job, backend, now)
+            yield job, backend
+
+    def choose(self, job: PendingJob, usable: Sequence[B], now: float) -> B | None:
+        """The server for the job: one that suits it, with the least work, or where its models are; None: no room."""
+        fit = [backend for backend in usable if backend not in job.unfit and self._has_room(backend, job, now)]
+        if len(fit) <= 1:
+            return fit[0] if fit else None
+        fit = _preferred(fit, [backend for backend in fit if backend not in job.avoid])
+        fit = _preferred(fit, [backend for backend in fit if job.workflow not in backend.lacks])
+        if job.vram is not None:
+            fit = _preferred(fit, [backend for backend in fit if backend.vram > job.vram])
+        work = {backend: self.backlog_s(backend, now) for backend in fit}
+        # Of servers with as little to do, the one whose models have been in use the longest ago gives them up.
+        best = min(fit, key=lambda backend: (work[backend], backend.last_at))
+        homes = [backend for backend in fit if backend.last == job.workflow]
+        home = min(homes, key=lambda backend: work[backend], default=best)
+        return home if work[home] - work[best] <= SPILL_SWAPS * self.times.swap_s(job.workflow) else best
+
+    def backlog_s(self, backend: Backend, now: float) -> float:
+        """Seconds of work before a job sent there now; while no time is known, jobs count as one second each."""
+        return backend.backlog_s(now, self.times.mean_s or 1.0)
+
+    def put(self, job: PendingJob, backend: Backend, now: float) -> None:
+        """The job is sent there, or is there already."""
+        backend.put(Assignment(job, backend.last, self.times.predict_s(job.workflow, backend.last)), now)
+
+    def release(self, job_id: str, backend: Backend, took_s: float | None = None) -> Assignment | None:
+        """The job is no longer there; `took_s`: what it took if it completed, which is learnt."""
+        held = backend.take(job_id)
+        if held is not None and took_s is not None:
+            self.times.learn(held.job.workflow, held.after, took_s)
+        return held
+
+    def _has_room(self, backend: Backend, job: PendingJob, now: float) -> bool:
+        if job.by is None or (not backend.held and not backend.others):
+            return True
+        takes = self.times.predict_s(job.workflow, backend.last)
+        return now + self.backlog_s(backend, now) + takes <= job.by
+
+    # --- again
+
+    def retry_in_s(
+        self,
+        job: PendingJob,
+        backend: Backend,
+        class_: FailureClass,
+        backends: Collection[Backend],
+        now: float,
+        retry_after_s: float | None = None,
+    ) -> float | None:
+        """Seconds until the job is sent again after an attempt on that server failed so, or None: give up."""
+        rule = rule_of(self.policy, class_)
+        job.ended[class_] = job.ended.get(class_, 0) + 1
+        job.charged += rule.charged
+        if class_ == "missing":
+            job.unfit.add(backend)
+            if len(job.unfit) == len(backends):
+                return None
+        if rule.elsewhere:
+            job.avoid.add(backend)
+        elsewhere = rule.elsewhere and others_than(job.avoid, backends, now)
+        if not elsewhere:
+            job.avoid = {backend} if rule.elsewhere else set()
+        wait = wait_s(
+            job.policy,
+            class_,
+            job.ended[class_],
+            now - job.began,
+            0.0 if elsewhere else self._draw(),
+            None if elsewhere else retry_after_s,
+            job.charged,
+        )
+        if wait is None or (rule.charged and not self.budget.take()):
+            return None
+        return 0.0 if elsewhere else wait
+
+
+def others_than(these: Collection[Backend], backends: Collection[Backend], now: float) -> bool:
+    """Whether there is a server beside these to which a job could go now."""
+    return any(backend not in these and backend.circuit.state(now) == "closed" for backend in backends)
+
+
+def _preferred(fit: list[B], better: list[B]) -> list[B]:
+    return better or fit
