@@ -144,13 +144,14 @@ def test_a_lost_job_is_sent_again_once_its_server_is_back() -> None:
     assert waits.done is None
 
 
-def test_another_server_takes_over_at_once() -> None:
+def test_another_server_takes_over_at_once_and_what_was_lost_is_known_once_its_server_is_back() -> None:
     setting = _setting(servers=2, seconds=10.0)
     world = _world(
-        [0.0], scenario=Scenario(name="restart", event_s=60, restarts=True), event_from_s=5.0, event_to_s=65.0
+        [0.0, 6.0], scenario=Scenario(name="restart", event_s=30, restarts=True), event_from_s=5.0, event_to_s=35.0
     )
-    (job,) = play(world, Policy(deadline_s=90.0), setting)
-    assert job.done is not None and job.done < 30
+    lost, new = play(world, Policy(deadline_s=90.0), setting)
+    assert new.done is not None and new.done < 17
+    assert lost.done is not None and 47 <= lost.done < 52 and lost.number == 2
 
 
 def test_a_server_that_stands_still_goes_on_where_it_was() -> None:

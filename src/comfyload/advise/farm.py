@@ -20,11 +20,11 @@ Act = Callable[[Any], None]
 class Job:
     """One job over all its attempts. `done`: when its result was there, None if never; `over`: nobody waits for it."""
 
-    __slots__ = ("attempt", "charged", "done", "index", "number", "over", "spent_s", "takes_s", "transport")
+    __slots__ = ("attempt", "done", "index", "number", "over", "spent_s", "takes_s")
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.number = self.charged = self.transport = 0
+        self.number = 0
         self.spent_s = self.takes_s = 0.0
         self.done: float | None = None
         self.over = False
@@ -64,11 +64,14 @@ class Client(Protocol):
     def arrive(self, job: Job) -> None:
         """A job is asked for."""
 
+    def started(self, attempt: Attempt) -> None:
+        """The server begins to execute it."""
+
     def ended(self, attempt: Attempt) -> None:
         """The server is done with it, in one way or another."""
 
     def lost(self, attempt: Attempt) -> None:
-        """The server was restarted and knows it no longer."""
+        """The server went down, and will know it no longer."""
 
 
 class Farm:
@@ -152,6 +155,10 @@ class Farm:
         attempt.fails = world.poisoned[index] or world.luck[index][job.number % DRAWS] < chance
         attempt.ends = begun + (takes * world.breaks_at[index] if attempt.fails else takes)
         self.at(attempt.ends, self._end, attempt)
+        if begun > self.now:
+            self.at(begun, self._client.started, attempt)
+        else:
+            self._client.started(attempt)
 
     def _end(self, attempt: Attempt) -> None:
         if attempt.over:

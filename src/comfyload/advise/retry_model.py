@@ -69,7 +69,7 @@ def worlds(
 def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]:
     """What became of each job."""
     farm = Farm(world, setting.servers)
-    who = client(behaviour, farm, deadline_s=setting.deadline_s, mean_s=setting.mean_s, overhead_s=setting.overhead_s)
+    who = client(behaviour, farm, deadline_s=setting.deadline_s, overhead_s=setting.overhead_s)
     farm.run(who, longer_s=setting.deadline_s)
     return farm.jobs
 

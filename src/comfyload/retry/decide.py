@@ -158,7 +158,8 @@ class Dispatcher:
         """Give what places there are to those who wait, first come first served."""
         most = self.policy.admission.depth
         for job in waiting:
-            usable = [backend for backend in usable if most is None or backend.depth <= most]
+            if most is not None:
+                usable = [backend for backend in usable if backend.depth <= most]
             if not usable:
                 return
             backend = self.choose(job, usable, now)
@@ -172,16 +173,18 @@ class Dispatcher:
 
     def choose(self, job: PendingJob, usable: Sequence[B], now: float) -> B | None:
         """The server for the job: one that suits it, with the least work, or where its models are; None: no room."""
-        fit = [backend for backend in usable if backend not in job.unfit and self._has_room(backend, job, now)]
-        if len(fit) <= 1:
-            return fit[0] if fit else None
-        fit = _preferred(fit, [backend for backend in fit if backend not in job.avoid])
-        fit = _preferred(fit, [backend for backend in fit if job.workflow not in backend.lacks])
-        if job.vram is not None:
-            fit = _preferred(fit, [backend for backend in fit if backend.vram > job.vram])
-        work = {backend: self.backlog_s(backend, now) for backend in fit}
+        work: dict[B, float] = {}
+        for backend in usable:
+            seconds = self.backlog_s(backend, now)
+            if backend not in job.unfit and self._has_room(backend, job, now + seconds):
+                work[backend] = seconds
+        if len(work) <= 1:
+            return next(iter(work), None)
+        fit = _preferred(job, list(work))
         # Of servers with as little to do, the one whose models have been in use the longest ago gives them up.
         best = min(fit, key=lambda backend: (work[backend], backend.last_at))
+        if best.last == job.workflow:
+            return best
         homes = [backend for backend in fit if backend.last == job.workflow]
         home = min(homes, key=lambda backend: work[backend], default=best)
         return home if work[home] - work[best] <= SPILL_SWAPS * self.times.swap_s(job.workflow) else best
@@ -201,11 +204,11 @@ class Dispatcher:
             self.times.learn(held.job.workflow, held.after, took_s)
         return held
 
-    def _has_room(self, backend: Backend, job: PendingJob, now: float) -> bool:
+    def _has_room(self, backend: Backend, job: PendingJob, begins: float) -> bool:
+        """Whether it would be done by its deadline if it began then; where it waits for none it may try."""
         if job.by is None or (not backend.held and not backend.others):
             return True
-        takes = self.times.predict_s(job.workflow, backend.last)
-        return now + self.backlog_s(backend, now) + takes <= job.by
+        return begins + self.times.predict_s(job.workflow, backend.last) <= job.by
 
     # --- again
 
@@ -250,5 +253,11 @@ def others_than(these: Collection[Backend], backends: Collection[Backend], now: 
     return any(backend not in these and backend.circuit.state(now) == "closed" for backend in backends)
 
 
-def _preferred(fit: list[B], better: list[B]) -> list[B]:
-    return better or fit
+def _preferred(job: PendingJob, fit: list[B]) -> list[B]:
+    """Of servers with room those that suit the job best, in this order of reasons; never none."""
+    if job.avoid:
+        fit = [backend for backend in fit if backend not in job.avoid] or fit
+    fit = [backend for backend in fit if job.workflow not in backend.lacks] or fit
+    if job.vram is not None:
+        fit = [backend for backend in fit if backend.vram > job.vram] or fit
+    return fit

@@ -1,0 +1,227 @@
+"""Knows how a client that follows a policy behaves in the simulated world.
+
+It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does. What
+is imitated here is what that client gets to know, and when: it starts without any service time, looks at the queues
+only when a job waits, and hears that a job was lost once its server answers again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from comfyload.advise.farm import Attempt, Farm, Job, Place
+from comfyload.comfy.patience import Patience
+from comfyload.comfy.stream import RECONNECT_FIRST_S, RECONNECT_MOST_S
+from comfyload.comfy.watch import LONGEST_PAUSE_S
+from comfyload.record.model import Failure
+from comfyload.retry.classes import Signatures
+from comfyload.retry.decide import Backend, Dispatcher, PendingJob
+from comfyload.retry.policy import FailureClass, Policy
+
+__all__ = ["PolicyClient"]
+
+_REFUSED_S = 0.01
+"""What it takes to notice that nothing answers."""
+_FOR_GOOD = Failure(kind="execution_error", type="FailsForGood", node_class="Simulated")
+_BY_CHANCE = Failure(kind="execution_error", type="FailsByChance", node_class="Simulated")
+
+
+class _Pending(PendingJob):
+    """A job, and how its attempts failed on a node."""
+
+    def __init__(self, job: Job, workflow: str, began: float, policy: Policy) -> None:
+        super().__init__(str(job.index), workflow, began, policy)
+        self.job = job
+        self.failures: list[Failure] = []
+
+
+class _Server(Backend):
+    """What the client knows of a simulated server. `connections`: how often its event stream was opened."""
+
+    def __init__(self, place: Place, policy: Policy, rng: np.random.Generator) -> None:
+        super().__init__(policy.breaker, rng.random, lambda: self.connections)
+        self.place = place
+        self.connections = 1
+
+    def troubled(self, now: float) -> bool:
+        return not self.place.up or self.circuit.state(now) != "closed"
+
+    def usable(self, now: float) -> bool:
+        """Whether jobs may go there now, after a look at its queue; a server that is down counts as one failure."""
+        place, circuit = self.place, self.circuit
+        state = circuit.state(now)
+        if state == "due" and not place.up:
+            circuit.trip(now)
+        if state in ("open", "half_open") or (state == "due" and not place.up):
+            return False
+        ours = len(self.held)
+        self.depth = place.depth if place.up else ours
+        self.others = max(0, self.depth - ours)
+        if not place.up:
+            circuit.failed(now)
+        return circuit.state(now) in ("closed", "due")
+
+
+class PolicyClient:
+    """Sends the jobs of a farm as the policy says; its deadline counts from a job's arrival."""
+
+    def __init__(self, policy: Policy, farm: Farm) -> None:
+        self._policy, self._farm = policy, farm
+        self._rng = np.random.default_rng(farm.world.seed)
+        self._dispatcher = Dispatcher(policy, self._rng.random)
+        self._servers = [_Server(place, policy, self._rng) for place in farm.places]
+        self._server_of = dict(zip(farm.places, self._servers, strict=True))
+        self._jobs: dict[int, _Pending] = {}
+        self._waiting: list[_Pending] = []
+        self._looks = False
+        self._signatures = Signatures()
+
+    # --- what the farm tells
+
+    def arrive(self, job: Job) -> None:
+        farm = self._farm
+        self._dispatcher.budget.first()
+        pending = _Pending(job, str(farm.world.workflows[job.index]), farm.now, self._policy)
+        self._jobs[job.index] = pending
+        if pending.by is not None:
+            farm.at(pending.by, self._late, pending)
+        self._wait(pending)
+
+    def started(self, attempt: Attempt) -> None:
+        if attempt.job.attempt is attempt:
+            self._server_of[attempt.place].started(str(attempt.job.index), self._farm.now)
+
+    def ended(self, attempt: Attempt) -> None:
+        job = attempt.job
+        if not job.over and job.attempt is attempt:
+            self._settle(self._jobs[job.index], self._server_of[attempt.place], attempt)
+        self._round()
+
+    def lost(self, attempt: Attempt) -> None:
+        """It asks for the job in vain until the server is back and denies it twice, or is given up."""
+        farm, patience = self._farm, Patience()
+        down_s = farm.world.event_to_s - farm.now
+        gone_s = min(patience.gone_s, self._policy.liveness_s or patience.gone_s)
+        again_s = LONGEST_PAUSE_S * self._rng.random()
+        if down_s > gone_s:
+            farm.at(farm.now + gone_s + again_s, self._given_up, attempt)
+        else:
+            farm.at(farm.world.event_to_s + again_s + patience.lost_s, self._denied, attempt)
+        server = self._server_of[attempt.place]
+        farm.at(farm.now + _reconnects_after(down_s), self._reconnected, server)
+
+    # --- what becomes of a job
+
+    def _settle(self, pending: _Pending, server: _Server, attempt: Attempt) -> None:
+        now, job = self._farm.now, pending.job
+        held = server.held[pending.id]
+        started = now if held.started is None else held.started
+        self._dispatcher.release(pending.id, server, None if attempt.fails else now - started)
+        if not attempt.fails:
+            job.done, job.over = now, True
+            for failure in pending.failures:
+                self._signatures.passed(pending.workflow, failure)
+            server.circuit.ended(None, now)
+            return
+        failure = _FOR_GOOD if self._farm.world.poisoned[job.index] else _BY_CHANCE
+        pending.failures.append(failure)
+        known = self._signatures.deterministic(pending.workflow, f"{pending.id}/{job.number}", failure)
+        self._again(pending, server, "deterministic" if known else "transient")
+
+    def _denied(self, attempt: Attempt) -> None:
+        self._lost(attempt, unreachable=False)
+
+    def _given_up(self, attempt: Attempt) -> None:
+        self._lost(attempt, unreachable=True)
+
+    def _lost(self, attempt: Attempt, *, unreachable: bool) -> None:
+        job = attempt.job
+        if not job.over and job.attempt is attempt:
+            server = self._server_of[attempt.place]
+            self._dispatcher.release(str(job.index), server)
+            self._again(self._jobs[job.index], server, "lost", unreachable=unreachable)
+            self._round()
+
+    def _again(
+        self, pending: _Pending, server: _Server, class_: FailureClass, *, unreachable: bool = False, after_s: float = 0.0
+    ) -> None:
+        now = self._farm.now + after_s
+        pending.job.attempt = None
+        server.circuit.ended(class_, now, unreachable=unreachable)
+        wait = self._dispatcher.retry_in_s(pending, server, class_, self._servers, now)
+        if wait is None:
+            pending.job.over = True
+        else:
+            self._farm.at(now + wait, self._wait, pending)
+
+    def _late(self, pending: _Pending) -> None:
+        job = pending.job
+        if job.over:
+            return
+        job.over = True
+        if job.attempt is not None:
+            server = self._server_of[job.attempt.place]
+            self._dispatcher.release(pending.id, server)
+            server.circuit.ended("deadline", self._farm.now)
+            if self._policy.cancel:
+                self._farm.cancel(job.attempt)
+            self._round()
+
+    # --- places
+
+    def _wait(self, pending: _Pending) -> None:
+        if not pending.job.over:
+            self._waiting.append(pending)
+            self._round()
+
+    def _reconnected(self, server: _Server) -> None:
+        if server.connections == 1:  # told once for each job that was lost
+            server.connections += 1
+            self._round()
+
+    def _look_again(self, _: None) -> None:
+        self._looks = False
+        self._round()
+
+    def _round(self) -> None:
+        """Give what places there are to those who wait, and look again where an outage may end without an event.
+
+        Otherwise nothing but an arrival or an end makes a place: with time alone, a job's room before its deadline only
+        shrinks.
+        """
+        if not self._waiting:
+            return
+        now, decide = self._farm.now, self._dispatcher
+        kept = []
+        for pending in self._waiting:
+            if pending.job.over or decide.left_s(pending, now) <= 0.0:
+                pending.job.over = True
+            else:
+                kept.append(pending)
+        usable = [server for server in self._servers if server.usable(now)]
+        placed = list(decide.assign(kept, usable, now)) if kept else []
+        if placed:
+            gone = {pending.id for pending, _ in placed}
+            kept = [pending for pending in kept if pending.id not in gone]
+        self._waiting = kept
+        for pending, server in placed:
+            self._submit(pending, server)
+        if kept and not self._looks and any(server.troubled(now) for server in self._servers):
+            self._looks = True
+            self._farm.at(now + decide.pause_s(), self._look_again, None)
+
+    def _submit(self, pending: _Pending, server: _Server) -> None:
+        if server.place.up:
+            self._farm.submit(pending.job, server.place)
+        else:
+            self._dispatcher.release(pending.id, server)
+            self._again(pending, server, "connect", after_s=_REFUSED_S)
+
+
+def _reconnects_after(down_s: float) -> float:
+    """Seconds from a server's end to the first attempt to open its event stream that finds it back."""
+    waited, pause = 0.0, RECONNECT_FIRST_S
+    while waited <= down_s:
+        waited += pause
+        pause = min(2 * pause, RECONNECT_MOST_S)
+    return waited
