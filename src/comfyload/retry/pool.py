@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Ask", "Member", "Pool"]
 
 TICK_S = 1.0
+NO_TIME_S = 1e-3
+"""Less than this is not waited for: a clock may be too coarse to tell when it has passed."""
 SHED = Failure(kind="shed", message="no server could have it done by its deadline")
 
 
@@ -156,7 +158,7 @@ class Pool:
             while True:
                 now = self._clock()
                 left = self.dispatcher.left_s(ask, now)
-                if left <= 0.0:
+                if left < NO_TIME_S:
                     return SHED
                 if ask.by is None and all(member.circuit.broken_s(now) >= self._never_s for member in self.members):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
