@@ -7,6 +7,8 @@ only when a job waits, and hears that a job was lost once its server answers aga
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from comfyload.advise.farm import Attempt, Farm, Job, Place
@@ -72,7 +74,7 @@ class PolicyClient:
         self._servers = [_Server(place, policy, self._rng) for place in farm.places]
         self._server_of = dict(zip(farm.places, self._servers, strict=True))
         self._jobs: dict[int, _Pending] = {}
-        self._waiting: list[_Pending] = []
+        self._waiting: dict[str, _Pending] = {}
         self._looks = False
         self._signatures = Signatures()
 
@@ -171,7 +173,7 @@ class PolicyClient:
 
     def _wait(self, pending: _Pending) -> None:
         if not pending.job.over:
-            self._waiting.append(pending)
+            self._waiting[pending.id] = pending
             self._round()
 
     def _reconnected(self, server: _Server) -> None:
@@ -191,24 +193,25 @@ class PolicyClient:
         """
         if not self._waiting:
             return
-        now, decide = self._farm.now, self._dispatcher
-        kept = []
-        for pending in self._waiting:
-            if pending.job.over or decide.left_s(pending, now) <= 0.0:
-                pending.job.over = True
-            else:
-                kept.append(pending)
+        now, waiting = self._farm.now, self._waiting
         usable = [server for server in self._servers if server.usable(now)]
-        placed = list(decide.assign(kept, usable, now)) if kept else []
-        if placed:
-            gone = {pending.id for pending, _ in placed}
-            kept = [pending for pending in kept if pending.id not in gone]
-        self._waiting = kept
+        placed = list(self._dispatcher.assign(self._in_time(now), usable, now))
+        for pending, _ in placed:
+            del waiting[pending.id]
         for pending, server in placed:
             self._submit(pending, server)
-        if kept and not self._looks and any(server.troubled(now) for server in self._servers):
+        if waiting and not self._looks and any(server.troubled(now) for server in self._servers):
             self._looks = True
-            self._farm.at(now + decide.pause_s(), self._look_again, None)
+            self._farm.at(now + self._dispatcher.pause_s(), self._look_again, None)
+
+    def _in_time(self, now: float) -> Iterator[_Pending]:
+        """Those who wait, but for those who have waited too long, as far as there are places to give."""
+        for pending in list(self._waiting.values()):
+            if pending.job.over or self._dispatcher.left_s(pending, now) <= 0.0:
+                pending.job.over = True
+                del self._waiting[pending.id]
+            else:
+                yield pending
 
     def _submit(self, pending: _Pending, server: _Server) -> None:
         if server.place.up:

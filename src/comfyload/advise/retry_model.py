@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
+from scipy import special
 
 from comfyload.advise.clients import NAIVE, Naive, client
 from comfyload.advise.farm import Farm, Job
@@ -23,6 +24,9 @@ _AS_BEFORE = 0.03
 """Recovered is who succeeds within so much of before."""
 _DOUBT = 0.06
 """However few the worlds, who succeeds by so much less has not recovered."""
+_FEWEST = 6
+_IN_A_ROW = 10
+"""Jobs that are late come in rows, behind the same long queue."""
 _TOGETHER = 5
 """Minutes looked at together, as a single one has too few jobs."""
 
@@ -47,23 +51,38 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 def worlds(
-    setting: Setting, scenarios: Sequence[Scenario], replications: int, rng: np.random.Generator
+    setting: Setting,
+    scenarios: Sequence[Scenario],
+    replications: int,
+    rng: np.random.Generator,
+    *,
+    takes: Pools | None = None,
+    most_jobs: float = math.inf,
 ) -> dict[str, list[World]]:
-    """The same worlds for every policy: what differs is then the policies' doing."""
-    return {
-        scenario.name: [
-            draw(
-                scenario,
-                setting.pools,
-                setting.workload,
-                servers=setting.servers,
-                deadline_s=setting.deadline_s,
-                rng=rng,
+    """The same worlds for every policy: what differs is then the policies' doing.
+
+    `takes`: what jobs take in truth. None: as the measured jobs may be few, each world draws them anew first, with
+    replacement, at the same rates; how scores change with that tells how far the measurement leaves them open. No more
+    worlds of a trouble than have about `most_jobs`, but six: a deadline of many jobs makes worlds of many jobs.
+    """
+    drawn: dict[str, list[World]] = {}
+    for scenario in scenarios:
+        of_it = drawn[scenario.name] = list[World]()
+        jobs = 0
+        while len(of_it) < replications and (len(of_it) < _FEWEST or jobs < most_jobs):
+            of_it.append(
+                draw(
+                    scenario,
+                    setting.pools,
+                    setting.workload,
+                    servers=setting.servers,
+                    deadline_s=setting.deadline_s,
+                    rng=rng,
+                    takes=takes or setting.pools.resampled(rng),
+                )
             )
-            for _ in range(replications)
-        ]
-        for scenario in scenarios
-    }
+            jobs += len(of_it[-1].arrivals)
+    return drawn
 
 
 def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]:
@@ -75,12 +94,18 @@ def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]
 
 
 def scores(
-    behaviours: Mapping[str, Policy | Naive], drawn: Mapping[str, Sequence[World]], setting: Setting
+    behaviours: Mapping[str, Policy | Naive],
+    drawn: Mapping[str, Sequence[World]],
+    setting: Setting,
+    played: Callable[[], None] = lambda: None,
 ) -> list[Score]:
-    """Of every policy in every scenario, scenario by scenario."""
-    return [
-        score(name, behaviour, of_it, setting) for of_it in drawn.values() for name, behaviour in behaviours.items()
-    ]
+    """Of every policy in every scenario, scenario by scenario; `played` is called after each."""
+    out = []
+    for of_it in drawn.values():
+        for name, behaviour in behaviours.items():
+            out.append(score(name, behaviour, of_it, setting))
+            played()
+    return out
 
 
 def score(name: str, behaviour: Policy | Naive, drawn: Sequence[World], setting: Setting) -> Score:
@@ -109,7 +134,7 @@ def score(name: str, behaviour: Policy | Naive, drawn: Sequence[World], setting:
         scenario=drawn[0].scenario.name,
         policy=name,
         success=float(good.sum()) / total,
-        success_half_width=_half_width(good, counted),
+        success_half_width=_half_width(good, counted, np.array([world.pace for world in drawn]), _collapses(behaviour)),
         goodput_per_min=float(good.sum()) / scored_min,
         submits_per_job=float(submits.sum()) / total,
         wasted_share=_wasted(float(useful.sum()), float(spent.sum())),
@@ -132,16 +157,30 @@ def _by_minute(world: World, arrivals: Floats, success: NDArray[np.bool_]) -> tu
     return good.astype(np.float64), jobs
 
 
-def _half_width(good: Floats, counted: Floats) -> float | None:
+def _collapses(behaviour: Policy | Naive) -> bool:
+    """Whether the work that it leaves on the servers may grow with each retry, until they do nothing else."""
+    return not behaviour.cancel if isinstance(behaviour, Policy) else behaviour.attempts != 1
+
+
+def _half_width(good: Floats, counted: Floats, pace: Floats, collapses: bool) -> float | None:
     """95 % of a share over worlds of different size: worlds are independent, the jobs of one are not.
 
-    At least what as many independent jobs would have: that all of them succeeded leaves some doubt too.
+    What the worlds' pace explains of it does not become less by more worlds, for the true pace is one of these. At
+    least what as many jobs would have of which `_IN_A_ROW` are late together: that all succeeded leaves some doubt too.
+    Where a collapse is possible, at least what one world more that collapses would change.
     """
-    if len(good) < 2 or not counted.any():
+    worlds, total = len(good), float(counted.sum())
+    if worlds < 2 or not total:
         return None
-    rest = good - counted * (good.sum() / counted.sum())
-    low, high = wilson(int(good.sum()), int(counted.sum()))
-    return max(float(1.96 * rest.std(ddof=1) * math.sqrt(len(good)) / counted.sum()), (high - low) / 2)
+    share = float(good.sum()) / total
+    rest = (good - counted * share) * worlds / total
+    variance, explained = float(rest.var(ddof=1)), 0.0
+    if worlds > 2 and variance > 0.0 and pace.std() > 0.0:
+        explained = float(np.corrcoef(rest, pace)[0, 1]) ** 2
+    side = float(special.stdtrit(worlds - 1, 0.975))
+    half = side * math.sqrt(variance * ((1 - explained) / worlds + explained))
+    low, high = wilson(round(share * total / _IN_A_ROW), max(1, round(total / _IN_A_ROW)))
+    return max(half, (high - low) / 2, share / (worlds + 1) if collapses else 0.0)
 
 
 def _recovery(minutes: Sequence[tuple[Floats, Floats]], before: float, world: World) -> float | None:

@@ -43,7 +43,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
 class World(Struct, frozen=True, kw_only=True):
     """What happens, in seconds and by job. `warm`, `switched`: what it takes; `luck`: below a chance, its attempt
-    fails; `breaks_at`: after which share of its time. `minute_s`: 60 s, stretched as the jobs are.
+    fails; `breaks_at`: after which share of its time. `minute_s`: 60 s, stretched as the jobs are. `pace`: mean service
+    time where its jobs' times come from, by that which sets its rates.
     """
 
     scenario: Scenario
@@ -61,6 +62,7 @@ class World(Struct, frozen=True, kw_only=True):
     event_to_s: float
     scored_to_s: float
     ends_s: float
+    pace: float = 1.0
 
 
 def scenarios(pools: Pools, workload: Workload, *, load: float, down_s: float = 60.0) -> list[Scenario]:
@@ -85,8 +87,12 @@ def draw(
     servers: int,
     deadline_s: float,
     rng: np.random.Generator,
+    takes: Pools | None = None,
 ) -> World:
-    """One world: arrivals Poisson at the scenario's loads."""
+    """One world: arrivals Poisson at the scenario's loads of servers that take what `pools` say.
+
+    `takes`: from where the jobs' own times are drawn; None: from the same pools.
+    """
     mean = pools.mean_s(workload)
     minute = 60 * mean / _USUAL_S
     settled = _SETTLE * minute
@@ -101,7 +107,8 @@ def draw(
     jobs = int(rng.poisson(expected[-1]))
     arrivals = np.interp(np.sort(rng.random(jobs)) * expected[-1], expected, [0.0, begins, over, ends])
     workflows = workload.draw((1, jobs), rng)[0]
-    warm, switched = pools.services(workflows, rng.random(jobs))
+    takes = takes or pools
+    warm, switched = takes.services(workflows, rng.random(jobs))
     return World(
         scenario=scenario,
         arrivals=arrivals.tolist(),
@@ -118,4 +125,5 @@ def draw(
         event_to_s=over,
         scored_to_s=scored,
         ends_s=ends,
+        pace=takes.mean_s(workload) / mean,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct, structs
@@ -13,12 +13,12 @@ from scipy import special
 from comfyload.advise.clients import NAIVE, Naive
 from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import after
-from comfyload.advise.retry_model import Setting, score, scores, worlds
+from comfyload.advise.retry_model import Setting, scores, worlds
 from comfyload.advise.scenarios import World, scenarios
 from comfyload.advise.traffic import FULL
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
 
-__all__ = ["OURS", "Capabilities", "depth", "depth_by_formula", "infeasible", "synthesise", "where_naive_wins"]
+__all__ = ["OURS", "Capabilities", "depth", "depth_by_formula", "infeasible", "naive_for", "synthesise", "where_naive_wins"]
 
 Floats = NDArray[np.float64]
 OURS = "this policy"
@@ -32,6 +32,10 @@ _TIE = 0.01
 _USUAL_S = 60.0
 """The timeout of an attempt that scripts have when nobody has thought about it."""
 _SHOWN = 4
+_COMPARED = 8
+"""Worlds in which policies are compared: they are the same for all, so that few tell."""
+_MOST_JOBS = 20_000
+"""In all worlds of one trouble: that many take some seconds for all policies."""
 _TRIED_AT = 0.9
 """Policies are tried at no more than this of the capacity: beyond, all that is seen is the overload."""
 
@@ -70,12 +74,14 @@ def synthesise(
     outages: Sequence[float] = (),
     capabilities: Capabilities | None = None,
     rng: np.random.Generator,
-    replications: int = 12,
+    replications: int = 24,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Policy:
     """The policy for a deadline and a share of jobs that is to keep it, with the reasons and the scores.
 
     `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
-    seconds. `replications`: simulated worlds of each trouble. What cannot be had is said by `infeasible`.
+    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` is told the
+    share that is done. What cannot be had is said by `infeasible`.
 
     Raises:
         ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
@@ -100,13 +106,14 @@ def synthesise(
     troubles = scenarios(
         pools, workload, load=min(numbers.load, _TRIED_AT), down_s=float(np.median(outages)) if outages else 60.0
     )
-    if numbers.depth < 0:  # no numbers help: a few worlds are enough to show it
-        tried = worlds(setting, troubles, min(replications, _SHOWN), rng)
-        chosen = start
-    else:
-        tried = worlds(setting, troubles, replications, rng)
-        chosen = _choose(start, numbers, tried)
-    found = scores({OURS: chosen, **_naive(deadline_s)}, tried, setting)
+    # If no numbers help, a few worlds are enough to show it.
+    most = min(replications, _SHOWN) if numbers.depth < 0 else replications
+    tried = worlds(setting, troubles, most, rng, most_jobs=_MOST_JOBS)
+    around = {OURS: start} if numbers.depth < 0 else {OURS: start, **_around(start)}
+    naive = naive_for(deadline_s)
+    played = _count(len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1), progress)
+    chosen = _choose(around, numbers, {of: drawn[:_COMPARED] for of, drawn in tried.items()}, played)
+    found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
         chosen,
         scores=found,
@@ -203,17 +210,34 @@ def _with_attempts(policy: Policy, attempts: int) -> Policy:
     return structs.replace(policy, attempts=attempts, classes={**RULES, "transient": transient})
 
 
-def _choose(start: Policy, numbers: _Numbers, tried: Mapping[str, Sequence[World]]) -> Policy:
+def _choose(
+    around: Mapping[str, Policy],
+    numbers: _Numbers,
+    tried: Mapping[str, Sequence[World]],
+    played: Callable[[], None],
+) -> Policy:
     """Of the numbers by rule and those around them, the policy that is nowhere far from the best; in doubt by rule."""
-    around = {OURS: start, **_around(start)}
-    value = {
-        name: {of: _value(score(name, policy, drawn, numbers.setting)) for of, drawn in tried.items()}
-        for name, policy in around.items()
-    }
-    best = {of: max(values[of] for values in value.values()) for of in tried}
-    regret = {name: max(best[of] - values[of] for of in tried) for name, values in value.items()}
+    if len(around) == 1:
+        return around[OURS]
+    names = list(around)
+    found = [_value(row) for row in scores(around, tried, numbers.setting, played)]
+    value = {name: found[at :: len(names)] for at, name in enumerate(names)}
+    best = [max(values) for values in zip(*value.values(), strict=True)]
+    regret = {name: max(b - v for b, v in zip(best, values, strict=True)) for name, values in value.items()}
     least = min(regret, key=lambda name: regret[name])
     return around[OURS if regret[OURS] <= regret[least] + _TIE else least]
+
+
+def _count(total: int, progress: Callable[[float], None]) -> Callable[[], None]:
+    """To be called after each of so many steps."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done / total)
+
+    return step
 
 
 def _value(row: Score) -> float:
@@ -241,7 +265,7 @@ def _around(start: Policy) -> dict[str, Policy]:
     return out
 
 
-def _naive(deadline_s: float) -> dict[str, Naive]:
+def naive_for(deadline_s: float) -> dict[str, Naive]:
     """With the deadline as the timeout of each attempt, the best that can be done for them, and with the usual one."""
     out = {naive.name: structs.replace(naive, timeout_s=deadline_s) for naive in NAIVE}
     if deadline_s > _USUAL_S:

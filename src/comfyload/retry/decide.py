@@ -19,7 +19,7 @@ from comfyload.retry.expected import ServiceTimes
 from comfyload.retry.policy import rule_of, wait_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from comfyload.retry.policy import Breaker, FailureClass, Policy
 
@@ -154,14 +154,14 @@ class Dispatcher:
 
     # --- where
 
-    def assign(self, waiting: Sequence[J], usable: list[B], now: float) -> Iterator[tuple[J, B]]:
+    def assign(self, waiting: Iterable[J], usable: list[B], now: float) -> Iterator[tuple[J, B]]:
         """Give what places there are to those who wait, first come first served."""
         most = self.policy.admission.depth
+        if most is not None:
+            usable = [backend for backend in usable if backend.depth <= most]
+        if not usable:
+            return
         for job in waiting:
-            if most is not None:
-                usable = [backend for backend in usable if backend.depth <= most]
-            if not usable:
-                return
             backend = self.choose(job, usable, now)
             if backend is None:
                 continue
@@ -170,6 +170,10 @@ class Dispatcher:
                 usable.remove(backend)
             self.put(job, backend, now)
             yield job, backend
+            if most is not None and backend.depth > most and backend in usable:
+                usable.remove(backend)
+            if not usable:
+                return
 
     def choose(self, job: PendingJob, usable: Sequence[B], now: float) -> B | None:
         """The server for the job: one that suits it, with the least work, or where its models are; None: no room."""
