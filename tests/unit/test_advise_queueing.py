@@ -43,18 +43,45 @@ def test_the_mean_wait_is_that_of_pollaczek_and_khinchine(load: float) -> None:
 
 
 @pytest.mark.parametrize("servers", [2, 5])
-def test_where_the_least_work_waits_is_the_queue_of_all(servers: int) -> None:
-    """Kiefer and Wolfowitz: the next job goes to the server that is free first."""
+def test_the_shortest_queue_is_counted_in_jobs(servers: int) -> None:
     arrivals, services = _waiting(400, load=0.9 * servers)
     codes = np.zeros(arrivals.shape, np.int64)
     departures, took = fleet(arrivals, codes, services, services, servers=servers, dispatch="shortest_queue")
+    for row in range(3):
+        there: list[list[float]] = [[] for _ in range(servers)]
+        used = [-1] * servers
+        for at in range(400):
+            now = arrivals[row, at]
+            there = [[end for end in ends if end > now] for ends in there]
+            chosen = min(range(servers), key=lambda server: (len(there[server]), used[server]))
+            done = max([now, *there[chosen]]) + services[row, at]
+            there[chosen].append(done)
+            used[chosen] = at
+            assert departures[row, at] == pytest.approx(done)
+    assert np.array_equal(took, services)
+
+
+@pytest.mark.parametrize("servers", [2, 5])
+def test_who_knows_what_each_job_takes_makes_one_queue_of_all(servers: int) -> None:
+    """Kiefer and Wolfowitz: the next job goes to the server that is free first."""
+    arrivals, services = _waiting(400, load=0.9 * servers)
+    codes = np.zeros(arrivals.shape, np.int64)
+    departures, _ = fleet(arrivals, codes, services, services, servers=servers, dispatch="affinity")
     for row in range(3):
         free = [0.0] * servers
         for at in range(400):
             done = max(arrivals[row, at], free[0]) + services[row, at]
             heapq.heapreplace(free, done)
             assert departures[row, at] == pytest.approx(done)
-    assert np.array_equal(took, services)
+
+
+def test_a_dispatcher_goes_by_what_it_expects_and_not_by_what_jobs_take() -> None:
+    arrivals, codes = np.array([[0.0, 1.0, 2.0]]), np.zeros((1, 3), np.int64)
+    takes, expected = np.array([[100.0, 10.0, 10.0]]), np.full((1, 3), 20.0)
+    departures, _ = fleet(
+        arrivals, codes, takes, takes, servers=2, dispatch="affinity", expected=(expected, expected)
+    )
+    assert departures.tolist() == [[100.0, 11.0, 110.0]]
 
 
 def test_in_turn_is_a_queue_for_each_server() -> None:

@@ -24,7 +24,7 @@ _AS_BEFORE = 0.03
 """Recovered is who succeeds within so much of before."""
 _DOUBT = 0.06
 """However few the worlds, who succeeds by so much less has not recovered."""
-_FEWEST = 6
+_FEWEST = 4
 _IN_A_ROW = 10
 """Jobs that are late come in rows, behind the same long queue."""
 _TOGETHER = 5
@@ -63,7 +63,7 @@ def worlds(
 
     `takes`: what jobs take in truth. None: as the measured jobs may be few, each world draws them anew first, with
     replacement, at the same rates; how scores change with that tells how far the measurement leaves them open. No more
-    worlds of a trouble than have about `most_jobs`, but six: a deadline of many jobs makes worlds of many jobs.
+    worlds of a trouble than have about `most_jobs`, but four: a deadline of many jobs makes worlds of many jobs.
     """
     drawn: dict[str, list[World]] = {}
     for scenario in scenarios:

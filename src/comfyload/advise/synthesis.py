@@ -34,7 +34,7 @@ _USUAL_S = 60.0
 _SHOWN = 4
 _COMPARED = 8
 """Worlds in which policies are compared: they are the same for all, so that few tell."""
-_MOST_JOBS = 20_000
+_MOST_JOBS = 12_000
 """In all worlds of one trouble: that many take some seconds for all policies."""
 _TRIED_AT = 0.9
 """Policies are tried at no more than this of the capacity: beyond, all that is seen is the overload."""

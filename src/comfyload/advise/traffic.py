@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import Dispatch, after, fleet
+from comfyload.retry.decide import SPILL_SWAPS
 
 __all__ = ["FULL", "Traffic"]
 
@@ -21,8 +22,6 @@ _SETTLES = 10
 """One job in so many, at the start, is only there to fill the empty queue."""
 _AT_ONCE = 16
 """Rows computed together: few enough to stay in the processor's cache."""
-_SPILL = 3.0
-"""How many switches' worth of work may wait where the models are, before a job goes elsewhere; 2 to 4 do well."""
 
 
 class Traffic:
@@ -43,10 +42,12 @@ class Traffic:
         self._workflows = workload.draw((self.rows, jobs), rng)
         self._warm, self._switched = np.empty((2, self.rows, jobs))
         luck = rng.random((self.rows, jobs))
+        self._expected = np.empty((2, self.rows, jobs))
         for row, pool in enumerate(pools):
+            self._expected[:, row] = np.array([[part.mean() for part in pool.warm], [part.mean() for part in pool.switched]])[:, self._workflows[row]]
             self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
         self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
-        self._spill_s = _SPILL * float(np.median([pool.switch_cost_s for pool in pools]))
+        self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
         self._takes = after(self._workflows, self._warm, self._switched)
         self._worked = np.cumsum(self._takes, axis=1)
         self._before = self._worked - self._takes
@@ -78,6 +79,7 @@ class Traffic:
                 servers=servers,
                 dispatch=dispatch,
                 spill_s=self._spill_s,
+                expected=(self._expected[0], self._expected[1]),
             )
             load = rates_per_s * took[:, self._settled :].mean(axis=1) / servers
             done -= arrive
