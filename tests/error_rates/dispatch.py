@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.advise.pools import Pools, Workload
@@ -101,28 +101,28 @@ def latencies(
     return out[len(out) // 10 :]
 
 
-def forecast_p95(law: str, load: float, servers: int, dispatch: Dispatch, workflows: int) -> float:
-    """What the product simulates, from as many measured jobs that their number does not matter."""
+def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, jobs: int) -> tuple[float, float]:
+    """What the product forecasts, and what comes out job by job: of the same 4000 measured jobs, so many that their
+    number does not matter.
+    """
     takes = MEDIAN_S * LAWS[law].draw(np.random.default_rng(7), 4000)
+    mean_s, swap_s = float(takes.mean()), SWAP_S if workflows > 1 else 0.0
     pools = Pools(
         workflows=[str(code) for code in range(workflows)],
         warm=[takes] * workflows,
-        switched=[takes + (SWAP_S if workflows > 1 else 0.0)] * workflows,
+        switched=[takes + swap_s] * workflows,
         made_up=[],
         cold=np.empty(0),
         overhead_s=0.0,
         gap_s=0.0,
     )
-    rate = load * servers / (MEDIAN_S * LAWS[law].mean)
+    rate = load * servers / mean_s
     traffic = Traffic([pools] * 40, Workload(shares=[1.0] * workflows), 2500, np.random.default_rng(8))
-    return float(np.quantile(traffic.latencies(np.full(40, rate), servers, dispatch)[0], 0.95))
-
-
-def true_p95(law: str, load: float, servers: int, dispatch: Dispatch, workflows: int, jobs: int) -> float:
-    mean_s, swap_s = MEDIAN_S * LAWS[law].mean, SWAP_S if workflows > 1 else 0.0
+    said = float(np.quantile(traffic.latencies(np.full(40, rate), servers, way)[0], 0.95))
     rules = {"round_robin": in_turn, "shortest_queue": fewest_jobs, "affinity": at_home(3 * swap_s)}
-    drawn = stream(law, load * servers / mean_s, [1.0] * workflows, jobs, np.random.default_rng(9))
-    return float(np.quantile(latencies(drawn, servers, rules[dispatch], mean_s, swap_s), 0.95))
+    rng = np.random.default_rng(9)
+    drawn = structs.replace(stream(law, rate, [1.0] * workflows, jobs, rng), takes=rng.choice(takes, jobs))
+    return said, float(np.quantile(latencies(drawn, servers, rules[way], mean_s, swap_s), 0.95))
 
 
 def spilled(spill: float, load: float, shares: list[float], streams: int, jobs: int) -> tuple[float, float]:
@@ -146,9 +146,10 @@ def main() -> None:
         for way in ("affinity", "shortest_queue", "round_robin"):
             if workflows > 1 and way != "affinity":
                 continue
-            said = forecast_p95(law, load, servers, way, workflows)
-            true = true_p95(law, load, servers, way, workflows, args.runs * 25_000)
-            print(f"| {servers}, {workflows}, {law}, {load} | {way} | {said:.1f} | {true:.1f} | {said / true - 1:+.1%} |")
+            said, true = p95s(law, load, servers, way, workflows, args.runs * 25_000)
+            print(
+                f"| {servers}, {workflows}, {law}, {load} | {way} | {said:.1f} | {true:.1f} | {said / true - 1:+.1%} |"
+            )
     print("\n| mix, warm load | " + " | ".join(f"{spill:g} switches" for spill in SPILLS) + " |")
     print("|---|" + "---:|" * len(SPILLS))
     for name, shares in (("even", [1.0] * 4), ("70 % one", [7.0, 1.0, 1.0, 1.0])):

@@ -78,9 +78,7 @@ def test_who_knows_what_each_job_takes_makes_one_queue_of_all(servers: int) -> N
 def test_a_dispatcher_goes_by_what_it_expects_and_not_by_what_jobs_take() -> None:
     arrivals, codes = np.array([[0.0, 1.0, 2.0]]), np.zeros((1, 3), np.int64)
     takes, expected = np.array([[100.0, 10.0, 10.0]]), np.full((1, 3), 20.0)
-    departures, _ = fleet(
-        arrivals, codes, takes, takes, servers=2, dispatch="affinity", expected=(expected, expected)
-    )
+    departures, _ = fleet(arrivals, codes, takes, takes, servers=2, dispatch="affinity", expected=(expected, expected))
     assert departures.tolist() == [[100.0, 11.0, 110.0]]
 
 

@@ -197,7 +197,7 @@ def test_a_breaker_learns_nothing_of_a_server_by_our_fault() -> None:
     circuit = Circuit(Breaker(failures=1), Random(1).random)
     ours = Execution(outcome="failed", failure=Failure(kind="generator"))
     states = []
-    for own_fault in (True, False):
-        circuit.ended(classify(ours), 0.0, own_fault=own_fault)
+    for our_fault in (True, False):
+        circuit.ended(classify(ours), 0.0, own_fault=our_fault)
         states.append(circuit.state(0.0))
     assert states == ["closed", "open"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from msgspec import structs
 
 from comfyload.advise.farm import Farm
 from comfyload.advise.policy_client import PolicyClient
@@ -63,25 +62,20 @@ def _run(world: World, servers: int) -> tuple[list[int], list[bool]]:
     """The same by the client that runs, on virtual time."""
 
     async def script(found: Scene) -> list[Execution]:
+        loop = asyncio.get_running_loop()
+        began, tasks = loop.time(), []
         _teach(found.client._pool.dispatcher.times)
-        tasks = []
         for index, due in enumerate(world.arrivals):
-            await asyncio.sleep(max(0.0, began + due - asyncio.get_running_loop().time()))
+            await asyncio.sleep(max(0.0, began + due - loop.time()))
             prompt = ask(world.warm[index], index, str(world.workflows[index]))
             tasks.append(asyncio.create_task(found.client.run(prompt)))
         return list(await asyncio.gather(*tasks))
 
-    async def timed(found: Scene) -> list[Execution]:
-        nonlocal began
-        began = asyncio.get_running_loop().time()
-        return await script(found)
-
-    began = 0.0
     faults = Faults()
     if world.scenario.restarts:
         faults = Faults(restart_at_s=world.event_from_s, downtime_s=world.scenario.event_s)
     machines = [Server(faults=faults if number == 0 else Faults(), seed=number) for number in range(servers)]
-    done, _ = scene(machines, POLICY, timed)
+    done, _ = scene(machines, POLICY, script)
     names = [f"http://s{number}/" for number in range(servers)]
     # One server goes without saying.
     where = [names.index(e.attempts[-1].server) if e.attempts else 0 if e.sent is not None else NOWHERE for e in done]
@@ -95,27 +89,25 @@ def _teach(times: Any) -> None:
         times.learn(name, None, seconds + 4.0)
 
 
-@pytest.mark.parametrize(("servers", "load"), [(1, 0.7), (2, 0.7), (2, 1.2), (3, 0.9)])
-def test_each_job_goes_to_the_same_server(servers: int, load: float) -> None:
-    world = _world(servers, servers, load, Scenario(name="steady"))
+@pytest.mark.parametrize(
+    ("servers", "load", "seed"), [(1, 0.7, 1), (2, 0.7, 2), (3, 0.9, 3), (1, 1.3, 4), (2, 1.3, 4)]
+)
+def test_each_job_goes_to_the_same_server(servers: int, load: float, seed: int) -> None:
+    world = _world(seed, servers, load, Scenario(name="steady"))
     (simulated, done), (ran, completed) = _simulated(world, servers), _run(world, servers)
-    same = np.mean(np.array(simulated) == np.array(ran))
-    print(servers, load, same, np.mean(done), np.mean(completed))
-    assert same >= 0.5
-    assert abs(np.mean(done) - np.mean(completed)) <= 0.04
+    assert np.mean(np.array(simulated) == np.array(ran)) >= 0.9
+    assert abs(np.mean(done) - np.mean(completed)) <= 0.01
 
 
-@pytest.mark.parametrize("servers", [1, 2])
-def test_as_many_jobs_survive_a_restart(servers: int) -> None:
-    done, completed, same = [], [], []
-    for seed in range(3):
-        world = _world(10 + seed, servers, 0.7, Scenario(name="restart", event_s=20.0, restarts=True))
-        (simulated, in_time), (ran, came) = _simulated(world, servers), _run(world, servers)
-        done.append(np.mean(in_time)), completed.append(np.mean(came)), same.append(np.mean(np.array(simulated) == ran))
-        print(servers, seed, done[-1], completed[-1], same[-1])
-    assert abs(np.mean(done) - np.mean(completed)) <= 0.03
+@pytest.mark.parametrize(("servers", "seed"), [(1, 10), (1, 11), (2, 11), (2, 12), (3, 11)])
+def test_as_many_jobs_survive_a_restart(servers: int, seed: int) -> None:
+    """Once one job of an idle pair has gone elsewhere, so do those after it: what counts is how many are in time."""
+    world = _world(seed, servers, 0.7, Scenario(name="restart", event_s=20.0, restarts=True))
+    (simulated, done), (ran, completed) = _simulated(world, servers), _run(world, servers)
+    assert np.mean(np.array(simulated) == np.array(ran)) >= 0.5
+    assert abs(np.mean(done) - np.mean(completed)) <= 0.01
 
 
 def test_they_start_with_the_same_knowledge() -> None:
-    world = structs.replace(_world(1, 1, 0.5, Scenario(name="steady")))
+    world = _world(1, 1, 0.5, Scenario(name="steady"))
     assert PolicyClient(POLICY, Farm(world, 1))._dispatcher.times.mean_s == 0.0

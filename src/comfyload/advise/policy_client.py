@@ -1,8 +1,9 @@
 """Knows how a client that follows a policy behaves in the simulated world.
 
-It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does. What
-is imitated here is what that client gets to know, and when: it starts without any service time, looks at the queues
-only when a job waits, and hears that a job was lost once its server answers again.
+It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does.
+What is imitated here is what that client gets to know, and when: it starts without any service time, looks at the
+queues only when a job waits, and hears that a job was lost once its server answers again. What hangs is not taken back:
+no trouble that is scored lasts longer than the shortest `liveness_s` of a policy made here, a minute.
 """
 
 from __future__ import annotations
@@ -145,7 +146,13 @@ class PolicyClient:
             self._round()
 
     def _again(
-        self, pending: _Pending, server: _Server, class_: FailureClass, *, unreachable: bool = False, after_s: float = 0.0
+        self,
+        pending: _Pending,
+        server: _Server,
+        class_: FailureClass,
+        *,
+        unreachable: bool = False,
+        after_s: float = 0.0,
     ) -> None:
         now = self._farm.now + after_s
         pending.job.attempt = None

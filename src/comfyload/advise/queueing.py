@@ -105,7 +105,8 @@ class _Queues:
 
     def fewest(self) -> NDArray[np.int64]:
         """Where the fewest jobs are; of several, where none was put for longest."""
-        return (self._count * (self._jobs + 1) + self._put_at).reshape(self._shape).argmin(axis=1)
+        few: NDArray[np.int64] = (self._count * (self._jobs + 1) + self._put_at).reshape(self._shape).argmin(axis=1)
+        return few
 
     def affine(self, now: Floats, homes: NDArray[np.bool_], spill_s: float) -> NDArray[np.int64]:
         """The home with the least work expected, unless so much waits there that another server does better."""
@@ -115,7 +116,9 @@ class _Queues:
         least = backlog.min(axis=1)
         best = np.where(backlog == least[:, None], self._put_at.reshape(self._shape), self._jobs).argmin(axis=1)
         at_home = np.where(homes, backlog, np.inf)
-        return np.where(at_home.min(axis=1) - least <= spill_s, at_home.argmin(axis=1), best)
+        stays = at_home.min(axis=1) - least <= spill_s
+        chosen: NDArray[np.int64] = np.where(stays, at_home.argmin(axis=1), best)
+        return chosen
 
     def put(self, at: int, chosen: NDArray[np.int64], now: Floats, takes: Floats, expected: Floats) -> None:
         """Job `at` of every row goes to its chosen server, behind what is there."""

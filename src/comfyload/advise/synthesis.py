@@ -18,7 +18,16 @@ from comfyload.advise.scenarios import World, scenarios
 from comfyload.advise.traffic import FULL
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
 
-__all__ = ["OURS", "Capabilities", "depth", "depth_by_formula", "infeasible", "naive_for", "synthesise", "where_naive_wins"]
+__all__ = [
+    "OURS",
+    "Capabilities",
+    "depth",
+    "depth_by_formula",
+    "infeasible",
+    "naive_for",
+    "synthesise",
+    "where_naive_wins",
+]
 
 Floats = NDArray[np.float64]
 OURS = "this policy"

@@ -44,7 +44,9 @@ class Traffic:
         luck = rng.random((self.rows, jobs))
         self._expected = np.empty((2, self.rows, jobs))
         for row, pool in enumerate(pools):
-            self._expected[:, row] = np.array([[part.mean() for part in pool.warm], [part.mean() for part in pool.switched]])[:, self._workflows[row]]
+            self._expected[:, row] = np.array(
+                [[part.mean() for part in pool.warm], [part.mean() for part in pool.switched]]
+            )[:, self._workflows[row]]
             self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
         self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from comfyload.app.results import find
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from comfyload.judge.summary import Measured
@@ -27,6 +28,10 @@ SEED = 20_240_601
 """The same runs give the same advice."""
 
 DISPATCHES: tuple[Dispatch, ...] = ("affinity", "shortest_queue", "round_robin")
+FEW_JOBS = 30
+WIDE = 0.2
+"""Half of a p95's interval, as a share of it, from which on it is said how wide it is."""
+USUAL_LOAD = 0.7
 LOADS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TRANSIENT = ("execution_error", "oom", "connect", "submit_unknown", "server_error", "lost")
 """Kinds of failure that may pass; of which of them a job tells again, the retrying client learns."""
@@ -47,12 +52,14 @@ class Basis(Struct, frozen=True, kw_only=True):
 class Ahead(Struct, frozen=True, kw_only=True):
     """What to expect. `rows`: at the asked rate by number of servers, or of a given number by rate; `dispatches`: the
     ways to share jobs out among several servers, at the same load; `sizing` None: the number of servers was given.
+    `doubts`: sentences on what it cannot tell.
     """
 
     rows: list[Forecast]
     dispatches: list[Forecast]
     sizing: Sizing | None
     capacity_per_s: float
+    doubts: list[str]
 
 
 def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
@@ -78,8 +85,8 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
         doubts.append(
             f"What {names} takes after another workflow was not measured: run them together with --order aabb."
         )
-    if pools.n < 30:
-        doubts.append(f"It rests on {pools.n} jobs: 40 and more make a forecast that is good to a few per cent.")
+    if pools.n < FEW_JOBS:
+        doubts.append(f"It rests on {pools.n} jobs: no interval knows of slow jobs that were not among them.")
     return Basis(
         pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=_transient(runs), doubts=doubts
     )
@@ -122,7 +129,31 @@ def ahead(
             )
             for way in DISPATCHES
         ]
-    return Ahead(rows=list(rows), dispatches=others, sizing=sizing, capacity_per_s=per_s)
+    asked = [row for row in rows if row.servers == count]
+    return Ahead(
+        rows=list(rows),
+        dispatches=others,
+        sizing=sizing,
+        capacity_per_s=per_s,
+        doubts=on.doubts + _width(asked, on.pools.n),
+    )
+
+
+def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
+    """What is to be said of the p95 at the rate asked for, or at the usual load, if its interval is wide."""
+    stable = [row for row in rows if row.stable]
+    if not stable:
+        return []
+    row = min(stable, key=lambda row: abs(row.load.estimate - USUAL_LOAD))
+    p95 = row.p95_s
+    if (p95.high - p95.low) / 2 <= WIDE * p95.estimate:
+        return []
+    below, above = (100 * abs(end / p95.estimate - 1) for end in (p95.low, p95.high))
+    much = f"{above:.0f} % more" if math.isfinite(above) else "any number of times as much"
+    return [
+        f"At {60 * row.rate_per_s:.3g} a minute the p95 may be {below:.0f} % less or {much} than is said, as it rests "
+        f"on {jobs} jobs. Its interval is about half as wide with four times as many: {4 * jobs}."
+    ]
 
 
 def validated(on: Basis, run: str, archive: Path) -> list[tuple[str, Validation]]:
@@ -140,6 +171,7 @@ def policy(
     servers: int,
     outages_s: Sequence[float] = (),
     depth_known: bool = True,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Policy:
     """The retry policy for a deadline. Without a rate it is tried at 0.6 of what the servers can do."""
     rate = rate_per_s if rate_per_s is not None else 0.6 * servers / on.pools.mean_s(on.workload)
@@ -154,6 +186,7 @@ def policy(
         outages=list(outages_s),
         capabilities=Capabilities(depth=depth_known),
         rng=np.random.default_rng(SEED),
+        progress=progress,
     )
 
 

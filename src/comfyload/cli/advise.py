@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,7 +159,10 @@ def capacity(
         int | None, typer.Option(min=1, metavar="N", help="So many alike. \\[default: as many as --rate needs]")
     ] = None,
     dispatch: Annotated[
-        str, typer.Option(metavar="WAY", help="affinity, shortest_queue or round_robin, of several servers.")
+        str,
+        typer.Option(
+            metavar="WAY", help="Of several servers: affinity (our client), shortest_queue (fewest jobs), round_robin."
+        ),
     ] = "affinity",
     share: Share = None,
     validate: Annotated[
@@ -169,6 +171,7 @@ def capacity(
     archive: Archive = DEFAULT_ARCHIVE,
     output: Output = None,
     chart: ChartFile = None,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Predict latency at other rates and numbers of servers, from the service times of measured runs.
@@ -212,7 +215,6 @@ def capacity(
             **{key: getattr(found, key) for key in found.__struct_fields__},
             "jobs": on.pools.n,
             "limit_s": limit_s,
-            "doubts": on.doubts,
             "validation": dict(checks),
         }
     )
@@ -220,7 +222,7 @@ def capacity(
     _draw(chart, forecast_chart(found.rows, limit_s))
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    else:
+    elif not quiet:
         words = f"{on.pools.n} jobs of {', '.join(on.pools.workflows)}"
         render_ahead(
             words,
@@ -230,7 +232,7 @@ def capacity(
             found.sizing,
             checks,
             limit_s=limit_s,
-            doubts=on.doubts,
+            doubts=found.doubts,
             console=for_people(output, chart),
         )
 
@@ -262,6 +264,7 @@ def policy(
     export: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="Print it for tenacity, stamina, envoy, nginx or env instead.")
     ] = None,
+    quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Make a retry policy from measured runs: deadline, admission, attempts, backoff, budget, breaker, classes.
@@ -277,6 +280,7 @@ def policy(
     """
     from comfyload.app.advice import basis
     from comfyload.app.advice import policy as made_of
+    from comfyload.cli.progress import working
     from comfyload.load.grammar import parse_duration, parse_rate
     from comfyload.report.advice import render_policy
     from comfyload.report.retry_export import formats, retry_export
@@ -292,24 +296,24 @@ def policy(
         check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(outages)).split("\n") if outages is not None else []
     on = basis(target, archive, share or [])
-    if sys.stderr.isatty():
-        echo("Trying policies in seven troubles; some ten seconds.", err=True)
-    made = made_of(
-        on,
-        deadline_s=parse_duration(deadline),
-        target=goal / 100,
-        rate_per_s=None if rate is None else parse_rate(rate),
-        servers=servers,
-        outages_s=[parse_duration(line) for line in lines if line.strip()],
-        depth_known=not blind,
-    )
+    with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
+        made = made_of(
+            on,
+            deadline_s=parse_duration(deadline),
+            target=goal / 100,
+            rate_per_s=None if rate is None else parse_rate(rate),
+            servers=servers,
+            outages_s=[parse_duration(line) for line in lines if line.strip()],
+            depth_known=not blind,
+            progress=progress,
+        )
     if output is not None:
         _put(output, encode(made))
     if way is not None:
         echo(retry_export(made, way), nl=False)
     elif json_:
         echo(encode(made).decode(), nl=False)
-    else:
+    elif not quiet:
         console = for_people(output)
         render_policy(made, console)
         for doubt in on.doubts:

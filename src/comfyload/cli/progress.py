@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +22,7 @@ from comfyload.report.text import decimals, fixed
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rich.console import Console
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import Line, Manifest, Observation
     from comfyload.record.plan import Plan
 
-__all__ = ["Plain", "Silent", "Terminal", "viewer_for"]
+__all__ = ["Plain", "Silent", "Terminal", "viewer_for", "working"]
 
 RECENT = 100
 """Jobs that the rolling numbers are taken over."""
@@ -41,6 +44,17 @@ def viewer_for(*, quiet: bool) -> Silent:
         return Silent()
     console = _Beside(stderr=True)
     return Terminal(console) if console.is_terminal else Plain(console)
+
+
+@contextmanager
+def working(words: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+    """Shows on a terminal how far a computation is, and when it may end; what it yields is told the share done."""
+    console = _Beside(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    silent = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=silent) as shown:
+        task = shown.add_task(words, total=1.0)
+        yield lambda share: shown.update(task, completed=share)
 
 
 class _Beside(Screen):

@@ -21,9 +21,7 @@ class Circuit:
     uniformly from [0, 1).
     """
 
-    def __init__(
-        self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0) -> None:
         self._rules = rules
         self._draw = draw
         self._connections = connections

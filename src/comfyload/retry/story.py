@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+
 from msgspec import structs
 
 from comfyload.record.model import Attempt, Execution, Failure, Prompt
