@@ -7,6 +7,7 @@ that costs three times as much as loading them elsewhere.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from tests.error_rates.laws import LAWS
 Floats = NDArray[np.float64]
 MEDIAN_S = 8.0
 SWAP_S = 12.0
+PER_STREAM = 20_000
 SPILLS = (1.0, 2.0, 3.0, 4.0)
 
 
@@ -101,9 +103,9 @@ def latencies(
     return out[len(out) // 10 :]
 
 
-def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, jobs: int) -> tuple[float, float]:
-    """What the product forecasts, and what comes out job by job: of the same 4000 measured jobs, so many that their
-    number does not matter.
+def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, streams: int) -> tuple[float, Floats]:
+    """What the product forecasts, and what comes out job by job of each stream: all of the same 4000 measured jobs, so
+    many that their number does not matter.
     """
     takes = MEDIAN_S * LAWS[law].draw(np.random.default_rng(7), 4000)
     mean_s, swap_s = float(takes.mean()), SWAP_S if workflows > 1 else 0.0
@@ -117,12 +119,16 @@ def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, job
         gap_s=0.0,
     )
     rate = load * servers / mean_s
-    traffic = Traffic([pools] * 40, Workload(shares=[1.0] * workflows), 2500, np.random.default_rng(8))
-    said = float(np.quantile(traffic.latencies(np.full(40, rate), servers, way)[0], 0.95))
+    traffic = Traffic([pools] * 300, Workload(shares=[1.0] * workflows), 2500, np.random.default_rng(8))
+    said = float(np.quantile(traffic.latencies(np.full(300, rate), servers, way)[0], 0.95))
     rules = {"round_robin": in_turn, "shortest_queue": fewest_jobs, "affinity": at_home(3 * swap_s)}
-    rng = np.random.default_rng(9)
-    drawn = structs.replace(stream(law, rate, [1.0] * workflows, jobs, rng), takes=rng.choice(takes, jobs))
-    return said, float(np.quantile(latencies(drawn, servers, rules[way], mean_s, swap_s), 0.95))
+    each = []
+    for number in range(streams):
+        rng = np.random.default_rng(number)
+        drawn = stream(law, rate, [1.0] * workflows, PER_STREAM, rng)
+        drawn = structs.replace(drawn, takes=rng.choice(takes, PER_STREAM))
+        each.append(np.quantile(latencies(drawn, servers, rules[way], mean_s, swap_s), 0.95))
+    return said, np.array(each)
 
 
 def spilled(spill: float, load: float, shares: list[float], streams: int, jobs: int) -> tuple[float, float]:
@@ -146,10 +152,10 @@ def main() -> None:
         for way in ("affinity", "shortest_queue", "round_robin"):
             if workflows > 1 and way != "affinity":
                 continue
-            said, true = p95s(law, load, servers, way, workflows, args.runs * 25_000)
-            print(
-                f"| {servers}, {workflows}, {law}, {load} | {way} | {said:.1f} | {true:.1f} | {said / true - 1:+.1%} |"
-            )
+            said, each = p95s(law, load, servers, way, workflows, 2 * args.runs)
+            true, half = each.mean(), 1.96 * each.std(ddof=1) / math.sqrt(len(each))
+            which = f"{servers}, {workflows}, {law}, {load}"
+            print(f"| {which} | {way} | {said:.1f} | {true:.1f} ± {half:.1f} | {said / true - 1:+.1%} |")
     print("\n| mix, warm load | " + " | ".join(f"{spill:g} switches" for spill in SPILLS) + " |")
     print("|---|" + "---:|" * len(SPILLS))
     for name, shares in (("even", [1.0] * 4), ("70 % one", [7.0, 1.0, 1.0, 1.0])):

@@ -12,6 +12,7 @@ from comfyload.advise.farm import Farm
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, World
 from comfyload.record.model import Execution
+from comfyload.retry.decide import Dispatcher
 from comfyload.retry.policy import Admission, Backoff, Policy
 from comfyload.sim import Faults, Server
 from tests.unit.retrying import Scene, ask, scene
@@ -89,9 +90,7 @@ def _teach(times: Any) -> None:
         times.learn(name, None, seconds + 4.0)
 
 
-@pytest.mark.parametrize(
-    ("servers", "load", "seed"), [(1, 0.7, 1), (2, 0.7, 2), (3, 0.9, 3), (1, 1.3, 4), (2, 1.3, 4)]
-)
+@pytest.mark.parametrize(("servers", "load", "seed"), [(1, 0.7, 1), (2, 0.7, 2), (3, 0.9, 3), (1, 1.3, 4), (2, 1.3, 4)])
 def test_each_job_goes_to_the_same_server(servers: int, load: float, seed: int) -> None:
     world = _world(seed, servers, load, Scenario(name="steady"))
     (simulated, done), (ran, completed) = _simulated(world, servers), _run(world, servers)
@@ -106,6 +105,15 @@ def test_as_many_jobs_survive_a_restart(servers: int, seed: int) -> None:
     (simulated, done), (ran, completed) = _simulated(world, servers), _run(world, servers)
     assert np.mean(np.array(simulated) == np.array(ran)) >= 0.5
     assert abs(np.mean(done) - np.mean(completed)) <= 0.01
+
+
+def test_both_ask_the_same_chooser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were one of them to choose by itself, the jobs would not all be on the last server."""
+    monkeypatch.setattr(Dispatcher, "choose", lambda self, job, usable, now: usable[-1])
+    world = _world(5, 2, 0.7, Scenario(name="steady"))
+    for where, _ in (_simulated(world, 2), _run(world, 2)):
+        # Where the last one is full, the first is the last of those that are not.
+        assert np.mean(np.array(where) == 1) > 0.6
 
 
 def test_they_start_with_the_same_knowledge() -> None:

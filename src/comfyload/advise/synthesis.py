@@ -41,8 +41,8 @@ _TIE = 0.01
 _USUAL_S = 60.0
 """The timeout of an attempt that scripts have when nobody has thought about it."""
 _SHOWN = 4
-_COMPARED = 8
-"""Worlds in which policies are compared: they are the same for all, so that few tell."""
+_COMPARED, _COMPARED_JOBS = 8, 5000
+"""The most worlds of a trouble in which policies are compared, and about how many jobs these have in all."""
 _MOST_JOBS = 12_000
 """In all worlds of one trouble: that many take some seconds for all policies."""
 _TRIED_AT = 0.9
@@ -121,7 +121,7 @@ def synthesise(
     around = {OURS: start} if numbers.depth < 0 else {OURS: start, **_around(start)}
     naive = naive_for(deadline_s)
     played = _count(len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1), progress)
-    chosen = _choose(around, numbers, {of: drawn[:_COMPARED] for of, drawn in tried.items()}, played)
+    chosen = _choose(around, numbers, {of: _few(drawn) for of, drawn in tried.items()}, played)
     found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
         chosen,
@@ -235,6 +235,12 @@ def _choose(
     regret = {name: max(b - v for b, v in zip(best, values, strict=True)) for name, values in value.items()}
     least = min(regret, key=lambda name: regret[name])
     return around[OURS if regret[OURS] <= regret[least] + _TIE else least]
+
+
+def _few(drawn: Sequence[World]) -> Sequence[World]:
+    """The first worlds, enough to compare policies by; they are the same for all of these."""
+    most = max(2, _COMPARED_JOBS // max(1, len(drawn[0].arrivals)))
+    return drawn[: min(_COMPARED, most)]
 
 
 def _count(total: int, progress: Callable[[float], None]) -> Callable[[], None]:

@@ -1,0 +1,99 @@
+"""Where a job goes and whether it is sent again: pure decisions, told the time by the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfyload.retry.decide import SPILL_SWAPS, Backend, Dispatcher, PendingJob
+from comfyload.retry.policy import Admission, Breaker, Policy
+
+
+def _dispatcher(**policy: object) -> Dispatcher:
+    dispatcher = Dispatcher(Policy(**policy), lambda: 0.5)  # type: ignore[arg-type]
+    for name in ("a", "b"):
+        dispatcher.times.learn(name, name, 10.0)
+        dispatcher.times.learn(name, None, 14.0)
+    return dispatcher
+
+
+def _backends(count: int) -> list[Backend]:
+    return [Backend(Breaker(failures=2), lambda: 0.5, lambda: 0) for _ in range(count)]
+
+
+def _job(name: str, workflow: str = "a", began: float = 0.0, policy: Policy | None = None) -> PendingJob:
+    return PendingJob(name, workflow, began, policy or Policy())
+
+
+def test_a_backlog_is_what_jobs_are_expected_to_take_less_what_has_run() -> None:
+    dispatcher, (server,) = _dispatcher(), _backends(1)
+    dispatcher.put(_job("1"), server, 0.0)
+    dispatcher.put(_job("2"), server, 0.0)
+    server.started("1", 0.0)
+    server.others = 1
+    assert dispatcher.backlog_s(server, 4.0) == pytest.approx(10.0 + 10.0 + dispatcher.times.mean_s)
+    assert dispatcher.backlog_s(server, 99.0) == pytest.approx(10.0 + dispatcher.times.mean_s)
+    server.others = 0
+    dispatcher.release("1", server, 14.0)
+    dispatcher.release("2", server)
+    assert dispatcher.backlog_s(server, 99.0) == 0.0
+
+
+def test_while_no_time_is_known_jobs_count_a_second_each() -> None:
+    dispatcher, (server,) = Dispatcher(Policy(), lambda: 0.5), _backends(1)
+    for number in range(3):
+        dispatcher.put(_job(str(number)), server, 0.0)
+    server.started("0", 0.0)
+    assert dispatcher.backlog_s(server, 0.25) == 2.75
+
+
+def test_a_job_stays_where_its_models_are_until_that_costs_three_loads() -> None:
+    dispatcher, (home, other) = _dispatcher(), _backends(2)
+    dispatcher.put(_job("0"), home, 0.0)
+    dispatcher.release("0", home)
+    stayed = 0
+    while dispatcher.choose(_job("next"), [home, other], 1.0) is home:
+        dispatcher.put(_job(f"more {stayed}"), home, 1.0)
+        stayed += 1
+    assert SPILL_SWAPS * 4.0 == 12.0 and stayed == 2
+
+
+def test_no_more_are_put_on_a_server_than_its_depth_and_room_before_the_deadline() -> None:
+    dispatcher, servers = _dispatcher(admission=Admission(depth=1), deadline_s=90.0), _backends(2)
+    waiting = [_job(str(number), policy=dispatcher.policy) for number in range(6)]
+    placed = [job.id for job, _ in dispatcher.assign(waiting, servers, 0.0)]
+    assert placed == ["0", "1", "2", "3"] and [server.depth for server in servers] == [2, 2]
+    late = _job("late", began=-70.0, policy=dispatcher.policy)
+    dispatcher = _dispatcher(deadline_s=90.0)
+    assert list(dispatcher.assign([late], servers, 0.0)) == []
+    assert dispatcher.left_s(late, 0.0) == 10.0
+
+
+def test_one_job_tries_a_server_that_is_back() -> None:
+    dispatcher, (server,) = _dispatcher(), _backends(1)
+    server.circuit.trip(0.0)
+    now = 100.0
+    assert server.circuit.state(now) == "due"
+    placed = list(dispatcher.assign([_job("0"), _job("1")], [server], now))
+    assert len(placed) == 1 and server.circuit.state(now) == "half_open"
+    server.circuit.ended("lost", now, unreachable=False)
+    assert server.circuit.state(now) == "due"
+    server.circuit.ended(None, now)
+    assert server.circuit.state(now) == "closed"
+
+
+def test_a_retry_elsewhere_is_at_once_and_one_on_the_same_server_waits() -> None:
+    dispatcher, servers = _dispatcher(), _backends(2)
+    job = _job("0")
+    assert dispatcher.retry_in_s(job, servers[0], "connect", servers, 0.0) == 0.0
+    assert job.avoid == {servers[0]}
+    assert dispatcher.retry_in_s(job, servers[1], "connect", servers, 0.0) == pytest.approx(1.0)
+    assert job.avoid == {servers[1]} and job.charged == 0
+
+
+def test_a_retry_of_gpu_work_is_paid_for() -> None:
+    dispatcher, servers = _dispatcher(attempts=3), _backends(1)
+    dispatcher.budget.tokens = 1.0
+    job, other = _job("0"), _job("1")
+    assert dispatcher.retry_in_s(job, servers[0], "transient", servers, 0.0) == 0.0
+    assert dispatcher.retry_in_s(other, servers[0], "transient", servers, 0.0) is None
+    assert job.charged == 1 and dispatcher.budget.tokens == 0.0
