@@ -3,7 +3,7 @@
 It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does.
 What is imitated here is what that client gets to know, and when: it starts without any service time, looks at the
 queues only when a job waits, and hears that a job was lost once its server answers again. What hangs is not taken back:
-no trouble that is scored lasts longer than the shortest `liveness_s` of a policy made here, a minute.
+no server that is scored stands still for longer than the shortest `liveness_s` of a policy made here, a minute.
 """
 
 from __future__ import annotations

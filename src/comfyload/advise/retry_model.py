@@ -176,7 +176,8 @@ def _half_width(good: Floats, counted: Floats, pace: Floats, collapses: bool) ->
     rest = (good - counted * share) * worlds / total
     variance, explained = float(rest.var(ddof=1)), 0.0
     if worlds > 2 and variance > 0.0 and pace.std() > 0.0:
-        explained = float(np.corrcoef(rest, pace)[0, 1]) ** 2
+        # R² adjusted for what one number explains of so few by chance.
+        explained = max(0.0, 1 - (1 - float(np.corrcoef(rest, pace)[0, 1]) ** 2) * (worlds - 1) / (worlds - 2))
     side = float(special.stdtrit(worlds - 1, 0.975))
     half = side * math.sqrt(variance * ((1 - explained) / worlds + explained))
     low, high = wilson(round(share * total / _IN_A_ROW), max(1, round(total / _IN_A_ROW)))
