@@ -42,11 +42,7 @@ class Traffic:
         self._workflows = workload.draw((self.rows, jobs), rng)
         self._warm, self._switched = np.empty((2, self.rows, jobs))
         luck = rng.random((self.rows, jobs))
-        self._expected = np.empty((2, self.rows, jobs))
         for row, pool in enumerate(pools):
-            self._expected[:, row] = np.array(
-                [[part.mean() for part in pool.warm], [part.mean() for part in pool.switched]]
-            )[:, self._workflows[row]]
             self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
         self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
@@ -81,7 +77,10 @@ class Traffic:
                 servers=servers,
                 dispatch=dispatch,
                 spill_s=self._spill_s,
-                expected=(self._expected[0], self._expected[1]),
+                expected=(
+                    self._expected([pool.warm for pool in self._pools]),
+                    self._expected([pool.switched for pool in self._pools]),
+                ),
             )
             load = rates_per_s * took[:, self._settled :].mean(axis=1) / servers
             done -= arrive
@@ -89,6 +88,11 @@ class Traffic:
         out += self._beside[:, None]
         out[load >= FULL] = np.inf
         return out, load
+
+    def _expected(self, parts: Sequence[Sequence[Floats]]) -> Floats:
+        """What a client that learns as it goes comes to expect of each job: its row's mean of such jobs."""
+        means = np.array([[part.mean() for part in row] for row in parts])
+        return np.take_along_axis(means, self._workflows, axis=1)
 
     def _alone(self, rates_per_s: Floats) -> Floats:
         out = np.empty((self.rows, self.jobs - self._settled))
