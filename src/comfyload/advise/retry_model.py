@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 from scipy import special
 
@@ -78,11 +78,20 @@ def worlds(
                     servers=setting.servers,
                     deadline_s=setting.deadline_s,
                     rng=rng,
-                    takes=takes or setting.pools.resampled(rng),
+                    takes=takes or _redrawn(setting.pools, rng),
                 )
             )
             jobs += len(of_it[-1].arrivals)
     return drawn
+
+
+def _redrawn(pools: Pools, rng: np.random.Generator) -> Pools:
+    """Each cell drawn anew with replacement, and nothing else: a score is an estimate, not a bound to be safe by."""
+
+    def again(cells: Sequence[Floats]) -> list[Floats]:
+        return [rng.choice(cell, len(cell)) if len(cell) else cell for cell in cells]
+
+    return structs.replace(pools, warm=again(pools.warm), switched=again(pools.switched))
 
 
 def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]:
