@@ -11,6 +11,7 @@ from rich.console import Console
 from comfyload.advise.forecast import forecasts, size, validate
 from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.synthesis import synthesise
+from comfyload.app.advice import Basis, ahead
 from comfyload.report.advice import forecast_table, render_policy, sizing_words, validation_table
 from comfyload.report.medium import draw
 from comfyload.report.retry_export import formats, retry_export
@@ -75,6 +76,17 @@ def test_how_many_servers_is_a_sentence() -> None:
         "1 server keeps the p95 within 40 s; to carry the load when one is lost, 2 are needed."
     )
     assert sizing_words(size(pools, ONE, rate_per_s=0.03, limit_s=9, rng=_rng())).startswith("No number of servers")
+
+
+def test_how_wide_a_forecast_is_is_said_with_the_jobs_that_would_halve_it() -> None:
+    few, many = (
+        Basis(pools=pools_of_one(unimodal(n, _rng(), cv)), workload=ONE, transient=(0, n), doubts=["a doubt"])
+        for n, cv in ((30, 0.5), (400, 0.05))
+    )
+    first, said = ahead(few, rate_per_s=0.07, limit_s=45, servers=1).doubts
+    assert first == "a doubt" and said.startswith("At 4.2 a minute the p95 may be") and "as it rests on 30 jobs" in said
+    assert said.endswith("with four times as many: 120.")
+    assert ahead(many, rate_per_s=0.05, limit_s=45, servers=1).doubts == ["a doubt"]
 
 
 def test_checks_of_the_model_are_a_table() -> None:

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from comfyload.advise.clients import NAIVE, Naive
 from comfyload.advise.pools import Workload
-from comfyload.advise.retry_model import Setting, play, score, worlds
+from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
 from comfyload.advise.scenarios import Scenario, World, scenarios
 from comfyload.advise.synthesis import (
     OURS,
@@ -214,6 +214,30 @@ def test_a_policy_says_its_reasons_and_its_scores_and_is_a_file() -> None:
         "steady", "burst", "restart", "failures", "stall", "poison", "sick",
     }  # fmt: skip
     assert len({row.policy for row in policy.scores}) == 1 + len(NAIVE) + 2
+
+
+def test_how_far_it_is_is_told() -> None:
+    told: list[float] = []
+    synthesise(
+        pools_of_one([10.0] * 40), ONE, deadline_s=90, rate_per_s=0.06, rng=_rng(), replications=1, progress=told.append
+    )
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 50
+
+
+def test_worlds_of_very_many_jobs_are_few() -> None:
+    setting = structs.replace(_setting(seconds=0.1), deadline_s=60.0)
+    (stall,) = (one for one in scenarios(setting.pools, ONE, load=0.6) if one.stalls)
+    assert len(worlds(setting, [stall], 24, _rng(), most_jobs=5000)["stall"]) == 4
+
+
+def test_a_share_is_no_surer_than_the_measured_jobs() -> None:
+    """Where all worlds differ by their pace alone, more of them say no more; where by luck, they do."""
+    pace, counted = np.linspace(0.9, 1.1, 24), np.full(24, 200.0)
+    by_pace = _half_width(200 * (1.8 - pace), counted, pace, collapses=False)
+    by_luck = _half_width(200 * (1.8 - _rng().permutation(pace)), counted, pace, collapses=False)
+    assert by_pace is not None and by_pace == pytest.approx(2.07 * pace.std(ddof=1), rel=0.01)
+    assert by_luck is not None and by_luck < 0.6 * by_pace
+    assert _half_width(counted, counted, pace, collapses=True) == pytest.approx(1 / 25)
 
 
 def test_the_same_seed_makes_the_same_policy() -> None:
