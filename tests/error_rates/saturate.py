@@ -164,6 +164,7 @@ def campaign(world: World, seed: int, *, rate_too: bool = True, replicates: int 
         return await search.result()
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("comfyload.app.campaign.randbits", lambda bits: int(server.rng.integers(1 << bits)))
         if not rate_too:
             patch.setattr("comfyload.app.campaign.allowed", lambda *_: given)
         return asyncio.run(whole())

@@ -49,6 +49,12 @@ class _Watched(Server):
         return await super().make(plan, name, words)
 
 
+@pytest.fixture(autouse=True)
+def _same_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(11)
+    monkeypatch.setattr("comfyload.app.campaign.randbits", lambda bits: int(rng.integers(1 << bits)))
+
+
 def _found(server: _Watched) -> Saturated:
     async def whole() -> Saturated:
         campaign = Campaign(_asked(), server.make)
