@@ -38,7 +38,7 @@ class _Watched(Server):
     """Notes the plans; from the open load on, jobs take `later` times as long."""
 
     def __init__(self, world: World, later: float = 1.0) -> None:
-        super().__init__(world, np.random.default_rng(4))
+        super().__init__(world, np.random.default_rng(5))
         self.plans: dict[str, Plan] = {}
         self.later = later
 
