@@ -29,6 +29,7 @@ __all__ = [
     "Saturated",
     "Step",
     "capacity",
+    "gpu_words",
     "interference",
     "knee",
     "next_step",
@@ -185,3 +186,27 @@ def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
         return None
     doubt = (rate.high - rate.low) / 2 / rate.estimate
     return (doubt, math.ceil(jobs * (doubt / SURE) ** 2)) if doubt > VAGUE else None
+
+
+def gpu_words(run: Measured) -> list[str]:
+    """Whether the 90 % of a checklist can be reached, from the run with the most in flight."""
+    found = run.summary.saturation
+    out = []
+    told = run.manifest.environment.get("gpu")
+    if told is not None and told.value == "none":
+        return ["The server computes on its CPU: there is no GPU to saturate."]
+    if not found.gpus:
+        out.append("GPU utilisation is not known: no source told it. Install the probe: comfyload probe install.")
+    for gpu, busy in found.gpus.items():
+        if busy.utilisation_percent is None:
+            continue
+        if busy.over_90_percent:
+            out.append(f"GPU {gpu} is {busy.utilisation_percent:.0f} % busy: the 90 % of the checklist are reached.")
+        elif found.server_saturated:
+            share = busy.ceiling_percent if busy.ceiling_percent is not None else busy.utilisation_percent
+            out.append(
+                f"GPU {gpu} never reaches 90 %: the server is {100 * (found.server_busy or 0):.1f} % busy, and in "
+                f"{100 - share:.0f} % of a job's time no kernel runs. A faster disk, CPU or encoder shortens that; "
+                f"more in flight does not."
+            )
+    return out

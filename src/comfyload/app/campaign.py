@@ -15,7 +15,17 @@ from comfyload.advise.forecast import REPLICATES, validate
 from comfyload.advise.interference import changed, drift, interference
 from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.rate import Rate
-from comfyload.advise.saturation import LADDER, SURE, Saturated, capacity, knee, next_step, step, vague
+from comfyload.advise.saturation import (
+    LADDER,
+    SURE,
+    Saturated,
+    capacity,
+    gpu_words,
+    knee,
+    next_step,
+    step,
+    vague,
+)
 from comfyload.app.drawn import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.record.plan import Closed, Open, Stage
@@ -229,7 +239,7 @@ class Campaign:
             interference=self._interference(),
             service_s=None if carries is None or pools is None else carries.inverse(60),
             confirmation=validation,
-            findings=[*_invalid(runs), *findings, *_gpu_words(self._closed)],
+            findings=[*_invalid(runs), *findings, *gpu_words(self._closed[-1])],
             paths=[run.path for run in runs],
             more_jobs=more,
         )
@@ -307,27 +317,3 @@ def _throughput(run_: Measured) -> Rate | None:
 
 def _rng() -> np.random.Generator:
     return np.random.default_rng(20_240_601)
-
-
-def _gpu_words(runs: Sequence[Measured]) -> list[str]:
-    """Whether the 90 % of a checklist can be reached, from the run with the most in flight."""
-    found = runs[-1].summary.saturation
-    out = []
-    told = runs[-1].manifest.environment.get("gpu")
-    if told is not None and told.value == "none":
-        return ["The server computes on its CPU: there is no GPU to saturate."]
-    if not found.gpus:
-        out.append("GPU utilisation is not known: no source told it. Install the probe: comfyload probe install.")
-    for gpu, busy in found.gpus.items():
-        if busy.utilisation_percent is None:
-            continue
-        if busy.over_90_percent:
-            out.append(f"GPU {gpu} is {busy.utilisation_percent:.0f} % busy: the 90 % of the checklist are reached.")
-        elif found.server_saturated:
-            share = busy.ceiling_percent if busy.ceiling_percent is not None else busy.utilisation_percent
-            out.append(
-                f"GPU {gpu} never reaches 90 %: the server is {100 * (found.server_busy or 0):.1f} % busy, and in "
-                f"{100 - share:.0f} % of a job's time no kernel runs. A faster disk, CPU or encoder shortens that; "
-                f"more in flight does not."
-            )
-    return out

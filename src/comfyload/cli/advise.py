@@ -116,7 +116,10 @@ def saturate(
     asked = Asked(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
-        echo(f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early.", err=True)
+        echo(
+            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early.",
+            err=True,
+        )
 
     def viewer(words: str) -> Silent:
         if not silent:
