@@ -16,6 +16,7 @@ from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.app.campaign import CONFIRM_SHARE, Asked, Campaign
 from comfyload.app.options import RunOptions, WorkflowChoice
+from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured, jsonable
 from comfyload.record.plan import Closed, Open, Plan
 from comfyload.report.saturation import render_saturation
@@ -107,6 +108,18 @@ def test_a_rate_that_its_run_disproves_is_withheld_with_what_the_run_leaves_in_i
 def test_a_server_that_is_quicker_than_predicted_disproves_nothing() -> None:
     rate = _found(_Watched(STEADY, later=0.7)).sla_rate_per_minute
     assert rate is not None and rate.confirmed
+
+
+def test_a_server_that_tells_no_times_is_said_to_tell_none() -> None:
+    class Silent(_Watched):
+        async def make(self, plan: Plan, name: str, words: str) -> Measured:
+            found = await super().make(plan, name, words)
+            for instant in ("start_ms", "end_ms"):
+                found.jobs.every.instants[instant][:] = np.nan
+            return found
+
+    with pytest.raises(NothingMeasured, match="no service time is known"):
+        _found(Silent(STEADY))
 
 
 def test_short_jobs_are_sent_for_half_a_minute_to_see_the_pauses() -> None:

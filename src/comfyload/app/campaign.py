@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from secrets import randbits
 from typing import TYPE_CHECKING
@@ -81,9 +82,10 @@ class Campaign:
         """Closed runs, until it is known where the server saturates and whether a waiting job slows the other."""
         while (places := self._next()) is not None:
             await self._close(places, self._jobs(places))
-        found = self._interference()
-        if not self._asked.slow and found is not None and found.disturbed:
-            await self._close(2, self._jobs(2))  # that is said only of twice as many jobs
+        with suppress(ValueError):  # Of jobs of which no time is known: that is said with the result.
+            found = self._interference()
+            if not self._asked.slow and found is not None and found.disturbed:
+                await self._close(2, self._jobs(2))  # It is said only of twice as many jobs.
 
     async def more(self, jobs: int) -> None:
         """More jobs with one in flight."""

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
+from comfyload.advise.validation import Check
 from comfyload.report.advice import validation_table
 from comfyload.report.medium import draw
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
@@ -99,7 +100,17 @@ def _confirmed(found: Saturated) -> Text:
     rate = found.sla_rate_per_minute
     if rate is not None and rate.confirmed:
         return Text.assemble(("CONFIRMED", "bold green"), " by a run at nine tenths of the rate to deploy:")
-    late = [check for check in confirmation.checks if check.passed is False and check.error < 0]
-    why = [f"its {check.of} is {duration(check.measured_s)}, not {duration(check.predicted_s)}" for check in late]
-    words = "; ".join([*why, *confirmation.reasons]) or "the run is not valid, or not as predicted"
+    why = [words for check in confirmation.checks if (words := _missed(check))]
+    words = "; ".join([*why, *confirmation.reasons]) or "the run is not valid, or has too few jobs"
     return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {words}")
+
+
+def _missed(check: Check) -> str:
+    """How a check of the confirming run speaks against the model; "" if it does not."""
+    if check.passed is not False:
+        return ""
+    if check.inside is None:
+        return f"its waits are {100 * check.error:.0f} % off what its own execution times make them"
+    return (
+        f"its {check.of} is {duration(check.measured_s)}, not {duration(check.predicted_s)}" if check.error < 0 else ""
+    )
