@@ -37,7 +37,7 @@ REPLICATES = 200
 _STEPS = 13
 """Of a bisection: to 1 part in 8,000 of what a server can do."""
 _SIDE = 0.05
-_CAUTION = 0.10
+_CAUTION = 0.075
 _ROWS = 32
 """Rows of jobs behind an estimate; its own error is then small beside that of what was measured."""
 _JOBS, _FLEET_JOBS = 8000, 2500
@@ -196,8 +196,8 @@ def highest_rate(
 ) -> Estimate:
     """The most jobs per second of which that share still has its result within the limit; 0 if none has.
 
-    `low` is what to deploy: nine of ten other measurements of as many jobs would have said more. Never more than 97 %
-    of what the servers can do.
+    `low` is what to deploy: above the truth in no more than one measurement of ten, also where few jobs take very long.
+    Never more than 97 % of what the servers can do.
     """
     jobs = _JOBS if servers == 1 else _FLEET_JOBS
     traffic, doubts = _both(pools, workload, jobs, jobs // 2, rng, replicates)
