@@ -18,8 +18,9 @@ from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
+from comfyload.record.plan import Arrivals
 from tests.error_rates.laws import LAWS
-from tests.error_rates.runs import Times, closed, measured, poisson, shares, truth_of_closed, truth_of_poisson
+from tests.error_rates.runs import Times, closed, measured, opened, shares, truth_of_closed, truth_of_open
 
 Flags = NDArray[np.bool_]
 
@@ -82,9 +83,9 @@ def closed_cells(law: str, concurrency: int, jobs: int, runs: int) -> list[Cell]
     return of_load(lambda rng: closed(LAWS[law], concurrency, jobs, rng), truth, runs, jobs + concurrency)
 
 
-def open_cells(law: str, rho: float, jobs: int, runs: int) -> list[Cell]:
-    truth = truth_of_poisson(LAWS[law], rho).values
-    return of_load(lambda rng: poisson(LAWS[law], rho, jobs, rng), truth, runs, jobs + round(100 * rho))
+def open_cells(law: str, rho: float, jobs: int, runs: int, arrivals: Arrivals = "poisson") -> list[Cell]:
+    truth = truth_of_open(LAWS[law], rho, arrivals).values
+    return of_load(lambda rng: opened(LAWS[law], rho, jobs, rng, arrivals), truth, runs, jobs + round(100 * rho))
 
 
 # --- success rates, and failures that come in bursts
@@ -156,6 +157,7 @@ def of_all_loads(runs: int) -> Found:
         for jobs in SIZES[1:]:
             for rho in (0.5, 0.7, 0.85):
                 found[f"open, ρ = {rho}", law, jobs] = open_cells(law, rho, jobs, runs)
+            found["open, constant, ρ = 0.7", law, jobs] = open_cells(law, 0.7, jobs, runs, "constant")
     return found
 
 

@@ -20,6 +20,7 @@ from comfyload.judge.skewed import skewed_interval, third_moment
 from tests.error_rates.laws import LAWS, Law
 
 Floats = NDArray[np.float64]
+HARD = ("logn .3", "15%x2.5", "5%x6")
 
 
 def covers(law: Law, n: int, runs: int) -> tuple[float, float, float]:
@@ -37,18 +38,19 @@ def covers(law: Law, n: int, runs: int) -> tuple[float, float, float]:
     return float(hits[0]) / runs, float(hits[1]) / runs, float(hits[2]) / runs
 
 
-def memory(law: Law, rho: float, batch: int = 4000, batches: int = 400) -> tuple[float, float, float, float]:
+def memory(law: Law, rho: float, *, constant: bool = False) -> tuple[float, float, float, float]:
     """Jobs that are worth one, in a Poisson queue: of the mean latency, of being beyond its median, p90 and p95.
 
-    By the variance of the means of long batches.
+    By the variance of the means of long batches. `constant`: of arrivals, not Poisson ones.
     """
-    rng, queues = np.random.default_rng(1), 50
+    rng, queues, batch, batches = np.random.default_rng(1), 50, 4000, 400
     wait, latency = np.zeros(queues), np.empty((batch * batches // queues, queues))
     for at in range(-2000, len(latency)):
         service = law.draw(rng, queues)
         if at >= 0:
             latency[at] = wait + service
-        wait = np.maximum(wait + service - rng.exponential(law.mean / rho, queues), 0.0)
+        gap = np.full(queues, law.mean / rho) if constant else rng.exponential(law.mean / rho, queues)
+        wait = np.maximum(wait + service - gap, 0.0)
     series = [latency, *((latency > np.quantile(latency, p)).astype(float) for p in (0.5, 0.9, 0.95))]
     mean, p50, p90, p95 = (_time(one, batch) for one in series)
     return mean, p50, p90, p95
@@ -59,8 +61,8 @@ def _time(x: Floats, batch: int) -> float:
     return float(batch * means.var() / x.var())
 
 
-def formula(law: Law, rho: float) -> float:
-    return 2 * (1 + (rho * law.cv) ** 2) / (1 - rho) ** 2
+def formula(law: Law, rho: float, *, constant: bool = False) -> float:
+    return max(1.0, 2 * ((0 if constant else 1) + law.cv**2) / (1 - rho) ** 2)
 
 
 def table_of_definitions(runs: int) -> str:
@@ -98,11 +100,12 @@ def table_of_means(runs: int) -> str:
 
 
 def table_of_memory() -> str:
-    lines = ["| law | ρ | formula | mean latency | median | p90 | p95 |", "|---|---:|---:|---:|---:|---:|---:|"]
-    for name in ("logn .3", "15%x2.5", "5%x6"):
-        for rho in (0.5, 0.7, 0.85):
-            found = (formula(LAWS[name], rho), *memory(LAWS[name], rho))
-            lines.append(f"| {name} | {rho} | {' | '.join(f'{one:.0f}' for one in found)} |")
+    lines = ["| arrivals, law | ρ | formula | mean latency | median | p90 | p95 |", "|---|---:|---:|---:|---:|---:|---:|"]
+    cells = [(constant, name, rho) for constant in (False, True) for name in HARD for rho in (0.5, 0.7, 0.85)]
+    for constant, name, rho in cells:
+        found = (formula(LAWS[name], rho, constant=constant), *memory(LAWS[name], rho, constant=constant))
+        arrivals = "constant" if constant else "Poisson"
+        lines.append(f"| {arrivals}, {name} | {rho} | {' | '.join(f'{one:.0f}' for one in found)} |")
     return "\n".join(lines)
 
 

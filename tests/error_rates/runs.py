@@ -16,7 +16,7 @@ from comfyload.judge.jobs import Columns, Jobs
 from comfyload.judge.queue import ALONE, queue_of
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured, Summary, summarise
-from comfyload.record.plan import Closed, Load, Open, Plan, Stage
+from comfyload.record.plan import Arrivals, Closed, Load, Open, Plan, Stage
 from tests.error_rates.laws import Law
 from tests.unit.judge_runs import manifest, one_by_one
 
@@ -47,30 +47,36 @@ def closed(law: Law, concurrency: int, jobs: int, rng: np.random.Generator) -> T
     return Times(load=Closed(concurrency=concurrency), due=due, start=start, end=end)
 
 
-def poisson(law: Law, rho: float, jobs: int, rng: np.random.Generator) -> Times:
-    """Poisson arrivals at that utilisation of one server, which is idle at first."""
+def opened(law: Law, rho: float, jobs: int, rng: np.random.Generator, arrivals: Arrivals = "poisson") -> Times:
+    """Arrivals at that utilisation of one server, which is idle at first."""
     per_s = rho / law.mean
-    due = np.cumsum(rng.exponential(1 / per_s, jobs))
+    due = np.cumsum(_gaps(arrivals, per_s, jobs, rng))
     service = law.draw(rng, jobs)
     end = np.empty(jobs)
     free = 0.0
     for at, (came, takes) in enumerate(zip(due.tolist(), service.tolist(), strict=True)):
         free = max(free, came) + takes
         end[at] = free
-    return Times(load=Open(stages=[Stage(per_s=per_s)]), due=due, start=end - service, end=end)
+    return Times(load=Open(stages=[Stage(per_s=per_s)], arrivals=arrivals), due=due, start=end - service, end=end)
 
 
-def waits_of_poisson(law: Law, rho: float, jobs: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _gaps(arrivals: Arrivals, per_s: float, n: int, rng: np.random.Generator) -> Floats:
+    return rng.exponential(1 / per_s, n) if arrivals == "poisson" else np.full(n, 1 / per_s)
+
+
+def waits(
+    law: Law, rho: float, jobs: int, rng: np.random.Generator, arrivals: Arrivals = "poisson"
+) -> tuple[Floats, Floats]:
     """Latencies and waits in the steady state of many such queues side by side."""
     queues, first = 200, 2000
-    wait, waits, takes = np.zeros(queues), [], []
+    wait, found, takes = np.zeros(queues), [], []
     for at in range(first + jobs // queues):
         service = law.draw(rng, queues)
         if at >= first:
-            waits.append(wait)
+            found.append(wait)
             takes.append(service)
-        wait = np.maximum(wait + service - rng.exponential(law.mean / rho, queues), 0.0)
-    every = np.concatenate(waits)
+        wait = np.maximum(wait + service - _gaps(arrivals, rho / law.mean, queues, rng), 0.0)
+    every = np.concatenate(found)
     return every + np.concatenate(takes), every
 
 
@@ -89,8 +95,8 @@ def truth_of_closed(law: Law, concurrency: int) -> Truth:
 
 
 @cache
-def truth_of_poisson(law: Law, rho: float) -> Truth:
-    latency, wait = waits_of_poisson(law, rho, 2_000_000, np.random.default_rng(7))
+def truth_of_open(law: Law, rho: float, arrivals: Arrivals = "poisson") -> Truth:
+    latency, wait = waits(law, rho, 2_000_000, np.random.default_rng(7), arrivals)
     return Truth(
         values={
             "avg_latency_s": float(latency.mean()),

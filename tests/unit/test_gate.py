@@ -321,16 +321,16 @@ def test_the_longest_latency_is_not_known_where_jobs_did_not_complete() -> None:
 
 
 def test_one_workflow_of_several_is_judged_by_its_own_jobs() -> None:
-    names = ["flux", "sdxl"] * 60
+    names = ["flux", "sdxl"] * 120
     seconds = [50.0 if name == "flux" else 10.0 + i % 3 for i, name in enumerate(names)]
-    due = [100.0 * i for i in range(120)]
+    due = [100.0 * i for i in range(240)]
     facts = [structs.replace(FACTS, name=name) for name in ("flux", "sdxl")]
     load = Open(stages=[Stage(per_s=0.01)], arrivals="constant")
-    run = measure("", planned(load, 120, workflows=facts), served(due, seconds, workflows=names))
-    texts = ("flux.p95_latency_s <= 45", "sdxl.p95_latency_s <= 45", "sdxl.jobs >= 60", "sd.p95_latency_s <= 45")
+    run = measure("", planned(load, 240, workflows=facts), served(due, seconds, workflows=names))
+    texts = ("flux.p95_latency_s <= 45", "sdxl.p95_latency_s <= 45", "sdxl.jobs >= 120", "sd.p95_latency_s <= 45")
     verdicts = judge(_gates(*texts), run)
     assert [verdict.verdict for verdict in verdicts] == ["FAIL", "PASS", "PASS", "INCONCLUSIVE"]
-    assert [verdict.n for verdict in verdicts[:2]] == [60, 60]
+    assert [verdict.n for verdict in verdicts[:2]] == [120, 120]
     assert "it has flux, sdxl" in verdicts[3].why
 
 

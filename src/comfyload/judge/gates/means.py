@@ -6,6 +6,7 @@ import math
 
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
+from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words
 from comfyload.judge.means import INDEPENDENT
 from comfyload.judge.skewed import beyond
@@ -32,6 +33,9 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
     memory = measured.queue.memory if waits else 1.0
     needs = _needs(found, nearer, gate.limit, memory) if verdict == "PASS*" else None
     why = _why(found, nearer, verdict, p_fail)
+    if verdict == "PASS" and gate.upper == (found.unit == "s"):  # a slow job would speak against it
+        rare = 100 * (1 - SIDE ** (1 / found.n))
+        why += f" Slow jobs that are rarer than {rare:.2g} % may not be among these {found.n}."
     if needs is not None:
         why += f" About {needs:,} jobs would prove it, if the value stays."
     if gate.known.unit == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):

@@ -81,7 +81,7 @@ def _why(gate: Gate, count: _Count, verdict: Verdict, needs: int | None) -> str:
     unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
     n, bad, runs = count.bursts.n, count.bursts.bad, count.bursts.runs
     good = bad if gate.upper else n - bad
-    told = f"{n} clean {unit}" if good == n else f"{good} of {n} {unit} completed"
+    told = f"{n} clean {unit if n > 1 else unit[:-1]}" if good == n else f"{good} of {n} {unit} completed"
     if verdict == "PASS":
         given = "if failures come one at a time, as was said" if gate.independent else "failures in bursts allowed for"
         most = "at most " if gate.upper else ""
@@ -97,7 +97,7 @@ def _more(gate: Gate, count: _Count, unit: str, goal: str, needs: int | None) ->
     n, bad = count.bursts.n, count.bursts.bad
     alone = needed(bad, count.allowed)
     clean = bad == 0 and not gate.upper
-    verb = " do" if clean else ": they do"
+    verb = (" does" if n == 1 else " do") if clean else ": they do"
     if needs is None or alone is None:
         return f"{verb} not prove {goal}; no number of {unit} does."
     what = "clean ones" if clean else f"{unit} with no more than {bad} {'completed' if gate.upper else 'failed'}"
