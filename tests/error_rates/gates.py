@@ -19,7 +19,7 @@ from comfyload.judge.gates.sequential import decided, early_abort, looks, strike
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Arrivals
-from tests.error_rates.laws import LAWS
+from tests.error_rates.laws import LAWS, UNSEEN
 from tests.error_rates.runs import Times, closed, measured, opened, shares, truth_of_closed, truth_of_open
 
 Flags = NDArray[np.bool_]
@@ -177,6 +177,20 @@ def tables_of_loads(found: Found) -> str:
     return "\n\n".join((f"False PASS / false FAIL:\n\n{errors}", f"PASS / FAIL:\n\n{power}", cover))
 
 
+def table_of_the_unseen(runs: int) -> str:
+    """One job in flight, of laws of which a short run may show nothing."""
+    sizes = (12, 60, 150, 600, 2400)
+    lines = [f"| law, gate | {' | '.join(map(str, sizes))} jobs |", f"|---|{'---:|' * len(sizes)}"]
+    for name, law in UNSEEN.items():
+        truth = truth_of_closed(law, 1).values
+        cells = [of_load(lambda rng, n=n, law=law: closed(law, 1, n, rng), truth, runs, n) for n in sizes]
+        for number, gate in enumerate(("avg_latency_s", "p50_latency_s", "p95_latency_s")):
+            of_gate = [row[number] for row in cells]
+            numbers = (f"{_percent(c.passed)} / {_percent(c.failed)} / {100 * c.covers:.0f}" for c in of_gate)
+            lines.append(f"| {name}, {gate} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
 def _by_size(found: Found, words: Callable[[Sequence[Cell]], str]) -> str:
     lines = [f"| load, gate | {' | '.join(map(str, SIZES))} jobs |", f"|---|{'---:|' * len(SIZES)}"]
     for load in sorted({load for load, _, _ in found}):
@@ -232,7 +246,8 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     found = of_all_loads(asked.runs)
     loads = table_by_law(found) if asked.by_law else tables_of_loads(found)
-    for table in (table_of_success(5 * asked.runs), table_until_proven(2 * asked.runs), loads):
+    unseen = table_of_the_unseen(asked.runs)
+    for table in (table_of_success(5 * asked.runs), table_until_proven(2 * asked.runs), loads, unseen):
         sys.stdout.write(f"{table}\n\n")
 
 

@@ -100,7 +100,10 @@ def table_of_means(runs: int) -> str:
 
 
 def table_of_memory() -> str:
-    lines = ["| arrivals, law | ρ | formula | mean latency | median | p90 | p95 |", "|---|---:|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| arrivals, law | ρ | formula | mean latency | median | p90 | p95 |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
     cells = [(constant, name, rho) for constant in (False, True) for name in HARD for rho in (0.5, 0.7, 0.85)]
     for constant, name, rho in cells:
         found = (formula(LAWS[name], rho, constant=constant), *memory(LAWS[name], rho, constant=constant))

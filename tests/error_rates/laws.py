@@ -50,6 +50,22 @@ class Law(Struct, frozen=True, kw_only=True):
         return float(optimize.brentq(beyond, 1e-3, 1e3))
 
 
+class Phases(Law, frozen=True, kw_only=True):
+    """The same jobs, but slow ones come `length` in a row on average, as on a card that throttles."""
+
+    length: float
+
+    def draw(self, rng: np.random.Generator, shape: int | tuple[int, ...]) -> Floats:
+        """Service times in a row, whatever the shape."""
+        n = int(np.prod(shape))
+        slow = (np.arange(n) + int(rng.random() >= self.slow)) % 2 == 0
+        quick = self.length * (1 - self.slow) / self.slow
+        phases = np.repeat(slow, rng.geometric(1 / np.where(slow, self.length, quick)))[:n]
+        return np.asarray(
+            (np.where(phases, self.times, 1.0) * np.exp(self.sigma * rng.standard_normal(n))).reshape(shape)
+        )
+
+
 LAWS = {
     law.name: law
     for law in (
@@ -62,6 +78,14 @@ LAWS = {
         Law(name="5%x6", cv_usual=0.1, slow=0.05, times=6.0),
     )
 }
+
+UNSEEN = {
+    "2%x10": Law(name="2%x10", cv_usual=0.1, slow=0.02, times=10.0),
+    "10%x.2": Law(name="10%x.2", cv_usual=0.1, slow=0.1, times=0.2),
+    "25%x1.5, 5 in a row": Phases(name="phases of 5", cv_usual=0.1, slow=0.25, times=1.5, length=5.0),
+    "25%x1.5, 20 in a row": Phases(name="phases of 20", cv_usual=0.1, slow=0.25, times=1.5, length=20.0),
+}
+"""Laws of which a short run may show nothing: few jobs far from the usual ones, and slow ones in a row."""
 
 
 def chance(share: float, runs: int) -> float:

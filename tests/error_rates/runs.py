@@ -15,6 +15,7 @@ from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Columns, Jobs
 from comfyload.judge.queue import ALONE, queue_of
 from comfyload.judge.stats import Statistic
+from comfyload.judge.steadiness import dependence
 from comfyload.judge.summary import Measured, Summary, summarise
 from comfyload.record.plan import Arrivals, Closed, Load, Open, Plan, Stage
 from tests.error_rates.laws import Law
@@ -131,6 +132,7 @@ def measured(times: Times, failed: Flags | None = None) -> Measured:
     summary = structs.replace(
         _template(),
         statistics=_statistics(evidence),
+        findings=list(dependence(jobs.known("latency"), plan.concurrency == 1)),
         summary={"total_jobs": jobs.n, "completed": int(jobs.completed.sum())},
     )
     return Measured(path="", manifest=told, summary=summary, jobs=jobs, queue=evidence.queue)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.error_rates.laws import chance
-from tests.error_rates.trend import TREND_LAWS, failures, simulate
+from tests.error_rates.trend import HARDER_LAWS, TREND_LAWS, failures, simulate
 
 FALSE, SERIES, METRICS = 0.05, 60, ("p50", "p95", "rate")
 
@@ -28,6 +28,11 @@ def test_false_steps_are_five_of_a_hundred_series_at_most(name: str, noise: floa
         found = METRICS if name == "logn .05" else ("p50", "rate") if name == "logn .15" else ("p50",)
         assert all(said[metric].soon >= 0.6 for metric in found)
         assert name != "logn .15" or said["p95"].late >= 0.6
+
+
+@pytest.mark.long
+def test_a_median_between_two_kinds_of_jobs_is_no_step() -> None:
+    assert simulate(HARDER_LAWS["50%x2"], 0.02, SERIES, 5)["p50"].false <= FALSE + chance(FALSE, SERIES)
 
 
 @pytest.mark.long

@@ -27,7 +27,11 @@ TREND_LAWS = {
     "logn .15": Law(name="logn .15", cv_usual=0.15),
     "15%x2.5": LAWS["15%x2.5"],
 }
-HARDER_LAWS = {"logn .6": LAWS["logn .6"], "5%x6": LAWS["5%x6"]}
+HARDER_LAWS = {
+    "logn .6": LAWS["logn .6"],
+    "5%x6": LAWS["5%x6"],
+    "50%x2": Law(name="50%x2", cv_usual=0.05, slow=0.5, times=2.0),
+}
 
 
 class Shares(Struct, frozen=True, kw_only=True):

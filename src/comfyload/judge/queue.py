@@ -67,8 +67,8 @@ def queue_of(plan: Plan, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> Queue:
 
     Closed: a job waits for the `concurrency - 1` before it, so neighbours share all but one of the executions that
     their latencies are made of, and those `concurrency` apart share none. Open: by heavy traffic (Whitt 1989),
-    `2 (ca^2 + cs^2) / (1 - rho)^2` arrivals, with the squared coefficients of variation of the gaps between arrivals and
-    of the service. Where gaps vary, `rho^2 cs^2` would be nearer; where they do not, it is too little by half.
+    `2 (ca^2 + cs^2) / (1 - rho)^2` arrivals, with the squared coefficients of variation of the gaps between arrivals
+    and of the service. Where gaps vary, `rho^2 cs^2` would be nearer; where they do not, it is too little by half.
     """
     if isinstance(plan.load, Closed):
         ahead, together = plan.load.concurrency - 1, float(plan.pages * plan.load.concurrency)

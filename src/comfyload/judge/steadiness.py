@@ -15,7 +15,7 @@ from comfyload.judge.stats import autocorrelation_time, quantile
 from comfyload.judge.trend import theil_sen
 from comfyload.record.plan import Closed
 
-__all__ = ["cold_head", "drift", "in_flight", "steadiness_findings"]
+__all__ = ["cold_head", "dependence", "drift", "in_flight", "steadiness_findings"]
 
 Floats = NDArray[np.float64]
 _UNSPOKEN_S = 0.001
@@ -182,10 +182,10 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
             evidence={"change": change},
             hint="A clock, a temperature or a cache was still moving: warm up for longer, or run longer.",
         )
-    yield from _dependence(latency, alone)
+    yield from dependence(latency, alone)
 
 
-def _dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
+def dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
     """Jobs that queue behind each other depend on each other; one at a time, something else is at work."""
     n, tau = len(latency), autocorrelation_time(latency)
     if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):

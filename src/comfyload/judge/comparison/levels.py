@@ -74,8 +74,8 @@ def durations(value: Floats, low: Floats, high: Floats) -> Trace:
     with np.errstate(divide="ignore", invalid="ignore"):
         x, below, above = (np.log(np.where(part > 0, part, np.nan)) for part in (value, low, high))
         down, up = x - below, np.where(np.isinf(above), np.nan, above) - x
-    # An interval that is open on one side is taken to be as wide there as on the other. Of squares, since a median
-    # between two kinds of jobs is at one of them in this run and at the other in the next: near one end, far from the other.
+    # An interval that is open on one side is taken to be as wide there as on the other. Both by squares, since a median
+    # between two kinds of jobs is at one of them now and at the other next time: near one end, far from the other.
     both = np.hypot(np.where(np.isnan(down), up, down), np.where(np.isnan(up), down, up)) / math.sqrt(2)
     return Trace(x=x, own=both / _Z)
 
