@@ -28,6 +28,12 @@ def test_beyond_capacity_there_is_no_latency_to_expect() -> None:
     assert row.missed is not None and row.missed.estimate == 1
 
 
+def test_jobs_shorter_than_the_servers_clock_are_no_division_by_nothing() -> None:
+    for times in ([0.0] * 3, [0.0, 0.0, 0.001, 0.002]):
+        found = highest_rate(pools_of_one(times), ONE, 45, rng=_rng(), replicates=20)
+        assert 0 < found.low <= found.estimate < 1000
+
+
 def test_of_several_servers_neither() -> None:
     pools = pools_of_two([np.full(20, 8.0)] * 2, [np.full(20, 17.0)] * 2)
     row = forecast(pools, Workload(shares=[1, 1]), rate_per_s=0.3, servers=2, rng=_rng())

@@ -20,6 +20,8 @@ long one looks, and a capacity is seldom known to 3 %.
 """
 _SETTLES = 10
 """One job in so many, at the start, is only there to fill the empty queue."""
+_TICK_S = 0.001
+"""The server counts whole milliseconds: jobs that seem to take no time take less than this."""
 _AT_ONCE = 16
 """Rows computed together: few enough to stay in the processor's cache."""
 
@@ -54,9 +56,9 @@ class Traffic:
     def most(self, servers: int) -> Floats:
         """The rate, row by row, beyond which there is no asking; with several servers it may be less than this."""
         if servers == 1:
-            return np.array([FULL / pool.mean_s(self._workload) for pool in self._pools])
+            return np.array([FULL / max(pool.mean_s(self._workload), _TICK_S) for pool in self._pools])
         least: Floats = np.minimum(self._warm, self._switched).mean(axis=1)
-        return FULL * servers / least
+        return FULL * servers / np.maximum(least, _TICK_S)
 
     def latencies(
         self, rates_per_s: Floats, servers: int = 1, dispatch: Dispatch = "affinity"
