@@ -105,5 +105,5 @@ def test_halls_interval_holds_a_mean_from_59_jobs_where_students_does_not() -> N
 def test_no_queue_remembers_longer_than_the_theory_says(law: str, rho: float, constant: bool) -> None:
     mean, p50, p90, p95 = memory(LAWS[law], rho, constant=constant)
     theory = formula(LAWS[law], rho, constant=constant)
-    assert mean <= 1.15 * theory and p50 <= max(0.5 * theory, 1.1) and p90 <= 0.9 * theory and p95 <= 0.95 * theory
+    assert mean <= 1.15 * theory and p50 <= max(0.5 * theory, 1.3) and p90 <= 0.9 * theory and p95 <= 0.95 * theory
     assert constant or mean >= 0.55 * theory
