@@ -113,12 +113,14 @@ class Server:
         world, n = self.world, len(workflows)
         takes = world.usual_s * world.law.draw(self.rng, n)
         free, collected, last = 0.0, 0.0, ""
+        still = (0.0, 0.0)  # While it collects garbage, it answers nobody.
         ready, lines = [0.0] * users, list[Line]()
         ends: list[float] = []
         for index in range(n):
             user = min(range(users), key=ready.__getitem__)
             sent = ready[user] if due is None else float(due[index])
-            start = max(sent + 0.002, free)
+            heard = (still[1] if still[0] <= sent < still[1] else sent) + 0.001
+            start = max(heard + 0.001, free)
             another = due is None and users > 1 if due is None else index + 1 < n and float(due[index + 1]) < start
             seconds = float(takes[index]) * (world.slowed if another else 1.0)
             if world.switch_s is not None:
@@ -129,18 +131,20 @@ class Server:
             free, last = end + 0.001, workflows[index]
             if world.pause_s and end - collected >= 10.0:
                 free, collected = end + world.pause_s, end
+                still = (end, free)
             self.ran += 1
             ready[user] = end + 0.002
             ends.append(end)
-            lines.append(_line(index - plan.warmup, workflows[index], sent, start, end))
+            lines.append(_line(index - plan.warmup, workflows[index], (sent, heard, start, end)))
         return lines
 
 
-def _line(index: int, workflow: str, sent: float, start: float, end: float) -> Line:
-    create, begin, over = (ZERO_MS + round(1000 * t) for t in (sent + 0.001, start, end))
+def _line(index: int, workflow: str, instants: tuple[float, float, float, float]) -> Line:
+    sent, heard, start, end = instants
+    create, begin, over = (ZERO_MS + round(1000 * t) for t in (heard, start, end))
     times = ServerTimes(create_ms=create, start_ms=begin, end_ms=over)
     record = job(abs(index) + 10_000 if index < 0 else index, sent, end - sent + 0.002, warmup=index < 0)
-    run = structs.replace(record.execution, server=times, sent=sent, acknowledged=sent + 0.001, nodes=[])
+    run = structs.replace(record.execution, server=times, sent=sent, acknowledged=heard, nodes=[])
     return structs.replace(record, workflow=workflow, execution=run)
 
 
@@ -172,21 +176,33 @@ def campaign(world: World, seed: int, *, rate_too: bool = True, replicates: int 
 
 def highest_per_minute(world: World) -> float:
     """The rate at which 95 % of the jobs keep the limit, from 600,000 of them and by its own bisection."""
-    rng, n = np.random.default_rng(99), 600_000
+    rng, n = np.random.default_rng(99), 400_000
     services = world.usual_s * world.slowed * world.law.draw(rng, n)
     if world.switch_s is not None:
         kind = rng.integers(0, 2, n)
         services *= 1 + 0.5 * kind
         services[1:] += world.switch_s * world.law.mean * (kind[1:] != kind[:-1])
-    services *= world.service_s / services.mean() if world.pause_s else 1.0
     gaps = np.cumsum(rng.standard_exponential(n))
-    low, high = 0.0, 0.97 / float(services.mean())
-    for _ in range(16):
+    low, high = 0.0, 0.97 / world.service_s
+    for _ in range(14):
         rate = (low + high) / 2
-        arrivals, worked = gaps / rate, np.cumsum(services)
-        waited = np.maximum.accumulate(arrivals - worked + services) + worked - arrivals
+        waited = _latencies(gaps / rate, services, world.pause_s)
         low, high = (rate, high) if np.mean(waited <= world.limit_s) >= 0.95 else (low, rate)
     return 60 * low
+
+
+def _latencies(arrivals: Floats, services: Floats, pause_s: float) -> Floats:
+    """Of a serial server, job by job if it pauses."""
+    if not pause_s:
+        worked = np.cumsum(services)
+        return np.maximum.accumulate(arrivals - worked + services) + worked - arrivals
+    free, collected, out = 0.0, 0.0, np.empty(len(arrivals))
+    for at, (arrival, takes) in enumerate(zip(arrivals.tolist(), services.tolist(), strict=True)):
+        end = max(arrival, free) + takes
+        out[at], free = end - arrival, end
+        if end - collected >= 10.0:
+            free, collected = end + pause_s, end
+    return out
 
 
 class Told(Struct, frozen=True, kw_only=True):

@@ -99,7 +99,7 @@ def test_a_rate_that_its_run_disproves_is_withheld_with_what_the_run_leaves_in_i
     assert service is not None and service.estimate == pytest.approx(1.5 * STEADY.service_s, rel=0.06)
     assert any("% longer (" in words for words in found.findings)
     text = " ".join(_printed(found).split())
-    assert "Highest rate withheld" in text and "To deploy withheld: the run that should confirm it leaves" in text
+    assert "Highest rate withheld" in text and "To deploy withheld: no more than" in text
     assert "NOT CONFIRMED: " in text
     told = json.loads(json.dumps(jsonable(found)))
     assert told["sla_rate_per_minute"]["estimate"] is None and told["sla_rate_per_minute"]["confirmed"] is False
@@ -120,6 +120,23 @@ def test_a_server_that_tells_no_times_is_said_to_tell_none() -> None:
 
     with pytest.raises(NothingMeasured, match="no service time is known"):
         _found(Silent(STEADY))
+
+
+def test_phases_that_nothing_explains_leave_no_rate_to_deploy() -> None:
+    """Twenty jobs in a row that take half as long again, and twenty that do not."""
+
+    class Phased(_Watched):
+        async def make(self, plan: Plan, name: str, words: str) -> Measured:
+            found = await super().make(plan, name, words)
+            instants = found.jobs.every.instants
+            late = np.arange(len(instants["end_ms"])) // 20 % 2 == 1
+            instants["end_ms"][late] += 0.5 * (instants["end_ms"] - instants["start_ms"])[late]
+            return found
+
+    found = _found(Phased(STEADY))
+    rate = found.sla_rate_per_minute
+    assert rate is not None and rate.estimate is None and rate.confirmed is False
+    assert any("slow and fast phases" in words for words in found.findings)
 
 
 def test_short_jobs_are_sent_for_half_a_minute_to_see_the_pauses() -> None:

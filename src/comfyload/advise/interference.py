@@ -14,11 +14,12 @@ from scipy.stats import mannwhitneyu
 
 from comfyload.advise.pools import Floats, in_order
 from comfyload.advise.rate import Rate
+from comfyload.advise.validation import in_phases
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.summary import Measured
 from comfyload.judge.trend import theil_sen
 
-__all__ = ["Interference", "changed", "drift", "interference"]
+__all__ = ["Interference", "changed", "drift", "interference", "phases"]
 
 _DISTURBED = 0.10
 _CHANCE = 0.05
@@ -84,10 +85,34 @@ def changed(before: Sequence[Floats], now: Sequence[Floats]) -> str | None:
 
 def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
     """In words, by how much jobs execute longer or shorter at the end of these runs than at their beginning; None if
-    it is little, or may be chance.
+    it is little, or may be chance: by the slope of Theil and Sen. `factors` as in `pools_of`.
+    """
+    values = _beside_their_kind(runs, factors)
+    n = len(values)
+    slopes = theil_sen(np.arange(float(n)), values, 0.95) if n >= _FEW_IN_ORDER else None
+    if slopes is None or slopes[1] <= 0 <= slopes[2]:
+        return None
+    change, low, high = (math.expm1((n - 1) * slope) for slope in slopes)
+    if abs(change) <= _SMALL:
+        return None
+    return (
+        f"From the first job to the last, executions became {_by(change, low, high)}: the numbers above are of the "
+        f"middle."
+    )
 
-    The slope of Theil and Sen over all jobs in order, each as a logarithm beside the median of its kind: its workflow,
-    and whether that was also the one before. `factors` as in `pools_of`.
+
+def phases(runs: Sequence[Measured], factors: Sequence[float]) -> bool:
+    """Whether jobs of these runs come in slow and fast phases that neither workflow nor switch explains.
+
+    That one run is slower than another is no phase: `drift` and `changed` tell of it.
+    """
+    values = np.concatenate([_beside_their_kind([run], [by]) for run, by in zip(runs, factors, strict=True)])
+    return len(values) > 0 and in_phases(values - values.mean())
+
+
+def _beside_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> Floats:
+    """The logarithm of each execution, in order, beside the median of its kind: its workflow, and whether that was also
+    the one before.
     """
     kinds: dict[tuple[str, bool], list[int]] = {}
     logs: list[float] = []
@@ -100,17 +125,7 @@ def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
     values = np.array(logs)
     for places in kinds.values():
         values[places] -= np.median(values[places])
-    n = len(values)
-    slopes = theil_sen(np.arange(float(n)), values, 0.95) if n >= _FEW_IN_ORDER else None
-    if slopes is None or slopes[1] <= 0 <= slopes[2]:
-        return None
-    change, low, high = (math.expm1((n - 1) * slope) for slope in slopes)
-    if abs(change) <= _SMALL:
-        return None
-    return (
-        f"From the first job to the last, executions became {_by(change, low, high)}: the numbers above are of the "
-        f"middle."
-    )
+    return values
 
 
 def _by(change: float, low: float, high: float) -> str:

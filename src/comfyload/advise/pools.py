@@ -18,6 +18,7 @@ __all__ = ["Pools", "Workload", "in_order", "pools_of"]
 Floats = NDArray[np.float64]
 _FEW = 3
 """A cell of fewer values is made up of the warm median and the usual cost of a switch."""
+_LEFT_OVER = 99_991.0
 _TAIL, _LONGEST = 0.04, math.log(10)
 """The share of the longest jobs that tell how much longer one may be; and no job is ten times the longest."""
 
@@ -97,22 +98,39 @@ class Pools(Struct, frozen=True, kw_only=True):
 
     def resampled(self, rng: np.random.Generator) -> Pools:
         """One replicate of the bootstrap: what the same measurement might have found another day."""
-        gap_s = float(rng.choice(self.pauses, len(self.pauses)).mean()) if len(self.pauses) else self.gap_s
+        pauses = rng.choice(self.pauses, len(self.pauses)) if len(self.pauses) else self.pauses
+        gap_s = float(pauses.mean()) if len(pauses) else self.gap_s
         factor = math.exp(self.doubt * rng.standard_normal()) if self.doubt else 1.0
 
         def again(pools: Sequence[Floats]) -> list[Floats]:
             return [np.maximum(factor * _redrawn(pool, rng) + gap_s - self.gap_s, 0.0) for pool in pools]
 
-        return structs.replace(self, warm=again(self.warm), switched=again(self.switched), gap_s=gap_s)
+        return structs.replace(self, warm=again(self.warm), switched=again(self.switched), gap_s=gap_s, pauses=pauses)
 
     def services(self, workflows: NDArray[np.int64], luck: Floats) -> tuple[Floats, Floats]:
-        """What each job would take warm, and after a switch; `luck` in [0, 1) chooses its value in either pool."""
+        """What each job would take warm, and after a switch; `luck` in [0, 1) chooses its value in either pool.
+
+        With the pause after it, as long as `swings` says.
+        """
         warm, switched = np.empty(workflows.shape), np.empty(workflows.shape)
+        swings = self.swings(luck)
         for code in range(len(self.workflows)):
             of_it = workflows == code
             for out, pool in ((warm, self.warm[code]), (switched, self.switched[code])):
                 out[of_it] = np.sort(pool)[(luck[of_it] * len(pool)).astype(np.int64)]
-        return warm, switched
+        return np.maximum(warm + swings, 0.0), np.maximum(switched + swings, 0.0)
+
+    def swings(self, luck: Floats) -> Floats:
+        """By how much the pause after each job differs from the mean one, in seconds: nobody waits for his own.
+
+        Jobs that are shorter than a pause have their p95 from those that were caught in one. The digits of the luck
+        that the choice of a service time leaves over choose it.
+        """
+        if len(self.pauses) < 2:
+            return np.zeros(luck.shape)
+        places = (luck * _LEFT_OVER % 1.0 * len(self.pauses)).astype(np.int64)
+        out: Floats = np.sort(self.pauses)[places] - float(self.pauses.mean())
+        return out
 
 
 def _redrawn(pool: Floats, rng: np.random.Generator) -> Floats:

@@ -42,10 +42,11 @@ class Traffic:
         self._pools, self._workload = pools, workload
         self._arrive = np.cumsum(rng.standard_exponential((self.rows, jobs)), axis=1)
         self._workflows = workload.draw((self.rows, jobs), rng)
-        self._warm, self._switched = np.empty((2, self.rows, jobs))
+        self._warm, self._switched, self._swings = np.empty((3, self.rows, jobs))
         luck = rng.random((self.rows, jobs))
         for row, pool in enumerate(pools):
             self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
+            self._swings[row] = pool.swings(luck[row])
         self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
         self._takes = after(self._workflows, self._warm, self._switched)
@@ -88,6 +89,7 @@ class Traffic:
             done -= arrive
             out = done[:, self._settled :]
         out += self._beside[:, None]
+        out -= self._swings[:, self._settled :]
         out[load >= FULL] = np.inf
         return out, load
 

@@ -23,7 +23,7 @@ from comfyload.judge.stats import autocorrelation_time, quantile
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Check", "Validation", "prediction_band", "validate"]
+__all__ = ["Check", "Validation", "in_phases", "prediction_band", "validate"]
 
 Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
@@ -203,14 +203,15 @@ def _replayed(ran: _Ran, pools: Pools, rng: np.random.Generator) -> tuple[Floats
     out = []
     workflows = np.broadcast_to(ran.workflows, (_REPLICATES, len(ran.workflows)))
     for again in (True, False):
-        warm, switched = np.empty((2, *workflows.shape))
+        warm, switched, own = np.empty((3, *workflows.shape))
         luck = rng.random(workflows.shape)
         for row in range(_REPLICATES):
             pool = pools.resampled(rng) if again else pools
             warm[row], switched[row] = pool.services(workflows[row], luck[row])
+            own[row] = pool.gap_s + pool.swings(luck[row])
         arrivals = np.broadcast_to(ran.arrivals, workflows.shape)
         done = lindley(arrivals, after(workflows, warm, switched))
-        out.append((done - arrivals + pools.overhead_s - pools.gap_s)[:, ran.counted])
+        out.append((done - arrivals + pools.overhead_s - own)[:, ran.counted])
     return out[0], out[1]
 
 
@@ -274,13 +275,20 @@ def _beside(
 
 
 def _phases(ran: _Ran) -> bool:
-    """By Ljung and Box (1978), of executions less the mean of their kind; and worth less than 70 % of their number."""
+    """Of executions, less the mean of their kind."""
     same = np.zeros(len(ran.workflows), np.bool_)
     same[1:] = ran.workflows[1:] == ran.workflows[:-1]
     kind = 2 * ran.workflows + same
     rest = ran.services.copy()
     for code in np.unique(kind):
         rest[kind == code] -= rest[kind == code].mean()
+    return in_phases(rest)
+
+
+def in_phases(rest: Floats) -> bool:
+    """Whether values with a mean of 0 come in high and low phases: by Ljung and Box (1978), and worth less than 70 % of
+    their number.
+    """
     n, lags = len(rest), min(_LAGS, len(rest) // 5)
     total = float(rest @ rest)
     if lags < 1 or total <= 0:

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_worth_it
 from comfyload.advise.forecast import REPLICATES, validate
-from comfyload.advise.interference import changed, drift, interference
+from comfyload.advise.interference import changed, drift, interference, phases
 from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import (
@@ -50,6 +50,11 @@ FEW, MANY, LONG_S = 12, 240, 30.0
 """Jobs of the run in which one waits: so many that it lasts half a minute, as ComfyUI pauses after every ten seconds of
 work. The run that confirms lasts as long.
 """
+
+PHASES = (
+    "Executions come in slow and fast phases that neither workflow nor switch explains. Jobs of one phase say nothing "
+    "of the next, so no rate to deploy follows from them: find out what makes them slow, or measure for longer."
+)
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -205,6 +210,9 @@ class Campaign:
                 carries = structs.replace(capacity(pools, workload), confirmed=False)
             else:
                 rate, carries = (structs.replace(one, confirmed=False) for one in (rate, carries))
+        if phases(*self._evidence()[:2]):
+            rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
+            findings += [PHASES]
         drifted = None if findings else drift(*self._evidence()[:2])
         findings = [*self._disturbance(), *findings, *([] if drifted is None else [drifted])]
         return self._saturated(pools, carries, rate, validation, findings)

@@ -60,9 +60,7 @@ def _to_deploy(rate: Rate, limit_s: float) -> str:
 
 
 def _most(rate: Rate) -> str:
-    if not rate.high:
-        return "the run that should confirm it leaves none"
-    return f"the run that should confirm it leaves no more than {fixed(rate.high, decimals(rate.high))} a minute"
+    return f"no more than {fixed(rate.high, decimals(rate.high))} a minute" if rate.high else "nothing is left of it"
 
 
 def _rate(rate: Rate | None) -> str:
@@ -101,7 +99,7 @@ def _confirmed(found: Saturated) -> Text:
     if rate is not None and rate.confirmed:
         return Text.assemble(("CONFIRMED", "bold green"), " by a run at nine tenths of the rate to deploy:")
     why = [words for check in confirmation.checks if (words := _missed(check))]
-    words = "; ".join([*why, *confirmation.reasons]) or "the run is not valid, or has too few jobs"
+    words = "; ".join([*why, *confirmation.reasons]) or "see below"
     return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {words}")
 
 
