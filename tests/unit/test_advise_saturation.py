@@ -80,7 +80,7 @@ def test_two_workflows_with_switches_are_measured_by_design_and_predicted_by_cau
     """AABB: each job is seen warm and after a switch; the capacity of a random mix follows within 3 %."""
     rng = np.random.default_rng(3)
     warm, cost = np.array([8.0, 11.0]), 9.0
-    order = [0, 0, 1, 1] * 10
+    order = [0, 0, 1, 1] * 16
     lines: list[Line] = []
     free = 0.0
     for index, workflow in enumerate(order):
@@ -90,7 +90,7 @@ def test_two_workflows_with_switches_are_measured_by_design_and_predicted_by_cau
         free += 0.1 + seconds + GAP_S
         lines.append(structs.replace(line, workflow=("book", "other")[workflow]))
     both = [FACTS, structs.replace(FACTS, name="other", sha256="1" * 64)]
-    pools = pools_of([measure("run", structs.replace(manifest(40, 1), workflows=both), lines)])
+    pools = pools_of([measure("run", structs.replace(manifest(64, 1), workflows=both), lines)])
     assert pools.made_up == []
     mix = Workload(shares=[0.5, 0.5])
     truth = 60 / (float(warm.mean()) + cost / 2 + GAP_S)
@@ -199,6 +199,13 @@ def test_a_search_through_the_engine_and_the_client_finds_the_capacity() -> None
         runs.append(measure("run", found, played.lines))
     assert knee([step(run) for run in runs]) in (1, 2)
     assert capacity(pools_of(runs), Workload(shares=[1.0])).estimate == pytest.approx(30, rel=0.03)
+
+
+def test_fewer_than_59_jobs_do_not_tell_how_low_a_capacity_may_be() -> None:
+    rng = np.random.default_rng(5)
+    few, more = (capacity(pools_of([_run(_unimodal(rng, n), 1)]), Workload(shares=[1.0])) for n in (50, 70))
+    assert few.low is None and few.high is not None and few.estimate is not None and few.estimate < few.high
+    assert more.low is not None
 
 
 def test_a_vague_capacity_says_how_many_jobs_would_tell_it() -> None:

@@ -17,6 +17,7 @@ from comfyload.advise.interference import Interference, interference
 from comfyload.advise.pools import Floats, Pools, Workload
 from comfyload.advise.rate import Rate
 from comfyload.advise.validation import Validation
+from comfyload.judge.means import INDEPENDENT
 from comfyload.judge.skewed import skewed_interval, third_moment
 from comfyload.judge.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
@@ -151,7 +152,8 @@ def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
     """Jobs per minute that a server never done with its queue completes: one over the mean service time.
 
     The interval is that of a skewed mean: of each cell by its share and its own autocorrelation, of the server's
-    pauses, and of what all times have in common.
+    pauses, and of what all times have in common. Its lower end, which a slow job that was not seen would move, is given
+    from 59 jobs on.
     """
     share = [of / sum(workload.shares) for of in workload.shares]
     weighted: list[tuple[float, Floats]] = []
@@ -175,7 +177,7 @@ def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
     least, most = skewed_interval(total, math.sqrt(variance), third / variance**1.5, variance**2 / freedom)
     return Rate(
         estimate=jobs_per_minute,
-        low=_MINUTE_S * servers / most,
+        low=_MINUTE_S * servers / most if pools.n >= INDEPENDENT else None,
         high=_MINUTE_S * servers / least if least > 0 else None,
     )
 

@@ -72,6 +72,8 @@ def _rate(rate: Rate | None) -> str:
     sure = ""
     if rate.low is not None and rate.high is not None:
         sure = f"  ({span(fixed(rate.low, places), fixed(rate.high, places))}, {100 * rate.confidence:g} %)"
+    elif rate.high is not None:
+        sure = f"  (up to {fixed(rate.high, places)}, {100 * rate.confidence:g} %)"
     return f"{fixed(rate.estimate, places)} a minute{sure}"
 
 
