@@ -102,11 +102,31 @@ def failures(rng: np.random.Generator, jobs: int, share: float, burst: float) ->
     return out
 
 
-def success(jobs: int, burst: float, share: float, runs: int, *, independent: bool = False) -> tuple[float, float]:
+def mostly_single(rng: np.random.Generator, jobs: int, share: float, longest: float) -> Flags:
+    """Four of five troubles fail one job, the fifth so many in a row: no geometric length."""
+    out, at, mean = np.zeros(jobs, np.bool_), 0, 0.8 + 0.2 * longest
+    while True:
+        at += int(rng.geometric(share / (mean * (1 - share))))
+        if at >= jobs:
+            return out
+        length = round(longest) if rng.random() < 0.2 else 1
+        out[at : at + length] = True
+        at += length
+
+
+def success(
+    jobs: int,
+    burst: float,
+    share: float,
+    runs: int,
+    *,
+    independent: bool = False,
+    draw: Callable[[np.random.Generator, int, float, float], Flags] = failures,
+) -> tuple[float, float]:
     """Shares of PASS and FAIL of `success_rate >= 98 %`, where so large a share of jobs fails."""
     rng = np.random.default_rng(jobs + round(burst))
     gates = GateSet(gates=[parse_gate("success_rate >= 98 %")], independent_failures=independent)
-    said = [judge(gates, shares(failures(rng, jobs, share, burst)))[0].verdict for _ in range(runs)]
+    said = [judge(gates, shares(draw(rng, jobs, share, burst)))[0].verdict for _ in range(runs)]
     return said.count("PASS") / runs, said.count("FAIL") / runs
 
 
@@ -221,6 +241,9 @@ def table_of_success(runs: int) -> str:
             power = [success(jobs, burst, share, runs) for share in (0.002, 0.05, 0.1, 0.3)]
             cells = [_percent(power[0][0]), *(_percent(fails) for _, fails in power[1:])]
             lines.append(f"| {burst}, {jobs} | {_percent(at[0])} / {_percent(at[1])} | {' | '.join(cells)} |")
+    for jobs in (150, 600, 1500):
+        at = success(jobs, 15, 0.02, runs, draw=mostly_single)
+        lines.append(f"| single, one in five of 15, {jobs} | {_percent(at[0])} / {_percent(at[1])} | | | | |")
     for jobs in (60, 150, 600):
         at, good = (success(jobs, 1, share, runs, independent=True) for share in (0.02, 0.002))
         row = f"| independent, as said, {jobs} | {_percent(at[0])} / {_percent(at[1])} | {_percent(good[0])} | | | |"
