@@ -17,8 +17,8 @@ class Circuit:
     `half_open`: it answered, and one job is on trial.
 
     A pause is drawn from half to one and a half times its nominal length, which doubles with each failed trial. It ends
-    early when the server is heard to be back: `connections` counts how often a connection to it was opened. `draw`:
-    uniformly from [0, 1).
+    early when the server is heard to be back: `connections` counts how often a connection to it was opened. One that
+    the server asked for is not ended by what completes there meanwhile. `draw`: uniformly from [0, 1).
     """
 
     def __init__(self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0) -> None:
@@ -29,16 +29,22 @@ class Circuit:
         self._failures = 0
         self._trips = 0
         self._until: float | None = None
-        self._trial = False
+        self._asked_for = False
+        self._trial: str | None = None
         self._broken_since: float | None = None
 
     def state(self, now: float) -> Literal["closed", "open", "due", "half_open"]:
         if self._until is None:
             return "closed"
-        if self._trial:
+        if self._trial is not None:
             return "half_open"
         back = self._connections() > self._before
         return "due" if back or now >= self._until else "open"
+
+    @property
+    def resting(self) -> bool:
+        """It is left alone because it asked to be, not because something failed."""
+        return self._until is not None and self._asked_for
 
     def broken_s(self, now: float) -> float:
         """For how long nothing has worked there; 0 if it does."""
@@ -47,7 +53,7 @@ class Circuit:
     def failed(self, now: float) -> None:
         """A call or a job failed by the server's fault."""
         self._failures += 1
-        if self._trial or (self._until is None and self._failures >= self._rules.failures):
+        if self._until is not None or self._failures >= self._rules.failures:
             self.trip(now)
 
     def trip(self, now: float) -> None:
@@ -60,27 +66,30 @@ class Circuit:
         self._before = self._connections()
         if self._broken_since is None:
             self._broken_since = now
-        self._trial = False
+        self._asked_for, self._trial = False, None
 
-    def trial(self) -> None:
-        """It answers again: the next job shows whether it works."""
-        self._trial = True
+    def trial(self, job_id: str) -> None:
+        """It answers again: this job shows whether it works."""
+        self._trial = job_id
 
     def rest(self, seconds: float, now: float) -> None:
         """It asks for a pause: no failure of its own."""
-        self._until = max(self._until or 0.0, now + seconds)
+        if self._until is None or now + seconds > self._until:
+            self._until, self._asked_for = now + seconds, True
         self._before = self._connections()
-        self._trial = False
+        self._trial = None
 
-    def undecided(self) -> None:
-        """The job on trial told nothing of the server: another is tried."""
-        self._trial = False
+    def gone(self, job_id: str) -> None:
+        """The job is no longer there: if it was on trial, another may be."""
+        if self._trial == job_id:
+            self._trial = None
 
-    def succeeded(self) -> None:
+    def succeeded(self, now: float) -> None:
         """A job ended there as jobs do."""
         self._failures = self._trips = 0
-        self._until = self._broken_since = None
-        self._trial = False
+        self._broken_since = self._trial = None
+        if not (self._asked_for and self.state(now) == "open"):
+            self._until = None
 
     def ended(
         self,
@@ -97,14 +106,12 @@ class Circuit:
         `own_fault`: the machine on which we run failed, not the server.
         """
         if own_fault:
-            self.undecided()
-        elif class_ in ("hung", "cuda") or (class_ == "lost" and unreachable):
+            return
+        if class_ in ("hung", "cuda") or (class_ == "lost" and unreachable):
             self.trip(now)
         elif class_ == "busy" and retry_after_s is not None:
             self.rest(retry_after_s, now)
         elif class_ in ("connect", "submit_unknown", "server_error", "busy"):
             self.failed(now)
-        elif class_ in ("lost", "deadline", "other"):
-            self.undecided()
-        else:
-            self.succeeded()
+        elif class_ not in ("lost", "deadline", "other"):
+            self.succeeded(now)

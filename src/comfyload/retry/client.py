@@ -206,9 +206,8 @@ class RetryingClient:
         prompt_id, sent_at = ask.prompt.id, self._clock()
         try:
             execution = await self._attempts.make(ask, member)
-        except asyncio.CancelledError:
+        except BaseException:  # Whatever it is, the place must not stay taken.
             self._pool.release(member, prompt_id)
-            member.circuit.undecided()
             raise
         held = self._pool.release(member, prompt_id, execution)
         for each in self._pool.members:
@@ -218,7 +217,6 @@ class RetryingClient:
         story.told = story.told or len(self._pool.members) > 1
         story.add(member.name, prompt_id, execution, sent_at, self._clock())
         if held is not None and held.moved and execution.outcome == "cancelled":
-            member.circuit.undecided()
             return execution, "moved"
         class_ = self._class(ask, execution)
         failure = execution.failure

@@ -110,6 +110,7 @@ class Backend:
 
     def take(self, job_id: str) -> Assignment | None:
         """The job is no longer there, or no longer waited for."""
+        self.circuit.gone(job_id)
         held = self.held.pop(job_id, None)
         if held is not None and self._running.pop(job_id, None) is None:
             self._queue(held, -1)
@@ -157,6 +158,8 @@ class Dispatcher:
     def assign(self, waiting: Iterable[J], usable: list[B], now: float) -> Iterator[tuple[J, B]]:
         """Give what places there are to those who wait, first come first served."""
         most = self.policy.admission.depth
+        # One may have failed since it was asked how it is.
+        usable = [backend for backend in usable if backend.circuit.state(now) in ("closed", "due")]
         if most is not None:
             usable = [backend for backend in usable if backend.depth <= most]
         if not usable:
@@ -166,7 +169,7 @@ class Dispatcher:
             if backend is None:
                 continue
             if backend.circuit.state(now) == "due":
-                backend.circuit.trial()
+                backend.circuit.trial(job.id)
                 usable.remove(backend)
             self.put(job, backend, now)
             yield job, backend

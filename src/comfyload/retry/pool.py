@@ -160,7 +160,7 @@ class Pool:
                 left = self.dispatcher.left_s(ask, now)
                 if left < NO_TIME_S:
                     return SHED
-                if ask.by is None and all(member.circuit.broken_s(now) >= self._never_s for member in self.members):
+                if ask.by is None and self._none_works(ask, now):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
                 # What the job will need may be known better in a while than now.
                 done, _ = await asyncio.wait([ask.place], timeout=min(left, LOOK_AGAIN_S[1]))
@@ -170,7 +170,6 @@ class Pool:
             if ask.place.done() and not ask.place.cancelled():
                 member = ask.place.result()
                 self.release(member, ask.prompt.id)
-                member.circuit.undecided()
             raise
         finally:
             with suppress(ValueError):
@@ -221,6 +220,14 @@ class Pool:
             member.circuit.failed(self._clock())
         return member.circuit.state(self._clock()) in ("closed", "due")
 
+    def _none_works(self, ask: Ask, now: float) -> bool:
+        """Whether no server that could run the job has worked for so long; one that may be tried again is tried."""
+        return all(
+            member in ask.unfit
+            or (member.circuit.state(now) == "open" and member.circuit.broken_s(now) >= self._never_s)
+            for member in self.members
+        )
+
     def put(self, member: Member, ask: Ask) -> None:
         """The job is there already."""
         if not member.held:
@@ -267,7 +274,7 @@ class Pool:
         if not others_than({member}, self.members, now):
             return
         liveness_s = self._policy.liveness_s
-        if member.circuit.state(now) in ("closed", "half_open"):
+        if member.circuit.resting or member.circuit.state(now) in ("closed", "half_open"):
             if liveness_s is None or now - self._sign(member) < liveness_s:
                 return
             member.circuit.trip(now)
