@@ -98,13 +98,14 @@ def test_each_job_goes_to_the_same_server(servers: int, load: float, seed: int) 
     assert abs(np.mean(done) - np.mean(completed)) <= 0.01
 
 
-@pytest.mark.parametrize(("servers", "seed"), [(1, 10), (1, 11), (2, 11), (2, 12), (3, 11)])
-def test_as_many_jobs_survive_a_restart(servers: int, seed: int) -> None:
-    """Once one job of an idle pair has gone elsewhere, so do those after it: what counts is how many are in time."""
-    world = _world(seed, servers, 0.7, Scenario(name="restart", event_s=20.0, restarts=True))
-    (simulated, done), (ran, completed) = _simulated(world, servers), _run(world, servers)
-    assert np.mean(np.array(simulated) == np.array(ran)) >= 0.5
-    assert abs(np.mean(done) - np.mean(completed)) <= 0.01
+@pytest.mark.parametrize(("servers", "load", "seed"), [(1, 0.9, 10), (1, 1.1, 11), (2, 1.1, 11), (2, 0.7, 12), (3, 1.1, 11)])
+def test_as_many_jobs_survive_a_restart(servers: int, load: float, seed: int) -> None:
+    """A minute without a server. Once one job of an idle pair has gone elsewhere, so do those after it: what counts is
+    how many are in time.
+    """
+    world = _world(seed, servers, load, Scenario(name="restart", event_s=60.0, restarts=True))
+    (_, done), (_, completed) = _simulated(world, servers), _run(world, servers)
+    assert abs(np.mean(done) - np.mean(completed)) <= 0.02
 
 
 def test_both_ask_the_same_chooser(monkeypatch: pytest.MonkeyPatch) -> None:

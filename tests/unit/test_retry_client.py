@@ -195,6 +195,52 @@ def test_a_server_that_never_comes_back_is_given_up() -> None:
     assert all(e.done is not None and 110.0 < e.done < 140.0 for e in done)
 
 
+def test_a_server_that_is_back_after_a_long_time_is_tried_again() -> None:
+    """Whoever asked while it was away has gone: nobody has tried it since, and it has worked all the while."""
+
+    async def script(found: Scene) -> list[Execution]:
+        await found.run(1.0)
+        found.servers[0].restart(60.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(found.client.run(ask(1.0, 1)), 30.0)
+        await asyncio.sleep(600.0)
+        return await found.run(1.0, 1.0)
+
+    done, _ = scene([Server()], default(), script)
+    assert [e.outcome for e in done] == ["completed"] * 2
+
+
+def test_a_job_that_cannot_be_built_takes_no_place() -> None:
+    async def script(found: Scene) -> list[Execution]:
+        with pytest.raises(ZeroDivisionError):
+            await found.client.run(structs.replace(ask(1.0), graph=lambda: b"%d" % (1 // 0)))
+        return await found.run(1.0)
+
+    done, found = scene([Server()], Policy(admission=Admission(depth=0)), script)
+    assert done[0].outcome == "completed" and not found.client._pool.members[0].held
+
+
+def test_retry_after_holds_though_a_job_completes_meanwhile() -> None:
+    posts: list[float] = []
+
+    async def script(found: Scene) -> list[Execution]:
+        real = found.transports[0].call
+
+        async def call(request: Request) -> Reply:
+            if request.path == "prompt" and request.method == "POST":
+                posts.append(found.now())
+                if len(posts) == 2:
+                    return Reply(status=429, body=b"busy", headers={"retry-after": "30"})
+            return await real(request)
+
+        found.transports[0].call = call  # type: ignore[method-assign]
+        return await found.run(3.0, 1.0, 1.0, gap_s=2.0)
+
+    done, _ = scene([Server()], default(90.0), script)
+    assert [e.outcome for e in done] == ["completed"] * 3
+    assert len(posts) == 4 and all(at >= 32.0 for at in posts[2:])
+
+
 def test_retry_after_keeps_everybody_away() -> None:
     posts: list[float] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comfyload.retry.decide import SPILL_SWAPS, Backend, Dispatcher, PendingJob
-from comfyload.retry.policy import Admission, Breaker, Policy
+from comfyload.retry.policy import Admission, Backoff, Breaker, Policy
 
 
 def _dispatcher(**policy: object) -> Dispatcher:
@@ -75,10 +75,48 @@ def test_one_job_tries_a_server_that_is_back() -> None:
     assert server.circuit.state(now) == "due"
     placed = list(dispatcher.assign([_job("0"), _job("1")], [server], now))
     assert len(placed) == 1 and server.circuit.state(now) == "half_open"
+    dispatcher.release("0", server)
     server.circuit.ended("lost", now, unreachable=False)
-    assert server.circuit.state(now) == "due"
+    assert server.circuit.state(now) == "due", "it told nothing of the server: another may try"
     server.circuit.ended(None, now)
     assert server.circuit.state(now) == "closed"
+
+
+def test_the_end_of_a_job_of_before_is_no_end_of_the_trial() -> None:
+    dispatcher, (server,) = _dispatcher(), _backends(1)
+    dispatcher.put(_job("before"), server, 0.0)
+    server.circuit.trip(0.0)
+    assert [job.id for job, _ in dispatcher.assign([_job("0"), _job("1")], [server], 100.0)] == ["0"]
+    dispatcher.release("before", server)
+    server.circuit.ended("deadline", 100.0)
+    assert server.circuit.state(100.0) == "half_open"
+
+
+def test_nothing_is_put_on_a_server_that_failed_since_it_was_asked() -> None:
+    dispatcher, (failed, tried, well) = _dispatcher(), _backends(3)
+    failed.circuit.trip(0.0)
+    tried.circuit.trip(-100.0)
+    tried.circuit.trial("0")
+    assert [backend for _, backend in dispatcher.assign([_job("1")], [failed, tried, well], 1.0)] == [well]
+
+
+def test_a_retry_elsewhere_needs_no_time_for_a_pause() -> None:
+    policy = Policy(deadline_s=20.0, backoff=Backoff(base_s=15.0, jitter="none"))
+    dispatcher, servers = Dispatcher(policy, lambda: 0.5), _backends(2)
+    assert dispatcher.retry_in_s(_job("0", policy=policy), servers[0], "connect", servers, 10.0) == 0.0
+    job = _job("1", policy=policy)
+    assert dispatcher.retry_in_s(job, servers[0], "connect", servers[:1], 4.0) == 15.0
+    assert dispatcher.retry_in_s(job, servers[0], "connect", servers[:1], 5.0) is None
+
+
+def test_a_server_that_lacks_a_node_is_nowhere_else_to_go() -> None:
+    dispatcher, servers = _dispatcher(), _backends(2)
+    job = _job("0")
+    assert dispatcher.retry_in_s(job, servers[0], "missing", servers, 0.0) == 0.0
+    for _ in range(3):
+        wait = dispatcher.retry_in_s(job, servers[1], "connect", servers, 0.0)
+        assert wait is not None and wait > 0.0
+    assert dispatcher.choose(job, [servers[0]], 0.0) is None
 
 
 def test_a_retry_elsewhere_is_at_once_and_one_on_the_same_server_waits() -> None:

@@ -170,7 +170,7 @@ def test_the_breaker_opens_for_longer_each_time_and_tries_one_job() -> None:
     now = 0.0
     circuit = Circuit(Breaker(failures=2, open_s=4.0, open_max_s=20.0), Random(1).random)
     circuit.failed(now)
-    circuit.succeeded()
+    circuit.succeeded(now)
     circuit.failed(now)
     assert circuit.state(now) == "closed"
     circuit.failed(now)
@@ -180,18 +180,75 @@ def test_the_breaker_opens_for_longer_each_time_and_tries_one_job() -> None:
         while circuit.state(now) == "open":
             now += 0.1
         assert least - 0.2 <= now - opened <= most + 0.2
-        circuit.trial()
+        circuit.trial("a")
         assert circuit.state(now) == "half_open"
         circuit.failed(now)
         assert circuit.state(now) == "open"
     assert circuit.broken_s(now) == now
     circuit.rest(50.0, now)
     now += 51.0
-    circuit.trial()
-    circuit.undecided()
+    circuit.trial("b")
+    circuit.gone("a")
+    assert circuit.state(now) == "half_open", "what becomes of other jobs does not end the trial"
+    circuit.gone("b")
     assert circuit.state(now) == "due"
-    circuit.succeeded()
+    circuit.succeeded(now)
     assert circuit.state(now) == "closed" and circuit.broken_s(now) == 0.0
+
+
+def test_a_pause_that_the_server_asked_for_is_kept_whatever_completes_there() -> None:
+    circuit = Circuit(Breaker(), lambda: 0.5)
+    circuit.rest(30.0, 0.0)
+    circuit.succeeded(10.0)
+    assert circuit.state(29.0) == "open" and circuit.resting and circuit.broken_s(29.0) == 0.0
+    circuit.rest(5.0, 10.0)
+    assert circuit.state(29.0) == "open" and circuit.state(31.0) == "due", "a shorter one does not shorten it"
+    circuit.succeeded(31.0)
+    assert circuit.state(31.0) == "closed" and not circuit.resting
+    circuit.trip(40.0)
+    assert not circuit.resting
+    circuit.succeeded(41.0)
+    assert circuit.state(41.0) == "closed", "one for its failures is over as soon as a job completes"
+
+
+def test_a_server_that_is_back_is_left_alone_again_by_its_next_failure() -> None:
+    connections = 1
+    circuit = Circuit(Breaker(failures=3), lambda: 0.5, lambda: connections)
+    circuit.trip(0.0)
+    assert circuit.state(1.0) == "open"
+    connections = 2
+    assert circuit.state(1.0) == "due"
+    circuit.failed(1.0)
+    assert circuit.state(1.0) == "open" and circuit.state(10.9) == "open" and circuit.state(11.0) == "due"
+
+
+@pytest.mark.parametrize(
+    ("class_", "more", "state"),
+    [
+        ("hung", {}, "open"),
+        ("cuda", {}, "open"),
+        ("lost", {"unreachable": True}, "open"),
+        ("lost", {}, "due"),
+        ("deadline", {}, "due"),
+        ("other", {}, "due"),
+        ("connect", {}, "open"),
+        ("connect", {"own_fault": True}, "due"),
+        ("submit_unknown", {}, "open"),
+        ("server_error", {}, "open"),
+        ("busy", {}, "open"),
+        ("busy", {"retry_after_s": 0.0}, "due"),
+        ("transient", {}, "closed"),
+        ("validation", {}, "closed"),
+        (None, {}, "closed"),
+    ],
+)
+def test_what_the_end_of_a_trial_tells_of_a_server(class_: FailureClass | None, more: Any, state: str) -> None:
+    circuit = Circuit(Breaker(), lambda: 0.5)
+    circuit.trip(0.0)
+    circuit.trial("a")
+    circuit.gone("a")
+    circuit.ended(class_, 100.0, **more)
+    assert circuit.state(100.0) == state
 
 
 def test_service_times_know_swaps_and_forget() -> None:

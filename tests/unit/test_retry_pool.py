@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from comfyload.comfy.identify import identify
+from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Execution, Prompt
-from comfyload.retry.policy import Admission, Policy, default
+from comfyload.retry.policy import Admission, Breaker, Policy, default
 from comfyload.sim import Direct, Faults, Server, Which
 from tests.unit.retrying import Scene, ask, scene
 
@@ -104,6 +105,69 @@ def test_a_node_that_one_server_lacks_is_looked_for_on_another() -> None:
     done, found = scene(servers, default(), script)
     assert [e.outcome for e in done] == ["completed"] * 2 and ran(found) == [0, 2]
     assert [len(e.attempts) for e in done] == [2, 1], "learnt: the second went to the other at once"
+
+
+def test_a_job_that_only_a_dead_server_could_run_is_given_up() -> None:
+    async def script(found: Scene) -> Execution:
+        real = found.transports[0].call
+
+        async def call(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt":
+                body = b'{"error": {"type": "missing_node_type", "message": "Node X not found"}, "node_errors": {}}'
+                return Reply(status=400, body=body)
+            return await real(request)
+
+        found.transports[0].call = call  # type: ignore[method-assign]
+        found.servers[1].restart(1e6)
+        return (await found.run(1.0))[0]
+
+    done, _ = scene([Server(), Server()], default(), script)
+    assert done.outcome == "failed" and done.done is not None and 110.0 < done.done < 200.0
+
+
+def test_a_server_that_fails_while_others_are_asked_gets_nothing() -> None:
+    posts: list[float] = []
+
+    async def script(found: Scene) -> float:
+        async def slow(_: Request) -> None:
+            if found.now() > 5.0:
+                await asyncio.sleep(4.0)
+
+        async def count(request: Request) -> None:
+            if request.method == "POST" and request.path == "prompt":
+                posts.append(found.now())
+
+        found.transports[1].before_call, found.transports[0].before_call = slow, count
+        await found.run(1.0)
+        await asyncio.sleep(5.0)
+        asked = asyncio.create_task(found.run(*[1.0] * 4))
+        await asyncio.sleep(1.0)
+        found.client._pool.members[0].circuit.trip(found.now())
+        tripped = found.now()
+        await asked
+        return tripped
+
+    tripped, _ = scene([Server(), Server()], Policy(breaker=Breaker(open_s=30.0)), script)
+    assert not [at for at in posts if tripped < at < tripped + 15.0]
+
+
+def test_a_server_that_asks_for_a_pause_keeps_what_waits_there() -> None:
+    async def script(found: Scene) -> list[Execution]:
+        real = found.transports[0].call
+
+        async def call(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt" and 1.0 < found.now() < 3.0:
+                return Reply(status=429, body=b"busy", headers={"retry-after": "30"})
+            return await real(request)
+
+        found.transports[0].call = call  # type: ignore[method-assign]
+        first = asyncio.create_task(found.run(*[5.0] * 6))
+        await asyncio.sleep(2.0)
+        return [*await found.run(5.0, 5.0), *await first]
+
+    done, found = scene([Server(), Server()], default(), script)
+    assert all(e.outcome == "completed" for e in done) and ran(found) == [3, 5]
+    assert not any(attempt.outcome == "cancelled" for e in done for attempt in e.attempts)
 
 
 def test_no_server_gets_more_than_its_depth() -> None:

@@ -78,6 +78,10 @@ class PolicyClient:
         self._waiting: dict[str, _Pending] = {}
         self._looks = False
         self._signatures = Signatures()
+        world = farm.world
+        if world.scenario.restarts:
+            back = world.event_from_s + _reconnects_after(world.event_to_s - world.event_from_s)
+            farm.at(back, self._reconnected, self._servers[0])
 
     # --- what the farm tells
 
@@ -110,8 +114,6 @@ class PolicyClient:
             farm.at(farm.now + gone_s + again_s, self._given_up, attempt)
         else:
             farm.at(farm.world.event_to_s + again_s + patience.lost_s, self._denied, attempt)
-        server = self._server_of[attempt.place]
-        farm.at(farm.now + _reconnects_after(down_s), self._reconnected, server)
 
     # --- what becomes of a job
 
@@ -184,9 +186,8 @@ class PolicyClient:
             self._round()
 
     def _reconnected(self, server: _Server) -> None:
-        if server.connections == 1:  # told once for each job that was lost
-            server.connections += 1
-            self._round()
+        server.connections += 1
+        self._round()
 
     def _look_again(self, _: None) -> None:
         self._looks = False

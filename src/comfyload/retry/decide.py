@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from comfyload.retry.breaker import Circuit
 from comfyload.retry.budget import Bucket
 from comfyload.retry.expected import ServiceTimes
-from comfyload.retry.policy import rule_of, wait_s
+from comfyload.retry.policy import rule_of, spent, wait_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -238,21 +238,16 @@ class Dispatcher:
                 return None
         if rule.elsewhere:
             job.avoid.add(backend)
-        elsewhere = rule.elsewhere and others_than(job.avoid, backends, now)
+        elsewhere = rule.elsewhere and others_than(job.avoid | job.unfit, backends, now)
         if not elsewhere:
             job.avoid = {backend} if rule.elsewhere else set()
-        wait = wait_s(
-            job.policy,
-            class_,
-            job.ended[class_],
-            now - job.began,
-            0.0 if elsewhere else self._draw(),
-            None if elsewhere else retry_after_s,
-            job.charged,
-        )
-        if wait is None or (rule.charged and not self.budget.take()):
-            return None
-        return 0.0 if elsewhere else wait
+        ended = job.ended[class_]
+        if elsewhere:
+            wait = None if spent(job.policy, class_, ended, job.charged) else 0.0
+        else:
+            elapsed_s = now - job.began
+            wait = wait_s(job.policy, class_, ended, elapsed_s, self._draw(), retry_after_s, job.charged)
+        return None if wait is None or (rule.charged and not self.budget.take()) else wait
 
 
 def others_than(these: Collection[Backend], backends: Collection[Backend], now: float) -> bool:

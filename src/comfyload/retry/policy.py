@@ -28,6 +28,7 @@ __all__ = [
     "default",
     "encode",
     "rule_of",
+    "spent",
     "wait_s",
 ]
 
@@ -193,6 +194,14 @@ def rule_of(policy: Policy, class_: FailureClass) -> Rule:
     return policy.classes.get(class_) or RULES[class_]
 
 
+def spent(policy: Policy, class_: FailureClass, attempt: int, charged: int = 0) -> bool:
+    """Whether the job has had all its attempts; the arguments are those of `wait_s`."""
+    rule = rule_of(policy, class_)
+    if not rule.retry or attempt >= (policy.attempts if rule.attempts is None else rule.attempts):
+        return True
+    return rule.charged and max(charged, attempt) >= policy.attempts
+
+
 def wait_s(
     policy: Policy,
     class_: FailureClass,
@@ -209,9 +218,7 @@ def wait_s(
     as much later. `charged`: how many of its attempts were charged so far, this one included.
     """
     rule = rule_of(policy, class_)
-    if not rule.retry or attempt >= (policy.attempts if rule.attempts is None else rule.attempts):
-        return None
-    if rule.charged and max(charged, attempt) >= policy.attempts:
+    if spent(policy, class_, attempt, charged):
         return None
     if rule.delay == "none":
         wait = 0.0
