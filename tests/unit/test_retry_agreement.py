@@ -105,7 +105,7 @@ def test_as_many_jobs_survive_a_restart(servers: int, load: float, seed: int) ->
     """
     world = _world(seed, servers, load, Scenario(name="restart", event_s=60.0, restarts=True))
     (_, done), (_, completed) = _simulated(world, servers), _run(world, servers)
-    assert abs(np.mean(done) - np.mean(completed)) <= 0.02
+    assert abs(np.mean(done) - np.mean(completed)) <= 0.025
 
 
 def test_both_ask_the_same_chooser(monkeypatch: pytest.MonkeyPatch) -> None:
