@@ -29,6 +29,7 @@ def test_a_backlog_is_what_jobs_are_expected_to_take_less_what_has_run() -> None
     dispatcher.put(_job("1"), server, 0.0)
     dispatcher.put(_job("2"), server, 0.0)
     server.started("1", 0.0)
+    server.started("1", 3.0)
     server.others = 1
     assert dispatcher.backlog_s(server, 4.0) == pytest.approx(10.0 + 10.0 + dispatcher.times.mean_s)
     assert dispatcher.backlog_s(server, 99.0) == pytest.approx(10.0 + dispatcher.times.mean_s)
