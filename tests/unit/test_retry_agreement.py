@@ -98,7 +98,9 @@ def test_each_job_goes_to_the_same_server(servers: int, load: float, seed: int) 
     assert abs(np.mean(done) - np.mean(completed)) <= 0.01
 
 
-@pytest.mark.parametrize(("servers", "load", "seed"), [(1, 0.9, 10), (1, 1.1, 11), (2, 1.1, 11), (2, 0.7, 12), (3, 1.1, 11)])
+@pytest.mark.parametrize(
+    ("servers", "load", "seed"), [(1, 0.9, 10), (1, 1.1, 11), (2, 1.1, 11), (2, 0.7, 12), (3, 1.1, 11)]
+)
 def test_as_many_jobs_survive_a_restart(servers: int, load: float, seed: int) -> None:
     """A minute without a server. Once one job of an idle pair has gone elsewhere, so do those after it: what counts is
     how many are in time.

@@ -200,13 +200,13 @@ def test_a_pause_that_the_server_asked_for_is_kept_whatever_completes_there() ->
     circuit = Circuit(Breaker(), lambda: 0.5)
     circuit.rest(30.0, 0.0)
     circuit.succeeded(10.0)
-    assert circuit.state(29.0) == "open" and circuit.resting and circuit.broken_s(29.0) == 0.0
+    assert (circuit.state(29.0), circuit.resting, circuit.broken_s(29.0)) == ("open", True, 0.0)
     circuit.rest(5.0, 10.0)
     assert circuit.state(29.0) == "open" and circuit.state(31.0) == "due", "a shorter one does not shorten it"
     circuit.succeeded(31.0)
-    assert circuit.state(31.0) == "closed" and not circuit.resting
+    assert (circuit.state(31.0), circuit.resting) == ("closed", False)
     circuit.trip(40.0)
-    assert not circuit.resting
+    assert (circuit.state(40.0), circuit.resting) == ("open", False)
     circuit.succeeded(41.0)
     assert circuit.state(41.0) == "closed", "one for its failures is over as soon as a job completes"
 

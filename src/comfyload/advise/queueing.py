@@ -14,8 +14,8 @@ __all__ = ["Dispatch", "after", "fleet", "lindley"]
 
 Floats = NDArray[np.float64]
 Dispatch = Literal["round_robin", "shortest_queue", "affinity"]
-"""How a job gets its server at once when it comes: in turn; where the fewest jobs are, by the servers' own counts; or as
-our own client does, where its models are and the work expected is little.
+"""How a job gets its server at once when it comes: in turn; where the fewest jobs are, by the servers' own counts; or
+as our own client does, where its models are and the work expected is little.
 """
 
 
