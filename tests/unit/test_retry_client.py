@@ -189,8 +189,10 @@ def test_a_long_job_that_shows_progress_is_not_hung() -> None:
     assert [e.outcome for e in done] == ["completed"] * 3
 
 
-def test_a_server_that_never_comes_back_is_given_up() -> None:
-    done, _ = play(Faults(restart_at_s=0.05, downtime_s=1e6), Policy(), 1.0, 1.0, gap_s=1.0)
+@pytest.mark.parametrize("open_s", [5.0, 0.0])
+def test_a_server_that_never_comes_back_is_given_up(open_s: float) -> None:
+    policy = Policy(breaker=Breaker(open_s=open_s))
+    done, _ = play(Faults(restart_at_s=0.05, downtime_s=1e6), policy, 1.0, 1.0, gap_s=1.0)
     assert [e.outcome for e in done] == ["lost", "failed"] and kinds(done[1])[-1] == "connect"
     assert all(e.done is not None and 110.0 < e.done < 140.0 for e in done)
 

@@ -118,6 +118,7 @@ def test_a_server_that_lacks_a_node_is_nowhere_else_to_go() -> None:
         wait = dispatcher.retry_in_s(job, servers[1], "connect", servers, 0.0)
         assert wait is not None and wait > 0.0
     assert dispatcher.choose(job, [servers[0]], 0.0) is None
+    assert dispatcher.retry_in_s(job, servers[1], "missing", servers, 0.0) is None, "all of them lack it"
 
 
 def test_a_retry_elsewhere_is_at_once_and_one_on_the_same_server_waits() -> None:
@@ -136,3 +137,30 @@ def test_a_retry_of_gpu_work_is_paid_for() -> None:
     assert dispatcher.retry_in_s(job, servers[0], "transient", servers, 0.0) == 0.0
     assert dispatcher.retry_in_s(other, servers[0], "transient", servers, 0.0) is None
     assert job.charged == 1 and dispatcher.budget.tokens == 0.0
+
+
+def test_a_retry_that_cost_no_gpu_time_is_free() -> None:
+    dispatcher, servers = _dispatcher(), _backends(1)
+    dispatcher.budget.tokens = 0.0
+    job = _job("0")
+    assert dispatcher.retry_in_s(job, servers[0], "lost", servers, 0.0) == 0.0
+    assert job.charged == 0 and dispatcher.retry_in_s(job, servers[0], "transient", servers, 0.0) is None
+
+
+def test_a_job_goes_to_a_server_it_avoids_only_if_no_other_has_room() -> None:
+    dispatcher, (avoided, other) = _dispatcher(), _backends(2)
+    job = _job("next")
+    job.avoid = {avoided}
+    dispatcher.put(_job("0"), other, 0.0)
+    assert dispatcher.choose(job, [avoided, other], 0.0) is other
+    assert dispatcher.choose(job, [avoided], 0.0) is avoided
+
+
+def test_what_a_job_took_is_learnt_by_what_was_before_it() -> None:
+    dispatcher, (server,) = Dispatcher(Policy(), lambda: 0.5), _backends(1)
+    for name, workflow, took_s in (("0", "a", 14.0), ("1", "a", 10.0), ("2", "b", 7.0)):
+        dispatcher.put(_job(name, workflow), server, 0.0)
+        dispatcher.release(name, server, took_s)
+    times = dispatcher.times
+    assert (times.predict_s("a", None), times.predict_s("a", "a"), times.swap_s("a")) == (14.0, 10.0, 4.0)
+    assert (times.predict_s("b", "a"), times.swap_s("b")) == (7.0, 0.0)

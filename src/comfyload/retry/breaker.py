@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Circuit:
         self._asked_for = False
         self._trial: str | None = None
         self._broken_since: float | None = None
+        self._tripped_at = -math.inf
 
     def state(self, now: float) -> Literal["closed", "open", "due", "half_open"]:
         if self._until is None:
@@ -50,6 +52,10 @@ class Circuit:
         """For how long nothing has worked there; 0 if it does."""
         return 0.0 if self._broken_since is None else now - self._broken_since
 
+    def hopeless(self, now: float, since: float) -> bool:
+        """Whether nobody need wait for it: it is left alone now, or was asked since then and did not work."""
+        return self.state(now) == "open" or self._tripped_at >= since
+
     def failed(self, now: float) -> None:
         """A call or a job failed by the server's fault."""
         self._failures += 1
@@ -62,7 +68,7 @@ class Circuit:
             return
         pause = self._rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._draw())
         self._until = now + min(pause, self._rules.open_max_s)
-        self._trips += 1
+        self._trips, self._tripped_at = self._trips + 1, now
         self._before = self._connections()
         if self._broken_since is None:
             self._broken_since = now

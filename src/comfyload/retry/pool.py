@@ -152,6 +152,7 @@ class Pool:
         if self._closed:
             return SHED
         ask.place = asyncio.get_running_loop().create_future()
+        since = self._clock()
         self._waiting.append(ask)
         self.stir()
         try:
@@ -160,7 +161,7 @@ class Pool:
                 left = self.dispatcher.left_s(ask, now)
                 if left < NO_TIME_S:
                     return SHED
-                if ask.by is None and self._none_works(ask, now):
+                if ask.by is None and self._none_works(ask, now, since):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
                 # What the job will need may be known better in a while than now.
                 done, _ = await asyncio.wait([ask.place], timeout=min(left, LOOK_AGAIN_S[1]))
@@ -220,11 +221,11 @@ class Pool:
             member.circuit.failed(self._clock())
         return member.circuit.state(self._clock()) in ("closed", "due")
 
-    def _none_works(self, ask: Ask, now: float) -> bool:
+    def _none_works(self, ask: Ask, now: float, since: float) -> bool:
         """Whether no server that could run the job has worked for so long; one that may be tried again is tried."""
         return all(
             member in ask.unfit
-            or (member.circuit.state(now) == "open" and member.circuit.broken_s(now) >= self._never_s)
+            or (member.circuit.broken_s(now) >= self._never_s and member.circuit.hopeless(now, since))
             for member in self.members
         )
 
