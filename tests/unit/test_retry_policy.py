@@ -209,6 +209,8 @@ def test_a_pause_that_the_server_asked_for_is_kept_whatever_completes_there() ->
     assert (circuit.state(40.0), circuit.resting) == ("open", False)
     circuit.succeeded(41.0)
     assert circuit.state(41.0) == "closed", "one for its failures is over as soon as a job completes"
+    circuit.trip(50.0)
+    assert (circuit.state(54.9), circuit.state(55.0)) == ("open", "due"), "and the next is as short as the first"
 
 
 def test_a_server_that_is_back_is_left_alone_again_by_its_next_failure() -> None:

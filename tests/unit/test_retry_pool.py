@@ -107,6 +107,28 @@ def test_a_node_that_one_server_lacks_is_looked_for_on_another() -> None:
     assert [len(e.attempts) for e in done] == [2, 1], "learnt: the second went to the other at once"
 
 
+def test_a_place_is_free_again_if_its_job_is_cancelled_as_it_gets_it() -> None:
+    async def script(found: Scene) -> list[Execution]:
+        dispatcher = found.client._pool.dispatcher
+        assign = dispatcher.assign
+        asked = asyncio.create_task(found.client.run(ask(1.0)))
+
+        def cancelling(*args: Any) -> Any:
+            for placed in assign(*args):
+                yield placed
+                asked.cancel()
+
+        dispatcher.assign = cancelling  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        dispatcher.assign = assign  # type: ignore[method-assign]
+        assert not found.client._pool.members[0].held and not found.posts()
+        return await found.run(1.0)
+
+    done, _ = scene([Server()], Policy(admission=Admission(depth=0)), script)
+    assert done[0].outcome == "completed"
+
+
 def test_a_job_that_only_a_dead_server_could_run_is_given_up() -> None:
     async def script(found: Scene) -> Execution:
         real = found.transports[0].call

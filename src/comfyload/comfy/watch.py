@@ -60,7 +60,7 @@ class Watch:
             if self._stream.connected or not len(self._inflight):
                 self._gone_since = None  # Of an outage that is over, nothing may count against the jobs after it.
             if not len(self._inflight):
-                self._progress_at = now
+                self._progress_at, pause = now, FIRST_PAUSE_S
                 continue
             doubtful = self._doubtful(now)
             found = [await self._ask(job) for job in doubtful]

@@ -1,0 +1,44 @@
+"""The watch by itself: what it does when there is nothing to look after."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from comfyload import clock
+from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.patience import Patience
+from comfyload.comfy.watch import AT_ONCE, Watch
+
+
+@pytest.mark.timeout(30)
+def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
+    """As many ends found as are asked for make it look for more at once; not for ever, when there are none."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        inflight = InFlight(loop.time, lambda _remaining, _ours: None)
+        for number in range(AT_ONCE):
+            inflight.add(str(number)).accepted = True
+        asked = 0
+
+        async def history(_: str) -> object:
+            nonlocal asked
+            asked += 1
+            if asked == AT_ONCE:
+                for job in list(inflight):
+                    inflight.remove(job)
+            return object()
+
+        api: Any = SimpleNamespace(history=history, lookup_interval_s=0.5)
+        stream: Any = SimpleNamespace(connected=False, client_id="")
+        watch = Watch(api, inflight, stream, loop.time, patience=Patience(), note=lambda _code, _text: None)
+        running = asyncio.create_task(watch.run())
+        await asyncio.sleep(60.0)  # For ever, by the clock of a loop that is never idle.
+        running.cancel()
+        return asked
+
+    assert clock.run_virtual(main()) == AT_ONCE
