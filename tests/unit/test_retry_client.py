@@ -353,3 +353,25 @@ def test_jobs_that_a_restart_took_keep_none_after_them_from_being_looked_at() ->
 
     done, _ = scene([Server()], Policy(breaker=Breaker(failures=1000)), script)
     assert [len(execution.attempts) for execution in done] == [0, 0, 0]
+
+
+def test_a_server_out_of_reach_is_not_sent_what_it_lost() -> None:
+    done, _ = play(Faults(restart_at_s=0.5, downtime_s=1e6), Policy(), 1.0)
+    assert kinds(done[0]) in ([], ["lost"]) and done[0].outcome == "lost"
+
+
+def test_what_was_left_on_a_server_is_taken_off_once_it_answers() -> None:
+    async def script(found: Scene) -> int:
+        async def hush(_: Request) -> None:
+            if found.now() > 1.0:
+                await asyncio.sleep(1e5)
+
+        found.transports[0].before_call = hush
+        done = (await found.run(500.0))[0]
+        assert done.outcome == "timed_out" and done.left_on_server == "unknown"
+        found.transports[0].before_call = None
+        await asyncio.sleep(30.0)
+        return found.servers[0]._state.queue.remaining
+
+    remaining, _ = scene([Server()], Policy(deadline_s=20.0), script)
+    assert remaining == 0

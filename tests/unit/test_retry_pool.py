@@ -73,7 +73,9 @@ def test_a_server_that_stops_in_silence_loses_its_waiting_jobs_to_another() -> N
         asked = asyncio.create_task(found.run(*[5.0] * 6))
         await asyncio.sleep(1.0)
         found.servers[0].kill_worker()
-        return await asked
+        done = await asked
+        assert found.client._pool.members[0].circuit.broken_s(found.now()) > 0.0, "and is left alone"
+        return done
 
     done, found = scene([Server(), Server()], POLICY, script)
     assert all(e.outcome == "completed" for e in done) and ran(found) == [0, 6]
