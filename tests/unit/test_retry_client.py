@@ -103,9 +103,12 @@ def test_what_somebody_else_stopped_stays_stopped() -> None:
 
 
 def test_the_budget_ends_retries_that_cost_gpu_time() -> None:
+    faults = Faults(node_error=Which(at=(1, 3)))
     policy = Policy(budget=Budget(ratio=0.0, cap=1.0), classes={"transient": Rule(retry=True, delay="none")})
-    done, found = play(Faults(node_error=Which(at=(1, 3))), policy, 1.0, 1.0, gap_s=5.0)
+    done, found = play(faults, policy, 1.0, 1.0, gap_s=5.0)
     assert [e.outcome for e in done] == ["completed", "failed"] and found.posts() == 3
+    done, _ = play(faults, structs.replace(policy, budget=Budget(ratio=1.0, cap=1.0)), 1.0, 1.0, gap_s=5.0)
+    assert [e.outcome for e in done] == ["completed"] * 2, "each new job puts one in"
 
 
 def test_the_retry_says_of_which_job_it_is_one() -> None:
@@ -369,6 +372,8 @@ def test_what_was_left_on_a_server_is_taken_off_once_it_answers() -> None:
         found.transports[0].before_call = hush
         done = (await found.run(500.0))[0]
         assert done.outcome == "timed_out" and done.left_on_server == "unknown"
+        await asyncio.sleep(200.0)
+        assert found.servers[0]._state.queue.remaining == 1
         found.transports[0].before_call = None
         await asyncio.sleep(30.0)
         return found.servers[0]._state.queue.remaining
