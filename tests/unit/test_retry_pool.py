@@ -120,10 +120,10 @@ def test_a_place_is_free_again_if_its_job_is_cancelled_as_it_gets_it() -> None:
                 yield placed
                 asked.cancel()
 
-        dispatcher.assign = cancelling  # type: ignore[method-assign]
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        dispatcher.assign = assign  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dispatcher, "assign", cancelling)
+            with pytest.raises(asyncio.CancelledError):
+                await asked
         assert not found.client._pool.members[0].held and not found.posts()
         return await found.run(1.0)
 
