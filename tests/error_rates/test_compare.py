@@ -11,6 +11,8 @@ from tests.error_rates.compare import MOVED, NOISES, World, run_of, simulate
 from tests.error_rates.laws import LAWS, chance
 from tests.unit.judge_runs import manifest, one_by_one
 
+pytestmark = pytest.mark.timeout(240)
+
 ERRS, NAMES = 0.06, ("logn .1", "logn .3", "logn .6", "15%x2.5", "5%x6")
 
 

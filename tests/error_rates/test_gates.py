@@ -8,6 +8,8 @@ from tests.error_rates.gates import BURSTS, HARD, Cell, closed_cells, open_cells
 from tests.error_rates.intervals import covers, formula, memory
 from tests.error_rates.laws import LAWS, chance
 
+pytestmark = pytest.mark.timeout(240)
+
 WRONG = 0.06
 COVERS = 0.93
 

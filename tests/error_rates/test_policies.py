@@ -9,6 +9,8 @@ from comfyload.advise.synthesis import OURS
 from tests.error_rates.laws import chance
 from tests.error_rates.policies import CASES, rows
 
+pytestmark = pytest.mark.timeout(240)
+
 
 def test_scores_of_one_baseline_are_held_against_other_worlds() -> None:
     found = rows("1 server, 15%x2.5", seed=1, true_worlds=4, replications=3)

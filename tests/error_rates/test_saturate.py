@@ -12,6 +12,7 @@ from tests.error_rates.laws import LAWS, chance
 from tests.error_rates.saturate import JOBS, WORLDS, told
 
 long = pytest.mark.long
+pytestmark = pytest.mark.timeout(240)
 
 
 def _said(law: str, ratio: float, runs: int = 2000) -> float:

@@ -7,6 +7,8 @@ import pytest
 from tests.error_rates.laws import chance
 from tests.error_rates.trend import HARDER_LAWS, TREND_LAWS, failures, simulate
 
+pytestmark = pytest.mark.timeout(240)
+
 FALSE, SERIES, METRICS = 0.05, 60, ("p50", "p95", "rate")
 
 
