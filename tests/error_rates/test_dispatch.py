@@ -9,6 +9,8 @@ from comfyload.advise.queueing import Dispatch
 from comfyload.retry.decide import SPILL_SWAPS
 from tests.error_rates.dispatch import p95s, spilled
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.mark.parametrize("way", ["affinity", "shortest_queue", "round_robin"])
 def test_a_forecast_is_near_what_comes_out(way: Dispatch) -> None:
@@ -26,8 +28,6 @@ def test_a_forecast_is_near_what_comes_out(way: Dispatch) -> None:
         ("logn .2", "affinity", 4, 0.7),
     ],
 )
-
-pytestmark = pytest.mark.timeout(240)
 def test_also_under_load_and_with_switches(law: str, way: Dispatch, workflows: int, load: float) -> None:
     said, each = p95s(law, load, 4, way, workflows, 5)
     error = 3 * each.std(ddof=1) / np.sqrt(len(each))
