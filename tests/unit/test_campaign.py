@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from rich.console import Console
 from comfyload.advise.deploy import after_run, disproved, jobs_worth_it
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
+from comfyload.advise.validation import Check, Validation
 from comfyload.app.campaign import CONFIRM_SHARE, Asked, Campaign
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.errors import NothingMeasured
@@ -178,6 +180,29 @@ def test_more_jobs_are_taken_in_and_confirmed_anew() -> None:
         return rate.high - rate.low
 
     assert wide(second.capacity_per_minute) < 0.8 * wide(first.capacity_per_minute)
+
+
+def _check(of: Literal["mean", "p50", "p95"], error: float, inside: bool | None) -> Check:
+    passed = abs(error) <= 0.03 if inside is None else inside
+    name: Literal["structural", "replay"] = "structural" if inside is None else "replay"
+    return Check(name=name, of=of, measured_s=1.0, predicted_s=1 + error, error=error, inside=inside, passed=passed)
+
+
+@pytest.mark.parametrize(
+    ("structural", "p95", "inside", "confirmed", "disproved"),
+    [
+        (0.01, 0.05, True, True, False),
+        (0.01, -0.40, False, False, True),  # longer than it should be
+        (0.01, 0.40, False, True, False),  # shorter
+        (0.08, 0.05, True, False, False),  # something else than the queue made jobs wait, and not for long
+    ],
+)
+def test_only_jobs_that_took_too_long_disprove_a_rate(
+    structural: float, p95: float, inside: bool, confirmed: bool, disproved: bool
+) -> None:
+    checks = [_check("mean", structural, None), _check("p50", 0.0, True), _check("p95", p95, inside)]
+    found = Validation(jobs=24, left_out=0, checks=checks, unmodelled=False, reasons=[])
+    assert (found.confirmed, found.disproved) == (confirmed, disproved)
 
 
 def test_what_is_deployed_is_what_was_tried_and_what_all_jobs_say() -> None:

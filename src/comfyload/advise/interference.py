@@ -104,10 +104,11 @@ def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
 def phases(runs: Sequence[Measured], factors: Sequence[float]) -> bool:
     """Whether jobs of these runs come in slow and fast phases that neither workflow nor switch explains.
 
-    That one run is slower than another is no phase: `drift` and `changed` tell of it.
+    That one run is slower than another is no phase: `drift` and `changed` tell of it. Nor are jobs that differ by less
+    than a tenth: whatever they depend on moves no rate by much.
     """
     values = np.concatenate([_beside_their_kind([run], [by]) for run, by in zip(runs, factors, strict=True)])
-    return len(values) > 0 and in_phases(values - values.mean())
+    return len(values) > 0 and float(values.std()) >= _DISTURBED and in_phases(values - values.mean())
 
 
 def _beside_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> Floats:

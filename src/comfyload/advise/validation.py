@@ -81,12 +81,13 @@ class Validation(Struct, frozen=True, kw_only=True):
     @property
     def disproved(self) -> bool:
         """Whether jobs took longer than the model allows for: that they took less disproves no rate."""
-        return any(check.passed is False and (check.inside is None or check.error < 0) for check in self.checks)
+        return any(check.passed is False and check.inside is False and check.error < 0 for check in self.checks)
 
     @property
     def confirmed(self) -> bool:
-        """Whether something was checked, and no job took longer than it should."""
-        return any(check.passed is not None for check in self.checks) and not self.disproved
+        """Whether waits follow from the run's own times, and no job took longer than it should."""
+        marks = [check for check in self.checks if check.passed is not None]
+        return bool(marks) and not self.disproved and all(check.passed for check in marks if check.inside is None)
 
 
 class _Ran(Struct, frozen=True, kw_only=True):
