@@ -7,14 +7,14 @@ import math
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.advise.forecast import REPLICATES, highest_rate
+from comfyload.advise.forecast import CAUTION, REPLICATES, highest_rate
 from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.rate import Rate
 
 __all__ = ["CONFIDENCE", "Sla", "after_run", "allowed", "disproved", "jobs_worth_it"]
 
-CONFIDENCE = 0.85
-"""Of the interval of the highest rate: 7.5 % on each side."""
+CONFIDENCE = 1 - 2 * CAUTION
+"""Of the interval of the highest rate."""
 WIDE = 0.25
 """By so much the rate to deploy may lie below the highest rate before more jobs are worth their time."""
 _LEAST_MORE, _MOST = 20, 2000

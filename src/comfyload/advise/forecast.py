@@ -19,6 +19,7 @@ from comfyload.advise.traffic import FULL, Traffic
 from comfyload.advise.validation import Check, Validation, prediction_band, validate
 
 __all__ = [
+    "CAUTION",
     "Check",
     "Estimate",
     "Forecast",
@@ -37,7 +38,8 @@ REPLICATES = 200
 _STEPS = 13
 """Of a bisection: to 1 part in 8,000 of what a server can do."""
 _SIDE = 0.05
-_CAUTION = 0.075
+CAUTION = 0.075
+"""On each side of the interval of a highest rate."""
 _ROWS = 32
 """Rows of jobs behind an estimate; its own error is then small beside that of what was measured."""
 _JOBS, _FLEET_JOBS = 8000, 2500
@@ -203,7 +205,7 @@ def highest_rate(
     traffic, doubts = _both(pools, workload, jobs, jobs // 2, rng, replicates)
     spread = _highest(doubts, limit_s, share, servers, dispatch)
     return _with_interval(
-        float(_highest(traffic, limit_s, share, servers, dispatch, together=True).mean()), spread, _CAUTION
+        float(_highest(traffic, limit_s, share, servers, dispatch, together=True).mean()), spread, CAUTION
     )
 
 
