@@ -212,6 +212,17 @@ def test_what_is_deployed_is_what_was_tried_and_what_all_jobs_say() -> None:
     assert disproved(3.6, None).high == 3.6
 
 
+def test_a_rate_that_no_run_confirmed_says_so_and_one_that_is_not_known_is_not_given() -> None:
+    found = _found(_Watched(STEADY))
+
+    def shown(low: float) -> str:
+        rate = Rate(estimate=5.0, low=low, high=6.0)
+        return " ".join(_printed(structs.replace(found, sla_rate_per_minute=rate, confirmation=None)).split())
+
+    assert "To deploy 4.00 a minute, which no run has confirmed" in shown(4.0)
+    assert "To deploy withheld: so few jobs do not tell" in shown(0.0)
+
+
 def test_how_many_more_jobs_grows_with_the_square_of_what_is_not_known() -> None:
     assert jobs_worth_it(Rate(estimate=5.0, low=4.0, high=None), 76) == 0
     assert jobs_worth_it(Rate(estimate=5.0, low=2.5, high=None), 76) == 4 * 76 - 76

@@ -279,9 +279,14 @@ class Campaign:
                 f"{100 * SURE:.0f} % it takes some {needed}: --jobs {needed - jobs + alone}."
             )
         if more and rate.low is not None and rate.estimate:
+            away = (
+                f"lies {100 * (1 - rate.low / rate.estimate):.0f} % below the highest one"
+                if rate.low
+                else "is not known"
+            )
             said.append(
-                f"The rate to deploy lies {100 * (1 - rate.low / rate.estimate):.0f} % below the highest one: {jobs} "
-                f"jobs tell little of the longest ones. Some {more} more would narrow that: --jobs {more + alone}."
+                f"The rate to deploy {away}: {jobs} jobs tell little of the longest ones. Some {more} more would narrow "
+                f"that: --jobs {more + alone}."
             )
         return said
 

@@ -56,7 +56,8 @@ def _to_deploy(rate: Rate, limit_s: float) -> str:
         return f"nothing: too many jobs alone take over {limit_s:g} s"
     if not rate.low:
         return "withheld: so few jobs do not tell how long the longest take"
-    return f"{fixed(rate.low, decimals(rate.low))} a minute{', not confirmed' if rate.confirmed is False else ''}"
+    doubt = {True: "", False: ", not confirmed", None: ", which no run has confirmed"}[rate.confirmed]
+    return f"{fixed(rate.low, decimals(rate.low))} a minute{doubt}"
 
 
 def _most(rate: Rate) -> str:
