@@ -285,8 +285,8 @@ class Campaign:
                 else "is not known"
             )
             said.append(
-                f"The rate to deploy {away}: {jobs} jobs tell little of the longest ones. Some {more} more would narrow "
-                f"that: --jobs {more + alone}."
+                f"The rate to deploy {away}: {jobs} jobs tell little of the longest ones. Some {more} more would "
+                f"narrow that: --jobs {more + alone}."
             )
         return said
 
