@@ -7,14 +7,16 @@ ComfyloadError
 ├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
 │   └── NotComfyUI            something answers, but it is no ComfyUI
 ├── NothingMeasured       5   the run ended without a number to report
+├── OwnFault              70  comfyload itself made a mistake
 └── JobFailed             1   a job did not complete, and its caller asked to be told so by an exception
 
 Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · 5 run invalid or
-nothing measured · 130 interrupted.
+nothing measured · 70 a fault of comfyload · 130 interrupted.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "JobFailed",
     "NotComfyUI",
     "NothingMeasured",
+    "OwnFault",
     "RunFilesError",
     "ServerUnreachable",
     "UsageError",
@@ -73,6 +76,20 @@ class NothingMeasured(ComfyloadError):
     """The run ended without a number to report."""
 
     exit_code = 5
+
+
+class OwnFault(ComfyloadError):
+    """comfyload itself made a mistake. `cause`: what was raised. `run`: the run directory that it happened in."""
+
+    exit_code = 70
+
+    def __init__(self, cause: BaseException, run: Path | None = None) -> None:
+        first = cause
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        super().__init__(f"comfyload made a mistake: {type(first).__name__}: {first}".rstrip(": "))
+        self.cause = cause
+        self.run = run
 
 
 class JobFailed(ComfyloadError):

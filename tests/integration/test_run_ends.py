@@ -17,7 +17,7 @@ from comfyload.app.resume import Again, cleanup, resume
 from comfyload.app.run import run
 from comfyload.cli.progress import Silent
 from comfyload.comfy.wire import Reply, Request, TransportError
-from comfyload.errors import RunFilesError
+from comfyload.errors import OwnFault, RunFilesError
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Line, Record
 from comfyload.record.plan import Closed, Plan
@@ -105,9 +105,11 @@ class Broken(Silent):
 
 def test_a_mistake_of_ours_is_a_crash_and_leaves_nothing_on_the_server(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1)) as (url, server):
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(OwnFault) as caught:
             asyncio.run(run(options(tmp_path, url), Broken()))
-        assert caught.group_contains(ZeroDivisionError)
+        assert caught.value.run == tmp_path / "run"
+        assert isinstance(caught.value.cause, BaseExceptionGroup)
+        assert caught.value.cause.subgroup(ZeroDivisionError)
         assert queue(server) == EMPTY
         assert RunReader(tmp_path / "run").manifest.end == "crashed"
         assert not (tmp_path / "run" / ".lock").exists()
@@ -128,7 +130,7 @@ def test_what_could_not_be_taken_off_is_said_with_the_line_that_does_it(tmp_path
         return server
 
     with in_thread(lambda: deaf(Server(speed=1))) as (url, _):
-        with pytest.raises(BaseExceptionGroup) as caught:
+        with pytest.raises(OwnFault) as caught:
             asyncio.run(run(options(tmp_path, url, seconds=3.0), Broken()))
         assert caught.value.__notes__ == [
             f"Prompts of this run may still be on the server. This takes them off: comfyload cleanup {tmp_path / 'run'}"

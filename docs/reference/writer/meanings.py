@@ -117,7 +117,7 @@ JOB: dict[str, tuple[str, str]] = {
 EXIT_CODES: dict[int, str] = {
     0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
     1: "A gate is disproven, or an error came that was not expected. `baseline verify`: a file or a number is not as "
-    "it was saved. Python also exits with 1 on an error of comfyload itself, with a traceback: please report it.",
+    "it was saved.",
     2: "Nothing was sent, or the result could not be written: the message says what to mend. The server would refuse "
     "the workflow (also `doctor`), or others use it. A comparison is refused. A baseline of that name is there.",
     3: "`doctor`: the server is in no state to be measured. `cleanup`: something of the run is still on the server. "
@@ -125,6 +125,8 @@ EXIT_CODES: dict[int, str] = {
     4: "No ComfyUI answers at the address. Nothing was written.",
     5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written. "
     "`show` and `resume` end with the code that the run has.",
+    70: "comfyload made a mistake. The line names a file with the traceback, in the run directory if there is one, "
+    "without what is secret: please report it. What was measured is kept, and jobs of the run are off the server.",
     130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
 }
 LEVELS: dict[str, str] = {

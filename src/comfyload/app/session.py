@@ -19,7 +19,7 @@ from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
-from comfyload.errors import ComfyloadError
+from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
@@ -122,16 +122,19 @@ class Session:
 
         Raises:
             RunFilesError: the run cannot be written any more; what was measured before is kept.
+            OwnFault: something of ours is wrong; its cause is what was raised.
         """
         try:
             await self._run(transport)
         except BaseException as error:
             plain = _plain(error)
+            ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
+            told = OwnFault(plain, self._writer.path) if ours else plain
             if self._left():
-                plain.add_note(take_off_line(self._writer.path))
-            if plain is error:
+                told.add_note(take_off_line(self._writer.path))
+            if told is error:
                 raise
-            raise plain from None
+            raise told from None
 
     def _left(self) -> bool:
         """Whether prompts of ours may still be on the server although nobody waits for them."""

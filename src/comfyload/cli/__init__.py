@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -24,7 +23,8 @@ from comfyload.cli.report import export, report
 from comfyload.cli.run import plan, run
 from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
-from comfyload.errors import ComfyloadError, UsageError
+from comfyload.errors import ComfyloadError, OwnFault, UsageError
+from comfyload.hidden import without_hidden
 from comfyload.visible import visible
 
 __all__ = ["app", "main"]
@@ -33,7 +33,7 @@ NO_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · "
-    "5 run invalid or nothing measured · 130 interrupted."
+    "5 run invalid or nothing measured · 70 a fault of comfyload · 130 interrupted."
 )
 
 app = typer.Typer(
@@ -90,7 +90,7 @@ def main() -> None:
     try:
         app()
     except ComfyloadError as error:
-        _say(error)
+        _say(_reported(error) if isinstance(error, OwnFault) else error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
         _say_notes(error)
@@ -99,35 +99,49 @@ def main() -> None:
         _say_notes(error)
         sys.exit(141)
     except OSError as error:
-        if error.errno in NO_FILES:
-            _say(UsageError("this process may open no more files", "raise the limit: ulimit -n 1024"))
-        elif error.errno in DISK_FULL:
-            _say(UsageError(f"cannot write: {(error.strerror or 'the disk is full').lower()}", "make room"))
-        else:
-            raise
-        _say_notes(error)
-        sys.exit(2)
-    except Exception as error:
-        if not getattr(error, "__notes__", None):
-            raise
-        traceback.print_exception(error)
-        _say_notes(error)  # of a group of errors, Python says them first
-        sys.exit(1)
+        known = _of_this_machine(error)
+        _say(known or _reported(OwnFault(error)), error)
+        sys.exit((known or OwnFault).exit_code)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours, which is reported
+        _say(_reported(OwnFault(error)), error)
+        sys.exit(OwnFault.exit_code)
 
 
-def _say(error: ComfyloadError) -> None:
+def _of_this_machine(error: OSError) -> UsageError | None:
+    """What the machine lacks; None: what failed is no such thing."""
+    if error.errno in NO_FILES:
+        return UsageError("this process may open no more files", "raise the limit: ulimit -n 1024")
+    if error.errno in DISK_FULL:
+        return UsageError(f"cannot write: {(error.strerror or 'the disk is full').lower()}", "make room")
+    if error.filename is not None:
+        return UsageError(f"{error.filename}: {(error.strerror or str(error)).lower()}", "look at what is there")
+    return None
+
+
+def _reported(fault: OwnFault) -> OwnFault:
+    """The fault with the file that has its traceback for a hint."""
+    from comfyload.cli.crash import write_crash
+
+    kept = "what was measured is kept; " if fault.run is not None else ""
+    file = write_crash(fault)
+    fault.hint = f"{kept}please report it with {file}" if file else f"{kept}please report it"
+    return fault
+
+
+def _say(error: ComfyloadError, noted: BaseException | None = None) -> None:
+    """One line, and as the last thing what is still to be done: the notes of `noted`, or else of the error."""
     from rich.text import Text
 
     from comfyload.report.medium import Screen
 
-    line = Text.assemble(("error: ", "bold red"), error.message if error.lines else visible(error.message))
-    if error.hint:
-        line.append(f" — {visible(error.hint)}", style="dim")
+    message, hint = without_hidden(error.message), without_hidden(error.hint)
+    line = Text.assemble(("error: ", "bold red"), message if error.lines else visible(message))
+    if hint:
+        line.append(f" — {visible(hint)}", style="dim")
     Screen(stderr=True, soft_wrap=True, highlight=False).print(line)
-    _say_notes(error)
+    _say_notes(noted or error)
 
 
 def _say_notes(error: BaseException) -> None:
-    """What is still to be done about it, as the last thing that is said."""
     for note in getattr(error, "__notes__", []):
-        print(visible(note), file=sys.stderr)  # noqa: T201 - no terminal's width must cut a command in two
+        print(visible(without_hidden(note)), file=sys.stderr)  # noqa: T201 - no terminal's width must cut a command in two

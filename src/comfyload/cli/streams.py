@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 __all__ = ["echo_toml", "fit_streams"]
 
@@ -14,11 +17,53 @@ _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"
 
 
 def fit_streams() -> None:
-    """Let standard output and error take every letter, whatever their encoding; what the user has set stays."""
+    """Let standard output and error take every letter, whatever their encoding; what the user has set stays.
+
+    A stream that is closed swallows what it gets. So does standard error where it cannot be written: a full disk or a
+    reader that went away ends no run.
+    """
     codecs.register_error(_FIT, _fit)
+    _open_closed()
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        told = sys.stderr
+        sys.stderr = io.TextIOWrapper(_Forgiving(told), told.encoding, told.errors, write_through=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _CRASHES_OR_ESCAPES:
             stream.reconfigure(errors=_FIT)
+
+
+class _Forgiving(io.RawIOBase):
+    """Standard error, of which no write fails."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # which would be closed if nobody held it
+        buffer = stream.buffer
+        self._raw: Any = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._raw.isatty())
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            self._raw.write(data)
+        return len(data)
+
+
+def _open_closed() -> None:
+    """Whatever is opened next would take the number of a closed stream, and be written into as if it were that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def echo_toml(text: str) -> None:

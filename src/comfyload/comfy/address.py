@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from yarl import URL
 
 from comfyload.errors import UsageError
+from comfyload.hidden import hide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ def parse_server(text: str) -> URL:
         if "@" in text:
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
         raise UsageError(f"--server {masked(text)!r} is no http address", hint)
+    hide(url.raw_password or "", url.password or "", *url.query.values())
     if url.path.rstrip("/").endswith("/prompt"):
         url = url.parent
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
@@ -63,6 +65,7 @@ def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[st
     if b":" in user:
         raise UsageError(f"{redacted(url)}: the user's name holds a colon", "no server can take that: RFC 7617")
     token = base64.b64encode(user + b":" + password).decode()
+    hide(token)
     return url.with_user(None), {**headers, "Authorization": f"Basic {token}"}
 
 
@@ -106,6 +109,7 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
             raise UsageError(f"--header {name}: its value holds a control character", "check for a trailing newline")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise UsageError(f"--header {name}: its value is no text in UTF-8", "give it in the terminal's encoding")
+        hide(value, value.rpartition(" ")[2])  # "Bearer TOKEN": the token alone, too
         headers[name] = value
     return headers
 
