@@ -7,11 +7,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from comfyload.sim.proxy import Proxy, Trouble
+from comfyload.sim.proxy import Proxy, Trouble, _Doubles
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,3 +90,31 @@ def test_silence_ends_and_nothing_is_lost_by_it() -> None:
             assert await asyncio.wait_for(under_way, 5) == b"hello"
 
     asyncio.run(main())
+
+
+HALVES: tuple[Literal["close", "half_close"], ...] = ("close", "half_close")
+
+
+def test_a_connection_cut_by_fin_ends_early_and_one_that_stalls_never_does() -> None:
+    async def main() -> None:
+        for how in HALVES:
+            async with _through(Trouble(reset=1.0, reset_after_bytes=100, how=how)) as (_, ask):
+                assert len(await asyncio.wait_for(ask(bytes(50_000)), 5)) < 50_000
+        async with _through(Trouble(reset=1.0, reset_after_bytes=100, how="stall")) as (proxy, ask):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask(bytes(50_000)), 0.3)
+            assert proxy.resets == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("length", [1, 4, 7, 1000])
+def test_messages_of_an_event_stream_come_twice_and_other_bytes_once(length: int) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    messages = [bytes([0x81, 2]) + b"ab", bytes([0x82, 126]) + (300).to_bytes(2, "big") + bytes(300)]
+    stream = head + b"".join(messages)
+    pieces = [stream[: len(head) + 1], *(stream[i : i + length] for i in range(len(head) + 1, len(stream), length))]
+    doubles = _Doubles(random.Random(1))
+    assert b"".join(doubles.of(piece, 1.0) for piece in pieces) == head + b"".join(m + m for m in messages)
+    plain = _Doubles(random.Random(1))
+    assert b"".join(plain.of(piece, 1.0) for piece in (b"HTTP/1.1 200 OK\r\n", *messages)).endswith(b"".join(messages))
