@@ -100,10 +100,13 @@ def test_a_connection_cut_by_fin_ends_early_and_one_that_stalls_never_does() -> 
         for how in HALVES:
             async with _through(Trouble(reset=1.0, reset_after_bytes=100, how=how)) as (_, ask):
                 assert len(await asyncio.wait_for(ask(bytes(50_000)), 5)) < 50_000
-        async with _through(Trouble(reset=1.0, reset_after_bytes=100, how="stall")) as (proxy, ask):
+        async with _through(Trouble(reset=1.0, reset_after_bytes=100, how="stall")) as (proxy, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.url.rpartition(":")[2]))
+            writer.write(bytes(50_000))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(ask(bytes(50_000)), 0.3)
-            assert proxy.resets == 1
+                await asyncio.wait_for(reader.readexactly(50_000), 0.3)
+            assert proxy.resets == 1 and not reader.at_eof()
+            writer.close()
 
     asyncio.run(main())
 
