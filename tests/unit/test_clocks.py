@@ -81,6 +81,20 @@ def test_a_rate_is_found_whatever_the_length(seconds: float, rate: float) -> Non
     assert f"{'faster' if rate > 0 else 'slower'} than the monotonic clock" in said.text
 
 
+@pytest.mark.parametrize(
+    ("course", "words"),
+    [
+        (lambda t: t + 3600.0 * (t > 20.0) - 7200.0 * (t > 40.0), "2 steps, the largest of -7.2e+03 s"),
+        (lambda t: t + 3600.0 * (t > 20.0), "one step of +3.6e+03 s"),
+    ],
+)
+def test_a_wall_clock_that_somebody_set_by_an_hour_is_no_clock_that_runs_wrong(course: Course, words: str) -> None:
+    check, _ = checked(series(60.0, wall=course))
+    said = found(check)
+    assert list(said) == ["clock_step"]
+    assert said["clock_step"].level == "warning" and words in said["clock_step"].text
+
+
 def test_the_case_of_a_virtual_machine_that_is_set_every_35_seconds() -> None:
     check, rates = checked(series(700, noise_s=0.002, wall=steps(35, 1.8)))
     assert rates["wall"].steps == 19

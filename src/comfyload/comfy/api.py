@@ -64,13 +64,15 @@ class Api:
         )
         return await self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
 
-    async def history(self, prompt_id: str) -> HistoryEntry | None:
+    async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
         """The prompt's history entry, None if the server has none.
 
         Raises:
             TransportError: no reply, or one that is no history.
         """
-        reply = await self._transport.call(Request(method="GET", path=f"history/{_segment(prompt_id)}"))
+        reply = await self._transport.call(
+            Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
+        )
         if reply.status != 200:
             raise TransportError(f"GET /history/{{id}} answered {reply.status}", sent=True)
         try:

@@ -326,15 +326,19 @@ class ComfyClient:
         )
 
     async def _history(self, job: Job) -> HistoryEntry | Left:
-        """The prompt's entry, or that there is none, or that the server does not answer."""
-        pause, until = 0.005, self._clock() + self._patience.confirm_s
+        """The prompt's entry, or that there is none, or that the server does not answer.
+
+        A server that does not answer is asked for as long as any that is out of reach: the job may well have completed.
+        """
+        pause, since, patience = 0.005, self._clock(), self._patience
         while True:
             found: HistoryEntry | Left
             try:
-                found = await self.api.history(job.prompt_id) or "absent"
+                found = await self.api.history(job.prompt_id, patience.confirm_s) or "absent"
             except TransportError:
                 found = "unknown"
-            if not isinstance(found, str) or self._clock() >= until:
+            wait = patience.gone_s if found == "unknown" and self._abandoned is None else patience.confirm_s
+            if not isinstance(found, str) or self._clock() - since >= wait:
                 return found
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)

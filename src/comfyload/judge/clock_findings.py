@@ -47,9 +47,17 @@ def clock_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _off(check: ClockCheck, limit: float) -> list[ClockRate]:
-    """Clocks that parted from the monotonic one by more than this share, and by more than reading them can err."""
+    """Clocks that parted from the monotonic one by more than this share, and by more than reading them can err.
+
+    A clock that was set by more than the whole run took was set by somebody: no clock that runs wrong is corrected so.
+    """
     least = max(limit * check.seconds, LEAST_S)
-    return [one for one in check.rates if abs(one.gained_s) > least + one.error_s]
+    off = [one for one in check.rates if abs(one.gained_s) > least + one.error_s]
+    return [
+        one
+        for one in off
+        if abs(one.largest_step_s) <= check.seconds or abs(one.gained_s - one.stepped_s) > least + one.error_s
+    ]
 
 
 def _own(evidence: Evidence, check: ClockCheck, off: list[ClockRate]) -> Finding:
@@ -146,7 +154,10 @@ def _steps(rate: ClockRate) -> str:
         return ""
     if rate.steps == 1:
         return f", with one step of {rate.largest_step_s:+.3g} s"
-    return f", with {rate.steps} steps of {rate.stepped_s / rate.steps:+.3g} s on average"
+    mean = rate.stepped_s / rate.steps
+    if abs(rate.largest_step_s) > 2.0 * abs(mean):  # to and fro
+        return f", with {rate.steps} steps, the largest of {rate.largest_step_s:+.3g} s"
+    return f", with {rate.steps} steps of {mean:+.3g} s on average"
 
 
 def _pace(rate: float) -> str:

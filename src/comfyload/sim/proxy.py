@@ -144,9 +144,9 @@ class Proxy:
     async def _pump(
         self, reader: StreamReader, writer: StreamWriter, cut_after: int | None = None, doubles: _Doubles | None = None
     ) -> bool:
-        """Pass bytes on until the end; True if the connection is to be cut."""
+        """Pass bytes on until the end; True if the connection is to be cut, or one of its sides broke."""
         passed = 0
-        with contextlib.suppress(OSError):
+        try:
             while piece := await reader.read(_CHUNK):
                 if cut_after is not None and passed + len(piece) > cut_after:
                     return True
@@ -158,6 +158,8 @@ class Proxy:
                 passed += len(piece)
             if not writer.is_closing() and writer.can_write_eof():
                 writer.write_eof()
+        except OSError:
+            return True
         return False
 
     async def _hold(self, size: int) -> None:

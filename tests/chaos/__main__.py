@@ -1,0 +1,59 @@
+"""Play every kind of trouble and print what came of it: `python -m tests.chaos [--jobs N] [--kind NAME]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.kinds import KINDS, lacking
+from tests.chaos.play import play
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--jobs", type=int, default=300)
+    asked.add_argument("--kind", action="append", choices=[kind.name for kind in KINDS])
+    asked.add_argument("--seed", type=int, default=1)
+    asked.add_argument("--keep", action="store_true", help="leave the folders of the plays")
+    words = asked.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="comfyload-chaos-"))
+    print(
+        "| trouble | jobs | ended | executed | twice | code | most memory | seconds |\n|---|--:|---|--:|--:|--:|--:|--:|"
+    )
+    broken = 0
+    for kind in KINDS:
+        if words.kind and kind.name not in words.kind:
+            continue
+        if lacks := lacking(kind):
+            print(f"| {kind.name}: {kind.what} | | not played here: no {lacks} | | | | | |")
+            continue
+        began = time.monotonic()
+        try:
+            found = asyncio.run(play(kind, base / kind.name, words.jobs, words.seed))
+        except Exception as error:
+            broken += 1
+            print(f"BROKEN {kind.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            continue
+        ends = ", ".join(f"{count} {end.replace('_', ' ')}" for end, count in found.ends.most_common())
+        print(
+            f"| {kind.name}: {kind.what} | {words.jobs} | {ends} | {found.begun} | {found.twice} | {found.code} | "
+            f"{found.peak_mib:.0f} MiB | {time.monotonic() - began:.0f} |",
+            flush=True,
+        )
+        for rule in found.broken:
+            broken += 1
+            print(f"BROKEN {kind.name}: {rule}", file=sys.stderr, flush=True)
+    if words.keep:
+        print(base, file=sys.stderr)
+    else:
+        shutil.rmtree(base, ignore_errors=True)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
