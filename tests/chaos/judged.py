@@ -20,9 +20,9 @@ MOST_MIB = 300.0
 class Expected:
     """How a kind of trouble may end.
 
-    `codes`: of the last command; `first`: of the first, where it is not the last. `ends`: outcomes besides `completed`. `says`: what is among the findings, or on
-    standard error. `forgets`: the server loses what it had, so that a job may be begun again that nobody can look up.
-    `all_end`: False where the process may end before all arrivals have come.
+    `codes`: of the last command; `first`: of the first, where it is not the last. `ends`: outcomes besides `completed`.
+    `says`: what is among the findings, or on standard error. `forgets`: the server loses what it had, so that a job may
+    be begun again that nobody can look up. `all_end`: False where the process may end before all arrivals have come.
     """
 
     codes: Collection[int] = (0, 5)
@@ -113,7 +113,7 @@ def _against(records: list[Record], sent: set[str], truth: dict[str, Counter[str
         and not record.execution.attempts
         and truth["completed"][record.prompt_id]
         and record.execution.left_on_server not in ("finished", "unknown", "running")
-        and (record.execution.failure is None or record.execution.failure.kind not in ("fetch",))
+        and (record.execution.failure is None or record.execution.failure.kind != "fetch")
     ]
     if untold:
         broken.append(f"completed by the server, and not so told: {untold[:5]}")

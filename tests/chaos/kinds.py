@@ -26,9 +26,7 @@ LOST = frozenset({"failed", "lost", "timed_out"})
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of trouble. `play` makes the load and the trouble; `needs`: what the machine must have; `cuts`: it breaks
-    connections.
-    """
+    """One kind of trouble. `play` makes load and trouble; `needs`: of the machine; `cuts`: it breaks connections."""
 
     name: str
     what: str
@@ -332,32 +330,142 @@ async def _certificate_expires(world: World) -> None:
 
 KINDS: tuple[Kind, ...] = (
     Kind("calm", "no trouble at all", _network(Trouble()), Expected(all_complete=True)),
-    Kind("delay", "each piece of each message comes 2 to 10 ms late", _network(Trouble(delay_s=0.002, jitter_s=0.008)), Expected(all_complete=True)),
-    Kind("throttle", "300 kB/s for each connection", _network(Trouble(bytes_per_s=300_000)), Expected(all_complete=True)),
-    Kind("drop", "one connection in 20 is cut before the reply to its first request", _network(Trouble(lose_reply=0.05, reset=1.0, reset_after_bytes=200_000)), Expected(ends=LOST), cuts=True),
-    Kind("reset", "every connection is reset after up to 200 kB", _network(Trouble(reset=1.0, reset_after_bytes=200_000)), Expected(ends=LOST), cuts=True),
-    Kind("truncate", "every connection ends amid a reply, after up to 200 kB", _network(Trouble(reset=1.0, reset_after_bytes=200_000, how="close")), Expected(ends=LOST), cuts=True),
-    Kind("half-close", "the server's half of every connection ends, after up to 200 kB", _network(Trouble(reset=1.0, reset_after_bytes=200_000, how="half_close")), Expected(ends=LOST), cuts=True),
-    Kind("stalled-reads", "one connection in 10 is read no more after up to 200 kB, and stays open", _network(Trouble(reset=0.1, reset_after_bytes=200_000, how="stall")), Expected(ends=LOST), cuts=True),
+    Kind(
+        "delay",
+        "each piece of each message comes 2 to 10 ms late",
+        _network(Trouble(delay_s=0.002, jitter_s=0.008)),
+        Expected(all_complete=True),
+    ),
+    Kind(
+        "throttle", "300 kB/s for each connection", _network(Trouble(bytes_per_s=300_000)), Expected(all_complete=True)
+    ),
+    Kind(
+        "drop",
+        "one connection in 20 is cut before the reply to its first request",
+        _network(Trouble(lose_reply=0.05, reset=1.0, reset_after_bytes=200_000)),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
+    Kind(
+        "reset",
+        "every connection is reset after up to 200 kB",
+        _network(Trouble(reset=1.0, reset_after_bytes=200_000)),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
+    Kind(
+        "truncate",
+        "every connection ends amid a reply, after up to 200 kB",
+        _network(Trouble(reset=1.0, reset_after_bytes=200_000, how="close")),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
+    Kind(
+        "half-close",
+        "the server's half of every connection ends, after up to 200 kB",
+        _network(Trouble(reset=1.0, reset_after_bytes=200_000, how="half_close")),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
+    Kind(
+        "stalled-reads",
+        "one connection in 10 is read no more after up to 200 kB, and stays open",
+        _network(Trouble(reset=0.1, reset_after_bytes=200_000, how="stall")),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
     Kind("duplicate", "every event comes twice", _network(Trouble(duplicate=1.0)), Expected(all_complete=True)),
     Kind("cuts", "all connections are reset three times a second", _cuts, Expected(ends=LOST), cuts=True),
-    Kind("refuse", "no new connection for a second, four times, and those there are cut", _now_and_then(Trouble(refuse=True, reset=1.0, reset_after_bytes=1), 1.0), Expected(ends=LOST), cuts=True),
-    Kind("silence", "nothing passes for 3 s, four times", _now_and_then(Trouble(silent=True), 3.0), Expected(all_complete=True)),
-    Kind("server-killed", "the server is killed three times, comes back a second later, and its queue is lost", _server_killed(), Expected(ends=LOST, says="restart")),
-    Kind("server-killed-retry", "the same, with a retry policy", _server_killed_with_retries, Expected(ends=LOST, forgets=True)),
+    Kind(
+        "refuse",
+        "no new connection for a second, four times, and those there are cut",
+        _now_and_then(Trouble(refuse=True, reset=1.0, reset_after_bytes=1), 1.0),
+        Expected(ends=LOST),
+        cuts=True,
+    ),
+    Kind(
+        "silence",
+        "nothing passes for 3 s, four times",
+        _now_and_then(Trouble(silent=True), 3.0),
+        Expected(all_complete=True),
+    ),
+    Kind(
+        "server-killed",
+        "the server is killed three times, comes back a second later, and its queue is lost",
+        _server_killed(),
+        Expected(ends=LOST, says="restart"),
+    ),
+    Kind(
+        "server-killed-retry",
+        "the same, with a retry policy",
+        _server_killed_with_retries,
+        Expected(ends=LOST, forgets=True),
+    ),
     Kind("server-frozen", "the server stands still for 3 s, twice", _server_frozen, Expected(all_complete=True)),
     Kind("load-frozen", "the load's process stands still for 3 s, twice", _load_frozen, Expected(all_complete=True)),
     Kind("sigterm", "SIGTERM, then resume", _signals(signal.SIGTERM), Expected(first=(130,), ends=("cancelled",))),
     Kind("sigint", "Ctrl-C, then resume", _signals(signal.SIGINT), Expected(first=(130,), all_complete=True)),
-    Kind("sigint-twice", "Ctrl-C twice, then resume", _signals(signal.SIGINT, signal.SIGINT), Expected(first=(130,), ends=("cancelled",))),
-    Kind("sighup", "the terminal is closed, then resume", _signals(signal.SIGHUP), Expected(first=(130,), ends=("cancelled",))),
+    Kind(
+        "sigint-twice",
+        "Ctrl-C twice, then resume",
+        _signals(signal.SIGINT, signal.SIGINT),
+        Expected(first=(130,), ends=("cancelled",)),
+    ),
+    Kind(
+        "sighup",
+        "the terminal is closed, then resume",
+        _signals(signal.SIGHUP),
+        Expected(first=(130,), ends=("cancelled",)),
+    ),
     Kind("sigkill", "SIGKILL ten times, and resume after each", _killed, Expected(first=(-9,), all_complete=True)),
-    Kind("load-clock", "the load's wall clock is set an hour ahead, and back by two", _load_clock, Expected(says="clock_step", all_complete=True), needs=("faketime",)),
-    Kind("server-clock", "the server's wall clock is set an hour ahead, and back by two", _server_clock, Expected(all_complete=True), needs=("faketime",)),
-    Kind("full-disk", "the disk is full after a third of the load; then there is room, and resume", _full_disk, Expected(first=(2,), ends=("cancelled",)), needs=("root",)),
-    Kind("read-only", "the records become read-only amid the load; then they can be written, and resume", _read_only_records, Expected(first=(2,), ends=("cancelled",)), needs=("immutable",)),
+    Kind(
+        "load-clock",
+        "the load's wall clock is set an hour ahead, and back by two",
+        _load_clock,
+        Expected(says="clock_step", all_complete=True),
+        needs=("faketime",),
+    ),
+    Kind(
+        "server-clock",
+        "the server's wall clock is set an hour ahead, and back by two",
+        _server_clock,
+        Expected(all_complete=True),
+        needs=("faketime",),
+    ),
+    Kind(
+        "full-disk",
+        "the disk is full after a third of the load; then there is room, and resume",
+        _full_disk,
+        Expected(first=(2,), ends=("cancelled",)),
+        needs=("root",),
+    ),
+    Kind(
+        "read-only",
+        "the records become read-only amid the load; then they can be written, and resume",
+        _read_only_records,
+        Expected(first=(2,), ends=("cancelled",)),
+        needs=("immutable",),
+    ),
     Kind("slow-disk", "a write takes 2 ms, a flush half a second", _slow_disk, Expected(all_complete=True)),
-    Kind("few-files", "no file can be opened for a second, and all connections are cut", _few_files, Expected(says="generator_fault", ends=LOST), needs=("root",)),
-    Kind("no-name", "the server's name cannot be resolved for 12 s, and all connections are cut", _no_name, Expected(says="generator_fault", ends=LOST), needs=("mount",)),
-    Kind("certificate", "the server's certificate expires, twice, and is renewed 2 s later", _certificate_expires, Expected(ends=LOST), needs=("openssl", "faketime")),
-)  # fmt: skip
+    Kind(
+        "few-files",
+        "no file can be opened for a second, and all connections are cut",
+        _few_files,
+        Expected(says="generator_fault", ends=LOST),
+        needs=("root",),
+    ),
+    Kind(
+        "no-name",
+        "the server's name cannot be resolved for 12 s, and all connections are cut",
+        _no_name,
+        Expected(says="generator_fault", ends=LOST),
+        needs=("mount",),
+    ),
+    Kind(
+        "certificate",
+        "the server's certificate expires, twice, and is renewed 2 s later",
+        _certificate_expires,
+        Expected(ends=LOST),
+        needs=("openssl", "faketime"),
+    ),
+)

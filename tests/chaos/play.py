@@ -50,12 +50,9 @@ def _said(made: World, kind: Kind, document: dict[str, Any], codes: list[str]) -
     broken += [f"{done.command} said {done.said[-500:]}" for done in loads if "Traceback" in done.said]
     if any(done.code == 70 for done in loads):
         broken.append("a mistake of ours")
-    if (
-        kind.expected.says
-        and kind.expected.says not in codes
-        and not any(kind.expected.says in done.said for done in loads)
-    ):
-        broken.append(f"nothing said {kind.expected.says!r}: {codes}")
+    says = kind.expected.says
+    if says and says not in codes and not any(says in done.said for done in loads):
+        broken.append(f"nothing said {says!r}: {codes}")
     offered = document["summary"]["total_jobs"]
     if kind.expected.all_end and offered != made.jobs:
         broken.append(f"the summary tells of {offered} jobs")

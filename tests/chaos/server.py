@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from comfyload.sim.queue import Item
     from comfyload.sim.state import State
 
-__all__ = ["Counted", "counts"]
+__all__ = ["Counted", "counts", "in_process"]
 
 
 class Counted(Server):
@@ -57,11 +60,25 @@ def counts(file: Path) -> dict[str, Counter[str]]:
     return found
 
 
+@contextmanager
+def in_process(file: Path, speed: float) -> Iterator[str]:
+    """The same in a process of its own, for the time of the context; yields its address."""
+    command = [sys.executable, "-m", "tests.chaos.server", "0", str(file), str(speed)]
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, root / "src")))}
+    with subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
 async def _main(port: int, file: Path, speed: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Counted(file, speed) as server, serve(server, port=port) as url:
-        print(url, flush=True)  # noqa: T201 - whoever started it waits for this line
+        print(url, flush=True)
         await stop.wait()
 
 

@@ -16,57 +16,17 @@ __all__ = ["Front", "certificate", "tls_front"]
 
 def certificate(folder: Path, name: str, ago: int) -> Path:
     """Key and certificate for 127.0.0.1, of an authority `ca.pem` beside it: for ten days, from `ago` days ago on."""
-    authority, key = folder / "ca.pem", folder / "ca.key"
+    authority, authority_key = folder / "ca.pem", folder / "ca.key"
+    new = ("-newkey", "rsa:2048", "-nodes")
     if not authority.exists():
-        _openssl(
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            authority,
-            "-days",
-            "60",
-            "-subj",
-            "/CN=tests",
-        )
-    request, out, both = folder / f"{name}.csr", folder / f"{name}.crt", folder / f"{name}.pem"
-    _openssl(
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        folder / f"{name}.key",
-        "-out",
-        request,
-        "-subj",
-        "/CN=127.0.0.1",
-    )
+        _openssl("req", "-x509", *new, "-keyout", authority_key, "-out", authority, "-days", "60", "-subj", "/CN=tests")
+    key, request, out, both = (folder / f"{name}.{ending}" for ending in ("key", "csr", "crt", "pem"))
+    _openssl("req", *new, "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1")
     extra = folder / "san.cnf"
     extra.write_text("subjectAltName=IP:127.0.0.1\n", encoding="ascii")
-    _openssl(
-        "x509",
-        "-req",
-        "-in",
-        request,
-        "-CA",
-        authority,
-        "-CAkey",
-        key,
-        "-CAcreateserial",
-        "-out",
-        out,
-        "-days",
-        "10",
-        "-extfile",
-        extra,
-        ago=ago,
-    )
-    both.write_bytes((folder / f"{name}.key").read_bytes() + out.read_bytes())
+    signed_by = ("-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
+    _openssl("x509", "-req", "-in", request, *signed_by, "-out", out, "-days", "10", "-extfile", extra, ago=ago)
+    both.write_bytes(key.read_bytes() + out.read_bytes())
     return both
 
 

@@ -129,13 +129,12 @@ async def world(
     """A server, a proxy before it and a workflow; all of them end with the context."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "graph.json").write_text(json.dumps(sleeper(0.1)), encoding="utf-8")
-    env = dict(server_env or {})
-    server = await _server(0, folder / "executed.log", env)
+    server = await _server(0, folder / "executed.log", {})
     assert server.stdout is not None
     port = int((await server.stdout.readline()).decode().rpartition(":")[2])
     rng = random.Random(seed)
     async with Proxy("127.0.0.1", port, rng) as proxy:
-        made = World(folder=folder, jobs=jobs, proxy=proxy, port=port, server=server, rng=rng, server_env=env)
+        made = World(folder=folder, jobs=jobs, proxy=proxy, port=port, server=server, rng=rng)
         made.url, made.run = proxy.url, folder / "run"
         try:
             yield made
