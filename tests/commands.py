@@ -181,12 +181,13 @@ _servers: list[str] = []
 
 def _serve(listener: socket.socket) -> dict[str, Any]:
     """Fork for each command that is asked for; returns only in a command's own process, with what was asked."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         channel, _ = listener.accept()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if os.fork() == 0:
             listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return _begin(channel)
         channel.close()
 
