@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 COMMAND = [sys.executable, "-m", "comfyload"]
 _READ = "comfyload.app.run, comfyload.app.summary, comfyload.cli.run, comfyload.app.check, comfyload.report.table"
-_FORKS = hasattr(os, "fork") and hasattr(socket, "send_fds")
+_FORKS = sys.platform == "linux"
 
 
 def call(
