@@ -140,7 +140,7 @@ def _process(server: str) -> psutil.Process | None:
     """The process that listens there, if it is on this machine."""
     port = int(server.rpartition(":")[2].strip("/"))
     for found in psutil.net_connections("tcp"):
-        if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid is not None:
+        if found.status == psutil.CONN_LISTEN and found.laddr[1:] == (port,) and found.pid is not None:
             return psutil.Process(found.pid)
     return None
 
