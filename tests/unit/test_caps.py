@@ -76,7 +76,7 @@ def test_an_engine_sends_no_more_than_is_admitted(load: Any) -> None:
         return left[0] >= 0
 
     records, _ = drive(load, jobs=20, admits=admits)
-    assert len(records) == 7
+    assert [record.execution.outcome for record in records] == ["completed"] * 7, "those that wait for a place too"
 
 
 def test_a_book_is_sent_whole_or_not() -> None:
@@ -124,6 +124,13 @@ def test_a_run_that_reaches_its_cap_says_so_and_is_valid(options: RunOptions) ->
 def test_a_cap_that_is_just_enough_cuts_nothing(options: RunOptions) -> None:
     found = _run(structs.replace(options, max_jobs=13))
     assert (found.manifest.end, _sent("r")) == ("complete", 13)
+
+
+def test_what_is_admitted_is_sent_though_it_is_held_back_when_the_cap_is_reached(options: RunOptions) -> None:
+    plan = structs.replace(options.plan, load=Closed(concurrency=3), max_server_queue=1)
+    found = _run(structs.replace(options, plan=plan, max_jobs=6))
+    assert found.manifest.end == "capped" and found.summary.summary["completed"] == 5
+    assert "dropped_arrivals" not in _codes(found)
 
 
 def test_time_ends_a_run_between_two_arrivals(options: RunOptions) -> None:

@@ -47,14 +47,7 @@ def drive(
     client = Serial(seconds)
 
     async def main() -> None:
-        watch = clock.stopwatch()
-
-        def admitted(jobs: int) -> bool:
-            if not admits(jobs):
-                stop.ask()
-            return not stop.asked
-
-        stop = Stop(admitted)
+        watch, stop = clock.stopwatch(), Stop(admits)
         engine = Engine(
             Plan(load=load, **rules),
             lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, values={}, graph=lambda: b""),

@@ -236,18 +236,18 @@ class Session:
     def _admits(self, jobs: int) -> bool:
         if self._caps is None or self._caps.admits(jobs):
             return True
-        self._cap()
+        self._cap()  # without stopping what was admitted and waits for a place or room
         return False
 
     async def _cap_in_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._cap()
+        self._stop.ask()
 
     def _cap(self) -> None:
         """What the command may send is sent: no more, and that is written down."""
-        if self._stop.asked or self._caps is None:
+        if self._stop.asked or self._caps is None or self._end == "capped":
             return
-        self._stop.ask()
         self._end, self._caps.cut = "capped", True
         self._observe(Observation(t=self._clock(), code="capped", text=self._caps.reached))
         self._viewer.stopping("no more jobs are sent, those under way end")

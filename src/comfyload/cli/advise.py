@@ -123,7 +123,8 @@ def saturate(
     silent = quiet or json_
     if not silent:
         echo(
-            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early.",
+            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early"
+            + (f", and no more than {max_jobs}." if max_jobs else "."),
             err=True,
         )
 

@@ -34,7 +34,8 @@ class _Client(Protocol):
 class Stop:
     """Asks the engine for no more arrivals; what is under way still ends.
 
-    `admits`: whether an arrival of so many jobs may still be sent, asked before each; one that says no asks to stop.
+    `admits`: whether an arrival of so many jobs may still be sent, asked before each; after a no, none comes any more,
+    and those that wait for a place are sent.
     """
 
     def __init__(self, admits: Callable[[int], bool] = lambda _: True) -> None:
@@ -181,6 +182,7 @@ class Engine:
                     if number in self._done:
                         continue
                     if not self._stop.admits(plan.pages):
+                        until = None
                         break
                     await timer.until(zero + due)
                     if self._stop.asked:
