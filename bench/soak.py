@@ -3,7 +3,8 @@
     python bench/soak.py --minutes 20
 
 Holds if, after the first minutes, our resident memory stays within 5 %, the number of open files does not change and
-no file is open twice, and jobs are sent no later at the end than at the beginning. Exits with 1 if it does not.
+no file is open twice, and jobs are sent no later at the end than at the beginning. Exits with 1 if it does not,
+and with 2 if the simulator could not keep up, so that nothing is known: give the two a CPU.
 """
 
 import argparse
@@ -30,6 +31,9 @@ GRAPH = {
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "soak"}},
 }
 EVERY_S = 2.0
+PLACES = 200
+"""A simulator that falls behind gets no more, as each job in flight takes memory of ours."""
+
 SETTLED = 0.2
 """The share of the time that is left out at the beginning; buffers and caches grow to their size in it."""
 MEMORY, LATER, MOMENT_S = 0.05, 2.0, 0.01
@@ -74,6 +78,7 @@ def soak(url: str, scratch: Path, run: Path, rate: str, minutes: float) -> list[
     graph = scratch / "graph.json"
     graph.write_bytes(msgspec.json.encode(GRAPH))
     load = ["--rate", rate, "--duration", f"{60 * minutes:g}s", "--seed", "1"]
+    load += ["--max-in-flight", str(PLACES), "--on-full", "drop"]
     command = [*COMFYLOAD, "run", "--server", url, "--workflow", str(graph), *load, "--run-dir", str(run), "--quiet"]
     readings = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -103,8 +108,10 @@ def judge(readings: Sequence[Reading], run: Path) -> int:
         "memory": abs(grown) <= MEMORY,
         "files": len(descriptors) == 1 and not twice,
         "lateness": late[1] <= max(LATER * late[0], MOMENT_S),
-        "jobs": jobs[0] == jobs[1] > 0,
     }
+    if jobs[0] != jobs[1]:
+        print(f"the simulator could not keep up: of {jobs[0]} jobs it completed {jobs[1]}")
+        return 2
     print(f"after {readings[-1].t / 60:.1f} min, {jobs[0]} jobs; the first {SETTLED:.0%} of the time left out\n")
     print(f"{'':<24}{'first third':>14}{'last third':>14}   holds")
     sizes = [f"{size / 2**20:.1f} MiB" for size in memory]
@@ -114,22 +121,22 @@ def judge(readings: Sequence[Reading], run: Path) -> int:
     print(f"{'open files':<24}{counts[0]:>14g}{counts[1]:>14g}   {_word(holds['files'])}", end="")
     print(f" ({', '.join(twice) or 'none twice'}; descriptors {settled[0].descriptors} to {settled[-1].descriptors})")
     print(f"{'lateness, p99':<24}{1000 * late[0]:>11.2f} ms{1000 * late[1]:>11.2f} ms   {_word(holds['lateness'])}")
-    print(f"{'jobs sent, completed':<24}{jobs[0]:>14}{jobs[1]:>14}   {_word(holds['jobs'])}")
     return 0 if all(holds.values()) else 1
 
 
 def lateness(run: Path) -> tuple[list[float], tuple[int, int]]:
-    """The p99 of sent - due in the first and the last third of the time, in seconds; jobs in all and completed."""
-    due, late, completed = [], [], 0
+    """The p99 of sent - due in the first and the last third of the time, in seconds; jobs offered and completed."""
+    due, late, offered, completed = [], [], 0, 0
     for line in RunReader(run).lines():
         if isinstance(line, Record):
+            offered += 1
             completed += line.execution.outcome == "completed"
             if line.execution.sent is not None:
                 due.append(line.due)
                 late.append(line.execution.sent - line.due)
     order = np.argsort(due)
     first, *_, last = np.array_split(np.array(late)[order], 3)
-    return [float(np.quantile(part, 0.99)) for part in (first, last)], (len(due), completed)
+    return [float(np.quantile(part, 0.99)) for part in (first, last)], (offered, completed)
 
 
 def _thirds(readings: Sequence[Reading]) -> tuple[Sequence[Reading], Sequence[Reading]]:
