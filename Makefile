@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long install check clean
+.PHONY: demo test test-long install soak check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -23,6 +23,11 @@ test: install
 # Error rates by simulation, advice and trouble end to end, browsers: a few minutes more, in CI.
 test-long: install
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"
+
+# 100 jobs a second for a while: memory, open files and lateness must stay as they are. Not in CI: it takes its time.
+MINUTES ?= 20
+soak: install
+	$(BIN)/python bench/soak.py --minutes $(MINUTES)
 
 check: install
 	$(BIN)/ruff check .

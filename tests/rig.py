@@ -13,6 +13,7 @@ from comfyload import clock
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.patience import Patience
+from comfyload.comfy.room import Room
 from comfyload.comfy.transport import Transport
 from comfyload.load import Engine, Stop
 from comfyload.record.model import Line, Observation, Record, Sent
@@ -77,9 +78,12 @@ async def play_on(
     script: Callable[[ComfyClient, Stop], Awaitable[None]] | None = None,
     run_id: str = "play",
     variation: Variation | None = None,
+    room: Callable[[Stop], Room] | None = None,
     **rules: Any,
 ) -> Played:
-    """Run a load on any transport; `script` runs beside it. `variation`: the jobs, in place of those of `graph`."""
+    """Run a load on any transport; `script` runs beside it. `variation`: the jobs, in place of those of `graph`.
+    `room`: what holds jobs back.
+    """
     played = Played()
     workflow = parse(json.dumps(graph).encode(), "g")
     played.facts = await identify(transport, "http://server/", [])
@@ -102,6 +106,7 @@ async def play_on(
         fetch=fetch,
         observe=played.observations.append,
         on_queue=lambda _t, n: played.queue.append(n),
+        room=None if room is None else room(stop),
     ) as client:
         beside = asyncio.ensure_future(script(client, stop)) if script is not None else None
         plan = Plan(load=load or Closed(concurrency=concurrency), jobs=jobs, warmup=warmup, **rules)
@@ -124,7 +129,7 @@ async def play_on(
         if beside is not None:
             await beside
     sent = [line.prompt_id for line in played.lines if isinstance(line, Sent)]
-    ended = [r.prompt_id for r in played.records if r.execution.outcome != "dropped"]
+    ended = [r.prompt_id for r in played.records if r.execution.outcome != "dropped" or r.execution.held_s]
     assert sorted(sent) == sorted(ended), "a job that was sent and has no record"
     return played
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from aiohttp import web
 
 from comfyload.sim import Server
 from comfyload.sim.http import serve
+from tests.commands import serving
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,13 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @contextmanager
 def simulator(speed: float = 20.0, cache: str = "ram") -> Iterator[str]:
     """`comfyload sim` on a free port; ended with the context."""
-    command = [sys.executable, "-m", "comfyload", "sim", "--port", "0", "--speed", str(speed), "--cache", cache]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
+    with serving("sim", "--port", "0", "--speed", str(speed), "--cache", cache) as url:
+        yield url
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import pytest
 from msgspec.json import schema
 
 from comfyload.retry.policy import Policy, decode
+from tests.commands import call
 from tests.integration.test_baseline_cli import say
-from tests.integration.test_cli import call
 from tests.servers import simulator
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]  # short jobs are sent for half a minute, twice

@@ -23,7 +23,8 @@ import pytest
 from aiohttp import web
 
 from comfyload.cli import main
-from tests.integration.test_cli import SAMPLES, call, graph_file
+from tests.commands import call
+from tests.integration.test_cli import SAMPLES, graph_file
 from tests.rig import sleeper
 from tests.servers import answering, simulator
 

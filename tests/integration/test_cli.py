@@ -24,12 +24,12 @@ from comfyload.comfy.wire import Request
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sample import picture
+from tests.commands import call, start
 from tests.rig import SLEEPER, sleeper
 from tests.servers import answering, in_thread, simulator
 
 # A test whose subject is not whether the numbers count accepts 5 as well as 0: jobs of some milliseconds beside other
 # tests are at times sent late, which the run rightly says. Those that ask for 0 run alone.
-COMMAND = [sys.executable, "-m", "comfyload"]
 SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"
 
 
@@ -37,12 +37,6 @@ SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"
 def sim() -> Iterator[str]:
     with simulator() as url:
         yield url
-
-
-def call(*words: str, cwd: Path, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words], cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False, **options
-    )
 
 
 def graph_file(folder: Path, graph: object = SLEEPER) -> str:
@@ -424,12 +418,6 @@ def test_a_websocket_message_of_60_megabytes_is_survived(tmp_path: Path) -> None
 
 
 # --- signals
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "run", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def wait_for_records(folder: Path, count: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,54 +37,83 @@ absent = FAKETIME is None and not os.environ.get("CI")
 needs_faketime = pytest.mark.skipif(absent, reason="libfaketime is not installed")
 
 
-@pytest.fixture(scope="module")
-def beside() -> Iterator[str]:
-    """A server that has this machine's memory, so that it is taken to run here."""
-    with in_thread(lambda: Server(host_ram_gib=psutil.virtual_memory().total / 2**30)) as (url, _):
-        yield url
+pytestmark = pytest.mark.alone
+ONLY_WALL = {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+CLOCK_GETTIME = {"x86_64": 228, "aarch64": 113}.get(os.uname().machine) if sys.platform == "linux" else None
+
+
+class Runs:
+    """The runs of all tests here, which sleep most of the time and pass side by side."""
+
+    def __init__(self, folder: Path, beside: list[str], elsewhere: str) -> None:
+        self.folder = folder
+        self.begun: dict[str, subprocess.Popen[str]] = {}
+        self.begin("untouched", beside[0], 15)
+        if FAKETIME is None:
+            return
+        self.begin("fast wall", beside[1], 15, FAKETIME="+0 x1.058", **ONLY_WALL)
+        self.begin("elsewhere", elsewhere, 30, FAKETIME="+0 x1.058", **ONLY_WALL)
+        if CLOCK_GETTIME is not None:
+            code = TRUE_WALL.replace("NUMBER", str(CLOCK_GETTIME))
+            (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+            path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+            self.begin("slow monotonic", beside[2], 15, FAKETIME="+0 x0.945", PYTHONPATH=path)
+        offset = folder / "offset"
+        offset.write_text("+0", encoding="utf-8")
+        told = {"FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
+        self.begin("set", beside[3], 30, **told, **ONLY_WALL)
+        for number in range(1, 4):
+            time.sleep(2.0)
+            (folder / "next").write_text(f"+{1.8 * number:.1f}", encoding="utf-8")
+            (folder / "next").replace(offset)
+
+    def begin(self, name: str, url: str, jobs: int, **environ: str) -> None:
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "graph.json").write_text(json.dumps(sleeper(0.2)), encoding="utf-8")
+        words = ["run", "--server", url, "--workflow", "graph.json", "--jobs", str(jobs), "--no-telemetry"]
+        command = [sys.executable, "-m", "comfyload", *words, "--run-dir", "r", "--output", "out.json"]
+        faked = {"LD_PRELOAD": str(FAKETIME), **environ} if environ else {}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.begun[name] = subprocess.Popen(command, cwd=folder, env={**os.environ, **faked}, **pipes)
+
+    def ended(self, name: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any], int]:
+        """The findings by code, the only row of clocks in the manifest, and the exit code."""
+        run, folder = self.begun[name], self.folder / name
+        said, _ = run.communicate(timeout=50)
+        assert (folder / "out.json").exists(), said
+        findings = json.loads((folder / "out.json").read_text(encoding="utf-8"))["findings"]
+        (clocks,) = json.loads((folder / "r" / "manifest.json").read_text(encoding="utf-8"))["clocks"]
+        return {finding["code"]: finding for finding in findings}, clocks, run.returncode
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[str]:
-    with in_thread(lambda: Server(host_ram_gib=1.0)) as (url, _):
-        yield url
-
-
-def begin(url: str, folder: Path, jobs: int, **environ: str) -> subprocess.Popen[str]:
-    (folder / "graph.json").write_text(json.dumps(sleeper(0.2)), encoding="utf-8")
-    words = ["run", "--server", url, "--workflow", "graph.json", "--jobs", str(jobs), "--no-telemetry"]
-    command = [sys.executable, "-m", "comfyload", *words, "--run-dir", "r", "--output", "out.json"]
-    faked = {"LD_PRELOAD": str(FAKETIME), **environ} if environ else {}
-    return subprocess.Popen(
-        command, cwd=folder, env={**os.environ, **faked}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def ended(run: subprocess.Popen[str], folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any], int]:
-    """The findings by code, the only row of clocks in the manifest, and the exit code."""
-    said, _ = run.communicate(timeout=50)
-    assert (folder / "out.json").exists(), said
-    findings = json.loads((folder / "out.json").read_text(encoding="utf-8"))["findings"]
-    (clocks,) = json.loads((folder / "r" / "manifest.json").read_text(encoding="utf-8"))["clocks"]
-    return {finding["code"]: finding for finding in findings}, clocks, run.returncode
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Servers that have this machine's memory, so that they are taken to run here, and one that has not."""
+    here = psutil.virtual_memory().total / 2**30
+    with ExitStack() as servers:
+        beside = [servers.enter_context(in_thread(lambda: Server(host_ram_gib=here)))[0] for _ in range(4)]
+        elsewhere, _ = servers.enter_context(in_thread(lambda: Server(host_ram_gib=1.0)))
+        begun = Runs(tmp_path_factory.mktemp("clocks"), beside, elsewhere)
+        yield begun
+        for process in begun.begun.values():
+            process.kill()
+            process.communicate()
 
 
 def rates(clocks: dict[str, Any]) -> dict[str, float]:
     return {rate["clock"]: rate["rate"] for rate in clocks["rates"]}
 
 
-@pytest.mark.alone
-def test_on_an_untouched_machine_nothing_is_said(beside: str, tmp_path: Path) -> None:
-    findings, clocks, _ = ended(begin(beside, tmp_path, 15), tmp_path)
+def test_on_an_untouched_machine_nothing_is_said(runs: Runs) -> None:
+    findings, clocks, _ = runs.ended("untouched")
     assert not {"clock_rate", "clock_step", "slept", "server_clock_rate", "server_clock"} & set(findings)
     assert clocks["readings"] >= 6 and all(abs(rate) < 0.001 for rate in rates(clocks).values())
 
 
 @needs_faketime
-@pytest.mark.alone
-def test_a_wall_clock_that_is_fast_beside_a_true_monotonic_one(beside: str, tmp_path: Path) -> None:
-    run = begin(beside, tmp_path, 15, FAKETIME="+0 x1.058", FAKETIME_DONT_FAKE_MONOTONIC="1")
-    findings, clocks, code = ended(run, tmp_path)
+def test_a_wall_clock_that_is_fast_beside_a_true_monotonic_one(runs: Runs) -> None:
+    findings, clocks, code = runs.ended("fast wall")
     assert rates(clocks)["wall"] == pytest.approx(0.058, abs=0.005)
     assert abs(rates(clocks)["raw"]) < 0.001
     assert findings["clock_rate"]["level"] == "invalid" and code == 5
@@ -91,47 +121,24 @@ def test_a_wall_clock_that_is_fast_beside_a_true_monotonic_one(beside: str, tmp_
 
 
 @needs_faketime
-@pytest.mark.alone
-def test_a_server_elsewhere_shows_that_the_monotonic_clock_is_true(elsewhere: str, tmp_path: Path) -> None:
-    run = begin(elsewhere, tmp_path, 30, FAKETIME="+0 x1.058", FAKETIME_DONT_FAKE_MONOTONIC="1")
-    findings, _, _ = ended(run, tmp_path)
+def test_a_server_elsewhere_shows_that_the_monotonic_clock_is_true(runs: Runs) -> None:
+    findings, _, _ = runs.ended("elsewhere")
     assert findings["clock_rate"]["level"] == "warning"
     assert "by majority the wall clock is wrong, and latencies stand" in findings["clock_rate"]["text"]
 
 
 @needs_faketime
-@pytest.mark.alone
-def test_a_monotonic_clock_that_is_slow_beside_a_true_wall_clock(beside: str, tmp_path: Path) -> None:
-    number = {"x86_64": 228, "aarch64": 113}.get(os.uname().machine)
-    if number is None:
-        pytest.skip("the number of this kernel's clock_gettime is not known here")
-    (tmp_path / "sitecustomize.py").write_text(TRUE_WALL.replace("NUMBER", str(number)), encoding="utf-8")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    findings, clocks, code = ended(begin(beside, tmp_path, 15, FAKETIME="+0 x0.945", PYTHONPATH=path), tmp_path)
+@pytest.mark.skipif(CLOCK_GETTIME is None, reason="the number of this kernel's clock_gettime is not known here")
+def test_a_monotonic_clock_that_is_slow_beside_a_true_wall_clock(runs: Runs) -> None:
+    findings, clocks, code = runs.ended("slow monotonic")
     assert rates(clocks)["wall"] == pytest.approx(1 / 0.945 - 1, abs=0.005)
     assert findings["clock_rate"]["level"] == "invalid" and code == 5
     assert "5.5 % too short" in findings["clock_rate"]["text"]
 
 
 @needs_faketime
-@pytest.mark.alone
-def test_a_wall_clock_that_is_set_by_1_8_seconds_again_and_again(beside: str, tmp_path: Path) -> None:
-    offset = tmp_path / "offset"
-    offset.write_text("+0", encoding="utf-8")
-    run = begin(
-        beside,
-        tmp_path,
-        30,
-        FAKETIME_TIMESTAMP_FILE=str(offset),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-    )
-    for number in range(1, 4):
-        time.sleep(2.0)
-        aside = tmp_path / "next"
-        aside.write_text(f"+{1.8 * number:.1f}", encoding="utf-8")
-        aside.replace(offset)
-    findings, clocks, code = ended(run, tmp_path)
+def test_a_wall_clock_that_is_set_by_1_8_seconds_again_and_again(runs: Runs) -> None:
+    findings, clocks, code = runs.ended("set")
     (wall,) = [rate for rate in clocks["rates"] if rate["clock"] == "wall"]
     assert 2 <= wall["steps"] <= 3 and wall["largest_step_s"] == pytest.approx(1.8, abs=0.05)
     assert wall["rate"] == pytest.approx(1.8 * wall["steps"] / clocks["seconds"], abs=0.005)

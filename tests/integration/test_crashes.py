@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_cli import COMMAND, call, graph_file
+from tests.commands import COMMAND, call
+from tests.integration.test_cli import graph_file
 from tests.servers import simulator
 
 MISTAKE = """

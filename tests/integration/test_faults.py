@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_cli import call
+from tests.commands import call
 
 pytestmark = pytest.mark.long
 

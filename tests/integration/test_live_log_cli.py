@@ -14,7 +14,8 @@ import pytest
 
 from comfyload.app.live import OFF
 from comfyload.sim import Server
-from tests.integration.test_cli import COMMAND, SAMPLES, call
+from tests.commands import COMMAND, call
+from tests.integration.test_cli import SAMPLES
 from tests.servers import in_thread, simulator
 
 SCHEMA = Path(__file__).parents[2] / "pack/comfyload_probe/schema.json"

@@ -14,7 +14,8 @@ import pytest
 from comfyload.sim import Server
 from comfyload.sim.png import IMAGE_PNG
 from comfyload.sim.sample import picture
-from tests.integration.test_cli import call, graph_file, summary_of
+from tests.commands import call
+from tests.integration.test_cli import graph_file, summary_of
 from tests.rig import SLEEPER, sleeper
 from tests.servers import in_thread
 

@@ -15,7 +15,8 @@ import pytest
 
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.sim import Faults, Server, Which
-from tests.integration.test_cli import call, graph_file, start, summary_of
+from tests.commands import call, start
+from tests.integration.test_cli import graph_file, summary_of
 from tests.rig import sleeper
 from tests.servers import in_thread
 

@@ -16,7 +16,7 @@ from comfyload.advise.deploy import after_run, disproved, jobs_worth_it
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Check, Validation
-from comfyload.app.campaign import CONFIRM_SHARE, Asked, Campaign
+from comfyload.app.campaign import CONFIRM_SHARE, Asked, Campaign, Cut
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured, jsonable
@@ -71,6 +71,21 @@ def _printed(found: Saturated) -> str:
     out = io.StringIO()
     render_saturation(found, Console(file=out, width=80))
     return out.getvalue()
+
+
+class _Capped(_Watched):
+    async def make(self, plan: Plan, name: str, words: str) -> Measured:
+        if isinstance(plan.load, Open):
+            raise Cut("--max-jobs 60 was reached")
+        return await super().make(plan, name, words)
+
+
+def test_when_only_the_confirmation_is_cut_what_was_found_is_kept_and_marked() -> None:
+    found = _found(_Capped(STEADY))
+    carries = found.capacity_per_minute
+    assert carries is not None and carries.estimate is not None
+    assert (found.confirmation, found.paths) == (None, ["c1", "c2"])
+    assert found.findings[0] == "--max-jobs 60 was reached: the rate to deploy is not confirmed."
 
 
 def test_a_steady_server_is_confirmed_and_all_jobs_count() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -35,13 +36,18 @@ class Serial:
 
 
 def drive(
-    load: Load, seconds: float = 0.2, script: Any = None, done: frozenset[int] = frozenset(), **rules: Any
+    load: Load,
+    seconds: float = 0.2,
+    script: Any = None,
+    done: frozenset[int] = frozenset(),
+    admits: Callable[[int], bool] = lambda _: True,
+    **rules: Any,
 ) -> tuple[list[Record], Serial]:
     lines: list[Line] = []
     client = Serial(seconds)
 
     async def main() -> None:
-        watch, stop = clock.stopwatch(), Stop()
+        watch, stop = clock.stopwatch(), Stop(admits)
         engine = Engine(
             Plan(load=load, **rules),
             lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, values={}, graph=lambda: b""),

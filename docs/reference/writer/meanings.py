@@ -115,7 +115,8 @@ JOB: dict[str, tuple[str, str]] = {
     "values": ("", "`node.input` to the value this job got"),
 }
 EXIT_CODES: dict[int, str] = {
-    0: "The run is valid. Failed jobs do not change that: read `success_rate`.",
+    0: "The run is valid, also if `--max-jobs` or `--max-time` cut it. Failed jobs do not change that: read "
+    "`success_rate`.",
     1: "A gate is disproven, or an error came that was not expected. `baseline verify`: a file or a number is not as "
     "it was saved.",
     2: "Nothing was sent, or the result could not be written: the message says what to mend. The server would refuse "
@@ -123,7 +124,8 @@ EXIT_CODES: dict[int, str] = {
     3: "`doctor`: the server is in no state to be measured. `cleanup`: something of the run is still on the server. "
     "A gate is INCONCLUSIVE, or with `--strict` PASS*.",
     4: "No ComfyUI answers at the address. Nothing was written.",
-    5: "A finding of level `invalid` was made, or no job completed. The run directory and `--output` are written. "
+    5: "A finding of level `invalid` was made, or no job completed; `saturate`, `ab` or `checklist` was cut by a cap "
+    "before it could tell. The run directory and `--output` are written. "
     "`show` and `resume` end with the code that the run has.",
     70: "comfyload made a mistake. The line names a file with the traceback, in the run directory if there is one, "
     "without what is secret: please report it. What was measured is kept, and jobs of the run are off the server.",

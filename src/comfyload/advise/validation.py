@@ -175,8 +175,8 @@ def _ran(measured: Measured, pools: Pools) -> _Ran:
 
 
 def _fed_back(measured: Measured) -> bool:
-    load = measured.manifest.plan.load
-    return isinstance(load, Closed) or (load.max_in_flight is not None and load.on_full != "drop")
+    plan = measured.manifest.plan
+    return isinstance(plan.load, Closed) or plan.waits
 
 
 def _structural(ran: _Ran, jobs: Jobs) -> Check:

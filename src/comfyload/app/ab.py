@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, structs
 
+from comfyload.app.caps import Caps
 from comfyload.app.results import measured
 from comfyload.app.run import connect, run
 from comfyload.comfy.identify import identify
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
     from comfyload.app.session import Viewer
 
-__all__ = ["Alternation", "alternate", "turns"]
+__all__ = ["Alternated", "Alternation", "alternate", "turns"]
 
 Side = Literal["a", "b"]
 UP_WITHIN_S = 300.0
@@ -43,6 +44,15 @@ class Alternation(Struct, frozen=True, kw_only=True):
     accept: list[str] = []
 
 
+class Alternated(Struct, frozen=True, kw_only=True):
+    """Runs that were made: `a` and `b` name those of whole pairs. `cut`: which cap ended it early; "" if none did."""
+
+    folder: Path
+    a: str
+    b: str
+    cut: str = ""
+
+
 def turns(pairs: int) -> Iterator[tuple[int, Side]]:
     """ABBA ABBA …: pair and side, in the order of the runs. A drift over time meets both sides alike."""
     for pair in range(pairs):
@@ -51,8 +61,8 @@ def turns(pairs: int) -> Iterator[tuple[int, Side]]:
             yield pair, side
 
 
-async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Path | None = None) -> Path:
-    """Make all runs, those of A in `a/01`, `a/02`, … of the folder that is returned, those of B in `b/`.
+async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Path | None = None) -> Alternated:
+    """Make all runs, those of A in `a/01`, `a/02`, … of the folder, those of B in `b/`.
 
     Both runs of a pair have the same jobs, in the same order, unless both sides are one server, whose cache would then
     answer the second.
@@ -60,7 +70,9 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
     Raises:
         UsageError: the folder exists, the switch failed, or the first pair shows that the sides cannot be compared.
         ServerUnreachable: a server did not come back after a switch.
+        NothingMeasured: a cap was reached before there were two whole pairs.
     """
+    caps, made = Caps(asked.a), list[Side]()
     folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ab"
     check_keys(asked.accept)
     if folder.exists():
@@ -68,16 +80,28 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
     one_server = asked.a.server == asked.b.server
     seeds: dict[int, int] = {}
     for pair, side in turns(asked.pairs):
+        if caps.reached:
+            break
         options = asked.a if side == "a" else asked.b
         if asked.switch is not None:
             await _switch(asked.switch, side, options)
         seed = randbits(53) if one_server else seeds.setdefault(pair, randbits(53))
         path = folder / side / f"{pair + 1:02}"
-        await run(structs.replace(options, run_dir=str(path), plan=structs.replace(options.plan, seed=seed)), viewer())
+        options = structs.replace(options, run_dir=str(path), plan=structs.replace(options.plan, seed=seed))
+        await run(options, viewer(), caps=caps)
+        if caps.cut:
+            break
+        made.append(side)
         if (pair, side) == (0, "b"):  # before the other pairs, not after them
             first, second = ([measured(RunReader(folder / of / "01"))] for of in ("a", "b"))
             refuse(differences(first, second), asked.accept)
-    return folder
+    whole = len(made) // 2
+    if whole == asked.pairs:
+        return Alternated(folder=folder, a=str(folder / "a"), b=str(folder / "b"))
+    if whole < 2:
+        raise caps.short("there were two whole pairs", folder)
+    a, b = (",".join(str(folder / side / f"{pair + 1:02}") for pair in range(whole)) for side in ("a", "b"))
+    return Alternated(folder=folder, a=a, b=b, cut=f"{caps.reached} after {whole} of {asked.pairs} pairs")
 
 
 async def _switch(command: str, side: Side, options: RunOptions) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
     from comfyload.record.plan import Plan
 
-__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Asked", "Campaign", "about"]
+__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Asked", "Campaign", "Cut", "about"]
 
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
@@ -72,14 +72,22 @@ class Asked(Struct, frozen=True, kw_only=True):
     replicates: int = REPLICATES
 
 
+class Cut(NothingMeasured):
+    """A run was cut short by what the command may send in all."""
+
+
 class Campaign:
-    """Runs, made one after the other by `make`: from a plan, the name of its directory, and words for who watches."""
+    """Runs, made one after the other by `make`: from a plan, the name of its directory, and words for who watches.
+
+    `make` may raise `Cut`. The run that confirms is then missed, and that is said; without the others nothing is known.
+    """
 
     def __init__(self, asked: Asked, make: Callable[[Plan, str, str], Awaitable[Measured]]) -> None:
         self._asked = asked
         self._make = make
         self._closed: list[Measured] = []
         self._confirming: list[Measured] = []
+        self._cut = ""
 
     # --- what to run
 
@@ -138,7 +146,11 @@ class Campaign:
         plan = near_its_rate(plan, iter(lambda: randbits(53), None))
         words = f"{60 * per_s:.3g} arrivals a minute, to confirm it: {about(jobs / per_s)}"
         before = len(self._confirming)
-        return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", words)
+        try:
+            return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", words)
+        except Cut as cut:
+            self._cut = f"{cut.message}: the rate to deploy is not confirmed."
+            return None
 
     # --- what is known of the jobs
 
@@ -214,7 +226,8 @@ class Campaign:
             rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
             findings += [PHASES]
         drifted = None if findings else drift(*self._evidence()[:2])
-        findings = [*self._disturbance(), *findings, *([] if drifted is None else [drifted])]
+        cut = [self._cut] if self._cut else []
+        findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
         return self._saturated(pools, carries, rate, validation, findings)
 
     def _side_by_side(self) -> Saturated:

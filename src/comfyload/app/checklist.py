@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from comfyload.app.caps import Caps
 from comfyload.app.options import WorkflowChoice
 from comfyload.app.run import run
 from comfyload.errors import UsageError
@@ -59,11 +60,14 @@ async def run_rounds(options: RunOptions, asked: list[Round], viewer: Callable[[
     """Make the runs one after the other, each after a job to warm up; returns their directories.
 
     `viewer` is given the round and its number from 1.
+
+    Raises:
+        NothingMeasured: a cap was reached before all were made.
     """
     base = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-checklist"
     if base.exists():
         raise UsageError(f"{base} exists", "try again in a second")
-    paths = []
+    paths, caps = [], Caps(options)
     for number, one in enumerate(asked, 1):
         plan = structs.replace(options.plan, load=Closed(concurrency=one.concurrency), warmup=WARMUP)
         path = base / f"{number:02}-{Path(one.workflow).stem}-c{one.concurrency}"
@@ -71,6 +75,9 @@ async def run_rounds(options: RunOptions, asked: list[Round], viewer: Callable[[
             await run(
                 structs.replace(options, workflows=[WorkflowChoice(file=one.workflow)], plan=plan, run_dir=str(path)),
                 viewer(one, number),
+                caps=caps,
             )
         )
+        if caps.cut or (caps.reached and number < len(asked)):
+            raise caps.short(f"all {len(asked)} runs were made: no baseline is kept", base)
     return paths

@@ -35,7 +35,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `drop_broken_outputs`: outputs that the server would drop are left out, and the others run. `comfyui_dir`: the
     server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test. `telemetry`: whether
     anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the instrumentation log, which is
-    followed. `retry`: a file with a retry policy.
+    followed. `retry`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what the command sends in all.
     """
 
     server: str = ""
@@ -60,6 +60,8 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     telemetry: bool = True
     scrape: list[str] = []
     metrics_log: str | None = None
+    max_jobs: int | None = None
+    max_time_s: float | None = None
 
 
 def read_plan(path: Path) -> RunOptions:
@@ -109,8 +111,11 @@ def parse_notes(notes: Sequence[str]) -> dict[str, str]:
 
 def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
     """sha256 over all that decides which jobs are sent and when; where they are sent and kept does not count."""
+    plan = msgspec.to_builtins(options.plan)
+    if options.plan.max_server_queue is None:
+        del plan["max_server_queue"]  # so that plans have the digest that they had before there was such a thing
     deciding = {
-        "plan": msgspec.to_builtins(options.plan),
+        "plan": plan,
         "weights": [choice.weight for choice in options.workflows],
         "settings": options.settings,
         "data": options.data,

@@ -36,6 +36,7 @@ def _work(options: RunOptions) -> Iterator[str]:
         "--warmup": plan.warmup or None,
         "--pages": plan.pages if plan.pages > 1 else None,
         "--timeout": plan.timeout_s,
+        "--max-server-queue": plan.max_server_queue,
     }
     for flag, value in named.items():
         if value is not None:
@@ -90,6 +91,10 @@ def _rules(options: RunOptions) -> Iterator[str]:
     ):
         if asked:
             yield flag
+    caps = {"--max-jobs": options.max_jobs, "--max-time": options.max_time_s}
+    for flag, cap in caps.items():
+        if cap is not None:
+            yield from (flag, f"{cap:g}")
     repeated = {
         "--set": options.settings,
         "--header": options.headers,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct, structs
 
+from comfyload.app.caps import Caps
 from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions
 from comfyload.app.run import connect, prepare, say_unlocked
@@ -37,12 +38,17 @@ __all__ = ["Again", "CleanedUp", "cleanup", "resume"]
 
 
 class Again(Struct, frozen=True, kw_only=True):
-    """What a run directory does not hold, because it is secret, or has moved since."""
+    """What a run directory does not hold, because it is secret, or has moved since.
+
+    Caps that are not given are those of the run; they count anew.
+    """
 
     server: str | None = None
     headers: list[str] = []
     workflows: list[str] = []
     ca_file: str | None = None
+    max_jobs: int | None = None
+    max_time_s: float | None = None
 
 
 class Left(Struct, frozen=True, kw_only=True):
@@ -72,7 +78,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     if manifest.end in ("complete", "decided"):
         return False
     options = _options(manifest, again)
-    left = _left(reader)
+    left, caps = _left(reader), Caps(options)
     async with connect(options) as transport:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
@@ -96,6 +102,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 restarted=restarted,
                 telemetry=asked_of(options, last_probe_row(reader)),
                 live=live_log(),
+                caps=caps,
             )
             await session.run(transport)
     return True
@@ -184,6 +191,8 @@ def _options(manifest: Manifest, again: Again) -> RunOptions:
         server=again.server or options.server,
         headers=[*options.headers, *again.headers],
         ca_file=again.ca_file or options.ca_file,
+        max_jobs=again.max_jobs or options.max_jobs,
+        max_time_s=again.max_time_s or options.max_time_s,
         workflows=workflows,
         uploads=[],
         preflight=False,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from comfyload.app.beforehand import Beforehand
+from comfyload.app.caps import Caps
 from comfyload.app.descriptors import check_descriptors
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.live import live_log
@@ -55,15 +56,19 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     options: RunOptions
 
 
-async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True) -> Path:
+async def run(
+    options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True, caps: Caps | None = None
+) -> Path:
     """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
 
-    `live`: within a project, its instrumentation log gets the run's rows.
+    `live`: within a project, its instrumentation log gets the run's rows. `caps`: of the command that makes several
+    runs; None: the run's own.
 
     Raises:
         UsageError: the input cannot be right; nothing was sent and nothing written.
         ServerUnreachable: there is no ComfyUI at the address.
     """
+    caps = caps or Caps(options)
     async with connect(options) as transport:
         prepared = await prepare(options, transport)
         manifest = prepared.manifest
@@ -80,6 +85,7 @@ async def run(options: RunOptions, viewer: Viewer, proof: Ender | None = None, *
                 proof=proof,
                 telemetry=asked_of(prepared.options),
                 live=live_log() if live else None,
+                caps=caps,
             )
             await session.run(transport)
         return path
@@ -115,6 +121,8 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
             f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
             "wait; with --allow-shared it is run all the same, and marked as no measurement",
         )
+    if options.plan.max_server_queue is not None and server.queue_at_start is None:
+        raise UsageError("the server does not tell how long its queue is", "leave --max-server-queue out")
     described = await fetch_object_info(transport, material.classes())
     info = ObjectInfo(described.classes)
     material.settle(info)

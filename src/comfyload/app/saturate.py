@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from comfyload.advise.saturation import LADDER
-from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Asked, Campaign
+from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Asked, Campaign, Cut
+from comfyload.app.caps import Caps
 from comfyload.app.results import measured
 from comfyload.app.run import run
 from comfyload.errors import NothingMeasured, UsageError
@@ -72,15 +74,18 @@ async def saturate(
 
     Raises:
         UsageError: the folder exists.
-        NothingMeasured: jobs failed, or the server tells no times: nothing can be said.
+        NothingMeasured: jobs failed, the server tells no times, or a cap was reached too soon: nothing can be said.
     """
+    caps = Caps(asked.options)
     folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-saturate"
     if folder.exists():
         raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(structs.replace(asked.options, plan=plan, run_dir=str(path)), viewer(words), guard)
+        await run(structs.replace(asked.options, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
+        if caps.cut:
+            raise Cut(f"{caps.reached}, with {words}", f"allow more; look at what was run: comfyload show {path}")
         found = measured(RunReader(path))
         if guard.why:
             raise NothingMeasured(f"stopped with {words}: {guard.why}", f"look at it: comfyload show {path}")
@@ -89,7 +94,8 @@ async def saturate(
     campaign = Campaign(asked, make)
     await campaign.measure()
     found = await campaign.result()
-    while found.more_jobs and more(found.more_jobs, campaign.takes_s(found.more_jobs)):
-        await campaign.more(found.more_jobs)
-        found = await campaign.result()
+    with suppress(Cut):  # what is found stays found
+        while found.more_jobs and not caps.reached and more(found.more_jobs, campaign.takes_s(found.more_jobs)):
+            await campaign.more(found.more_jobs)
+            found = await campaign.result()
     return found

@@ -19,6 +19,7 @@ from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.patience import Patience
+from comfyload.comfy.room import Room
 from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from comfyload.app.caps import Caps
     from comfyload.app.prepare import Jobs
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, LogLine, Manifest, Sent
@@ -48,7 +50,7 @@ __all__ = ["Ender", "Session", "Viewer", "take_off_line"]
 HEARD_S = 2.0
 """Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
 
-End = Literal["complete", "decided", "stopped", "cancelled", "crashed"]
+End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
 
 class Viewer(Protocol):
@@ -77,7 +79,7 @@ class Session:
     `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
     that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
     ends the run when it has told enough. `telemetry`: what is read beside it. `live`: the project's log, which gets
-    the run's rows.
+    the run's rows. `caps`: of the command that it is a part of.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Session:
         proof: Ender | None = None,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
         live: LiveLog | None = None,
+        caps: Caps | None = None,
     ) -> None:
         self._manifest = manifest
         self._writer = writer
@@ -112,9 +115,11 @@ class Session:
         self._opened: ComfyClient | RetryingClient | None = None
         self._observations = {_key(observation): observation for observation in manifest.observations}
         self._self_watch: SelfWatch | None = None
-        self._stop = Stop()
+        self._caps = caps
+        self._stop = Stop(self._admits)
         self._end: End = "crashed"
         self._queue_remaining: int | None = None
+        self._told_full = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, transport: Transport) -> None:
@@ -184,6 +189,7 @@ class Session:
             "on_queue": self._on_queue,
             "maybe_there": frozenset(line.prompt_id for line in self._begun),
             "forgotten": self._restarted,
+            "room": self._room(),
         }
         if manifest.retry is None:
             return ComfyClient.open(transport, manifest.server, self._clock, **hooks)
@@ -207,8 +213,44 @@ class Session:
             if not plan.drain and not self._stop.asked:
                 self._spawn(client.abandon("censored"))
 
+        left_s = None if self._caps is None else self._caps.left_s
+        if left_s is not None:
+            self._spawn(self._cap_in_time(left_s))
         await engine.finish(self._begun)
         await engine.run(on_counted=self._on_counted, on_last=on_last)
+
+    def _room(self) -> Room | None:
+        plan = self._manifest.plan
+        if plan.max_server_queue is None:
+            return None
+
+        def on_full(length: int) -> None:
+            if not self._told_full:
+                self._told_full = True
+                text = f"jobs are held back: the server's queue holds {length} prompts (--max-server-queue)"
+                self._viewer.noticed(Observation(t=self._clock(), code="held_back", text=text))
+
+        drops = getattr(plan.load, "on_full", "wait") == "drop"
+        return Room(plan.max_server_queue, drops=drops, stopped=lambda: self._stop.asked, on_full=on_full)
+
+    def _admits(self, jobs: int) -> bool:
+        if self._caps is None or self._caps.admits(jobs):
+            return True
+        self._cap()  # without stopping what was admitted and waits for a place or room
+        return False
+
+    async def _cap_in_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._cap()
+        self._stop.ask()
+
+    def _cap(self) -> None:
+        """What the command may send is sent: no more, and that is written down."""
+        if self._stop.asked or self._caps is None or self._end == "capped":
+            return
+        self._end, self._caps.cut = "capped", True
+        self._observe(Observation(t=self._clock(), code="capped", text=self._caps.reached))
+        self._viewer.stopping("no more jobs are sent, those under way end")
 
     def _crashed(self) -> bool:
         return self._end == "crashed"
@@ -227,7 +269,7 @@ class Session:
     async def _close(self, transport: Transport) -> None:
         """Write down how the run ended, whatever ended it."""
         manifest = self._manifest
-        if self._end in ("complete", "decided"):
+        if self._end in ("complete", "decided", "capped"):
             # Asked last: the whole of /object_info holds the server's loop up for a fifth of a second and more.
             packs = await describe_packs(transport)
             if packs is not None:
@@ -253,8 +295,7 @@ class Session:
         if isinstance(line, Record) and not line.warmup and self._self_watch is not None:
             sent = line.execution.sent
             # An arrival that waited for a place, or for a retry, was late by design, not by us.
-            placed = getattr(self._manifest.plan.load, "max_in_flight", None) is not None
-            if sent is not None and not placed and self._manifest.retry is None:
+            if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
             self._prove(line)
         if isinstance(line, Record):

@@ -51,7 +51,7 @@ class Surroundings:
 
         A run that was cut short waits for nothing.
         """
-        waited = 0.0 if manifest.end in ("complete", "decided", "stopped") else PATIENCE_S
+        waited = 0.0 if manifest.end in ("complete", "decided", "capped", "stopped") else PATIENCE_S
         if waited == 0.0:
             self._start()
             await self._ask_probe()

@@ -15,6 +15,8 @@ from comfyload.cli.flags import (
     Header,
     Insecure,
     Json,
+    MaxJobs,
+    MaxTime,
     NoTelemetry,
     Quiet,
     Set,
@@ -61,6 +63,8 @@ def ab(
     allow_shared: Annotated[
         bool, typer.Option("--allow-shared", help="Run although others use the server.", rich_help_panel=SERVER)
     ] = False,
+    max_jobs: MaxJobs = None,
+    max_time: MaxTime = None,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
     ] = None,
@@ -91,6 +95,7 @@ def ab(
     from comfyload import clock
     from comfyload.app.ab import Alternation, alternate
     from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.cli.options import parse_cap
     from comfyload.cli.progress import viewer_for
     from comfyload.record.plan import Closed, Plan
 
@@ -104,21 +109,23 @@ def ab(
         insecure=insecure,
         allow_shared=allow_shared,
         telemetry=not no_telemetry,
+        max_jobs=max_jobs,
+        max_time_s=parse_cap(max_time),
     )
     other = options if switch is not None else structs.replace(options, server=server_url(b or ""))
     asked = Alternation(a=options, b=other, pairs=pairs, switch=switch, accept=accept or [])
-    folder = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
+    made = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
     from comfyload.report.comparison import comparison_json, render_comparison
     from comfyload.report.medium import Screen
 
-    found = compare_targets(
-        str(folder / "a"), str(folder / "b"), folder, paired=True, margin=margin, accept=accept or []
-    )
+    found = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
+    if made.cut:
+        found = structs.replace(found, caveats=[f"{made.cut}.", *found.caveats])
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(comparison_json(found))
     elif not quiet:
         console = Screen()
         render_comparison(found, console)
-        console.print(f"Runs: {folder}", style="dim", soft_wrap=True, markup=False)
+        console.print(f"Runs: {made.folder}", style="dim", soft_wrap=True, markup=False)

@@ -18,6 +18,8 @@ from comfyload.cli.flags import (
     Header,
     Insecure,
     Json,
+    MaxJobs,
+    MaxTime,
     NoTelemetry,
     Quiet,
     ServerUrl,
@@ -73,6 +75,8 @@ def saturate(
     allow_shared: Annotated[
         bool, typer.Option("--allow-shared", help="Run although others use the server.", rich_help_panel=SERVER)
     ] = False,
+    max_jobs: MaxJobs = None,
+    max_time: MaxTime = None,
     no_telemetry: NoTelemetry = False,
     run_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-saturate]")
@@ -94,7 +98,7 @@ def saturate(
     from comfyload.app.options import RunOptions
     from comfyload.app.saturate import Asked, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.options import parse_workflows
+    from comfyload.cli.options import parse_cap, parse_workflows
     from comfyload.cli.progress import Silent, viewer_for
     from comfyload.load.grammar import parse_duration
     from comfyload.record.plan import Closed, Plan
@@ -112,12 +116,15 @@ def saturate(
         insecure=insecure,
         allow_shared=allow_shared,
         telemetry=not no_telemetry,
+        max_jobs=max_jobs,
+        max_time_s=parse_cap(max_time),
     )
     asked = Asked(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
         echo(
-            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early.",
+            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early"
+            + (f", and no more than {max_jobs}." if max_jobs else "."),
             err=True,
         )
 

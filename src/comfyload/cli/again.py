@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import check_writable, echo
+from comfyload.cli.flags import MaxJobs, MaxTime, check_writable, echo
 
 __all__ = ["cleanup", "resume", "show"]
 
@@ -33,6 +33,8 @@ def resume(
     ] = None,
     header: Headers = None,
     ca_file: CaFile = None,
+    max_jobs: MaxJobs = None,
+    max_time: MaxTime = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of the table.")] = False,
 ) -> None:
@@ -43,12 +45,18 @@ def resume(
     from comfyload import clock
     from comfyload.app.resume import Again
     from comfyload.app.resume import resume as take_up
+    from comfyload.cli.options import parse_cap
     from comfyload.cli.progress import viewer_for
 
     if output is not None:
         check_writable("--output", output, json_=json_)
     again = Again(
-        server=server, headers=header or [], workflows=workflow or [], ca_file=str(ca_file) if ca_file else None
+        server=server,
+        headers=header or [],
+        workflows=workflow or [],
+        ca_file=str(ca_file) if ca_file else None,
+        max_jobs=max_jobs,
+        max_time_s=parse_cap(max_time),
     )
     if not clock.run(take_up(run, again, viewer_for(quiet=quiet or json_))) and not (quiet or json_):
         echo("The run is complete already; nothing was left to do.", err=True)

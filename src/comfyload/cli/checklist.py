@@ -17,6 +17,8 @@ from comfyload.cli.flags import (
     Header,
     Independent,
     Insecure,
+    MaxJobs,
+    MaxTime,
     MetricsLog,
     Note,
     NoTelemetry,
@@ -68,6 +70,8 @@ def checklist(
     header: Header = None,
     ca_file: CaFile = None,
     insecure: Insecure = False,
+    max_jobs: MaxJobs = None,
+    max_time: MaxTime = None,
     quiet: Quiet = False,
 ) -> None:
     """Walk the whole checklist: look at the server, run each workflow at 1, 2 and 4 in flight, keep a baseline, judge.
@@ -81,6 +85,7 @@ def checklist(
     from comfyload.app.doctor import doctor, exit_code
     from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes
     from comfyload.cli.doctor import show_checks
+    from comfyload.cli.options import parse_cap
     from comfyload.record.archive import check_free
     from comfyload.record.aside import check_folder
     from comfyload.record.plan import Closed, Plan
@@ -102,6 +107,8 @@ def checklist(
         headers=header or [],
         ca_file=str(ca_file) if ca_file else None,
         insecure=insecure,
+        max_jobs=max_jobs,
+        max_time_s=parse_cap(max_time),
     )
     checks = clock.run(doctor(options))
     if not quiet:

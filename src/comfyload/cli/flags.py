@@ -31,6 +31,8 @@ __all__ = [
     "Header",
     "Insecure",
     "Json",
+    "MaxJobs",
+    "MaxTime",
     "MetricsLog",
     "NoTelemetry",
     "Note",
@@ -124,6 +126,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 Archive = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
+]
+MaxJobs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-jobs",
+        min=1,
+        metavar="N",
+        help="Send no more than N jobs in all, over all runs of the command, warm-up included.",
+        rich_help_panel=SERVER,
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Send no more jobs once the command has taken so long: 30m. Those under way end.",
+        rich_help_panel=SERVER,
+    ),
 ]
 MetricsLog = Annotated[
     Path | None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from comfyload.app.options import RunOptions, WorkflowChoice
     from comfyload.record.plan import Load, Plan, Replay
 
-__all__ = ["options_of", "parse_workflows"]
+__all__ = ["options_of", "parse_cap", "parse_workflows"]
 
 
 def options_of(flags: dict[str, Any]) -> RunOptions:
@@ -46,6 +46,8 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
         "scrape": flags["scrape"],
         "metrics_log": _text(flags["metrics_log"]),
         "retry": _text(flags["retry"]),
+        "max_jobs": flags["max_jobs"],
+        "max_time_s": parse_cap(flags["max_time"]),
         **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure", "drop_broken_outputs")},
     }
     options = structs.replace(base, **{name: value for name, value in changes.items() if value})
@@ -61,6 +63,21 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     if flags["order"] is not None and len(options.workflows) < 2:
         raise UsageError("--order is of several workflows, and there is one", "name another, or leave it out")
     return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
+
+
+def parse_cap(text: str | None) -> float | None:
+    """Seconds of `--max-time`.
+
+    Raises:
+        UsageError: it is no duration, or none at all.
+    """
+    from comfyload.load.grammar import parse_duration
+
+    if text is None:
+        return None
+    if not (seconds := parse_duration(text)):
+        raise UsageError(f"--max-time {text} leaves no time", "give one longer than zero, such as 30m")
+    return seconds
 
 
 def parse_workflows(texts: Sequence[str]) -> list[WorkflowChoice]:
@@ -90,6 +107,7 @@ def _plan_of(flags: dict[str, Any], base: Plan, *, given: bool) -> Plan:
         "warmup": flags["warmup"],
         "pages": flags["pages"],
         "timeout_s": flags["timeout"],
+        "max_server_queue": flags["max_server_queue"],
         "drain": False if flags["no_drain"] else None,
         "as_is": flags["as_is"] or None,
         "fetch": flags["fetch"] or None,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Iterator
 
     from comfyload.comfy.inflight import End, Job
+    from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import HistoryEntry, Reply
     from comfyload.record.model import FailureKind, Outcome, Prompt, Server
@@ -66,6 +67,7 @@ class ComfyClient:
         on_queue: Callable[[float, int], None],
         maybe_there: Container[str],
         forgotten: bool,
+        room: Room | None = None,
     ) -> None:
         self._transport = transport = Witnessed(transport, self._on_own_fault)
         self._server = server
@@ -77,7 +79,8 @@ class ComfyClient:
         self._maybe_there = maybe_there
         self._forgotten = forgotten
         self.api = Api(transport, server)
-        self._submits = asyncio.Semaphore(MAX_SUBMITS)
+        self._room = room
+        self._submits = asyncio.Semaphore(MAX_SUBMITS if room is None else 1)
         self._abandoned: Failure | None = None
         self._own_fault: tuple[float, str] = (-math.inf, "")
         self._highest_number: float | None = None
@@ -99,11 +102,13 @@ class ComfyClient:
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
         maybe_there: Container[str] = frozenset(),
         forgotten: bool = False,
+        room: Room | None = None,
     ) -> AsyncIterator[ComfyClient]:
         """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue.
 
         Prompts whose ids are in `maybe_there` are looked up before they are sent: somebody may have done so already.
         `forgotten`: the server was restarted since, so that one it does not know may have run, and is not sent again.
+        `room`: prompts are sent only while it has some, one after the other.
         """
         client = cls(
             transport,
@@ -115,6 +120,7 @@ class ComfyClient:
             on_queue=on_queue,
             maybe_there=maybe_there,
             forgotten=forgotten,
+            room=room,
         )
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
         try:
@@ -131,14 +137,21 @@ class ComfyClient:
 
         `by`: the instant at which it is given up, whatever is going on.
         """
+        asked = self._clock()
         with ExitStack() as at_end:
             async with self._submits:
+                # What may be there already is looked up first, and may then have to wait for room.
+                no_room = "" if prompt.id in self._maybe_there else await self._no_room(by)
+                if no_room:
+                    why = Failure(kind="dropped", message=no_room)
+                    return Execution(outcome="dropped", failure=why, held_s=self._held_s(asked))
                 if self._abandoned is not None:
                     return Follow(prompt.id).execution(
                         "cancelled", done=self._clock(), seen_by="client", failure=self._abandoned
                     )
                 # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id)
+                job.follow.held_s = self._held_s(asked)
                 at_end.push(self._leaving(job))
                 for expiry in self._expiries(job, by):
                     at_end.callback(expiry.cancel)
@@ -198,6 +211,20 @@ class ComfyClient:
 
     # --- submitting
 
+    async def _no_room(self, by: float | None, over: Callable[[], bool] = lambda: False) -> str:
+        """Wait for room in the server's queue; why a prompt is not to be sent, "" if it is, or is over."""
+        if self._room is None:
+            return ""
+        late = by if by is not None else math.inf
+        return await self._room.wait(
+            self.api, self._clock, lambda: over() or self._abandoned is not None or self._clock() >= late
+        )
+
+    def _held_s(self, asked: float) -> float:
+        """How long a prompt that was to be sent at `asked` has been held back because the server's queue was full."""
+        full = None if self._room is None else self._room.last_full
+        return self._clock() - asked if full is not None and full >= asked else 0.0
+
     async def _submit(self, job: Job, prompt: Prompt, by: float | None) -> Failure | None:
         """POST the prompt; the failure if the server does not have it afterwards, None if it does."""
         if prompt.id in self._maybe_there:
@@ -209,6 +236,7 @@ class ComfyClient:
             if self._forgotten:
                 job.finish("lost")
                 return None
+            await self._no_room(by, job.end.done)
         patience = self._patience.for_submit
         if by is not None and by - self._clock() < patience:
             patience = by - self._clock()
@@ -411,6 +439,8 @@ class ComfyClient:
     # --- what is noticed
 
     def _on_queue(self, remaining: int, ours: int) -> None:
+        if self._room is not None:
+            self._room.heard()
         self._emit_queue(self._clock(), remaining)
         if remaining > ours:
             self._note(

@@ -33,6 +33,7 @@ class Follow:
         "executions",
         "first_event",
         "heard",
+        "held_s",
         "number",
         "over",
         "partial",
@@ -57,6 +58,7 @@ class Follow:
         self.ended: str | None = None
         self.over: float | None = None
         self.executions = 0
+        self.held_s = 0.0
         self.cached: list[str] = []
         self.spans: dict[str, list[float | None]] = {}
         self.times: dict[str, int] = {}
@@ -136,6 +138,7 @@ class Follow:
             preview_bytes=self.preview_bytes,
             fetches=fetches or [],
             executions=self.executions,
+            held_s=self.held_s,
             left_on_server=left_on_server,
         )
 

@@ -64,6 +64,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "The run was stopped or cancelled before all jobs were sent.",
         "The numbers hold for the jobs that ran; their intervals are wider.",
     ),
+    "capped": (
+        "No more jobs were sent since `--max-jobs` or `--max-time` was reached; those under way ended.",
+        "The numbers hold for the jobs that ran; their intervals are wider. Allow more, or ask for less.",
+    ),
     "decided_early": (
         "The run was to go on until its gates were decided, and they were before all planned jobs were sent.",
         "Nothing to do. Jobs that were under way then are in the numbers too.",
@@ -83,8 +87,15 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     # What the load did.
     "dropped_arrivals": (
-        "Arrivals were never sent: no place was free when they were due, or the run was stopped while they waited.",
+        "Arrivals were never sent: no place or room was free when they were due, or the run was stopped while they "
+        "waited.",
         "The latencies are those of the arrivals that found a place. Offer less, or give more places.",
+    ),
+    "held_back": (
+        "Jobs were held back on our side while the server's queue held as many prompts, anybody's, as "
+        "`--max-server-queue` allows. `latency` counts that wait, which is not the server's; `latency_sent` does not. "
+        "Rates are those of a client that steps back.",
+        "For what the server can do by itself, have it to yourself and leave `--max-server-queue` out.",
     ),
     "overload": (
         "An open load asked for as much as the server can do, or more: its queue grew through the run. The numbers are "

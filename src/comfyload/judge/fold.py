@@ -28,7 +28,7 @@ from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 from comfyload.record.stamps import believed
 
-__all__ = ["Fetched", "Fold", "NodeTimes", "OutputCount", "Reading", "to_float"]
+__all__ = ["Fetched", "Fold", "Held", "NodeTimes", "OutputCount", "Reading", "to_float"]
 
 Floats = NDArray[np.float64]
 Column = TypeVar("Column", bound=np.generic)
@@ -69,6 +69,15 @@ class Fetched(Struct, kw_only=True):
     problems: dict[str, int] = field(default_factory=dict)
 
 
+class Held(Struct, kw_only=True):
+    """Counted jobs that were held back because the server's queue was full; seconds, and how many were never sent."""
+
+    jobs: int = 0
+    total_s: float = 0.0
+    longest_s: float = 0.0
+    dropped: int = 0
+
+
 class Reading(Struct, kw_only=True):
     """Telemetry under one name: `unknown` readings said nothing and are in no other number.
 
@@ -99,6 +108,7 @@ class Fold:
         self.repeated, self.overwritten = Named(first=[]), 0
         self.impossible = Named(first=[])
         self.fetched = Fetched()
+        self.held = Held()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
         self.node_execution_s: dict[str, float] = {}
         self.polled = array("d")
@@ -127,6 +137,9 @@ class Fold:
             elif not record.execution.outputs[0].files[0].startswith("output/"):
                 images[at], previews[at] = 0, 1
         self._rows(records, columns, {"images": images, "previews": previews}, cache)
+        for record in records:
+            if record.execution.held_s and not record.warmup:
+                self._held(record.execution)
         if self._retried:
             self.retries.add(record.execution for record in records if not record.warmup)
         self._plain([record for record in compress(records, plain) if not record.warmup])
@@ -297,6 +310,12 @@ class Fold:
             if fetch.problem and (len(self.fetched.problems) < 50 or fetch.problem in self.fetched.problems):
                 problem = clean(fetch.problem, 80)
                 self.fetched.problems[problem] = self.fetched.problems.get(problem, 0) + 1
+
+    def _held(self, run: Execution) -> None:
+        self.held.jobs += 1
+        self.held.total_s += run.held_s
+        self.held.longest_s = max(self.held.longest_s, run.held_s)
+        self.held.dropped += run.outcome == "dropped"
 
     def _node_times(self, workflow: str, runs: Sequence[Execution]) -> None:
         known, whole = list[Execution](), list[float]()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from comfyload.judge.arrivals import planned_jobs
 from comfyload.judge.estimates import Evidence
-from comfyload.judge.findings import _OBSERVED, Finding
+from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fold
 from comfyload.judge.gpu import GpuRow
 from comfyload.judge.jobs import CACHE_CLASSES
@@ -58,6 +58,10 @@ def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterato
     elif manifest.end == "decided":
         text = f"The run ended as soon as its gates were decided: {offered}{of} planned jobs were offered."
         yield Finding(code="decided_early", level="info", text=text, evidence=evidence)
+    elif manifest.end == "capped":
+        why = next((seen.text for seen in manifest.observations if seen.code == "capped"), "a cap was reached")
+        text = f"{_sentence(why)}: {offered}{of} planned jobs were offered."
+        yield Finding(code="capped", level="warning", text=text, evidence=evidence, hint=FINDINGS["capped"][1])
     elif manifest.end != "complete":
         text = f"The run was {manifest.end} early: {offered}{of} planned jobs were offered."
         yield Finding(code="ended_early", level="warning", text=text, evidence=evidence)
@@ -165,7 +169,7 @@ def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Fi
     for observation in observations:
         by_code.setdefault(observation.code, []).append(observation)
     for code, seen in by_code.items():
-        if code == "orphan" and has_orphans:  # the records name them already
+        if code == "capped" or (code == "orphan" and has_orphans):  # the end, or the records, tell it already
             continue
         level, hint = _OBSERVED.get(code, ("info", ""))
         count = sum(observation.count for observation in seen)

@@ -11,7 +11,7 @@ from comfyload.judge.arrivals import asked_in
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings import Finding
 from comfyload.judge.overload import SATURATED, Overload
-from comfyload.record.plan import Open, Replay
+from comfyload.record.plan import Closed, Open, Plan, Replay
 
 __all__ = ["load_findings"]
 
@@ -22,6 +22,7 @@ _APART = 0.1
 def load_findings(evidence: Evidence) -> Iterator[Finding]:
     """Every doubt about the load, the gravest first."""
     yield from _dropped(evidence)
+    yield from _held_back(evidence)
     yield from _overload(evidence)
     yield from _due(evidence)
     yield from _sent(evidence)
@@ -38,22 +39,47 @@ def load_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _dropped(evidence: Evidence) -> Iterator[Finding]:
-    arrivals, load = evidence.arrivals, evidence.manifest.plan.load
+    arrivals, plan = evidence.arrivals, evidence.manifest.plan
     dropped, n = int(arrivals.dropped.sum()), len(arrivals.dropped)
     if not dropped:
         return
-    stopped = not isinstance(load, Open | Replay) or load.on_full == "wait"
+    stopped = isinstance(plan.load, Closed) or plan.load.on_full == "wait"
     why = "the run was stopped while they waited for a place"
     hint = "Offer less, or give more places: latencies are those of the arrivals that found one."
     if not stopped:
-        places = getattr(load, "max_in_flight", None)
-        why = f"overload: all {places} places were taken when they were due"
+        why = f"{' or '.join(_full(plan))} when they were due"
     yield Finding(
         code="dropped_arrivals",
         level="invalid",
         text=f"{dropped} of {n} {arrivals.unit}s were never sent: {why}.",
         evidence={"dropped": dropped, "offered": n, "share": dropped / n, **_rates(evidence)},
         hint="Let the run end by itself." if stopped else hint,
+    )
+
+
+def _full(plan: Plan) -> Iterator[str]:
+    """What there may have been no room in."""
+    if (places := getattr(plan.load, "max_in_flight", None)) is not None:
+        yield f"overload: all {places} places were taken"
+    if plan.max_server_queue is not None:
+        yield f"the server's queue held {plan.max_server_queue} prompts or more, as --max-server-queue forbids,"
+
+
+def _held_back(evidence: Evidence) -> Iterator[Finding]:
+    """Jobs that waited on our side for the server's queue to become shorter: that wait is no latency of the server."""
+    held, n = evidence.fold.held, evidence.jobs.n
+    sent = held.jobs - held.dropped
+    if not sent:
+        return
+    mean, most = held.total_s / held.jobs, evidence.manifest.plan.max_server_queue
+    yield Finding(
+        code="held_back",
+        level="warning",
+        text=f"{held.jobs} of {n} jobs were held back on our side, {mean:.3g} s on average and {held.longest_s:.3g} s "
+        f"at most, while the server's queue held {most} prompts or more (--max-server-queue). `latency` counts that "
+        "wait, which is not the server's; `latency_sent` does not. Rates are those of a client that steps back.",
+        evidence={"count": held.jobs, "of": n, "mean_s": mean, "longest_s": held.longest_s, "limit": most},
+        hint="For what the server can do by itself, have it to yourself and leave --max-server-queue out.",
     )
 
 
@@ -123,7 +149,9 @@ def _sent(evidence: Evidence) -> Iterator[Finding]:
     hint = "The generator was held up: read the self-check."
     busy = arrivals.done - arrivals.sent
     busy = busy[~np.isnan(busy)]
-    if load.max_in_flight is not None and load.on_full == "wait" and len(busy) and float(busy.mean()) > 0:
+    if evidence.fold.held.jobs:
+        hint = "Jobs were held back while the server's queue was full, as --max-server-queue asks."
+    elif load.max_in_flight is not None and load.on_full == "wait" and len(busy) and float(busy.mean()) > 0:
         carry = 60 * load.max_in_flight / float(busy.mean())
         hint = f"{load.max_in_flight} places carry {carry:.3g} a minute at the latencies seen; the rest waited for one."
     yield _missed(evidence, "", hint)

@@ -79,9 +79,7 @@ def _lateness(evidence: Evidence) -> tuple[float, float, float] | None:
     Where arrivals wait for a place, or for a retry policy to let them go, sent - due is mostly that wait, and no fault
     of ours: there, it is how late our timers fired, the median for the mean.
     """
-    load = evidence.manifest.plan.load
-    placed = not isinstance(load, Closed) and load.max_in_flight is not None and load.on_full == "wait"
-    if placed or evidence.manifest.retry is not None:
+    if evidence.manifest.plan.waits or evidence.manifest.retry is not None:
         check = evidence.manifest.self_check
         timers = None if check is None else check.timer_lateness_s
         return None if timers is None else (timers.p99, timers.p50, timers.max)

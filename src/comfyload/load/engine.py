@@ -32,9 +32,14 @@ class _Client(Protocol):
 
 
 class Stop:
-    """Asks the engine for no more arrivals; what is under way still ends."""
+    """Asks the engine for no more arrivals; what is under way still ends.
 
-    def __init__(self) -> None:
+    `admits`: whether an arrival of so many jobs may still be sent, asked before each; after a no, none comes any more,
+    and those that wait for a place are sent.
+    """
+
+    def __init__(self, admits: Callable[[int], bool] = lambda _: True) -> None:
+        self._admits = admits
         self._event = asyncio.Event()
         self._wake: Callable[[], None] | None = None
 
@@ -46,6 +51,10 @@ class Stop:
         self._event.set()
         if self._wake is not None:
             self._wake()
+
+    def admits(self, jobs: int) -> bool:
+        """Whether one more arrival, of so many jobs, may be sent."""
+        return not self.asked and self._admits(jobs)
 
     def wakes(self, wake: Callable[[], None]) -> None:
         """Call `wake` when asked."""
@@ -139,7 +148,7 @@ class Engine:
                 if due > self._clock():
                     await self._stop.within(due - self._clock())
                 number = None if self._stop.asked else next(todo, None)
-                if number is None:
+                if number is None or not self._stop.admits(self._plan.pages):
                     break
                 await self._arrival(number, due)
                 due = self._clock() + load.think_s
@@ -172,6 +181,9 @@ class Engine:
                         break
                     if number in self._done:
                         continue
+                    if not self._stop.admits(plan.pages):
+                        until = None
+                        break
                     await timer.until(zero + due)
                     if self._stop.asked:
                         break

@@ -19,6 +19,7 @@ from comfyload.errors import UsageError
 __all__ = ["check_folder", "check_target", "is_stdout", "write_whole", "written_aside"]
 
 HINT = "name a file in a folder you can write"
+_BLOCK = 4096
 _DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")
 _NAMED = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -125,10 +126,12 @@ def _takes_files(folder: Path) -> bool:
 
 
 def _probe(folder: Path) -> None:
-    """Make a file and remove it: no permission tells as surely."""
+    """Write a file and remove it: no permission tells as surely. An empty one fits on a full disk."""
     probe = folder / _name()
-    probe.touch()
-    probe.unlink()
+    try:
+        probe.write_bytes(bytes(_BLOCK))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _name() -> str:

@@ -170,6 +170,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
     `started`: `execution_start` arrived. `done`: the end was seen — by event, or by a poll no more than
     `done_within_s` later than it happened. `seen_by` names which. `executions` counts how often the server started it.
+    `held_s`: how long it was held back before it was sent, because the server's queue was as long as it may be.
     `attempts`: each time it was sent, if this tells of only the last of them, or of one server of several; else empty.
     """
 
@@ -191,6 +192,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     preview_bytes: int = 0
     fetches: list[Fetch] = []
     executions: int = 0
+    held_s: float = 0.0
     left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
     attempts: list[Attempt] = []
 
@@ -321,7 +323,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
     `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
-    `telemetry`.
+    `telemetry`, `capped`.
     """
 
     t: float
@@ -388,9 +390,9 @@ class Manifest(Struct, kw_only=True):
     `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
     has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
-    gates were decided. `looks`: after how many counted jobs the gates were judged; every look is a chance to err.
-    `environment`: of the server under test. `clocks`: what the clocks of the generator's machine did, a row for each
-    process of the run.
+    gates were decided; "capped": no more jobs were sent since `--max-jobs` or `--max-time` was reached. `looks`: after
+    how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
+    `clocks`: what the clocks of the generator's machine did, a row for each process of the run.
     """
 
     format: int
@@ -399,7 +401,7 @@ class Manifest(Struct, kw_only=True):
     name: str
     started_utc: str
     ended_utc: str | None
-    end: Literal["complete", "decided", "stopped", "cancelled", "crashed"] | None
+    end: Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"] | None
     plan: Plan
     client: Host
     server: Server

@@ -73,7 +73,9 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `jobs` counts arrivals after the `warmup` ones; None: as many as come in `duration_s`, or as the load has.
     `seed` None: a new one for each run, as a server that still has the last run's results would serve them again.
-    `drain` False: what has not ended when the last arrival was due, or time was up, is cut off and counted as censored.
+    `max_server_queue`: a job is held back while the server's queue, whoever's prompts are in it, is so long or longer,
+    or dropped if its load does that `on_full`. `drain` False: what has not ended when the last arrival was due, or time
+    was up, is cut off and counted as censored.
     """
 
     load: Load = Closed()
@@ -82,12 +84,21 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warmup: int = 0
     pages: int = 1
     timeout_s: float | None = None
+    max_server_queue: int | None = None
     drain: bool = True
     as_is: bool = False
     fetch: bool = False
     seed: int | None = None
     order: Order = "random"
     stickiness: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether an arrival may have to wait, by design, before it is sent."""
+        if isinstance(self.load, Closed):
+            return self.max_server_queue is not None
+        limited = self.load.max_in_flight is not None or self.max_server_queue is not None
+        return limited and self.load.on_full == "wait"
 
     @property
     def concurrency(self) -> int | None:

@@ -19,6 +19,8 @@ def plan_words(plan: Plan) -> str:
         after = f"after {plan.warmup} to warm up"
         parts = [*parts[:-1], f"{parts[-1]} {after}"] if parts else [after]
     parts.append(load_words(plan.load, plan.duration_s))
+    if plan.max_server_queue is not None:
+        parts.append(f"held back while the server's queue has {plan.max_server_queue}")
     return ", ".join([*parts, *(() if plan.drain else ("cut off at the end",))])
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from random import Random
 
+    from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Observation, Server
     from comfyload.retry.policy import FailureClass, Policy
@@ -79,6 +80,7 @@ class RetryingClient:
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
         maybe_there: frozenset[str] = frozenset(),
         forgotten: bool = False,
+        room: Room | None = None,
     ) -> AsyncIterator[RetryingClient]:
         """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues.
 
@@ -112,6 +114,7 @@ class RetryingClient:
                     on_queue=client._hear(member, on_queue),
                     maybe_there=member.unsure,
                     forgotten=forgotten,
+                    room=room,
                 )
 
             client = cls(policy, clock, rng, patience, never_s, stack, open_one)

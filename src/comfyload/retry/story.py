@@ -36,9 +36,13 @@ class Story:
         self.last: Execution | None = None
         self.waiting_since = began
         self.node_failures: list[Failure] = []
+        self.held_s = 0.0
 
     def add(self, server: str, prompt_id: str, execution: Execution, sent_at: float, now: float) -> None:
-        """One attempt has ended, which began at `sent_at`."""
+        """One attempt has ended, which began at `sent_at`. One that was held back and never sent is none."""
+        self.held_s += execution.held_s
+        if execution.outcome == "dropped" and self.last is not None:
+            return
         self.last = execution
         self.attempts.append(
             Attempt(
@@ -55,8 +59,12 @@ class Story:
         self.waiting_since = now
 
     def close(self, execution: Execution) -> Execution:
-        """The account of the job, `execution` being its end."""
+        """The account of the job, `execution` being its end, or what came before it if that was never sent."""
+        if execution.outcome == "dropped" and self.last is not None:
+            execution = self.last
         told_by_itself = len(self.attempts) == 1 and execution is self.last and not self.told
+        if execution.held_s != self.held_s:
+            execution = structs.replace(execution, held_s=self.held_s)
         return execution if told_by_itself else structs.replace(execution, attempts=self.attempts)
 
     def no_place(self, why: Failure, now: float) -> Execution:

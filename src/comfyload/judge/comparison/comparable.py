@@ -113,6 +113,8 @@ def load_words(manifest: Manifest) -> str:
     """The load and what else decides the order of arrivals; how many there are does not count."""
     plan, mixed = manifest.plan, len(manifest.workflows) > 1
     parts = [_load(plan)]
+    if plan.max_server_queue is not None:
+        parts.append(f"held back while the server's queue has {plan.max_server_queue}")
     if plan.pages > 1:
         parts.append(f"books of {plan.pages} pages")
     if mixed:
