@@ -78,7 +78,7 @@ def redirected(base: URL, path: str, location: str) -> tuple[str, bool]:
         target = base.join(URL(path)).join(URL(location))
     except ValueError:
         return "an address that is none", False
-    if target.scheme not in ("http", "https"):
+    if target.scheme not in ("http", "https") or not target.host:
         return f"something that is no http address ({target.scheme or 'nothing'})", False
     there = target.path.rstrip("/")
     if there.endswith(f"/{path}"):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from comfyload.errors import UsageError
+from comfyload.record import codec
 
 __all__ = [
     "FORMAT",
@@ -237,7 +238,7 @@ def decode(content: bytes) -> Policy:
         UsageError: it is none; the message names the place.
     """
     try:
-        return msgspec.json.decode(content, type=Policy)
+        return codec.decode(content, msgspec.json.Decoder(Policy))
     except msgspec.MsgspecError as error:
         raise UsageError(f"the retry policy cannot be read: {error}", "see the reference of retry.json") from None
 

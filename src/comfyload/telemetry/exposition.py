@@ -112,7 +112,14 @@ class Exposition:
 def _samples(text: str) -> Iterable[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    for family in text_string_to_metric_families(text):
+    families = text_string_to_metric_families(text)
+    while True:
+        try:
+            family = next(families)
+        except StopIteration:
+            return
+        except (ArithmeticError, LookupError, TypeError) as error:  # of numbers and labels that it does not expect
+            raise ValueError(str(error)) from None
         time.sleep(1e-4)  # parsing is all Python: give the interpreter to the loop, which measures
         # The parser gives every counter the ending of OpenMetrics, which older pages do not have.
         named_so = family.type != "counter" or f"{family.name}_total" in text

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.record.bounds import instant
 from comfyload.record.model import LogLine, Sample
 from comfyload.telemetry.offset import Exchange, Offset, best_of, better
 from comfyload.telemetry.rows import SampleRows, number
@@ -135,7 +136,7 @@ class Probe:
             mono_s, event = number(row.get("mono_s")), row.get("event")
             if mono_s is not None and mono_s < self._begun:  # numbered late: it is from before the run
                 continue
-            t = None if mono_s is None else mono_s + self._offset.seconds
+            t = None if mono_s is None else instant(mono_s + self._offset.seconds)
             if event == "sample":
                 if t is not None and mono_s is not None:
                     samples += self._rows.samples(row, t, mono_s)

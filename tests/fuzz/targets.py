@@ -1,0 +1,12 @@
+"""The table of what is fuzzed."""
+
+from __future__ import annotations
+
+from tests.fuzz import of_files, of_input, of_server
+from tests.fuzz.target import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {
+    target.name: target for target in [*of_server.TARGETS, *of_files.TARGETS, *of_input.TARGETS]
+}
