@@ -123,7 +123,7 @@ def by_hand(data: bytes) -> None:
 
 def metrics_log(data: bytes) -> None:
     """Lines of the instrumentation's log: rows, prompts, readings."""
-    order, prompts, samples = InOrder(2), ByPrompt({"p"}.__contains__), SampleRows()
+    order, prompts, samples = InOrder(2), ByPrompt(lambda row: row.prompt_id == "p"), SampleRows()
     for line in data.split(b"\n"):
         row = row_of_line(line)
         if row is None:

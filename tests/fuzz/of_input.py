@@ -65,7 +65,7 @@ def workflow() -> Workflow:
 @cache
 def scratch() -> Path:
     """A folder of this process, for what reads files only."""
-    folder = tempfile.mkdtemp(prefix="comfyload-fuzz-")
+    folder = tempfile.mkdtemp(prefix="comfyload-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 

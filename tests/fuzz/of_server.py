@@ -24,6 +24,7 @@ from comfyload.judge.fold import Fold
 from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.model import Record, Server
 from comfyload.telemetry import exposition
+from comfyload.telemetry import probe as telemetry_probe
 from comfyload.telemetry.probe import Probe
 from comfyload.telemetry.server import Queue, Stats
 from comfyload.telemetry.source import Absent, Silent
@@ -37,6 +38,7 @@ from tests.unit.judge_runs import FACTS
 
 __all__ = ["TARGETS"]
 
+telemetry_probe.WAITS_S = (0.0, 0.0)
 exposition.time = types.SimpleNamespace(sleep=lambda _: None)  # type: ignore[attr-defined]  # it rests between families
 
 

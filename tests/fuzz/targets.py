@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.fuzz import of_files, of_input, of_server
+from tests.fuzz import of_files, of_input, of_routes, of_server
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in [*of_server.TARGETS, *of_files.TARGETS, *of_input.TARGETS]
+    target.name: target for target in [*of_server.TARGETS, *of_files.TARGETS, *of_input.TARGETS, *of_routes.TARGETS]
 }

@@ -7,9 +7,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
-from yarl import URL
 
-from comfyload.comfy.address import redacted
+from comfyload.comfy.address import read_url, redacted
 from comfyload.comfy.gateway import said
 from comfyload.comfy.wire import decode_json, finite
 from comfyload.record.model import Failure, FailureKind
@@ -72,7 +71,7 @@ def _elsewhere(headers: Mapping[str, str] | None) -> str:
     if not location:
         return ""
     try:
-        url = URL(location).with_query(None)
+        url = read_url(location).with_query(None)
     except ValueError:
         return "redirected"
     return f"redirected to {redacted(url) if url.absolute else url.path}"

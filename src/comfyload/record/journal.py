@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MOST_LINE_BYTES", "Damage", "open_plain", "read_journal", "read_whole"]
+__all__ = ["MOST_LINE_BYTES", "RECORDS", "Damage", "open_plain", "read_journal", "read_whole"]
 
 T = TypeVar("T")
+
+RECORDS = "records.ndjson"
 
 MOST_LINE_BYTES = 64 << 20
 """No line of ours is longer: a server's answer, of which a record is made, is bounded too."""

@@ -19,7 +19,7 @@ import msgspec
 from comfyload.errors import RunFilesError
 from comfyload.record.bounds import moment
 from comfyload.record.codec import decode, encode, encode_pretty
-from comfyload.record.journal import Damage, read_journal, read_whole
+from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ __all__ = ["RunReader", "RunWriter", "replace_file"]
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-RECORDS = "records.ndjson"
 SAMPLES = "samples.ndjson"
 LOG = "log.ndjson"
 _MOST_MANIFEST_BYTES = 64 << 20

@@ -245,7 +245,7 @@ def decode(content: bytes) -> Policy:
 
 def encode(policy: Policy) -> bytes:
     """The content of a `retry.json`, indented."""
-    return msgspec.json.format(msgspec.json.encode(policy), indent=2) + b"\n"
+    return codec.encode_pretty(policy) + b"\n"
 
 
 def default(deadline_s: float | None = None) -> Policy:
