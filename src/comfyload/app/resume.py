@@ -7,6 +7,7 @@ runs twice; seeds and schedule are functions of the manifest, so that what is le
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from comfyload.record.lock import alone_in
 from comfyload.record.model import Observation, Record, Sent
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.story import later_ids
+from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
     from comfyload.app.session import Viewer
@@ -133,6 +135,8 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
     reader = RunReader(path, salvage=True)
     begun = [line.prompt_id for line in _left(reader).begun]
     begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    lost = reader.damage.get(RECORDS)
+    begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
@@ -144,14 +148,21 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
         if begun:
             await api.delete(begun)
         stopped, still = 0, []
-        for prompt_id in begun:
-            if await api.whereabouts(prompt_id) == "running":
-                stopped += await api.stop(prompt_id)
-            if not await _gone(api, prompt_id):
-                still.append(prompt_id)
+        for name in begun:
+            if await api.whereabouts(name) == "running":
+                stopped += await api.stop(name)
+            if not await _gone(api, name):
+                still.append(name)
     deleted = len([name for name in waiting if name not in still])
-    lost = reader.damage.get(RECORDS)
     return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still, damage=lost)
+
+
+def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
+    """Ids of jobs of which only lost lines may have told: an id follows from the run's and from its job's number."""
+    known = {line.index for line in reader.lines()}
+    after = range(max(known, default=-1) + lines + 1)
+    missing = islice((index for index in after if index not in known), lines)
+    return [prompt_id(reader.manifest.run_id, index) for index in missing]
 
 
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:

@@ -25,7 +25,7 @@ from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Samp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RunReader", "RunWriter", "replace_file"]
+__all__ = ["RECORDS", "RunReader", "RunWriter", "replace_file"]
 
 T = TypeVar("T")
 

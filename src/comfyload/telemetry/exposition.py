@@ -115,7 +115,7 @@ class Exposition:
 def _samples(text: str) -> Iterable[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    families = text_string_to_metric_families(text)
+    families = iter(text_string_to_metric_families(text))
     while True:
         try:
             family = next(families)
