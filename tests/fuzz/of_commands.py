@@ -22,7 +22,7 @@ from tests.fuzz.of_input import GRAPH, scratch
 from tests.fuzz.target import Target
 from tests.unit.judge_runs import manifest
 
-__all__ = ["COMMANDS", "MISHAPS", "TARGETS", "run_command"]
+__all__ = ["COMMANDS", "MISHAPS", "PAGES", "TARGETS", "run_command"]
 
 NOBODY = "http://127.0.0.1:9"
 """Where no server is: nothing leaves this machine."""
@@ -45,6 +45,8 @@ COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     ],
     "cleanup": lambda run: ["cleanup", str(run), "--server", NOBODY],
     "resume": lambda run: ["resume", str(run), "--server", NOBODY, "--quiet"],
+}
+PAGES: dict[str, Callable[[Path], list[str]]] = {
     "save": lambda run: ["baseline", "save", str(run), "--archive", str(run.parent / "archive")],
     "report": lambda run: ["report", str(run), "--html", str(run.parent / "report.html")],
 }
@@ -107,7 +109,7 @@ def run_command(command: str, spoil: Callable[[Path], object]) -> int:
     changed = {"manifest": _unfinished()} if command in ("resume", "cleanup") else {}
     run = run_directory(folder / "run", **changed)
     spoil(run)
-    result = CliRunner().invoke(app, COMMANDS[command](run))
+    result = CliRunner().invoke(app, (COMMANDS | PAGES)[command](run))
     error = result.exception
     if isinstance(error, ComfyloadError):
         assert error.message and "\n" not in visible(error.message)
@@ -119,21 +121,23 @@ def run_command(command: str, spoil: Callable[[Path], object]) -> int:
     return result.exit_code
 
 
-def commands(data: bytes) -> None:
-    """The content of one file, and behind it which, and which command."""
-    content, _, chosen = data.rpartition(b"\n#")
-    command, _, name = chosen.decode("latin-1").partition(" ")
-    drawn = zlib.crc32(chosen)
-    if command not in COMMANDS:
-        command = list(COMMANDS)[drawn % (len(COMMANDS) - 1)]  # but for the slowest
-    if name not in RUN:
-        name = list(RUN)[drawn // 64 % len(RUN)]
-    run_command(command, lambda run: (run / name).write_bytes(content))
+def _damaged(known: list[str]) -> Callable[[bytes], None]:
+    """The content of one file, and behind it which command and which file."""
+
+    def feed(data: bytes) -> None:
+        content, _, chosen = data.rpartition(b"\n#")
+        command, _, name = chosen.decode("latin-1").partition(" ")
+        drawn = zlib.crc32(chosen)
+        command = command if command in known else known[drawn % len(known)]
+        name = name if name in RUN else list(RUN)[drawn // 64 % len(RUN)]
+        run_command(command, lambda run: (run / name).write_bytes(content))
+
+    return feed
 
 
-def _seeds() -> list[bytes]:
+def _seeds(known: list[str]) -> list[bytes]:
     found = []
-    for command in COMMANDS:
+    for command in known:
         for name, content in RUN.items():
             begun = _unfinished() if name == "manifest.json" and command in ("resume", "cleanup") else content
             found.append(begun + f"\n#{command} {name}".encode())
@@ -141,6 +145,8 @@ def _seeds() -> list[bytes]:
 
 
 TARGETS = [
-    Target(name="commands", what="every command on a run directory whose files are damaged", feed=commands,
-           seeds=_seeds(), slow=True),
+    Target(name="commands", what="commands on a run directory with a damaged file", feed=_damaged(list(COMMANDS)),
+           seeds=_seeds(list(COMMANDS)), slow=True),
+    Target(name="pages", what="report and baseline save on one", feed=_damaged(list(PAGES)),
+           seeds=_seeds(list(PAGES)), slow=True, most_bytes=600 << 20, most_s=10.0),
 ]  # fmt: skip

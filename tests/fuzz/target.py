@@ -24,7 +24,8 @@ T = TypeVar("T")
 class Target(Struct, frozen=True, kw_only=True):
     """`feed` decodes its input and uses what comes of it; it may raise `errors` and nothing else.
 
-    `slow`: one input takes more than a millisecond, so that a million take long.
+    `slow`: one input takes more than a millisecond, so that a million take long. `most_s` is processor time for one
+    input, `most_bytes` memory of the process; charts are drawn by a browser's engine, which takes more of both.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Target(Struct, frozen=True, kw_only=True):
     errors: tuple[type[BaseException], ...] = ()
     seeds: list[bytes] = []
     slow: bool = False
+    most_s: float = 1.0
+    most_bytes: int = 300 << 20
 
 
 STATUSES = (*[200] * 12, 400, 404, 401, 403, 413, 429, 500, 502, 301, 204, 530)
