@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long install check clean
+.PHONY: demo test test-long fuzz install check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -23,6 +23,11 @@ test: install
 # Error rates by simulation, advice and trouble end to end, browsers: a few minutes more, in CI.
 test-long: install
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"
+
+# Every decoder against odd input, each target for an equal part of MINUTES. With atheris: pip install -e .[fuzz], --guided.
+MINUTES ?= 10
+fuzz: install
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 check: install
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Run directories to which something happened, and every command that reads one: one line, an exit code, no traceback."""
+"""Run directories to which something happened, and every command that reads one: a line, an exit code, no traceback."""
 
 from __future__ import annotations
 

@@ -157,12 +157,14 @@ _LOG_LINES = _lines(
     {"timestamp": "2026-11-23T12:00:03Z", "event": "sample", "queue_depth": 1, "gpus": [{"index": 0, "power_w": 3}],
      "process": {"cpu_s": 1.0}, "vram_peak_bytes": 5},
 )  # fmt: skip
-_KEPT = {"format": 1, "name": "x", "saved_utc": "2026-01-01T00:00:00+00:00", "tool": "t", "environment": {"a": {"value": 1}},
+_KEPT = {"format": 1, "name": "x", "saved_utc": "2026-01-01T00:00:00+00:00", "tool": "t",
+         "environment": {"a": {"value": 1}},
          "runs": [{"folder": "runs/r", "output": "load.json", "run_id": "i", "name": "n", "load": "l"}], "notes": {},
          "command": [], "log": None, "files": {"runs/r/manifest.json": "0" * 64}}  # fmt: skip
 
 TARGETS = [
-    Target(name="records", what="records.ndjson", feed=_journal(RECORDS), seeds=[RUN[RECORDS], *RUN[RECORDS].splitlines(True)]),
+    Target(name="records", what="records.ndjson", feed=_journal(RECORDS),
+           seeds=[RUN[RECORDS], *RUN[RECORDS].splitlines(True)]),
     Target(name="samples", what="samples.ndjson", feed=_journal(SAMPLES), seeds=[RUN[SAMPLES]]),
     Target(name="log", what="log.ndjson", feed=_journal(LOG), seeds=[RUN[LOG]]),
     Target(name="manifest", what="manifest.json of a run, to its summary", feed=run_manifest, errors=(RunFilesError,),

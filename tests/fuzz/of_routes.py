@@ -66,7 +66,7 @@ def _handlers() -> dict[str, Callable[[web.Request], Awaitable[web.Response]]]:
     table = web.RouteTableDef()
     journal = Journal("b", ring_rows=10, buffer_rows=10, file=None)
     probe: Any = SimpleNamespace(
-        settings=SimpleNamespace(token="t"), journal=journal, errors=0, overview=lambda: {}, environment=lambda: {}
+        settings=SimpleNamespace(token="t"), journal=journal, errors=0, overview=dict, environment=dict
     )
     routes.register(probe, table)
     return {route.path.rpartition("/")[2]: route.handler for route in table if isinstance(route, web.RouteDef)}
@@ -106,13 +106,16 @@ _FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.png"\
 TARGETS = [
     Target(name="sim", what="the simulator's routes and socket", feed=_Simulated(), seeds=[
         *(f"{asked}\n".encode() for asked in (
-            "GET prompt", "GET queue", "GET history?max_items=1&offset=0", "GET history/x", "GET api/jobs?status=pending",
-            "GET api/jobs/x", "GET view?filename=x.png&type=output&subfolder=", "GET object_info/KSampler", "HEAD features",
+            "GET prompt", "GET queue", "GET history?max_items=1&offset=0", "GET history/x", "HEAD features",
+            "GET api/jobs/x", "GET view?filename=x.png&type=output&subfolder=", "GET object_info/KSampler",
+            "GET api/jobs?status=pending",
             "GET system_stats", "GET models/checkpoints", "GET comfyload/v1/events?after=0&limit=5", "OPTIONS prompt")),
         b"POST prompt\n" + json.dumps(_POST).encode(), b'POST queue\n{"delete": ["x"], "clear": true}',
-        b'POST history\n{"delete": ["x"]}', b'POST interrupt\n{"prompt_id": "x"}', b'POST free\n{"unload_models": true}',
+        b'POST history\n{"delete": ["x"]}', b'POST interrupt\n{"prompt_id": "x"}',
+        b'POST free\n{"unload_models": true}',
         b'POST api/jobs/cancel\n{"job_ids": ["11111111-1111-4111-8111-111111111111"]}', b"POST api/jobs/x/cancel\n{}",
-        b"POST upload/image\n" + _FORM, b'SOCKET c\n{"type": "feature_flags", "data": {"supports_preview_metadata": true}}',
+        b"POST upload/image\n" + _FORM,
+        b'SOCKET c\n{"type": "feature_flags", "data": {"supports_preview_metadata": true}}',
     ]),
     Target(name="pack_routes", what="the pack's routes", feed=pack_routes,
            seeds=[b"after=0&limit=10&boot=b\nt", b"after=5\nt", b"after=1&after=2\nx"]),

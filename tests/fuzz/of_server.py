@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.preflight import check
 from comfyload.workflow.seeds import find_seeds
 from tests.fuzz.of_input import GRAPH, workflow
-from tests.fuzz.target import Answers, Target, kept, now, texts
+from tests.fuzz.target import Answers, Target, kept, now, plain, texts
 from tests.unit.judge_runs import FACTS
 
 __all__ = ["TARGETS"]
@@ -200,10 +201,8 @@ def stats(data: bytes) -> None:
     """Memory and queue, as ComfyUI tells them."""
     answering = Answers(data)
     for source in (Stats(answering), Queue(answering, lambda: False)):
-        try:
+        with suppress(Silent):
             _all_finite(now(source.read()).values)
-        except Silent:
-            pass
 
 
 def prometheus(data: bytes) -> None:
@@ -218,7 +217,7 @@ def _all_finite(values: dict[str, float | None]) -> None:
 
 
 def _json(*values: object) -> list[bytes]:
-    return [json.dumps(value).encode() for value in values]
+    return [plain(json.dumps(value).encode()) for value in values]
 
 
 _PROGRESS = {"1": {"state": "running", "display_node_id": "1"}, "2": {"state": "finished"}}
@@ -253,15 +252,17 @@ _SYSTEM = {"os": "linux", "comfyui_version": "0.33.0", "ram_total": 8, "ram_free
 _INFO = {"KSampler": {
     "input": {"required": {"model": ["MODEL"], "seed": ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}],
                            "ckpt_name": [["a", "b"], {}], "sampler_name": ["COMBO", {"options": ["euler"]}],
-                           "steps": ["INT,FLOAT", {"min": 1}]}, "optional": {"a": ["IMAGE"]}, "hidden": {"u": "UNIQUE_ID"}},
+                           "steps": ["INT,FLOAT", {"min": 1}]}, "optional": {"a": ["IMAGE"]},
+              "hidden": {"u": "UNIQUE_ID"}},
     "input_order": {"required": ["model", "seed"]}, "output": ["LATENT"], "output_is_list": [False],
-    "output_name": ["LATENT"], "name": "KSampler", "display_name": "K", "python_module": "nodes", "category": "sampling",
+    "output_name": ["LATENT"], "name": "KSampler", "display_name": "K", "python_module": "nodes",
     "output_node": False, "deprecated": False}, "SaveImage": {
     "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {"default": "x"}]}},
     "output": [], "name": "SaveImage", "output_node": True, "python_module": "custom_nodes.pack"}}  # fmt: skip
 _ROW = {"seq": 1, "boot": "b", "event": "sample", "mono_s": 2.0, "timestamp": "2026-11-23T12:00:00+00:00",
         "queue_depth": 2, "process": {"rss_bytes": 1, "cpu_s": 0.5},
-        "gpus": [{"index": 0, "utilisation_percent": 50, "vram_used_bytes": 1, "vram_total_bytes": 2, "throttle": ["x"]}]}  # fmt: skip
+        "gpus": [{"index": 0, "utilisation_percent": 50, "vram_used_bytes": 1, "vram_total_bytes": 2,
+                  "throttle": ["x"]}]}  # fmt: skip
 _ENDED = {"seq": 2, "boot": "b", "event": "prompt.ended", "mono_s": 3.0, "prompt_id": "p", "vram_peak_bytes": 9}
 _PAGE = {"boot": "b", "next": 2, "rows": [_ROW, _ENDED, {"event": "prompt.queued", "prompt_id": "p"}], "missed": 0,
          "mono_s": 1.0, "seq": 0}  # fmt: skip

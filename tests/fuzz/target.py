@@ -16,7 +16,7 @@ from comfyload.comfy.wire import Download, Reply, Request
 from comfyload.record.codec import decode, encode
 from comfyload.record.model import LogLine, Record, Sample, Sent
 
-__all__ = ["Answers", "Target", "kept", "now", "texts"]
+__all__ = ["Answers", "Target", "kept", "now", "plain", "texts"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,13 @@ class Target(Struct, frozen=True, kw_only=True):
 STATUSES = (*[200] * 12, 400, 404, 401, 403, 413, 429, 500, 502, 301, 204, 530)
 
 
+def plain(body: bytes) -> bytes:
+    """The body with spaces behind it, so that it is answered as a ComfyUI answers."""
+    while zlib.crc32(body) % 4 == 0:
+        body += b" "
+    return body
+
+
 class Answers:
     """A transport that gives the same answer to every call; its status and type follow from the body alone."""
 
@@ -49,14 +56,15 @@ class Answers:
     def __init__(self, body: bytes, frames: list[str | bytes] | None = None) -> None:
         self.body, self.frames = body, frames or []
         drawn = zlib.crc32(body)
-        self.status = STATUSES[drawn % len(STATUSES)]
+        odd = drawn % 4 == 0
+        self.status = STATUSES[drawn // 4 % len(STATUSES)] if odd else 200
         said = body[:60].decode("latin-1")
         headers = {"date": "Mon, 23 Nov 2026 12:00:00 GMT", "retry-after": said, "location": said}
         self.reply = Reply(
             status=self.status,
             body=body,
-            content_type=("application/json", "text/html", "")[drawn // 64 % 3],
-            headers=headers if drawn // 256 % 4 == 0 else {},
+            content_type=("application/json", "text/html", "")[drawn // 128 % 3] if odd else "application/json",
+            headers=headers if odd else {},
         )
 
     async def call(self, request: Request) -> Reply:

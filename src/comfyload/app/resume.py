@@ -7,8 +7,8 @@ runs twice; seeds and schedule are functions of the manifest, so that what is le
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 

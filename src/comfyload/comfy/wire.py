@@ -266,7 +266,7 @@ def _entry(told: Any) -> _RawEntry | None:
 
 def whole_ms(stamp: float | None) -> int | None:
     """A stamp as it is kept; None of one that no whole number of ours holds."""
-    return int(stamp) if stamp is not None and abs(stamp) < 2**62 else None
+    return int(stamp) if stamp is not None and abs(stamp) < 2**53 else None
 
 
 class _Job(Struct, gc=False):

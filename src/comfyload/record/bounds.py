@@ -1,4 +1,4 @@
-"""Between which bounds the numbers of a run lie: what is beyond them no run has written, and it is refused when read."""
+"""Between which bounds the numbers of a run lie: what is beyond them no run has written, and is refused when read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Rate = Annotated[float, Meta(ge=0, le=1e9)]
 """Arrivals per second."""
 
 Milliseconds = Annotated[int, Meta(ge=-(2**62), le=2**62)]
-"""A stamp of a server's wall clock, as it came."""
+"""A stamp of a server's wall clock, or the difference of two."""
 
 _YEARS = range(1970, 3000)
 
 
 def instant(seconds: float | None) -> float | None:
     """The instant, where it is one that can be kept; else None."""
-    return seconds if seconds is not None and abs(seconds) <= MOST_S else None
+    return float(seconds) if seconds is not None and abs(seconds) <= MOST_S else None
 
 
 def moment(text: str) -> datetime:

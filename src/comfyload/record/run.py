@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from comfyload.errors import RunFilesError
-from comfyload.record.bounds import moment
+from comfyload.record.bounds import instant, moment
 from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
@@ -96,10 +96,14 @@ class RunWriter:
         self._append(self._records, line)
 
     def write_sample(self, sample: Sample) -> None:
-        self._append(self._samples, sample)
+        """A reading of no instant that can be kept is none: its clock is not one."""
+        if instant(sample.t) is not None:
+            self._append(self._samples, sample)
 
     def write_log(self, line: LogLine) -> None:
         """The file is made for the first row: most runs have none."""
+        if instant(line.t) is None:
+            line = msgspec.structs.replace(line, t=None)
         if self._log is None:
             self._log = _open_append(self.path / LOG)
         self._append(self._log, line)
