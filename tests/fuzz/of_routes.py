@@ -75,7 +75,7 @@ def _handlers() -> dict[str, Callable[[web.Request], Awaitable[web.Response]]]:
 def pack_routes(data: bytes) -> None:
     """First line: a query; second: a token."""
     query, _, token = data.partition(b"\n")
-    headers = CIMultiDict({"Authorization": f"Bearer {token.decode('utf-8', 'surrogateescape')}"})
+    headers = CIMultiDict({"Authorization": f"Bearer {token.decode('latin-1')}"})
     for name in ("events", "clock"):
         for given in (headers, CIMultiDict({"X-Comfyload-Token": "t"})):
             path = f"/comfyload/v1/{name}?{quote_from_bytes(query, safe='=&%+;')}"

@@ -51,7 +51,7 @@ def read_url(text: str) -> URL:
     """
     try:
         url = URL(text)
-        _ = url.host, url.port
+        _ = url.host, url.port, url.with_path("/").host  # what is kept of the text, and what is read of it anew
     except (LookupError, UnicodeError) as error:  # of a host that yarl does not expect: `[x]:1@`
         raise ValueError(f"no address: {error}") from None
     return url

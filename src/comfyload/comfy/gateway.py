@@ -22,7 +22,7 @@ __all__ = ["NO_COMFYUI", "said", "who_answers"]
 ADDRESS = "give the address that serves /system_stats, with its base path if it has one"
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120
-_READ = 1 << 14
+_READ = 1 << 13
 """Bytes of a body that are looked at for words."""
 _OF_CLOUDFLARE = {
     520: "its server sends nothing that can be read",

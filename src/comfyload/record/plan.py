@@ -55,7 +55,7 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
     def __post_init__(self) -> None:
         if not self.stages or any(stage.seconds is None for stage in self.stages[:-1]):
             raise ValueError("there is no stage, or one after a stage that lasts for ever")
-        if self.stages[-1].seconds is None and not self.stages[-1].per_s > 0:
+        if self.stages[-1].seconds is None and self.stages[-1].per_s < 1e-9:
             raise ValueError("a rate of nothing that lasts for ever")
         if self.arrivals == "gamma" and not 0.01 <= self.cv <= 100:
             raise ValueError("cv is not between 0.01 and 100")
