@@ -52,7 +52,8 @@ outcomes = st.sampled_from(get_args(Outcome))
 executions = st.builds(
     Execution, outcome=outcomes, sent=st.none() | instant, done=st.none() | instant, started=st.none() | instant,
     done_within_s=seconds, server=st.builds(ServerTimes, create_ms=stamp, start_ms=stamp, end_ms=stamp),
-    number=st.none() | st.floats(-1e300, 1e300), nodes=st.lists(st.builds(Span, text, instant, st.none() | instant), max_size=2),
+    number=st.none() | st.floats(-1e300, 1e300),
+    nodes=st.lists(st.builds(Span, text, instant, st.none() | instant), max_size=2),
     cached=st.lists(text, max_size=2), failure=st.none() | failures, previews=count, executions=count,
     outputs=st.lists(
         st.builds(Output, node=text, kind=text, count=count, files=st.lists(text, max_size=2)), max_size=2
