@@ -22,8 +22,8 @@ __all__ = ["NO_COMFYUI", "said", "who_answers"]
 ADDRESS = "give the address that serves /system_stats, with its base path if it has one"
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120
-_READ = 1 << 13
-"""Bytes of a body that are looked at for words."""
+_READ = 1 << 12
+"""Bytes of a body that are looked at for words: of tags that never close, the search takes the square of it."""
 _OF_CLOUDFLARE = {
     520: "its server sends nothing that can be read",
     521: "its server refuses connections",
