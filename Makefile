@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long install soak check clean
+.PHONY: demo test test-long chaos fuzz soak install check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -28,6 +28,17 @@ test-long: install
 MINUTES ?= 20
 soak: install
 	$(BIN)/python bench/soak.py --minutes $(MINUTES)
+
+# Every decoder against odd input, each target for an equal part of MINUTES. With atheris: pip install -e .[fuzz], --guided.
+fuzz: install
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+# Every kind of trouble, every point to be killed at, 200 races; what the server executed is the judge. Half an hour.
+JOBS ?= 10000
+chaos: install
+	$(BIN)/python -m tests.chaos --jobs $(JOBS)
+	$(BIN)/python -m tests.chaos.kills
+	$(BIN)/python -m tests.chaos.races
 
 check: install
 	$(BIN)/ruff check .

@@ -132,7 +132,7 @@ def _written(path: Path, count: int) -> list[Line]:
 @settings(max_examples=30, deadline=None)
 def test_lines_are_the_same_whatever_is_read_at_once(block: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comfyload.record.run._BLOCK", block)
+        patch.setattr("comfyload.record.journal._BLOCK", block)
         lines = _written(Path(folder), 5)
         assert list(RunReader(Path(folder)).lines()) == lines
 

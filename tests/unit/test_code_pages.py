@@ -32,6 +32,12 @@ COMMANDS = list(commands(typer.main.get_command(app)))
 
 def printed(words: list[str], page: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """Exit code and output of a command whose streams are in a code page."""
+    code, said, _ = both_printed(words, page, monkeypatch)
+    return code, said
+
+
+def both_printed(words: list[str], page: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """The same, and what it printed on standard error."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=page) for _ in "oe")
     monkeypatch.setattr(sys, "argv", ["comfyload", *words])
     monkeypatch.setattr(sys, "stdout", out)
@@ -40,8 +46,8 @@ def printed(words: list[str], page: str, monkeypatch: pytest.MonkeyPatch) -> tup
         main()
     for stream in (out, err):
         stream.flush()
-    assert isinstance(out.buffer, io.BytesIO)
-    return int(left.value.code or 0), out.buffer.getvalue().decode(page)
+    assert isinstance(out.buffer, io.BytesIO) and isinstance(err.buffer, io.BytesIO)
+    return int(left.value.code or 0), out.buffer.getvalue().decode(page), err.buffer.getvalue().decode(page)
 
 
 @pytest.mark.parametrize("page", ["cp850", "cp932", "ascii"])
@@ -102,10 +108,8 @@ def test_a_plan_that_is_redirected_is_read_as_it_was(tmp_path: Path, monkeypatch
 
 def test_an_error_is_one_line_in_every_code_page(monkeypatch: pytest.MonkeyPatch) -> None:
     for page in PAGES:
-        code, _ = printed(["show", "nowhere-東京"], page, monkeypatch)
+        code, _, said = both_printed(["show", "nowhere-東京"], page, monkeypatch)
         assert code == 2
-        assert isinstance(sys.stderr, io.TextIOWrapper) and isinstance(sys.stderr.buffer, io.BytesIO)
-        said = sys.stderr.buffer.getvalue().decode(page)
         assert said.startswith("error: ") and said.count("\n") == 1
         assert "Traceback" not in said and "\\u" not in said
 

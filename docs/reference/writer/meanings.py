@@ -132,6 +132,7 @@ EXIT_CODES: dict[int, str] = {
     130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
 }
 LEVELS: dict[str, str] = {
+    "damaged_lines": "invalid for records; warning for samples and the log",
     "clock_rate": "warning; invalid above 2 %, unless a server on another machine counts as our monotonic clock does",
     "server_clock_rate": "warning; invalid above 2 %",
     "cached_jobs": "invalid; warning with `--as-is`",

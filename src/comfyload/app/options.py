@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from comfyload.errors import UsageError
 from comfyload.record.codec import encode_sorted
@@ -26,7 +26,7 @@ class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A workflow file and how often it is drawn in relation to the others."""
 
     file: str
-    weight: float = 1.0
+    weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
 
 
 class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +75,7 @@ def read_plan(path: Path) -> RunOptions:
         return msgspec.toml.decode(text, type=RunOptions)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML: {error}", "write one with comfyload plan") from None
 
 

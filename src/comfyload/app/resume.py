@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,13 @@ from comfyload.app.telemetry import asked_of, last_probe_row
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api
 from comfyload.comfy.identify import identify
-from comfyload.errors import UsageError
+from comfyload.errors import RunFilesError, UsageError
+from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Observation, Record, Sent
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.story import later_ids
+from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
     from comfyload.app.session import Viewer
@@ -77,6 +80,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
         return False
+    reader.check()  # a line that is lost may be of a job that is under way: it could be sent twice
     options = _options(manifest, again)
     left, caps = _left(reader), Caps(options)
     async with connect(options) as transport:
@@ -109,16 +113,22 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
 
 
 class CleanedUp(Struct, frozen=True, kw_only=True):
-    """What became of the jobs without an end: how many were there, and which still are."""
+    """What became of the jobs without an end: how many were there, and which still are.
+
+    `damage`: what of the journal could not be read, so that jobs may be unknown.
+    """
 
     looked_up: int
     deleted: int
     stopped: int
     still_there: list[str]
+    damage: Damage | None = None
 
 
 async def cleanup(path: Path, again: Again) -> CleanedUp:
     """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped.
+
+    Lines of the journal that cannot be read are passed over.
 
     Raises:
         UsageError: something secret is not given anew, or a process is at work in the directory.
@@ -129,9 +139,11 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
 
 
 async def _cleanup(path: Path, again: Again) -> CleanedUp:
-    reader = RunReader(path)
+    reader = RunReader(path, salvage=True)
     begun = [line.prompt_id for line in _left(reader).begun]
     begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    lost = reader.damage.get(RECORDS)
+    begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
@@ -143,13 +155,21 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
         if begun:
             await api.delete(begun)
         stopped, still = 0, []
-        for prompt_id in begun:
-            if await api.whereabouts(prompt_id) == "running":
-                stopped += await api.stop(prompt_id)
-            if not await _gone(api, prompt_id):
-                still.append(prompt_id)
+        for name in begun:
+            if await api.whereabouts(name) == "running":
+                stopped += await api.stop(name)
+            if not await _gone(api, name):
+                still.append(name)
     deleted = len([name for name in waiting if name not in still])
-    return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still)
+    return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still, damage=lost)
+
+
+def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
+    """Ids of jobs of which only lost lines may have told: an id follows from the run's and from its job's number."""
+    known = {line.index for line in reader.lines()}
+    after = range(max(known, default=-1) + lines + 1)
+    missing = islice((index for index in after if index not in known), lines)
+    return [prompt_id(reader.manifest.run_id, index) for index in missing]
 
 
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
@@ -173,7 +193,10 @@ def _given_up(record: Record) -> list[str]:
 
 def _options(manifest: Manifest, again: Again) -> RunOptions:
     """The options of the run, with what is given anew."""
-    options = msgspec.convert(manifest.asked, RunOptions)
+    try:
+        options = msgspec.convert(manifest.asked, RunOptions)
+    except msgspec.ValidationError as error:
+        raise RunFilesError(f"the manifest's `asked` is damaged: {error}") from None
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
     for name in manifest.server.headers:
         if name not in missing:

@@ -27,13 +27,13 @@ __all__ = ["show_job"]
 BAR = 36
 
 
-def show_job(path: Path, index: int, *, as_json: bool) -> None:
-    """Print job `index` of the run at `path`.
+def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) -> None:
+    """Print job `index` of the run at `path`; with `salvage` past lines that cannot be read.
 
     Raises:
         UsageError: the run has no such job.
     """
-    reader = RunReader(path)
+    reader = RunReader(path, salvage=salvage)
     record = next((line for line in reader.lines() if isinstance(line, Record) and line.index == index), None)
     if record is None:
         raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import TYPE_CHECKING
 
 from comfyload.judge.summary import jsonable, summarise
@@ -22,10 +23,15 @@ __all__ = ["report_run", "write_output"]
 OK, INVALID, INTERRUPTED = 0, 5, 130
 
 
-def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool) -> int:
-    """Summarise the run at `path`, write `output`, print what was asked for; returns the exit code."""
-    reader = RunReader(path)
-    summary = summarise(reader.manifest, reader.lines(), reader.samples())
+def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False) -> int:
+    """Summarise the run at `path`, write `output`, print what was asked for; returns the exit code.
+
+    `salvage`: lines that cannot be read are left out and told of, those of the log too.
+    """
+    reader = RunReader(path, salvage=salvage)
+    if salvage:
+        deque(reader.log(), maxlen=0)
+    summary = summarise(reader.manifest, reader.lines(), reader.samples(), reader.damage)
     if output is not None:
         write_output(output, reader, summary)
     if as_json:

@@ -84,7 +84,10 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
     )
     for prompt_id in found.still_there:
         echo(f"still there: {prompt_id}")
-    raise typer.Exit(3 if found.still_there else 0)
+    if found.damage is not None:
+        lines = f"{found.damage.lines} lines, the first {found.damage.first}, of" if found.damage.lines else ""
+        echo(f"Jobs may be unknown: {lines} the journal cannot be read ({found.damage.why}).")
+    raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
 
 
 def show(
@@ -93,9 +96,14 @@ def show(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as JSON.")
     ] = None,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Leave out lines that cannot be read, and say how many.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
     """Print a run, or one job of it, from its files alone.
+
+    A damaged line is an error that names it. With --salvage the rest is read; a run that has lost records is not valid.
 
     [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
     """
@@ -104,7 +112,7 @@ def show(
     if output is not None:
         check_writable("--output", output, json_=json_)
     if job is None:
-        raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_))
+        raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage))
     from comfyload.app.show import show_job
 
-    show_job(run, job, as_json=json_)
+    show_job(run, job, as_json=json_, salvage=salvage)

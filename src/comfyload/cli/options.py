@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,10 +203,14 @@ def _order(text: str | None) -> tuple[str | None, float | None]:
     raise UsageError(f"--order {text!r} is unknown", "choose random, aabb, or sticky:P with P from 0 to 1")
 
 
+def _is_there(name: str) -> bool:
+    return os.path.exists(name)  # noqa: PTH110 - where Path raises, a name that no file can have is none
+
+
 def _weighted(text: str) -> tuple[str, float]:
     """A file and its weight; a file whose name ends in =NUMBER is taken as it is if it is there."""
     file, equals, weight = text.rpartition("=")
-    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not Path(text).exists():
+    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not _is_there(text):
         if float(weight) == 0:
             raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
         return file, float(weight)

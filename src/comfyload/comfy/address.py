@@ -16,7 +16,7 @@ from comfyload.hidden import hide
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["masked", "parse_headers", "parse_server", "redacted", "redirected", "with_credentials"]
+__all__ = ["masked", "parse_headers", "parse_server", "read_url", "redacted", "redirected", "with_credentials"]
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -28,7 +28,7 @@ def parse_server(text: str) -> URL:
         UsageError: it is no http(s) address.
     """
     try:
-        url = URL(text if "://" in text else f"http://{text}")
+        url = read_url(text if "://" in text else f"http://{text}")
         valid = url.scheme in ("http", "https") and bool(url.host)
     except ValueError:
         valid = False
@@ -41,6 +41,20 @@ def parse_server(text: str) -> URL:
     if url.path.rstrip("/").endswith("/prompt"):
         url = url.parent
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
+
+
+def read_url(text: str) -> URL:
+    """The address in a text of anyone's, looked at to the end.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        url = URL(text)
+        _ = url.host, url.port, url.with_path("/").host  # what is kept of the text, and what is read of it anew
+    except (LookupError, UnicodeError) as error:  # of a host that yarl does not expect: `[x]:1@`
+        raise ValueError(f"no address: {error}") from None
+    return url
 
 
 def redacted(url: URL) -> str:
@@ -75,10 +89,10 @@ def redirected(base: URL, path: str, location: str) -> tuple[str, bool]:
     The address is fit to be shown, and to be given as `--server` if it is one.
     """
     try:
-        target = base.join(URL(path)).join(URL(location))
+        target = read_url(str(base.join(URL(path)).join(read_url(location))))
     except ValueError:
         return "an address that is none", False
-    if target.scheme not in ("http", "https"):
+    if target.scheme not in ("http", "https") or not target.host:
         return f"something that is no http address ({target.scheme or 'nothing'})", False
     there = target.path.rstrip("/")
     if there.endswith(f"/{path}"):

@@ -22,8 +22,8 @@ __all__ = ["NO_COMFYUI", "said", "who_answers"]
 ADDRESS = "give the address that serves /system_stats, with its base path if it has one"
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120
-_READ = 1 << 16
-"""Bytes of a body that are looked at for words."""
+_READ = 1 << 12
+"""Bytes of a body that are looked at for words: of tags that never close, the search takes the square of it."""
 _OF_CLOUDFLARE = {
     520: "its server sends nothing that can be read",
     521: "its server refuses connections",
@@ -72,9 +72,9 @@ def said(body: bytes, content_type: str = "") -> str:
     """The words of a body that is no answer of ComfyUI's: of a page its title, of JSON its message; "" if none."""
     text = body[:_READ].decode("utf-8", "replace")
     if text.lstrip().startswith("<") or "html" in content_type:
-        title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
-        code = re.search(r"error\s*(?:code)?:?\s*(?:<[^>]*>\s*)*(1\d{3})\b", text, re.IGNORECASE)
-        bare = re.sub(r"(?is)<(script|style|head).*?</\1\s*>|<[^>]*>", " ", text)
+        title = re.search(r"<title[^<>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
+        code = re.search(r"error\s{0,9}(?:code)?:?\s{0,9}(?:<[^<>]*>\s{0,9})*(1\d{3})\b", text, re.IGNORECASE)
+        bare = re.sub(r"(?is)<(script|style|head).*?</\1\s*>|<[^<>]*>", " ", text)
         text = html.unescape(title[1] if title is not None and title[1].strip() else bare)
         text += f" (error code: {code[1]})" if code is not None and code[1] not in text else ""
     elif text.lstrip().startswith("{"):

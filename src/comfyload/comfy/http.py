@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from yarl import URL
 
-from comfyload.comfy.address import redacted, redirected, with_credentials
+from comfyload.comfy.address import read_url, redacted, redirected, with_credentials
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
@@ -254,7 +254,7 @@ def _target(response: aiohttp.ClientResponse) -> URL | None:
     if response.status not in REDIRECTS or not location:
         return None
     try:
-        target = response.url.join(URL(location)).with_user(None)
+        target = read_url(str(response.url.join(read_url(location)))).with_user(None)
     except ValueError:
         return None
     return target if target.scheme in ("http", "https") and target.host else None

@@ -12,6 +12,7 @@ import msgspec
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
 from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
 from comfyload.errors import NotComfyUI, ServerUnreachable
+from comfyload.record.codec import within_levels
 from comfyload.record.model import Environment, Fact, Server
 from comfyload.workflow.object_info import ObjectInfo
 
@@ -73,6 +74,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     features, queue, job = await asyncio.gather(
         _try(transport, "features"), _try(transport, "prompt"), _try(transport, f"api/jobs/{NO_SUCH_JOB}")
     )
+    told = _object(features)
     # A server without the route answers 404 in plain text; one with it says in JSON that there is no such job.
     jobs_api = job is not None and job.status == 404 and job.body.lstrip().startswith(b"{")
     return Server(
@@ -87,7 +89,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         cache_mode=_cache_mode(argv, version),
         system={key: value for key, value in stats.system.items() if key not in ("argv", "comfyui_version")},
         devices=stats.devices,
-        features=_object(features),
+        features=told if within_levels(told) else None,
         queue_at_start=decode_queue_remaining(queue.body) if queue is not None and queue.status == 200 else None,
         headers=header_names,
     )
@@ -137,6 +139,8 @@ def _stats(reply: Reply, name: str) -> _Stats:
         stats = decode_json(reply.body, _Stats)
     except msgspec.MsgspecError as error:
         raise NotComfyUI(f"{name}: /system_stats is not what a ComfyUI answers ({error})", NO_COMFYUI) from None
+    if not within_levels([stats.system, stats.devices]):
+        raise NotComfyUI(f"{name}: /system_stats is nested too deeply for a ComfyUI's", NO_COMFYUI)
     if not stats.devices and not stats.system.keys() & ITS_OWN:
         raise NotComfyUI(
             f"{name}: /system_stats is not what a ComfyUI answers (it tells none of its facts)", NO_COMFYUI
@@ -175,7 +179,7 @@ def _object(reply: Reply | None) -> dict[str, Any] | None:
 
 
 def _version(text: object) -> tuple[int, int, int] | None:
-    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text) if isinstance(text, str) else None
+    found = re.match(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", text) if isinstance(text, str) else None
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 

@@ -7,11 +7,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
-from yarl import URL
 
-from comfyload.comfy.address import redacted
+from comfyload.comfy.address import read_url, redacted
 from comfyload.comfy.gateway import said
-from comfyload.comfy.wire import decode_json
+from comfyload.comfy.wire import decode_json, finite
 from comfyload.record.model import Failure, FailureKind
 
 __all__ = ["classify_refusal", "node_errors_of"]
@@ -72,7 +71,7 @@ def _elsewhere(headers: Mapping[str, str] | None) -> str:
     if not location:
         return ""
     try:
-        url = URL(location).with_query(None)
+        url = read_url(location).with_query(None)
     except ValueError:
         return "redirected"
     return f"redirected to {redacted(url) if url.absolute else url.path}"
@@ -103,6 +102,7 @@ def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
         msgspec.MsgspecError: the reply is none of ComfyUI's.
     """
     accepted = decode_json(body, _Accepted)
+    accepted.number = finite(accepted.number)
     if not isinstance(accepted.node_errors, dict) or not accepted.node_errors:
         return accepted, None
     node, node_class, detail = _first_node_error(accepted.node_errors)

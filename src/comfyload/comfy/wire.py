@@ -7,13 +7,14 @@ here; everything else is skipped unread.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from comfyload.record.codec import converted
+from comfyload.record.bounds import MOST_COUNT, Count
+from comfyload.record.codec import UNREADABLE, converted, parsed
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -33,6 +34,7 @@ __all__ = [
     "decode_message",
     "decode_messages",
     "decode_queue_remaining",
+    "finite",
     "whole_ms",
 ]
 
@@ -102,7 +104,7 @@ class NodeState(Struct, gc=False):
 
 
 class _ExecInfo(Struct, frozen=True, gc=False):
-    queue_remaining: int | None = None
+    queue_remaining: Count | None = None
 
 
 class _Status(Struct, frozen=True, gc=False):
@@ -133,8 +135,12 @@ class Data(Struct, frozen=True, gc=False):
         return self.status.exec_info.queue_remaining if self.status else None
 
     def cached_nodes(self) -> list[str]:
-        """The ids of an `execution_cached` message."""
-        return [str(node) for node in decode_json(bytes(self.nodes), list[Any])] if self.nodes else []
+        """The ids of an `execution_cached` message; none of what is no list of ids."""
+        try:
+            nodes = decode_json(bytes(self.nodes), list[Any]) if self.nodes else []
+        except msgspec.MsgspecError:
+            return []
+        return [str(node) for node in nodes if isinstance(node, str | int)]
 
     def node_states(self) -> dict[str, NodeState]:
         """The states of a `progress_state` message, by node id."""
@@ -187,17 +193,17 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(text, type=shape, strict=False)
-    except msgspec.MsgspecError:
-        return converted(_lenient(text), shape, strict=False)
+    except UNREADABLE:
+        return converted(parsed(text), shape, strict=False)
 
 
 def decode_message(text: str | bytes) -> Message | None:
     """One WebSocket text frame; None if it is none of ComfyUI's (a custom node may send anything)."""
     try:
         return _message.decode(text)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         try:
-            return _coerce(_lenient(text))
+            return _coerce(parsed(text))
         except msgspec.MsgspecError:
             return None
 
@@ -206,7 +212,7 @@ def decode_messages(raw: list[msgspec.Raw]) -> list[Message]:
     """The `[type, data]` pairs of a history entry's status; pairs that are none are skipped."""
     found = []
     for item in raw:
-        pair = _lenient(bytes(item))
+        pair = parsed(bytes(item))
         if isinstance(pair, list) and len(pair) == 2:
             message = _coerce({"type": pair[0], "data": pair[1]})
             if message is not None:
@@ -222,26 +228,12 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     """
     try:
         entry = _history.decode(body).get(prompt_id)
-    except msgspec.MsgspecError:
-        entry = converted(_lenient(body), dict[str, Any], strict=False).get(prompt_id)
-        if entry is None:
-            return None
-        entry = _RawEntry(
-            prompt=[_raw(part) for part in entry.get("prompt") or []],
-            outputs=_raw(entry.get("outputs") or {}),
-            status=converted(
-                {
-                    **(entry.get("status") or {}),
-                    "messages": [_raw(message) for message in (entry.get("status") or {}).get("messages") or []],
-                },
-                HistoryStatus,
-                strict=False,
-            ),
-        )
+    except UNREADABLE:
+        entry = _entry(converted(parsed(body), dict[str, Any], strict=False).get(prompt_id))
     if entry is None:
         return None
     extra = decode_json(bytes(entry.prompt[3]), _ExtraData) if len(entry.prompt) > 3 else _ExtraData()
-    number = decode_json(bytes(entry.prompt[0]), float) if entry.prompt else None
+    number = finite(decode_json(bytes(entry.prompt[0]), float)) if entry.prompt else None
     outputs = decode_json(bytes(entry.outputs), dict[str, Any])
     return HistoryEntry(
         messages=decode_messages(entry.status.messages) if entry.status else [],
@@ -251,9 +243,30 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     )
 
 
+def finite(value: object) -> float | None:
+    """A number that JSON can hold; None for anything else: truth, text, NaN, and what no float of ours holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
+
+
+def _entry(told: Any) -> _RawEntry | None:
+    """An entry with something in it that only Python's parser reads; parts of other types than ours are left out."""
+    if not isinstance(told, dict):
+        return None
+    prompt, status = told.get("prompt"), told.get("status")
+    status = status if isinstance(status, dict) else {}
+    messages = status.get("messages")
+    return _RawEntry(
+        prompt=[_raw(part) for part in prompt] if isinstance(prompt, list) else [],
+        outputs=_raw(told.get("outputs") or {}),
+        status=HistoryStatus(messages=[_raw(message) for message in messages] if isinstance(messages, list) else []),
+    )
+
+
 def whole_ms(stamp: float | None) -> int | None:
     """A stamp as it is kept; None of one that no whole number of ours holds."""
-    return int(stamp) if stamp is not None and abs(stamp) < 2**62 else None
+    return int(stamp) if stamp is not None and abs(stamp) < 2**53 else None
 
 
 class _Job(Struct, gc=False):
@@ -277,16 +290,11 @@ def decode_queue_remaining(body: bytes) -> int | None:
         return None
 
 
-def _lenient(text: bytes | str) -> Any:
-    """Python's own parser reads what the server's own encoder writes, NaN included."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from None
-
-
 def _raw(value: Any) -> msgspec.Raw:
-    return msgspec.Raw(json.dumps(value).encode())
+    try:
+        return msgspec.Raw(json.dumps(value).encode())
+    except RecursionError as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def _coerce(value: Any) -> Message | None:
@@ -301,7 +309,6 @@ def _coerce(value: Any) -> Message | None:
         found = data.get(key)
         return None if found is None or isinstance(found, dict | list) else str(found)
 
-    stamp = data.get("timestamp")
     status = data.get("status")
     exec_info = status.get("exec_info") if isinstance(status, dict) else None
     remaining = exec_info.get("queue_remaining") if isinstance(exec_info, dict) else None
@@ -311,9 +318,11 @@ def _coerce(value: Any) -> Message | None:
             prompt_id=text("prompt_id"),
             node=text("node"),
             display_node=text("display_node"),
-            timestamp=float(stamp) if isinstance(stamp, int | float) and math.isfinite(stamp) else None,
+            timestamp=finite(data.get("timestamp")),
             nodes=_raw(data["nodes"]) if isinstance(data.get("nodes"), dict | list) else msgspec.Raw(b""),
-            status=_Status(_ExecInfo(remaining)) if isinstance(remaining, int) else None,
+            status=_Status(_ExecInfo(remaining))
+            if isinstance(remaining, int) and 0 <= remaining <= MOST_COUNT
+            else None,
             sid=text("sid"),
             node_id=text("node_id"),
             node_type=text("node_type"),

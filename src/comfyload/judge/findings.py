@@ -52,6 +52,11 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Jobs were sent, and the journal has no record of their end.",
         "The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
     ),
+    "damaged_lines": (
+        "Lines of the run's files cannot be read, and `show --salvage` left them out. Of records it makes the run "
+        "invalid: a line that is lost may have told of a failure.",
+        "Look at the line that is named: a disk, a copy or an editor spoilt it. Run again for numbers.",
+    ),
     "duplicate_record": (
         "The journal holds two records of one job; the first is counted.",
         "Two runs were written into one directory. Run again into a fresh one.",

@@ -10,12 +10,32 @@ from comfyload.judge.findings import _OBSERVED, FINDINGS, Finding
 from comfyload.judge.fold import Fold
 from comfyload.judge.gpu import GpuRow
 from comfyload.judge.jobs import CACHE_CLASSES
-from comfyload.judge.ledger import join
+from comfyload.judge.ledger import clean, join
 from comfyload.judge.made import Shortage
+from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.kinds import KIND_WORDS
 from comfyload.record.model import Manifest, Observation, WorkflowFacts
 
-__all__ = ["cache_findings", "gpu_findings", "ledger_findings", "output_findings", "server_findings"]
+__all__ = ["cache_findings", "damage_findings", "gpu_findings", "ledger_findings", "output_findings", "server_findings"]
+
+
+def damage_findings(damage: Mapping[str, Damage]) -> Iterator[Finding]:
+    """What of the run's files could not be read. A lost record may have been of a failure: then nothing is certain."""
+    for name, lost in damage.items():
+        if lost.lines:
+            lines = "1 line" if lost.lines == 1 else f"{lost.lines} lines"
+            text = (
+                f"{lines} of {name} cannot be read and {'is' if lost.lines == 1 else 'are'} left out: line {lost.first}"
+            )
+        else:
+            text = f"{name} cannot be read to its end"
+        yield Finding(
+            code="damaged_lines",
+            level="invalid" if name == RECORDS else "warning",
+            text=f"{text}: {clean(lost.why, 120)}.",
+            evidence={"file": name, "count": lost.lines, "first": lost.first},
+            hint="Jobs may be missing in every number." if name == RECORDS else "",
+        )
 
 
 def ledger_findings(evidence: Evidence) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.gpu import GpuRow, gpu_rows
 from comfyload.judge.integrity import (
     cache_findings,
+    damage_findings,
     gpu_findings,
     ledger_findings,
     output_findings,
@@ -42,6 +43,7 @@ from comfyload.judge.saturation import Saturation, saturation
 from comfyload.judge.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
 from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
+from comfyload.record.journal import Damage
 from comfyload.record.kinds import KINDS, Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
 from comfyload.record.which_gpu import gpus_alike
@@ -131,14 +133,26 @@ class Measured(Struct, frozen=True, kw_only=True):
     queue: Queue
 
 
-def summarise(manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Summary:
+def summarise(
+    manifest: Manifest,
+    lines: Iterable[Record | Sent],
+    samples: Iterable[Sample] = (),
+    damage: Mapping[str, Damage] | None = None,
+) -> Summary:
     """Fold a run. Lines come in the order of the journal; their order matters only for which of two jobs with the
-    same file name came first. Warm-up jobs are in no number but their own count.
+    same file name came first. Warm-up jobs are in no number but their own count. `damage`: what of which file could not
+    be read, known once all lines and samples are.
     """
-    return measure("", manifest, lines, samples).summary
+    return measure("", manifest, lines, samples, damage).summary
 
 
-def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], samples: Iterable[Sample] = ()) -> Measured:
+def measure(
+    path: str,
+    manifest: Manifest,
+    lines: Iterable[Record | Sent],
+    samples: Iterable[Sample] = (),
+    damage: Mapping[str, Damage] | None = None,
+) -> Measured:
     """`summarise`, with the columns it was made from."""
     alike, rest = gpus_alike(manifest.environment), iter(lines)
     fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=alike)
@@ -151,7 +165,7 @@ def measure(path: str, manifest: Manifest, lines: Iterable[Record | Sent], sampl
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     made = fold.made.sorted()
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
-    findings = _findings(evidence, gpus)
+    findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
         summary=_flat(evidence, statistics, observed, valid),
@@ -222,7 +236,7 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
     )
 
 
-def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow]) -> list[Finding]:
+def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow], damage: Mapping[str, Damage]) -> list[Finding]:
     rules = (
         ledger_findings,
         load_findings,
@@ -232,7 +246,8 @@ def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow]) -> list[Finding]:
         output_findings,
         steadiness_findings,
     )
-    found = [*(finding for rule in rules for finding in rule(evidence)), *gpu_findings(gpus)]
+    found = [finding for rule in rules for finding in rule(evidence)]
+    found += [*gpu_findings(gpus), *damage_findings(damage)]
     return sorted(found, key=lambda finding: ("invalid", "warning", "info").index(finding.level))
 
 

@@ -12,10 +12,27 @@ from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = ["converted", "decode", "encode", "encode_pretty", "encode_sorted", "printable", "words"]
+__all__ = [
+    "UNREADABLE",
+    "converted",
+    "decode",
+    "encode",
+    "encode_pretty",
+    "encode_sorted",
+    "parsed",
+    "printable",
+    "unreadable",
+    "within_levels",
+    "words",
+]
 
 T = TypeVar("T")
+MOST_LEVELS = 100
+"""Lists and objects in each other: no graph and no row of a log is deeper, and what is can be written by no encoder."""
 _HALF = b"\\ud"
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
+"""What msgspec raises of what it cannot decode: no UTF-8, and a thousand levels, are no errors of its own."""
 
 
 def encode(value: object) -> bytes:
@@ -51,14 +68,27 @@ def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """
     try:
         return decoder.decode(content)
-    except msgspec.MsgspecError:
+    except UNREADABLE as error:
         if _HALF not in content.lower():
-            raise
+            raise unreadable(error) from None
+    return converted(parsed(content), decoder.type)
+
+
+def parsed(content: bytes | str) -> Any:
+    """What Python's own parser reads of JSON, NaN and halves of pairs included.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON.
+    """
     try:
-        plain = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return converted(plain, decoder.type)
+
+
+def unreadable(error: Exception) -> msgspec.MsgspecError:
+    """One of UNREADABLE as the one kind of error that decoders raise."""
+    return error if isinstance(error, msgspec.MsgspecError) else msgspec.DecodeError(str(error))
 
 
 def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
@@ -68,9 +98,12 @@ def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
         msgspec.MsgspecError: it is not of that type.
     """
     try:
-        return msgspec.convert(plain, shape, str_keys=True, strict=strict)
-    except UnicodeEncodeError:
-        return msgspec.convert(words(plain), shape, str_keys=True, strict=strict)
+        try:
+            return msgspec.convert(plain, shape, str_keys=True, strict=strict)
+        except UnicodeEncodeError:
+            return msgspec.convert(words(plain), shape, str_keys=True, strict=strict)
+    except UNREADABLE as error:
+        raise unreadable(error) from None
 
 
 def printable(text: str) -> str:
@@ -85,6 +118,21 @@ def words(value: Any) -> Any:
     if isinstance(value, dict):
         return {printable(str(key)): words(inner) for key, inner in value.items()}
     return [words(inner) for inner in value] if isinstance(value, list) else value
+
+
+def within_levels(value: Any) -> bool:
+    """Whether lists and objects of JSON lie no deeper in each other than MOST_LEVELS."""
+    level = [value]
+    for _ in range(MOST_LEVELS + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _finite(value: Any) -> Any:

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
-from comfyload.record.codec import encode
+from comfyload.record.bounds import instant
+from comfyload.record.codec import MOST_LEVELS, encode, within_levels
 from comfyload.record.metrics_files import LogFiles
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def row_of_line(line: bytes) -> LogRow | None:
     inside = raw.get("row")
     if isinstance(inside, dict) and raw.keys() == {"t", "source", "row"}:
         t = raw["t"]
-        return log_row(inside, t=float(t) if isinstance(t, int | float) else None)
+        return log_row(inside, t=instant(t) if isinstance(t, int | float) else None)
     return log_row(raw)
 
 
@@ -261,6 +262,11 @@ def object_of_line(line: bytes) -> dict[str, Any] | None:
 
     Bytes that are no UTF-8, and halves of characters, are replaced: what counts is written in ASCII.
     """
+    found = _object_of_line(line)
+    return found if found is not None and (len(line) < MOST_LEVELS or within_levels(found)) else None
+
+
+def _object_of_line(line: bytes) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import JobFailed
+from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds
 from comfyload.record.clocks import ClockCheck
 from comfyload.record.plan import Plan
 
@@ -101,16 +102,16 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     message: str = ""
     node: str | None = None
     node_class: str | None = None
-    status: int | None = None
-    retry_after_s: float | None = None
+    status: Count | None = None
+    retry_after_s: Seconds | None = None
 
 
 class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The server's own account, Unix ms on its wall clock. Queue wait = start - create; execution = end - start."""
 
-    create_ms: int | None = None
-    start_ms: int | None = None
-    end_ms: int | None = None
+    create_ms: Milliseconds | None = None
+    start_ms: Milliseconds | None = None
+    end_ms: Milliseconds | None = None
 
     @property
     def execution_ms(self) -> int | None:
@@ -121,8 +122,8 @@ class Span(Struct, frozen=True, array_like=True, gc=False):
     """One node's run as seen by the client: `[node id, start, end]`, seconds; `end` None if it never finished."""
 
     node: str
-    start: float
-    end: float | None
+    start: Instant
+    end: Instant | None
 
 
 class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -133,7 +134,7 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     node: str
     kind: str
-    count: int
+    count: Count
     files: list[str] = []
     animated: bool = False
 
@@ -142,8 +143,8 @@ class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One output file downloaded and thrown away; `problem` says what was wrong with it, "" if nothing was."""
 
     file: str
-    bytes: int
-    seconds: float
+    bytes: Number
+    seconds: Seconds
     problem: str = ""
 
 
@@ -157,11 +158,11 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     server: str
     prompt_id: str
     outcome: Outcome
-    sent: float | None = None
-    done: float | None = None
+    sent: Instant | None = None
+    done: Instant | None = None
     failure: Failure | None = None
-    executed_ms: int | None = None
-    waited_s: float = 0.0
+    executed_ms: Milliseconds | None = None
+    waited_s: Seconds = 0.0
 
 
 class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -175,24 +176,24 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     """
 
     outcome: Outcome
-    sent: float | None = None
-    acknowledged: float | None = None
-    first_event: float | None = None
-    started: float | None = None
-    done: float | None = None
+    sent: Instant | None = None
+    acknowledged: Instant | None = None
+    first_event: Instant | None = None
+    started: Instant | None = None
+    done: Instant | None = None
     seen_by: Literal["events", "history", "client"] = "client"
-    done_within_s: float = 0.0
+    done_within_s: Seconds = 0.0
     server: ServerTimes = ServerTimes()
     number: float | None = None
     nodes: list[Span] = []
     cached: list[str] = []
     outputs: list[Output] = []
     failure: Failure | None = None
-    previews: int = 0
-    preview_bytes: int = 0
+    previews: Count = 0
+    preview_bytes: Number = 0
     fetches: list[Fetch] = []
-    executions: int = 0
-    held_s: float = 0.0
+    executions: Count = 0
+    held_s: Seconds = 0.0
     left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
     attempts: list[Attempt] = []
 
@@ -212,9 +213,9 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
     """Written before a job's POST leaves: after a crash, this id may be on the server."""
 
-    index: int
+    index: Number
     prompt_id: str
-    due: float
+    due: Instant
 
 
 class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record", gc=False):
@@ -224,14 +225,14 @@ class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record", 
     that is known of its latency is that it is longer than `execution.done - due`.
     """
 
-    index: int
+    index: Number
     prompt_id: str
     workflow: str
     warmup: bool
-    due: float
+    due: Instant
     values: dict[str, Any]
     execution: Execution
-    book: int | None = None
+    book: Number | None = None
     censored: bool = False
 
 
@@ -242,7 +243,7 @@ Line = Sent | Record
 class Sample(Struct, frozen=True, kw_only=True, gc=False):
     """One telemetry reading at `t` seconds of the run; `value` None says the source could not tell."""
 
-    t: float
+    t: Instant
     source: str
     name: str
     value: float | None
@@ -255,7 +256,7 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
     the offset, as of a log's rows. `row` is kept as it was written.
     """
 
-    t: float | None
+    t: Instant | None
     source: Literal["probe", "log"]
     row: dict[str, Any]
 
@@ -326,16 +327,16 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `telemetry`, `capped`.
     """
 
-    t: float
+    t: Instant
     code: str
     text: str
-    count: int = 1
+    count: Count = 1
 
 
 class Spread(Struct, frozen=True, kw_only=True):
     """Median, 99th percentile and maximum of `n` readings of our own error, in seconds."""
 
-    n: int
+    n: Number
     p50: float
     p99: float
     max: float
@@ -409,12 +410,12 @@ class Manifest(Struct, kw_only=True):
     asked: dict[str, Any] = msgspec.field(default_factory=dict)
     plan_sha256: str = ""
     retry: dict[str, Any] | None = None
-    scheduled: int | None = None
-    resumed: list[float] = msgspec.field(default_factory=list)
-    looks: list[int] = msgspec.field(default_factory=list)
+    scheduled: Count | None = None
+    resumed: list[Instant] = msgspec.field(default_factory=list)
+    looks: list[Count] = msgspec.field(default_factory=list)
     environment: Environment = msgspec.field(default_factory=dict)
-    counted_from: float | None = None
-    counted_to: float | None = None
+    counted_from: Instant | None = None
+    counted_to: Instant | None = None
     self_check: SelfCheck | None = None
     clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)

@@ -5,9 +5,12 @@ Durations are in seconds and rates in arrivals per second. `None` is "no limit",
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from comfyload.record.bounds import Count, Rate, Seconds
 
 __all__ = ["Arrivals", "Closed", "Load", "OnFull", "Open", "Order", "Plan", "Replay", "Stage"]
 
@@ -27,17 +30,17 @@ class Closed(Struct, frozen=True, kw_only=True, tag_field="kind", tag="closed", 
     Users start evenly over `ramp_up_s`, the first at once.
     """
 
-    concurrency: int = 1
-    think_s: float = 0.0
-    ramp_up_s: float = 0.0
+    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    think_s: Seconds = 0.0
+    ramp_up_s: Seconds = 0.0
 
 
 class Stage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A stretch of time at a rate, which may change evenly to another; `seconds` None: for ever."""
 
-    per_s: float
-    to_per_s: float | None = None
-    seconds: float | None = None
+    per_s: Rate
+    to_per_s: Rate | None = None
+    seconds: Annotated[float, Meta(ge=0.001, le=1e10)] | None = None
 
 
 class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forbid_unknown_fields=True):
@@ -46,8 +49,16 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
     stages: list[Stage]
     arrivals: Arrivals = "poisson"
     cv: float = 1.0
-    max_in_flight: int | None = None
+    max_in_flight: Count | None = None
     on_full: OnFull = "wait"
+
+    def __post_init__(self) -> None:
+        if not self.stages or any(stage.seconds is None for stage in self.stages[:-1]):
+            raise ValueError("there is no stage, or one after a stage that lasts for ever")
+        if self.stages[-1].seconds is None and self.stages[-1].per_s < 1e-9:
+            raise ValueError("a rate of nothing that lasts for ever")
+        if self.arrivals == "gamma" and not 0.01 <= self.cv <= 100:
+            raise ValueError("cv is not between 0.01 and 100")
 
 
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
@@ -56,13 +67,17 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", 
     `match`: what was asked to be taken for an arrival; None: what is by default. `read_as`: what was, and what was not.
     """
 
-    offsets_s: list[float]
+    offsets_s: list[Seconds]
     source: str = ""
     speedup: float = 1.0
     match: str | None = None
     read_as: str = ""
-    max_in_flight: int | None = None
+    max_in_flight: Count | None = None
     on_full: OnFull = "wait"
+
+    def __post_init__(self) -> None:
+        if any(later < earlier for earlier, later in pairwise(self.offsets_s)):
+            raise ValueError("offsets_s are not ascending")
 
 
 Load = Closed | Open | Replay
@@ -79,18 +94,18 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     load: Load = Closed()
-    jobs: int | None = None
-    duration_s: float | None = None
-    warmup: int = 0
-    pages: int = 1
-    timeout_s: float | None = None
-    max_server_queue: int | None = None
+    jobs: Count | None = None
+    duration_s: Seconds | None = None
+    warmup: Count = 0
+    pages: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    timeout_s: Seconds | None = None
+    max_server_queue: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     drain: bool = True
     as_is: bool = False
     fetch: bool = False
     seed: int | None = None
     order: Order = "random"
-    stickiness: float = 0.0
+    stickiness: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
     @property
     def waits(self) -> bool:

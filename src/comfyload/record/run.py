@@ -9,6 +9,7 @@ replaced as a whole. A torn last line is what a crash leaves, and is not read.
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,22 +17,23 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from comfyload.errors import RunFilesError
+from comfyload.record.bounds import instant, moment
 from comfyload.record.codec import decode, encode, encode_pretty
+from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RunReader", "RunWriter", "replace_file"]
+__all__ = ["RECORDS", "RunReader", "RunWriter", "replace_file"]
 
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
-RECORDS = "records.ndjson"
 SAMPLES = "samples.ndjson"
 LOG = "log.ndjson"
-_BLOCK = 1 << 16
-"""Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
+_MOST_MANIFEST_BYTES = 64 << 20
+"""A manifest holds a graph of each workflow, if that was asked for."""
 
 
 class RunWriter:
@@ -94,10 +96,14 @@ class RunWriter:
         self._append(self._records, line)
 
     def write_sample(self, sample: Sample) -> None:
-        self._append(self._samples, sample)
+        """A reading of no instant that can be kept is none: its clock is not one."""
+        if instant(sample.t) is not None:
+            self._append(self._samples, sample)
 
     def write_log(self, line: LogLine) -> None:
         """The file is made for the first row: most runs have none."""
+        if instant(line.t) is None:
+            line = msgspec.structs.replace(line, t=None)
         if self._log is None:
             self._log = _open_append(self.path / LOG)
         self._append(self._log, line)
@@ -145,23 +151,46 @@ class RunWriter:
 
 
 class RunReader:
-    """A run directory as it lies on disk, finished or not."""
+    """A run directory as it lies on disk, finished or not.
 
-    def __init__(self, path: Path) -> None:
+    `salvage`: damaged lines are skipped. `damage`: what the last whole pass over a journal skipped, by the file's name.
+    """
+
+    def __init__(self, path: Path, *, salvage: bool = False) -> None:
         self.path = path
         self.manifest = _read_manifest(path / MANIFEST)
+        self.damage: dict[str, Damage] = {}
+        self._salvage = salvage
 
     def lines(self) -> Iterator[Line]:
         """The journal in the order it was written; a torn last line is left out."""
-        return _read_journal(self.path / RECORDS, msgspec.json.Decoder(Sent | Record))
+        return self._read(RECORDS, msgspec.json.Decoder(Sent | Record))
 
     def samples(self) -> Iterator[Sample]:
-        return _read_journal(self.path / SAMPLES, msgspec.json.Decoder(Sample))
+        return self._read(SAMPLES, msgspec.json.Decoder(Sample))
 
     def log(self) -> Iterator[LogLine]:
         """Rows of the server's side in the order in which they were taken; none where none were."""
-        if (self.path / LOG).exists():
-            yield from _read_journal(self.path / LOG, msgspec.json.Decoder(LogLine))
+        if os.path.lexists(self.path / LOG):
+            yield from self._read(LOG, msgspec.json.Decoder(LogLine))
+
+    def check(self) -> None:
+        """Read all of it once.
+
+        Raises:
+            RunFilesError: a line is damaged, or a file cannot be read.
+        """
+        for journal in (self.lines(), self.samples(), self.log()):
+            deque(journal, maxlen=0)
+
+    def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
+        if not self._salvage:
+            yield from read_journal(self.path / name, decoder)
+            return
+        found = Damage()
+        yield from read_journal(self.path / name, decoder, found)
+        if found.why:
+            self.damage[name] = found
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -202,49 +231,23 @@ def _cut_torn_line(path: Path) -> None:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        content = path.read_bytes()
+        content = read_whole(path, _MOST_MANIFEST_BYTES)
     except OSError as error:
         raise RunFilesError(
-            f"{path.parent} is no run directory: {error.strerror}", "give the folder of a run"
+            f"{path.parent} is no run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
         ) from None
     try:
         version = decode(content, msgspec.json.Decoder(_Format)).format
         if version > FORMAT:
             raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
-        return decode(content, msgspec.json.Decoder(Manifest))
-    except msgspec.MsgspecError as error:
+        manifest = decode(content, msgspec.json.Decoder(Manifest))
+        for text in (manifest.started_utc, manifest.ended_utc):
+            if text is not None:
+                moment(text)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise RunFilesError(f"{path} is damaged: {error}") from None
+    return manifest
 
 
 class _Format(msgspec.Struct):
     format: int
-
-
-def _read_journal(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
-    with path.open("rb") as file:
-        rest, before = b"", 0
-        while block := file.read(_BLOCK):
-            whole, newline, rest = (rest + block).rpartition(b"\n")
-            if not newline:
-                continue
-            count = whole.count(b"\n") + 1
-            yield from _decode_block(whole, count, decoder) or _decode_each(path, whole, before, decoder)
-            before += count
-
-
-def _decode_block(whole: bytes, count: int, decoder: msgspec.json.Decoder[T]) -> list[T] | None:
-    """Its lines' values; None if a line is damaged, or if they are not just one to a line."""
-    try:
-        values = decoder.decode_lines(whole)
-    except msgspec.MsgspecError:
-        return None
-    return values if len(values) == count else None
-
-
-def _decode_each(path: Path, whole: bytes, before: int, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
-    """The same line by line, which can name the damaged one: it is the first block's lines that went `before`."""
-    for number, line in enumerate(whole.split(b"\n"), before + 1):
-        try:
-            yield decode(line, decoder)
-        except msgspec.MsgspecError as error:
-            raise RunFilesError(f"{path}, line {number} is damaged: {error}") from None

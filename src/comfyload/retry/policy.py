@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from comfyload.errors import UsageError
+from comfyload.record import codec
 
 __all__ = [
     "FORMAT",
@@ -237,14 +238,14 @@ def decode(content: bytes) -> Policy:
         UsageError: it is none; the message names the place.
     """
     try:
-        return msgspec.json.decode(content, type=Policy)
+        return codec.decode(content, msgspec.json.Decoder(Policy))
     except msgspec.MsgspecError as error:
         raise UsageError(f"the retry policy cannot be read: {error}", "see the reference of retry.json") from None
 
 
 def encode(policy: Policy) -> bytes:
     """The content of a `retry.json`, indented."""
-    return msgspec.json.format(msgspec.json.encode(policy), indent=2) + b"\n"
+    return codec.encode_pretty(policy) + b"\n"
 
 
 def default(deadline_s: float | None = None) -> Policy:

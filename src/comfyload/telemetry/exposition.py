@@ -22,6 +22,7 @@ __all__ = ["Exposition", "Named"]
 MOST = 200
 """Series kept under their own names."""
 
+_MOST_GPUS = 10_000
 _MIB = 2.0**20
 _DCGM = {
     "DCGM_FI_DEV_GPU_UTIL": ("utilisation_percent", 1.0),
@@ -83,7 +84,9 @@ class Exposition:
         """
         samples = list(_samples(text))
         numbers = {
-            s.labels["uuid"]: int(s.value) for s in samples if s.name == "nvidia_smi_index" and "uuid" in s.labels
+            s.labels["uuid"]: int(s.value)
+            for s in samples
+            if s.name == "nvidia_smi_index" and "uuid" in s.labels and 0 <= s.value < _MOST_GPUS
         }
         values: dict[str, float | None] = {}
         for sample in samples:
@@ -112,11 +115,19 @@ class Exposition:
 def _samples(text: str) -> Iterable[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    for family in text_string_to_metric_families(text):
+    families = iter(text_string_to_metric_families(text))
+    while True:
+        try:
+            family = next(families)
+            found = [sample._replace(value=float(sample.value)) for sample in family.samples]
+        except StopIteration:
+            return
+        except (ArithmeticError, LookupError, TypeError) as error:  # of numbers and labels that it does not expect
+            raise ValueError(str(error)) from None
         time.sleep(1e-4)  # parsing is all Python: give the interpreter to the loop, which measures
         # The parser gives every counter the ending of OpenMetrics, which older pages do not have.
         named_so = family.type != "counter" or f"{family.name}_total" in text
-        for sample in family.samples:
+        for sample in found:
             yield sample if named_so else sample._replace(name=sample.name.removesuffix("_total"))
 
 

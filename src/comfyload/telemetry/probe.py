@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.record.bounds import Instant, Number, instant
+from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
 from comfyload.telemetry.offset import Exchange, Offset, best_of, better
 from comfyload.telemetry.rows import SampleRows, number
@@ -39,15 +41,15 @@ TOKEN = "it asks for a token: --header X-Comfyload-Token=env:NAME"
 
 class _Clock(Struct):
     boot: str
-    mono_s: float
-    seq: int
+    mono_s: Instant
+    seq: Number
 
 
 class _Events(Struct):
     boot: str
-    next: int
+    next: Number
     rows: list[dict[str, Any]]
-    missed: int = 0
+    missed: Number = 0
 
 
 class Probe:
@@ -132,10 +134,12 @@ class Probe:
         samples: list[Sample] = []
         lines: list[LogLine] = []
         for row in events.rows:
+            if not within_levels(row):
+                continue
             mono_s, event = number(row.get("mono_s")), row.get("event")
             if mono_s is not None and mono_s < self._begun:  # numbered late: it is from before the run
                 continue
-            t = None if mono_s is None else mono_s + self._offset.seconds
+            t = None if mono_s is None else instant(mono_s + self._offset.seconds)
             if event == "sample":
                 if t is not None and mono_s is not None:
                     samples += self._rows.samples(row, t, mono_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfyload.comfy.wire import finite
 from comfyload.record.model import Sample
 
 __all__ = ["SampleRows", "number"]
@@ -68,4 +69,4 @@ class SampleRows:
 
 def number(value: object) -> float | None:
     """A number that JSON can hold; None for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return finite(value)

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.address import masked, with_credentials
+from comfyload.comfy.address import masked, read_url, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
 from comfyload.telemetry.source import Readings, Silent
@@ -32,10 +32,8 @@ def scrape_url(text: str) -> URL:
     Raises:
         UsageError: it is no http(s) address.
     """
-    from yarl import URL
-
     try:
-        url = URL(text if "://" in text else f"http://{text}")
+        url = read_url(text if "://" in text else f"http://{text}")
         valid = url.scheme in ("http", "https") and bool(url.host)
     except ValueError:
         valid = False

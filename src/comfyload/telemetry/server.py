@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
+from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining, finite
 from comfyload.telemetry.source import Readings, Silent
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Stats:
         except msgspec.MsgspecError:
             raise Silent("/system_stats is not what a ComfyUI answers") from None
         values: dict[str, float | None] = {}
-        total, free = _number(stats.system.get("ram_total")), _number(stats.system.get("ram_free"))
+        total, free = finite(stats.system.get("ram_total")), finite(stats.system.get("ram_free"))
         if free is not None:
             values["host.ram_available_bytes"] = free
             values |= {} if total is None else {"host.ram_used_bytes": total - free}
@@ -90,9 +90,7 @@ class Queue:
 
 def _of_device(device: dict[str, Any]) -> dict[str, float | None]:
     """`torch_active_bytes` is what tensors hold, `torch_reserved_bytes` what PyTorch has taken from the driver."""
-    known = {
-        key: _number(device.get(key)) for key in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")
-    }
+    known = {key: finite(device.get(key)) for key in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")}
     total, free, reserved, idle = known.values()
     return {
         "vram_total_bytes": total,
@@ -101,10 +99,6 @@ def _of_device(device: dict[str, Any]) -> dict[str, float | None]:
         "torch_reserved_bytes": reserved,
         "torch_active_bytes": None if reserved is None or idle is None else reserved - idle,
     }
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 async def _get(transport: Transport, path: str) -> Reply:

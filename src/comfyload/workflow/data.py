@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from comfyload.errors import UsageError
+from comfyload.record.codec import within_levels
 
 __all__ = ["Table", "parse_table"]
 
@@ -66,7 +67,7 @@ def _json_table(text: str, source: str) -> Table:
     for number, row in _values(text, source):
         if not isinstance(row, dict):
             raise UsageError(f"{source}, {unit} {number} is not a JSON object", 'write {"6.text": "a fox"}')
-        columns = columns or list(row)
+        columns = list(row) if not lines else columns
         if row.keys() != set(columns):
             raise UsageError(
                 f"{source}, {unit} {number} has other keys than the first row ({_difference(columns, row)})",
@@ -90,7 +91,10 @@ def _values(text: str, source: str) -> Iterator[tuple[int, Any]]:
 
 def _decoded(text: str, source: str, line: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        found = json.loads(text, object_pairs_hook=_without_doubles)
+        if not within_levels(found):
+            raise RecursionError
+        return found
     except _Doubled as doubled:
         raise UsageError(f"{source}, line {line} has the key {doubled} twice", "leave one out") from None
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from comfyload.errors import WorkflowError
+from comfyload.record.codec import within_levels
 
 __all__ = ["EXPORT_HINT", "find_graph", "kind_of", "load_json", "refuse_pictures"]
 
@@ -46,7 +47,10 @@ def load_json(text: str, source: str) -> Any:
         WorkflowError: it is no JSON, or names a key twice in one object; the message says what it is instead.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        found = json.loads(text, object_pairs_hook=_object)
+        if not within_levels(found):
+            raise RecursionError
+        return found
     except _TwiceError as error:
         said = f"{source} names {json.dumps(str(error))} twice in one object, of which only the last would count"
         raise WorkflowError(said, "delete the one that is not meant") from None

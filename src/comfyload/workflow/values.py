@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from comfyload.workflow.graph import is_link
@@ -61,7 +61,7 @@ def typed(
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -84,7 +84,7 @@ def _link(value: Any) -> list[Any] | None:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return value if isinstance(value, list) and is_link(value) else None
 
@@ -105,7 +105,10 @@ def _whole(value: Any) -> int:
         return int(text)
     if not _DECIMAL.fullmatch(text) or len(text) > 100:
         raise Unfit(f"is {_shown(value)}; write an integer")
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        raise Unfit(f"is {_shown(value)}; write an integer") from None
     if number.adjusted() < 40 and _is_rounded(text, number):
         raise Unfit(
             f"is {text}, rounded by a spreadsheet: many integers are written like this; format the column as text"

@@ -187,7 +187,7 @@ def read_gates(text: str, origin: str) -> GateSet:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)

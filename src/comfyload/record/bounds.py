@@ -1,0 +1,53 @@
+"""Between which bounds the numbers of a run lie: what is beyond them no run has written, and is refused when read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+__all__ = ["MOST_COUNT", "Count", "Instant", "Milliseconds", "Number", "Rate", "Seconds", "instant", "moment"]
+
+MOST_COUNT = 10**9
+MOST_S = 1e10
+
+Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
+"""How many of something there are or were asked for."""
+
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+"""The place of a job in its run, or a count of bytes."""
+
+Instant = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
+"""Seconds of the run's clock: within three centuries of its start, so that a date can be made of it."""
+
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+"""How long something takes or was asked to take."""
+
+Rate = Annotated[float, Meta(ge=0, le=1e9)]
+"""Arrivals per second."""
+
+Milliseconds = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+"""A stamp of a server's wall clock, or the difference of two."""
+
+_YEARS = range(1970, 3000)
+
+
+def instant(seconds: float | None) -> float | None:
+    """The instant, where it is one that can be kept; else None."""
+    return float(seconds) if seconds is not None and abs(seconds) <= MOST_S else None
+
+
+def moment(text: str) -> datetime:
+    """A date and time with its zone, in ISO 8601.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no time") from None
+    if found.tzinfo is None or found.year not in _YEARS:
+        raise ValueError(f"{text[:40]!r} is no time with its zone")
+    return found

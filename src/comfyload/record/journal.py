@@ -1,0 +1,158 @@
+"""Files of a run directory as they are found, whatever happened to them: plain ones only, read within bounds.
+
+A journal is read line by line. A torn last line is what a crash leaves, and is left out; any other that cannot be read
+is damage, which is told, or counted where the rest is to be saved.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+from comfyload.record.codec import UNREADABLE, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["MOST_LINE_BYTES", "RECORDS", "Damage", "open_plain", "read_journal", "read_whole"]
+
+T = TypeVar("T")
+
+RECORDS = "records.ndjson"
+
+MOST_LINE_BYTES = 64 << 20
+"""No line of ours is longer: a server's answer, of which a record is made, is bounded too."""
+_BLOCK = 1 << 16
+"""Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
+_TOO_LONG = f"it is longer than {MOST_LINE_BYTES >> 20} MiB"
+
+
+class Damage(Struct):
+    """What of a journal cannot be read: so many lines, the number of the first, and what is wrong with it.
+
+    No line: the file itself.
+    """
+
+    lines: int = 0
+    first: int = 0
+    why: str = ""
+
+    def add(self, number: int, why: str) -> None:
+        if not self.lines:
+            self.first, self.why = number, why
+        self.lines += 1
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """The file, opened for reading. A FIFO or a device, which might never end, is refused.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a name with NUL in it, or half a character
+        raise OSError(errno.EINVAL, str(error), None) from None
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is no plain file", str(path))
+    return path.open("rb")
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """What is in a plain file.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or holds more than `most` bytes.
+    """
+    with open_plain(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+    return content
+
+
+def read_journal(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None = None) -> Iterator[T]:
+    """The values of a journal's whole lines. With `salvage` damage is skipped, and added to it.
+
+    Raises:
+        RunFilesError: it cannot be read, or a line is damaged; the line is named.
+    """
+    try:
+        yield from _read(path, decoder, salvage)
+    except OSError as error:
+        if salvage is None:
+            raise RunFilesError(f"cannot read {path}: {error.strerror or error}", _rest(path)) from None
+        salvage.why = salvage.why or f"{error.strerror or error}"
+
+
+def _read(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None) -> Iterator[T]:
+    before = 0
+    with open_plain(path) as file:
+        for whole in _blocks(file):
+            if whole is None:
+                before += 1
+                _damaged(path, before, _TOO_LONG, salvage)
+                continue
+            count = whole.count(b"\n") + 1
+            values = _decode_block(whole, count, decoder)
+            yield from _decode_each(path, whole, before, decoder, salvage) if values is None else values
+            before += count
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
+    """Whole lines, several at once, without the last line's end; None for one that is too long."""
+    parts: list[bytes] = []
+    size, too_long = 0, False
+    while block := file.read(_BLOCK):
+        if too_long:
+            _, newline, block = block.partition(b"\n")
+            if not newline:
+                continue
+            too_long = False
+        head, newline, rest = block.rpartition(b"\n")
+        if newline:
+            yield b"".join([*parts, head])
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        if size > MOST_LINE_BYTES:
+            yield None
+            parts, size, too_long = [], 0, True
+
+
+def _decode_block(whole: bytes, count: int, decoder: msgspec.json.Decoder[T]) -> list[T] | None:
+    """Its lines' values; None if a line is damaged, or if they are not just one to a line."""
+    try:
+        values = decoder.decode_lines(whole)
+    except UNREADABLE:
+        return None
+    return values if len(values) == count else None
+
+
+def _decode_each(
+    path: Path, whole: bytes, before: int, decoder: msgspec.json.Decoder[T], salvage: Damage | None
+) -> Iterator[T]:
+    """The same line by line, which can name the damaged one: it is the first block's lines that went `before`."""
+    for number, line in enumerate(whole.split(b"\n"), before + 1):
+        try:
+            value = decode(line, decoder)
+        except msgspec.MsgspecError as error:
+            _damaged(path, number, str(error), salvage)
+        else:
+            yield value
+
+
+def _damaged(path: Path, number: int, why: str, salvage: Damage | None) -> None:
+    if salvage is None:
+        raise RunFilesError(f"{path}, line {number} is damaged: {why}", _rest(path)) from None
+    salvage.add(number, why)
+
+
+def _rest(path: Path) -> str:
+    return f"comfyload show --salvage {path.parent} reads the rest"
