@@ -55,6 +55,8 @@ class AsyncComfy:
         self._over = False
         self._calls: set[asyncio.Task[Any]] = set()
         self._later: list[asyncio.Task[None]] = []
+        self.kept_open_by: object = None
+        """What would close it if nobody held it: a program may keep this and forget the connection."""
         self._numbers = itertools.count()
 
     async def run(
@@ -173,7 +175,8 @@ class AsyncComfy:
         name = execution.attempts[-1].server if execution.attempts else next(iter(self._transports), "")
         transport = self._transports.get(name)
         if transport is None:
-            raise ComfyloadError(f"{name or 'no server'} has not answered on this connection", "is it running?")
+            missing = f"{name} is not among the servers that have answered" if name else "no server has answered"
+            raise ComfyloadError(f"{missing} on this connection", "is it running?")
         return transport
 
     # --- servers
@@ -188,7 +191,9 @@ class AsyncComfy:
         """
         self.left_out |= {name: f"{name} has not answered yet" for name in servers}
         asked = {name: asyncio.create_task(self._ask(name, servers[name])) for name in servers}
-        self._later = [asyncio.create_task(self._ask_again(name, servers[name], first)) for name, first in asked.items()]
+        self._later = [
+            asyncio.create_task(self._ask_again(name, servers[name], first)) for name, first in asked.items()
+        ]
         await asyncio.wait(asked.values(), timeout=self._policy.connect_s if wait else None)
         errors = [first.result() for first in asked.values() if first.done()]
         in_vain = [e for e in errors if e is not None and (not wait or isinstance(e, NotComfyUI | NotLetIn))]

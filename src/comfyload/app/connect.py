@@ -101,7 +101,7 @@ class Connection:
             comfy = AsyncComfy(client, self._policy, clock)
             stack.push_async_callback(comfy.leave)
             await comfy.enter({transport.name: transport for transport in transports}, wait=self._patient)
-            self._stack = stack.pop_all()
+            self._stack = comfy.kept_open_by = stack.pop_all()
         return comfy
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ __all__ = ["Listener"]
 class Listener:
     """Called with each event of one job, until `over`. An error of `on_event` goes to the log, the first of a job."""
 
-    def __init__(self, on_event: Callable[[JobEvent], None], workflow: Workflow) -> None:
+    def __init__(self, on_event: Callable[[JobEvent], object], workflow: Workflow) -> None:
         self.over = False
         self._on_event = on_event
         self._workflow = workflow
@@ -32,7 +32,7 @@ class Listener:
             event = structs.replace(event, node_class=self._workflow.class_of(event.node))
         try:
             self._on_event(event)
-        except Exception:  # noqa: BLE001 - whatever a program does with it, the job goes on
+        except Exception:
             if not self._said:
                 self._said = True
                 logging.getLogger("comfyload").warning("on_event failed; the job goes on", exc_info=True)

@@ -77,9 +77,7 @@ class Job:
 class InFlight:
     """The prompts we posted and have not seen the end of. `clock` gives instants; nothing here waits."""
 
-    def __init__(
-        self, clock: Callable[[], float], on_queue: Callable[[int, int], None], server: str = ""
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], on_queue: Callable[[int, int], None], server: str = "") -> None:
         self._clock = clock
         self._server = server
         self._on_queue = on_queue

@@ -1,4 +1,4 @@
-"""What a program is told of a job under way, for a progress bar or a log: small values, in the order of what happens."""
+"""What a program is told of a job under way, for a progress bar or a log: small values, as they happen."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ class Attempts:
         there = [place for place, answer in zip(places, found, strict=True) if answer == "there"]
         return there[-1] if there else None
 
-    async def places(
-        self, ask: Ask, members: list[Member], within_s: float
-    ) -> dict[tuple[Member, int], Whereabouts]:
+    async def places(self, ask: Ask, members: list[Member], within_s: float) -> dict[tuple[Member, int], Whereabouts]:
         """Where the job is, of each server and by the number of its id; of a server that is silent: unknown."""
         ids = [ask.prompt.id, *later_ids(ask.prompt.id)]
 

@@ -186,6 +186,8 @@ class RetryingClient:
             if class_ == "moved":
                 ask.avoid = {member}
                 _tell(ask, story, execution, 0.0)
+            elif keyed and there is not None and execution.outcome == "failed":
+                pass  # Somebody else's attempt, which may have been stopped as it was found: this call's is yet to come.
             elif not await self._again(ask, member, story, execution, class_):
                 return story.close(execution)
             ask.send_as(story.next_prompt(ask.prompt, execution))
@@ -254,7 +256,7 @@ class RetryingClient:
         return self._follow_on(ask, story, *found)
 
     async def _of_that_key(self, ask: Ask, story: Story) -> Member | None:
-        """The server that has the job of that key; None: none is known to, or it failed there and is to be sent again."""
+        """The server that has the job of that key; None: none is known to, or it failed there and is sent again."""
         limits = [self._policy.connect_s, *([] if ask.by is None else [max(0.0, ask.by - self._clock())])]
         places = await self._attempts.places(ask, list(self._pool.members), min(limits))
         known = {key: place for key, place in places.items() if place not in ("absent", "unknown")}

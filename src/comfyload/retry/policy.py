@@ -219,7 +219,8 @@ def wait_s(
 
     `attempt`: how many attempts of this job have ended in `class_`, from 1. `elapsed_s`: since the job was asked for.
     `u`: drawn uniformly from [0, 1). `retry_after_s`: what the server asked for; we never come earlier, unless that is
-    more than `RETRY_AFTER_MOST_S`, and up to half as much later. `charged`: how many of its attempts were charged so far, this one included.
+    more than `RETRY_AFTER_MOST_S`, and up to half as much later. `charged`: how many of its attempts were charged so
+    far, this one included.
     """
     rule = rule_of(policy, class_)
     if spent(policy, class_, attempt, charged):

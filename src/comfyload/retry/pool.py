@@ -207,8 +207,9 @@ class Pool:
                 ask.place.set_result(member)
 
     async def _ask_all(self) -> list[Member]:
-        """Those to which jobs may go. One that is slow to answer does not hold up the others: it is for a later round."""
-        new = {member: asyncio.create_task(self._usable(member)) for member in self.members if member not in self._asked}
+        """Those to which jobs may go. One that is slow to answer holds up no other: it is for a later round."""
+        others = [member for member in self.members if member not in self._asked]
+        new = {member: asyncio.create_task(self._usable(member)) for member in others}
         self._asked |= new
         if new:
             _, slow = await asyncio.wait(new.values(), timeout=SLOW_S)
