@@ -113,11 +113,10 @@ def limits(patch: pytest.MonkeyPatch, **seconds: float) -> None:
 def test_a_deadline_holds_whatever_a_server_does_not_answer(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, SLACK_S=0.2, LEAVE_S=0.5)
     doubtful = SLEEPER | {"9": {"class_type": "ImageInvert", "inputs": {"image": ["77", 0]}}}
-    with in_thread(Server) as (url, _), comfyload.connect(url) as comfy:
-        with silent(monkeypatch, where):
-            began = time.monotonic()
-            assert comfy.run(doubtful, deadline_s=0.5).outcome in ("timed_out", "failed")
-            assert time.monotonic() - began < 1.5
+    with in_thread(Server) as (url, _), comfyload.connect(url) as comfy, silent(monkeypatch, where):
+        began = time.monotonic()
+        assert comfy.run(doubtful, deadline_s=0.5).outcome in ("timed_out", "failed")
+        assert time.monotonic() - began < 1.5
 
 
 def test_a_file_that_does_not_come_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +131,7 @@ def test_a_file_that_does_not_come_is_given_up_at_the_deadline(monkeypatch: pyte
 def test_a_deadline_holds_though_the_thread_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     limits(monkeypatch, SLACK_S=0.2)
     free = threading.Event()
-    with in_thread(Server) as (url, server), comfyload.connect(url) as comfy:
+    with in_thread(Server) as (url, _), comfyload.connect(url) as comfy:
         began = time.monotonic()
         execution = comfy.run(SLEEPER, deadline_s=0.5, on_event=lambda _: free.wait(20))
         assert execution.outcome == "timed_out" and "did not answer" in str(execution.failure)
