@@ -187,7 +187,7 @@ class RetryingClient:
                 ask.avoid = {member}
                 _tell(ask, story, execution, 0.0)
             elif keyed and there is not None and execution.outcome == "failed":
-                pass  # Somebody else's attempt, which may have been stopped as it was found: this call's is yet to come.
+                pass  # It was somebody else's attempt, perhaps stopped as it was found: this call's is yet to come.
             elif not await self._again(ask, member, story, execution, class_):
                 return story.close(execution)
             ask.send_as(story.next_prompt(ask.prompt, execution))
