@@ -9,13 +9,28 @@ if TYPE_CHECKING:
     from comfyload.app.connect import connect
     from comfyload.record.metrics_writer import log_event, stage
     from comfyload.record.model import Execution
+    from comfyload.record.told import JobEvent, Progress, Queued, Retrying
     from comfyload.retry.policy import Policy
 
-__all__ = ["Execution", "Policy", "connect", "log_event", "stage"]
+__all__ = [
+    "Execution",
+    "JobEvent",
+    "Policy",
+    "Progress",
+    "Queued",
+    "Retrying",
+    "connect",
+    "log_event",
+    "stage",
+]
 
 _HOMES = {
     "Execution": "comfyload.record.model",
+    "JobEvent": "comfyload.record.told",
     "Policy": "comfyload.retry.policy",
+    "Progress": "comfyload.record.told",
+    "Queued": "comfyload.record.told",
+    "Retrying": "comfyload.record.told",
     "connect": "comfyload.app.connect",
     "log_event": "comfyload.record.metrics_writer",
     "stage": "comfyload.record.metrics_writer",
@@ -27,3 +42,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not loaded yet: a shell completes them."""
+    return sorted({*globals(), *__all__})

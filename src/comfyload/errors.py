@@ -5,7 +5,8 @@ ComfyloadError
 │   ├── WorkflowError         the graph is not one that ComfyUI can run
 │   └── RunFilesError         a run directory is missing, damaged or already there
 ├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
-│   └── NotComfyUI            something answers, but it is no ComfyUI
+│   ├── NotComfyUI            something answers, but it is no ComfyUI
+│   └── NotLetIn              it, or a guard before it, does not let us in
 ├── NothingMeasured       5   the run ended without a number to report
 ├── OwnFault              70  comfyload itself made a mistake
 └── JobFailed             1   a job did not complete, and its caller asked to be told so by an exception
@@ -17,12 +18,16 @@ nothing measured · 70 a fault of comfyload · 130 interrupted.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from comfyload.record.model import Execution, Failure, FailureKind
 
 __all__ = [
     "ComfyloadError",
     "JobFailed",
     "NotComfyUI",
+    "NotLetIn",
     "NothingMeasured",
     "OwnFault",
     "RunFilesError",
@@ -72,6 +77,10 @@ class NotComfyUI(ServerUnreachable):
     """Something answers, but it is no ComfyUI."""
 
 
+class NotLetIn(ServerUnreachable):
+    """It, or a guard before it, does not let us in."""
+
+
 class NothingMeasured(ComfyloadError):
     """The run ended without a number to report."""
 
@@ -93,4 +102,22 @@ class OwnFault(ComfyloadError):
 
 
 class JobFailed(ComfyloadError):
-    """A job did not complete, and its caller asked to be told so by an exception."""
+    """A job did not complete, and its caller asked to be told so by an exception: `execution` tells what happened."""
+
+    def __init__(self, message: str, execution: Execution) -> None:
+        super().__init__(message)
+        self.execution = execution
+
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[str, Execution]]:
+        """Errors are carried between processes, as by a queue of jobs."""
+        return type(self), (self.message, self.execution)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why; None: that is not known."""
+        return self.execution.failure
+
+    @property
+    def kind(self) -> FailureKind | None:
+        """What kind of failure it was."""
+        return None if self.failure is None else self.failure.kind

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from comfyload.app.connect import AsyncComfy
+from comfyload.app import made
 from comfyload.cli.progress import Tally
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.reported import files_of, outputs_of
@@ -158,8 +158,8 @@ def test_a_model_reported_as_a_bare_path_is_fetched_and_checked() -> None:
 def test_a_program_is_given_the_model_too() -> None:
     execution = Execution(outcome="completed", outputs=outputs_of(_entry({"2": {"result": ["3d/x.glb", None]}})))
     transport = _Transport()
-    comfy = AsyncComfy(None, {"a": transport}, {})  # type: ignore[arg-type, dict-item]
-    assert asyncio.run(comfy.fetch(execution)) == [("output/3d/x.glb", b"glTF")]
+    assert made.files_of(execution, previews=False) == ["output/3d/x.glb"]
+    assert asyncio.run(made.download(transport, "output/3d/x.glb")) == b"glTF"  # type: ignore[arg-type]
     assert transport.asked == ["view?filename=x.glb&subfolder=3d&type=output"]
 
 

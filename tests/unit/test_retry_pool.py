@@ -274,3 +274,42 @@ def test_a_server_that_joins_while_jobs_wait_gets_the_next(latency_s: float) -> 
     assert [e.outcome for e in done] == ["completed"] * 3
     servers = [[attempt.server for attempt in e.attempts] for e in done]
     assert servers == [["http://s0/"], ["http://joined/"], ["http://s0/"]]
+
+
+def test_a_server_that_answers_nothing_does_not_hold_up_the_others() -> None:
+    async def script(found: Scene) -> list[float]:
+        async def mute(_: Request) -> None:
+            await asyncio.sleep(1e5)
+
+        found.transports[0].before_call = mute
+        took = []
+        for _ in range(4):
+            began = found.now()
+            assert (await found.run(1.0))[0].outcome == "completed"
+            took.append(found.now() - began)
+        found.transports[0].before_call = None
+        return took
+
+    took, _ = scene([Server(), Server()], Policy(connect_s=5.0, deadline_s=60.0), script)
+    assert took[0] < 1.7 and max(took[1:]) < 1.2, took
+
+
+def test_a_pause_of_years_is_cut_short() -> None:
+    """A server that asks for thirty years is asked again in ten minutes; a job with a deadline gives up at once."""
+
+    async def script(found: Scene) -> tuple[Execution, float, Execution]:
+        real = found.transports[0].call
+
+        async def call(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt" and found.now() < 30.0:
+                return Reply(status=429, body=b"busy", headers={"retry-after": "999999999"})
+            return await real(request)
+
+        found.transports[0].call = call  # type: ignore[method-assign]
+        hurried = await found.client.run(ask(1.0), deadline_s=20.0)
+        ended = found.now()
+        return hurried, ended, (await found.run(1.0))[0]
+
+    (hurried, ended, patient), found = scene([Server()], default(), script)
+    assert hurried.outcome == "failed" and hurried.failure.status == 429 and ended < 20.1
+    assert patient.outcome == "completed" and patient.done < 1000.0 and found.posts() == 1

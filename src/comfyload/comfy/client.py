@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import HistoryEntry, Reply
     from comfyload.record.model import FailureKind, Outcome, Prompt, Server
+    from comfyload.record.told import JobEvent
 
 __all__ = ["Client", "ComfyClient"]
 
@@ -84,7 +85,7 @@ class ComfyClient:
         self._abandoned: Failure | None = None
         self._own_fault: tuple[float, str] = (-math.inf, "")
         self._highest_number: float | None = None
-        self.inflight = InFlight(clock, self._on_queue)
+        self.inflight = InFlight(clock, self._on_queue, server.url)
         self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
         self._watch = Watch(self.api, self.inflight, self.stream, clock, patience=patience, note=self._note)
 
@@ -132,10 +133,12 @@ class ComfyClient:
             finally:
                 await end_tasks(tasks)
 
-    async def run(self, prompt: Prompt, *, by: float | None = None) -> Execution:
+    async def run(
+        self, prompt: Prompt, *, by: float | None = None, tell: Callable[[JobEvent], None] | None = None
+    ) -> Execution:
         """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does.
 
-        `by`: the instant at which it is given up, whatever is going on.
+        `by`: the instant at which it is given up, whatever is going on. `tell` is called with what happens to it.
         """
         asked = self._clock()
         with ExitStack() as at_end:
@@ -152,6 +155,7 @@ class ComfyClient:
                 # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id)
                 job.follow.held_s = self._held_s(asked)
+                job.tell = tell
                 at_end.push(self._leaving(job))
                 for expiry in self._expiries(job, by):
                     at_end.callback(expiry.cancel)
@@ -161,6 +165,8 @@ class ComfyClient:
                 return job.follow.execution(
                     "failed", done=self._clock(), seen_by="client", failure=refused, left_on_server=left
                 )
+            if tell is not None and job.follow.acknowledged is not None:
+                at_end.callback(asyncio.create_task(self._count_before(job)).cancel)
             return await self._ended(job, await job.end)
 
     async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
@@ -302,6 +308,12 @@ class ComfyClient:
             return None
         job.may_be_there = found == "unknown"
         return failure
+
+    async def _count_before(self, job: Job) -> None:
+        """How many prompts are before it, where somebody wants to know: the server has it, and counts it."""
+        told = await self.api.queue_remaining()
+        if told is not None:
+            self.inflight.is_behind(job, max(0, told - 1))
 
     # --- ending
 

@@ -11,7 +11,7 @@ from yarl import URL
 
 from comfyload.comfy.address import redirected
 from comfyload.comfy.wire import decode_json
-from comfyload.errors import NotComfyUI, ServerUnreachable
+from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUn
     if 300 <= status < 400 and "location" in reply.headers:
         return _elsewhere(reply, name, path)
     if status in (401, 403, 407):
-        return ServerUnreachable(f"{name} refuses us with HTTP {status}{quoted}", _admission(reply, words))
+        return NotLetIn(f"{name} refuses us with HTTP {status}{quoted}", _admission(reply, words))
     if status == 429:
         later = reply.headers.get("retry-after", "")
         hint = f"ask again after {later} s" if later.isdigit() else "wait a while"

@@ -157,6 +157,8 @@ class Http:
 
     async def _respond(self, request: Request) -> aiohttp.ClientResponse:
         """The head of the reply. A file may lie elsewhere: it is followed there, without headers of ours."""
+        if self._session.closed:
+            raise TransportError(f"{self.name}: we have left it", sent=False)
         url, headers = self._url(request.path), dict(self._headers)
         if request.body is not None:
             headers["Content-Type"] = request.content_type

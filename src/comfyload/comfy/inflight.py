@@ -7,13 +7,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from comfyload.comfy.follow import Follow
+from comfyload.comfy.heard import progress_of
 from comfyload.comfy.wire import decode_message
+from comfyload.record.told import Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from comfyload.comfy.wire import Message
     from comfyload.record.model import Failure
+    from comfyload.record.told import JobEvent
 
 __all__ = ["End", "InFlight", "Job"]
 
@@ -31,6 +34,7 @@ class Job:
         "absent_since",
         "accepted",
         "asked",
+        "before",
         "end",
         "follow",
         "heard_on",
@@ -40,6 +44,7 @@ class Job:
         "order",
         "posted_as",
         "prompt_id",
+        "tell",
         "why",
     )
 
@@ -59,6 +64,10 @@ class Job:
         """It was posted without a reply, and the server could not be asked."""
         self.why: Failure | None = None
         """Why it was dropped."""
+        self.tell: Callable[[JobEvent], None] | None = None
+        """Who listens to what happens to it."""
+        self.before: int | None = None
+        """How many prompts the server has before it; counted only if somebody listens."""
 
     def finish(self, end: End) -> None:
         if not self.end.done():
@@ -68,11 +77,13 @@ class Job:
 class InFlight:
     """The prompts we posted and have not seen the end of. `clock` gives instants; nothing here waits."""
 
-    def __init__(self, clock: Callable[[], float], on_queue: Callable[[int, int], None]) -> None:
+    def __init__(self, clock: Callable[[], float], on_queue: Callable[[int, int], None], server: str = "") -> None:
         self._clock = clock
+        self._server = server
         self._on_queue = on_queue
         self._jobs: dict[str, Job] = {}
         self._given_up: dict[str, Job] = {}
+        self._counted: set[Job] = set()
         self._unknown: deque[tuple[str, Message, float]] = deque(maxlen=UNKNOWN_KEPT)
         self._orders = 0
         self._running: Job | None = None
@@ -110,6 +121,7 @@ class InFlight:
     def remove(self, job: Job) -> None:
         """The job ended, or never reached the server."""
         self._jobs.pop(job.prompt_id, None)
+        self._counted.discard(job)
 
     def give_up(self, job: Job) -> None:
         """We no longer wait for the job, but the server may still hold it."""
@@ -123,6 +135,13 @@ class InFlight:
     def forget(self, job: Job) -> None:
         """A job given up is known to be gone from the server."""
         self._given_up.pop(job.prompt_id, None)
+
+    def is_behind(self, job: Job, before: int) -> None:
+        """The server has so many prompts before it; from now on they are counted down."""
+        if job.tell is not None and job.follow.started is None and not job.end.done():
+            self._counted.add(job)
+            job.before = before
+            job.tell(Queued(server=self._server, before=before))
 
     def on_frame(self, frame: str | bytes) -> None:
         """Take one frame of the event stream."""
@@ -152,10 +171,15 @@ class InFlight:
         if message.type == "execution_start":
             self._running = job
             self.last_started = max(self.last_started, job.order)
+            self._counted.discard(job)
         if job.follow.on_message(message, at):
             if self._running is job:
                 self._running = None
             job.finish("events")
+        elif job.tell is not None:
+            progress = progress_of(message)
+            if progress is not None:
+                job.tell(progress)
 
     def _on_given_up(self, job: Job, message: Message, at: float) -> None:
         over = job.follow.on_message(message, at)
@@ -167,6 +191,16 @@ class InFlight:
     def _on_status(self, message: Message) -> None:
         remaining = message.data.queue_remaining
         if remaining is not None:
+            self._count_down((self.queue_remaining or 0) - remaining, remaining)
             self.queue_remaining = remaining
             # Jobs whose end is being confirmed still count as ours, so what is called foreign certainly is.
             self._on_queue(remaining, len(self._jobs) + len(self._given_up))
+
+    def _count_down(self, ended: int, remaining: int) -> None:
+        """So many prompts left the queue, whose order is that of their arrival: those who wait move up."""
+        for job in self._counted:
+            assert job.before is not None and job.tell is not None
+            before = max(0, min(job.before - max(0, ended), remaining - 1))
+            if before != job.before:
+                job.before = before
+                job.tell(Queued(server=self._server, before=before))

@@ -115,7 +115,7 @@ class Data(Struct, frozen=True, gc=False):
     """The fields of a message's `data` that matter; absent ones are None.
 
     `nodes` is a list of ids in `execution_cached` and an object of states in `progress_state`; it stays raw until
-    asked for.
+    asked for. `value` and `max` of a `progress` are whatever its node said.
     """
 
     prompt_id: str | None = None
@@ -129,6 +129,8 @@ class Data(Struct, frozen=True, gc=False):
     node_type: str | None = None
     exception_type: str | None = None
     exception_message: str | None = None
+    value: Any = None
+    max: Any = None
 
     @property
     def queue_remaining(self) -> int | None:
@@ -328,5 +330,7 @@ def _coerce(value: Any) -> Message | None:
             node_type=text("node_type"),
             exception_type=text("exception_type"),
             exception_message=text("exception_message"),
+            value=data.get("value"),
+            max=data.get("max"),
         ),
     )

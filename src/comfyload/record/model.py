@@ -201,13 +201,13 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
         """Do nothing if it completed.
 
         Raises:
-            JobFailed: it did not; the message says how it ended and why.
+            JobFailed: it did not; the message says how it ended and why, and it carries this execution.
         """
         if self.outcome != "completed":
             why = self.failure
             said = "" if why is None else f": {why.kind}" + (f" in {why.node_class}" if why.node_class else "")
             text = "" if why is None or not why.message else f", {why.message}"
-            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{said}{text}")
+            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{said}{text}", self)
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):

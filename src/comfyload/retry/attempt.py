@@ -15,6 +15,7 @@ from comfyload.retry.story import later_ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from comfyload.comfy.api import Whereabouts
     from comfyload.comfy.lookup import LookUp
     from comfyload.comfy.patience import Patience
     from comfyload.retry.pool import Ask, Member
@@ -47,6 +48,20 @@ class Attempts:
         there = [place for place, answer in zip(places, found, strict=True) if answer == "there"]
         return there[-1] if there else None
 
+    async def places(self, ask: Ask, members: list[Member], within_s: float) -> dict[tuple[Member, int], Whereabouts]:
+        """Where the job is, of each server and by the number of its id; of a server that is silent: unknown."""
+        ids = [ask.prompt.id, *later_ids(ask.prompt.id)]
+
+        async def one(member: Member, prompt_id: str) -> Whereabouts:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    return await member.client.api.whereabouts(prompt_id)
+            return "unknown"
+
+        keys = [(member, number) for member in members for number in range(1, len(ids) + 1)]
+        found = await asyncio.gather(*(one(member, ids[number - 1]) for member, number in keys))
+        return dict(zip(keys, found, strict=True))
+
     async def sleep(self, seconds: float) -> None:
         """Or until it is over."""
         if seconds > 0.0:
@@ -62,7 +77,7 @@ class Attempts:
     async def _follow(self, ask: Ask, member: Member) -> Execution:
         """The attempt itself; if we are cancelled meanwhile, the job is taken off the server behind our back."""
         prompt = ask.prompt
-        task = asyncio.create_task(member.client.run(prompt, by=ask.by))
+        task = asyncio.create_task(member.client.run(prompt, by=ask.by, tell=ask.tell))
         patience = None if ask.by is None else ask.by - self._clock() + self._patience.cancel_s + 1.0
         try:
             await asyncio.wait([task], timeout=patience)

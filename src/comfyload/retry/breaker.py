@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+from comfyload.retry.policy import RETRY_AFTER_MOST_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -80,6 +82,7 @@ class Circuit:
 
     def rest(self, seconds: float, now: float) -> None:
         """It asks for a pause: no failure of its own."""
+        seconds = min(seconds, RETRY_AFTER_MOST_S)
         if self._until is None or now + seconds > self._until:
             self._until, self._asked_for = now + seconds, True
         self._before = self._connections()

@@ -16,11 +16,12 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.patience import Patience
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Failure, Prompt
+from comfyload.record.told import Retrying
 from comfyload.retry.attempt import Attempts
 from comfyload.retry.classes import Signatures, classify
 from comfyload.retry.policy import rule_of
 from comfyload.retry.pool import Ask, Member, Pool, clean
-from comfyload.retry.story import Story
+from comfyload.retry.story import Story, id_of
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Observation, Server
+    from comfyload.record.told import JobEvent
     from comfyload.retry.policy import FailureClass, Policy
 
 __all__ = ["RetryingClient"]
@@ -82,17 +84,15 @@ class RetryingClient:
         forgotten: bool = False,
         room: Room | None = None,
     ) -> AsyncIterator[RetryingClient]:
-        """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues.
+        """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues. More may `join`.
 
         The arguments that `ComfyClient.open` has too mean the same; `on_queue` is told the sum over the servers. A
         `job_s` of `patience` limits each attempt. What was sent to a server that is out of reach for the policy's
         `liveness_s` counts as lost, and may run twice if that server comes back with its queue.
 
         Raises:
-            UsageError: no server, or a policy that only a simulation can follow.
+            UsageError: a policy that only a simulation can follow.
         """
-        if not servers:
-            raise UsageError("no server is given", "name at least one")
         if not (policy.cancel and policy.lookup):
             raise UsageError(
                 "a policy without cancel or lookup is for comparison in a simulation only",
@@ -141,27 +141,34 @@ class RetryingClient:
         """The client of each server, in the order given."""
         return [member.client for member in self._pool.members]
 
-    async def run(self, prompt: Prompt, *, deadline_s: float | None = None) -> Execution:
+    async def run(
+        self,
+        prompt: Prompt,
+        *,
+        deadline_s: float | None = None,
+        keyed: bool = False,
+        tell: Callable[[JobEvent], None] | None = None,
+    ) -> Execution:
         """See one job to its end, within `deadline_s` from now (None: the policy's). Never raises for what servers do.
 
+        `keyed`: whoever uses this id means this job, so that one which a server has, waiting, running or done, is
+        followed; one that failed there or was stopped is sent again. `tell` is called with what happens to it.
         What it gives back tells of the last attempt; `attempts` of each, if there were several, or several servers.
         """
         self._under_way += 1
         self._idle.clear()
         try:
-            return await self._see(prompt, deadline_s)
+            policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
+            return await self._see(Ask(prompt, self._clock(), policy, tell), keyed)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
 
-    async def _see(self, prompt: Prompt, deadline_s: float | None) -> Execution:
-        began = self._clock()
-        policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
-        ask = Ask(prompt, began, policy)
-        story = Story(prompt.id, began, told=len(self._pool.members) > 1)
+    async def _see(self, ask: Ask, keyed: bool) -> Execution:
+        story = Story(ask.prompt.id, ask.began, told=len(self._pool.members) > 1)
         self._pool.dispatcher.budget.first()
-        there = await self._earlier(ask, story)
+        there = await (self._of_that_key(ask, story) if keyed else self._earlier(ask, story))
         while True:
             member = there or await self._pool.place(ask)
             if self._abandoned is not None:
@@ -178,6 +185,9 @@ class RetryingClient:
                 return story.close(execution)
             if class_ == "moved":
                 ask.avoid = {member}
+                _tell(ask, story, execution, 0.0)
+            elif keyed and there is not None and execution.outcome == "failed":
+                pass  # It was somebody else's attempt, perhaps stopped as it was found: this call's is yet to come.
             elif not await self._again(ask, member, story, execution, class_):
                 return story.close(execution)
             ask.send_as(story.next_prompt(ask.prompt, execution))
@@ -243,8 +253,28 @@ class RetryingClient:
             for member in self._pool.members:
                 member.unsure.add(ask.prompt.id)
             return None
-        member, story.number, prompt_id = found
-        story.told = story.told or story.number > 1
+        return self._follow_on(ask, story, *found)
+
+    async def _of_that_key(self, ask: Ask, story: Story) -> Member | None:
+        """The server that has the job of that key; None: none is known to, or it failed there and is sent again."""
+        limits = [self._policy.connect_s, *([] if ask.by is None else [max(0.0, ask.by - self._clock())])]
+        places = await self._attempts.places(ask, list(self._pool.members), min(limits))
+        known = {key: place for key, place in places.items() if place not in ("absent", "unknown")}
+        alive = [key for key, place in known.items() if place in ("pending", "running", "finished")]
+        if alive:
+            member, number = max(alive, key=lambda key: key[1])
+            return self._follow_on(ask, story, member, number, id_of(ask.prompt.id, number))
+        if known:
+            story.number = 1 + max(number for _, number in known)
+            ask.send_as(structs.replace(ask.prompt, id=id_of(story.first, story.number)))
+        for (member, _), place in places.items():
+            if place == "unknown":
+                member.unsure.add(ask.prompt.id)
+        return None
+
+    def _follow_on(self, ask: Ask, story: Story, member: Member, number: int, prompt_id: str) -> Member:
+        """The job is on that server under that id, sent by somebody before us."""
+        story.number, story.told = number, story.told or number > 1
         ask.send_as(structs.replace(ask.prompt, id=prompt_id))
         member.unsure.add(prompt_id)
         self._pool.put(member, ask)
@@ -280,6 +310,7 @@ class RetryingClient:
         wait = self._pool.dispatcher.retry_in_s(ask, member, class_, self._pool.members, self._clock(), asked_s)
         if wait is None:
             return False
+        _tell(ask, story, execution, wait)
         if rule_of(self._policy, class_).free_memory:
             ask.vram = member.vram
             with suppress(TimeoutError):
@@ -296,3 +327,11 @@ class RetryingClient:
             on_queue(t, sum(each.remaining or 0 for each in self._pool.members))
 
         return heard
+
+
+def _tell(ask: Ask, story: Story, execution: Execution, wait_s: float) -> None:
+    """Whoever listens hears that the job is sent again."""
+    if ask.tell is not None:
+        why = execution.failure or Failure(kind="lost")
+        attempt = len(story.attempts) + 1
+        ask.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))

@@ -16,6 +16,7 @@ from comfyload.record import codec
 
 __all__ = [
     "FORMAT",
+    "RETRY_AFTER_MOST_S",
     "RULES",
     "Admission",
     "Backoff",
@@ -32,6 +33,9 @@ __all__ = [
     "spent",
     "wait_s",
 ]
+
+RETRY_AFTER_MOST_S = 600.0
+"""The longest pause that a server is granted at once, whatever it asks for; then it is asked again."""
 
 FORMAT = 1
 """Version of `retry.json`; a newer one is refused."""
@@ -215,8 +219,9 @@ def wait_s(
     """Seconds until the next attempt, or None: give up.
 
     `attempt`: how many attempts of this job have ended in `class_`, from 1. `elapsed_s`: since the job was asked for.
-    `u`: drawn uniformly from [0, 1). `retry_after_s`: what the server asked for; we never come earlier, and up to half
-    as much later. `charged`: how many of its attempts were charged so far, this one included.
+    `u`: drawn uniformly from [0, 1). `retry_after_s`: what the server asked for; we never come earlier, unless that is
+    more than `RETRY_AFTER_MOST_S`, and up to half as much later. `charged`: how many of its attempts were charged so
+    far, this one included.
     """
     rule = rule_of(policy, class_)
     if spent(policy, class_, attempt, charged):
@@ -224,7 +229,7 @@ def wait_s(
     if rule.delay == "none":
         wait = 0.0
     elif rule.delay == "retry_after" and retry_after_s is not None:
-        wait = retry_after_s * (1.0 + 0.5 * u)
+        wait = min(retry_after_s, RETRY_AFTER_MOST_S) * (1.0 + 0.5 * u)
     else:
         most = min(policy.backoff.cap_s, policy.backoff.base_s * 2.0 ** min(attempt - 1, 60))
         wait = most * u if policy.backoff.jitter == "full" else most

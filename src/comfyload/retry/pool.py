@@ -23,22 +23,28 @@ if TYPE_CHECKING:
     from comfyload.comfy.client import ComfyClient
     from comfyload.comfy.inflight import Job
     from comfyload.record.model import Execution, Prompt, Server
+    from comfyload.record.told import JobEvent
     from comfyload.retry.decide import Assignment
     from comfyload.retry.policy import Breaker, Policy
 
 __all__ = ["Ask", "Member", "Pool"]
 
 TICK_S = 1.0
+SLOW_S = 0.5
+"""How long a round waits for a server's answer."""
 NO_TIME_S = 1e-3
 """Less than this is not waited for: a clock may be too coarse to tell when it has passed."""
 SHED = Failure(kind="shed", message="no server could have it done by its deadline")
 
 
 class Ask(PendingJob):
-    """One job asked for, over all its attempts."""
+    """One job asked for, over all its attempts. `tell` is called with what happens to it."""
 
-    def __init__(self, prompt: Prompt, began: float, policy: Policy) -> None:
+    def __init__(
+        self, prompt: Prompt, began: float, policy: Policy, tell: Callable[[JobEvent], None] | None = None
+    ) -> None:
         super().__init__(prompt.id, prompt.workflow, began, policy)
+        self.tell = tell
         self.prompt = prompt
         self.place: asyncio.Future[Member] | None = None
 
@@ -109,6 +115,8 @@ class Pool:
         self._waiting: list[Ask] = []
         self._stir = asyncio.Event()
         self._closed = False
+        self._asked: dict[Member, asyncio.Task[bool]] = {}
+        """Servers that are being asked how they are."""
 
     async def run(self) -> None:
         """Until cancelled, or closed."""
@@ -126,7 +134,7 @@ class Pool:
                         await self._stir.wait()
         finally:
             self.close()
-            await end_tasks(tasks.values())
+            await end_tasks([*tasks.values(), *self._asked.values()])
 
     def add(self, member: Member) -> None:
         """Jobs may go there, too."""
@@ -187,9 +195,7 @@ class Pool:
 
     async def _round(self) -> None:
         """Give what places there are to those who wait, first come first served."""
-        members = list(self.members)  # One may join while these are asked.
-        asked = await asyncio.gather(*(self._usable(member) for member in members))
-        usable = [member for member, yes in zip(members, asked, strict=True) if yes]
+        usable = await self._ask_all()
         for member in usable:
             member.note_starts()
         waiting = [ask for ask in self._waiting if ask.place is not None and not ask.place.done()]
@@ -199,6 +205,20 @@ class Pool:
                 member.sign = now
             if ask.place is not None:
                 ask.place.set_result(member)
+
+    async def _ask_all(self) -> list[Member]:
+        """Those to which jobs may go. One that is slow to answer holds up no other: it is for a later round."""
+        others = [member for member in self.members if member not in self._asked]
+        new = {member: asyncio.create_task(self._usable(member)) for member in others}
+        self._asked |= new
+        if new:
+            _, slow = await asyncio.wait(new.values(), timeout=SLOW_S)
+            for look in slow:
+                look.add_done_callback(lambda _: self.stir())
+        answered = {member: look for member, look in self._asked.items() if look.done()}
+        for member in answered:
+            del self._asked[member]
+        return [member for member, look in answered.items() if look.result()]
 
     async def _usable(self, member: Member) -> bool:
         """Whether jobs may go there now; an open circuit's server is asked how it is first."""

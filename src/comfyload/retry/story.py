@@ -11,7 +11,7 @@ from comfyload.record.model import Attempt, Execution, Failure, Prompt
 from comfyload.record.stamps import believed
 from comfyload.retry.classes import never_sent
 
-__all__ = ["Story", "later_ids"]
+__all__ = ["Story", "id_of", "later_ids"]
 
 LATER_IDS = 8
 """How many ids beside its first a job of an earlier process is looked for under; the usual rules come to six."""
@@ -19,7 +19,7 @@ LATER_IDS = 8
 
 def later_ids(prompt_id: str) -> list[str]:
     """Under which ids a job may be sent again after its first, in their order."""
-    return [_id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
+    return [id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
 
 
 class Story:
@@ -79,11 +79,12 @@ class Story:
         prompt_id = prompt.id
         if not never_sent(execution):
             self.number += 1
-            prompt_id = _id_of(self.first, self.number)
+            prompt_id = id_of(self.first, self.number)
         extra = json.loads(prompt.extra_data) if prompt.extra_data else {}
         extra["comfyload"] = {"attempt": len(self.attempts) + 1, "retry_of": self.first}
         return structs.replace(prompt, id=prompt_id, extra_data=json.dumps(extra).encode())
 
 
-def _id_of(first: str, number: int) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))
+def id_of(first: str, number: int) -> str:
+    """Under which id a job is sent for that time, from 1: one that may have begun under an id gets another."""
+    return first if number == 1 else str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))

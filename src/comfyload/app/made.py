@@ -1,0 +1,67 @@
+"""What a job made, for a program: in the graph's order, and downloaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from comfyload.comfy.view import view_path
+from comfyload.comfy.wire import Request, TransportError
+from comfyload.errors import ComfyloadError
+from comfyload.record.model import Execution
+
+if TYPE_CHECKING:
+    from comfyload.comfy.transport import Transport
+
+__all__ = ["download", "files_of", "in_order_of"]
+
+DOWNLOAD_TRIES = 4
+FILE_S = 300.0
+
+
+def in_order_of(nodes: Iterable[str], execution: Execution) -> Execution:
+    """With its outputs in the order of these nodes: the server tells them as they ended, and cached ones first.
+
+    What a node expanded into counts as that node's: `7.0.2` is of 7. Within a node the server's order is kept.
+    """
+    places = {node: place for place, node in enumerate(nodes)}
+
+    def place(node: str) -> int:
+        return places.get(node, places.get(node.partition(".")[0], len(places)))
+
+    return structs.replace(execution, outputs=sorted(execution.outputs, key=lambda output: place(output.node)))
+
+
+def files_of(execution: Execution, *, previews: bool) -> list[str]:
+    """Each once; `previews`: also those that the server keeps for a while only, in its folder `temp`."""
+    told = dict.fromkeys(file for output in execution.outputs for file in output.files)
+    return [file for file in told if previews or not file.startswith("temp/")]
+
+
+async def download(transport: Transport, file: str) -> bytes:
+    """The contents of `type/subfolder/name`.
+
+    Raises:
+        ComfyloadError: it could not be had, after several tries.
+    """
+    kind, _, path = file.partition("/")
+    subfolder, _, name = path.rpartition("/")
+    request = Request(method="GET", path=view_path(name, subfolder, kind), timeout_s=FILE_S, file=True)
+    problem = ""
+    for attempt in range(DOWNLOAD_TRIES):
+        if attempt:
+            await asyncio.sleep(0.5 * 2**attempt)
+        try:
+            reply = await transport.call(request)
+        except TransportError as error:
+            problem = str(error)
+            continue
+        if reply.status == 200:
+            return reply.body
+        problem = f"HTTP {reply.status}"
+        if reply.status < 500:
+            break
+    raise ComfyloadError(f"{file} could not be downloaded: {problem}", "is the file still on the server?")

@@ -1,0 +1,46 @@
+"""What a program is told of a job under way, for a progress bar or a log: small values, as they happen."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from comfyload.record.model import FailureKind
+
+__all__ = ["JobEvent", "Progress", "Queued", "Retrying"]
+
+
+class Queued(Struct, frozen=True, kw_only=True):
+    """The job waits on `server` (its redacted address), behind so many prompts, the running one included.
+
+    Counted from the number that the server told once and from each that ended since: prompts that somebody takes out of
+    the queue, or puts at its front, are not seen.
+    """
+
+    server: str
+    before: int
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """A node runs. `step` of `steps`: as far as the node tells; None: it began, and has told nothing.
+
+    `node_class`: "" where the node is not in the graph that was sent.
+    """
+
+    node: str
+    node_class: str = ""
+    step: int | None = None
+    steps: int | None = None
+
+
+class Retrying(Struct, frozen=True, kw_only=True):
+    """The job will be sent again after `wait_s` seconds, for the `attempt`-th time (2: the first retry), and why."""
+
+    attempt: int
+    why: FailureKind
+    message: str
+    wait_s: float
+
+
+JobEvent: TypeAlias = Queued | Progress | Retrying
