@@ -3,12 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long chaos fuzz soak install check clean
+TOOLS := .venv-tools
+PIP := python -m pip install --quiet --disable-pip-version-check
+# What tells that dependencies fit: charts and pages, tables, help, exports, the wire, a server over sockets.
+FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py tests/unit/test_charts.py \
+  tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/conformance
+
+.PHONY: demo test test-long chaos fuzz soak install check lock lowest newest dist sbom clean
 .DELETE_ON_ERROR:
 
-$(VENV)/.installed: pyproject.toml
+# With LOCKED=1 exactly what requirements/dev.txt names, each file by its hash: what CI installs.
+$(VENV)/.installed: pyproject.toml $(if $(LOCKED),requirements/dev.txt)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+ifdef LOCKED
+	$(BIN)/$(PIP) --require-hashes -r requirements/dev.txt
+	$(BIN)/$(PIP) --no-deps --no-build-isolation -e .
+else
+	$(BIN)/$(PIP) -e '.[dev]'
+endif
 	touch $@
 
 install: $(VENV)/.installed
@@ -46,5 +58,37 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/$(PIP) uv build cyclonedx-bom
+	touch $@
+
+# For all systems and Pythons at once, with no index's address in it.
+lock: $(TOOLS)/.installed
+	for of in comfyload dev; do \
+	  $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header pyproject.toml \
+	    $$(test $$of = comfyload || echo requirements/build.in --extra dev --extra bench) \
+	    --output-file requirements/$$of.txt > /dev/null || exit 1; \
+	done
+
+# The least versions that pyproject.toml allows, and the newest that there are.
+lowest newest: $(TOOLS)/.installed
+	$(TOOLS)/bin/uv venv --quiet --clear --python $(PYTHON) .venv-$@
+	$(TOOLS)/bin/uv pip install --quiet --python .venv-$@/bin/python \
+	  --resolution $(if $(filter lowest,$@),lowest-direct,highest) -e '.[dev]'
+	.venv-$@/bin/python -m pytest -n 2 -m "not alone and not long" $(FITS)
+
+dist: $(TOOLS)/.installed
+	$(TOOLS)/bin/python -m build --quiet --outdir dist .
+
+# Of what a user gets who installs the lock: components, their licences, and who needs whom.
+sbom: $(TOOLS)/.installed
+	$(TOOLS)/bin/uv venv --quiet --clear --python $(PYTHON) .venv-sbom
+	$(TOOLS)/bin/uv pip install --quiet --python .venv-sbom/bin/python --require-hashes -r requirements/comfyload.txt
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/comfyload.cdx.json .venv-sbom/bin/python
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(TOOLS) .venv-lowest .venv-newest .venv-sbom build dist .mypy_cache .ruff_cache .import_linter_cache

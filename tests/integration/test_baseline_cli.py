@@ -270,6 +270,7 @@ def test_a_run_until_proven_ends_when_its_gates_are_decided(tmp_path: Path) -> N
         failed = call("run", "--server", url, "--workflow", graph, *words, "max_latency_s <= 0.001", cwd=tmp_path)
     manifest = load_json(tmp_path / "run" / "manifest.json")
     assert failed.returncode == 1, failed.stderr
+    assert failed.stdout == "" and failed.stderr.splitlines()[-1].startswith("FAIL  max_latency_s <= 0.001  ")
     assert (manifest["end"], manifest["looks"]) == ("decided", [12])
     shown = json.loads(say("show", "run", "--json", cwd=tmp_path).stdout)
     assert 12 <= shown["completed"] <= 13
@@ -303,25 +304,12 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:
     graph = graph_file(tmp_path, sleeper(0.6))
     with simulator(speed=10) as a, simulator(speed=6) as b:
-        words = [
-            "--a",
-            a,
-            "--b",
-            b,
-            "--workflow",
-            graph,
-            "--pairs",
-            "3",
-            "-n",
-            "4",
-            "--run-dir",
-            "ab",
-            "--json",
-            "--accept",
-            "valid",
-        ]
-        done = call("ab", *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        words = ["--a", a, "--b", b, "--workflow", graph, "--pairs", "3", "-n", "4", "--run-dir", "ab", "--json"]
+        gate = ["--accept", "valid", "--fail-if", "slower", "--junit", "verdicts.xml"]
+        done = call("ab", *words, *gate, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("FAIL  not slower  "), done.stderr
+    (suite,) = ET.parse(tmp_path / "verdicts.xml").getroot()
+    assert (suite.get("name"), suite.get("failures")) == ("B against A", "1")
     comparison = json.loads(done.stdout)
     assert (comparison["design"], comparison["overall"]["verdict"]) == ("paired", "slower")
     runs = sorted((tmp_path / "ab").glob("*/*/manifest.json"), key=lambda path: load_json(path)["started_utc"])
@@ -393,3 +381,54 @@ def test_the_checklist_stops_where_the_server_would_refuse_a_workflow(tmp_path: 
         done = call("checklist", "--server", url, "--workflow", graph_file(tmp_path, graph), cwd=tmp_path)
     assert done.returncode == 2
     assert not (tmp_path / "runs").exists() and not (tmp_path / ARCHIVE).exists()
+
+
+def test_a_comparison_is_a_gate_with_the_exit_codes_of_check(ground: tuple[str, Path], tmp_path: Path) -> None:
+    copy(ground, tmp_path)
+    accept = [word for key in ("workflow", "valid") for word in ("--accept", key)]
+    slower = say("compare", "one", "slow", *accept, "--fail-if", "slower", cwd=tmp_path)
+    assert slower.returncode == 1 and "FAIL" in slower.stdout and "not slower" in slower.stdout
+    shown = say("compare", "one", "slow", *accept, cwd=tmp_path)
+    assert shown.returncode == 0 and "not slower" not in shown.stdout
+    refused = say("compare", "one", "slow", "--accept", "valid", "--fail-if", "slower", cwd=tmp_path)
+    assert refused.returncode == 2 and "not comparable" in refused.stderr
+    faster = say("compare", "slow", "one", *accept, "--fail-if", "slower", "--json", cwd=tmp_path)
+    gates = json.loads(faster.stdout)["gates"]
+    assert [one["verdict"] for one in gates["verdicts"]] == ["PASS"] and faster.stderr == ""
+    # A generator that shares its cores may have been late, and what it measured then is not valid.
+    assert faster.returncode in RAN
+    rules = ["--gate", "max_latency_s <= 0.0001", "--gate", "total_jobs == 24"]
+    judged = say("compare", "one", "two", *accept, *rules, "--json", cwd=tmp_path)
+    assert judged.returncode == 1 and judged.stderr.startswith("FAIL  max_latency_s <= 0.0001  ")
+    assert len(judged.stderr.splitlines()) == 1
+
+
+def test_reports_of_a_comparison_are_written_and_refused_where_nothing_is_judged(
+    ground: tuple[str, Path], tmp_path: Path
+) -> None:
+    copy(ground, tmp_path)
+    environment = {**os.environ, "GITHUB_STEP_SUMMARY": str(tmp_path / "step.md")}
+    reports = ["--accept", "workflow", "--accept", "valid", "--junit", "v.xml", "--github-summary"]
+    say(
+        "compare",
+        "one",
+        "slow",
+        *reports,
+        "--fail-if",
+        "slower",
+        "--gate",
+        "total_jobs >= 1",
+        cwd=tmp_path,
+        env=environment,
+    )
+    suites = ET.parse(tmp_path / "v.xml").getroot()
+    assert [suite.get("name") for suite in suites] == ["B against A", "slow"]
+    assert all(float(suite.get("time", "")) > 0 for suite in suites)
+    text = (tmp_path / "step.md").read_text(encoding="utf-8")
+    assert text.index("## Comparison") < text.index("## Gates: FAIL")
+    for words in (["--junit", "w.xml"], ["--strict"]):
+        nothing = say("compare", "one", "two", *words, cwd=tmp_path)
+        assert nothing.returncode == 2 and f"{words[0]} is about verdicts" in nothing.stderr
+    assert not (tmp_path / "w.xml").exists()
+    alone = say("compare", "one", "two", "--accept", "valid", "--github-summary", cwd=tmp_path, env=environment)
+    assert alone.returncode == 0 and "## Gates" not in (tmp_path / "step.md").read_text(encoding="utf-8")[len(text) :]

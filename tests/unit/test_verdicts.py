@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import xmlschema
 from msgspec import structs
 from rich.console import Console
 from rich.text import Text
@@ -14,7 +16,7 @@ from rich.text import Text
 from comfyload.judge.gates.gate import GateVerdict, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.summary import measure
-from comfyload.report.junit import junit
+from comfyload.report.junit import junit, suite_of
 from comfyload.report.verdicts import as_json, markdown, render, value_words
 from tests.unit.judge_runs import failed, manifest, one_by_one
 
@@ -109,27 +111,62 @@ def test_json_has_every_field_and_no_token_that_json_lacks() -> None:
     assert set(document["verdicts"][0]) == set(GateVerdict.__struct_fields__)
 
 
+def _valid_to_jenkins(document: str) -> ET.Element:
+    """Parsed, after a look at the schema that Jenkins's xUnit plugin holds reports against."""
+    schema = xmlschema.XMLSchema(str(Path(__file__).parents[1] / "data" / "junit-10.xsd"))
+    schema.validate(document)
+    return ET.fromstring(document.encode())
+
+
+def _cases(root: ET.Element, child: str) -> list[str | None]:
+    return [case.get("name") for case in root.iter("testcase") if case.find(child) is not None]
+
+
 def test_junit_has_a_suite_for_each_run_and_a_case_for_each_gate() -> None:
     verdicts = _judged(message="broken", path="a") + _judged(path="b")
-    root = ET.fromstring(junit(verdicts).encode())
+    root = _valid_to_jenkins(junit(verdicts))
     assert [suite.get("name") for suite in root] == ["a", "b"]
     assert [len(suite.findall("testcase")) for suite in root] == [6, 6]
-    failures = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
-    assert failures == [v.gate for v in verdicts if v.verdict == "FAIL"] and failures
-    errors = [case.get("name") for case in root.iter("testcase") if case.find("error") is not None]
-    assert errors == [v.gate for v in verdicts if v.verdict == "INCONCLUSIVE"] and errors
-    assert (root.get("failures"), root.get("errors")) == (str(len(failures)), str(len(errors)))
+    named = {word: [v.gate for v in verdicts if v.verdict == word] for word in ("FAIL", "INCONCLUSIVE", "PASS*")}
+    assert _cases(root, "failure") == named["FAIL"] and named["FAIL"]
+    assert _cases(root, "skipped") == named["INCONCLUSIVE"] and named["INCONCLUSIVE"]
+    said = [out.text or "" for out in root.iter("system-out")]
+    assert sum(text.startswith("PASS*: ") for text in said) == len(named["PASS*"]) > 0
+    skipped = sum(int(suite.get("skipped", "")) for suite in root)
+    assert (root.get("failures"), root.get("errors"), skipped) == (
+        str(len(named["FAIL"])),
+        "0",
+        len(named["INCONCLUSIVE"]),
+    )
 
 
-def test_junit_with_strict_takes_what_is_not_proven_for_an_error() -> None:
-    verdicts = [verdict for verdict in _judged() if verdict.verdict == "PASS*"]
-    assert verdicts and ET.fromstring(junit(verdicts)).get("errors") == "0"
-    assert ET.fromstring(junit(verdicts, strict=True)).get("errors") == str(len(verdicts))
+def test_junit_with_strict_takes_what_is_not_proven_for_a_failure() -> None:
+    verdicts = [verdict for verdict in _judged() if verdict.verdict in ("PASS*", "INCONCLUSIVE")]
+    assert _cases(_valid_to_jenkins(junit(verdicts)), "failure") == []
+    root = _valid_to_jenkins(junit(verdicts, strict=True))
+    assert _cases(root, "failure") == [verdict.gate for verdict in verdicts]
+    assert (root.get("failures"), list(root.iter("skipped"))) == (str(len(verdicts)), [])
+
+
+def test_a_suite_tells_how_long_the_run_was_and_what_it_was_of() -> None:
+    records = one_by_one([10.0 + i % 3 for i in range(12)])
+    run = measure("runs/x", manifest(12), records)
+    verdicts = judge(GateSet(gates=[parse_gate(text) for text in ("p50_latency_s <= 45", "total_jobs >= 12")]), run)
+    (suite,) = _valid_to_jenkins(junit(verdicts, {"runs/x": suite_of(run)}))
+    assert (suite.get("time"), suite.get("timestamp")) == ("3600.000", "2026-01-01T00:00:00")
+    assert [case.get("time") for case in suite.iter("testcase")] == ["11.000", "0.000"]
+    told = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert told["server"] == "http://127.0.0.1:8188" and told["comfyui"] == "0.28.1" and told["gpu"] == "unknown"
+    assert told["run_directory"] == "runs/x" and told["comfyload"] == "comfyload 0"
+    assert told["workflow"] == "book (000000000000)" and told["load"] == "1 in flight"
+    assert told["median_latency"] == "11.0 s (95 %: 10.0 – 12.0 s, n = 12)"
+    assert told["p95_latency"] is not None and told["p95_latency"].startswith("–")
 
 
 def test_junit_is_xml_whatever_a_server_wrote() -> None:
     evil = structs.replace(_judged(message="x")[2], why=f"{EVIL} \x00\x0b\ud800 ]]> &amp;", run="<&\"'>")
     text = junit([evil])
+    _valid_to_jenkins(text)
     assert "<script>" not in text and "&lt;script&gt;" in text
     (failure,) = ET.fromstring(text.encode()).iter("failure")
     assert "<script>alert(1)</script>" in (failure.text or "") and "\N{REPLACEMENT CHARACTER}" in (failure.text or "")

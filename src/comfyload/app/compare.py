@@ -4,32 +4,62 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.app.results import find, measured
+from msgspec import Struct
+
+from comfyload.app.check import Checked, check
+from comfyload.app.results import Found, find, labelled, measured
 from comfyload.errors import RunFilesError
-from comfyload.judge.comparison.compare import compare
+from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.comparison.history import history
+from comfyload.judge.gates.compared import SIDES, Condition, judge_comparison
 from comfyload.record import archive
+from comfyload.report.junit import Suite, suite_of, suite_of_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.comparison.compare import Comparison
     from comfyload.judge.comparison.history import Series
+    from comfyload.judge.gates.grammar import GateSet
 
-__all__ = ["compare_targets", "trend"]
+__all__ = ["Compared", "compare_targets", "suites_of", "trend", "verdicts_on"]
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """A comparison, and the runs of both sides."""
+
+    comparison: Comparison
+    a: Found
+    b: Found
 
 
 def compare_targets(
     a: str, b: str, base: Path, *, paired: bool = False, margin: float = 0.05, accept: Sequence[str] = ()
-) -> Comparison:
+) -> Compared:
     """B against A; each is a run, a baseline or several of them.
 
     Raises:
         RunFilesError: there is no such thing.
         UsageError: what made them differs so that a comparison means nothing.
     """
-    return compare(find(a, base).runs, find(b, base).runs, paired=paired, margin=margin, accept=accept)
+    ours, theirs = find(a, base), find(b, base)
+    found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
+    return Compared(comparison=found, a=ours, b=theirs)
+
+
+def verdicts_on(compared: Compared, conditions: Sequence[Condition], gates: GateSet | None) -> Checked:
+    """What the comparison says of the conditions, and B's runs of the gates, in which `baseline` is A."""
+    verdicts = judge_comparison(compared.comparison, conditions)
+    if gates is not None:
+        verdicts += check(compared.b, gates, log=None, baseline=compared.a.runs).verdicts
+    valid = all(run.summary.valid for run in (*compared.a.runs, *compared.b.runs))
+    return Checked(verdicts=verdicts, valid=valid)
+
+
+def suites_of(compared: Compared) -> dict[str, Suite]:
+    """By what verdicts call them: the comparison itself, and each run of B."""
+    whole = suite_of_comparison(compared.comparison, compared.a.runs, compared.b.runs)
+    return {SIDES: whole, **{label: suite_of(run) for label, run in labelled(compared.b.results).items()}}
 
 
 def trend(base: Path, metrics: Sequence[str]) -> list[Series]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import Manifest
 
-__all__ = ["Found", "Result", "default_log", "find", "labels", "measured", "window"]
+__all__ = ["Found", "Result", "default_log", "find", "labelled", "labels", "measured", "window"]
 
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""
@@ -106,6 +106,11 @@ def labels(results: Sequence[Result]) -> list[str]:
         used[name] += 1
         out.append(name if total[name] == 1 else f"{name} ({used[name]})")
     return out
+
+
+def labelled(results: Sequence[Result]) -> dict[str, Measured]:
+    """The runs by what they are called."""
+    return dict(zip(labels(results), (result.measured for result in results), strict=True))
 
 
 def default_log(named: Path | None) -> Path | None:

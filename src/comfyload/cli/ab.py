@@ -12,16 +12,25 @@ from comfyload.cli.flags import (
     SERVER,
     Accept,
     CaFile,
+    Expect,
+    FailIfs,
+    Gate,
+    GatesFile,
+    GithubSummary,
     Header,
+    Independent,
     Insecure,
     Json,
+    Junit,
     MaxJobs,
     MaxTime,
     NoTelemetry,
     Quiet,
     Set,
+    Strict,
     server_url,
 )
+from comfyload.cli.gating import Asked, Outlet, tell_comparison
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -69,6 +78,14 @@ def ab(
         Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
     ] = None,
     no_telemetry: NoTelemetry = False,
+    fail_if: FailIfs = None,
+    gate: Gate = None,
+    gates: GatesFile = None,
+    expect: Expect = None,
+    independent_failures: Independent = False,
+    strict: Strict = False,
+    junit: Junit = None,
+    github_summary: GithubSummary = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -78,11 +95,16 @@ def ab(
     12 jobs where single runs raise false alarms. The runs are kept; comfyload compare DIR/a DIR/b --paired repeats the
     judgement.
 
+    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
+    '* baseline' in them is A.
+
     [bold]Examples[/bold]
 
     comfyload ab --a http://gpu1:8188 --b http://gpu2:8188 --workflow book.json
 
     comfyload ab --server :8188 --switch ./switch-driver.sh --workflow book.json --pairs 10
+
+    comfyload ab --server :8188 --switch ./use.sh --workflow tiny.json --fail-if slower --junit verdicts.xml
     """
     if switch is None and (a is None or b is None):
         raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
@@ -99,6 +121,10 @@ def ab(
     from comfyload.cli.progress import viewer_for
     from comfyload.record.plan import Closed, Plan
 
+    gating = Asked.of(fail_if, gate, gates, expect, independent=independent_failures)
+    outlet = Outlet(junit, github_summary, strict)
+    outlet.check(json_=json_)
+    gating.check(outlet)
     options = RunOptions(
         server=server_url(server or a or ""),
         workflows=[WorkflowChoice(file=file) for file in workflow],
@@ -117,15 +143,14 @@ def ab(
     made = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
-    from comfyload.report.comparison import comparison_json, render_comparison
     from comfyload.report.medium import Screen
 
-    found = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
+    compared = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
     if made.cut:
-        found = structs.replace(found, caveats=[f"{made.cut}.", *found.caveats])
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(found))
-    elif not quiet:
-        console = Screen()
-        render_comparison(found, console)
-        console.print(f"Runs: {made.folder}", style="dim", soft_wrap=True, markup=False)
+        found = compared.comparison
+        caveats = [f"{made.cut}.", *found.caveats]
+        compared = structs.replace(compared, comparison=structs.replace(found, caveats=caveats))
+    code = tell_comparison(compared, gating, outlet, json_=json_, quiet=quiet)
+    if not json_ and not quiet:
+        Screen().print(f"Runs: {made.folder}", style="dim", soft_wrap=True, markup=False)
+    raise typer.Exit(code)

@@ -19,6 +19,7 @@ from comfyload.cli.flags import (
     Note,
     echo,
 )
+from comfyload.cli.gating import say_what_failed
 
 if TYPE_CHECKING:
     from comfyload.app.results import Found
@@ -88,7 +89,9 @@ def keep(
     from comfyload.report.verdicts import render
 
     kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes or {}))
-    if not quiet:
+    if quiet:
+        say_what_failed(verdicts, strict=strict)
+    else:
         console = Screen()
         render(verdicts, console)
         console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True, markup=False)

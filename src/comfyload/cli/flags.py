@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,11 +27,15 @@ __all__ = [
     "CaFile",
     "ComfyUIDir",
     "Expect",
+    "FailIf",
+    "FailIfs",
     "Gate",
     "GatesFile",
+    "GithubSummary",
     "Header",
     "Insecure",
     "Json",
+    "Junit",
     "MaxJobs",
     "MaxTime",
     "MetricsLog",
@@ -195,6 +200,33 @@ Strict = Annotated[
 Accept = Annotated[
     list[str] | None,
     typer.Option("--accept", metavar="KEY", help="Compare although KEY differs. Repeatable.", rich_help_panel=JUDGE),
+]
+
+
+class FailIf(StrEnum):
+    """What a comparison must not show."""
+
+    slower = "slower"
+    more_failures = "more-failures"
+
+
+FailIfs = Annotated[
+    list[FailIf] | None,
+    typer.Option(
+        "--fail-if",
+        help="Exit with 1 if B is proven to be so, with 3 if it looks so and is not proven. Repeatable.",
+        rich_help_panel=JUDGE,
+    ),
+]
+Junit = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.", rich_help_panel=RESULT),
+]
+GithubSummary = Annotated[
+    bool,
+    typer.Option(
+        "--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", rich_help_panel=RESULT
+    ),
 ]
 
 DEFAULT_ARCHIVE = Path("infra/observability/baselines")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,17 +12,19 @@ from comfyload.cli.flags import (
     Accept,
     Archive,
     Expect,
+    FailIfs,
     Gate,
     GatesFile,
+    GithubSummary,
     Independent,
     Json,
+    Junit,
     MetricsLog,
     Strict,
-    check_writable,
     echo,
     for_people,
 )
-from comfyload.errors import UsageError
+from comfyload.cli.gating import Asked, Outlet, tell_comparison
 
 __all__ = ["check", "compare", "trend"]
 
@@ -45,10 +45,8 @@ def check(
     ] = None,
     metrics_log: MetricsLog = None,
     strict: Strict = False,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the verdicts as JUnit XML.")] = None,
-    github_summary: Annotated[
-        bool, typer.Option("--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.")
-    ] = False,
+    junit: Junit = None,
+    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
@@ -66,26 +64,22 @@ def check(
     """
     from comfyload.app.check import baseline_of, gate_set
     from comfyload.app.check import check as judge_all
-    from comfyload.app.report import write_page
-    from comfyload.app.results import default_log, find
+    from comfyload.app.results import default_log, find, labelled
     from comfyload.judge.gates.gate import exit_code
 
-    if junit is not None:
-        check_writable("--junit", junit, json_=json_)
+    outlet = Outlet(junit, github_summary, strict)
+    outlet.check(json_=json_)
     asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     found = find(target, archive)
     base = baseline_of(asked, baseline, archive)
     checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=strict)
 
-    from comfyload.report.junit import junit as as_junit
+    from comfyload.report.junit import suite_of
     from comfyload.report.medium import Screen
-    from comfyload.report.verdicts import as_json, markdown, render
+    from comfyload.report.verdicts import as_json, render
 
-    if junit is not None:
-        write_page(junit, as_junit(checked.verdicts, strict=strict))
-    if github_summary:
-        _append_summary(markdown(checked.verdicts))
+    outlet.write(checked.verdicts, {label: suite_of(run) for label, run in labelled(found.results).items()})
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
@@ -106,6 +100,14 @@ def compare(
         float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
     ] = 0.05,
     accept: Accept = None,
+    fail_if: FailIfs = None,
+    gate: Gate = None,
+    gates: GatesFile = None,
+    expect: Expect = None,
+    independent_failures: Independent = False,
+    strict: Strict = False,
+    junit: Junit = None,
+    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
@@ -114,24 +116,26 @@ def compare(
     Refused where what made them differs so that a comparison means nothing. Two single runs cannot tell a difference
     from the noise between runs; comfyload ab can.
 
+    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
+    '* baseline' in them is A.
+
     [bold]Examples[/bold]
 
     comfyload compare rtx5060ti runs/20261123T120000Z-book
 
     comfyload compare runs/20261123T120000Z-book
 
-    comfyload compare runs/ab/a runs/ab/b --paired
+    comfyload compare runs/ab/a runs/ab/b --paired --fail-if slower
     """
     from comfyload.app.compare import compare_targets
-    from comfyload.report.comparison import comparison_json, render_comparison
-    from comfyload.report.medium import Screen
 
+    asked = Asked.of(fail_if, gate, gates, expect, independent=independent_failures)
+    outlet = Outlet(junit, github_summary, strict)
+    outlet.check(json_=json_)
+    asked.check(outlet)
     sides = ("promoted", a) if b is None else (a, b)
-    found = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(found))
-    else:
-        render_comparison(found, Screen())
+    compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
+    raise typer.Exit(tell_comparison(compared, asked, outlet, json_=json_))
 
 
 def trend(
@@ -158,14 +162,3 @@ def trend(
         Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:
         render_history(series, Screen())
-
-
-def _append_summary(text: str) -> None:
-    name = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not name:
-        raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
-    try:
-        with Path(name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot write {name}: {error.strerror or error}") from None

@@ -36,6 +36,7 @@ from comfyload.cli.flags import (
     check_writable,
     for_people,
 )
+from comfyload.cli.gating import say_what_failed
 from comfyload.cli.options import options_of
 from comfyload.cli.streams import echo_toml
 
@@ -397,7 +398,9 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
 
         return keep(archive, flags["save"], found, asked, log, quiet=quiet, strict=strict)
     checked = check(found, asked, log=log, baseline=baseline_of(asked, None, archive))
-    if not quiet:
+    if quiet:
+        say_what_failed(checked.verdicts, strict=strict)
+    else:
         render(checked.verdicts, for_people(flags["output"]))
     return exit_code(checked.verdicts, checked.valid, strict=strict)
 

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.durations import Notes
 from comfyload.report.medium import draw, escaped
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, span
+from comfyload.report.verdicts import as_json
 
 __all__ = [
     "change_words",
@@ -53,9 +55,10 @@ def render_comparison(comparison: Comparison, console: Console) -> None:
         draw(part, console)
 
 
-def comparison_json(comparison: Comparison) -> str:
-    """All of it as JSON, without a token that JSON lacks."""
-    return json.dumps(jsonable(comparison))
+def comparison_json(comparison: Comparison, verdicts: Sequence[GateVerdict] | None = None) -> str:
+    """All of it as JSON, without a token that JSON lacks; `gates` where it was held against something."""
+    judged = {} if verdicts is None else {"gates": as_json(verdicts)}
+    return json.dumps({**jsonable(comparison), **judged})
 
 
 def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> str:

@@ -1,0 +1,122 @@
+"""Knows what a comparison says to a gate: that B is not slower than A, and that it does not fail more often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import structs
+
+from comfyload.judge.comparison.compare import Comparison, Ratio
+from comfyload.judge.gates.verdict import GateVerdict, Verdict
+from comfyload.judge.ledger import join
+
+__all__ = ["SIDES", "Condition", "judge_comparison"]
+
+Condition = Literal["slower", "more-failures"]
+SIDES = "B against A"
+"""What such a verdict is about, where that of another gate names its run."""
+
+
+def judge_comparison(found: Comparison, conditions: Sequence[Condition]) -> list[GateVerdict]:
+    """A verdict on each condition that must not be: FAIL where it is proven, PASS where its opposite is.
+
+    PASS* where B is on the right side of the margin (of failures: of A) and that is not proven; else INCONCLUSIVE.
+    """
+    judges = {"slower": _not_slower, "more-failures": _not_more_failures}
+    return [judges[condition](found) for condition in dict.fromkeys(conditions)]
+
+
+def _not_slower(found: Comparison) -> GateVerdict:
+    """By the overall row; a metric that is proven slower beside it leaves the question open."""
+    row, slower = found.overall, _slower(found)
+    draft = GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", value=None, limit=None, why="")
+    if row is None or row.ratio is None:
+        return structs.replace(draft, why="No data: no duration is known of both sides.")
+    said = _word(found, row, slower)
+    parts = [_change(row), found.why]
+    if said == "INCONCLUSIVE" and (beyond := slower or _beyond(found, row.margin)):
+        parts.append(f"Beyond it: {join(beyond)}.")
+    if row.runs_needed and said != "FAIL":
+        parts.append(
+            f"About {row.runs_needed} {'pairs' if found.design == 'paired' else 'runs a side'} would settle it."
+        )
+    return structs.replace(
+        draft,
+        verdict=said,
+        metric=_name(row),
+        value=row.b,
+        n=row.n_b,
+        limit=(row.a or 0.0) * (1 + row.margin),
+        baseline=row.a,
+        ratio=row.ratio,
+        why=" ".join(part for part in parts if part),
+    )
+
+
+def _word(found: Comparison, row: Ratio, slower: Sequence[str]) -> Verdict:
+    if row.verdict == "slower":
+        return "FAIL"
+    if slower:
+        return "INCONCLUSIVE"
+    if row.verdict in ("faster", "no practical difference"):
+        return "PASS"
+    return "INCONCLUSIVE" if _beyond(found, row.margin) else "PASS*"
+
+
+def _beyond(found: Comparison, margin: float) -> list[str]:
+    """Medians and means that the comparison is about and that are longer by more than the margin, or not known."""
+    headline = [row for row in found.rows if row.headline]
+    return [_of_workflow(row) for row in headline if row.ratio is None or row.ratio >= 1 + margin]
+
+
+def _slower(found: Comparison) -> list[str]:
+    """Metrics that are proven slower, of one load or workflow perhaps. Nodes are parts of a job and do not count."""
+    rows = [row for row in found.rows if row.kind == "metric" and row.verdict == "slower"]
+    return list(dict.fromkeys(map(_of_workflow, rows)))
+
+
+def _of_workflow(row: Ratio) -> str:
+    """With its change, so that nobody has to look for it."""
+    change = "not known" if row.ratio is None else f"{100 * (row.ratio - 1):+.1f} %"
+    return f"{row.workflow}: {row.name} {change}" if row.workflow else f"{row.name} {change}"
+
+
+def _name(row: Ratio) -> str:
+    """The key of the summary that the overall row was made of."""
+    return row.note.partition(",")[0].partition(";")[0].partition(" or ")[0]
+
+
+def _change(row: Ratio) -> str:
+    """p50_execution_s +12.3 % (+8.1 to +16.7 %), margin 5 %."""
+    low, high = (None if end is None else f"{100 * (end - 1):+.1f}" for end in (row.low, row.high))
+    ends = f"{low} to {high} %" if low and high else f"from {low} %" if low else f"up to {high} %" if high else ""
+    said = f"{_name(row)} {100 * ((row.ratio or 1.0) - 1):+.1f} %{f' ({ends})' if ends else ''}"
+    return f"{said}, margin {100 * row.margin:.3g} %."
+
+
+def _not_more_failures(found: Comparison) -> GateVerdict:
+    """By the load that is worst; nothing here proves that B fails no more than A, only that it fails less."""
+    rows = [row for row in found.rows if row.kind == "failures" and row.a is not None and row.b is not None]
+    draft = GateVerdict(
+        run=SIDES,
+        gate="not more failures",
+        verdict="INCONCLUSIVE",
+        metric="success_rate",
+        value=None,
+        limit=None,
+        why="",
+    )
+    if not rows:
+        return structs.replace(draft, why="No data: no job's end is known on one side.")
+    worst = max(rows, key=lambda row: (row.verdict == "more failures", (row.b or 0.0) - (row.a or 0.0)))
+    a, b = worst.a or 0.0, worst.b or 0.0
+    said: Verdict = "INCONCLUSIVE" if b > a else "PASS*"
+    if worst.verdict != "inconclusive":
+        said = "FAIL" if worst.verdict == "more failures" else "PASS"
+    p = "" if worst.p_holm is None else f" (p = {worst.p_holm:.2g} if both fail alike)"
+    where = f"{worst.load}: " if worst.load else ""
+    why = f"{where}{worst.note}{p}."
+    return structs.replace(
+        draft, verdict=said, value=1 - b, n=worst.n_b, limit=1 - a, baseline=1 - a, why=why[:1].upper() + why[1:]
+    )
