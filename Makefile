@@ -65,10 +65,10 @@ $(TOOLS)/.installed:
 
 # For all systems and Pythons at once, with no index's address in it.
 lock: $(TOOLS)/.installed
-	for of in comfyload dev; do \
+	for of in dev comfyload; do \
 	  $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header pyproject.toml \
-	    $$(test $$of = comfyload || echo requirements/build.in --extra dev --extra bench) \
+	    $$(test $$of = comfyload && echo --constraint requirements/dev.txt || echo requirements/build.in --extra dev --extra bench) \
 	    --output-file requirements/$$of.txt > /dev/null || exit 1; \
 	done
 

@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 PUBLIC = {
-    "comfyload": "Execution Policy connect log_event stage",
+    "comfyload": "Execution JobEvent Policy Progress Queued Retrying connect log_event stage",
     "comfyload.record.model": """
         FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts
         Observation Outcome Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
