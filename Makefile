@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long chaos fuzz soak install check clean
+.PHONY: demo test test-long chaos fuzz hostile soak install check clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: pyproject.toml
@@ -39,6 +39,10 @@ chaos: install
 	$(BIN)/python -m tests.chaos --jobs $(JOBS)
 	$(BIN)/python -m tests.chaos.kills
 	$(BIN)/python -m tests.chaos.races
+
+# Every hostile scenario against every command: what came of it, and the memory it took.
+hostile: install
+	$(BIN)/python -m tests.hostile
 
 check: install
 	$(BIN)/ruff check .
