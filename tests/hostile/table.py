@@ -15,6 +15,11 @@ __all__ = ["QUICK", "scenarios"]
 NO_SERVER = (4,)
 GOES_ON = (0,)
 MAY_FAIL = (0, 5)
+HARD = ("strangers", "large_message", "large_objects", "large_binary")
+"""What takes longer to hear out than the jobs have time."""
+
+TOLD = ("no_json", "odd_json", "deep", "junk_flood")
+UNREAD = ("The server sent what cannot be read",)
 DOCTOR = (0, 2, 3)
 CONNECT = (0, 1)
 
@@ -104,6 +109,7 @@ def _bodies() -> Iterator[Scenario]:
                 what=f"{called}: {what}",
                 acts={route: malice.body(make)},
                 codes=told,
+                unreadable=route == "history",
                 arguments=("--upload", "in.png") if route == "upload" else (),
             )
 
@@ -149,10 +155,14 @@ def _statuses() -> Iterator[Scenario]:
 
 def _streams() -> Iterator[Scenario]:
     for name, (what, greet) in streams.GREETINGS.items():
-        codes: dict[str, tuple[int, ...]] = {"run": MAY_FAIL if name.startswith("queue") else GOES_ON}
+        codes: dict[str, tuple[int, ...]] = {
+            "run": MAY_FAIL if "queue" in name or "flood" in name or name in HARD else GOES_ON
+        }
         if len(name) % 4 == 0:
-            codes |= {"doctor": (0,), "connect": (0,)}
-        yield Scenario(name=f"ws-{name}", what=f"/ws: {what}", greet=greet, codes=codes)
+            codes |= {"doctor": (0,), "connect": CONNECT}
+        yield Scenario(
+            name=f"ws-{name}", what=f"/ws: {what}", greet=greet, codes=codes, says=UNREAD if name in TOLD else ()
+        )
     for name, (what, act) in streams.HANDSHAKES.items():
         yield Scenario(name=f"ws-{name}", what=f"/ws: {what}", acts={"ws": act}, codes={"run": GOES_ON, "doctor": (0,)})
     for name in (

@@ -77,9 +77,13 @@ class Api:
         Raises:
             TransportError: no reply, or one that is no history.
         """
-        reply = await self._transport.call(
-            Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
-        )
+        request = Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
+        try:
+            reply = await self._transport.call(request)
+        except TransportError as error:
+            if error.vain:
+                self._unread(f"GET /history/{{id}}: {error}")
+            raise
         if reply.status != 200:
             raise TransportError(f"GET /history/{{id}} answered {reply.status}", sent=True)
         try:
