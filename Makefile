@@ -9,7 +9,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py tests/unit/test_charts.py \
   tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/conformance
 
-.PHONY: demo test test-long chaos fuzz soak install check lock lowest newest dist sbom clean
+.PHONY: demo test test-long chaos fuzz hostile soak install check lock lowest newest dist sbom clean
 .DELETE_ON_ERROR:
 
 # With LOCKED=1 exactly what requirements/dev.txt names, each file by its hash: what CI installs.
@@ -51,6 +51,10 @@ chaos: install
 	$(BIN)/python -m tests.chaos --jobs $(JOBS)
 	$(BIN)/python -m tests.chaos.kills
 	$(BIN)/python -m tests.chaos.races
+
+# Every hostile scenario against every command: what came of it, and the memory it took.
+hostile: install
+	$(BIN)/python -m tests.hostile
 
 check: install
 	$(BIN)/ruff check .

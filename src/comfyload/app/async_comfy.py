@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from comfyload.app.given import Graph, changed, prompt_of, read
 from comfyload.app.listener import Listener
 from comfyload.app.loop_thread import of_this_process
-from comfyload.app.made import download, files_of, in_order_of
+from comfyload.app.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
@@ -109,7 +109,9 @@ class AsyncComfy:
         limit_s = self.limit_s(deadline_s)
         transport = self._transport_of(execution)
         try:
-            return await self._within(_all(transport, files_of(execution, previews=previews)), limit_s, leave=False)
+            return await self._within(
+                download_all(transport, files_of(execution, previews=previews)), limit_s, leave=False
+            )
         except TimeoutError:
             raise ComfyloadError(f"the files did not come within {limit_s:g} s", "is the server reachable?") from None
 
@@ -234,7 +236,3 @@ class AsyncComfy:
             await asyncio.sleep(pause)
             if await self._ask(name, transport) is None:
                 return
-
-
-async def _all(transport: Transport, files: list[str]) -> list[tuple[str, bytes]]:
-    return [(file, await download(transport, file)) for file in files]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comfyload.app.drawn import arrivals_rng
-from comfyload.app.options import to_toml
+from comfyload.app.options import shareable, to_toml
 from comfyload.app.run import connect, prepare
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.codec import encode
@@ -41,6 +41,7 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
             ),
             transport,
         )
+    options, _ = shareable(options)
     console = Screen(highlight=False, soft_wrap=True)
     if as_json:
         console.print_json(encode(_document(options, prepared)).decode())

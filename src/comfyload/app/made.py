@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from comfyload.clock import stopwatch
 from comfyload.comfy.view import view_path
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire import MAX_FILE_BYTES, Request, TransportError
 from comfyload.errors import ComfyloadError
 from comfyload.record.model import Execution
 
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["download", "files_of", "in_order_of"]
+__all__ = ["download", "download_all", "files_of", "in_order_of"]
 
 DOWNLOAD_TRIES = 4
 FILE_S = 300.0
@@ -41,6 +42,21 @@ def files_of(execution: Execution, *, previews: bool) -> list[str]:
     return [file for file in told if previews or not file.startswith("temp/")]
 
 
+async def download_all(transport: Transport, files: list[str]) -> list[tuple[str, bytes]]:
+    """Each with its contents.
+
+    Raises:
+        ComfyloadError: one could not be had, or they are together more than is held in memory.
+    """
+    found: list[tuple[str, bytes]] = []
+    for file in files:
+        found.append((file, await download(transport, file)))
+        if sum(len(content) for _, content in found) > MAX_FILE_BYTES:
+            many = f"the files of this job are more than {MAX_FILE_BYTES >> 20} MiB together"
+            raise ComfyloadError(many, "download them by their names, from the server's /view")
+    return found
+
+
 async def download(transport: Transport, file: str) -> bytes:
     """The contents of `type/subfolder/name`.
 
@@ -49,15 +65,19 @@ async def download(transport: Transport, file: str) -> bytes:
     """
     kind, _, path = file.partition("/")
     subfolder, _, name = path.rpartition("/")
-    request = Request(method="GET", path=view_path(name, subfolder, kind), timeout_s=FILE_S, file=True)
-    problem = ""
+    where, problem, watch = view_path(name, subfolder, kind), "", stopwatch()
     for attempt in range(DOWNLOAD_TRIES):
         if attempt:
             await asyncio.sleep(0.5 * 2**attempt)
+        left = FILE_S - watch()
+        if left <= 0.0:
+            break
         try:
-            reply = await transport.call(request)
+            reply = await transport.call(Request(method="GET", path=where, timeout_s=left, file=True))
         except TransportError as error:
             problem = str(error)
+            if error.vain:
+                break
             continue
         if reply.status == 200:
             return reply.body

@@ -8,18 +8,20 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
+from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
 from comfyload.record.codec import encode_sorted
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import decode, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "to_toml"]
+__all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "shareable", "to_toml"]
 
 
 class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +79,32 @@ def read_plan(path: Path) -> RunOptions:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML: {error}", "write one with comfyload plan") from None
+
+
+def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:
+    """The options without what is secret, and what has to be given anew because of it.
+
+    A header's value becomes the name of a variable; user, password and the values of a query leave an address.
+
+    Raises:
+        UsageError: an address is none.
+    """
+    headers, anew = [], []
+    for header in options.headers:
+        name, _, value = header.partition("=")
+        if not value.startswith("env:"):
+            variable = re.sub(r"\W", "_", name.strip()).upper()
+            header = f"{name}=env:{variable}"
+            anew.append(f"the value of the header {name.strip()}: export {variable}")
+        headers.append(header)
+    server, scrape = options.server, options.scrape
+    if server and (shown := redacted(parse_server(server))) != str(parse_server(server)):
+        server = shown
+        anew.append("the address of the server: --server URL")
+    if (shown_too := [redacted(scrape_url(url)) for url in scrape]) != [str(scrape_url(url)) for url in scrape]:
+        scrape = shown_too
+        anew.append("the addresses to read: --scrape URL")
+    return structs.replace(options, server=server, headers=headers, scrape=scrape), anew
 
 
 def to_toml(options: RunOptions) -> str:

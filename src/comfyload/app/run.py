@@ -102,6 +102,8 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
     """A transport to the server that the options name."""
     if not options.server:
         raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
+    if "***" in options.server:
+        raise UsageError("the server's address has *** where something secret was", "give it anew: --server URL")
     url, headers = parse_server(options.server), parse_headers(options.headers)
     async with Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure) as transport:
         yield transport

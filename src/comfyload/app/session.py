@@ -50,6 +50,9 @@ __all__ = ["Ender", "Session", "Viewer", "take_off_line"]
 HEARD_S = 2.0
 """Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
 
+MOST_OBSERVATIONS = 1000
+"""Observations kept one by one; those beyond are counted, by their code."""
+
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
 
@@ -341,6 +344,9 @@ class Session:
         observation = structs.replace(observation, text=visible(observation.text))
         key = _key(observation)
         before = self._observations.get(key)
+        if before is None and len(self._observations) >= MOST_OBSERVATIONS:
+            key = observation.code
+            before = self._observations.get(key)
         if before is None:
             self._observations[key] = observation
             self._viewer.noticed(observation)

@@ -412,10 +412,17 @@ def plan(**flags: Any) -> None:
 
     comfyload plan --from-flags --server :8188 --workflow book.json --rate 6/min -o plan.toml
     """
-    from comfyload.app.options import to_toml
+    from comfyload.app.options import shareable, to_toml
+    from comfyload.cli.flags import echo
+    from comfyload.comfy.address import parse_headers
     from comfyload.record.aside import write_whole
 
-    text = to_toml(options_of(flags))
+    options = options_of(flags)
+    parse_headers([header for header in options.headers if not header.partition("=")[2].startswith("env:")])
+    options, anew = shareable(options)
+    text = to_toml(options)
+    for what in anew:
+        echo(f"A plan holds nothing secret. Give anew {what}", err=True)
     output = flags["output"]
     if output is None:
         echo_toml(text)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["masked", "parse_headers", "parse_server", "read_url", "redacted", "redirected", "with_credentials"]
 
+LONGEST = 1000
+"""Letters of an address that is told."""
+
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -88,6 +91,8 @@ def redirected(base: URL, path: str, location: str) -> tuple[str, bool]:
 
     The address is fit to be shown, and to be given as `--server` if it is one.
     """
+    if len(location) > LONGEST:
+        return f"an address of {len(location)} letters", False
     try:
         target = read_url(str(base.join(URL(path)).join(read_url(location))))
     except ValueError:

@@ -9,17 +9,20 @@ from urllib.parse import quote
 import msgspec
 
 from comfyload.comfy.wire import (
+    MAX_FACTS_BYTES,
     HistoryEntry,
     Reply,
     Request,
     TransportError,
     decode_history,
     decode_job_status,
-    decode_json,
     decode_queue_remaining,
+    place_in_queue,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
 
@@ -38,11 +41,15 @@ _JOB_STATES: dict[str, Whereabouts] = {
 
 
 class Api:
-    """Calls to one server, chosen by what it can do. Never the unfiltered history or job list, never `clear`."""
+    """Calls to one server, chosen by what it can do. Never the unfiltered history or job list, never `clear`.
 
-    def __init__(self, transport: Transport, server: Server) -> None:
+    `unread` is told of each reply that is not what ComfyUI answers there.
+    """
+
+    def __init__(self, transport: Transport, server: Server, unread: Callable[[str], None] = lambda _: None) -> None:
         self._transport = transport
         self._server = server
+        self._unread = unread
 
     @property
     def lookup_interval_s(self) -> float:
@@ -70,15 +77,23 @@ class Api:
         Raises:
             TransportError: no reply, or one that is no history.
         """
-        reply = await self._transport.call(
-            Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
-        )
+        request = Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
+        try:
+            reply = await self._transport.call(request)
+        except TransportError as error:
+            if error.vain:
+                self._unread(f"GET /history/{{id}}: {error}")
+            raise
         if reply.status != 200:
             raise TransportError(f"GET /history/{{id}} answered {reply.status}", sent=True)
         try:
-            return decode_history(reply.body, prompt_id)
+            entry = decode_history(reply.body, prompt_id)
         except msgspec.MsgspecError as error:
-            raise TransportError(f"GET /history/{{id}}: {error}", sent=True) from None
+            self._unread(f"GET /history/{{id}}: {error}")
+            raise TransportError(f"GET /history/{{id}}: {error}", sent=True, vain=True) from None
+        if entry is not None and entry.unread:
+            self._unread(f"the history of {prompt_id}: {', '.join(entry.unread)}")
+        return entry
 
     async def whereabouts(self, prompt_id: str) -> Whereabouts:
         """Where the prompt is now. Without `/api/jobs`: the queue first, then the history, as a prompt moves."""
@@ -92,7 +107,10 @@ class Api:
             if queued is not None:
                 return queued
             entry = await self.history(prompt_id)
-        except (TransportError, msgspec.MsgspecError):
+        except TransportError:
+            return "unknown"
+        except msgspec.MsgspecError as error:
+            self._unread(f"where {prompt_id} is: {error}")
             return "unknown"
         if entry is None:
             return "absent"
@@ -104,7 +122,8 @@ class Api:
     async def queue_remaining(self) -> int | None:
         """Running plus pending prompts, everyone's; None if the server did not say."""
         try:
-            reply = await self._transport.call(Request(method="GET", path="prompt", timeout_s=10))
+            request = Request(method="GET", path="prompt", timeout_s=10, most_bytes=MAX_FACTS_BYTES)
+            reply = await self._transport.call(request)
         except TransportError:
             return None
         return decode_queue_remaining(reply.body) if reply.status == 200 else None
@@ -112,7 +131,8 @@ class Api:
     async def alive(self) -> bool:
         """Whether the server answers as itself. It does even when its worker hangs."""
         try:
-            reply = await self._transport.call(Request(method="GET", path="system_stats", timeout_s=10))
+            request = Request(method="GET", path="system_stats", timeout_s=10, most_bytes=MAX_FACTS_BYTES)
+            reply = await self._transport.call(request)
         except TransportError:
             return False
         return reply.status == 200
@@ -137,12 +157,7 @@ class Api:
         reply = await self._transport.call(Request(method="GET", path="queue", timeout_s=60))
         if reply.status != 200:
             raise TransportError(f"GET /queue answered {reply.status}", sent=True)
-        queue = decode_json(reply.body, dict[str, list[Any]])
-        places: list[tuple[str, Whereabouts]] = [("queue_running", "running"), ("queue_pending", "pending")]
-        for key, place in places:
-            if any(isinstance(item, list) and len(item) > 1 and item[1] == prompt_id for item in queue.get(key, [])):
-                return place
-        return None
+        return place_in_queue(reply.body, prompt_id)
 
     async def _post(self, path: str, body: dict[str, Any]) -> bool:
         request = Request(method="POST", path=path, body=json.dumps(body).encode(), timeout_s=30)

@@ -79,13 +79,15 @@ class ComfyClient:
         self._emit_queue = on_queue
         self._maybe_there = maybe_there
         self._forgotten = forgotten
-        self.api = Api(transport, server)
+        self.api = Api(transport, server, self._on_unread)
         self._room = room
         self._submits = asyncio.Semaphore(MAX_SUBMITS if room is None else 1)
         self._abandoned: Failure | None = None
+        self._fault: BaseException | None = None
+        """What a task beside the jobs ended with: none of them can be followed any more."""
         self._own_fault: tuple[float, str] = (-math.inf, "")
         self._highest_number: float | None = None
-        self.inflight = InFlight(clock, self._on_queue, server.url)
+        self.inflight = InFlight(clock, self._on_queue, server.url, self._on_unread)
         self.stream = EventStream(transport, self.inflight.on_frame, self._on_stream_lost)
         self._watch = Watch(self.api, self.inflight, self.stream, clock, patience=patience, note=self._note)
 
@@ -124,6 +126,8 @@ class ComfyClient:
             room=room,
         )
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
+        for task in tasks:
+            task.add_done_callback(client._on_end_of_task)
         try:
             await client.stream.first_attempt()
             yield client
@@ -148,6 +152,8 @@ class ComfyClient:
                 if no_room:
                     why = Failure(kind="dropped", message=no_room)
                     return Execution(outcome="dropped", failure=why, held_s=self._held_s(asked))
+                if self._fault is not None:
+                    raise self._fault
                 if self._abandoned is not None:
                     return Follow(prompt.id).execution(
                         "cancelled", done=self._clock(), seen_by="client", failure=self._abandoned
@@ -271,9 +277,14 @@ class ComfyClient:
         try:
             accepted, job.follow.partial = node_errors_of(reply.body)
         except msgspec.MsgspecError:
+            self._on_unread("the reply to POST /prompt")
             unclear = Failure(kind="http", message="the reply to POST /prompt is none of ComfyUI's", status=200)
             return await self._find_out(job, unclear)
         if accepted.prompt_id != job.prompt_id:
+            if self.inflight.get(accepted.prompt_id) is not None:
+                self._on_unread("a reply to POST /prompt with the id of another job of ours")
+                unclear = Failure(kind="http", message="the server gave it the id of another job", status=200)
+                return await self._find_out(job, unclear)
             self.inflight.rename(job, accepted.prompt_id)
         job.accepted = True
         job.follow.number = number = accepted.number
@@ -369,15 +380,18 @@ class ComfyClient:
         """The prompt's entry, or that there is none, or that the server does not answer.
 
         A server that does not answer is asked for as long as any that is out of reach: the job may well have completed.
+        One whose answer cannot be read is not.
         """
         pause, since, patience = 0.005, self._clock(), self._patience
         while True:
             found: HistoryEntry | Left
             try:
                 found = await self.api.history(job.prompt_id, patience.confirm_s) or "absent"
-            except TransportError:
-                found = "unknown"
-            wait = patience.gone_s if found == "unknown" and self._abandoned is None else patience.confirm_s
+            except TransportError as error:
+                found, gone = "unknown", not error.vain
+            else:
+                gone = False
+            wait = patience.gone_s if gone and self._abandoned is None else patience.confirm_s
             if not isinstance(found, str) or self._clock() - since >= wait:
                 return found
             await asyncio.sleep(pause)
@@ -460,6 +474,19 @@ class ComfyClient:
                 f"the server's queue held {remaining} prompts, of which at most {ours} were ours: "
                 "other clients' work is in these numbers",
             )
+
+    def _on_end_of_task(self, task: asyncio.Task[None]) -> None:
+        """They end by cancellation. By an error, whoever waits for a job is told now, not when its time is up."""
+        fault = None if task.cancelled() else task.exception()
+        if fault is None:
+            return
+        self._fault = fault
+        for job in self.inflight:
+            if not job.end.done():
+                job.end.set_exception(fault)
+
+    def _on_unread(self, what: str) -> None:
+        self._note("unreadable", f"the server sent what cannot be read: {what[:300]}")
 
     def _on_stream_lost(self, reason: str) -> None:
         self._note("stream_lost", f"the event stream was lost: {reason}")

@@ -15,8 +15,16 @@ from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.comfy.identify import describe_classes
+from comfyload.comfy.lenient import decode_json
 from comfyload.comfy.view import view_path
-from comfyload.comfy.wire import Request, TransportError, decode_json, decode_message
+from comfyload.comfy.wire import (
+    Request,
+    TransportError,
+    decode_message,
+    decode_modules,
+    decode_queue,
+    decode_some,
+)
 from comfyload.errors import WorkflowError
 from comfyload.workflow.preflight import check, describe, merged
 
@@ -110,12 +118,16 @@ async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Des
     described = await describe_classes(transport, wanted)
     if wanted <= described.keys():
         return Described(described, frozenset(described))
-    whole, replaced = await asyncio.gather(_object(transport, "object_info"), _object(transport, "node_replacements"))
-    if not whole:
+    whole, replaced = await asyncio.gather(_try(transport, "object_info"), _object(transport, "node_replacements"))
+    try:
+        names = decode_modules(whole.body) if whole is not None and whole.status == 200 else {}
+        described |= decode_some(whole.body, wanted & names.keys()) if whole is not None and names else {}
+    except msgspec.MsgspecError:
+        names = {}
+    if not names:
         return Described(described, None)
-    described |= {name: whole[name] for name in wanted & whole.keys()}
     # A class that is gone is replaced by its successor when the prompt arrives.
-    return Described(described, frozenset(whole) | frozenset(replaced or ()))
+    return Described(described, frozenset(names) | frozenset(replaced or ()))
 
 
 async def preflight(
@@ -190,12 +202,14 @@ def _is_windows(server: Server) -> bool | None:
 
 
 async def round_trips(transport: Transport, count: int = 10) -> list[float]:
-    """Seconds that the cheapest call took, one after the other; those that failed are left out."""
+    """Seconds that the cheapest call took, one after the other; one without a reply is the last."""
     seconds = []
     for _ in range(count):
         began = clock.now()
         reply = await _try(transport, "prompt")
-        if reply is not None and reply.status == 200:
+        if reply is None:
+            break
+        if reply.status == 200:
             seconds.append(clock.now() - began)
     return seconds
 
@@ -213,9 +227,11 @@ async def clock_offset(transport: Transport) -> tuple[float, float] | None:
         sent = datetime.now(UTC).timestamp()
         reply = await _try(transport, DATE_ROUTE)
         received = datetime.now(UTC).timestamp()
+        if reply is None:
+            break
         try:
-            date = parsedate_to_datetime(reply.headers["date"] if reply is not None else "").timestamp()
-        except (KeyError, ValueError):
+            date = parsedate_to_datetime(reply.headers["date"]).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         low, high = max(low, date - received), min(high, date + 1.0 - sent)
     return (low, high) if float("-inf") < low <= high else None
@@ -240,10 +256,13 @@ def missing_abilities(server: Server) -> list[str]:
 
 async def look_at_queue(transport: Transport) -> Queue | None:
     """Who is in the queue. The reply holds every waiting graph: not to be asked for often."""
-    found = await _object(transport, "queue", timeout_s=60)
-    if found is None:
+    reply = await _try(transport, "queue", timeout_s=60)
+    if reply is None or reply.status != 200:
         return None
-    running, pending = (_rows(found.get(key)) for key in ("queue_running", "queue_pending"))
+    try:
+        running, pending = (_rows(rows) for rows in decode_queue(reply.body))
+    except msgspec.MsgspecError:
+        return None
     clients = {json.dumps(_client(row)) for row in [*running, *pending]}
     return Queue([str(row[1]) for row in running], len(pending), len(clients))
 
@@ -304,8 +323,8 @@ def _view(name: str) -> str:
     return view_path(filename, subfolder, kind)
 
 
-def _rows(rows: Any) -> list[list[Any]]:
-    return [row for row in rows if isinstance(row, list) and len(row) > 1] if isinstance(rows, list) else []
+def _rows(rows: list[list[Any]]) -> list[list[Any]]:
+    return [row for row in rows if len(row) > 1]
 
 
 def _client(row: list[Any]) -> Any:

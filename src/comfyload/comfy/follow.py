@@ -6,6 +6,7 @@ their messages, because `status_str` says `success` for some prompts that failed
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +16,13 @@ from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, ServerTimes, Span
 
 __all__ = ["Follow", "failure_of"]
+
+MOST_NODES = 10_000
+"""Nodes of one prompt that are kept. A graph has hundreds; loops make more as they run."""
+
+LONGEST_NAME = 1000
+LONGEST_TEXT = 20_000
+"""Letters of a node's id, and of what an error says, that are kept."""
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate memory", "not enough memory: you tried")
@@ -68,7 +76,11 @@ class Follow:
         self.preview_bytes = 0
 
     def on_message(self, message: Message, at: float) -> bool:
-        """Take one WebSocket message of this prompt that arrived at `at`; True once the prompt is over."""
+        """Take one WebSocket message of this prompt that arrived at `at`; True once the prompt is over.
+
+        Raises:
+            msgspec.MsgspecError: what it tells of nodes cannot be read; that it came is known all the same.
+        """
         data = message.data
         kind = message.type
         if self.first_event is None:
@@ -80,7 +92,7 @@ class Follow:
             if data.node is None:
                 self.over = self.over or at
                 return True
-            self.spans.setdefault(data.node, [at, None])
+            self._begins(data.node, at)
         elif kind == "execution_start":
             # The same event told twice carries the same stamp; a second execution has one of its own.
             before = self.times.get("start")
@@ -90,7 +102,7 @@ class Follow:
             if self.started is None:
                 self.started = at
         elif kind == "execution_cached":
-            self.cached = data.cached_nodes()
+            self.cached = _cached(message)
         elif kind in ENDS and data.timestamp is not None:
             # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
             self.ended = kind
@@ -118,7 +130,9 @@ class Follow:
         times, cached = dict(self.times), self.cached
         if entry is not None:
             times |= _times(entry)
-            cached = next((m.data.cached_nodes() for m in entry.messages if m.type == "execution_cached"), cached)
+            with suppress(msgspec.MsgspecError):
+                cached = next((_cached(m) for m in entry.messages if m.type == "execution_cached"), cached)
+        hits = set(cached)
         return Execution(
             outcome=outcome,
             sent=self.sent,
@@ -130,7 +144,7 @@ class Follow:
             done_within_s=done_within_s,
             server=ServerTimes(create_ms=times.get("create"), start_ms=times.get("start"), end_ms=times.get("end")),
             number=self.number if self.number is not None or entry is None else entry.number,
-            nodes=[Span(n, s, e) for n, (s, e) in self.spans.items() if s is not None and n not in cached],
+            nodes=[Span(n, s, e) for n, (s, e) in self.spans.items() if s is not None and n not in hits],
             cached=cached,
             outputs=outputs_of(entry) if entry is not None else [],
             failure=failure,
@@ -159,17 +173,17 @@ class Follow:
         )
 
     def _on_progress(self, message: Message, at: float) -> None:
-        try:
-            states = message.data.node_states()
-        except msgspec.MsgspecError:
-            return
-        for node, state in states.items():
+        for node, state in message.data.node_states().items():
             if state.state == "running":
-                self.spans.setdefault(node, [at, None])
+                self._begins(node, at)
             elif state.state == "finished":
-                span = self.spans.get(node)
+                span = self.spans.get(node[:LONGEST_NAME])
                 if span is not None and span[1] is None:
                     span[1] = at
+
+    def _begins(self, node: str, at: float) -> None:
+        if len(self.spans) < MOST_NODES:
+            self.spans.setdefault(node[:LONGEST_NAME], [at, None])
 
     def _stamp(self, key: str, message: Message) -> None:
         stamp = whole_ms(message.data.timestamp)
@@ -185,22 +199,30 @@ def failure_of(message: Message) -> Failure:
             kind="interrupted",
             type="execution_interrupted",
             message="interrupted on the server, not by this run",
-            node=data.node_id,
-            node_class=data.node_type,
+            node=data.node_id and data.node_id[:LONGEST_NAME],
+            node_class=data.node_type and data.node_type[:LONGEST_NAME],
         )
     kind: FailureKind = "execution_error"
-    text = f"{data.exception_type or ''} {data.exception_message or ''}".lower()
+    text = f"{data.exception_type or ''} {(data.exception_message or '')[:LONGEST_TEXT]}".lower()
     if any(sign in text for sign in MEMORY_SIGNS):
         kind = "oom"
     elif any(sign in text for sign in CUDA_SIGNS):
         kind = "cuda"
     return Failure(
         kind=kind,
-        type=data.exception_type or "",
-        message=(data.exception_message or "").strip(),
-        node=data.node_id,
-        node_class=data.node_type,
+        type=_cut(data.exception_type or "", LONGEST_NAME),
+        message=_cut((data.exception_message or "").strip(), LONGEST_TEXT),
+        node=data.node_id and data.node_id[:LONGEST_NAME],
+        node_class=data.node_type and data.node_type[:LONGEST_NAME],
     )
+
+
+def _cached(message: Message) -> list[str]:
+    return [node[:LONGEST_NAME] for node in message.data.cached_nodes()[:MOST_NODES]]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} letters)"
 
 
 def _times(entry: HistoryEntry) -> dict[str, int]:

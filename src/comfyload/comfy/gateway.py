@@ -10,7 +10,7 @@ import msgspec
 from yarl import URL
 
 from comfyload.comfy.address import redirected
-from comfyload.comfy.wire import decode_json
+from comfyload.comfy.lenient import decode_json
 from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
 
@@ -50,7 +50,7 @@ def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUn
         return NotLetIn(f"{name} refuses us with HTTP {status}{quoted}", _admission(reply, words))
     if status == 429:
         later = reply.headers.get("retry-after", "")
-        hint = f"ask again after {later} s" if later.isdigit() else "wait a while"
+        hint = f"ask again after {later} s" if later.isdecimal() and len(later) < 10 else "wait a while"
         return ServerUnreachable(
             f"{name} answers HTTP 429, too many requests{quoted}", f"{hint}, or raise its limit for this client"
         )

@@ -11,15 +11,18 @@ import os
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from yarl import URL
 
 from comfyload.comfy.address import read_url, redacted, redirected, with_credentials
+from comfyload.comfy.interim import bounded
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
+    MAX_DOWNLOAD_BYTES,
     MAX_FILE_BYTES,
     MAX_MESSAGE_BYTES,
     Download,
@@ -28,6 +31,7 @@ from comfyload.comfy.wire import (
     TransportError,
 )
 from comfyload.errors import UsageError
+from comfyload.hidden import without_hidden
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -38,6 +42,8 @@ MAX_CONNECTIONS = 64
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 HEAD_BYTES = 16
+IDLE_S = 30.0
+"""How long a file that is on its way may stand still."""
 PING_SECONDS = 30.0
 """How often the socket is pinged. ComfyUI never pings, and its loop may freeze for seconds without being dead."""
 
@@ -83,7 +89,7 @@ class Http:
         watched.on_request_redirect.append(_stay)
         session = aiohttp.ClientSession(
             trace_configs=[watched],
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls, keepalive_timeout=60),
+            connector=bounded(aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls, keepalive_timeout=60)),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
@@ -98,14 +104,17 @@ class Http:
         """
         try:
             async with await self._respond(request) as response:
-                body = await _read(response, MAX_FILE_BYTES if request.file else MAX_BODY_BYTES, self._sizes)
+                body = await _read(response, request, self._sizes)
+                if response.status < 300:
+                    return Reply(status=response.status, body=body, content_type=response.content_type)
+                # Its words are shown, and it may repeat what it was sent.
                 return Reply(
                     status=response.status,
-                    body=body,
+                    body=without_hidden(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape"),
                     content_type=response.content_type,
-                    headers={k.lower(): v for k, v in response.headers.items()} if response.status >= 300 else {},
+                    headers={k.lower(): without_hidden(v) for k, v in response.headers.items()},
                 )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise self._error(error) from None
 
     async def download(self, path: str, timeout_s: float) -> Download:
@@ -122,6 +131,9 @@ class Http:
                 async for chunk in response.content.iter_any():
                     head = head if len(head) >= HEAD_BYTES else head + bytes(chunk[:HEAD_BYTES])
                     size += len(chunk)
+                    if size > MAX_DOWNLOAD_BYTES:
+                        response.close()
+                        raise _TooLarge(MAX_DOWNLOAD_BYTES)
                 coded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
                 return Download(
                     status=response.status,
@@ -130,15 +142,15 @@ class Http:
                     expected=None if coded else response.content_length,
                     content_type=response.content_type,
                 )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise self._error(error) from None
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 64 MiB.
+        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 32 MiB.
 
         Raises:
-            TransportError: the server did not open it.
+            TransportError: the server did not open it, or it broke.
         """
         url = self._url("ws").update_query(clientId=client_id)
         try:
@@ -150,10 +162,10 @@ class Http:
                 max_msg_size=MAX_MESSAGE_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
             )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except FAULTS as error:
             raise self._error(error) from None
         async with socket:
-            yield _frames(socket)
+            yield self._frames(socket)
 
     async def _respond(self, request: Request) -> aiohttp.ClientResponse:
         """The head of the reply. A file may lie elsewhere: it is followed there, without headers of ours."""
@@ -170,7 +182,11 @@ class Http:
                 url,
                 data=request.body,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=self._connect_s),
+                timeout=aiohttp.ClientTimeout(
+                    total=request.timeout_s,
+                    sock_connect=self._connect_s,
+                    sock_read=IDLE_S if request.file else None,
+                ),
                 allow_redirects=False,
             )
             target = _target(response) if request.file and request.method == "GET" else None
@@ -181,6 +197,14 @@ class Http:
                 headers = {"Accept-Encoding": "identity"}
             url = target
         raise TransportError(f"{self.name}: more than {MAX_REDIRECTS} redirects, one to the next", sent=True)
+
+    async def _frames(self, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str | bytes]:
+        try:
+            async for message in socket:
+                if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    yield message.data
+        except FAULTS as error:
+            raise self._error(error) from None
 
     def _url(self, path: str) -> URL:
         """Absolute address of a route. Paths come percent-encoded; a query of the base address goes on every call."""
@@ -200,7 +224,8 @@ class Http:
         if isinstance(error, aiohttp.WSServerHandshakeError):
             return TransportError(f"{self.name}: the WebSocket was refused with HTTP {error.status}", sent=True)
         if isinstance(error, _TooLarge):
-            return TransportError(f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read", sent=True)
+            told = f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read"
+            return TransportError(told, sent=True, vain=True)
         if isinstance(error, _Redirected):
             return TransportError(f"{self.name}: the WebSocket is redirected to {error.where}", sent=True)
         if isinstance(error, TimeoutError):
@@ -210,10 +235,8 @@ class Http:
         return TransportError(f"{self.name}: the connection broke ({type(error).__name__})", sent=True)
 
 
-async def _frames(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str | bytes]:
-    async for message in socket:
-        if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-            yield message.data
+FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
+"""What a call can end with: aiohttp raises a ValueError here and there for what a server wrote."""
 
 
 class _TooLarge(aiohttp.ClientPayloadError):
@@ -228,26 +251,28 @@ class _Redirected(aiohttp.ClientError):
         self.where = where
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int, sizes: dict[object, int]) -> bytes:
-    """The body, unpacked. Where the bodies under way are together larger than `limit`, the largest is read no further:
-    neither memory nor time is for it.
+async def _read(response: aiohttp.ClientResponse, request: Request, sizes: dict[object, int]) -> bytes:
+    """The body, unpacked. Where the bodies under way are together larger than the bound, the largest is read no
+    further: neither memory nor time is for it.
     """
-    if (response.content_length or 0) > limit and response.method != "HEAD":
+    limit = MAX_FILE_BYTES if request.file else MAX_BODY_BYTES
+    most = limit if request.file else min(request.most_bytes, limit)
+    if (response.content_length or 0) > most and response.method != "HEAD":
         response.close()
-        raise _TooLarge(limit)
-    chunks = []
+        raise _TooLarge(most)
+    body = BytesIO()  # what it holds is handed on without a copy
     sizes[response] = 0
     try:
         async for chunk in response.content.iter_any():
-            sizes[response] += len(chunk)
+            sizes[response] = size = sizes[response] + len(chunk)
             total = sum(sizes.values())
-            if total > limit and sizes[response] * len(sizes) >= total:
+            if size > most or (total > limit and size * len(sizes) >= total):
                 response.close()
-                raise _TooLarge(limit)
-            chunks.append(chunk)
+                raise _TooLarge(most if size > most else limit)
+            body.write(chunk)
     finally:
         del sizes[response]
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body.getvalue()
 
 
 def _target(response: aiohttp.ClientResponse) -> URL | None:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
 
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
-from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining
+from comfyload.comfy.lenient import decode_json
+from comfyload.comfy.wire import (
+    MAX_BODY_BYTES,
+    MAX_FACTS_BYTES,
+    Request,
+    TransportError,
+    decode_modules,
+    decode_queue_remaining,
+)
 from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.codec import within_levels
 from comfyload.record.model import Environment, Fact, Server
-from comfyload.workflow.object_info import ObjectInfo
+from comfyload.workflow.object_info import packs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +32,9 @@ if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
 
 __all__ = ["describe_classes", "describe_packs", "describe_probe", "identify"]
+
+MOST_FACTS, LONGEST_FACT = 1000, 2000
+"""Of what the probe tells: how many facts are kept, and how many letters of one."""
 
 NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 
@@ -52,8 +64,13 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         NotComfyUI: something else answers there.
     """
     try:
-        reply = await transport.call(Request(method="GET", path="system_stats", timeout_s=15))
+        reply = await transport.call(
+            Request(method="GET", path="system_stats", timeout_s=15, most_bytes=MAX_FACTS_BYTES)
+        )
     except TransportError as error:
+        if error.vain:
+            why = f"{name}: /system_stats is not what a ComfyUI answers (larger than {MAX_FACTS_BYTES >> 20} MiB)"
+            raise NotComfyUI(why, NO_COMFYUI) from None
         if error.ours:
             unknown = "cannot resolve" in str(error)
             mend = "check the name in --server, and this machine's name service" if unknown else "mend that first"
@@ -70,16 +87,18 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
-    argv = [str(part) for part in argv] if isinstance(argv, list) else None
+    argv = [str(part)[:1000] for part in argv[:1000]] if isinstance(argv, list) else None
     features, queue, job = await asyncio.gather(
-        _try(transport, "features"), _try(transport, "prompt"), _try(transport, f"api/jobs/{NO_SUCH_JOB}")
+        _try(transport, "features", MAX_FACTS_BYTES),
+        _try(transport, "prompt", MAX_FACTS_BYTES),
+        _try(transport, f"api/jobs/{NO_SUCH_JOB}"),
     )
     told = _object(features)
     # A server without the route answers 404 in plain text; one with it says in JSON that there is no such job.
     jobs_api = job is not None and job.status == 404 and job.body.lstrip().startswith(b"{")
     return Server(
         url=name,
-        comfyui_version=str(stats.system["comfyui_version"]) if "comfyui_version" in stats.system else None,
+        comfyui_version=str(stats.system["comfyui_version"])[:100] if "comfyui_version" in stats.system else None,
         version=version,
         jobs_api=jobs_api,
         jobs_cancel=jobs_api and version is not None and version >= JOBS_CANCEL,
@@ -114,18 +133,24 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
 
 async def describe_packs(transport: Transport) -> list[str] | None:
     """Custom node packs with nodes of their own, from the whole `/object_info`; None if it could not be had."""
-    classes = _object(await _try(transport, "object_info"))
-    return None if classes is None else ObjectInfo(classes).packs()
+    reply = await _try(transport, "object_info")
+    if reply is None or reply.status != 200:
+        return None
+    try:
+        return packs_of(decode_modules(reply.body).values())
+    except msgspec.MsgspecError:
+        return None
 
 
 async def describe_probe(transport: Transport) -> Environment:
     """What the instrumentation pack knows of its server, each fact with the probe as its source; {} without a pack."""
-    told = _object(await _try(transport, "comfyload/v1/environment"))
+    told = _object(await _try(transport, "comfyload/v1/environment", MAX_FACTS_BYTES))
     facts = told.get("facts") if told is not None else None
     found: Environment = {}
-    for key, fact in facts.items() if isinstance(facts, dict) else ():
+    for key, fact in islice(facts.items() if isinstance(facts, dict) else (), MOST_FACTS):
         if isinstance(fact, dict):
             value, source = fact.get("value"), str(fact.get("source", ""))[:200]
+            value = value[:LONGEST_FACT] if isinstance(value, str) else value
             if value is None or isinstance(value, str | int | float | bool):
                 found[str(key)[:200]] = Fact(
                     value=value, source=f"probe ({source})" if source not in ("", "probe") else "probe"
@@ -162,9 +187,9 @@ async def _broken(transport: Transport, reply: Reply, server: Server) -> Server:
     return server
 
 
-async def _try(transport: Transport, path: str) -> Reply | None:
+async def _try(transport: Transport, path: str, most_bytes: int = MAX_BODY_BYTES) -> Reply | None:
     try:
-        return await transport.call(Request(method="GET", path=path, timeout_s=15))
+        return await transport.call(Request(method="GET", path=path, timeout_s=15, most_bytes=most_bytes))
     except TransportError:
         return None
 

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from comfyload.comfy.follow import Follow
 from comfyload.comfy.heard import progress_of
 from comfyload.comfy.wire import decode_message
@@ -25,6 +27,12 @@ End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "w
 
 UNKNOWN_KEPT = 4096
 """Events of ids not known yet that are kept: a reply to POST may name another id than ours, after its events."""
+
+UNKNOWN_LETTERS = 4 << 20
+"""Letters of such events that are kept."""
+
+MOST_TOLD = 100
+"""Readings of the queue's length that are handed on within a second: one event of ours makes one or two."""
 
 
 class Job:
@@ -77,14 +85,23 @@ class Job:
 class InFlight:
     """The prompts we posted and have not seen the end of. `clock` gives instants; nothing here waits."""
 
-    def __init__(self, clock: Callable[[], float], on_queue: Callable[[int, int], None], server: str = "") -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        on_queue: Callable[[int, int], None],
+        server: str = "",
+        unread: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._clock = clock
         self._server = server
         self._on_queue = on_queue
+        self._unread = unread
         self._jobs: dict[str, Job] = {}
         self._given_up: dict[str, Job] = {}
         self._counted: set[Job] = set()
-        self._unknown: deque[tuple[str, Message, float]] = deque(maxlen=UNKNOWN_KEPT)
+        self._unknown: deque[tuple[str, Message, float, int]] = deque()
+        self._unknown_letters = 0
+        self._told: deque[float] = deque(maxlen=MOST_TOLD)
         self._orders = 0
         self._running: Job | None = None
         self.last_event = clock()
@@ -114,8 +131,8 @@ class InFlight:
         del self._jobs[job.prompt_id]
         job.prompt_id = job.follow.prompt_id = prompt_id
         self._jobs[prompt_id] = job
-        for name, message, at in self._unknown:
-            if name == prompt_id and job.follow.on_message(message, at):
+        for name, message, at, _ in self._unknown:
+            if name == prompt_id and self._follow(job, message, at):
                 job.finish("events")
 
     def remove(self, job: Job) -> None:
@@ -152,27 +169,28 @@ class InFlight:
             return
         message = decode_message(frame)
         if message is None:
+            self._unread(f"a message of {len(frame)} letters that begins with {frame[:40]!r}")
             return
         if message.type == "status":
-            self._on_status(message)
+            self._on_status(message, at)
         elif message.data.prompt_id is not None:
-            self._on_job(message.data.prompt_id, message, at)
+            self._on_job(message.data.prompt_id, message, at, len(frame))
 
-    def _on_job(self, prompt_id: str, message: Message, at: float) -> None:
+    def _on_job(self, prompt_id: str, message: Message, at: float, letters: int) -> None:
         job = self._jobs.get(prompt_id)
         if job is None:
             late = self._given_up.get(prompt_id)
             if late is not None:
                 self._on_given_up(late, message, at)
             else:
-                self._unknown.append((prompt_id, message, at))
+                self._keep(prompt_id, message, at, letters)
             return
         self.last_event = at
         if message.type == "execution_start":
             self._running = job
             self.last_started = max(self.last_started, job.order)
             self._counted.discard(job)
-        if job.follow.on_message(message, at):
+        if self._follow(job, message, at):
             if self._running is job:
                 self._running = None
             job.finish("events")
@@ -181,18 +199,35 @@ class InFlight:
             if progress is not None:
                 job.tell(progress)
 
+    def _follow(self, job: Job, message: Message, at: float) -> bool:
+        try:
+            return job.follow.on_message(message, at)
+        except msgspec.MsgspecError as error:
+            self._unread(f"a message {message.type[:40]} of {job.prompt_id}: {error}")
+            return False
+
+    def _keep(self, prompt_id: str, message: Message, at: float, letters: int) -> None:
+        """Of an id that may be ours yet."""
+        self._unknown.append((prompt_id, message, at, letters))
+        self._unknown_letters += letters
+        while len(self._unknown) > UNKNOWN_KEPT or self._unknown_letters > UNKNOWN_LETTERS:
+            self._unknown_letters -= self._unknown.popleft()[3]
+
     def _on_given_up(self, job: Job, message: Message, at: float) -> None:
-        over = job.follow.on_message(message, at)
+        over = self._follow(job, message, at)
         if message.type == "execution_success":
             self.ran_on.append(job.prompt_id)
         if over:
             self.forget(job)
 
-    def _on_status(self, message: Message) -> None:
+    def _on_status(self, message: Message, at: float) -> None:
         remaining = message.data.queue_remaining
-        if remaining is not None:
-            self._count_down((self.queue_remaining or 0) - remaining, remaining)
-            self.queue_remaining = remaining
+        if remaining is None:
+            return
+        self._count_down((self.queue_remaining or 0) - remaining, remaining)
+        self.queue_remaining = remaining
+        if len(self._told) < MOST_TOLD or at - self._told[0] >= 1.0:
+            self._told.append(at)
             # Jobs whose end is being confirmed still count as ours, so what is called foreign certainly is.
             self._on_queue(remaining, len(self._jobs) + len(self._given_up))
 

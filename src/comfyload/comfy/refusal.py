@@ -10,10 +10,15 @@ import msgspec
 
 from comfyload.comfy.address import read_url, redacted
 from comfyload.comfy.gateway import said
-from comfyload.comfy.wire import decode_json, finite
+from comfyload.comfy.lenient import decode_json
+from comfyload.comfy.wire import finite
 from comfyload.record.model import Failure, FailureKind
 
 __all__ = ["classify_refusal", "node_errors_of"]
+
+
+LONGEST = 5000
+"""Letters of the server's words that are kept."""
 
 
 class _Error(msgspec.Struct):
@@ -56,10 +61,10 @@ def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None
     told = ": ".join(part for part in (error.message, detail or error.details) if part)
     return Failure(
         kind=kind,
-        type=error.type,
-        message=told or f"HTTP {status}: {_elsewhere(headers) or said(body) or 'no words'}",
-        node=node,
-        node_class=node_class,
+        type=error.type[:LONGEST],
+        message=told[:LONGEST] or f"HTTP {status}: {_elsewhere(headers) or said(body) or 'no words'}",
+        node=node and node[:LONGEST],
+        node_class=node_class and node_class[:LONGEST],
         status=status,
         retry_after_s=_retry_after(headers or {}),
     )
@@ -84,7 +89,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return float(said)
     try:
         wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
 
@@ -111,9 +116,9 @@ def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
     return accepted, Failure(
         kind="partial_validation",
         type="node_errors",
-        message=f"accepted, but {which} {'was' if len(dropped) == 1 else 'were'} dropped: {detail}",
-        node=node,
-        node_class=node_class,
+        message=f"accepted, but {which} {'was' if len(dropped) == 1 else 'were'} dropped: {detail}"[:LONGEST],
+        node=node and node[:LONGEST],
+        node_class=node_class and node_class[:LONGEST],
         status=200,
     )
 

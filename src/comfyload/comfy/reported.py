@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from comfyload.record.kinds import BARE, kind_of
@@ -25,27 +26,38 @@ _IN_TEMP = re.compile(r"(preview3d_advanced|preview_splat|preview_pointcloud)_[0
 """What three nodes of ComfyUI call the file that they put into `temp`, and report without saying so."""
 _ANNOTATED = re.compile(r"(?P<path>.+?) \[(?P<type>input|output|temp)\]")
 _LONGEST = 500
+MOST_FILES = 5000
+"""Files of one job, and things that its nodes reported, that are kept by name. All are counted."""
+
+LONGEST_NAME = 4096
+"""Letters of a file's name that are kept: no system has longer ones."""
 
 
 def outputs_of(entry: HistoryEntry) -> list[Output]:
     """What each output node reported. `animated` says of the pictures beside it that they move, and is no output."""
-    found = []
+    found: list[Output] = []
+    left = MOST_FILES
     for node, reported in entry.outputs.items():
         for key, items in reported.items():
+            if len(found) >= MOST_FILES:
+                return found
             if key == "animated" or items is None:
                 continue
             things = [item for item in _listed(items) if item is not None and (item != "" or key not in BARE)]
             files = [f"{type_}/{f'{folder}/' if folder else ''}{name}" for name, folder, type_ in _files(key, things)]
             count = len(files) if key in BARE and files else len(things)
             moves = bool(files) and any(_listed(reported.get("animated")))
+            node, key, files = node[:_LONGEST], key[:_LONGEST], [name[:LONGEST_NAME] for name in files[:left]]
+            left -= len(files)
             found.append(Output(node=node, kind=key, count=count, files=files, animated=moves))
     return found
 
 
 def files_of(entry: HistoryEntry) -> list[File]:
-    """(filename, subfolder, type) of every file reported, each once."""
+    """(filename, subfolder, type) of every file reported, each once; of the first `MOST_FILES`."""
     reported = (pair for node in entry.outputs.values() for pair in node.items() if pair[0] != "animated")
-    return list(dict.fromkeys(file for key, items in reported for file in _files(key, _listed(items))))
+    files = (file for key, items in reported for file in _files(key, _listed(items)))
+    return list(dict.fromkeys(islice(files, MOST_FILES)))
 
 
 def _files(key: str, items: list[Any]) -> Iterator[File]:

@@ -46,13 +46,15 @@ class EventStream:
     async def run(self) -> None:
         """Read for ever; ends by cancellation only."""
         pause = RECONNECT_FIRST_S
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 async with self._transport.events(self.client_id) as frames:
                     async for frame in frames:
                         if not self.connected:
                             # The server's greeting: from here on it routes this client id's events to us.
-                            self.connected, pause = True, RECONNECT_FIRST_S
+                            self.connected = True
                             self.connections += 1
                             self._settled.set()
                         self._on_frame(frame)
@@ -65,5 +67,7 @@ class EventStream:
             if was_connected or not self._settled.is_set():
                 self._on_lost(reason)
             self._settled.set()
+            if was_connected and loop.time() - began > RECONNECT_MOST_S:
+                pause = RECONNECT_FIRST_S
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_MOST_S)

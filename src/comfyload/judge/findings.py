@@ -33,6 +33,7 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "server_gone": ("invalid", "Look at its log, and at the network between."),
     "generator_fault": ("invalid", "Mend that on this machine (of open files: ulimit -n), then run again."),
+    "unreadable": ("warning", "What it told there is in no number. Look for a proxy or a custom node that answers so."),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
     "dropped_outputs": (
         "warning",
@@ -229,6 +230,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "stream_stalled": (
         "The WebSocket stayed open and told nothing while jobs ended.",
         "Ends meanwhile were found by polling, each a little late. Look for a proxy that buffers.",
+    ),
+    "unreadable": (
+        "The server sent replies or messages that are none of ComfyUI's. They are counted, and the first is named.",
+        "What they were to tell is in no number. Look for a proxy or a custom node that answers so.",
     ),
     "worker_stalled": (
         "Nothing moved on the server for a long time while jobs of ours waited or ran.",

@@ -194,7 +194,7 @@ def _observed(observations: list[Observation], has_orphans: bool) -> Iterator[Fi
         level, hint = _OBSERVED.get(code, ("info", ""))
         count = sum(observation.count for observation in seen)
         more = f" (and {len(seen) - 1} more such)" if len(seen) > 1 else ""
-        if code == "generator_fault":
+        if code in ("generator_fault", "unreadable"):
             more = f" ({count} times in all)" if count > 1 else ""
         yield Finding(
             code=code,

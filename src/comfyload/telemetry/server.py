@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import Request, TransportError, decode_json, decode_queue_remaining, finite
+from comfyload.comfy.lenient import decode_json
+from comfyload.comfy.wire import MAX_FACTS_BYTES, Request, TransportError, decode_queue_remaining, finite
 from comfyload.telemetry.source import Readings, Silent
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
 
 __all__ = ["Queue", "Stats"]
+
+
+MOST_GPUS = 64
 
 
 class _Stats(Struct):
@@ -48,8 +52,9 @@ class Stats:
         if free is not None:
             values["host.ram_available_bytes"] = free
             values |= {} if total is None else {"host.ram_used_bytes": total - free}
-        for number, device in enumerate(device for device in stats.devices if device.get("type") != "cpu"):
-            values |= {f"gpu.{number}.{key}": value for key, value in _of_device(device).items()}
+        devices = [device for device in stats.devices if device.get("type") != "cpu"]
+        for place, device in enumerate(devices[:MOST_GPUS]):
+            values |= {f"gpu.{place}.{key}": value for key, value in _of_device(device).items()}
         return Readings(values=values)
 
     async def finish(self) -> Readings:
@@ -103,7 +108,7 @@ def _of_device(device: dict[str, Any]) -> dict[str, float | None]:
 
 async def _get(transport: Transport, path: str) -> Reply:
     try:
-        reply = await transport.call(Request(method="GET", path=path, timeout_s=15))
+        reply = await transport.call(Request(method="GET", path=path, timeout_s=15, most_bytes=MAX_FACTS_BYTES))
     except TransportError as error:
         raise Silent(str(error)) from None
     if reply.status != 200:

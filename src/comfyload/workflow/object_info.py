@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["HEAVY", "InputSpec", "NodeClass", "ObjectInfo"]
+__all__ = ["HEAVY", "InputSpec", "NodeClass", "ObjectInfo", "packs_of"]
 
 HEAVY = frozenset(
     [
@@ -160,5 +160,9 @@ class ObjectInfo:
 
     def packs(self) -> list[str]:
         """Folders under `custom_nodes` that the described classes come from."""
-        modules = (node.pack for node in self._classes.values())
-        return sorted({m.split(".")[1] for m in modules if m and m.startswith("custom_nodes.")})
+        return packs_of(node.pack for node in self._classes.values())
+
+
+def packs_of(modules: Iterable[str | None]) -> list[str]:
+    """Folders under `custom_nodes` among the modules that classes come from."""
+    return sorted({m.split(".")[1][:200] for m in modules if m and m.startswith("custom_nodes.")})

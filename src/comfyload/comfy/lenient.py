@@ -1,0 +1,142 @@
+"""JSON from a server, whatever it holds: read leniently, within bounds, into what can be written and read again.
+
+Every function raises `msgspec.MsgspecError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.record.codec import converted
+
+__all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "raw_list", "strict", "weigh"]
+
+T = TypeVar("T")
+
+MAX_VALUES = 500_000
+"""Values of one JSON text, by its commas and brackets: each may take a hundred bytes as a value of Python's."""
+
+ROOMY_VALUES = 1_500_000
+"""The same of a text of which most stays unread."""
+
+MAX_LETTERS = 64 << 20
+"""Bytes that the texts of one JSON text may take; one letter beyond Latin-1 makes each letter of its text take four."""
+
+MAX_DEPTH = 100
+"""Levels of JSON that are kept; Python gives up at some hundreds, in reading or in writing."""
+
+WIDEST = 2**63
+"""Whole numbers from here on are read as floats, as JavaScript does: no integer of ours holds them."""
+
+
+def decode_json(text: bytes | str, shape: type[T]) -> T:
+    """Decode JSON as `shape`, accepting bare NaN and Infinity as the server writes them, and bytes that are no UTF-8.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON, not of that shape, too deep or too large to be held.
+    """
+    weigh(text)
+    try:
+        found = msgspec.json.decode(text, type=shape, strict=False)
+        if _is_plain(found):
+            return found
+    except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is what is said of bad UTF-8
+        pass
+    return converted(lenient(text), shape, strict=False)
+
+
+def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
+    """A list, its members unread.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    try:
+        return strict(text, list[msgspec.Raw])
+    except msgspec.MsgspecError:
+        return [as_raw(member) for member in converted(lenient(bytes(text)), list[Any])]
+
+
+def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) -> T:
+    """JSON as it should be, of parts that stay unread.
+
+    Raises:
+        msgspec.MsgspecError: it is not.
+    """
+    weigh(bytes(text), most)
+    try:
+        return msgspec.json.decode(text, type=shape, strict=False)
+    except msgspec.MsgspecError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)[:200]) from None
+
+
+def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
+    """Refuse what would take hundreds of megabytes once it is made of Python's values.
+
+    Raises:
+        msgspec.ValidationError: it would.
+    """
+    if len(text) < MAX_VALUES:
+        return
+    *values, escapes = (
+        (text.count(mark) for mark in (",", "[", "{", "\\u"))
+        if isinstance(text, str)
+        else (text.count(mark) for mark in (b",", b"[", b"{", b"\\u"))
+    )
+    wide = 4 if most == MAX_VALUES and (escapes or not text.isascii()) else 1
+    if sum(values) > most or wide * len(text) > MAX_LETTERS:
+        raise msgspec.ValidationError(f"more than is held: {len(text) >> 20} MiB, some {sum(values)} values")
+
+
+def _is_plain(found: Any) -> bool:
+    """Whether it can be written as it is: not too deep, and no number too wide."""
+    level: list[Any] = [found]
+    for _ in range(MAX_DEPTH):
+        if any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
+            return False
+        level = list(chain.from_iterable(_inner(value) for value in level if isinstance(value, dict | list | Struct)))
+        if not level:
+            return True
+    return False
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
+
+
+def lenient(text: bytes | str) -> Any:
+    """Python's own parser reads what the server's own encoder writes, NaN included; bytes that are no text stay such
+    halves of pairs as file names have.
+
+    Raises:
+        msgspec.MsgspecError: it is no JSON, too deep or too large to be held.
+    """
+    weigh(text)
+    try:
+        plain = text if isinstance(text, str) else text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        found = json.loads(plain, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)[:200]) from None
+    if not _is_plain(found):
+        raise msgspec.DecodeError(f"more than {MAX_DEPTH} levels of JSON")
+    return found
+
+
+def _whole(digits: str) -> int | float:
+    value = float(digits) if len(digits) > 18 else int(digits)
+    return int(digits) if isinstance(value, float) and abs(value) < WIDEST else value
+
+
+def as_raw(value: Any) -> msgspec.Raw:
+    """A value as a part that is read later."""
+    return msgspec.Raw(json.dumps(value).encode())

@@ -1,0 +1,1 @@
+"""A server that sends whatever it likes, over raw sockets, and every command held against it."""

@@ -1,0 +1,145 @@
+"""What a server may send as JSON: read, or refused by one kind of error, and never more than can be held or written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfyload.comfy import lenient
+from comfyload.comfy.follow import MOST_NODES, Follow
+from comfyload.comfy.inflight import UNKNOWN_LETTERS, InFlight
+from comfyload.comfy.lenient import decode_json
+from comfyload.comfy.reported import MOST_FILES, files_of, outputs_of
+from comfyload.comfy.wire import (
+    HistoryEntry,
+    decode_history,
+    decode_message,
+    decode_modules,
+    decode_queue,
+    decode_some,
+    place_in_queue,
+)
+from comfyload.record.codec import encode
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"18446744073709551617", 2.0**64),
+        (b"9223372036854775807", 2**63 - 1),
+        (b"-9223372036854775809", -(2.0**63)),
+        (b"1" + b"0" * 400, float("inf")),
+        (b"7" * 5000, float("inf")),
+        (b"1e999", float("inf")),
+        (b'"caf\xe9"', "caf\udce9"),
+        (b'"\\ud83d"', "\ud83d"),
+        (b"\xef\xbb\xbf7", 7),
+        (b"[" * 90 + b"]" * 90, "deep"),
+    ],
+)
+def test_odd_values_are_read_as_what_can_be_written(text: bytes, value: object) -> None:
+    found = decode_json(text, Any)
+    assert value == "deep" or found == value
+    assert msgspec.json.decode(encode({"x": value if isinstance(value, str) and value.isascii() else 1}))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[" * 200 + b"]" * 200, b"[" * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000, b"\xff\xfe\x00"]
+)
+def test_what_cannot_be_read_is_refused_by_one_kind_of_error(text: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        decode_json(text, Any)
+
+
+@pytest.mark.parametrize("filling", [b"{},", b"1,", b'"\xf0\x9f\xa6\x8a",'])
+def test_what_would_take_hundreds_of_megabytes_is_refused_before_it_does(filling: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError, match="more than is held"):
+        decode_json(b"[" + filling * (20_000_000 // len(filling)) + b"1]", Any)
+
+
+def test_a_large_reply_of_which_little_is_read_is_not_refused() -> None:
+    info = {f"Class{n}": {"python_module": f"custom_nodes.p{n % 7}.x", "input": list(range(300))} for n in range(3000)}
+    body = json.dumps(info).encode()
+    assert body.count(b",") > lenient.MAX_VALUES
+    assert decode_modules(body)["Class8"] == "custom_nodes.p1.x"
+    assert decode_some(body, ["Class8", "None"]) == {"Class8": info["Class8"]}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_no_entry_of_a_history_raises(value: Any) -> None:
+    good: dict[str, Any] = {"prompt": [1, "id", {}, {"create_time": 5}], "outputs": {}, "status": {"messages": []}}
+    for key in good:
+        for body in ({"id": good | {key: value}}, {"id": value}, value):
+            try:
+                entry = decode_history(json.dumps(body).encode(), "id")
+            except msgspec.MsgspecError:
+                continue
+            if entry is not None:
+                execution = Follow("id").execution("completed", done=1.0, seen_by="history", entry=entry)
+                msgspec.json.decode(encode(execution))
+
+
+@given(JSON, st.sampled_from(["node", "nodes", "timestamp", "status", "prompt_id", "exception_message"]))
+def test_no_message_ends_the_stream(value: Any, key: str) -> None:
+    unread: list[str] = []
+    inflight = InFlight(lambda: 1.0, lambda _t, _n: None, "", unread.append)
+    for kind in ("executing", "execution_cached", "progress_state", "execution_success", "execution_error", "status"):
+        inflight.on_frame(json.dumps({"type": kind, "data": {"prompt_id": "id", key: value}}))
+        message = decode_message(json.dumps({"type": kind, "data": {"prompt_id": "id", key: value}}))
+        if message is not None:
+            try:
+                Follow("id").on_message(message, 1.0)
+            except msgspec.MsgspecError:
+                continue
+
+
+def test_what_a_history_entry_does_not_tell_is_named() -> None:
+    entry = decode_history(
+        b'{"id":{"outputs":7,"status":{"messages":[5,["execution_success",{"timestamp":1}]]}}}', "id"
+    )
+    assert entry is not None
+    assert [message.type for message in entry.messages] == ["execution_success"]
+    assert [words.partition(" (")[0] for words in entry.unread] == ["its outputs", "1 of its messages"]
+    assert decode_history(b'{"id":{"outputs":{},"status":null}}', "id") == HistoryEntry([], {}, None, None)
+
+
+def test_a_prompt_is_found_in_the_queue_by_its_id_alone() -> None:
+    body = b'{"queue_running":[[1,"a",{"x":NaN},{"client_id":"c"}]],"queue_pending":[[2,"b",{}],7]}'
+    assert [place_in_queue(body, name) for name in "abc"] == ["running", "pending", None]
+    assert decode_queue(body) == (
+        [[1, "a", {"x": pytest.approx(float("nan"), nan_ok=True)}, {"client_id": "c"}]],
+        [[2, "b", {}]],
+    )
+    with pytest.raises(msgspec.MsgspecError):
+        place_in_queue(b"[]", "a")
+
+
+def test_nodes_events_and_files_without_end_are_kept_to_a_bound() -> None:
+    unread: list[str] = []
+    inflight = InFlight(lambda: 1.0, lambda _t, _n: None, "", unread.append)
+    for number in range(200):
+        inflight.on_frame(json.dumps({"type": "executing", "data": {"prompt_id": f"p{number}", "pad": "x" * 100_000}}))
+    assert inflight._unknown_letters <= UNKNOWN_LETTERS
+    follow = Follow("id")
+    for number in range(MOST_NODES + 50):
+        message = decode_message(json.dumps({"type": "executing", "data": {"prompt_id": "id", "node": f"n{number}"}}))
+        assert message is not None
+        follow.on_message(message, 1.0)
+    assert len(follow.spans) == MOST_NODES
+    files = [{"filename": f"{number}.png"} for number in range(MOST_FILES + 50)]
+    entry = HistoryEntry([], {"3": {"images": files}, "4": {"images": files}}, None, None)
+    first, second = outputs_of(entry)
+    assert (first.count, len(first.files), second.count, len(second.files)) == (len(files), MOST_FILES, len(files), 0)
+    assert len(files_of(entry)) == MOST_FILES
