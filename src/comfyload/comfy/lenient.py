@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from comfyload.record.codec import converted
 
-__all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "raw_list", "strict", "weigh"]
+__all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "members", "raw_list", "strict", "weigh"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,18 @@ def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
         return strict(text, list[msgspec.Raw])
     except msgspec.MsgspecError:
         return [as_raw(member) for member in converted(lenient(bytes(text)), list[Any])]
+
+
+def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """An object's members by name, unread.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    try:
+        return strict(text, dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        return {name: as_raw(member) for name, member in converted(lenient(bytes(text)), dict[str, Any]).items()}
 
 
 def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) -> T:

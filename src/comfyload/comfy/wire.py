@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.lenient import ROOMY_VALUES, as_raw, decode_json, lenient, raw_list, strict, weigh
+from comfyload.comfy.lenient import ROOMY_VALUES, as_raw, decode_json, lenient, members, raw_list, strict, weigh
 from comfyload.record.bounds import MOST_COUNT, Count
 from comfyload.record.codec import converted
 
@@ -181,12 +181,6 @@ class Message(Struct, frozen=True, gc=False):
     data: Data = Data()
 
 
-class _HistoryStatus(Struct, gc=False):
-    """`status` of a history entry. Its `status_str` can lie, the messages do not."""
-
-    messages: msgspec.Raw = msgspec.Raw(b"[]")
-
-
 class HistoryEntry(Struct, gc=False):
     """One finished prompt as the server remembers it. `create_ms` is None before ComfyUI 0.3.69.
 
@@ -219,6 +213,7 @@ class _Class(Struct, gc=False):
     python_module: Any = None
 
 
+NO_LIST = msgspec.Raw(b"[]")
 _message = msgspec.json.Decoder(Message, strict=False)
 
 
@@ -274,14 +269,19 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
             unread.append(f"its {name} ({error})")
             return none
 
+    def status_messages(raw: msgspec.Raw) -> msgspec.Raw:
+        """A status's `status_str` can lie, its messages do not. A server without a status says null."""
+        try:
+            return members(raw).get("messages", NO_LIST) if bytes(raw).strip() != b"null" else NO_LIST
+        except msgspec.MsgspecError as error:
+            unread.append(f"its status ({error})")
+            return NO_LIST
+
     prompt = listed("prompt", entry.prompt)
     extra = part("extra_data", prompt[3], _ExtraData, _ExtraData()) if len(prompt) > 3 else _ExtraData()
     number = part("number", prompt[0], float, math.nan) if prompt else math.nan
     outputs = part("outputs", entry.outputs, dict[str, Any], {})
-    status = _HistoryStatus()
-    if bytes(entry.status).strip() != b"null":  # a server without a status says so
-        status = part("status", entry.status, _HistoryStatus, status)
-    told = listed("messages", status.messages)
+    told = listed("messages", status_messages(entry.status))
     messages = decode_messages(told)
     if len(messages) < len(told):
         unread.append(f"{len(told) - len(messages)} of its messages")
