@@ -11,10 +11,11 @@ import json
 import pytest
 
 from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.patience import Patience
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire import Message, Reply, Request, TransportError
 from comfyload.load import Stop
-from comfyload.record.model import Execution
+from comfyload.record.model import Execution, Prompt
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sockets import Socket
@@ -470,3 +471,24 @@ def test_without_a_timeout_a_server_that_never_comes_back_is_given_up_all_the_sa
     assert len(played.records) == 4
     assert "server_gone" in played.codes()
     assert set(played.outcomes()) <= {"completed", "failed", "lost"}
+
+
+def test_a_fault_of_ours_in_the_event_stream_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(_self: InFlight, _id: str, message: Message, _at: float, _letters: int) -> None:
+        if message.type == "executing":
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(InFlight, "_on_job", faulty)
+    seconds: list[float] = []
+
+    async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
+        began = asyncio.get_running_loop().time()
+        while client._fault is None:
+            await asyncio.sleep(0.1)
+        with pytest.raises(ZeroDivisionError):
+            await client.run(Prompt(id="x", index=9, workflow="g", warmup=False, values={}, graph=lambda: b"{}"))
+        seconds.append(asyncio.get_running_loop().time() - began)
+
+    with pytest.raises(ZeroDivisionError):
+        play(jobs=2, graph=sleeper(600.0), script=script)
+    assert seconds and seconds[0] < 1.0

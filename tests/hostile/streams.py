@@ -55,7 +55,7 @@ def _unknown(number: int, size: int) -> bytes:
 async def many_strangers(socket: Socket) -> None:
     """Events of prompts that nobody knows, each large."""
     await _greeting(socket)
-    for number in range(3000):
+    for number in range(1000):
         await socket.send(_unknown(number, 300_000))
 
 
@@ -163,7 +163,7 @@ GREETINGS: dict[str, tuple[str, Callable[[Socket], Awaitable[None]]]] = {
     "http_again": ("HTTP in the middle of the stream", greeted(b"HTTP/1.1 500 X\r\n\r\n")),
     "noise": ("noise", greeted(bytes(range(255, -1, -1)) * 100)),
     "status_flood": ("six hundred thousand status messages", alternating),
-    "strangers": ("900 MiB of events of unknown prompts", many_strangers),
+    "strangers": ("300 MB of events of unknown prompts", many_strangers),
     "junk_flood": ("a hundred thousand texts that are no JSON", flooded(text("junk") * 1000, 100)),
 }
 """By name: what it is, and what is sent as soon as a stream opens."""
@@ -239,7 +239,7 @@ def _texts(*frames: str, then: bool = True) -> Callable[[Socket, Job], Awaitable
 
 
 async def _node_flood(socket: Socket, of: Job, *, wide: int = 200) -> None:
-    for start in range(0, 600_000, 1000):
+    for start in range(0, 60_000, 1000):
         block = (
             json.dumps({"type": "executing", "data": {"node": f"n{start + n}" + "x" * wide, "prompt_id": of.prompt_id}})
             for n in range(1000)
@@ -249,8 +249,8 @@ async def _node_flood(socket: Socket, of: Job, *, wide: int = 200) -> None:
 
 
 async def _states_flood(socket: Socket, of: Job) -> None:
-    for round_ in range(40):
-        nodes = ",".join(f'"{round_}-{n}":{{"state":"running"}}' for n in range(20_000))
+    for round_ in range(20):
+        nodes = ",".join(f'"{round_}-{n}":{{"state":"running"}}' for n in range(10_000))
         await socket.send(
             text(f'{{"type":"progress_state","data":{{"prompt_id":"{of.prompt_id}","nodes":{{{nodes}}}}}}}')
         )
@@ -258,7 +258,7 @@ async def _states_flood(socket: Socket, of: Job) -> None:
 
 
 async def _cached_flood(socket: Socket, of: Job) -> None:
-    nodes = ",".join(f'"{n}"' for n in range(2_000_000))
+    nodes = ",".join(f'"{n}"' for n in range(400_000))
     await socket.send(text(f'{{"type":"execution_cached","data":{{"prompt_id":"{of.prompt_id}","nodes":[{nodes}]}}}}'))
     await good_events(socket, of)
     await good_end(socket, of)
@@ -375,10 +375,10 @@ JOBS: dict[str, tuple[str, Callable[[Socket, Job], Awaitable[None]]]] = {
             '{"type":"execution_cached","data":{"prompt_id":"@ID","nodes":["\\ud83d"]}}',
         ),
     ),
-    "node_flood": ("six hundred thousand node ids", partial(_node_flood, wide=20)),
-    "node_flood_long": ("six hundred thousand long node ids", _node_flood),
-    "states_flood": ("eight hundred thousand states", _states_flood),
-    "cached_flood": ("two million cached nodes", _cached_flood),
+    "node_flood": ("sixty thousand node ids", partial(_node_flood, wide=20)),
+    "node_flood_long": ("sixty thousand long node ids", _node_flood),
+    "states_flood": ("two hundred thousand states", _states_flood),
+    "cached_flood": ("four hundred thousand cached nodes", _cached_flood),
     "progress_flood": ("two hundred thousand progress messages", _progress_flood),
     "preview_flood": ("a hundred pictures of a mebibyte", _preview_flood),
     "long_error": ("an error of 30 MiB of words", _long_error),

@@ -27,7 +27,7 @@ def test_the_table_is_as_long_as_it_says() -> None:
 
 def test_no_hostile_server_ends_hangs_or_swells_a_command(tmp_path: Path) -> None:
     table = scenarios()
-    done = asyncio.run(play({name: table[name] for name in QUICK}, tmp_path, at_once=4))
+    done = asyncio.run(play({name: table[name] for name in QUICK}, tmp_path, at_once=8))
     wrong = [f"{one.scenario} {one.command}: {'; '.join(one.faults)}" for one in done if one.faults]
     assert not wrong, "\n".join(wrong)
     assert len(done) > len(QUICK)

@@ -115,6 +115,16 @@ def test_what_a_history_entry_does_not_tell_is_named() -> None:
     assert decode_history(b'{"id":{"outputs":{},"status":null}}', "id") == HistoryEntry([], {}, None, None)
 
 
+def test_a_nan_anywhere_in_an_entry_costs_nothing_else() -> None:
+    body = b"""{"id":{"prompt":[3.0,"id",{"1":NaN},{"create_time":5}],"outputs":{"3":{"x":[NaN]}},
+        "status":{"messages":[["execution_error",{"timestamp":7,"current_inputs":[NaN]}]],"status_str":NaN}}}"""
+    entry = decode_history(body, "id")
+    assert entry is not None
+    assert (entry.number, entry.create_ms, entry.unread) == (3.0, 5, [])
+    assert [(message.type, message.data.timestamp) for message in entry.messages] == [("execution_error", 7.0)]
+    assert list(entry.outputs) == ["3"]
+
+
 def test_a_prompt_is_found_in_the_queue_by_its_id_alone() -> None:
     body = b'{"queue_running":[[1,"a",{"x":NaN},{"client_id":"c"}]],"queue_pending":[[2,"b",{}],7]}'
     assert [place_in_queue(body, name) for name in "abc"] == ["running", "pending", None]
