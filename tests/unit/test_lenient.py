@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.comfy import lenient
 from comfyload.comfy.follow import MOST_NODES, Follow
 from comfyload.comfy.inflight import UNKNOWN_LETTERS, InFlight
-from comfyload.comfy.lenient import decode_json
 from comfyload.comfy.reported import MOST_FILES, files_of, outputs_of
 from comfyload.comfy.wire import (
     HistoryEntry,
     decode_history,
+    decode_json,
     decode_message,
     decode_modules,
     decode_queue,
     decode_some,
+    lenient,
     place_in_queue,
 )
 from comfyload.record.codec import encode

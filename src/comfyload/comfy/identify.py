@@ -11,12 +11,12 @@ from urllib.parse import quote
 import msgspec
 
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
-from comfyload.comfy.lenient import decode_json
 from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
     MAX_FACTS_BYTES,
     Request,
     TransportError,
+    decode_json,
     decode_modules,
     decode_queue_remaining,
 )

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 __all__ = [
+    "MOST_LEVELS",
     "UNREADABLE",
     "converted",
     "decode",
     "encode",
     "encode_pretty",
     "encode_sorted",
+    "levels",
     "parsed",
     "printable",
     "unreadable",
@@ -122,17 +127,23 @@ def words(value: Any) -> Any:
 
 def within_levels(value: Any) -> bool:
     """Whether lists and objects of JSON lie no deeper in each other than MOST_LEVELS."""
+    return sum(1 for _ in levels(value)) <= MOST_LEVELS + 1
+
+
+def levels(value: Any) -> Iterator[list[Any]]:
+    """The value, then what lies in it, level by level: in MOST_LEVELS levels, and one more of what lies deeper."""
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+    for _ in range(MOST_LEVELS + 2):
         if not level:
-            return True
-    return False
+            return
+        yield level
+        level = list(chain.from_iterable(_inner(outer) for outer in level if isinstance(outer, dict | list | Struct)))
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
 
 
 def _finite(value: Any) -> Any:

@@ -6,14 +6,11 @@ Every function raises `msgspec.MsgspecError` and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
-from comfyload.record.codec import converted
+from comfyload.record.codec import MOST_LEVELS, converted, levels
 
 __all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "members", "raw_list", "strict", "weigh"]
 
@@ -27,9 +24,6 @@ ROOMY_VALUES = 1_500_000
 
 MAX_LETTERS = 64 << 20
 """Bytes that the texts of one JSON text may take; one letter beyond Latin-1 makes each letter of its text take four."""
-
-MAX_DEPTH = 100
-"""Levels of JSON that are kept; Python gives up at some hundreds, in reading or in writing."""
 
 WIDEST = 2**63
 """Whole numbers from here on are read as floats, as JavaScript does: no integer of ours holds them."""
@@ -110,20 +104,10 @@ def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
 
 def _is_plain(found: Any) -> bool:
     """Whether it can be written as it is: not too deep, and no number too wide."""
-    level: list[Any] = [found]
-    for _ in range(MAX_DEPTH):
-        if any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
+    for deep, level in enumerate(levels(found)):
+        if deep > MOST_LEVELS or any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
             return False
-        level = list(chain.from_iterable(_inner(value) for value in level if isinstance(value, dict | list | Struct)))
-        if not level:
-            return True
-    return False
-
-
-def _inner(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
+    return True
 
 
 def lenient(text: bytes | str) -> Any:
@@ -140,7 +124,7 @@ def lenient(text: bytes | str) -> Any:
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)[:200]) from None
     if not _is_plain(found):
-        raise msgspec.DecodeError(f"more than {MAX_DEPTH} levels of JSON")
+        raise msgspec.DecodeError(f"more than {MOST_LEVELS} levels of JSON")
     return found
 
 
