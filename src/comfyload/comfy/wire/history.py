@@ -58,8 +58,8 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     extra = parts.part("extra_data", prompt[3], _ExtraData()) if len(prompt) > 3 else _ExtraData()
     number = parts.part("number", prompt[0], math.nan) if prompt else math.nan
     return HistoryEntry(
-        messages=parts.messages(entry.status),
         outputs=parts.outputs(entry.outputs),
+        messages=parts.messages(entry.status),
         create_ms=whole_ms(extra.create_time),
         number=number if math.isfinite(number) else None,
         unread=parts.unread,
