@@ -18,9 +18,10 @@ from comfyload.cli.doctor import doctor
 from comfyload.cli.faults import faults
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
+from comfyload.cli.plan import plan
 from comfyload.cli.probe import probe
 from comfyload.cli.report import export, report
-from comfyload.cli.run import plan, run
+from comfyload.cli.run import run
 from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
 from comfyload.errors import ComfyloadError, OwnFault, UsageError
