@@ -240,7 +240,7 @@ def run(
             "--max-server-queue",
             min=1,
             metavar="N",
-            help="Hold jobs back while the server's queue, anybody's prompts, is N long or more; see --on-full.",
+            help="Hold jobs back while the server's queue holds N prompts or more, anybody's; see --on-full.",
             rich_help_panel=SERVER,
         ),
     ] = None,

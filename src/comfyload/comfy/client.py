@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from comfyload.comfy.inflight import Job
     from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
+    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Observation, Prompt, Server
-    from comfyload.record.told import JobEvent
 
 __all__ = ["Client", "ComfyClient"]
 

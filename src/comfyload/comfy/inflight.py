@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from comfyload.comfy.follow import Follow
-from comfyload.comfy.heard import progress_of
+from comfyload.comfy.progress import progress_of
 from comfyload.comfy.wire import decode_message
-from comfyload.record.told import Queued
+from comfyload.record.job_events import Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from comfyload.comfy.wire import Message
+    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Failure
-    from comfyload.record.told import JobEvent
 
 __all__ = ["End", "InFlight", "Job"]
 

@@ -1,7 +1,8 @@
 r"""JSON as it is kept, with any text that a server can send.
 
-A file's name that is no UTF-8 comes from Python as halves of pairs (`caf\udce9.png`), which JSON can write as escapes
-and msgspec does not: where it refuses, Python's own encoder and parser do it, so that what is read is what was written.
+Python reads a file's name that is no UTF-8 as text with lone surrogates (`caf\udce9.png`). JSON can write these as
+escapes, and msgspec does not: where it refuses, Python's own encoder and parser take its place, so that what is read is
+what was written.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ __all__ = [
 
 T = TypeVar("T")
 MOST_LEVELS = 100
-"""Lists and objects in each other: no graph and no row of a log is deeper, and what is can be written by no encoder."""
+"""Lists and objects in each other: no graph and no row of a log is deeper, and no encoder writes much more."""
 _HALF = b"\\ud"
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
-"""What msgspec raises of what it cannot decode: no UTF-8, and a thousand levels, are no errors of its own."""
+"""What msgspec raises for what it cannot decode: for bad UTF-8 and a thousand levels it raises errors of Python's."""
 
 
 def encode(value: object) -> bytes:
-    """As `msgspec.json.encode` does; halves of pairs as escapes."""
+    """As `msgspec.json.encode` does; lone surrogates as escapes."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -80,7 +81,7 @@ def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def parsed(content: bytes | str) -> Any:
-    """What Python's own parser reads of JSON, NaN and halves of pairs included.
+    """What Python's own parser reads of JSON, NaN and lone surrogates included.
 
     Raises:
         msgspec.MsgspecError: it is no JSON.
@@ -97,7 +98,7 @@ def unreadable(error: Exception) -> msgspec.MsgspecError:
 
 
 def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
-    """What Python's parser read, as a type. msgspec cannot look halves of pairs up among names: then they are words.
+    """What Python's parser read, as a type. Where lone surrogates stop msgspec, they become `printable` first.
 
     Raises:
         msgspec.MsgspecError: it is not of that type.

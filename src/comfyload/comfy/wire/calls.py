@@ -17,20 +17,20 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 48 << 20
-"""What the replies that are read at one time may be together, unpacked. The largest we know is the queue, which holds
+"""All replies that are read at one time, together and unpacked. The largest that we know is the queue, which holds
 every waiting graph."""
 
 MAX_FACTS_BYTES = 1 << 20
-"""What a reply may be whose facts are kept in the run directory."""
+"""A reply whose facts are kept in the run directory."""
 
 MAX_MESSAGE_BYTES = 32 << 20
-"""What a message of the event stream may be: a picture, if a node sends its output that way."""
+"""A message of the event stream: a picture, if a node sends its output that way."""
 
 MAX_FILE_BYTES = 128 << 20
-"""What files may be together that are kept in memory at one time."""
+"""All files that are kept in memory at one time, together."""
 
 MAX_DOWNLOAD_BYTES = 2 << 30
-"""What a file may be that is read and thrown away."""
+"""A file that is read and thrown away."""
 
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):

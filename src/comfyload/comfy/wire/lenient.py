@@ -20,10 +20,10 @@ MAX_VALUES = 500_000
 """Values of one JSON text, by its commas and brackets: each may take a hundred bytes as a value of Python's."""
 
 ROOMY_VALUES = 1_500_000
-"""The same of a text of which most stays unread."""
+"""The same for a text that stays unread for the most part."""
 
 MAX_LETTERS = 64 << 20
-"""Bytes that the texts of one JSON text may take; one letter beyond Latin-1 makes each letter of its text take four."""
+"""Bytes that the strings of one JSON text may take; a string with one letter beyond Latin-1 takes four for each."""
 
 WIDEST = 2**63
 """Whole numbers from here on are read as floats, as JavaScript does: no integer of ours holds them."""
@@ -70,7 +70,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) -> T:
-    """JSON as it should be, of parts that stay unread.
+    """Valid JSON as `shape`, whose raw parts stay unread.
 
     Raises:
         msgspec.MsgspecError: it is not.
@@ -111,8 +111,8 @@ def _is_plain(found: Any) -> bool:
 
 
 def lenient(text: bytes | str) -> Any:
-    """Python's own parser reads what the server's own encoder writes, NaN included; bytes that are no text stay such
-    halves of pairs as file names have.
+    """JSON as Python's own encoder writes it, NaN included. Bytes that are no UTF-8 become lone surrogates, as in names
+    of files.
 
     Raises:
         msgspec.MsgspecError: it is no JSON, too deep or too large to be held.
@@ -134,5 +134,5 @@ def _whole(digits: str) -> int | float:
 
 
 def as_raw(value: Any) -> msgspec.Raw:
-    """A value as a part that is read later."""
+    """The value as raw JSON, to be read later."""
     return msgspec.Raw(json.dumps(value).encode())
