@@ -51,7 +51,8 @@ def _nested(levels: int) -> list[Any]:
 def test_odd_values_are_read_as_what_can_be_written(text: bytes, value: object) -> None:
     found = decode_json(text, Any)
     assert found == value
-    assert json.loads(encode({"x": found})) == {"x": None if value == math.inf else value}
+    kept = None if isinstance(value, float) and math.isinf(value) else value
+    assert json.loads(encode({"x": found})) == {"x": kept}
 
 
 @pytest.mark.parametrize(
