@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from comfyload.app.connect import connect
+    from comfyload.record.job_events import JobEvent, Progress, Queued, Retrying
     from comfyload.record.metrics_writer import log_event, stage
     from comfyload.record.model import Execution
-    from comfyload.record.told import JobEvent, Progress, Queued, Retrying
     from comfyload.retry.policy import Policy
 
 __all__ = [
@@ -26,11 +26,11 @@ __all__ = [
 
 _HOMES = {
     "Execution": "comfyload.record.model",
-    "JobEvent": "comfyload.record.told",
+    "JobEvent": "comfyload.record.job_events",
     "Policy": "comfyload.retry.policy",
-    "Progress": "comfyload.record.told",
-    "Queued": "comfyload.record.told",
-    "Retrying": "comfyload.record.told",
+    "Progress": "comfyload.record.job_events",
+    "Queued": "comfyload.record.job_events",
+    "Retrying": "comfyload.record.job_events",
     "connect": "comfyload.app.connect",
     "log_event": "comfyload.record.metrics_writer",
     "stage": "comfyload.record.metrics_writer",

@@ -43,9 +43,9 @@ def test_what_is_promised_holds_in_trouble(kind: Kind, tmp_path: Path) -> None:
 def test_it_holds_after_a_kill_at_any_point(verb: str, bench: Bench) -> None:
     first = [point for point in points_of(bench, verb) if point[1] == 1]
     assert len(first) > (10 if verb == "cleanup" else 30)
-    for point in first[:: 1 if verb == "cleanup" else 6]:
-        (said,) = bench.play(verb, point)
-        assert said.endswith((": held", "NOT REACHED"))
+    played = [line for point in first[:: 1 if verb == "cleanup" else 6] for line in bench.play(verb, point)]
+    assert all(said.endswith((": held", "NOT REACHED")) for said in played), played
+    assert sum(said.endswith(": held") for said in played) > len(played) // 2, "most points are met in each play"
 
 
 @pytest.mark.parametrize("number", range(len(PAIRS)))

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+TYPES = {
+    "Count": "int ≥ 0",
+    "Number": "int ≥ 0",
+    "Instant": "instant",
+    "Seconds": "seconds ≥ 0",
+    "Rate": "per second ≥ 0",
+    "Milliseconds": "ms",
+}
+"""What the bounded types of `record/bounds.py` are to a reader; `run-directory.md` says what an instant is."""
+
 SUMMARY: dict[str, tuple[str, str]] = {
     "valid": ("bool", "no finding of level `invalid`: the numbers measure what they are named after"),
     "total_jobs": ("jobs", "counted jobs offered; the sum of the six outcomes below. Warm-up is not in it"),

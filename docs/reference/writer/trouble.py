@@ -59,7 +59,7 @@ def findings_page() -> str:
     observed = [
         (f"`{code}`", _OBSERVED[code][0] if code in _OBSERVED else "info", *FINDINGS[code])
         for code in FINDINGS
-        if code in seen
+        if code in _OBSERVED or (code in seen and code not in levels)
     ]
     heads = ("code", "level", "means", "what to do")
     return "\n".join(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from comfyload.app.options import RunOptions
-    from comfyload.app.session import Viewer
+    from comfyload.app.viewer import Viewer
 
 __all__ = ["Alternated", "Alternation", "alternate", "turns"]
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from comfyload.app.given import Graph, changed, prompt_of, read
 from comfyload.app.listener import Listener
-from comfyload.app.loop_thread import of_this_process
+from comfyload.app.loop_thread import refuse_after_fork
 from comfyload.app.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
+from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure
-from comfyload.record.told import JobEvent
 
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
@@ -56,7 +56,7 @@ class AsyncComfy:
         self._calls: set[asyncio.Task[Any]] = set()
         self._later: list[asyncio.Task[None]] = []
         self.kept_open_by: object = None
-        """What would close it if nobody held it: a program may keep this and forget the connection."""
+        """What would close the connection once nothing refers to it: a program may keep only this object."""
         self._numbers = itertools.count()
 
     async def run(
@@ -166,10 +166,10 @@ class AsyncComfy:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # Of one that nobody waits for any more, this is all that is said.
+            task.exception()  # Else asyncio logs an error that nobody waits for any more.
 
     def _here(self) -> None:
-        of_this_process(self._pid)
+        refuse_after_fork(self._pid)
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("this connection was opened on another event loop", "open it on the loop that uses it")
 
@@ -184,12 +184,12 @@ class AsyncComfy:
     # --- servers
 
     async def enter(self, servers: Mapping[str, Transport], *, wait: bool) -> None:
-        """Ask them who they are, all at once, and go on asking those that do not answer.
+        """Ask all servers at once who they are, and go on asking those that do not answer.
 
-        `wait`: `run` waits for one that answers, so that here no more than a connection's time is waited for it.
+        `wait`: `run` will wait for a server, so that this waits no longer than the policy's `connect_s`.
 
         Raises:
-            ServerUnreachable: none answers; with `wait`, only if each is known to be none or to keep us out.
+            ServerUnreachable: none answers; with `wait`, only if each is no ComfyUI or does not let us in.
         """
         self.left_out |= {name: f"{name} has not answered yet" for name in servers}
         asked = {name: asyncio.create_task(self._ask(name, servers[name])) for name in servers}

@@ -1,4 +1,4 @@
-"""How much one command may ask of a server in all, over all its runs: so many jobs, and so much time."""
+"""What one command may ask of a server in all its runs together: a number of jobs, and a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Caps"]
 
 
 class Caps:
-    """Counts from when it is made, on the running loop. Of what was admitted, all counts: warm-up, failures, drops."""
+    """Counts from when it is made, on the running loop. Every admitted job counts: warm-up, failed, dropped."""
 
     def __init__(self, options: RunOptions) -> None:
         self._jobs, self._seconds = options.max_jobs, options.max_time_s
@@ -41,7 +41,7 @@ class Caps:
         return ""
 
     def admits(self, jobs: int) -> bool:
-        """Whether so many more may be sent, which are then counted. The first that may not be ends it for all."""
+        """Whether so many more jobs may be sent; they are then counted. After the first refusal, all are refused."""
         if not self.reached and self._jobs is not None and self._sent + jobs > self._jobs:
             self._refused = True
         if self.reached:

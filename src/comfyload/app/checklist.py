@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.app.options import RunOptions
-    from comfyload.app.session import Viewer
+    from comfyload.app.viewer import Viewer
 
 __all__ = ["CONCURRENCY", "Round", "default_workflows", "rounds", "run_rounds"]
 

@@ -17,8 +17,8 @@ from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.http import Http
 from comfyload.errors import UsageError
+from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure
-from comfyload.record.told import JobEvent
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy, decode, default
 from comfyload.text_files import read_text

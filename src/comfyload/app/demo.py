@@ -22,7 +22,7 @@ from comfyload.sim.sample import picture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from comfyload.app.session import Viewer
+    from comfyload.app.viewer import Viewer
 
 __all__ = ["run_demo"]
 

@@ -1,4 +1,4 @@
-"""Carries what happens to a job to a program's `on_event`, whose errors are not the job's."""
+"""Tells a program's `on_event` what happens to a job. An error there does not touch the job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from comfyload.record.told import JobEvent, Progress
+from comfyload.record.job_events import JobEvent, Progress
 
 if TYPE_CHECKING:
     from comfyload.workflow import Workflow
@@ -17,7 +17,7 @@ __all__ = ["Listener"]
 
 
 class Listener:
-    """Called with each event of one job, until `over`. An error of `on_event` goes to the log, the first of a job."""
+    """Called with each event of one job, until `over`. The first error that `on_event` raises for the job is logged."""
 
     def __init__(self, on_event: Callable[[JobEvent], object], workflow: Workflow) -> None:
         self.over = False

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for programs that have none, and how long its answers are waited for."""
+"""An event loop in a thread of its own, for programs that have none."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 
 from comfyload.errors import ComfyloadError, UsageError
 
-__all__ = ["LoopThread", "NoAnswer", "of_this_process"]
+__all__ = ["LoopThread", "NoAnswer", "refuse_after_fork"]
 
 T = TypeVar("T")
 END_S = 5.0
 LOOK_S = 5.0
-"""How often it is looked whether the thread lives, while its answer is waited for."""
+"""How often a caller that waits checks that the thread is alive."""
 
 
 class NoAnswer(ComfyloadError):
     """The thread did not answer in time: it is stuck."""
 
 
-def of_this_process(pid: int) -> None:
-    """A fork copies neither threads nor what they wait for: all that such a copy could do is hang.
+def refuse_after_fork(pid: int) -> None:
+    """Refuse a connection after a fork, which copies no thread: all that it could do is hang.
 
     Raises:
         UsageError: this is another process than `pid`, in which the connection was opened.
@@ -36,7 +36,7 @@ def of_this_process(pid: int) -> None:
 
 
 class LoopThread:
-    """Runs from the start until `close`."""
+    """The loop runs from here on until `close`."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -45,15 +45,15 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
-        """Its result; whatever ends the wait, Ctrl-C for one, cancels it.
+        """Run it on the loop and return its result. Whatever ends the wait, such as Ctrl-C, cancels it.
 
         Raises:
-            NoAnswer: the thread is stuck: there was none within so many seconds, of which the coroutine keeps less.
+            NoAnswer: there was no result within `within_s`. The coroutine has a shorter limit, so the thread is stuck.
             ComfyloadError: the thread has ended.
-            UsageError: this is a process forked since, or the thread itself.
+            UsageError: the caller is a process forked since, or the thread itself.
         """
         try:
-            of_this_process(self.pid)
+            refuse_after_fork(self.pid)
             if threading.current_thread() is self._thread:
                 raise UsageError(
                     "this is the connection's own thread, on which on_event is called: it would wait for itself",

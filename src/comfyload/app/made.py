@@ -24,7 +24,7 @@ FILE_S = 300.0
 
 
 def in_order_of(nodes: Iterable[str], execution: Execution) -> Execution:
-    """With its outputs in the order of these nodes: the server tells them as they ended, and cached ones first.
+    """The execution, its outputs in the order of these nodes: the server tells them as they ended, cached ones first.
 
     What a node expanded into counts as that node's: `7.0.2` is of 7. Within a node the server's order is kept.
     """
@@ -37,13 +37,13 @@ def in_order_of(nodes: Iterable[str], execution: Execution) -> Execution:
 
 
 def files_of(execution: Execution, *, previews: bool) -> list[str]:
-    """Each once; `previews`: also those that the server keeps for a while only, in its folder `temp`."""
+    """The names of its files, each once. `previews`: also those in `temp`, which the server keeps until it restarts."""
     told = dict.fromkeys(file for output in execution.outputs for file in output.files)
     return [file for file in told if previews or not file.startswith("temp/")]
 
 
 async def download_all(transport: Transport, files: list[str]) -> list[tuple[str, bytes]]:
-    """Each with its contents.
+    """The files, each with its contents.
 
     Raises:
         ComfyloadError: one could not be had, or they are together more than is held in memory.

@@ -33,7 +33,7 @@ from comfyload.retry.story import later_ids
 from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
-    from comfyload.app.session import Viewer
+    from comfyload.app.viewer import Viewer
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Manifest
 

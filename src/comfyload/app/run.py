@@ -42,7 +42,7 @@ from comfyload.workflow import ObjectInfo
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from comfyload.app.session import Ender, Viewer
+    from comfyload.app.viewer import Ender, Viewer
     from comfyload.retry.policy import Policy
 
 __all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.advise.saturation import Saturated
-    from comfyload.app.session import Viewer
+    from comfyload.app.viewer import Viewer
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record
     from comfyload.record.plan import Plan

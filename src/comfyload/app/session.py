@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import convert, structs
 
 from comfyload.app.drawn import arrivals_rng
 from comfyload.app.live import Live
+from comfyload.app.noted import Noted
+from comfyload.app.signals import on_signals
 from comfyload.app.surroundings import Surroundings
 from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
@@ -30,50 +30,27 @@ from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
-from comfyload.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
     from comfyload.app.caps import Caps
     from comfyload.app.prepare import Jobs
+    from comfyload.app.viewer import Ender, Viewer
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, LogLine, Manifest, Sent
     from comfyload.record.run import RunWriter
     from comfyload.telemetry.live import LiveLog
     from comfyload.telemetry.source import Source
 
-__all__ = ["Ender", "Session", "Viewer", "take_off_line"]
+__all__ = ["Session", "take_off_line"]
 
 HEARD_S = 2.0
 """Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
 
-MOST_OBSERVATIONS = 1000
-"""Observations kept one by one; those beyond are counted, by their code."""
-
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
-
-
-class Viewer(Protocol):
-    """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
-    def counting(self) -> None: ...
-    def line(self, line: Line) -> None: ...
-    def queue(self, remaining: int) -> None: ...
-    def noticed(self, observation: Observation) -> None: ...
-    def stopping(self, how: str) -> None: ...
-    def ended(self) -> None: ...
-
-
-class Ender(Protocol):
-    """Says when a run has told enough; `why` is for people."""
-
-    @property
-    def why(self) -> str: ...
-    def settles(self, record: Record, manifest: Manifest, path: Path) -> bool: ...
 
 
 class Session:
@@ -116,7 +93,7 @@ class Session:
         self._live = Live(live, manifest, lambda: rows_are_told(self._sources))
         self._client: ComfyClient | None = None
         self._opened: ComfyClient | RetryingClient | None = None
-        self._observations = {_key(observation): observation for observation in manifest.observations}
+        self._noted = Noted(manifest.observations, viewer.noticed)
         self._self_watch: SelfWatch | None = None
         self._caps = caps
         self._stop = Stop(self._admits)
@@ -161,7 +138,7 @@ class Session:
             self._clock,
             emit=self._on_sample,
             emit_log=self._on_log,
-            note=self._observe,
+            note=self._noted.add,
         )
         self._clocks.begin()
         try:
@@ -188,7 +165,7 @@ class Session:
         hooks: dict[str, Any] = {
             "patience": Patience(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
-            "observe": self._observe,
+            "observe": self._noted.add,
             "on_queue": self._on_queue,
             "maybe_there": frozenset(line.prompt_id for line in self._begun),
             "forgotten": self._restarted,
@@ -252,14 +229,13 @@ class Session:
         if self._stop.asked or self._caps is None or self._end == "capped":
             return
         self._end, self._caps.cut = "capped", True
-        self._observe(Observation(t=self._clock(), code="capped", text=self._caps.reached))
+        self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
         self._viewer.stopping("no more jobs are sent, those under way end")
 
     def _crashed(self) -> bool:
         return self._end == "crashed"
 
     def _stop_counting(self) -> None:
-
         manifest = self._manifest
         manifest.counted_to = self._clock() if manifest.counted_from is not None else None
         check = check_clocks(self._clocks.end())
@@ -280,7 +256,7 @@ class Session:
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
         manifest.environment = await self._surroundings.describe(manifest)
-        manifest.observations = list(self._observations.values())
+        manifest.observations = self._noted.all()
         self._writer.write_manifest(manifest)
         self._live.ended(self._clock())
 
@@ -339,20 +315,6 @@ class Session:
         silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > HEARD_S
         return client.stream.connected and not silent
 
-    def _observe(self, observation: Observation) -> None:
-        """Keep the first of each kind and count the rest; those that each name something else are kept one by one."""
-        observation = structs.replace(observation, text=visible(observation.text))
-        key = _key(observation)
-        before = self._observations.get(key)
-        if before is None and len(self._observations) >= MOST_OBSERVATIONS:
-            key = observation.code
-            before = self._observations.get(key)
-        if before is None:
-            self._observations[key] = observation
-            self._viewer.noticed(observation)
-        else:
-            self._observations[key] = structs.replace(before, count=before.count + 1)
-
     def _note_beforehand(self) -> None:
         server = self._manifest.server
         notes = [("vary", remark) for remark in self._jobs.remarks()]
@@ -364,14 +326,12 @@ class Session:
             held = f"the server's queue held {server.queue_at_start} prompts of others at the start"
             notes.append(("busy_at_start", held))
         for code, text in notes:
-            self._observe(Observation(t=self._clock(), code=code, text=text))
+            self._noted.add(Observation(t=self._clock(), code=code, text=text))
 
-    @contextmanager
-    def _signals(self, client: ComfyClient | RetryingClient) -> Iterator[None]:
+    def _signals(self, client: ComfyClient | RetryingClient) -> AbstractContextManager[None]:
         """First Ctrl-C: no more arrivals, what is under way ends. Second, SIGTERM or a terminal that is closed: what is
         ours is cancelled.
         """
-        loop = asyncio.get_running_loop()
 
         def cancel() -> None:
             self._stop.ask()
@@ -387,19 +347,7 @@ class Session:
             self._end = "stopped"
             self._viewer.stopping("no more jobs are sent; waiting for those under way (Ctrl-C again cancels them)")
 
-        handled: list[tuple[int, Callable[[], None]]] = [(signal.SIGINT, interrupt), (signal.SIGTERM, cancel)]
-        hung_up = getattr(signal, "SIGHUP", None)
-        if hung_up is not None and signal.getsignal(hung_up) != signal.SIG_IGN:  # nohup has it ignored
-            handled.append((hung_up, cancel))
-        with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
-            for number, handler in handled:
-                loop.add_signal_handler(number, handler)
-        try:
-            yield
-        finally:
-            with suppress(NotImplementedError):
-                for number, _ in handled:
-                    loop.remove_signal_handler(number)
+        return on_signals(interrupt, cancel)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -420,8 +368,3 @@ def _plain(error: BaseException) -> BaseException:
     while isinstance(ours, BaseExceptionGroup):
         ours = ours.exceptions[0]
     return ours or error
-
-
-def _key(observation: Observation) -> str:
-    each = ("orphan", "vary", "preflight", "dropped_outputs", "telemetry")
-    return observation.text if observation.code in each else observation.code

@@ -18,14 +18,15 @@ from comfyload.cli.doctor import doctor
 from comfyload.cli.faults import faults
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
+from comfyload.cli.plan import plan
 from comfyload.cli.probe import probe
 from comfyload.cli.report import export, report
-from comfyload.cli.run import plan, run
+from comfyload.cli.run import run
 from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
 from comfyload.errors import ComfyloadError, OwnFault, UsageError
 from comfyload.hidden import without_hidden
-from comfyload.visible import visible
+from comfyload.visible import shortened, visible
 
 __all__ = ["app", "main"]
 
@@ -134,7 +135,7 @@ def _say(error: ComfyloadError, noted: BaseException | None = None) -> None:
 
     from comfyload.report.medium import Screen
 
-    message, hint = without_hidden(error.message), without_hidden(error.hint)
+    message, hint = shortened(without_hidden(error.message)), without_hidden(error.hint)
     line = Text.assemble(("error: ", "bold red"), message if error.lines else visible(message))
     if hint:
         line.append(f" — {visible(hint)}", style="dim")

@@ -85,8 +85,8 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
     for prompt_id in found.still_there:
         echo(f"still there: {prompt_id}")
     if found.damage is not None:
-        lines = f"{found.damage.lines} lines, the first {found.damage.first}, of" if found.damage.lines else ""
-        echo(f"Jobs may be unknown: {lines} the journal cannot be read ({found.damage.why}).")
+        lines = f"{found.damage.lines} lines, the first is line {found.damage.first}, " if found.damage.lines else ""
+        echo(f"The journal cannot be read: {lines}{found.damage.why}. Jobs may be unknown.")
     raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
 
 

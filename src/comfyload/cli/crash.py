@@ -1,4 +1,4 @@
-"""A mistake of ours: what a report of it needs, in a file, and nothing secret."""
+"""The file that a report of a mistake of ours needs: the traceback, and nothing secret."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["write_crash"]
 
 
 def write_crash(fault: OwnFault) -> Path | None:
-    """Write the traceback of what caused it in its run directory, the working directory or that for temporary files.
+    """Write the traceback of its cause into its run directory, the working directory, or the one for temporary files.
 
-    None: it can be written in none of them. The file is its user's alone.
+    None: none of them can be written to. Only its user can read the file.
     """
     head = f"comfyload {version('comfyload')}, Python {platform.python_version()} on {platform.platform()}"
     text = "".join([head, "\n", f"{sys.argv[1:2]}\n\n", *traceback.format_exception(fault.cause)])

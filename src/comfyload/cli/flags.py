@@ -147,7 +147,7 @@ MaxTime = Annotated[
     typer.Option(
         "--max-time",
         metavar="TIME",
-        help="Send no more jobs once the command has taken so long: 30m. Those under way end.",
+        help="Send no more jobs once the command has run this long: 30m. Those under way end.",
         rich_help_panel=SERVER,
     ),
 ]
@@ -214,7 +214,7 @@ FailIfs = Annotated[
     list[FailIf] | None,
     typer.Option(
         "--fail-if",
-        help="Exit with 1 if B is proven to be so, with 3 if it looks so and is not proven. Repeatable.",
+        help="Exit with 1 if B is proven to be so, with 3 if it only looks so. Repeatable.",
         rich_help_panel=JUDGE,
     ),
 ]

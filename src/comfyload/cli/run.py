@@ -1,10 +1,9 @@
-"""`comfyload run` and `comfyload plan`: their flags, which are the same, and what is made of them."""
+"""`comfyload run`: its flags, and what is made of them."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,30 +37,15 @@ from comfyload.cli.flags import (
 )
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.options import options_of
-from comfyload.cli.streams import echo_toml
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
     from comfyload.app.proof import Proof
     from comfyload.judge.gates.grammar import GateSet
 
-__all__ = ["plan", "run"]
+__all__ = ["run"]
 
 INTERRUPTED = 130
-NOT_PLANNED = (
-    "dry_run",
-    "quiet",
-    "json_",
-    "save",
-    "archive",
-    "gate",
-    "gates",
-    "expect",
-    "independent_failures",
-    "until_proven",
-    "strict",
-)
-"""Flags that are about running and judging; a plan says what is sent."""
 
 
 def run(
@@ -256,7 +240,7 @@ def run(
             "--max-server-queue",
             min=1,
             metavar="N",
-            help="Hold jobs back while the server's queue, anybody's prompts, is N long or more; see --on-full.",
+            help="Hold jobs back while the server's queue holds N prompts or more, anybody's; see --on-full.",
             rich_help_panel=SERVER,
         ),
     ] = None,
@@ -403,47 +387,3 @@ def _judge(path: Path, flags: dict[str, Any]) -> int:
     else:
         render(checked.verdicts, for_people(flags["output"]))
     return exit_code(checked.verdicts, checked.valid, strict=strict)
-
-
-def plan(**flags: Any) -> None:
-    """Write the flags of `comfyload run` as a plan file, in TOML.
-
-    [bold]Example[/bold]
-
-    comfyload plan --from-flags --server :8188 --workflow book.json --rate 6/min -o plan.toml
-    """
-    from comfyload.app.options import shareable, to_toml
-    from comfyload.cli.flags import echo
-    from comfyload.comfy.address import parse_headers
-    from comfyload.record.aside import write_whole
-
-    options = options_of(flags)
-    parse_headers([header for header in options.headers if not header.partition("=")[2].startswith("env:")])
-    options, anew = shareable(options)
-    text = to_toml(options)
-    for what in anew:
-        echo(f"A plan holds nothing secret. Give anew {what}", err=True)
-    output = flags["output"]
-    if output is None:
-        echo_toml(text)
-    else:
-        check_writable("--output", output)
-        write_whole(output, text.encode())
-
-
-def _takes_the_flags_of_run() -> None:
-    """Give `plan` the flags of `run`, less those that are about running."""
-    hints = get_type_hints(run, include_extras=True)
-    hints["from_flags"] = Annotated[bool, typer.Option("--from-flags", help="Of the other flags; it does so anyway.")]
-    kept = {name: p for name, p in inspect.signature(run).parameters.items() if name not in NOT_PLANNED}
-    defaults = {"from_flags": False, **{name: parameter.default for name, parameter in kept.items()}}
-    plan.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
-            for name, default in defaults.items()
-        ]
-    )
-    plan.__annotations__ = {name: hints[name] for name in defaults}
-
-
-_takes_the_flags_of_run()

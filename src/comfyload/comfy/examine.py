@@ -15,11 +15,11 @@ from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.comfy.identify import describe_classes
-from comfyload.comfy.lenient import decode_json
 from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import (
     Request,
     TransportError,
+    decode_json,
     decode_message,
     decode_modules,
     decode_queue,

@@ -10,7 +10,7 @@ import msgspec
 from yarl import URL
 
 from comfyload.comfy.address import redirected
-from comfyload.comfy.lenient import decode_json
+from comfyload.comfy.wire import decode_json
 from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
 

@@ -43,7 +43,7 @@ MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
 HEAD_BYTES = 16
 IDLE_S = 30.0
-"""How long a file that is on its way may stand still."""
+"""How long a download may go without a byte."""
 PING_SECONDS = 30.0
 """How often the socket is pinged. ComfyUI never pings, and its loop may freeze for seconds without being dead."""
 
@@ -236,7 +236,7 @@ class Http:
 
 
 FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-"""What a call can end with: aiohttp raises a ValueError here and there for what a server wrote."""
+"""What a call can end with: aiohttp raises a ValueError for some of what a server may write."""
 
 
 class _TooLarge(aiohttp.ClientPayloadError):

@@ -11,12 +11,12 @@ from urllib.parse import quote
 import msgspec
 
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
-from comfyload.comfy.lenient import decode_json
 from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
     MAX_FACTS_BYTES,
     Request,
     TransportError,
+    decode_json,
     decode_modules,
     decode_queue_remaining,
 )
@@ -63,25 +63,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         ServerUnreachable: no connection, or a gateway or a guard in front of the server answers instead of it.
         NotComfyUI: something else answers there.
     """
-    try:
-        reply = await transport.call(
-            Request(method="GET", path="system_stats", timeout_s=15, most_bytes=MAX_FACTS_BYTES)
-        )
-    except TransportError as error:
-        if error.vain:
-            why = f"{name}: /system_stats is not what a ComfyUI answers (larger than {MAX_FACTS_BYTES >> 20} MiB)"
-            raise NotComfyUI(why, NO_COMFYUI) from None
-        if error.ours:
-            unknown = "cannot resolve" in str(error)
-            mend = "check the name in --server, and this machine's name service" if unknown else "mend that first"
-            raise ServerUnreachable(f"the server cannot be asked: {error}", mend) from None
-        hint = (
-            "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
-        )
-        raise ServerUnreachable(f"no ComfyUI at {error}", hint) from None
-    refusal = who_answers(reply, name)
-    if refusal is not None:
-        raise refusal
+    reply = await _ask(transport, name)
     if reply.status == 500:
         return await _broken(transport, reply, Server(url=name, headers=header_names))
     stats = _stats(reply, name)
@@ -112,6 +94,31 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         queue_at_start=decode_queue_remaining(queue.body) if queue is not None and queue.status == 200 else None,
         headers=header_names,
     )
+
+
+async def _ask(transport: Transport, name: str) -> Reply:
+    """The answer to `/system_stats`, from a ComfyUI as far as its status and its words tell."""
+    try:
+        request = Request(method="GET", path="system_stats", timeout_s=15, most_bytes=MAX_FACTS_BYTES)
+        reply = await transport.call(request)
+    except TransportError as error:
+        raise _no_answer(error, name) from None
+    refusal = who_answers(reply, name)
+    if refusal is not None:
+        raise refusal
+    return reply
+
+
+def _no_answer(error: TransportError, name: str) -> ServerUnreachable:
+    if error.vain:
+        why = f"{name}: /system_stats is not what a ComfyUI answers (larger than {MAX_FACTS_BYTES >> 20} MiB)"
+        return NotComfyUI(why, NO_COMFYUI)
+    if error.ours:
+        unknown = "cannot resolve" in str(error)
+        mend = "check the name in --server, and this machine's name service" if unknown else "mend that first"
+        return ServerUnreachable(f"the server cannot be asked: {error}", mend)
+    hint = "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
+    return ServerUnreachable(f"no ComfyUI at {error}", hint)
 
 
 async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from comfyload.comfy.follow import Follow
-from comfyload.comfy.heard import progress_of
+from comfyload.comfy.progress import progress_of
 from comfyload.comfy.wire import decode_message
-from comfyload.record.told import Queued
+from comfyload.record.job_events import Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from comfyload.comfy.wire import Message
+    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Failure
-    from comfyload.record.told import JobEvent
 
 __all__ = ["End", "InFlight", "Job"]
 
@@ -52,17 +52,20 @@ class Job:
         "order",
         "posted_as",
         "prompt_id",
+        "sent_before",
         "tell",
         "why",
     )
 
-    def __init__(self, prompt_id: str, order: int) -> None:
+    def __init__(self, prompt_id: str, order: int, *, sent_before: bool = False) -> None:
         self.prompt_id = self.posted_as = prompt_id
         self.order = order
         self.follow = Follow(prompt_id)
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self.heard_on: str | None = None
         """The client id whose open socket gets this job's events; None if none was open when it was posted."""
+        self.sent_before = sent_before
+        """An earlier process may have sent it."""
         self.accepted = False
         self.number_before: float | None = None
         self.looked_up: float | None = None
@@ -77,9 +80,21 @@ class Job:
         self.before: int | None = None
         """How many prompts the server has before it; counted only if somebody listens."""
 
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the server may have heard of it."""
+        return self.follow.sent is not None or self.accepted or self.sent_before
+
     def finish(self, end: End) -> None:
+        """End the wait for it, unless it has ended."""
         if not self.end.done():
             self.end.set_result(end)
+
+    def drop(self, why: Failure) -> None:
+        """End the wait for it because it is given up, unless it has ended."""
+        if not self.end.done():
+            self.why = why
+            self.finish("dropped")
 
 
 class InFlight:
@@ -120,9 +135,9 @@ class InFlight:
         """The job of that id, or that was posted under it: an old server gives ids of its own."""
         return self._jobs.get(prompt_id) or next((job for job in self if job.posted_as == prompt_id), None)
 
-    def add(self, prompt_id: str) -> Job:
+    def add(self, prompt_id: str, *, sent_before: bool = False) -> Job:
         """Register a prompt before it is posted, so that no event of it can be missed."""
-        job = self._jobs[prompt_id] = Job(prompt_id, self._orders)
+        job = self._jobs[prompt_id] = Job(prompt_id, self._orders, sent_before=sent_before)
         self._orders += 1
         return job
 

@@ -1,4 +1,4 @@
-"""A bound that aiohttp does not keep: interim replies (100, 102, 103) that a server sends without an end."""
+"""Bounds interim replies (100, 102, 103), which aiohttp reads for as long as a server sends them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aiohttp.client_proto import ResponseHandler
 __all__ = ["bounded"]
 
 MOST = 50
-"""Interim replies before the reply itself; a server sends one or two."""
+"""Interim replies before the reply itself. Servers send one or two."""
 
 
 class _Bounded(ResponseHandler):
-    """A connection that is given up when it sends more."""
+    """A connection that is closed once more than `MOST` interim replies came on it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -38,6 +38,6 @@ class _Bounded(ResponseHandler):
 
 
 def bounded(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
-    """The connector, its connections so."""
+    """The connector, made to bound the interim replies on its connections."""
     connector._factory = partial(_Bounded, loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector

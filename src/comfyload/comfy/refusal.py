@@ -10,8 +10,7 @@ import msgspec
 
 from comfyload.comfy.address import read_url, redacted
 from comfyload.comfy.gateway import said
-from comfyload.comfy.lenient import decode_json
-from comfyload.comfy.wire import finite
+from comfyload.comfy.wire import decode_json, finite
 from comfyload.record.model import Failure, FailureKind
 
 __all__ = ["classify_refusal", "node_errors_of"]

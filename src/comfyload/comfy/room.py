@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["Room"]
 
 ASK_EVERY_S = 1.0
-"""How often the server is asked anew while nothing is heard of its queue."""
+"""How often the server is asked for its queue's length while no event tells it."""
 
 STOPPED = "the run was stopped while it was held back: the server's queue was full"
 
 
 class Room:
-    """Room in the server's queue: free while fewer than `most` prompts wait or run there.
+    """Room in the server's queue: there is some while fewer than `most` prompts wait or run there.
 
-    `drops`: what finds no room is not sent at all. `stopped`: whether no more is to be sent. `on_full`: told, once for
-    each time, that the queue is full. The length is asked for before every prompt, so that those who ask must do it one
-    at a time, until their prompt is in the queue.
+    `drops`: a prompt that finds no room is not sent at all. `stopped`: whether the run is to send no more. `on_full`:
+    called with the queue's length when a prompt begins to wait. One prompt at a time may wait here and be sent: the
+    length that was asked for holds for one only.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Room:
         """The instant at which the queue was last found full."""
 
     def heard(self) -> None:
-        """The server told something of its queue."""
+        """An event told the length of the queue: whoever waits asks again."""
         self._changed.set()
 
     async def wait(self, api: Api, clock: Callable[[], float], over: Callable[[], bool]) -> str:
-        """Return once there is room, or it is over; else why the prompt is not to be sent.
+        """Wait until there is room, or `over()`, and return ""; else return why the prompt is not to be sent.
 
-        A server that cannot be asked is taken for one with room: what is wrong with it shows when the prompt is sent.
+        A server that does not tell the length counts as one with room; what is wrong with it shows in the next call.
         """
         told = False
         while not over():

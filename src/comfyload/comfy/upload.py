@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from comfyload.comfy.lenient import decode_json
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.workflow.graph import Workflow
 

@@ -33,7 +33,10 @@ _OBSERVED: dict[str, tuple[Level, str]] = {
     "orphan": ("warning", "Its GPU time is in no number here; raise the timeout."),
     "server_gone": ("invalid", "Look at its log, and at the network between."),
     "generator_fault": ("invalid", "Mend that on this machine (of open files: ulimit -n), then run again."),
-    "unreadable": ("warning", "What it told there is in no number. Look for a proxy or a custom node that answers so."),
+    "unreadable": (
+        "warning",
+        "What it should have told is in no number. Look for a proxy or a custom node that answers so.",
+    ),
     "cancel_unsafe": ("warning", "Use a newer ComfyUI, which can cancel one job by its id."),
     "dropped_outputs": (
         "warning",
@@ -54,8 +57,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
     ),
     "damaged_lines": (
-        "Lines of the run's files cannot be read, and `show --salvage` left them out. Of records it makes the run "
-        "invalid: a line that is lost may have told of a failure.",
+        "Lines of the run's files cannot be read, and `show --salvage` left them out. A damaged record makes the run "
+        "invalid: it may have told of a failure.",
         "Look at the line that is named: a disk, a copy or an editor spoilt it. Run again for numbers.",
     ),
     "duplicate_record": (
@@ -71,7 +74,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "The numbers hold for the jobs that ran; their intervals are wider.",
     ),
     "capped": (
-        "No more jobs were sent since `--max-jobs` or `--max-time` was reached; those under way ended.",
+        "No more jobs were sent after `--max-jobs` or `--max-time` was reached; those under way ended.",
         "The numbers hold for the jobs that ran; their intervals are wider. Allow more, or ask for less.",
     ),
     "decided_early": (
@@ -101,7 +104,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "Jobs were held back on our side while the server's queue held as many prompts, anybody's, as "
         "`--max-server-queue` allows. `latency` counts that wait, which is not the server's; `latency_sent` does not. "
         "Rates are those of a client that steps back.",
-        "For what the server can do by itself, have it to yourself and leave `--max-server-queue` out.",
+        "To learn what the server can do, have it to yourself and leave `--max-server-queue` out.",
     ),
     "overload": (
         "An open load asked for as much as the server can do, or more: its queue grew through the run. The numbers are "
@@ -233,7 +236,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "unreadable": (
         "The server sent replies or messages that are none of ComfyUI's. They are counted, and the first is named.",
-        "What they were to tell is in no number. Look for a proxy or a custom node that answers so.",
+        "What they should have told is in no number. Look for a proxy or a custom node that answers so.",
     ),
     "worker_stalled": (
         "Nothing moved on the server for a long time while jobs of ours waited or ran.",

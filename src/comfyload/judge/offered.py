@@ -58,11 +58,11 @@ def _dropped(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _full(plan: Plan) -> Iterator[str]:
-    """What there may have been no room in."""
+    """What may have been full."""
     if (places := getattr(plan.load, "max_in_flight", None)) is not None:
         yield f"overload: all {places} places were taken"
     if plan.max_server_queue is not None:
-        yield f"the server's queue held {plan.max_server_queue} prompts or more, as --max-server-queue forbids,"
+        yield f"the server's queue held {plan.max_server_queue} prompts or more (--max-server-queue)"
 
 
 def _held_back(evidence: Evidence) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _held_back(evidence: Evidence) -> Iterator[Finding]:
         f"at most, while the server's queue held {most} prompts or more (--max-server-queue). `latency` counts that "
         "wait, which is not the server's; `latency_sent` does not. Rates are those of a client that steps back.",
         evidence={"count": held.jobs, "of": n, "mean_s": mean, "longest_s": held.longest_s, "limit": most},
-        hint="For what the server can do by itself, have it to yourself and leave --max-server-queue out.",
+        hint="To learn what the server can do, have it to yourself and leave --max-server-queue out.",
     )
 
 

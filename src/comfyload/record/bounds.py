@@ -1,4 +1,4 @@
-"""Between which bounds the numbers of a run lie: what is beyond them no run has written, and is refused when read."""
+"""The bounds of a run's numbers: no run writes a number beyond them, and a reader refuses one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _YEARS = range(1970, 3000)
 
 
 def instant(seconds: float | None) -> float | None:
-    """The instant, where it is one that can be kept; else None."""
+    """The instant, or None where it is beyond the bounds."""
     return float(seconds) if seconds is not None and abs(seconds) <= MOST_S else None
 
 

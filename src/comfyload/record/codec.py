@@ -1,24 +1,30 @@
 r"""JSON as it is kept, with any text that a server can send.
 
-A file's name that is no UTF-8 comes from Python as halves of pairs (`caf\udce9.png`), which JSON can write as escapes
-and msgspec does not: where it refuses, Python's own encoder and parser do it, so that what is read is what was written.
+Python reads a file's name that is no UTF-8 as text with lone surrogates (`caf\udce9.png`). JSON can write these as
+escapes, and msgspec does not: where it refuses, Python's own encoder and parser take its place, so that what is read is
+what was written.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 __all__ = [
+    "MOST_LEVELS",
     "UNREADABLE",
     "converted",
     "decode",
     "encode",
     "encode_pretty",
     "encode_sorted",
+    "levels",
     "parsed",
     "printable",
     "unreadable",
@@ -28,15 +34,15 @@ __all__ = [
 
 T = TypeVar("T")
 MOST_LEVELS = 100
-"""Lists and objects in each other: no graph and no row of a log is deeper, and what is can be written by no encoder."""
+"""Lists and objects in each other: no graph and no row of a log is deeper, and no encoder writes much more."""
 _HALF = b"\\ud"
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
-"""What msgspec raises of what it cannot decode: no UTF-8, and a thousand levels, are no errors of its own."""
+"""What msgspec raises for what it cannot decode: for bad UTF-8 and a thousand levels it raises errors of Python's."""
 
 
 def encode(value: object) -> bytes:
-    """As `msgspec.json.encode` does; halves of pairs as escapes."""
+    """As `msgspec.json.encode` does; lone surrogates as escapes."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -75,7 +81,7 @@ def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def parsed(content: bytes | str) -> Any:
-    """What Python's own parser reads of JSON, NaN and halves of pairs included.
+    """What Python's own parser reads of JSON, NaN and lone surrogates included.
 
     Raises:
         msgspec.MsgspecError: it is no JSON.
@@ -92,7 +98,7 @@ def unreadable(error: Exception) -> msgspec.MsgspecError:
 
 
 def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
-    """What Python's parser read, as a type. msgspec cannot look halves of pairs up among names: then they are words.
+    """What Python's parser read, as a type. Where lone surrogates stop msgspec, they become `printable` first.
 
     Raises:
         msgspec.MsgspecError: it is not of that type.
@@ -122,17 +128,23 @@ def words(value: Any) -> Any:
 
 def within_levels(value: Any) -> bool:
     """Whether lists and objects of JSON lie no deeper in each other than MOST_LEVELS."""
+    return sum(1 for _ in levels(value)) <= MOST_LEVELS + 1
+
+
+def levels(value: Any) -> Iterator[list[Any]]:
+    """The value, then what lies in it, level by level: in MOST_LEVELS levels, and one more of what lies deeper."""
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+    for _ in range(MOST_LEVELS + 2):
         if not level:
-            return True
-    return False
+            return
+        yield level
+        level = list(chain.from_iterable(_inner(outer) for outer in level if isinstance(outer, dict | list | Struct)))
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
 
 
 def _finite(value: Any) -> Any:

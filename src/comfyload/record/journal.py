@@ -57,7 +57,7 @@ def open_plain(path: Path) -> BinaryIO:
     """
     try:
         mode = path.stat().st_mode
-    except ValueError as error:  # a name with NUL in it, or half a character
+    except ValueError as error:  # a name with NUL in it, or a lone surrogate
         raise OSError(errno.EINVAL, str(error), None) from None
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is no plain file", str(path))
@@ -138,7 +138,7 @@ def _decode_block(whole: bytes, count: int, decoder: msgspec.json.Decoder[T]) ->
 def _decode_each(
     path: Path, whole: bytes, before: int, decoder: msgspec.json.Decoder[T], salvage: Damage | None
 ) -> Iterator[T]:
-    """The same line by line, which can name the damaged one: it is the first block's lines that went `before`."""
+    """The same line by line, which can name the damaged one: `before` lines went in earlier blocks."""
     for number, line in enumerate(whole.split(b"\n"), before + 1):
         try:
             value = decode(line, decoder)

@@ -391,7 +391,7 @@ class Manifest(Struct, kw_only=True):
     `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
     has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
-    gates were decided; "capped": no more jobs were sent since `--max-jobs` or `--max-time` was reached. `looks`: after
+    gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
     `clocks`: what the clocks of the generator's machine did, a row for each process of the run.
     """

@@ -15,8 +15,8 @@ from msgspec import structs
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.patience import Patience
 from comfyload.errors import UsageError
+from comfyload.record.job_events import Retrying
 from comfyload.record.model import Execution, Failure, Prompt
-from comfyload.record.told import Retrying
 from comfyload.retry.attempt import Attempts
 from comfyload.retry.classes import Signatures, classify
 from comfyload.retry.policy import rule_of
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
+    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Observation, Server
-    from comfyload.record.told import JobEvent
     from comfyload.retry.policy import FailureClass, Policy
 
 __all__ = ["RetryingClient"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.client import ComfyClient
     from comfyload.comfy.inflight import Job
+    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Execution, Prompt, Server
-    from comfyload.record.told import JobEvent
     from comfyload.retry.decide import Assignment
     from comfyload.retry.policy import Breaker, Policy
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.lenient import decode_json
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.record.bounds import Instant, Number, instant
 from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.lenient import decode_json
-from comfyload.comfy.wire import MAX_FACTS_BYTES, Request, TransportError, decode_queue_remaining, finite
+from comfyload.comfy.wire import MAX_FACTS_BYTES, Request, TransportError, decode_json, decode_queue_remaining, finite
 from comfyload.telemetry.source import Readings, Silent
 
 if TYPE_CHECKING:

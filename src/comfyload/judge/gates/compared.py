@@ -65,13 +65,13 @@ def _word(found: Comparison, row: Ratio, slower: Sequence[str]) -> Verdict:
 
 
 def _beyond(found: Comparison, margin: float) -> list[str]:
-    """Medians and means that the comparison is about and that are longer by more than the margin, or not known."""
+    """Medians and means in the headline that are longer by more than the margin, or not known."""
     headline = [row for row in found.rows if row.headline]
     return [_of_workflow(row) for row in headline if row.ratio is None or row.ratio >= 1 + margin]
 
 
 def _slower(found: Comparison) -> list[str]:
-    """Metrics that are proven slower, of one load or workflow perhaps. Nodes are parts of a job and do not count."""
+    """Metrics that are proven slower, perhaps in one load or workflow only. Nodes are parts and do not count."""
     rows = [row for row in found.rows if row.kind == "metric" and row.verdict == "slower"]
     return list(dict.fromkeys(map(_of_workflow, rows)))
 
@@ -96,7 +96,7 @@ def _change(row: Ratio) -> str:
 
 
 def _not_more_failures(found: Comparison) -> GateVerdict:
-    """By the load that is worst; nothing here proves that B fails no more than A, only that it fails less."""
+    """By the worst load. Nothing here proves that B fails no more than A, only that it fails less."""
     rows = [row for row in found.rows if row.kind == "failures" and row.a is not None and row.b is not None]
     draft = GateVerdict(
         run=SIDES,

@@ -1,4 +1,4 @@
-"""What a program is told of a job under way, for a progress bar or a log: small values, as they happen."""
+"""What happens to a job under way, as a program is told it: for a progress bar or a log."""
 
 from __future__ import annotations
 

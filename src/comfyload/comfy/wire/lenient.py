@@ -6,14 +6,11 @@ Every function raises `msgspec.MsgspecError` and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
-from comfyload.record.codec import converted
+from comfyload.record.codec import MOST_LEVELS, converted, levels
 
 __all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "members", "raw_list", "strict", "weigh"]
 
@@ -23,13 +20,10 @@ MAX_VALUES = 500_000
 """Values of one JSON text, by its commas and brackets: each may take a hundred bytes as a value of Python's."""
 
 ROOMY_VALUES = 1_500_000
-"""The same of a text of which most stays unread."""
+"""The same for a text that stays unread for the most part."""
 
 MAX_LETTERS = 64 << 20
-"""Bytes that the texts of one JSON text may take; one letter beyond Latin-1 makes each letter of its text take four."""
-
-MAX_DEPTH = 100
-"""Levels of JSON that are kept; Python gives up at some hundreds, in reading or in writing."""
+"""Bytes that the strings of one JSON text may take; a string with one letter beyond Latin-1 takes four for each."""
 
 WIDEST = 2**63
 """Whole numbers from here on are read as floats, as JavaScript does: no integer of ours holds them."""
@@ -76,7 +70,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) -> T:
-    """JSON as it should be, of parts that stay unread.
+    """Valid JSON as `shape`, whose raw parts stay unread.
 
     Raises:
         msgspec.MsgspecError: it is not.
@@ -110,25 +104,15 @@ def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
 
 def _is_plain(found: Any) -> bool:
     """Whether it can be written as it is: not too deep, and no number too wide."""
-    level: list[Any] = [found]
-    for _ in range(MAX_DEPTH):
-        if any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
+    for deep, level in enumerate(levels(found)):
+        if deep > MOST_LEVELS or any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
             return False
-        level = list(chain.from_iterable(_inner(value) for value in level if isinstance(value, dict | list | Struct)))
-        if not level:
-            return True
-    return False
-
-
-def _inner(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
+    return True
 
 
 def lenient(text: bytes | str) -> Any:
-    """Python's own parser reads what the server's own encoder writes, NaN included; bytes that are no text stay such
-    halves of pairs as file names have.
+    """JSON as Python's own encoder writes it, NaN included. Bytes that are no UTF-8 become lone surrogates, as in names
+    of files.
 
     Raises:
         msgspec.MsgspecError: it is no JSON, too deep or too large to be held.
@@ -140,7 +124,7 @@ def lenient(text: bytes | str) -> Any:
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)[:200]) from None
     if not _is_plain(found):
-        raise msgspec.DecodeError(f"more than {MAX_DEPTH} levels of JSON")
+        raise msgspec.DecodeError(f"more than {MOST_LEVELS} levels of JSON")
     return found
 
 
@@ -150,5 +134,5 @@ def _whole(digits: str) -> int | float:
 
 
 def as_raw(value: Any) -> msgspec.Raw:
-    """A value as a part that is read later."""
+    """The value as raw JSON, to be read later."""
     return msgspec.Raw(json.dumps(value).encode())

@@ -1,11 +1,11 @@
-"""Knows what an event of a server tells of a job's progress. No I/O."""
+"""What a message of the event stream tells of a job's progress."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from comfyload.record.told import Progress
+from comfyload.record.job_events import Progress
 
 if TYPE_CHECKING:
     from comfyload.comfy.wire import Message
@@ -25,6 +25,6 @@ def progress_of(message: Message) -> Progress | None:
 
 
 def _count(value: Any) -> int | None:
-    """Nodes tell steps as they like: whole, as a float, or not as a number at all."""
+    """Nodes tell steps as an integer, as a float, or as something that is no number."""
     usual = isinstance(value, int | float) and -1e15 < value < 1e15
     return math.floor(value) if usual else None

@@ -1,0 +1,32 @@
+"""What the signals do that end a run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["on_signals"]
+
+
+@contextmanager
+def on_signals(interrupt: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:
+    """Within the context Ctrl-C calls `interrupt`; SIGTERM, and a terminal that is closed, call `cancel`."""
+    loop = asyncio.get_running_loop()
+    handled: list[tuple[int, Callable[[], None]]] = [(signal.SIGINT, interrupt), (signal.SIGTERM, cancel)]
+    hung_up = getattr(signal, "SIGHUP", None)
+    if hung_up is not None and signal.getsignal(hung_up) != signal.SIG_IGN:  # nohup has it ignored
+        handled.append((hung_up, cancel))
+    with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
+        for number, handler in handled:
+            loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            for number, _ in handled:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,32 @@
+"""Who watches a run while it goes on, and who may end it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comfyload.record.model import Line, Manifest, Observation, Record
+
+__all__ = ["Ender", "Viewer"]
+
+
+class Viewer(Protocol):
+    """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
+
+    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
+    def counting(self) -> None: ...
+    def line(self, line: Line) -> None: ...
+    def queue(self, remaining: int) -> None: ...
+    def noticed(self, observation: Observation) -> None: ...
+    def stopping(self, how: str) -> None: ...
+    def ended(self) -> None: ...
+
+
+class Ender(Protocol):
+    """Says when a run has told enough; `why` is for people."""
+
+    @property
+    def why(self) -> str: ...
+    def settles(self, record: Record, manifest: Manifest, path: Path) -> bool: ...

@@ -1,0 +1,33 @@
+"""What the parts of a client share of its one server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.api import Api
+    from comfyload.comfy.inflight import InFlight
+    from comfyload.comfy.noticed import Noticed
+    from comfyload.comfy.patience import Patience
+    from comfyload.comfy.stream import EventStream
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Failure
+
+__all__ = ["Link"]
+
+
+@dataclass(kw_only=True, eq=False)
+class Link:
+    """One server with our jobs on it. `abandoned`: why all of them were given up; None while they were not."""
+
+    transport: Transport
+    api: Api
+    inflight: InFlight
+    stream: EventStream
+    clock: Callable[[], float]
+    patience: Patience
+    noticed: Noticed
+    abandoned: Failure | None = None

@@ -1,0 +1,48 @@
+"""What a client notices beside its jobs: each thing becomes an observation of the run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from comfyload.record.model import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Noticed"]
+
+
+class Noticed:
+    """Tells `observe` what is noticed, and remembers the last fault of the generator's own machine."""
+
+    def __init__(self, clock: Callable[[], float], observe: Callable[[Observation], None]) -> None:
+        self._clock = clock
+        self._observe = observe
+        self.own_fault: tuple[float, str] = (-math.inf, "")
+        """When it happened, and what it was."""
+
+    def note(self, code: str, text: str) -> None:
+        """Tell of something under a code that findings know."""
+        self._observe(Observation(t=self._clock(), code=code, text=text))
+
+    def foreign_load(self, remaining: int, ours: int) -> None:
+        """The server's queue is longer than our own prompts make it."""
+        self.note(
+            "foreign_load",
+            f"the server's queue held {remaining} prompts, of which at most {ours} were ours: "
+            "other clients' work is in these numbers",
+        )
+
+    def unread(self, what: str) -> None:
+        """The server sent something that cannot be read."""
+        self.note("unreadable", f"the server sent what cannot be read: {what[:300]}")
+
+    def stream_lost(self, reason: str) -> None:
+        """The event stream broke off."""
+        self.note("stream_lost", f"the event stream was lost: {reason}")
+
+    def fault_of_ours(self, fault: str) -> None:
+        """The generator's own machine failed."""
+        self.own_fault = self._clock(), fault
+        self.note("generator_fault", f"the generator's machine failed: {fault}")

@@ -1,0 +1,152 @@
+"""Brings a prompt to the server: waits for room, posts it, and finds out what an unclear reply means."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from comfyload.comfy.lookup import look_up
+from comfyload.comfy.refusal import classify_refusal, node_errors_of
+from comfyload.comfy.wire import TransportError
+from comfyload.record.model import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.inflight import Job
+    from comfyload.comfy.link import Link
+    from comfyload.comfy.room import Room
+    from comfyload.comfy.wire import Reply
+    from comfyload.record.model import FailureKind, Prompt
+
+__all__ = ["LATE", "Submit"]
+
+LATE = Failure(kind="timeout", message="not done by its deadline")
+
+
+class Submit:
+    """Submits prompts to one server.
+
+    `room`: prompts are sent only while the server's queue has some. `forgotten`: the server was restarted since an
+    earlier process sent prompts, so that one it does not know may have run, and is not sent again.
+    """
+
+    def __init__(self, link: Link, *, room: Room | None, forgotten: bool) -> None:
+        self._link = link
+        self._room = room
+        self._forgotten = forgotten
+        self._highest_number: float | None = None
+
+    async def no_room(self, by: float | None, over: Callable[[], bool] = lambda: False) -> str:
+        """Wait for room in the server's queue; why a prompt is not to be sent, "" if it is, or is over."""
+        if self._room is None:
+            return ""
+        link, late = self._link, math.inf if by is None else by
+        return await self._room.wait(
+            link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= late
+        )
+
+    def held_s(self, asked: float) -> float:
+        """How long a prompt that was to be sent at `asked` has been held back because the server's queue was full."""
+        full = None if self._room is None else self._room.last_full
+        return self._link.clock() - asked if full is not None and full >= asked else 0.0
+
+    async def submit(self, job: Job, prompt: Prompt, by: float | None) -> Failure | None:
+        """Bring the prompt to the server; the failure if the server does not have it afterwards, None if it does."""
+        if job.sent_before and not await self._is_still_to_send(job, by):
+            return None
+        patience = self._link.patience.for_submit
+        if by is not None:
+            patience = min(patience, by - self._link.clock())
+        if patience <= 0.0:
+            job.drop(LATE)
+            return None
+        return await self._post(job, prompt, patience)
+
+    async def _is_still_to_send(self, job: Job, by: float | None) -> bool:
+        """Whether the server lacks a prompt that an earlier process may have sent, and it may be sent again."""
+        link = self._link
+        found = await look_up(link.api, job.prompt_id, link.clock, lost_s=link.patience.lost_s, over=job.end.done)
+        job.accepted = found == "there"
+        if found != "absent":
+            return False
+        if self._forgotten:
+            job.finish("lost")
+            return False
+        await self.no_room(by, job.end.done)
+        return True
+
+    async def _post(self, job: Job, prompt: Prompt, patience: float) -> Failure | None:
+        link = self._link
+        client_id = link.stream.client_id
+        job.heard_on = client_id if link.stream.connected else None
+        job.number_before = self._highest_number
+        job.follow.sent = link.clock()
+        try:
+            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, patience)
+        except TransportError as error:
+            kind: FailureKind = "submit_unknown" if error.sent else "connect"
+            failure = Failure(kind="generator" if error.ours else kind, message=str(error))
+            return await self._find_out(job, failure) if error.sent else failure
+        if reply.status != 200:
+            failure = classify_refusal(reply.status, reply.body, reply.headers)
+            # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
+            return await self._find_out(job, failure) if reply.status >= 500 else failure
+        return await self._accepted(job, reply)
+
+    async def _accepted(self, job: Job, reply: Reply) -> Failure | None:
+        link = self._link
+        job.follow.acknowledged = link.clock()
+        try:
+            accepted, job.follow.partial = node_errors_of(reply.body)
+        except msgspec.MsgspecError:
+            link.noticed.unread("the reply to POST /prompt")
+            unclear = Failure(kind="http", message="the reply to POST /prompt is none of ComfyUI's", status=200)
+            return await self._find_out(job, unclear)
+        if accepted.prompt_id != job.prompt_id:
+            if link.inflight.get(accepted.prompt_id) is not None:
+                link.noticed.unread("a reply to POST /prompt with the id of another job of ours")
+                unclear = Failure(kind="http", message="the server gave it the id of another job", status=200)
+                return await self._find_out(job, unclear)
+            link.inflight.rename(job, accepted.prompt_id)
+        job.accepted = True
+        job.follow.number = accepted.number
+        if accepted.number is not None:
+            self._look_for_restart(job, accepted.number)
+        return None
+
+    def _look_for_restart(self, job: Job, number: float) -> None:
+        """The server counts its prompts from when it was started."""
+        # Compared with what was known when this POST left: replies to concurrent POSTs may overtake each other.
+        if job.number_before is not None and number < job.number_before:
+            text = "the server's prompt counter began again: it was restarted during the run"
+            self._link.noticed.note("restart", text)
+            self._highest_number = number
+        self._highest_number = number if self._highest_number is None else max(number, self._highest_number)
+
+    async def _find_out(self, job: Job, failure: Failure) -> Failure | None:
+        """After an unclear reply: look the id up until the server knows it, or has twice not known it."""
+        link = self._link
+
+        def seen() -> bool:
+            return job.end.done() or job.follow.first_event is not None
+
+        silent_until = link.clock()
+        if failure.status is None:
+            silent_until = (job.follow.sent or 0.0) + link.patience.submit_s
+        found = await look_up(
+            link.api,
+            job.prompt_id,
+            link.clock,
+            # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
+            lost_s=0.0 if failure.status == 500 else link.patience.lost_s,
+            over=seen,
+            silent_until=silent_until,
+        )
+        if found == "there" or seen():
+            job.accepted = True
+            return None
+        job.may_be_there = found == "unknown"
+        return failure

@@ -1,0 +1,82 @@
+"""What one HTTP call asks, what answers it, and how large the answer may be."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_DOWNLOAD_BYTES",
+    "MAX_FACTS_BYTES",
+    "MAX_FILE_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "Download",
+    "Reply",
+    "Request",
+    "TransportError",
+]
+
+MAX_BODY_BYTES = 48 << 20
+"""All replies that are read at one time, together and unpacked. The largest that we know is the queue, which holds
+every waiting graph."""
+
+MAX_FACTS_BYTES = 1 << 20
+"""A reply whose facts are kept in the run directory."""
+
+MAX_MESSAGE_BYTES = 32 << 20
+"""A message of the event stream: a picture, if a node sends its output that way."""
+
+MAX_FILE_BYTES = 128 << 20
+"""All files that are kept in memory at one time, together."""
+
+MAX_DOWNLOAD_BYTES = 2 << 30
+"""A file that is read and thrown away."""
+
+
+class Request(Struct, frozen=True, kw_only=True, gc=False):
+    """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query.
+
+    `file`: what is asked for is a file, which may be larger than an answer, and may lie elsewhere by a redirect.
+    `most_bytes`: a larger answer is not read to its end.
+    """
+
+    method: str
+    path: str
+    body: bytes | None = None
+    content_type: str = "application/json"
+    timeout_s: float = 30.0
+    file: bool = False
+    most_bytes: int = MAX_BODY_BYTES
+
+
+class Reply(Struct, frozen=True, kw_only=True, gc=False):
+    """The answer, whole. `body` is the decoded (uncompressed) entity."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+    headers: dict[str, str] = {}
+
+
+class Download(Struct, frozen=True, kw_only=True, gc=False):
+    """An entity read to its end and thrown away: `head` is its first 16 bytes, `expected` its Content-Length."""
+
+    status: int
+    head: bytes
+    bytes: int
+    expected: int | None
+    content_type: str = ""
+
+
+class TransportError(Exception):
+    """No reply. `sent` False: the request certainly never reached the server; True: it may have.
+
+    `ours`: it is the fault of the machine that asks, and says nothing of the server. `vain`: what came is too much,
+    or cannot be read, so that to ask again is in vain.
+    """
+
+    def __init__(self, message: str, *, sent: bool, ours: bool = False, vain: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.ours = ours
+        self.vain = vain

@@ -1,0 +1,48 @@
+"""`GET /object_info`: megabytes of every node class, of which little is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.comfy.wire.lenient import ROOMY_VALUES, decode_json, lenient, strict
+from comfyload.record.codec import converted
+
+__all__ = [
+    "decode_modules",
+    "decode_some",
+]
+
+
+class _Class(Struct, gc=False):
+    python_module: Any = None
+
+
+def decode_modules(body: bytes) -> dict[str, str | None]:
+    """`python_module` of each class in the whole of `/object_info`, the rest unread.
+
+    Raises:
+        msgspec.MsgspecError: it is no object of objects.
+    """
+    try:
+        told = {name: one.python_module for name, one in strict(body, dict[str, _Class], ROOMY_VALUES).items()}
+    except msgspec.MsgspecError:
+        plain = converted(lenient(body), dict[str, Any])
+        told = {name: one.get("python_module") for name, one in plain.items() if isinstance(one, dict)}
+    return {name: module if isinstance(module, str) else None for name, module in told.items()}
+
+
+def decode_some(body: bytes, names: Collection[str]) -> dict[str, Any]:
+    """These members of a large object, the others unread; what is no object among them is left out.
+
+    Raises:
+        msgspec.MsgspecError: it is no object.
+    """
+    fields = {f"f{number}": name for number, name in enumerate(names)}
+    shape = msgspec.defstruct("Some", [(field, msgspec.Raw, msgspec.Raw(b"null")) for field in fields], rename=fields)
+    found = strict(body, shape, ROOMY_VALUES)
+    members = {name: decode_json(bytes(getattr(found, field)), Any) for field, name in fields.items()}
+    return {name: member for name, member in members.items() if isinstance(member, dict)}

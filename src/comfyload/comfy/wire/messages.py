@@ -1,0 +1,154 @@
+"""What the event stream says, message by message; a history entry holds the same messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, weigh
+from comfyload.comfy.wire.numbers import finite
+from comfyload.record.bounds import MOST_COUNT, Count
+
+__all__ = [
+    "Data",
+    "ExecInfo",
+    "Message",
+    "NodeState",
+    "decode_message",
+    "decode_messages",
+]
+
+
+class NodeState(Struct, gc=False):
+    """One node in a `progress_state` message."""
+
+    state: str = ""
+    display_node_id: str | None = None
+
+
+class ExecInfo(Struct, frozen=True, gc=False):
+    """How long the server's queue is."""
+
+    queue_remaining: Count | None = None
+
+
+class _Status(Struct, frozen=True, gc=False):
+    exec_info: ExecInfo = ExecInfo()
+
+
+class Data(Struct, frozen=True, gc=False):
+    """The fields of a message's `data` that matter; absent ones are None.
+
+    `nodes` is a list of ids in `execution_cached` and an object of states in `progress_state`; it stays raw until
+    asked for. `value` and `max` of a `progress` are whatever its node said.
+    """
+
+    prompt_id: str | None = None
+    node: str | None = None
+    display_node: str | None = None
+    timestamp: float | None = None
+    nodes: msgspec.Raw = msgspec.Raw(b"")
+    status: _Status | None = None
+    sid: str | None = None
+    node_id: str | None = None
+    node_type: str | None = None
+    exception_type: str | None = None
+    exception_message: str | None = None
+    value: Any = None
+    max: Any = None
+
+    @property
+    def queue_remaining(self) -> int | None:
+        return self.status.exec_info.queue_remaining if self.status else None
+
+    def cached_nodes(self) -> list[str]:
+        """The ids of an `execution_cached` message.
+
+        Raises:
+            msgspec.MsgspecError: they are no list of ids.
+        """
+        found = decode_json(bytes(self.nodes), list[str | int]) if self.nodes else []
+        return [str(node) for node in found]
+
+    def node_states(self) -> dict[str, NodeState]:
+        """The states of a `progress_state` message, by node id.
+
+        Raises:
+            msgspec.MsgspecError: they are none.
+        """
+        return decode_json(bytes(self.nodes), dict[str, NodeState]) if self.nodes else {}
+
+
+class Message(Struct, frozen=True, gc=False):
+    """One text frame of the WebSocket, or one entry of a history's `messages`."""
+
+    type: str
+    data: Data = Data()
+
+
+_message = msgspec.json.Decoder(Message, strict=False)
+
+
+def decode_message(text: str | bytes) -> Message | None:
+    """One WebSocket text frame; None if it is none of ComfyUI's (a custom node may send anything), or too large."""
+    try:
+        weigh(text)
+        return _message.decode(text)
+    except (ValueError, RecursionError):
+        try:
+            return _coerce(lenient(text))
+        except msgspec.MsgspecError:
+            return None
+
+
+def decode_messages(raw: Iterable[msgspec.Raw]) -> list[Message]:
+    """The `[type, data]` pairs of a history entry's status; pairs that are none are skipped."""
+    found = []
+    for item in raw:
+        try:
+            pair = lenient(bytes(item))
+        except msgspec.MsgspecError:
+            continue
+        if isinstance(pair, list) and len(pair) == 2:
+            message = _coerce({"type": pair[0], "data": pair[1]})
+            if message is not None:
+                found.append(message)
+    return found
+
+
+def _coerce(value: Any) -> Message | None:
+    """A message whose fields have other types than ours: take what can be read as ours."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        return None
+    data = value.get("data")
+    if not isinstance(data, dict):
+        return Message(type=value["type"])
+
+    def text(key: str) -> str | None:
+        found = data.get(key)
+        return None if found is None or isinstance(found, dict | list) else str(found)
+
+    status = data.get("status")
+    exec_info = status.get("exec_info") if isinstance(status, dict) else None
+    remaining = exec_info.get("queue_remaining") if isinstance(exec_info, dict) else None
+    return Message(
+        type=value["type"],
+        data=Data(
+            prompt_id=text("prompt_id"),
+            node=text("node"),
+            display_node=text("display_node"),
+            timestamp=finite(data.get("timestamp")),
+            nodes=as_raw(data["nodes"]) if isinstance(data.get("nodes"), dict | list) else msgspec.Raw(b""),
+            status=_Status(ExecInfo(remaining)) if type(remaining) is int and 0 <= remaining <= MOST_COUNT else None,
+            sid=text("sid"),
+            node_id=text("node_id"),
+            node_type=text("node_type"),
+            exception_type=text("exception_type"),
+            exception_message=text("exception_message"),
+            value=data.get("value"),
+            max=data.get("max"),
+        ),
+    )
