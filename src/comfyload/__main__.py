@@ -1,5 +1,21 @@
-"""`python -m comfyload`."""
+"""`python -m comfyload`, and the command `comfyload`."""
 
-from comfyload.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+__all__ = ["start"]
+
+
+def start() -> None:
+    """Run the command line. ^C ends it without a traceback while its parts are being read, too."""
+    try:
+        from comfyload.cli import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    start()

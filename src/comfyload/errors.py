@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from comfyload.record.model import Execution, Failure, FailureKind
 
 __all__ = [
+    "INTERRUPTED",
+    "READER_GONE",
     "ComfyloadError",
     "JobFailed",
     "NotComfyUI",
@@ -35,6 +37,10 @@ __all__ = [
     "UsageError",
     "WorkflowError",
 ]
+
+INTERRUPTED = 130
+READER_GONE = 141
+"""As the shell says of a program that SIGPIPE ended (`| head`)."""
 
 
 class ComfyloadError(Exception):

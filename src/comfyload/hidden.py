@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from urllib.parse import quote
+
 __all__ = ["hide", "without_hidden"]
 
 _LEAST = 4
@@ -11,8 +14,9 @@ _hidden: set[str] = set()
 
 
 def hide(*secrets: str) -> None:
-    """From now on `without_hidden` takes these out of texts."""
-    _hidden.update(secret for secret in secrets if len(secret) >= _LEAST)
+    """From now on `without_hidden` takes these out of texts, in each form in which a text may quote them."""
+    for secret in secrets:
+        _hidden.update(form for form in _forms(secret) if len(form) >= _LEAST)
 
 
 def without_hidden(text: str) -> str:
@@ -20,3 +24,10 @@ def without_hidden(text: str) -> str:
     for secret in sorted(_hidden, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """As it is; in an address; in JSON; as Python quotes it, also as bytes."""
+    octets = secret.encode("utf-8", "surrogateescape")
+    written = repr(secret)[1:-1], repr(octets)[2:-1], repr(secret.encode("latin-1", "replace"))[2:-1]
+    return secret, quote(octets), quote(octets, safe=""), json.dumps(secret)[1:-1], *written

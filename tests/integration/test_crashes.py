@@ -94,3 +94,53 @@ def test_a_run_directory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None
     done = call("show", "r", cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: r is no run directory: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGPIPE is POSIX's")
+@pytest.mark.parametrize("words", ["--help", "run --help", "sim --port 0"])
+def test_a_reader_that_went_away_is_no_gate_that_failed(words: str, tmp_path: Path) -> None:
+    line = f"{sys.executable} -m comfyload {words} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+INTERRUPTED = """
+import builtins
+from comfyload.__main__ import start
+real = builtins.__import__
+
+def interrupted(name, *more):
+    if name == "typer":
+        raise KeyboardInterrupt
+    return real(name, *more)
+
+builtins.__import__ = interrupted
+start()
+"""
+
+
+def test_an_interrupt_while_the_program_is_read_leaves_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+NO_ANSWER = """
+import typer
+from comfyload import cli
+
+def asked():
+    typer.confirm("More?")
+
+cli.app.command()(asked)
+cli.main()
+"""
+
+
+def test_a_question_without_an_answer_is_no_gate_that_failed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ANSWER, "asked"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 130 and "Traceback" not in done.stderr

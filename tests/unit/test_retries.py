@@ -6,7 +6,8 @@ from msgspec import structs
 
 from comfyload.judge.comparison.comparable import load_words
 from comfyload.judge.summary import summarise
-from comfyload.record.model import Attempt, Execution, Record
+from comfyload.record.model import Attempt, Execution, Failure, Record
+from comfyload.report.blocks import retried
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 POLICY = {"attempts": 3}
@@ -34,6 +35,21 @@ def test_first_attempts_are_counted_as_if_there_had_been_no_others() -> None:
     assert row.first_success_rate.value == 27 / 30
     assert row.first_p50_latency_s.n == 27
     assert row.first_p50_latency_s.value is not None and row.first_p50_latency_s.value < 11
+
+
+def test_an_attempt_that_was_lost_may_have_been_executed_and_that_is_told() -> None:
+    records = one_by_one([10.0] * 30)
+    for index, kind in ((4, "lost"), (7, "connect")):
+        again = _retried(records[index], first="lost" if kind == "lost" else "failed")
+        failure = Failure(kind=kind, message="gone")  # type: ignore[arg-type]
+        first = structs.replace(again.execution.attempts[0], executed_ms=None, failure=failure)
+        execution = structs.replace(again.execution, attempts=[first, again.execution.attempts[1]])
+        records[index] = structs.replace(again, execution=execution)
+    summary = summarise(manifest(30, retry=POLICY), list(records))
+    assert summary.retries is not None
+    assert (summary.retries.executed_for_nothing_s, summary.retries.executed_unknown) == (0.0, 1)
+    told = retried(summary)
+    assert told is not None and "at least 0 ms executed for nothing (of 1 attempt that is not known)" in told.plain
 
 
 def test_what_the_policy_held_back_was_not_sent() -> None:

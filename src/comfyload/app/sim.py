@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from comfyload.errors import UsageError
 from comfyload.sim import Server
@@ -28,10 +28,11 @@ async def serve_sim(*, port: int, speed: float, cache: str, probe: bool) -> None
     with suppress(NotImplementedError):
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
-        async with Server(speed=speed, cache=cache, probe=probe) as server, serve(server, port=port) as url:
-            print(url, flush=True)  # noqa: T201 - the one thing this command says
-            await stop.wait()
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise UsageError(f"cannot listen on port {port}: {reason}", "give another --port, or 0") from None
+    async with Server(speed=speed, cache=cache, probe=probe) as server, AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serve(server, port=port))
+        except OSError as error:
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise UsageError(f"cannot listen on port {port}: {reason}", "give another --port, or 0") from None
+        print(url, flush=True)  # noqa: T201 - the one thing this command says
+        await stop.wait()

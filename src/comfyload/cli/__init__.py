@@ -24,7 +24,7 @@ from comfyload.cli.report import export, report
 from comfyload.cli.run import run
 from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
-from comfyload.errors import ComfyloadError, OwnFault, UsageError
+from comfyload.errors import INTERRUPTED, READER_GONE, ComfyloadError, OwnFault, UsageError
 from comfyload.hidden import without_hidden
 from comfyload.visible import shortened, visible
 
@@ -95,10 +95,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt as error:
         _say_notes(error)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError as error:
         _say_notes(error)
-        sys.exit(141)
+        sys.exit(READER_GONE)
+    except SystemExit as leaving:
+        sys.exit(_code(leaving))
     except OSError as error:
         known = _of_this_machine(error)
         _say(known or _reported(OwnFault(error)), error)
@@ -106,6 +108,17 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a mistake of ours, which is reported
         _say(_reported(OwnFault(error)), error)
         sys.exit(OwnFault.exit_code)
+
+
+def _code(leaving: SystemExit) -> int | str | None:
+    """Where typer itself leaves with 1, which says that a gate failed, what the shell says of such an end.
+
+    That is where a reader has gone (`--help | head`), and where a question got no answer (^D, ^C).
+    """
+    cause = leaving.__context__
+    if isinstance(cause, BrokenPipeError):
+        return READER_GONE
+    return INTERRUPTED if isinstance(cause, typer.Abort) else leaving.code
 
 
 def _of_this_machine(error: OSError) -> UsageError | None:

@@ -16,7 +16,16 @@ from comfyload.hidden import hide
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["masked", "parse_headers", "parse_server", "read_url", "redacted", "redirected", "with_credentials"]
+__all__ = [
+    "hide_secrets",
+    "masked",
+    "parse_headers",
+    "parse_server",
+    "read_url",
+    "redacted",
+    "redirected",
+    "with_credentials",
+]
 
 LONGEST = 1000
 """Letters of an address that is told."""
@@ -32,7 +41,7 @@ def parse_server(text: str) -> URL:
     """
     try:
         url = read_url(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host)
+        valid = url.scheme in ("http", "https") and bool(url.host) and _could_be_known(url.raw_host or "")
     except ValueError:
         valid = False
     if not valid:
@@ -40,7 +49,7 @@ def parse_server(text: str) -> URL:
         if "@" in text:
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
         raise UsageError(f"--server {masked(text)!r} is no http address", hint)
-    hide(url.raw_password or "", url.password or "", *url.query.values())
+    hide_secrets(url)
     if url.path.rstrip("/").endswith("/prompt"):
         url = url.parent
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
@@ -60,10 +69,27 @@ def read_url(text: str) -> URL:
     return url
 
 
+def hide_secrets(url: URL) -> None:
+    """Remember what of an address is secret: password, values of the query, and what stands alone in their place."""
+    alone = [] if url.password else [url.user or ""]
+    hide(url.password or "", *alone, *url.query.values(), *(name for name, value in url.query.items() if not value))
+
+
 def redacted(url: URL) -> str:
-    """The address without user, password and the values of its query."""
+    """The address without user, password and the values of its query; a name without a value may be a token."""
     shown = url.with_user(None).with_fragment(None)
-    return str(shown.with_query(dict.fromkeys(shown.query, "***")) if shown.query else shown)
+    if not shown.query:
+        return str(shown)
+    return str(shown.with_query({name if value else "***": "***" for name, value in shown.query.items()}))
+
+
+def _could_be_known(host: str) -> bool:
+    """Whether a name server could know it: its labels have 1 to 63 letters, RFC 1035."""
+    try:
+        host.rstrip(".").encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[str, str]]:

@@ -70,11 +70,14 @@ def retried(summary: Summary) -> Text | None:
         if statistic.value is not None:
             first.append(f"{name} {duration(statistic.value)}")
     cost = "" if row.amplification is None else f", {row.amplification:.3g} for each job that was sent"
+    unknown = row.executed_unknown
+    least = "at least " if unknown else ""
+    besides = f" (of {count(unknown, 'attempt')} that is not known)" if unknown else ""
     held = f", {count(row.not_sent, 'job')} not sent at all" if row.not_sent else ""
     return Text.assemble(
         ("Retries", "bold"),
         f"  {row.attempts} attempts{cost}; {count(row.retried, 'job')} sent again, {row.saved} of them saved{held}; "
-        f"{duration(row.executed_for_nothing_s)} executed for nothing.\n",
+        f"{least}{duration(row.executed_for_nothing_s)} executed for nothing{besides}.\n",
         f"First attempts alone: {', '.join(first) or DASH}.",
     )
 

@@ -13,14 +13,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.errors import READER_GONE
 from comfyload.judge.ledger import clean
 from comfyload.report.text import ascii_only
 from comfyload.visible import visible_lines
 
 __all__ = ["Screen", "draw", "escaped"]
-
-_READER_GONE = 141
-"""As the shell says of a program that was ended by SIGPIPE. 1, which rich would exit with, says that a gate failed."""
 
 _LONGEST = 1000
 """Characters of one text in Markdown; errors are cut before that."""
@@ -40,7 +38,7 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Whoever read has gone (`| head`): nothing more is written, at the end of the process neither."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(_READER_GONE)
+        raise SystemExit(READER_GONE)  # rich would exit with 1, which says that a gate failed
 
     def print_json(self, json: str | None = None, **options: Any) -> None:
         """JSON in letters that every code page has, where this one is not Unicode."""

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.address import masked, read_url, with_credentials
+from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
 from comfyload.telemetry.source import Readings, Silent
@@ -39,6 +39,7 @@ def scrape_url(text: str) -> URL:
         valid = False
     if not valid:
         raise UsageError(f"--scrape {masked(text)!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
+    hide_secrets(url)
     return url.with_path("/metrics") if url.path in ("", "/") else url
 
 
