@@ -45,7 +45,8 @@ def exit_codes_page() -> str:
 
 
 def _errors() -> list[type[errors.ComfyloadError]]:
-    kinds = [getattr(errors, name) for name in errors.__all__]
+    named = [getattr(errors, name) for name in errors.__all__]
+    kinds = [kind for kind in named if isinstance(kind, type)]
     return [kind for kind in kinds if kind is not errors.ComfyloadError]
 
 
