@@ -45,8 +45,9 @@ def exit_codes_page() -> str:
 
 
 def _errors() -> list[type[errors.ComfyloadError]]:
-    kinds = [getattr(errors, name) for name in errors.__all__]
-    return [kind for kind in kinds if isinstance(kind, type) and kind is not errors.ComfyloadError]
+    named = [getattr(errors, name) for name in errors.__all__]
+    kinds = [kind for kind in named if isinstance(kind, type)]
+    return [kind for kind in kinds if kind is not errors.ComfyloadError]
 
 
 def findings_page() -> str:

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from typing import TYPE_CHECKING
 
+from comfyload.errors import INTERRUPTED
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.aside import is_stdout, written_aside
 from comfyload.record.run import RunReader
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report_run", "write_output"]
 
-OK, INVALID, INTERRUPTED = 0, 5, 130
+OK, INVALID = 0, 5
 
 
 def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False) -> int:

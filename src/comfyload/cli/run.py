@@ -37,6 +37,7 @@ from comfyload.cli.flags import (
 )
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.options import options_of
+from comfyload.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from comfyload.app.options import RunOptions
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["run"]
-
-INTERRUPTED = 130
 
 
 def run(
