@@ -232,7 +232,7 @@ def test_the_last_rows_are_there_although_they_are_numbered_late() -> None:
         await asyncio.sleep(0)
 
     told, _ = follow(ring, script)
-    assert [event for _, event in events(told)] == ["prompt.started", "prompt.ended"]
+    assert [event for _, event in events(told)] == ["prompt.started", "prompt.ended"], told.said
 
 
 def test_rows_from_before_the_run_are_left_out_even_when_they_are_numbered_in_it() -> None:
