@@ -207,7 +207,7 @@ class Session:
         def on_full(length: int) -> None:
             if not self._told_full:
                 self._told_full = True
-                text = f"jobs are held back: the server's queue holds {length} prompts (--max-server-queue)"
+                text = f"jobs are held back: the server's queue is {length} long (--max-server-queue)"
                 self._viewer.noticed(Observation(t=self._clock(), code="held_back", text=text))
 
         drops = getattr(plan.load, "on_full", "wait") == "drop"
