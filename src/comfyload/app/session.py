@@ -32,7 +32,7 @@ from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
@@ -71,6 +71,7 @@ class Session:
         clock: Callable[[], float],
         *,
         begun: list[Sent] | None = None,
+        untold: Sequence[str] = (),
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
         proof: Ender | None = None,
@@ -84,6 +85,7 @@ class Session:
         self._viewer = viewer
         self._clock = clock
         self._begun = begun or []
+        self._maybe_there = frozenset([*(line.prompt_id for line in self._begun), *untold])
         self._done = done
         self._restarted = restarted
         self._proof = proof
@@ -167,7 +169,7 @@ class Session:
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "maybe_there": frozenset(line.prompt_id for line in self._begun),
+            "maybe_there": self._maybe_there,
             "forgotten": self._restarted,
             "room": self._room(),
         }
