@@ -144,6 +144,29 @@ def test_a_server_restarted_in_between_loses_jobs_and_none_is_sent_again(tmp_pat
     assert sorted(outcomes(tmp_path / "run")).count("lost") == 2
 
 
+@pytest.mark.parametrize("verb", ["resume", "cleanup"])
+def test_jobs_of_which_a_power_cut_took_the_lines_are_found_on_the_server(verb: str, tmp_path: Path) -> None:
+    killer = Killer("running")
+    with in_thread(lambda: killer.watch(Server(speed=1))) as (url, server):
+        killer.process = process = start(
+            tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(0.5)), "-n", "8", "-c", "4",
+            "--run-dir", "run",
+        )  # fmt: skip
+        process.communicate(timeout=30)
+        sent = set(server.posts)
+        assert len(sent) >= 4
+        (tmp_path / "run" / "records.ndjson").write_bytes(b"")
+        done = call(verb, "run", cwd=tmp_path)
+        assert done.returncode in (0, 3, 5), done.stderr  # 5: what is ours without a line is taken for others' load
+        if verb == "cleanup":
+            assert done.stdout.startswith(f"{len(sent)} jobs without an end looked up")
+            reply = asyncio.run(server.call(Request(method="GET", path="queue")))
+            assert json.loads(reply.body)["queue_pending"] == []
+        assert set(server.posts.values()) == {1}
+    if verb == "resume":
+        assert outcomes(tmp_path / "run") == ["completed"] * 8
+
+
 def test_cleanup_takes_off_what_a_dead_harness_left(tmp_path: Path) -> None:
     killer = Killer("running")
     with in_thread(lambda: killer.watch(Server(speed=1))) as (url, server):

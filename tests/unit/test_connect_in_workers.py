@@ -234,6 +234,35 @@ def test_a_job_of_the_same_key_is_followed_and_not_sent_again() -> None:
         assert sum(server.posts.values()) == 2
 
 
+def test_calls_with_one_key_on_one_connection_are_one_job() -> None:
+    async def ask(url: str) -> list[str]:
+        async with comfyload.connect(url) as comfy, asyncio.timeout(20):
+            same = [comfy.run(SLEEPER, key="k", seed=1) for _ in range(3)]
+            return [execution.outcome for execution in await asyncio.gather(*same)]
+
+    with in_thread(Server) as (url, server):
+        assert asyncio.run(ask(url)) == ["completed"] * 3
+        assert sum(server.posts.values()) == 1
+
+
+def test_a_call_whose_key_is_under_way_until_its_deadline_sends_nothing() -> None:
+    async def ask(url: str) -> tuple[Execution, Execution]:
+        async with comfyload.connect(url) as comfy, asyncio.timeout(20):
+            long = comfy.run(SLEEPER, set={"2.seconds": 2.0}, key="k", seed=1)
+            return await asyncio.gather(long, comfy.run(SLEEPER, key="k", seed=1, deadline_s=0.5))
+
+    with in_thread(Server) as (url, server):
+        first, second = asyncio.run(ask(url))
+        assert (first.outcome, second.outcome) == ("completed", "timed_out")
+        assert second.failure is not None and "another call with its key" in second.failure.message
+        assert sum(server.posts.values()) == 1
+
+
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with in_thread(Server) as (url, _), comfyload.connect(url) as comfy, pytest.raises(UsageError, match="key"):
+        comfy.run(SLEEPER, key="\udce9")
+
+
 def test_a_job_that_runs_for_a_worker_that_died_is_followed() -> None:
     with in_thread(Server) as (url, server):
         script = f"import comfyload; comfyload.connect({url!r}).__enter__().run({SLEEPER | {}!r}, key='k', seed=1)"

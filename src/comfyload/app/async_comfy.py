@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from comfyload.app.given import Graph, changed, prompt_of, read
 from comfyload.app.listener import Listener
@@ -58,6 +59,7 @@ class AsyncComfy:
         self.kept_open_by: object = None
         """What would close the connection once nothing refers to it: a program may keep only this object."""
         self._numbers = itertools.count()
+        self._of_key: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(
         self,
@@ -74,8 +76,9 @@ class AsyncComfy:
         `workflow`: a graph in API format, JSON text of one, or a path. `seed`: for every seed that a run would vary.
         `set`: values by `NODE.INPUT`, NODE being an id or a title. `deadline_s`: from now, over all attempts, and at
         most `SLACK_S` more; None: the policy's. `key`: names the job, so that a server which has it from an earlier
-        call, of any process, is not sent it again; one that failed or was stopped is. `on_event` is called on this loop
-        with what happens to the job; an error of it goes to the log.
+        call, of any process, is not sent it again; one that failed or was stopped is. Calls with the same key on one
+        connection go one after the other. `on_event` is called on this loop with what happens to the job; an error of
+        it goes to the log.
 
         Raises:
             UsageError: the workflow is none, or has no such input or seed, or would kill the server's worker; or the
@@ -143,9 +146,19 @@ class AsyncComfy:
         if key is not None and not all(facts.client_prompt_id for facts in self._facts):
             raise UsageError("a ComfyUI older than 0.3.45 gives ids of its own, and keeps no key", "leave key out")
         await refuse_deadly(next(iter(self._transports.values())), graph)
-        left_s = None if limit_s is None else limit_s - (self._clock() - began)
         prompt = prompt_of(graph, next(self._numbers), key)
-        return await self._client.run(prompt, deadline_s=left_s, keyed=key is not None, tell=tell)
+        alone = self._of_key.setdefault(prompt.id, asyncio.Lock())  # two of one id would take each other's events
+        try:
+            async with asyncio.timeout(None if limit_s is None else limit_s - (self._clock() - began)):
+                await alone.acquire()
+        except TimeoutError:
+            late = Failure(kind="timeout", message="not done by its deadline: another call with its key is under way")
+            return Execution(outcome="timed_out", done=self._clock(), failure=late)
+        try:
+            left_s = None if limit_s is None else limit_s - (self._clock() - began)
+            return await self._client.run(prompt, deadline_s=left_s, keyed=key is not None, tell=tell)
+        finally:
+            alone.release()
 
     async def _within(self, call: Coroutine[Any, Any, T], limit_s: float | None, *, leave: bool = True) -> T:
         """What comes of the call; TimeoutError: nothing within the limit and the slack. `leave`: it then goes on."""

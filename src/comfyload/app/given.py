@@ -62,7 +62,13 @@ def changed(workflow: Workflow, seed: int | None, values: Mapping[str, object]) 
 
 
 def prompt_of(workflow: Workflow, index: int, key: str | None) -> Prompt:
-    """The same key makes the same id, in any process; None: an id of its own."""
+    """The same key makes the same id, in any process; None: an id of its own.
+
+    Raises:
+        UsageError: the key is no text in Unicode.
+    """
+    if key is not None and any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise UsageError("the key is no text in UTF-8", "give the id that your queue has for the job")
     body = json.dumps(workflow.graph).encode()
     extra = workflow.extra.get("extra_data")
     return Prompt(

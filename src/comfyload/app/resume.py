@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from comfyload.comfy.identify import identify
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
-from comfyload.record.model import Observation, Record, Sent
+from comfyload.record.model import Observation, Record, Sent, Server
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.story import later_ids
 from comfyload.workflow.vary import prompt_id
@@ -54,11 +54,19 @@ class Again(Struct, frozen=True, kw_only=True):
     max_time_s: float | None = None
 
 
+ABSENT = 20
+"""After so many jobs that a server does not know, it is asked for no later one."""
+
+
 class Left(Struct, frozen=True, kw_only=True):
-    """What a dead process left: jobs without an end, arrivals seen to, and a job that the server surely ended."""
+    """What a dead process left: jobs without an end, arrivals seen to, and a job that the server surely ended.
+
+    `told`: the jobs of which there is a line.
+    """
 
     begun: list[Sent]
     done: frozenset[int]
+    told: frozenset[int]
     ended: str | None
     last_instant: float
 
@@ -87,6 +95,8 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
         restarted = await _restarted(transport, prepared.manifest, left)
+        api = Api(transport, prepared.manifest.server)
+        untold = await _untold(api, prepared.manifest.server, manifest.run_id, left.told)
         gone = _elapsed(manifest, left)
         watch = stopwatch()
         manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
@@ -102,6 +112,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 viewer,
                 lambda: gone + watch(),
                 begun=left.begun,
+                untold=untold,
                 done=left.done,
                 restarted=restarted,
                 telemetry=asked_of(options, last_probe_row(reader)),
@@ -140,7 +151,8 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
 
 async def _cleanup(path: Path, again: Again) -> CleanedUp:
     reader = RunReader(path, salvage=True)
-    begun = [line.prompt_id for line in _left(reader).begun]
+    left = _left(reader)
+    begun = [line.prompt_id for line in left.begun]
     begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
     lost = reader.damage.get(RECORDS)
     begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
@@ -151,6 +163,8 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = Api(transport, server)
+        untold = [n for n in await _untold(api, server, reader.manifest.run_id, left.told) if n not in begun]
+        begun, jobs = [*begun, *untold], jobs + len(untold)
         waiting = [name for name in begun if await api.whereabouts(name) == "pending"]
         if begun:
             await api.delete(begun)
@@ -251,7 +265,26 @@ def _left(reader: RunReader) -> Left:
             last_ended = line.prompt_id
     begun = [line for index, line in due.items() if index not in ended]
     done = frozenset(index // pages for index in [*due, *ended])
-    return Left(begun=begun, done=done, ended=last_ended, last_instant=last_instant)
+    told = frozenset([*due, *ended])
+    return Left(begun=begun, done=done, told=told, ended=last_ended, last_instant=last_instant)
+
+
+async def _untold(api: Api, server: Server, run_id: str, told: frozenset[int]) -> list[str]:
+    """Ids of jobs that the server has though no line tells of them: a power cut takes a journal's last lines.
+
+    Jobs are sent about in their order, so that after `ABSENT` unknown ones in a row there are no more.
+    """
+    found, absent = list[str](), 0
+    for index in (index for index in count() if index not in told):
+        if absent == ABSENT or not server.client_prompt_id:
+            break
+        name = prompt_id(run_id, index)
+        if await api.whereabouts(name) in ("absent", "unknown"):
+            absent += 1
+        else:
+            found.append(name)
+            absent = 0
+    return found
 
 
 async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bool:

@@ -32,7 +32,7 @@ from comfyload.retry.policy import Policy
 from comfyload.telemetry.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
@@ -71,6 +71,7 @@ class Session:
         clock: Callable[[], float],
         *,
         begun: list[Sent] | None = None,
+        untold: Sequence[str] = (),
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
         proof: Ender | None = None,
@@ -84,6 +85,7 @@ class Session:
         self._viewer = viewer
         self._clock = clock
         self._begun = begun or []
+        self._maybe_there = frozenset([*(line.prompt_id for line in self._begun), *untold])
         self._done = done
         self._restarted = restarted
         self._proof = proof
@@ -167,7 +169,7 @@ class Session:
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "maybe_there": frozenset(line.prompt_id for line in self._begun),
+            "maybe_there": self._maybe_there,
             "forgotten": self._restarted,
             "room": self._room(),
         }
@@ -207,7 +209,7 @@ class Session:
         def on_full(length: int) -> None:
             if not self._told_full:
                 self._told_full = True
-                text = f"jobs are held back: the server's queue holds {length} prompts (--max-server-queue)"
+                text = f"jobs are held back: the server's queue is {length} long (--max-server-queue)"
                 self._viewer.noticed(Observation(t=self._clock(), code="held_back", text=text))
 
         drops = getattr(plan.load, "on_full", "wait") == "drop"
