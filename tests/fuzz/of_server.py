@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 
@@ -39,8 +41,16 @@ from tests.unit.judge_runs import FACTS
 
 __all__ = ["TARGETS"]
 
-telemetry_probe.WAITS_S = (0.0, 0.0)
-exposition.time = types.SimpleNamespace(sleep=lambda _: None)  # type: ignore[attr-defined]  # it rests between families
+
+def _without_pauses(feed: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """The same where nothing waits for a server's next rows, nor rests between two families of numbers."""
+
+    def fed(data: bytes) -> None:
+        resting = types.SimpleNamespace(sleep=lambda _: None)
+        with patch.object(telemetry_probe, "WAITS_S", (0.0, 0.0)), patch.object(exposition, "time", resting):
+            feed(data)
+
+    return fed
 
 
 def _record(execution: Any) -> Record:
@@ -297,12 +307,14 @@ TARGETS = [
                                                    "facts": {"gpu.0.model": {"value": "x", "source": "nvml"}}})),
     Target(name="object_info", what="/object_info, and what follows for a graph", feed=object_info,
            errors=(UsageError,), seeds=_json(_INFO)),
-    Target(name="probe", what="answers of the instrumentation pack", feed=probe, errors=(Absent, Silent),
+    Target(name="probe", what="answers of the instrumentation pack", feed=_without_pauses(probe),
+           errors=(Absent, Silent),
            seeds=_json(_PAGE)),
-    Target(name="probe_rows", what="rows of the instrumentation pack", feed=rows, errors=(Absent, Silent),
+    Target(name="probe_rows", what="rows of the instrumentation pack", feed=_without_pauses(rows),
+           errors=(Absent, Silent),
            seeds=_json(_PAGE)),
     Target(name="stats", what="memory and queue, as readings", feed=stats,
            seeds=_json({"system": _SYSTEM, "devices": [_DEVICE], "exec_info": {"queue_remaining": 3}})),
-    Target(name="prometheus", what="a page of Prometheus text", feed=prometheus, errors=(ValueError,),
+    Target(name="prometheus", what="a page of Prometheus text", feed=_without_pauses(prometheus), errors=(ValueError,),
            seeds=[_METRICS]),
 ]  # fmt: skip
