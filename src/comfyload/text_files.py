@@ -11,7 +11,7 @@ from comfyload.errors import UsageError
 __all__ = ["decode", "decode_log", "read_bytes", "read_text"]
 
 MOST_BYTES = 1 << 30
-"""Of a packed log, unpacked. A log of more is no schedule that a person means."""
+"""Of a file that a person means, a packed log unpacked; `/dev/zero` never ends."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -82,14 +82,18 @@ def read_bytes(path: Path, error: type[UsageError] = UsageError, hint: str = "gi
     """What is in a file that a user named.
 
     Raises:
-        UsageError: it cannot be read; of the class `error`.
+        UsageError: it cannot be read, or does not end within `MOST_BYTES`; of the class `error`.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as failure:
         raise error(f"cannot read {path}: {failure.strerror or failure}", hint) from None
     except ValueError as failure:  # a name with NUL in it
         raise error(f"cannot read {str(path)!r}: {failure}", hint) from None
+    if len(content) > MOST_BYTES:
+        raise error(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint)
+    return content
 
 
 def read_text(file: str | Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from comfyload import hidden
+from comfyload.app.export import Formats, export
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide, without_hidden
@@ -49,3 +51,12 @@ def test_what_is_secret_of_an_address_is_hidden_and_not_shown(address: str) -> N
 def test_what_no_name_server_could_know_is_no_address(host: str) -> None:
     with pytest.raises(UsageError, match="is no http address"):
         parse_server(f"http://{host}:8188")
+
+
+def test_what_is_secret_of_a_collector_of_traces_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=zz%20SEKRET11,x-other=SEKRET12")
+    run = next((Path(__file__).parents[1] / "data" / "archive_v1" / "2026-11-23-small" / "runs").iterdir())
+    with pytest.raises(UsageError) as refused:
+        list(export(run, Formats(otlp="http://user:hunter22@127.0.0.1:1/?tok=SEKRET99")))
+    assert "SEKRET99" not in without_hidden(refused.value.message)
+    assert without_hidden("hunter22 zz SEKRET11 SEKRET12") == "*** *** ***"

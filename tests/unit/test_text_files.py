@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comfyload import text_files
 from comfyload.app.check import gate_set
 from comfyload.app.options import read_plan
 from comfyload.app.prepare import load_material
@@ -155,3 +156,10 @@ def test_logs_that_cannot_be_unpacked_are_refused(content: bytes, refusal: str) 
     with pytest.raises(UsageError) as caught:
         decode_log(content, "a.log.1")
     assert refusal in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file here")
+def test_a_file_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "MOST_BYTES", 1 << 20)
+    with pytest.raises(UsageError, match="/dev/zero is larger than 1 MiB"):
+        text_files.read_bytes(Path("/dev/zero"))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from msgspec import Struct
 
 from comfyload.app.results import measured
+from comfyload.comfy.address import hide_secrets, masked, read_url, redacted
+from comfyload.errors import UsageError
+from comfyload.hidden import hide
 from comfyload.record.run import RunReader
 
 __all__ = ["Formats", "export"]
@@ -46,7 +51,25 @@ def export(run: Path, formats: Formats) -> Iterator[str]:
         from comfyload.report.export.otlp import send_otlp, write_otlp
 
         if formats.otlp.startswith(("http://", "https://")):
+            where = _collector(formats.otlp)
             spans = send_otlp(formats.otlp, reader.manifest, reader.lines())
         else:
-            spans = write_otlp(Path(formats.otlp), reader.manifest, reader.lines())
-        yield f"OTLP: {formats.otlp}, {spans} spans"
+            where = formats.otlp
+            spans = write_otlp(Path(where), reader.manifest, reader.lines())
+        yield f"OTLP: {where}, {spans} spans"
+
+
+def _collector(text: str) -> str:
+    """The collector's address as it may be shown; what is secret in it, or sent as a header, is remembered as such.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        url = read_url(text)
+    except ValueError:
+        raise UsageError(f"--otlp {masked(text)!r} is no http address", "write it as http://127.0.0.1:4318") from None
+    hide_secrets(url)
+    headers = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+    hide(*(unquote(header.partition("=")[2].strip()) for header in headers.split(",")))
+    return redacted(url)
