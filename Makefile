@@ -7,7 +7,8 @@ TOOLS := .venv-tools
 PIP := python -m pip install --quiet --disable-pip-version-check
 # What tells that dependencies fit: charts and pages, tables, help, exports, the wire, a server over sockets.
 FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py tests/unit/test_charts.py \
-  tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/conformance
+  tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/unit/test_wire.py \
+  tests/unit/test_lenient.py tests/conformance
 
 .PHONY: demo test test-long chaos fuzz hostile soak install check lock lowest newest dist sbom clean
 .DELETE_ON_ERROR:
@@ -30,11 +31,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not long"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "alone and not long"
 
-# Error rates by simulation, advice and trouble end to end, browsers: a few minutes more, in CI.
+# Error rates by simulation, advice and trouble end to end, browsers, the tutorial: some minutes more, in CI.
 test-long: install
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"
+	$(BIN)/python -m pytest -m "alone and long"
 
 # 100 jobs a second for a while: memory, open files and lateness must stay as they are. Not in CI: it takes its time.
 MINUTES ?= 20

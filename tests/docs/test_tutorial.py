@@ -67,6 +67,7 @@ def _end_group(group: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="the tutorial is for a shell")
+@pytest.mark.long
 @pytest.mark.alone
 def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
     said = {}

@@ -65,8 +65,11 @@ class FullDisk:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("retry", [None, '{"attempts": 3}'])
-@pytest.mark.parametrize("after", [7, 12])
+@pytest.mark.parametrize(
+    ("after", "retry"),
+    [(12, None), (7, '{"attempts": 3}')]
+    + [pytest.param(*rest, marks=pytest.mark.long) for rest in ((7, None), (12, '{"attempts": 3}'))],
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing_on_the_server(
     after: int, retry: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
