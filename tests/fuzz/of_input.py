@@ -27,6 +27,7 @@ from comfyload.load.arrivals import offsets
 from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
 from comfyload.load.recorded import read_recording
 from comfyload.load.requests import match_of
+from comfyload.record.codec import encode
 from comfyload.record.plan import Open, Plan, Replay
 from comfyload.retry import policy as policies
 from comfyload.text_files import decode, decode_log
@@ -81,7 +82,7 @@ def graph(data: bytes) -> None:
     describe(check(found, INFO, frozenset(INFO)))
     varied = Variation(found, info, seed=1, output_folder="f")
     json.loads(varied.prompt("run", 1, warmup=False).graph())
-    msgspec.json.encode(varied.values(2)) if json.dumps(varied.values(2)).isascii() else None
+    encode(varied.values(2))
 
 
 def table(data: bytes) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import within_levels
 
 __all__ = ["ByHand", "Stated", "is_by_hand", "no_baseline", "read_by_hand"]
 
@@ -70,4 +71,4 @@ def _summary(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     summary = found.get("summary") if isinstance(found, dict) else None
-    return summary if isinstance(summary, dict) else None
+    return summary if isinstance(summary, dict) and within_levels(summary) else None
