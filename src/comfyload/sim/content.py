@@ -91,7 +91,10 @@ def view(state: State, query: dict[str, str]) -> Reply:
 
 def upload(state: State, request: Request) -> Reply:
     """Store the `image` of a multipart form; `type`, `subfolder` and `overwrite` as a real server reads them."""
-    fields, name, data = _form(request)
+    try:
+        fields, name, data = _form(request)
+    except (LookupError, ValueError):  # the parser of mail falls over some headers
+        return empty(400)
     if not name:
         return empty(400)
     kind = fields.get("type", "input")
