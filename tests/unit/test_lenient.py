@@ -160,3 +160,15 @@ def test_nodes_events_and_files_without_end_are_kept_to_a_bound() -> None:
     first, second = outputs_of(entry)
     assert (first.count, len(first.files), second.count, len(second.files)) == (len(files), MOST_FILES, len(files), 0)
     assert len(files_of(entry)) == MOST_FILES
+
+
+def test_a_place_in_the_queue_is_told_by_rows_and_by_nothing_inside_them() -> None:
+    graph = {"1": {"class_type": "queue_pending", "inputs": {"text": "queue_running", "link": [1, "mine"]}}}
+    body = {"queue_running": [[1, "a", graph]], "queue_pending": [[2, "b", graph]]}
+    text = json.dumps(body).encode()
+    assert [place_in_queue(text, name) for name in ("a", "b", "mine")] == ["running", "pending", None]
+    odd = text.replace(b'"mine"', b"NaN")
+    assert [place_in_queue(odd, name) for name in ("a", "b", "mine")] == ["running", "pending", None]
+    for none in (b"{}", b'{"error": "queue_running"}', b'{"x": []}'):
+        with pytest.raises(msgspec.MsgspecError):
+            place_in_queue(none, "a")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any, Literal
 
 import msgspec
@@ -29,21 +27,38 @@ class _Queue(Struct, gc=False):
 def place_in_queue(body: bytes, prompt_id: str) -> Literal["running", "pending"] | None:
     """Where a `GET /queue` reply holds the prompt; None: nowhere.
 
-    It is found by its id alone: to read every waiting graph would hold the event loop, which measures.
+    Graphs stay unread: to make values of every waiting one would hold the event loop, which measures.
 
     Raises:
         msgspec.MsgspecError: the body is no queue.
     """
-    starts = {body.find(b'"queue_running"'): "running", body.find(b'"queue_pending"'): "pending"}
-    starts.pop(-1, None)
-    if not starts or not body.lstrip().startswith(b"{"):
+    running, pending = _rows(body)
+    if any(_id(row) == prompt_id for row in running):
+        return "running"
+    return "pending" if any(_id(row) == prompt_id for row in pending) else None
+
+
+def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
+    """The rows of what runs and of what waits, unread where the body is as it should be."""
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])
+    except (ValueError, RecursionError):  # a NaN in somebody's graph, or no text
+        plain = converted(lenient(body), dict[str, Any])
+    if not ("queue_running" in plain or "queue_pending" in plain):
         raise msgspec.ValidationError("it is no queue")
-    plain, escaped = json.dumps(prompt_id, ensure_ascii=False), json.dumps(prompt_id)
-    either = b"|".join(re.escape(one.encode("utf-8", "surrogatepass")) for one in (plain, escaped))
-    row = re.search(rb"\[\s*[-+.\w]+\s*,\s*(?:%b)" % either, body)
-    found = -1 if row is None else row.start()
-    before = [start for start in starts if start < found]
-    return starts[max(before)] if before else None  # type: ignore[return-value]
+    running, pending = (plain.get(key) for key in ("queue_running", "queue_pending"))
+    return running if isinstance(running, list) else [], pending if isinstance(pending, list) else []
+
+
+def _id(row: Any) -> Any:
+    """The id of a row; None where it has none."""
+    try:
+        members = msgspec.json.decode(row, type=list[msgspec.Raw]) if isinstance(row, msgspec.Raw) else row
+        if not isinstance(members, list) or len(members) < 2:
+            return None
+        return decode_json(bytes(members[1]), Any) if isinstance(members[1], msgspec.Raw) else members[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 def decode_queue(body: bytes) -> tuple[list[list[Any]], list[list[Any]]]:
