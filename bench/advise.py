@@ -12,13 +12,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.advise.clients import NAIVE
+from comfyload.advise.choose_policy import synthesise
 from comfyload.advise.forecast import forecast, highest_rate, size
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.naive_client import NAIVE
 from comfyload.advise.queueing import fleet, lindley
 from comfyload.advise.retry_model import Setting, play, worlds
 from comfyload.advise.scenarios import scenarios
-from comfyload.advise.synthesis import synthesise
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy
 
 ROUNDS = 3
@@ -66,8 +66,8 @@ def _new() -> np.random.Generator:
     return np.random.default_rng(2)
 
 
-def _pools(of_each: list[NDArray[np.float64]]) -> Pools:
-    return Pools(
+def _pools(of_each: list[NDArray[np.float64]]) -> ServiceTimes:
+    return ServiceTimes(
         workflows=[str(number) for number in range(len(of_each))],
         warm=of_each,
         switched=[values + 9.0 * (len(of_each) > 1) for values in of_each],
@@ -78,7 +78,7 @@ def _pools(of_each: list[NDArray[np.float64]]) -> Pools:
     )
 
 
-def _policy(pools: Pools) -> Policy:
+def _policy(pools: ServiceTimes) -> Policy:
     return synthesise(pools, ONE, deadline_s=90, rate_per_s=0.063, transient=(1, 60), rng=np.random.default_rng(3))
 
 

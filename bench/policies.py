@@ -23,19 +23,19 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload import clock
-from comfyload.advise.clients import NAIVE, Naive
-from comfyload.advise.clients import scaled as retimed
-from comfyload.advise.pools import Pools
-from comfyload.advise.synthesis import OURS, synthesise
+from comfyload.advise.choose_policy import OURS, synthesise
+from comfyload.advise.naive_client import NAIVE, Naive
+from comfyload.advise.naive_client import scaled as retimed
+from comfyload.advise.service_times import ServiceTimes
 from comfyload.app.advice import Basis, basis
-from comfyload.app.naive import NaiveClient
+from comfyload.app.naive_client import NaiveHttpClient
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.run import run
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.client import Client, ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
-from comfyload.comfy.patience import Patience
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.record.model import Line, Manifest, Observation, Prompt
 from comfyload.record.plan import Closed, Plan
 from comfyload.retry.client import RetryingClient
@@ -150,7 +150,7 @@ class Nobody:
     def ended(self) -> None: ...
 
 
-def slower(pools: Pools, speed: float) -> Pools:
+def slower(pools: ServiceTimes, speed: float) -> ServiceTimes:
     return structs.replace(
         pools,
         warm=[speed * times for times in pools.warm],
@@ -215,7 +215,7 @@ async def one(world: tuple[str, int], name: str, how: Policy | Naive, speed: flo
     jobs, armed = drawn(scenario, seed), list[int]()
     faults = Faults(hang=Next(armed=armed), hang_s=EVENTS_S["stall"] / speed)
     # Sockets take what they take at any speed.
-    patience = Patience(lost_s=0.1, silence_s=0.2, confirm_s=1.0, cancel_s=1.0, gone_s=120 / speed, submit_s=1.0)
+    timeouts = Timeouts(lost_s=0.1, silence_s=0.2, confirm_s=1.0, cancel_s=1.0, unreachable_s=120 / speed, submit_s=1.0)
     result, now = Result(scenario, name, len(jobs)), clock.stopwatch()
     done: dict[int, float] = {}
     ids: dict[int, list[str]] = {}
@@ -228,13 +228,13 @@ async def one(world: tuple[str, int], name: str, how: Policy | Naive, speed: flo
         lags = asyncio.create_task(watch(result, speed))
         if isinstance(how, Policy):
             async with RetryingClient.open(
-                [(transport, facts)], how, now, rng=random.Random(seed), patience=patience
+                [(transport, facts)], how, now, rng=random.Random(seed), timeouts=timeouts
             ) as client:
                 await send(client, jobs, speed, now, done, ids, trouble(scenario, server, armed, speed))
                 result.left = await remaining(transport)
         else:
-            async with ComfyClient.open(transport, facts, now, patience=patience) as follower:
-                naive = NaiveClient(how, follower.run, now, random.Random(seed))
+            async with ComfyClient.open(transport, facts, now, timeouts=timeouts) as follower:
+                naive = NaiveHttpClient(how, follower.run, now, random.Random(seed))
                 await send(naive, jobs, speed, now, done, ids, trouble(scenario, server, armed, speed))
                 result.left = await remaining(transport)
                 ids = {index: naive.ids.get(of_it[0], of_it) for index, of_it in ids.items()}

@@ -190,7 +190,7 @@ def made_up(index: int, due: float, draw: random.Random) -> Record:
             first_event=answered + 0.001,
             started=sent + waited,
             done=done,
-            seen_by="events",
+            end_source="events",
             server=ServerTimes(create_ms=unix, start_ms=unix + round(1000 * waited), end_ms=unix + round(1000 * took)),
             number=float(index),
             nodes=[Span("3", sent + waited, sent + 0.9 * took), Span("9", sent + 0.9 * took, sent + 0.98 * took)],

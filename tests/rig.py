@@ -12,8 +12,8 @@ from typing import Any
 from comfyload import clock
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_classes, identify
-from comfyload.comfy.patience import Patience
 from comfyload.comfy.room import Room
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.transport import Transport
 from comfyload.load import Engine, Stop
 from comfyload.record.model import Line, Observation, Record, Sent
@@ -72,7 +72,7 @@ async def play_on(
     warmup: int = 0,
     load: Load | None = None,
     timeout_s: float | None = None,
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
     as_is: bool = False,
     fetch: bool = False,
     script: Callable[[ComfyClient, Stop], Awaitable[None]] | None = None,
@@ -102,7 +102,7 @@ async def play_on(
         transport,
         played.facts,
         watch,
-        patience=patience or Patience(job_s=timeout_s),
+        timeouts=timeouts or Timeouts(job_s=timeout_s),
         fetch=fetch,
         observe=played.observations.append,
         on_queue=lambda _t, n: played.queue.append(n),
@@ -122,7 +122,7 @@ async def play_on(
 
         def on_last() -> None:
             if not plan.drain:
-                cut.append(asyncio.ensure_future(client.abandon("censored")))
+                cut.append(asyncio.ensure_future(client.cancel_all("censored")))
 
         cut: list[asyncio.Future[None]] = []
         await engine.run(on_last=on_last)

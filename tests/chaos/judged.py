@@ -112,7 +112,7 @@ def _against(records: list[Record], sent: set[str], truth: dict[str, Counter[str
         if record.execution.outcome not in ("completed", "lost")
         and not record.execution.attempts
         and truth["completed"][record.prompt_id]
-        and record.execution.left_on_server not in ("finished", "unknown", "running")
+        and record.execution.server_state_after not in ("finished", "unknown", "running")
         and (record.execution.failure is None or record.execution.failure.kind != "fetch")
     ]
     if untold:

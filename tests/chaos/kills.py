@@ -19,7 +19,7 @@ from comfyload import clock
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.resume import Again, cleanup, resume
 from comfyload.app.run import run
-from comfyload.cli.progress import Silent
+from comfyload.cli.progress import NoProgress
 from comfyload.errors import ComfyloadError
 from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunReader
@@ -58,9 +58,9 @@ class Bench:
                 watch(kill_at, told)
             try:
                 if verb == "run":
-                    clock.run(run(self._options(path), Silent(), live=False))
+                    clock.run(run(self._options(path), NoProgress(), live=False))
                 elif verb == "resume":
-                    clock.run(resume(path, Again(), Silent()))
+                    clock.run(resume(path, Again(), NoProgress()))
                 else:
                     return 3 if clock.run(cleanup(path, Again())).still_there else 0
             except ComfyloadError as error:

@@ -14,9 +14,9 @@ import pytest
 from msgspec import structs
 
 from comfyload import clock
-from comfyload.app.doctor import Check, examine_server, exit_code
+from comfyload.app.doctor import DoctorCheck, examine_server, exit_code
+from comfyload.app.inputs import Inputs
 from comfyload.app.options import RunOptions
-from comfyload.app.prepare import Material
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.comfy.transport import Transport
@@ -50,26 +50,26 @@ async def look(
     jobs: int = 12,
     as_is: bool = False,
     **more: Any,
-) -> dict[str, list[Check]]:
+) -> dict[str, list[DoctorCheck]]:
     workflows = [] if graph is None else [parse(json.dumps(graph).encode(), "g")]
     options = RunOptions(plan=Plan(load=Closed(), jobs=jobs, as_is=as_is), **more)
-    material = Material(workflows, [], None)
-    found: dict[str, list[Check]] = {}
+    material = Inputs(workflows, [], None)
+    found: dict[str, list[DoctorCheck]] = {}
     for check in await examine_server(transport, "http://server/", options, material, NOWHERE):
         found.setdefault(check.name, []).append(check)
     return found
 
 
-def code(found: dict[str, list[Check]]) -> int:
+def code(found: dict[str, list[DoctorCheck]]) -> int:
     return exit_code([check for checks in found.values() for check in checks])
 
 
-def statuses(found: dict[str, list[Check]]) -> dict[str, str]:
+def statuses(found: dict[str, list[DoctorCheck]]) -> dict[str, str]:
     return {name: checks[0].status for name, checks in found.items()}
 
 
 def test_a_healthy_idle_server() -> None:
-    async def body(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def body(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         found = await look(transport)
         assert not server.posts
         return found
@@ -116,7 +116,7 @@ def test_flags_that_disturb() -> None:
 
 
 def test_a_busy_server_that_works() -> None:
-    async def body(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def body(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         for number in range(8):
             server.foreign(sleeper(0.5) | {"4": {"class_type": "EmptyImage", "inputs": {}}}, f"user-{number % 2}")
         return await look(transport)
@@ -129,13 +129,13 @@ def test_a_busy_server_that_works() -> None:
 
 
 def test_a_dead_worker_and_a_long_prompt_look_the_same() -> None:
-    async def dead(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def dead(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         server.foreign(sleeper(0.5))
         await asyncio.sleep(0.1)
         server.kill_worker()
         return await look(transport)
 
-    async def long(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def long(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         server.foreign(sleeper(600))
         await asyncio.sleep(0.1)
         return await look(transport)
@@ -149,7 +149,7 @@ def test_a_dead_worker_and_a_long_prompt_look_the_same() -> None:
 
 
 def test_held_up_events_are_told_from_a_quiet_server() -> None:
-    async def body(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def body(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         for _ in range(8):
             server.foreign(sleeper(1.0))
         await asyncio.sleep(0.1)
@@ -193,7 +193,7 @@ def test_a_queue_that_cannot_be_read_is_unknown() -> None:
 
 
 def test_nothing_there() -> None:
-    async def body(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def body(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         await server.stop()
         return await look(transport)
 
@@ -209,7 +209,7 @@ def test_a_book_that_lacks_a_checkpoint_two_images_and_a_class_is_told_all_four_
     graph["15"]["inputs"]["image"] = "no_such_pose.png"
     graph["110"]["class_type"] = "KSamplerr"
 
-    async def body(server: Server, transport: Transport) -> dict[str, list[Check]]:
+    async def body(server: Server, transport: Transport) -> dict[str, list[DoctorCheck]]:
         found = await look(transport, graph)
         assert not server.posts
         return found

@@ -12,7 +12,7 @@ import pytest
 
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.inflight import InFlight
-from comfyload.comfy.patience import Patience
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.wire import Message, Reply, Request, TransportError
 from comfyload.load import Stop
 from comfyload.record.model import Execution, Prompt
@@ -53,16 +53,16 @@ def test_a_stalled_event_stream_is_named_and_the_history_asked_instead() -> None
     played, server = play(Faults(stall_events=Which(at=(3,))), jobs=8, concurrency=2)
     assert played.outcomes() == ["completed"] * 8
     assert "stream_stalled" in played.codes()
-    unseen = [r.execution for r in played.records if r.execution.seen_by == "history"]
+    unseen = [r.execution for r in played.records if r.execution.end_source == "history"]
     assert unseen
     ends = {truth.prompt_id: truth.finished for truth in server.truth}
     for record in played.records:
-        if record.execution.seen_by == "history":
+        if record.execution.end_source == "history":
             done, finished = record.execution.done, ends[record.prompt_id]
             assert done is not None
             assert finished is not None
             # The record says how much later than the truth it may be. Instants start at the server's loop time ~0.
-            assert 0 <= done - finished + 0.02 <= record.execution.done_within_s + 0.03
+            assert 0 <= done - finished + 0.02 <= record.execution.done_uncertainty_s + 0.03
 
 
 def test_a_restart_is_named_and_its_jobs_are_lost_not_waited_for() -> None:
@@ -185,7 +185,7 @@ def test_07_every_prompt_carries_a_client_id_so_nobody_else_hears_it() -> None:
 def test_08_a_prompt_deleted_by_somebody_is_lost_not_waited_for() -> None:
     async def script(server: Server, client: ComfyClient, _stop: Stop) -> None:
         await asyncio.sleep(0.15)
-        waiting = [job for job in client.inflight if job.follow.started is None]
+        waiting = [job for job in client.inflight if job.tracker.started is None]
         assert server.lose(waiting[0].prompt_id)
 
     played, _ = play(jobs=6, concurrency=3, script=script)
@@ -278,7 +278,7 @@ def test_14_abandoning_leaves_nothing_of_ours_and_nobody_elses_prompt_is_touched
         theirs.append(server.foreign(sleeper(3.0)))
         await asyncio.sleep(0.1)
         stop.ask()
-        await client.abandon()
+        await client.cancel_all()
 
     played, server = play(
         jobs=40, concurrency=10, script=script, graph=sleeper(0.5), server={"version": version}, timeout_s=100
@@ -448,7 +448,7 @@ def test_a_server_that_names_prompts_itself_is_followed_under_its_names() -> Non
 
     played, _ = play(jobs=3, before=before)
     assert played.outcomes() == ["completed"] * 3
-    assert all(isinstance(r.execution, Execution) and r.execution.seen_by == "events" for r in played.records)
+    assert all(isinstance(r.execution, Execution) and r.execution.end_source == "events" for r in played.records)
 
 
 def test_patience_is_bounded_even_when_the_server_dies_for_good() -> None:
@@ -456,8 +456,8 @@ def test_patience_is_bounded_even_when_the_server_dies_for_good() -> None:
         await asyncio.sleep(0.15)
         server.restart(downtime_s=1e6)
 
-    patience = Patience(job_s=20, submit_s=5)
-    played, _ = play(jobs=4, concurrency=2, script=script, patience=patience)
+    timeouts = Timeouts(job_s=20, submit_s=5)
+    played, _ = play(jobs=4, concurrency=2, script=script, timeouts=timeouts)
     assert set(played.outcomes()) <= {"completed", "failed", "timed_out", "lost"}
     assert len(played.records) == 4
 

@@ -112,7 +112,7 @@ def test_fresh_jobs_make_an_image_each_and_tell_their_times(on: On) -> None:
     for record in played.records:
         execution = record.execution
         assert "4" not in execution.cached
-        assert execution.seen_by == "events"
+        assert execution.end_source == "events"
         assert execution.executions == 1
         assert [span.node for span in execution.nodes][-1] == "4"
         assert execution.server.start_ms is not None
@@ -182,9 +182,9 @@ def test_where_a_prompt_is_can_be_asked(on: On) -> None:
     async def body(transport: Transport) -> list[str]:
         server = await identify(transport, "x", [])
         api = Api(transport, server)
-        seen = [await api.whereabouts("00000000-0000-4000-8000-00000000dead")]
+        seen = [await api.prompt_state("00000000-0000-4000-8000-00000000dead")]
         played = await play_on(transport, graph=noisy(), jobs=1, run_id=secrets.token_hex(4))
-        seen.append(await api.whereabouts(played.records[0].prompt_id))
+        seen.append(await api.prompt_state(played.records[0].prompt_id))
         assert await api.queue_remaining() == 0
         assert await api.history(played.records[0].prompt_id) is not None
         assert await describe_packs(transport) is not None
@@ -196,10 +196,10 @@ def test_where_a_prompt_is_can_be_asked(on: On) -> None:
 def test_abandoned_jobs_leave_the_servers_queue(on: On) -> None:
     async def body(transport: Transport) -> tuple[Played, Any]:
         async def script(client: ComfyClient, stop: Stop) -> None:
-            while not any(job.follow.started is not None for job in client.inflight):
+            while not any(job.tracker.started is not None for job in client.inflight):
                 await asyncio.sleep(0.02)
             stop.ask()
-            await client.abandon()
+            await client.cancel_all()
 
         graph = noisy(size=1024, batch=4)
         played = await play_on(

@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import Dispatch
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import Traffic
 from tests.error_rates.laws import LAWS
 
@@ -109,7 +109,7 @@ def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, str
     """
     takes = MEDIAN_S * LAWS[law].draw(np.random.default_rng(7), 4000)
     mean_s, swap_s = float(takes.mean()), SWAP_S if workflows > 1 else 0.0
-    pools = Pools(
+    pools = ServiceTimes(
         workflows=[str(code) for code in range(workflows)],
         warm=[takes] * workflows,
         switched=[takes + swap_s] * workflows,

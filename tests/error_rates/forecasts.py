@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.forecast import forecast
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import lindley
+from comfyload.advise.service_times import ServiceTimes, Workload
 from tests.error_rates.laws import LAWS, Law
 
 LOAD = 0.7
@@ -38,7 +38,7 @@ def found(name: str, jobs: int, runs: int) -> Found:
     for seed in range(runs):
         rng = np.random.default_rng([seed, jobs])
         taken = law.draw(rng, jobs)
-        pools = Pools(
+        pools = ServiceTimes(
             workflows=["w"], warm=[taken], switched=[taken], made_up=[], cold=np.empty(0), overhead_s=0.0, gap_s=0.0
         )
         p95 = forecast(pools, Workload(shares=[1.0]), rate_per_s=LOAD / law.mean, rng=rng).p95_s

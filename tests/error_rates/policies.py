@@ -11,10 +11,10 @@ import argparse
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.choose_policy import OURS, naive_for, synthesise
 from comfyload.advise.retry_model import Setting, scores, worlds
 from comfyload.advise.scenarios import scenarios
-from comfyload.advise.synthesis import OURS, naive_for, synthesise
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Score
 from tests.error_rates.laws import LAWS, Law
 
@@ -60,7 +60,7 @@ class Row(Struct, frozen=True, kw_only=True):
         return abs(self.printed.success - self.truth) <= (self.printed.success_half_width or 0.0) + self.error / 2
 
 
-def measured(case: Case, jobs: int, rng: np.random.Generator) -> Pools:
+def measured(case: Case, jobs: int, rng: np.random.Generator) -> ServiceTimes:
     """So many jobs, as a run that is made for it measures them: half of them after another workflow."""
     law, each = LAWS[case.law], jobs // case.workflows
     warm = [_takes(law, each, rng) for _ in range(case.workflows)]
@@ -69,7 +69,9 @@ def measured(case: Case, jobs: int, rng: np.random.Generator) -> Pools:
     else:
         switched = warm
     names = [f"w{number}" for number in range(case.workflows)]
-    return Pools(workflows=names, warm=warm, switched=switched, made_up=[], cold=np.empty(0), overhead_s=0.2, gap_s=0.0)
+    return ServiceTimes(
+        workflows=names, warm=warm, switched=switched, made_up=[], cold=np.empty(0), overhead_s=0.2, gap_s=0.0
+    )
 
 
 def _takes(law: Law, jobs: int, rng: np.random.Generator) -> np.ndarray:

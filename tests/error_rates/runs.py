@@ -14,8 +14,8 @@ from comfyload.judge.estimates import Evidence, duration, images_per_minute, suc
 from comfyload.judge.fold import Fold
 from comfyload.judge.jobs import Columns, Jobs
 from comfyload.judge.queue import ALONE, queue_of
+from comfyload.judge.stability import dependence
 from comfyload.judge.stats import Statistic
-from comfyload.judge.steadiness import dependence
 from comfyload.judge.summary import Measured, Summary, summarise
 from comfyload.record.plan import Arrivals, Closed, Load, Open, Plan, Stage
 from tests.error_rates.laws import Law

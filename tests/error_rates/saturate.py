@@ -20,9 +20,9 @@ from msgspec import Struct, structs
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
-from comfyload.app.campaign import Asked, Campaign
-from comfyload.app.drawn import arrivals_rng
+from comfyload.app.campaign import Campaign, CampaignOptions
 from comfyload.app.options import RunOptions, WorkflowChoice
+from comfyload.app.schedule_seed import arrivals_rng
 from comfyload.judge.summary import Measured, measure
 from comfyload.load.arrivals import offsets
 from comfyload.record.model import Line, ServerTimes
@@ -159,7 +159,7 @@ def campaign(world: World, seed: int, *, rate_too: bool = True, replicates: int 
         workflows=[WorkflowChoice(file=f"{name}.json") for name in names],
         plan=Plan(load=Closed(), timeout_s=None),
     )
-    asked = Asked(options=options, limit_s=world.limit_s, replicates=replicates)
+    asked = CampaignOptions(options=options, limit_s=world.limit_s, replicates=replicates)
     given = Rate(estimate=40 / world.service_s, low=40 / world.service_s, high=None)
 
     async def whole() -> Saturated:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from comfyload.advise.synthesis import OURS
+from comfyload.advise.choose_policy import OURS
 from tests.error_rates.laws import chance
 from tests.error_rates.policies import CASES, rows
 

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.comparison.history import Changes, changes
+from comfyload.judge.comparison.history import LevelShifts, changes
 from comfyload.judge.means import rate
 from comfyload.judge.stats import Statistic, percentile, proportion
 from tests.error_rates.laws import LAWS, Law
@@ -111,7 +111,7 @@ def _seen(flat: Values, stepped: Values) -> tuple[float, ...]:
     )
 
 
-def _changes(values: Values) -> Changes:
+def _changes(values: Values) -> LevelShifts:
     return changes(values.value, values.low, values.high, values.n)
 
 

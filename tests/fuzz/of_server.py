@@ -14,12 +14,12 @@ import msgspec
 
 from comfyload.comfy.api import Api
 from comfyload.comfy.examine import fetch_object_info, look_at_queue, missing_images
-from comfyload.comfy.follow import Follow
 from comfyload.comfy.gateway import said, who_answers
 from comfyload.comfy.identify import describe_classes, describe_packs, describe_probe, identify
 from comfyload.comfy.inflight import InFlight
-from comfyload.comfy.refusal import classify_refusal, node_errors_of
 from comfyload.comfy.reported import files_of, outputs_of
+from comfyload.comfy.submit_error import classify_refusal, node_errors_of
+from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import decode_history, decode_json, decode_message
 from comfyload.errors import ComfyloadError, UsageError
@@ -29,8 +29,8 @@ from comfyload.record.model import Record, Server
 from comfyload.telemetry import exposition
 from comfyload.telemetry import probe as telemetry_probe
 from comfyload.telemetry.probe import Probe
-from comfyload.telemetry.server import Queue, Stats
-from comfyload.telemetry.source import Absent, Silent
+from comfyload.telemetry.server import QueueLength, Stats
+from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.visible import visible
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.preflight import check
@@ -66,7 +66,7 @@ async def _events(data: bytes) -> None:
     inflight = InFlight(lambda: 1.0, lambda *_: None)
     job = inflight.add("p")
     inflight.give_up(inflight.add("q"))
-    job.follow.sent = 0.5
+    job.tracker.sent = 0.5
     for line in data.split(b"\n"):
         if line[:1] == b"\0":
             inflight.on_frame(line)
@@ -80,7 +80,7 @@ async def _events(data: bytes) -> None:
                     message.data.node_states()
                 except msgspec.MsgspecError:
                     pass
-    record = _record(job.follow.execution("completed", done=1.0, seen_by="events", failure=job.follow.error))
+    record = _record(job.tracker.execution("completed", done=1.0, end_source="events", failure=job.tracker.error))
     kept(record)
     fold(record)
 
@@ -96,12 +96,12 @@ def history(data: bytes) -> None:
     entry = decode_history(data, "p")
     if entry is None:
         return
-    follow = Follow("p")
-    outcome, failure = follow.verdict(entry)
+    tracker = PromptTracker("p")
+    outcome, failure = tracker.verdict(entry)
     for name, folder, kind in files_of(entry):
         view_path(name, folder, kind)
     outputs_of(entry)
-    record = _record(follow.execution(outcome, done=1.0, seen_by="history", failure=failure, entry=entry))
+    record = _record(tracker.execution(outcome, done=1.0, end_source="history", failure=failure, entry=entry))
     kept(record)
     fold(record)
 
@@ -111,7 +111,7 @@ def answers(data: bytes) -> None:
     for able in (True, False):
         server = Server(url="u", jobs_api=able, jobs_cancel=able, interrupt_by_id=able)
         api = Api(Answers(data), server)
-        now(api.whereabouts("p"))
+        now(api.prompt_state("p"))
         now(api.queue_remaining())
         now(api.alive())
         now(api.stop("p"))
@@ -124,14 +124,14 @@ def refusal(data: bytes) -> None:
     reply = Answers(data).reply
     for status in {reply.status, 400}:
         failure = classify_refusal(status, data, reply.headers)
-        kept(_record(Follow("p").execution("failed", done=1.0, seen_by="client", failure=failure)))
+        kept(_record(PromptTracker("p").execution("failed", done=1.0, end_source="client", failure=failure)))
     try:
         accepted, hidden = node_errors_of(data)
     except msgspec.MsgspecError:
         return
-    follow = Follow(accepted.prompt_id)
-    follow.number = accepted.number
-    kept(_record(follow.execution("failed", done=1.0, seen_by="client", failure=hidden)))
+    tracker = PromptTracker(accepted.prompt_id)
+    tracker.number = accepted.number
+    kept(_record(tracker.execution("failed", done=1.0, end_source="client", failure=hidden)))
 
 
 def gateway(data: bytes) -> None:
@@ -210,8 +210,8 @@ def rows(data: bytes) -> None:
 def stats(data: bytes) -> None:
     """Memory and queue, as ComfyUI tells them."""
     answering = Answers(data)
-    for source in (Stats(answering), Queue(answering, lambda: False)):
-        with suppress(Silent):
+    for source in (Stats(answering), QueueLength(answering, lambda: False)):
+        with suppress(NoReading):
             _all_finite(now(source.read()).values)
 
 
@@ -308,10 +308,10 @@ TARGETS = [
     Target(name="object_info", what="/object_info, and what follows for a graph", feed=object_info,
            errors=(UsageError,), seeds=_json(_INFO)),
     Target(name="probe", what="answers of the instrumentation pack", feed=_without_pauses(probe),
-           errors=(Absent, Silent),
+           errors=(NotAvailable, NoReading),
            seeds=_json(_PAGE)),
     Target(name="probe_rows", what="rows of the instrumentation pack", feed=_without_pauses(rows),
-           errors=(Absent, Silent),
+           errors=(NotAvailable, NoReading),
            seeds=_json(_PAGE)),
     Target(name="stats", what="memory and queue, as readings", feed=stats,
            seeds=_json({"system": _SYSTEM, "devices": [_DEVICE], "exec_info": {"queue_remaining": 3}})),

@@ -51,7 +51,7 @@ failures = st.builds(
 outcomes = st.sampled_from(get_args(Outcome))
 executions = st.builds(
     Execution, outcome=outcomes, sent=st.none() | instant, done=st.none() | instant, started=st.none() | instant,
-    done_within_s=seconds, server=st.builds(ServerTimes, create_ms=stamp, start_ms=stamp, end_ms=stamp),
+    done_uncertainty_s=seconds, server=st.builds(ServerTimes, create_ms=stamp, start_ms=stamp, end_ms=stamp),
     number=st.none() | st.floats(-1e300, 1e300),
     nodes=st.lists(st.builds(Span, text, instant, st.none() | instant), max_size=2),
     cached=st.lists(text, max_size=2), failure=st.none() | failures, previews=count, executions=count,

@@ -133,9 +133,9 @@ def forker() -> None:
 
     from comfyload.app import session
     from comfyload.cli import app
-    from comfyload.comfy.patience import Patience
+    from comfyload.comfy.timeouts import Timeouts
 
-    session.Patience = partial(Patience, gone_s=GONE_S)  # type: ignore[misc, assignment]
+    session.Patience = partial(Timeouts, unreachable_s=GONE_S)  # type: ignore[misc, assignment]
 
     typer.main.get_command(app)  # loads what it needs
     under_way: dict[int, tuple[str, float, float]] = {}

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.run import run
 from comfyload.cli import app
-from comfyload.cli.progress import Plain, Silent
+from comfyload.cli.progress import NoProgress, Plain
 from comfyload.clock import run as run_clock
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.codec import decode
 from comfyload.record.model import Fact, Fetch, LogLine, NodeFacts, Observation, Output, Record, Sample, Sent
 from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunReader, RunWriter
-from comfyload.report.medium import Screen
+from comfyload.report.console import Screen
 from comfyload.sim import Server
 from comfyload.visible import visible, visible_lines
 from tests.integration.test_cli import graph_file
@@ -267,7 +267,7 @@ def test_a_version_makes_no_line_of_its_own(tmp_path: Path) -> None:
             run_dir=str(tmp_path / "run"),
             telemetry=False,
         )
-        run_clock(run(options, Silent()))
+        run_clock(run(options, NoProgress()))
     assert "\nVALID. All is well." not in invoke("show", tmp_path / "run")
 
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from comfyload.advise.forecast import Check, highest_rate, validate
-from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.queueing import lindley
+from comfyload.advise.service_times import Workload, pools_of
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
 
 pytestmark = pytest.mark.long

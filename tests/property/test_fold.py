@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from comfyload.errors import RunFilesError
-from comfyload.judge.cache import Truth
+from comfyload.judge.cache import CacheJudge
 from comfyload.judge.fold import Fold
-from comfyload.judge.seen import Seen
+from comfyload.judge.hash_set import HashSet
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
 from comfyload.record.run import RECORDS, RunReader, RunWriter
@@ -56,7 +56,7 @@ def _records(draw: st.DrawFn) -> list[Record]:
 @given(records=_records(), room=st.integers(1, 5))
 @settings(deadline=None)
 def test_a_plain_job_is_judged_as_every_other_is(records: list[Record], room: int) -> None:
-    short, whole = Truth(FACTS_OF), Truth(FACTS_OF)
+    short, whole = CacheJudge(FACTS_OF), CacheJudge(FACTS_OF)
     for at in range(0, len(records), room):
         block = records[at : at + room]
         expected = [whole.judge(record) for record in block]
@@ -69,7 +69,7 @@ def test_a_plain_job_is_judged_as_every_other_is(records: list[Record], room: in
 
 
 def test_most_jobs_are_plain_and_those_that_return_an_earlier_file_are_not() -> None:
-    truth, records = Truth([FACTS]), [job(index, float(index), 0.5) for index in range(4)]
+    truth, records = CacheJudge([FACTS]), [job(index, float(index), 0.5) for index in range(4)]
     assert truth.plain(records) == [True] * 4
     assert truth.plain([records[0], job(4, 4.0, 0.5), failed(5, 5.0, 0.5)]) == [False, True, False]
 
@@ -87,7 +87,7 @@ def test_numbers_do_not_depend_on_how_many_lines_are_folded_at_a_time(records: l
 @given(names=st.lists(st.integers(0, 3000).map(str), max_size=4000))
 @settings(max_examples=30, deadline=None)
 def test_a_name_is_known_from_its_second_time_on(names: list[str]) -> None:
-    seen, known = Seen(), set[str]()
+    seen, known = HashSet(), set[str]()
     for name in names:
         assert seen.add(name) is (name in known)
         known.add(name)
@@ -96,13 +96,13 @@ def test_a_name_is_known_from_its_second_time_on(names: list[str]) -> None:
 @given(blocks=st.lists(st.lists(st.integers(0, 3000).map(str), unique=True, max_size=600), max_size=8))
 @settings(max_examples=30, deadline=None)
 def test_names_are_known_alike_one_by_one_and_together(blocks: list[list[str]]) -> None:
-    together, one_by_one = Seen(), Seen()
+    together, one_by_one = HashSet(), HashSet()
     for names in blocks:
         assert together.add_all(names) == [one_by_one.add(name) for name in names]
 
 
 def test_many_names_are_all_remembered() -> None:
-    seen = Seen()
+    seen = HashSet()
     assert not any(seen.add(f"output//{number}.png") for number in range(20_000))
     assert all(seen.add(f"output//{number}.png") for number in range(20_000))
 

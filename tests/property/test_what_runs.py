@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfyload import clock
-from comfyload.judge.cache import Truth
+from comfyload.judge.cache import CacheJudge
 from comfyload.sim import Direct, Server
 from comfyload.sim.catalog import CLASSES
 from comfyload.sim.nodes import describe
@@ -174,7 +174,7 @@ def test_each_job_runs_what_lies_downstream_of_what_varies_and_nothing_else(vari
 def test_cache_classes_doctor_and_verdict_agree(variation: Variation) -> None:
     """A run whose jobs come from the cache is warned of before; else every job counts as fresh, with its images new."""
     graph = variation.workflow.graph
-    truth = Truth([variation.facts({}, keep_graph=False)])
+    truth = CacheJudge([variation.facts({}, keep_graph=False)])
     found = [truth.judge(record) for record in sorted(play(variation).records, key=lambda record: record.index)]
     warned = any("answered from the cache" in remark.text for remark in remarks(variation, JOBS))
     assert warned == any(job.cache != "fresh" for job in found)

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from comfyload.advise.pools import Pools
+from comfyload.advise.service_times import ServiceTimes
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Load, Open, Stage
 from tests.unit.judge_runs import FACTS, planned, served
@@ -16,10 +16,10 @@ from tests.unit.judge_runs import FACTS, planned, served
 Floats = NDArray[np.float64]
 
 
-def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> Pools:
+def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> ServiceTimes:
     """One workflow whose jobs took so long."""
     values = np.asarray(seconds, np.float64)
-    return Pools(
+    return ServiceTimes(
         workflows=["book"],
         warm=[values],
         switched=[values],
@@ -30,9 +30,9 @@ def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> 
     )
 
 
-def pools_of_two(warm: Sequence[Floats], switched: Sequence[Floats]) -> Pools:
+def pools_of_two(warm: Sequence[Floats], switched: Sequence[Floats]) -> ServiceTimes:
     """Two workflows, and what they take after the other one."""
-    return Pools(
+    return ServiceTimes(
         workflows=["a", "b"],
         warm=list(warm),
         switched=list(switched),

@@ -14,12 +14,12 @@ from comfyload.record.model import (
     Manifest,
     NodeFacts,
     Output,
+    Quantiles,
     Record,
     SelfCheck,
     Server,
     ServerTimes,
     Span,
-    Spread,
     WorkflowFacts,
 )
 from comfyload.record.plan import Closed, Load, Plan
@@ -62,8 +62,8 @@ def manifest(jobs: int = 12, concurrency: int = 1, *, warmup: int = 0, **changes
         "workflows": [FACTS],
         "self_check": SelfCheck(
             wall_s=100,
-            timer_lateness_s=Spread(n=1000, p50=0.0001, p99=0.0009, max=0.004),
-            send_lateness_s=Spread(n=12, p50=0.0002, p99=0.0011, max=0.0013),
+            timer_lateness_s=Quantiles(n=1000, p50=0.0001, p99=0.0009, max=0.004),
+            send_lateness_s=Quantiles(n=12, p50=0.0002, p99=0.0011, max=0.0013),
             busy_fraction=0.031,
             gc_pauses_s=None,
             run_queue_delay_s=0.01,
@@ -169,7 +169,7 @@ def censored(record: Record) -> Record:
     """The same job, cut off by the end of the run when it would have been done."""
     failure = Failure(kind="censored", message="cut off by the end of the run")
     run = structs.replace(
-        record.execution, outcome="cancelled", outputs=[], failure=failure, left_on_server="cancelled"
+        record.execution, outcome="cancelled", outputs=[], failure=failure, server_state_after="cancelled"
     )
     return structs.replace(record, execution=run, censored=True)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from comfyload import clock
 from comfyload.comfy.identify import identify
-from comfyload.comfy.patience import Patience
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import ServerUnreachable
 from comfyload.record.model import Execution, Observation, Prompt
 from comfyload.record.model import Server as ServerFacts
@@ -83,8 +83,8 @@ def scene(
     script: Callable[[Scene], Awaitable[Any]],
     *,
     latency_s: float = 0.001,
-    patience: Patience = Patience(),  # noqa: B008 - frozen
-    maybe_there: frozenset[str] = frozenset(),
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+    unconfirmed_ids: frozenset[str] = frozenset(),
     seed: int = 0,
 ) -> tuple[Any, Scene]:
     """Run `script` with a client of these servers; its result, and the scene with what the queues hold afterwards."""
@@ -103,9 +103,9 @@ def scene(
                 policy,
                 watch,
                 rng=Random(seed),
-                patience=patience,
+                timeouts=timeouts,
                 observe=observed.append,
-                maybe_there=maybe_there,
+                unconfirmed_ids=unconfirmed_ids,
             ) as client:
                 found = Scene(client, servers, transports, watch, observed)
                 result = await asyncio.wait_for(script(found), 360_000)

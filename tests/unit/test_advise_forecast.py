@@ -9,7 +9,7 @@ import pytest
 
 from comfyload.advise.forecast import forecast, forecasts, highest_rate, prediction_band, size, validate
 from comfyload.advise.interference import changed, drift
-from comfyload.advise.pools import Workload, pools_of
+from comfyload.advise.service_times import Workload, pools_of
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal

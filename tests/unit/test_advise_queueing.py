@@ -7,8 +7,8 @@ import heapq
 import numpy as np
 import pytest
 
-from comfyload.advise.pools import Workload
 from comfyload.advise.queueing import after, fleet, lindley
+from comfyload.advise.service_times import Workload
 from tests.unit.advise_pools import pools_of_one, pools_of_two
 
 

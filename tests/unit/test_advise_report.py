@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from comfyload.advise.choose_policy import synthesise
 from comfyload.advise.forecast import forecasts, size, validate
-from comfyload.advise.pools import Workload, pools_of
-from comfyload.advise.synthesis import synthesise
+from comfyload.advise.service_times import Workload, pools_of
 from comfyload.app.advice import Basis, ahead
 from comfyload.report.advice import forecast_table, render_policy, sizing_words, validation_table
-from comfyload.report.medium import draw
+from comfyload.report.console import draw
 from comfyload.report.retry_export import formats, retry_export
 from comfyload.retry.policy import Admission, Backoff, Policy, Score, default
 from tests.unit.advise_pools import pools_of_one, ran, unimodal

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.clients import NAIVE, Naive
-from comfyload.advise.pools import Workload
-from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
-from comfyload.advise.scenarios import Scenario, World, scenarios
-from comfyload.advise.synthesis import (
+from comfyload.advise.choose_policy import (
     OURS,
     Capabilities,
     depth,
@@ -19,6 +15,10 @@ from comfyload.advise.synthesis import (
     synthesise,
     where_naive_wins,
 )
+from comfyload.advise.naive_client import NAIVE, Naive
+from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
+from comfyload.advise.scenarios import Scenario, World, scenarios
+from comfyload.advise.service_times import Workload
 from comfyload.retry.policy import Admission, Policy, Score, decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
@@ -54,7 +54,7 @@ def _world(arrivals: list[float], takes: float = 10.0, **changes: object) -> Wor
         workflows=[0] * n,
         warm=[takes] * n,
         switched=[takes] * n,
-        luck=[[1.0] * 8 for _ in arrivals],
+        u=[[1.0] * 8 for _ in arrivals],
         breaks_at=[0.5] * n,
         poisoned=[False] * n,
         seed=1,

@@ -14,7 +14,7 @@ import pytest
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record import archive
 from comfyload.record.archive import Contents, Kept, KeptRun
-from comfyload.record.evidence import copy_run
+from comfyload.record.copies import copy_run
 from comfyload.record.model import Fact, LogLine, Record
 from comfyload.record.run import RunWriter
 from tests.unit.judge_runs import job, manifest

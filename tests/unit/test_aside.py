@@ -14,7 +14,7 @@ import pytest
 
 from comfyload.cli.flags import check_writable
 from comfyload.errors import UsageError
-from comfyload.record.aside import check_folder, check_target, is_stdout, write_whole, written_aside
+from comfyload.record.atomic import check_folder, check_target, is_stdout, write_whole, written_aside
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="devices, pipes and links are other things there")
 
@@ -105,7 +105,7 @@ def test_an_open_descriptor_is_written_where_it_stands() -> None:
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])
 def test_standard_output_is_not_begun_anew(name: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from comfyload.record.aside import write_whole\n"
+        "import sys; from pathlib import Path; from comfyload.record.atomic import write_whole\n"
         f"print('before'); write_whole(Path({name!r}), b'new\\n'); print('after')"
     )
     with (tmp_path / "out").open("wb") as out:

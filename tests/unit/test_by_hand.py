@@ -11,7 +11,7 @@ import pytest
 
 from comfyload.app.compare import trend
 from comfyload.app.earlier import newest_run
-from comfyload.app.results import find
+from comfyload.app.locate import find
 from comfyload.errors import RunFilesError
 from comfyload.record import archive
 from comfyload.record.by_hand import ByHand

@@ -15,8 +15,8 @@ from rich.console import Console
 from comfyload.advise.deploy import after_run, disproved, jobs_worth_it
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
-from comfyload.advise.validation import Check, Validation
-from comfyload.app.campaign import CONFIRM_SHARE, Asked, Campaign, Cut
+from comfyload.advise.validation import Prediction, Validation
+from comfyload.app.campaign import CONFIRM_SHARE, Campaign, CampaignOptions, Cut
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured, jsonable
@@ -28,13 +28,13 @@ from tests.error_rates.saturate import Server, World
 STEADY = World(name="steady", law=LAWS["logn .1"])
 
 
-def _asked() -> Asked:
+def _asked() -> CampaignOptions:
     options = RunOptions(
         server="http://127.0.0.1:8188",
         workflows=[WorkflowChoice(file="book.json")],
         plan=Plan(load=Closed(), timeout_s=None),
     )
-    return Asked(options=options, replicates=40)
+    return CampaignOptions(options=options, replicates=40)
 
 
 class _Watched(Server):
@@ -197,10 +197,12 @@ def test_more_jobs_are_taken_in_and_confirmed_anew() -> None:
     assert wide(second.capacity_per_minute) < 0.8 * wide(first.capacity_per_minute)
 
 
-def _check(of: Literal["mean", "p50", "p95"], error: float, inside: bool | None) -> Check:
+def _check(of: Literal["mean", "p50", "p95"], error: float, inside: bool | None) -> Prediction:
     passed = abs(error) <= 0.03 if inside is None else inside
     name: Literal["structural", "replay"] = "structural" if inside is None else "replay"
-    return Check(name=name, of=of, measured_s=1.0, predicted_s=1 + error, error=error, inside=inside, passed=passed)
+    return Prediction(
+        name=name, of=of, measured_s=1.0, predicted_s=1 + error, error=error, inside=inside, passed=passed
+    )
 
 
 @pytest.mark.parametrize(

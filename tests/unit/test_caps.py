@@ -16,13 +16,13 @@ from comfyload.advise.saturation import Saturated
 from comfyload.app.ab import Alternation, alternate
 from comfyload.app.caps import Caps
 from comfyload.app.checklist import Round, run_rounds
+from comfyload.app.locate import measured
 from comfyload.app.options import RunOptions, WorkflowChoice
 from comfyload.app.repeat import command
-from comfyload.app.results import measured
 from comfyload.app.resume import Again, resume
 from comfyload.app.run import run
-from comfyload.app.saturate import Asked, saturate
-from comfyload.cli.progress import Silent
+from comfyload.app.saturate import CampaignOptions, saturate
+from comfyload.cli.progress import NoProgress
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Sent
@@ -58,7 +58,7 @@ def _sent(path: Path | str) -> int:
 
 
 def _run(options: RunOptions) -> Measured:
-    return measured(RunReader(clock.run(run(options, Silent(), live=False))))
+    return measured(RunReader(clock.run(run(options, NoProgress(), live=False))))
 
 
 def _codes(found: Measured) -> dict[str, str]:
@@ -141,12 +141,12 @@ def test_time_ends_a_run_between_two_arrivals(options: RunOptions) -> None:
 
 
 def test_what_a_cap_cut_can_be_resumed_and_counts_anew(options: RunOptions) -> None:
-    path = clock.run(run(structs.replace(options, max_jobs=6), Silent(), live=False))
-    assert clock.run(resume(path, Again(), Silent()))
+    path = clock.run(run(structs.replace(options, max_jobs=6), NoProgress(), live=False))
+    assert clock.run(resume(path, Again(), NoProgress()))
     assert (RunReader(path).manifest.end, _sent(path)) == ("capped", 12)
-    assert clock.run(resume(path, Again(max_jobs=50), Silent()))
+    assert clock.run(resume(path, Again(max_jobs=50), NoProgress()))
     assert (RunReader(path).manifest.end, _sent(path)) == ("complete", 13)
-    assert not clock.run(resume(path, Again(), Silent())), "there is nothing left"
+    assert not clock.run(resume(path, Again(), NoProgress())), "there is nothing left"
 
 
 def test_the_command_that_repeats_a_run_has_its_caps() -> None:
@@ -154,12 +154,14 @@ def test_the_command_that_repeats_a_run_has_its_caps() -> None:
     assert " ".join(words).endswith("--max-server-queue 3 --concurrency 1 --max-jobs 9")
 
 
-def _search(asked: Asked) -> Saturated:
-    return clock.run(saturate(asked, lambda _: Silent(), Path("s")))
+def _search(asked: CampaignOptions) -> Saturated:
+    return clock.run(saturate(asked, lambda _: NoProgress(), Path("s")))
 
 
 def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
-    asked = Asked(options=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20)
+    asked = CampaignOptions(
+        options=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
+    )
     with pytest.raises(NothingMeasured, match=r"^--max-jobs 9 was reached, with 1 in flight \(allow more"):
         _search(asked)
     assert _sent("s/c1") == 9
@@ -168,24 +170,26 @@ def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
 def test_ab_compares_whole_pairs(options: RunOptions) -> None:
     side = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     asked = Alternation(a=structs.replace(side, max_jobs=18), b=side, pairs=4)
-    made = clock.run(alternate(asked, Silent, Path("ab")))
+    made = clock.run(alternate(asked, NoProgress, Path("ab")))
     assert made.cut == "--max-jobs 18 was reached after 2 of 4 pairs"
     assert (made.a, made.b) == (f"{Path('ab/a/01')},{Path('ab/a/02')}", f"{Path('ab/b/01')},{Path('ab/b/02')}")
     with pytest.raises(NothingMeasured, match="--max-jobs 9 was reached before there were two whole pairs"):
-        clock.run(alternate(structs.replace(asked, a=structs.replace(side, max_jobs=9)), Silent, Path("few")))
+        clock.run(alternate(structs.replace(asked, a=structs.replace(side, max_jobs=9)), NoProgress, Path("few")))
 
 
 def test_a_checklist_that_is_cut_keeps_no_baseline(options: RunOptions) -> None:
     asked = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     with pytest.raises(NothingMeasured, match="--max-jobs 5 was reached before all 2 runs were made: no baseline"):
-        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _one, _number: Silent()))
+        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _one, _number: NoProgress()))
 
 
 def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
     asked = [Round(workflow="g.json", concurrency=1)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
-    assert len(clock.run(run_rounds(structs.replace(small, max_jobs=4), asked, lambda _one, _number: Silent()))) == 1
+    assert (
+        len(clock.run(run_rounds(structs.replace(small, max_jobs=4), asked, lambda _one, _number: NoProgress()))) == 1
+    )
 
 
 def test_others_hold_a_run_back_and_its_numbers_say_so(options: RunOptions) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from comfyload import clock
 from comfyload.comfy.inflight import InFlight
-from comfyload.comfy.patience import Patience
-from comfyload.comfy.watch import AT_ONCE, Watch
+from comfyload.comfy.poller import AT_ONCE, HistoryPoller
+from comfyload.comfy.timeouts import Timeouts
 
 
 @pytest.mark.timeout(30)
@@ -35,7 +35,7 @@ def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
 
         api: Any = SimpleNamespace(history=history, lookup_interval_s=0.5)
         stream: Any = SimpleNamespace(connected=False, client_id="")
-        watch = Watch(api, inflight, stream, loop.time, patience=Patience(), note=lambda _code, _text: None)
+        watch = HistoryPoller(api, inflight, stream, loop.time, timeouts=Timeouts(), note=lambda _code, _text: None)
         running = asyncio.create_task(watch.run())
         await asyncio.sleep(60.0)  # For ever, by the clock of a loop that is never idle.
         running.cancel()

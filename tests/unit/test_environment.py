@@ -14,12 +14,12 @@ import pytest
 from msgspec import structs
 
 from comfyload.record import environment as environments
-from comfyload.record.checkout import comfyui_facts, pack_facts
-from comfyload.record.enclosure import enclosure_facts
 from comfyload.record.environment import environment, local_environment, server_environment, with_notes
+from comfyload.record.git import comfyui_facts, pack_facts
 from comfyload.record.gpu import KEYS, gpu_facts
 from comfyload.record.model import Environment, Fact, Server
-from comfyload.record.server_process import Listener, find_listener, why_elsewhere
+from comfyload.record.server_process import ListeningProcess, find_listener, why_elsewhere
+from comfyload.record.thunderbolt import enclosure_facts
 
 GIB = 2**30
 CARD = "NVIDIA GeForce RTX 4090"
@@ -252,7 +252,7 @@ def test_a_server_is_here_only_if_its_address_and_its_memory_are(
             socket.getaddrinfo(socket.gethostname(), None)
         except OSError:
             pytest.skip("this machine does not know its own name")
-    said = why_elsewhere(structs.replace(SERVER, **changes), Listener(name=name))
+    said = why_elsewhere(structs.replace(SERVER, **changes), ListeningProcess(name=name))
     assert (said == "") == (why == "")
     assert why in said
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from comfyload.comfy.follow import Follow, failure_of
-from comfyload.comfy.refusal import classify_refusal, node_errors_of
+from comfyload.comfy.submit_error import classify_refusal, node_errors_of
+from comfyload.comfy.tracker import PromptTracker, failure_of
 from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
 from comfyload.record.model import Execution
 from tests import captures
@@ -30,25 +30,25 @@ def message(kind: str, **data: Any) -> Message:
     return decoded
 
 
-def follow_recording(name: str, prompt_id: str) -> tuple[Follow, bool]:
-    follow, over = Follow(prompt_id), False
+def follow_recording(name: str, prompt_id: str) -> tuple[PromptTracker, bool]:
+    tracker, over = PromptTracker(prompt_id), False
     for at, raw in enumerate(captures.messages(name)):
         if raw["data"].get("prompt_id") == prompt_id:
             decoded = decode_message(json.dumps(raw))
             assert decoded is not None
-            over = follow.on_message(decoded, float(at)) or over
-    return follow, over
+            over = tracker.on_message(decoded, float(at)) or over
+    return tracker, over
 
 
-def close(follow: Follow, entry: HistoryEntry) -> Execution:
-    outcome, failure = follow.verdict(entry)
-    return follow.execution(outcome, done=follow.over, seen_by="events", failure=failure, entry=entry)
+def close(tracker: PromptTracker, entry: HistoryEntry) -> Execution:
+    outcome, failure = tracker.verdict(entry)
+    return tracker.execution(outcome, done=tracker.ended_at, end_source="events", failure=failure, entry=entry)
 
 
 def test_a_cold_run_gives_spans_for_every_node_in_order() -> None:
     prompt_id, entry = entry_of("history_success")
-    follow, over = follow_recording("ws_cold_run", prompt_id)
-    done = close(follow, entry)
+    tracker, over = follow_recording("ws_cold_run", prompt_id)
+    done = close(tracker, entry)
     assert over
     assert done.outcome == "completed"
     assert [span.node for span in done.nodes] == ["1", "2", "5", "3", "4"]
@@ -62,22 +62,22 @@ def test_a_cold_run_gives_spans_for_every_node_in_order() -> None:
 
 def test_queue_wait_and_execution_are_by_the_servers_clock() -> None:
     prompt_id, entry = entry_of("history_success")
-    server = close(Follow(prompt_id), entry).server
+    server = close(PromptTracker(prompt_id), entry).server
     assert (server.start_ms or 0) - (server.create_ms or 0) == 1
     assert (server.end_ms or 0) - (server.start_ms or 0) == 314
 
 
 def test_outputs_name_their_files_and_types() -> None:
     prompt_id, entry = entry_of("history_success")
-    outputs = {output.node: output for output in close(Follow(prompt_id), entry).outputs}
+    outputs = {output.node: output for output in close(PromptTracker(prompt_id), entry).outputs}
     assert outputs["4"].files == ["output/lt_small_00002_.png"]
     assert outputs["5"].files == ["temp/ComfyUI_temp_lapgt_00001_.png"]
 
 
 def test_a_cached_rerun_has_all_nodes_cached_and_no_spans() -> None:
     prompt_id, entry = entry_of("history_cached")
-    follow, over = follow_recording("ws_cached_rerun", prompt_id)
-    done = close(follow, entry)
+    tracker, over = follow_recording("ws_cached_rerun", prompt_id)
+    done = close(tracker, entry)
     assert over
     assert done.outcome == "completed"
     assert sorted(done.cached) == ["1", "2", "3", "4", "5"]
@@ -86,8 +86,8 @@ def test_a_cached_rerun_has_all_nodes_cached_and_no_spans() -> None:
 
 def test_a_failed_prompt_names_node_class_and_message() -> None:
     prompt_id, entry = entry_of("history_failed")
-    follow, over = follow_recording("ws_execution_error", prompt_id)
-    done = close(follow, entry)
+    tracker, over = follow_recording("ws_execution_error", prompt_id)
+    done = close(tracker, entry)
     assert over
     assert (done.outcome, done.failure and done.failure.kind) == ("failed", "execution_error")
     assert done.failure is not None
@@ -97,15 +97,15 @@ def test_a_failed_prompt_names_node_class_and_message() -> None:
 
 def test_out_of_memory_is_a_class_of_its_own() -> None:
     _, entry = entry_of("history_oom")
-    assert close(Follow("x"), entry).failure is not None
-    failure = close(Follow("x"), entry).failure
+    assert close(PromptTracker("x"), entry).failure is not None
+    failure = close(PromptTracker("x"), entry).failure
     assert failure is not None
     assert failure.kind == "oom"
 
 
 def test_an_interrupted_prompt_is_told_from_a_failed_one_by_its_message() -> None:
     _, entry = entry_of("history_interrupted")
-    failure = close(Follow("x"), entry).failure
+    failure = close(PromptTracker("x"), entry).failure
     assert failure is not None
     assert failure.kind == "interrupted"
 
@@ -116,22 +116,22 @@ def test_a_success_that_has_an_error_among_its_messages_is_a_failure() -> None:
     entry = decode_history(json.dumps(body).encode(), "p")
     assert status["status_str"] == "success"
     assert entry is not None
-    done = close(Follow("p"), entry)
+    done = close(PromptTracker("p"), entry)
     assert (done.outcome, done.failure and done.failure.type) == ("failed", "graph.DependencyCycleError")
 
 
 def test_an_error_without_a_timestamp_is_not_the_end() -> None:
-    follow = Follow("p")
-    follow.on_message(message("execution_start", timestamp=1), 0.0)
-    assert not follow.on_message(message("execution_error", exception_type="ExecutionBlocked"), 0.1)
-    follow.on_message(message("execution_success", timestamp=9), 0.2)
-    assert follow.on_message(message("executing", node=None), 0.3)
+    tracker = PromptTracker("p")
+    tracker.on_message(message("execution_start", timestamp=1), 0.0)
+    assert not tracker.on_message(message("execution_error", exception_type="ExecutionBlocked"), 0.1)
+    tracker.on_message(message("execution_success", timestamp=9), 0.2)
+    assert tracker.on_message(message("executing", node=None), 0.3)
     entry = HistoryEntry(messages=[message("execution_success", timestamp=9)], outputs={}, create_ms=0, number=1)
-    assert close(follow, entry).outcome == "completed"
+    assert close(tracker, entry).outcome == "completed"
 
 
 def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
-    follow = Follow("p")
+    tracker = PromptTracker("p")
     for at, states in enumerate(
         [
             {"2": "running"},
@@ -140,19 +140,19 @@ def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
             {"2": "finished"},
         ]
     ):
-        follow.on_message(message("progress_state", nodes={n: {"state": s} for n, s in states.items()}), float(at))
+        tracker.on_message(message("progress_state", nodes={n: {"state": s} for n, s in states.items()}), float(at))
     spans = {
-        span.node: (span.start, span.end) for span in follow.execution("completed", done=9, seen_by="events").nodes
+        span.node: (span.start, span.end) for span in tracker.execution("completed", done=9, end_source="events").nodes
     }
     assert spans == {"2": (0.0, 3.0), "2.0.0.1": (1.0, 2.0)}
 
 
 @pytest.mark.parametrize(("second_start", "executions"), [(1000, 1), (7000, 2)])
 def test_a_second_execution_is_told_from_an_event_told_twice(second_start: int, executions: int) -> None:
-    follow = Follow("p")
+    tracker = PromptTracker("p")
     for at, stamp in ((0.0, 1000), (5.0, second_start)):
-        follow.on_message(message("execution_start", timestamp=stamp), at)
-    assert follow.execution("completed", done=6, seen_by="events").executions == executions
+        tracker.on_message(message("execution_start", timestamp=stamp), at)
+    assert tracker.execution("completed", done=6, end_source="events").executions == executions
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
     accepted, failure = node_errors_of(json.dumps(reply["body"]).encode())
     assert failure is not None
     assert (failure.kind, failure.node, failure.node_class) == ("partial_validation", "3", "PreviewImage")
-    follow = Follow(accepted.prompt_id)
-    follow.partial = failure
+    tracker = PromptTracker(accepted.prompt_id)
+    tracker.partial = failure
     _, entry = entry_of("history_success")
-    assert close(follow, entry).outcome == "failed"
+    assert close(tracker, entry).outcome == "failed"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from comfyload.judge.comparison.history import Change, Changes, Series, Step, changes, history
+from comfyload.judge.comparison.history import Change, LevelShift, LevelShifts, TrendSeries, changes, history
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Closed
 from comfyload.report.history import history_json, history_markdown, render_history
@@ -29,12 +29,12 @@ def _entries(levels: list[float]) -> list[tuple[str, str, Measured]]:
     return [(f"b{i}", f"2026-01-{i + 1:02}T00:00:00+00:00", _run(level, i)) for i, level in enumerate(levels)]
 
 
-def _series(found: list[Series], metric: str) -> Series:
+def _series(found: list[TrendSeries], metric: str) -> TrendSeries:
     (series,) = (series for series in found if series.metric == metric)
     return series
 
 
-def _changes(values: list[float], half: float = 0.001) -> Changes:
+def _changes(values: list[float], half: float = 0.001) -> LevelShifts:
     value = np.array(values)
     return changes(value, value * math.exp(-half), value * math.exp(half))
 
@@ -57,7 +57,7 @@ def test_a_second_point_confirms_a_step_and_one_alone_is_a_possible_one() -> Non
 
 def test_a_point_far_off_that_the_next_does_not_confirm_is_no_step_and_hides_none() -> None:
     level = [10.0, 10.1, 9.9, 13.0, 10.0, 10.05, 9.95, 10.0]
-    assert _changes(level) == Changes(steps=[], possible=None)
+    assert _changes(level) == LevelShifts(steps=[], possible=None)
     assert _rounded(_changes([*level, 11.5, 11.6, 11.5]).steps) == [(8, 1.15)]
 
 
@@ -141,7 +141,7 @@ def test_loads_are_series_of_their_own_and_invalid_runs_are_none() -> None:
 
 
 def test_success_that_falls_is_lower_and_a_failure_or_two_are_chance() -> None:
-    def rate(*failing: int) -> Series:
+    def rate(*failing: int) -> TrendSeries:
         runs = [
             measure("z", manifest(40), [(failed if j < bad else job)(j, 10.0 * j, 9.0) for j in range(40)])
             for bad in failing
@@ -158,11 +158,11 @@ def test_a_share_that_rises_from_0_has_no_factor() -> None:
     value, nothing, jobs = np.array([0.0] * 3 + [0.5] * 3), np.zeros(6), np.full(6, 40.0)
     assert changes(value, nothing, nothing, jobs).steps == [(3, None)]
     series = history(_entries([10.0] * 6), ["success_rate"])[0]
-    shown = structs.replace(series, steps=[Step(at=3, ratio=None, verdict="higher")])
+    shown = structs.replace(series, steps=[LevelShift(at=3, ratio=None, verdict="higher")])
     assert "step: from 0, higher" in history_markdown([shown])
 
 
-def _drawn(found: list[Series]) -> str:
+def _drawn(found: list[TrendSeries]) -> str:
     raw = io.StringIO()
     render_history(found, Console(file=raw, width=80, color_system=None))
     assert max(map(len, raw.getvalue().splitlines())) <= 80 and "…" not in raw.getvalue()

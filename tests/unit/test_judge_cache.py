@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from comfyload.judge.cache import Truth
+from comfyload.judge.cache import CacheJudge
 from comfyload.judge.summary import Summary, summarise
 from comfyload.record.model import NodeFacts, Output, Record, ServerTimes, Span
 from tests.unit.judge_runs import FACTS, job, manifest
@@ -53,18 +53,18 @@ def test_as_is_asked_for_the_cache_so_it_is_a_warning() -> None:
 
 
 def test_a_job_is_partly_cached_if_its_sampler_was_and_its_image_is_not_new() -> None:
-    truth = Truth([FACTS]).judge(job(0, 0.0, 1.0, cached=["3", "4"]))
+    truth = CacheJudge([FACTS]).judge(job(0, 0.0, 1.0, cached=["3", "4"]))
     assert truth.cache == "partial" and truth.new == [] and len(truth.files) == 1
 
 
 def test_loaders_from_the_cache_are_no_cache_hit() -> None:
-    truth = Truth([FACTS]).judge(job(0, 0.0, 1.0, cached=["4"]))
+    truth = CacheJudge([FACTS]).judge(job(0, 0.0, 1.0, cached=["4"]))
     assert truth.cache == "fresh" and len(truth.new) == 1
 
 
 def test_two_nodes_that_save_the_same_file_made_one_image() -> None:
     twice = [Output(node=node, kind="images", count=1, files=["output//a.png"]) for node in ("9", "10")]
-    assert Truth([FACTS]).judge(job(0, 0.0, 1.0, outputs=twice)).new == ["output//a.png"]
+    assert CacheJudge([FACTS]).judge(job(0, 0.0, 1.0, outputs=twice)).new == ["output//a.png"]
 
 
 def test_a_file_seen_before_is_no_new_image_though_the_server_reported_no_hit() -> None:
@@ -89,16 +89,16 @@ def test_the_file_of_a_warm_up_job_is_not_new_afterwards() -> None:
 def test_output_nodes_that_show_the_same_in_every_job_are_no_images() -> None:
     facts = msgspec.structs.replace(FACTS, constant=["10"])
     outputs = [*SAME, Output(node="10", kind="images", count=1, files=["temp//mask.png"])]
-    truth = Truth([facts]).judge(job(0, 0.0, 1.0, outputs=outputs, cached=["10"]))
+    truth = CacheJudge([facts]).judge(job(0, 0.0, 1.0, outputs=outputs, cached=["10"]))
     assert truth.cache == "fresh" and truth.new == ["output//book_00001_.png"]
 
 
 def test_without_samplers_only_the_output_node_decides() -> None:
     nodes = {"1": NodeFacts(class_type="LoadImage"), "9": NodeFacts(class_type="SaveImage", output=True)}
-    truth = Truth([msgspec.structs.replace(FACTS, nodes=nodes)])
+    truth = CacheJudge([msgspec.structs.replace(FACTS, nodes=nodes)])
     assert truth.judge(job(0, 0.0, 1.0, cached=["1"])).cache == "fresh"
     assert truth.judge(job(1, 0.0, 1.0, cached=["1", "9"])).cache == "cached"
 
 
 def test_a_workflow_without_facts_is_judged_by_what_it_returned() -> None:
-    assert Truth([]).judge(job(0, 0.0, 1.0, cached=["9"], nodes=[Span("3", 0.0, 1.0)])).cache == "cached"
+    assert CacheJudge([]).judge(job(0, 0.0, 1.0, cached=["9"], nodes=[Span("3", 0.0, 1.0)])).cache == "cached"

@@ -13,7 +13,7 @@ import pytest
 
 from comfyload.judge import findings
 from comfyload.judge.findings import Finding
-from comfyload.judge.steadiness import cold_head, drift, in_flight
+from comfyload.judge.stability import cold_head, drift, in_flight
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Record, Sent, ServerTimes
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
@@ -62,7 +62,7 @@ def test_a_job_that_the_server_ran_twice_is_named() -> None:
 @pytest.mark.parametrize("fate", ["finished", "running", "pending", "unknown"])
 def test_a_job_that_used_the_server_after_we_gave_it_up_is_an_orphan(fate: Any) -> None:
     lost = failed(12, 500.0, 30.0, "timed_out", kind="timeout")
-    lost = msgspec.structs.replace(lost, execution=msgspec.structs.replace(lost.execution, left_on_server=fate))
+    lost = msgspec.structs.replace(lost, execution=msgspec.structs.replace(lost.execution, server_state_after=fate))
     seen = [Observation(t=1.0, code="orphan", text="the same, from the client")]
     summary = summarise(manifest(13, observations=seen), [*one_by_one(_durations(12)), lost])
     assert [f.level for f in summary.findings if f.code == "orphan"] == ["warning"]
@@ -75,7 +75,7 @@ def test_of_a_job_that_nobody_knows_of_only_that_is_said() -> None:
     """A gateway answered its POST with a 5xx: we gave nothing up, and it may never have been on the server."""
     refused = [failed(12 + i, 500.0 + i, 1.0, kind="server_error", type="", message="HTTP 502") for i in range(2)]
     refused = [
-        msgspec.structs.replace(r, execution=msgspec.structs.replace(r.execution, left_on_server="unknown"))
+        msgspec.structs.replace(r, execution=msgspec.structs.replace(r.execution, server_state_after="unknown"))
         for r in refused
     ]
     finding = _find("orphan", manifest(14), [*one_by_one(_durations(12)), *refused])
@@ -153,7 +153,7 @@ def test_a_server_clock_that_was_set_back_measures_nothing() -> None:
 
 
 def test_polled_ends_say_how_much_too_long_the_latency_may_be() -> None:
-    records = [*one_by_one(_durations(12)), job(12, 200.0, 10.0, seen_by="history", done_within_s=0.5)]
+    records = [*one_by_one(_durations(12)), job(12, 200.0, 10.0, end_source="history", done_uncertainty_s=0.5)]
     finding = _find("polled_ends", manifest(13), list(records))
     assert finding is not None and finding.level == "warning"
     assert "1 of 13" in finding.text and "500 ms" in finding.text

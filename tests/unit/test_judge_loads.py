@@ -12,7 +12,7 @@ from comfyload.judge.arrivals import asked_in, planned_jobs
 from comfyload.judge.findings import Finding
 from comfyload.judge.overload import in_system
 from comfyload.judge.summary import Summary, summarise
-from comfyload.record.model import Manifest, Record, ServerTimes, Spread
+from comfyload.record.model import Manifest, Quantiles, Record, ServerTimes
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from tests.unit.judge_runs import censored, job, manifest, planned, served
 
@@ -162,7 +162,7 @@ def test_waiting_for_a_place_is_not_the_generators() -> None:
     run = planned(waiting, 60)
     assert "generator_late" not in _codes(_sum(run, served(due, 10.0, places=1)))
     assert run.self_check is not None
-    late = structs.replace(run.self_check, timer_lateness_s=Spread(n=100, p50=0.5, p99=2.0, max=3.0))
+    late = structs.replace(run.self_check, timer_lateness_s=Quantiles(n=100, p50=0.5, p99=2.0, max=3.0))
     run.self_check = late
     assert _find(_sum(run, served(due, 10.0, places=1)), "generator_late").evidence["p99_late_s"] == 2.0
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.comfy.follow import MOST_NODES, Follow
 from comfyload.comfy.inflight import UNKNOWN_LETTERS, InFlight
 from comfyload.comfy.reported import MOST_FILES, files_of, outputs_of
+from comfyload.comfy.tracker import MOST_NODES, PromptTracker
 from comfyload.comfy.wire import (
     HistoryEntry,
     decode_history,
@@ -94,7 +94,7 @@ def test_no_entry_of_a_history_raises(value: Any) -> None:
             except msgspec.MsgspecError:
                 continue
             if entry is not None:
-                execution = Follow("id").execution("completed", done=1.0, seen_by="history", entry=entry)
+                execution = PromptTracker("id").execution("completed", done=1.0, end_source="history", entry=entry)
                 assert msgspec.json.decode(encode(execution))["outcome"] == "completed"
 
 
@@ -109,7 +109,7 @@ def test_no_message_ends_the_stream_and_one_that_cannot_be_read_is_named(value: 
         assert (message is None) == (len(unread) > named)
         if message is not None:
             with suppress(msgspec.MsgspecError):
-                Follow("id").on_message(message, 1.0)
+                PromptTracker("id").on_message(message, 1.0)
 
 
 def test_what_a_history_entry_does_not_tell_is_named() -> None:
@@ -149,12 +149,12 @@ def test_nodes_events_and_files_without_end_are_kept_to_a_bound() -> None:
     for number in range(200):
         inflight.on_frame(json.dumps({"type": "executing", "data": {"prompt_id": f"p{number}", "pad": "x" * 100_000}}))
     assert inflight._unknown_letters <= UNKNOWN_LETTERS
-    follow = Follow("id")
+    tracker = PromptTracker("id")
     for number in range(MOST_NODES + 50):
         message = decode_message(json.dumps({"type": "executing", "data": {"prompt_id": "id", "node": f"n{number}"}}))
         assert message is not None
-        follow.on_message(message, 1.0)
-    assert len(follow.spans) == MOST_NODES
+        tracker.on_message(message, 1.0)
+    assert len(tracker.spans) == MOST_NODES
     files = [{"filename": f"{number}.png"} for number in range(MOST_FILES + 50)]
     entry = HistoryEntry([], {"3": {"images": files}, "4": {"images": files}}, None, None)
     first, second = outputs_of(entry)

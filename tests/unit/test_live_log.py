@@ -17,7 +17,7 @@ import pytest
 from comfyload.app.baseline import _slice
 from comfyload.app.check import log_errors
 from comfyload.app.live import OFF, Live, live_log
-from comfyload.app.results import default_log
+from comfyload.app.locate import default_log
 from comfyload.record.metrics_files import DEFAULT_LOG, older_files, project_log
 from comfyload.record.metrics_log import log_row
 from comfyload.record.metrics_own import job_row, run_row

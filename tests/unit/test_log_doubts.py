@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from comfyload.app.check import check, gate_set
+from comfyload.app.locate import find
 from comfyload.app.logs import LogQuery, locate, print_log
-from comfyload.app.results import find
 from comfyload.record.metrics_log import read_log, write_slice
 from comfyload.record.model import Observation
 from comfyload.record.run import RunReader, RunWriter
+from comfyload.report.console import Screen
 from comfyload.report.logs import Printer
-from comfyload.report.medium import Screen
 from tests.unit.test_log_rows import AT, NOBODY, job, run_with, why
 
 WITHIN = datetime.fromisoformat(AT)

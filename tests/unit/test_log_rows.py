@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from comfyload.app.check import check, gate_set, log_errors
-from comfyload.app.results import Found, find
+from comfyload.app.locate import Target, find
 from comfyload.record.metrics_log import LogRow, row_of_line
 from comfyload.record.model import LogLine, Sent
 from comfyload.record.run import RunWriter
-from comfyload.report.log_words import node_words, said
+from comfyload.report.log_text import log_text, node_words
 from tests.unit.judge_runs import failed, manifest, one_by_one
 
 AT = "2026-01-01T00:30:00.000000Z"
@@ -150,7 +150,7 @@ def test_each_row_is_understood(raw: dict[str, Any], error: str | None, node: st
     assert row.prompt_id == (raw.get("prompt_id") or raw.get("context", {}).get("prompt_id"))
     assert row.seq == (("1f2e3d4c", 1) if "boot" in raw else None)
     assert node_words(row) == node
-    found = said(row)
+    found = log_text(row)
     assert found.word == words[0]
     assert found.more == words[1] or (raw["event"] == "x" and found.more == "ValueError: x")
 
@@ -164,7 +164,7 @@ def test_a_row_of_a_runs_own_log_comes_out_of_its_envelope() -> None:
 # --- the gate
 
 
-def run_with(path: Path, rows: list[dict[str, Any]], source: str = "probe") -> Found:
+def run_with(path: Path, rows: list[dict[str, Any]], source: str = "probe") -> Target:
     """Twelve jobs of which job 4 failed and job 5 went well, and a log of the run's own."""
     records = one_by_one([10.0] * 12)
     records[4] = failed(4, records[4].due, 1.0, message="out of memory")
@@ -182,7 +182,7 @@ def job(number: int) -> str:
     return one_by_one([10.0] * 12)[number].prompt_id if number != 4 else failed(4, 0.0, 1.0).prompt_id
 
 
-def why(found: Found, log: Path | None = None, expect: str = "out of memory") -> tuple[str, str, float | None]:
+def why(found: Target, log: Path | None = None, expect: str = "out of memory") -> tuple[str, str, float | None]:
     (verdict,) = check(found, gate_set(["unexpected_errors == 0"], None, [expect]), log=log).verdicts
     return verdict.verdict, verdict.why, verdict.value
 

@@ -24,8 +24,8 @@ from comfyload.errors import UsageError
 from comfyload.record import metrics_log
 from comfyload.record.metrics_files import LogFiles, older_files
 from comfyload.record.metrics_log import InOrder, log_row
+from comfyload.report.console import Screen
 from comfyload.report.logs import Printer
-from comfyload.report.medium import Screen
 
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 A, B, C = (f"{sign * 8}-0000-4000-8000-000000000000" for sign in "abc")

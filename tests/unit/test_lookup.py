@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.api import Whereabouts
-from comfyload.comfy.lookup import look_up
+from comfyload.comfy.api import PromptState
+from comfyload.comfy.reconcile import reconcile
 
 
 class Told:
     """An `Api` that answers so, one answer after the other, the last one for ever."""
 
-    def __init__(self, *answers: Whereabouts) -> None:
+    def __init__(self, *answers: PromptState) -> None:
         self.answers = list(answers)
         self.asked: list[float] = []
 
-    async def whereabouts(self, _: str) -> Whereabouts:
+    async def prompt_state(self, _: str) -> PromptState:
         self.asked.append(clock.now())
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -30,13 +30,13 @@ def ask(told: Told, *, lost_s: float = 2.0, over_s: float = math.inf, silent_s: 
         watch = clock.stopwatch()
         api: Any = told
         over = lambda: watch() >= over_s  # noqa: E731
-        return await look_up(api, "id", watch, lost_s=lost_s, over=over, silent_until=silent_s), watch()
+        return await reconcile(api, "id", watch, lost_s=lost_s, over=over, silent_until=silent_s), watch()
 
     return clock.run_virtual(main())
 
 
 @pytest.mark.parametrize("place", ["pending", "running", "finished", "failed", "cancelled"])
-def test_one_answer_that_it_is_there_is_enough(place: Whereabouts) -> None:
+def test_one_answer_that_it_is_there_is_enough(place: PromptState) -> None:
     assert ask(Told("unknown", "absent", place))[0] == "there"
 
 
@@ -63,7 +63,7 @@ def test_what_ends_it_wakes_it() -> None:
             await asyncio.wait([asyncio.ensure_future(over.wait())], timeout=seconds)
 
         api: Any = Told("unknown")
-        assert await look_up(api, "id", watch, lost_s=2.0, over=over.is_set, sleep=sleep) == "unknown"
+        assert await reconcile(api, "id", watch, lost_s=2.0, over=over.is_set, sleep=sleep) == "unknown"
         return watch()
 
     assert clock.run_virtual(main()) == pytest.approx(1.0)

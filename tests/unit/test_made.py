@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from comfyload.app import made
-from comfyload.cli.progress import Tally
+from comfyload.cli.progress import LiveCounts
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request
@@ -18,7 +18,7 @@ from comfyload.judge.comparison.history import history
 from comfyload.judge.findings import Finding
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
-from comfyload.judge.observe import observations
+from comfyload.judge.observations import observations
 from comfyload.judge.summary import Summary, measure, summarise
 from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
 from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
@@ -275,7 +275,7 @@ def test_a_video_that_comes_again_is_found_as_an_image_is() -> None:
 
 
 def test_progress_counts_what_is_saved() -> None:
-    tally = Tally()
+    tally = LiveCounts()
     for record in _run(_images(0, 2, 3), [Output(node="9", kind="gifs", count=1, files=["output/a.webp"])]):
         tally.add(record)
     assert tally.images == 2

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from comfyload.judge.gpu import gpu_reading
-from comfyload.judge.observe import observations
+from comfyload.judge.observations import observations
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Fact, Line, Sample
 from comfyload.record.plan import Closed

@@ -26,8 +26,8 @@ from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.summary import measure
 from comfyload.record.model import Execution, Failure
 from comfyload.record.plan import Closed, Open, Plan, Stage
-from comfyload.retry.breaker import Circuit
-from comfyload.retry.classes import classify, never_sent
+from comfyload.retry.breaker import CircuitBreaker
+from comfyload.retry.classify import classify, never_sent
 from comfyload.retry.policy import Breaker
 from comfyload.sim import Direct, Server
 from tests.rig import Played, play_on
@@ -194,7 +194,7 @@ def test_a_load_that_needs_more_files_than_may_be_open_is_refused(
 
 
 def test_a_breaker_learns_nothing_of_a_server_by_our_fault() -> None:
-    circuit = Circuit(Breaker(failures=1), Random(1).random)
+    circuit = CircuitBreaker(Breaker(failures=1), Random(1).random)
     ours = Execution(outcome="failed", failure=Failure(kind="generator"))
     states = []
     for our_fault in (True, False):

@@ -10,7 +10,7 @@ import pytest
 from comfyload.comfy.upload import rename_inputs
 from comfyload.workflow import ObjectInfo, Variation, Workflow, parse
 from comfyload.workflow.near import near_classes, near_files, near_options
-from comfyload.workflow.preflight import Answer, PreflightFailed, Problem, as_sent, check, describe, merged
+from comfyload.workflow.preflight import PreflightAnswer, PreflightFailed, Problem, as_sent, check, describe, merged
 
 NEW = (0, 33, 0)
 
@@ -54,7 +54,7 @@ def graph(**nodes: tuple[str, dict[str, Any]]) -> Workflow:
     return parse(json.dumps(named).encode(), "g")
 
 
-def answer(workflow: Workflow, classes: dict[str, Any] | None = None, **options: Any) -> Answer:
+def answer(workflow: Workflow, classes: dict[str, Any] | None = None, **options: Any) -> PreflightAnswer:
     described = CLASSES if classes is None else CLASSES | classes
     return check(workflow, described, described, **{"version": NEW, **options})
 
@@ -361,7 +361,7 @@ def test_near_is_what_is_written_almost_the_same(kind: str, name: str, known: li
 
 
 def test_graphs_that_differ_in_values_alone_have_one_answer() -> None:
-    def loading(image: str) -> Answer:
+    def loading(image: str) -> PreflightAnswer:
         return answer(graph(n1=("Load", {"image": image}), n2=("Save", {"images": ["1", 0]})))
 
     images = ("pose_page_01.png", "a.png", "b.png", "a.png")
@@ -375,7 +375,7 @@ def test_graphs_that_differ_in_values_alone_have_one_answer() -> None:
 
 
 def test_rows_that_each_lose_another_output_are_not_called_refused() -> None:
-    def two(first: str, second: str) -> Answer:
+    def two(first: str, second: str) -> PreflightAnswer:
         return answer(
             graph(
                 n1=("Load", {"image": first}),

@@ -14,7 +14,7 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from comfyload.app import pack_files, probe
-from comfyload.app.pack_files import MARK, NAME, Changes
+from comfyload.app.pack_files import MARK, NAME, FileChanges
 from comfyload.app.probe import Running, ask, install, remove, status
 from comfyload.cli.probe import probe as app
 from comfyload.errors import ComfyloadError, NotComfyUI, ServerUnreachable, UsageError
@@ -78,7 +78,7 @@ def test_a_pack_is_installed_whole_with_the_hash_of_every_file(comfyui: Path, so
     assert names(comfyui) == [NAME]
     found = status(comfyui)
     assert found.good and not found.update
-    assert found.pack.changes == Changes()
+    assert found.pack.changes == FileChanges()
 
 
 def test_the_pack_of_this_comfyload_can_be_installed(comfyui: Path) -> None:
@@ -104,7 +104,7 @@ def test_an_earlier_version_is_replaced(comfyui: Path, source: Path) -> None:
 def test_what_was_changed_is_refused_by_name_and_overwritten_only_by_force(comfyui: Path, source: Path) -> None:
     install(comfyui)
     write(at(comfyui), "web/tab.js", "// mine\n")
-    assert status(comfyui).pack.changes == Changes(changed=["web/tab.js"])
+    assert status(comfyui).pack.changes == FileChanges(changed=["web/tab.js"])
     assert not status(comfyui).good
     for attempt in (install, remove):
         with pytest.raises(UsageError, match=r"changed since it was installed: web/tab\.js"):
@@ -126,7 +126,7 @@ def test_a_file_of_somebody_elses_that_a_new_version_brings_counts_as_changed(co
 def test_a_file_that_is_missing_is_put_back(comfyui: Path, source: Path) -> None:
     install(comfyui)
     (at(comfyui) / "web" / "tab.js").unlink()
-    assert status(comfyui).pack.changes == Changes(missing=["web/tab.js"])
+    assert status(comfyui).pack.changes == FileChanges(missing=["web/tab.js"])
     install(comfyui)
     assert status(comfyui).good
 

@@ -17,9 +17,9 @@ from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.report.busy import gpu_words
 from comfyload.report.durations import Notes
 from comfyload.report.faults import Outcome, render_faults
+from comfyload.report.plan_text import plan_words
 from comfyload.report.table import render
 from comfyload.report.text import decimals, duration, fixed, percent
-from comfyload.report.words import plan_words
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comfyload.advise.farm import Farm
+from comfyload.advise.cluster import Cluster
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, World
 from comfyload.record.model import Execution
@@ -37,7 +37,7 @@ def _world(seed: int, servers: int, load: float, scenario: Scenario) -> World:
         workflows=workflows.tolist(),
         warm=takes.tolist(),
         switched=takes.tolist(),
-        luck=[[1.0] * 8] * JOBS,
+        u=[[1.0] * 8] * JOBS,
         breaks_at=[0.5] * JOBS,
         poisoned=[False] * JOBS,
         seed=seed,
@@ -51,7 +51,7 @@ def _world(seed: int, servers: int, load: float, scenario: Scenario) -> World:
 
 
 def _simulated(world: World, servers: int) -> tuple[list[int], list[bool]]:
-    farm = Farm(world, servers)
+    farm = Cluster(world, servers)
     client = PolicyClient(POLICY, farm)
     _teach(client._dispatcher.times)
     farm.run(client, longer_s=100.0)
@@ -125,4 +125,4 @@ def test_both_ask_the_same_chooser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_start_with_the_same_knowledge() -> None:
     world = _world(1, 1, 0.5, Scenario(name="steady"))
-    assert PolicyClient(POLICY, Farm(world, 1))._dispatcher.times.mean_s == 0.0
+    assert PolicyClient(POLICY, Cluster(world, 1))._dispatcher.times.mean_s == 0.0

@@ -300,7 +300,7 @@ def test_abandoning_ends_what_runs_and_what_waits_for_a_place() -> None:
     async def script(found: Scene) -> list[Execution]:
         asked = asyncio.create_task(found.run(50.0, 50.0, 50.0))
         await asyncio.sleep(5.0)
-        await found.client.abandon("censored")
+        await found.client.cancel_all("censored")
         done = await asked
         assert found.now() < 12.0
         return [*done, await found.client.run(ask(1.0))]
@@ -350,7 +350,7 @@ def test_jobs_that_a_restart_took_keep_none_after_them_from_being_looked_at() ->
         server.restart()
         cutting.cancel()
         done = list(await asyncio.gather(*later))
-        await found.client.abandon()
+        await found.client.cancel_all()
         await asyncio.gather(*taken)
         return done
 
@@ -371,7 +371,7 @@ def test_what_was_left_on_a_server_is_taken_off_once_it_answers() -> None:
 
         found.transports[0].before_call = hush
         done = (await found.run(500.0))[0]
-        assert done.outcome == "timed_out" and done.left_on_server == "unknown"
+        assert done.outcome == "timed_out" and done.server_state_after == "unknown"
         await asyncio.sleep(200.0)
         assert found.servers[0]._state.queue.remaining == 1
         found.transports[0].before_call = None

@@ -9,8 +9,8 @@ import pytest
 
 from comfyload.comfy.wire import Request, TransportError
 from comfyload.record.model import Execution, Prompt
+from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.policy import Policy, Rule, default
-from comfyload.retry.story import later_ids
 from comfyload.sim import Faults, Server, Which
 from tests.unit.retrying import Scene, ask, ids, kinds, scene
 
@@ -28,7 +28,7 @@ def test_an_id_of_an_earlier_process_is_looked_up_first() -> None:
         await send(found, prompt.id, prompt)
         return await found.client.run(prompt)
 
-    done, found = scene([Server()], default(90.0), script, maybe_there=frozenset([prompt.id]))
+    done, found = scene([Server()], default(90.0), script, unconfirmed_ids=frozenset([prompt.id]))
     assert done.outcome == "completed" and found.posts() == 1
 
 
@@ -42,7 +42,7 @@ def test_an_id_that_an_earlier_process_had_come_to_is_followed_and_not_sent_agai
         return await found.client.run(prompt)
 
     servers = [Server(faults=Faults(oom=Which(at=(1,))))]
-    done, found = scene(servers, default(90.0), script, maybe_there=frozenset([prompt.id]))
+    done, found = scene(servers, default(90.0), script, unconfirmed_ids=frozenset([prompt.id]))
     assert done.outcome == "completed" and found.posts() == 2
     assert [attempt.prompt_id for attempt in done.attempts] == [third, later_ids(prompt.id)[2]]
 
@@ -62,7 +62,7 @@ def test_an_id_that_a_server_does_not_tell_of_at_first_is_asked_for_again() -> N
         found.transports[0].before_call = cut
         return await found.client.run(prompt)
 
-    done, found = scene([Server()], default(90.0), script, maybe_there=frozenset([prompt.id]))
+    done, found = scene([Server()], default(90.0), script, unconfirmed_ids=frozenset([prompt.id]))
     assert done.outcome == "completed" and found.posts() == 1
 
 
@@ -75,7 +75,7 @@ def test_a_later_id_whose_post_is_still_on_its_way_is_waited_for() -> None:
         await send(found, later_ids(prompt.id)[0], prompt)
         return await running
 
-    done, found = scene([Server()], default(90.0), script, maybe_there=frozenset([prompt.id]))
+    done, found = scene([Server()], default(90.0), script, unconfirmed_ids=frozenset([prompt.id]))
     assert done.outcome == "completed" and found.posts() == 1 and ids(done) == later_ids(prompt.id)[:1]
 
 
@@ -87,7 +87,7 @@ def test_a_job_of_an_earlier_process_that_hangs_is_ended_too() -> None:
         return await found.client.run(prompt)
 
     policy = Policy(liveness_s=60.0, classes={"hung": Rule(retry=False)})
-    done, _ = scene([Server()], policy, script, maybe_there=frozenset([prompt.id]))
+    done, _ = scene([Server()], policy, script, unconfirmed_ids=frozenset([prompt.id]))
     assert kinds(done) == ["hung"]
 
 
@@ -100,8 +100,8 @@ def test_abandoning_takes_off_what_was_not_yet_found(number: int | None) -> None
         await send(found, prompt.id if number is None else later_ids(prompt.id)[number], prompt)
         running = asyncio.create_task(found.client.run(prompt))
         await asyncio.sleep(0.0005)
-        await found.client.abandon()
+        await found.client.cancel_all()
         return await running, theirs
 
-    (done, theirs), found = scene([Server()], default(90.0), script, maybe_there=frozenset([prompt.id]))
-    assert (done.outcome, done.left_on_server) == ("cancelled", "unknown") and found.left == [[theirs]]
+    (done, theirs), found = scene([Server()], default(90.0), script, unconfirmed_ids=frozenset([prompt.id]))
+    assert (done.outcome, done.server_state_after) == ("cancelled", "unknown") and found.left == [[theirs]]

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.comfy.refusal import classify_refusal
+from comfyload.comfy.submit_error import classify_refusal
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Failure, FailureKind
-from comfyload.retry.breaker import Circuit
-from comfyload.retry.budget import Bucket
-from comfyload.retry.classes import Signatures, classify, never_sent
-from comfyload.retry.expected import ServiceTimes
+from comfyload.retry.breaker import CircuitBreaker
+from comfyload.retry.budget import RetryBudget
+from comfyload.retry.classify import KnownFailures, classify, never_sent
+from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import (
     RULES,
     Admission,
@@ -142,15 +142,15 @@ def test_what_an_execution_ended_in(execution: Execution, class_: FailureClass |
 
 
 def test_an_id_is_used_again_only_if_no_server_had_it() -> None:
-    lost = Execution(outcome="lost", failure=Failure(kind="lost"), left_on_server="absent")
+    lost = Execution(outcome="lost", failure=Failure(kind="lost"), server_state_after="absent")
     assert never_sent(failed("connect")) and never_sent(failed("server_error", status=500)) and never_sent(lost)
     assert not never_sent(msgspec.structs.replace(lost, started=1.0))
-    assert not never_sent(msgspec.structs.replace(lost, left_on_server="unknown"))
+    assert not never_sent(msgspec.structs.replace(lost, server_state_after="unknown"))
     assert not never_sent(failed("execution_error")) and not never_sent(failed("partial_validation", status=200))
 
 
 def test_a_failure_met_twice_comes_again_unless_a_job_got_past_it() -> None:
-    seen, failure = Signatures(), Failure(kind="execution_error", type="RuntimeError", node_class="Upscale")
+    seen, failure = KnownFailures(), Failure(kind="execution_error", type="RuntimeError", node_class="Upscale")
     assert not seen.deterministic("g", "a", failure) and not seen.deterministic("g", "a", failure)
     assert seen.deterministic("g", "b", failure) and not seen.deterministic("other", "b", failure)
     seen.passed("g", failure)
@@ -158,7 +158,7 @@ def test_a_failure_met_twice_comes_again_unless_a_job_got_past_it() -> None:
 
 
 def test_the_budget_is_full_at_first_and_filled_by_jobs() -> None:
-    bucket = Bucket(Budget(ratio=0.5, cap=2.0))
+    bucket = RetryBudget(Budget(ratio=0.5, cap=2.0))
     assert [bucket.take() for _ in range(3)] == [True, True, False]
     bucket.first()
     assert not bucket.take()
@@ -168,7 +168,7 @@ def test_the_budget_is_full_at_first_and_filled_by_jobs() -> None:
 
 def test_the_breaker_opens_for_longer_each_time_and_tries_one_job() -> None:
     now = 0.0
-    circuit = Circuit(Breaker(failures=2, open_s=4.0, open_max_s=20.0), Random(1).random)
+    circuit = CircuitBreaker(Breaker(failures=2, open_s=4.0, open_max_s=20.0), Random(1).random)
     circuit.failed(now)
     circuit.succeeded(now)
     circuit.failed(now)
@@ -197,7 +197,7 @@ def test_the_breaker_opens_for_longer_each_time_and_tries_one_job() -> None:
 
 
 def test_a_pause_that_the_server_asked_for_is_kept_whatever_completes_there() -> None:
-    circuit = Circuit(Breaker(), lambda: 0.5)
+    circuit = CircuitBreaker(Breaker(), lambda: 0.5)
     circuit.rest(30.0, 0.0)
     circuit.succeeded(10.0)
     assert (circuit.state(29.0), circuit.resting, circuit.broken_s(29.0)) == ("open", True, 0.0)
@@ -215,7 +215,7 @@ def test_a_pause_that_the_server_asked_for_is_kept_whatever_completes_there() ->
 
 def test_a_server_that_is_back_is_left_alone_again_by_its_next_failure() -> None:
     connections = 1
-    circuit = Circuit(Breaker(failures=3), lambda: 0.5, lambda: connections)
+    circuit = CircuitBreaker(Breaker(failures=3), lambda: 0.5, lambda: connections)
     circuit.trip(0.0)
     assert circuit.state(1.0) == "open"
     connections = 2
@@ -245,7 +245,7 @@ def test_a_server_that_is_back_is_left_alone_again_by_its_next_failure() -> None
     ],
 )
 def test_what_the_end_of_a_trial_tells_of_a_server(class_: FailureClass | None, more: Any, state: str) -> None:
-    circuit = Circuit(Breaker(), lambda: 0.5)
+    circuit = CircuitBreaker(Breaker(), lambda: 0.5)
     circuit.trip(0.0)
     circuit.trial("a")
     circuit.gone("a")
@@ -254,7 +254,7 @@ def test_what_the_end_of_a_trial_tells_of_a_server(class_: FailureClass | None, 
 
 
 def test_service_times_know_swaps_and_forget() -> None:
-    times = ServiceTimes()
+    times = ExpectedTimes()
     assert times.predict_s("a", None) == 0.0
     times.learn("a", None, 20.0)
     assert times.predict_s("a", "a") == times.predict_s("b", "a") == 20.0

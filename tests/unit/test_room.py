@@ -10,7 +10,7 @@ from comfyload.comfy.room import STOPPED, Room
 from comfyload.load import Stop
 from comfyload.record.model import Execution, Failure
 from comfyload.record.plan import Closed, Open, Plan, Stage
-from comfyload.retry.story import Story
+from comfyload.retry.attempt_log import AttemptLog
 from comfyload.sim import Server
 from tests.rig import Played, play, sleeper
 
@@ -93,7 +93,7 @@ def test_what_is_held_back_when_all_is_cancelled_is_not_sent() -> None:
     async def cancels(_server: Server, client: ComfyClient, stop: Stop) -> None:
         await asyncio.sleep(3.0)
         stop.ask()
-        await client.abandon()
+        await client.cancel_all()
 
     played, server = play(before=lambda server: _others(server, 60.0), script=cancels, jobs=2, room=lambda _: Room(1))
     assert played.outcomes() == ["cancelled"]
@@ -107,7 +107,7 @@ def test_that_jobs_are_held_back_is_told_with_the_length() -> None:
 
 
 def test_of_several_attempts_all_waits_count_and_one_never_sent_is_none() -> None:
-    story = Story("a", 0.0, told=False)
+    story = AttemptLog("a", 0.0, told=False)
     failed: dict[str, Any] = {"outcome": "failed", "failure": Failure(kind="oom"), "sent": 3.0, "done": 4.0}
     story.add("s", "a", Execution(**failed, held_s=3.0), 0.0, 4.0)
     unsent = Execution(outcome="dropped", failure=Failure(kind="dropped", message=STOPPED), held_s=2.0)

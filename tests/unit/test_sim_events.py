@@ -223,7 +223,7 @@ def test_unknown_and_duplicate_events_surround_the_true_ones() -> None:
 
 def test_stalled_events_come_all_at_once_when_the_stall_ends() -> None:
     async def main() -> None:
-        faults = Faults(stall_events=Which(at=(2,)), stall_s=5.0)
+        faults = Faults(stall_events=Which(at=(2,)), stalled_s=5.0)
         async with Server(faults=faults, race_s=0.0) as server:
             ear = Ear(server)
             await submit(server, sleep_graph(0.1, 1))

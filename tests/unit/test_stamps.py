@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from comfyload.advise.pools import pools_of
-from comfyload.comfy.follow import Follow
+from comfyload.advise.service_times import pools_of
+from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import decode_history, decode_message
 from comfyload.judge.fold import Fold
 from comfyload.judge.metrics import INSTANTS
@@ -142,17 +142,17 @@ def test_what_attempts_executed_for_nothing_is_not_of_another_age() -> None:
 
 @pytest.mark.parametrize("stamp", ["1e25", "1e400", "-1e30", "NaN", "Infinity"])
 def test_stamps_that_no_number_holds_are_not_kept(stamp: str) -> None:
-    follow = Follow("p")
+    tracker = PromptTracker("p")
     for kind in ("execution_start", "execution_success"):
         message = decode_message(f'{{"type": "{kind}", "data": {{"prompt_id": "p", "timestamp": {stamp}}}}}')
         assert message is not None
-        follow.on_message(message, 1.0)
+        tracker.on_message(message, 1.0)
     pair = f'["execution_success", {{"prompt_id": "p", "timestamp": {stamp}}}]'
     prompt = f'[0, "p", {{}}, {{"create_time": {stamp}}}, []]'
     body = f'{{"p": {{"prompt": {prompt}, "outputs": {{}}, "status": {{"messages": [{pair}]}}}}}}'
     entry = decode_history(body.encode(), "p")
     assert entry is not None
-    execution = follow.execution("completed", done=2.0, seen_by="events", failure=None, entry=entry)
+    execution = tracker.execution("completed", done=2.0, end_source="events", failure=None, entry=entry)
     assert execution.server == ServerTimes()
     json.dumps(execution.server.create_ms)
 

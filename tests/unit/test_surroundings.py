@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.app import surroundings
-from comfyload.app.surroundings import PATIENCE_S, Surroundings
+from comfyload.app import environment
+from comfyload.app.environment import PATIENCE_S, EnvironmentReader
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
 from tests.unit.judge_runs import manifest
@@ -39,7 +39,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.let = threading.Event()
         self.asked: list[Path | None] = []
-        monkeypatch.setattr(surroundings, "local_environment", self)
+        monkeypatch.setattr(environment, "local_environment", self)
 
     def __call__(self, server: Server, folder: Path | None) -> Environment:
         self.asked.append(folder)
@@ -55,7 +55,7 @@ def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.Monke
     machine = Machine(monkeypatch)
     machine.let.set()
     run = ended("complete")
-    facts = asyncio.run(Surroundings(run, WITHOUT_PROBE).describe(run))
+    facts = asyncio.run(EnvironmentReader(run, WITHOUT_PROBE).describe(run))
     assert machine.asked == [Path("/srv/ComfyUI")]
     assert facts["host.cpu"].value == "fast"
     assert facts["note.enclosure"] == Fact(value="Razer = Core X", source="note")
@@ -68,7 +68,7 @@ def test_a_driver_that_hangs_holds_the_end_up_for_a_few_seconds_only(monkeypatch
 
     async def main() -> tuple[Environment, float]:
         before = clock.now()
-        return await Surroundings(run, WITHOUT_PROBE).describe(run), clock.now() - before
+        return await EnvironmentReader(run, WITHOUT_PROBE).describe(run), clock.now() - before
 
     facts, waited = clock.run_virtual(main())
     machine.let.set()
@@ -84,7 +84,7 @@ def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPa
     run = ended(end)
 
     async def main() -> float:
-        around = Surroundings(run, WITHOUT_PROBE)
+        around = EnvironmentReader(run, WITHOUT_PROBE)
         await around.read_soon()
         before = clock.now()
         await around.describe(run)
@@ -99,8 +99,8 @@ def test_what_the_probe_knows_is_described_with_it_as_the_source(monkeypatch: py
     Machine(monkeypatch).let.set()
     run = ended("complete")
     probe: Any = Answers(b'{"facts": {"comfyui.commit": {"value": "abc", "source": "git"}, "odd": 3}}')
-    facts = asyncio.run(Surroundings(run, probe).describe(run))
+    facts = asyncio.run(EnvironmentReader(run, probe).describe(run))
     assert facts["comfyui.commit"] == Fact(value="abc", source="probe (git)")
     for answer in (b"[]", b"no json", b'{"facts": 7}'):
         broken: Any = Answers(answer)
-        assert "comfyui.version" in asyncio.run(Surroundings(run, broken).describe(run))
+        assert "comfyui.version" in asyncio.run(EnvironmentReader(run, broken).describe(run))

@@ -11,11 +11,11 @@ import pytest
 
 from comfyload import clock
 from comfyload.comfy.wire import Reply, Request
-from comfyload.telemetry.follow import BLOCK, Follow
+from comfyload.telemetry.collector import Collector
+from comfyload.telemetry.line_reader import BLOCK, LineReader
 from comfyload.telemetry.log import MetricsLog
 from comfyload.telemetry.probe import Probe
-from comfyload.telemetry.source import Silent
-from comfyload.telemetry.watch import Watch
+from comfyload.telemetry.source import NoReading
 from tests.unit.test_telemetry_watch import Told
 
 
@@ -33,7 +33,7 @@ def rotate(path: Path, keep: int = 5) -> None:
     path.rename(path.with_name(f"{path.name}.1"))
 
 
-def drained(follow: Follow, *, last: bool = False) -> list[str]:
+def drained(follow: LineReader, *, last: bool = False) -> list[str]:
     """All that one look finds."""
     found: list[bytes] = []
     more = True
@@ -50,8 +50,8 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def started(path: Path) -> Follow:
-    follow = Follow(path)
+def started(path: Path) -> LineReader:
+    follow = LineReader(path)
     follow.start()
     return follow
 
@@ -112,7 +112,7 @@ def test_a_file_that_is_cut_is_read_from_its_start(log: Path) -> None:
 def test_a_file_that_comes_later_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
     follow = started(path)
-    with pytest.raises(Silent):
+    with pytest.raises(NoReading):
         follow.lines()
     append(path, "first")
     assert drained(follow) == ["first"]
@@ -123,7 +123,7 @@ def test_a_file_that_is_gone_is_said_so_after_a_while_and_its_successor_read(log
     follow = started(log)
     log.unlink()
     assert [drained(follow) for _ in range(2)] == [[], []]
-    with pytest.raises(Silent, match="gone"):
+    with pytest.raises(NoReading, match="gone"):
         drained(follow)
     append(log, "again")
     assert drained(follow) + drained(follow) == ["again"]
@@ -157,13 +157,13 @@ class Silence:
 
 
 def followed(log: Path, server: Any, write: Any) -> Told:
-    """Follow a log for as long as it takes to write it, with the probe beside it."""
+    """LineReader a log for as long as it takes to write it, with the probe beside it."""
     told = Told()
 
     async def main() -> None:
         run = clock.stopwatch()
         probe = Probe(server, run)
-        watch = Watch(
+        watch = Collector(
             [probe, MetricsLog(log, run, probe)],
             run,
             emit=told.samples.append,

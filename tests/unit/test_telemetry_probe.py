@@ -14,9 +14,9 @@ from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.record.model import LogLine
 from comfyload.sim import Server
 from comfyload.sim.direct import Direct
+from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.offset import Exchange, Offset, best_of, better
 from comfyload.telemetry.probe import PAGE, Probe
-from comfyload.telemetry.watch import Watch
 from tests.unit.test_sim_helpers import settled, sleep_graph, submit
 from tests.unit.test_telemetry_watch import Told
 
@@ -72,13 +72,15 @@ class Ring:
 
 
 def follow(ring: Any, script: Any, *, since: tuple[str, int] | None = None) -> tuple[Told, Probe]:
-    """Watch a probe while `script` runs."""
+    """Collector a probe while `script` runs."""
     told = Told()
 
     async def main() -> Probe:
         run = clock.stopwatch()
         probe = Probe(ring, run, since)
-        watch = Watch([probe], run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append)
+        watch = Collector(
+            [probe], run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append
+        )
         await watch.begin()
         await script()
         await watch.end()
@@ -308,7 +310,7 @@ def test_the_simulated_probe_tells_of_every_job_when_it_ran() -> None:
         async with Server(probe=True) as server:
             run = clock.stopwatch()
             zero = clock.now()
-            watch = Watch(
+            watch = Collector(
                 [Probe(Direct(server, latency_s=0.001), run)],
                 run,
                 emit=told.samples.append,

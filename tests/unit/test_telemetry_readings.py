@@ -17,12 +17,12 @@ from comfyload.errors import UsageError
 from comfyload.judge.gpu import gpu_reading
 from comfyload.record.model import Server
 from comfyload.telemetry.exposition import MOST, Exposition
-from comfyload.telemetry.here import Here
-from comfyload.telemetry.host import Host, Machine
+from comfyload.telemetry.host import HostReadings, Machine
+from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.nvml import Gpus
 from comfyload.telemetry.scrape import scrape_url
-from comfyload.telemetry.server import Queue, Stats
-from comfyload.telemetry.source import Absent, Silent
+from comfyload.telemetry.server import QueueLength, Stats
+from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.telemetry.thread import Thread
 from tests.unit.test_environment import CARD, DEVICE, NVMLError
 from tests.unit.test_environment import Nvml as Driver
@@ -180,14 +180,14 @@ def test_an_answer_that_fails_is_unknown_and_a_driver_that_answers_nothing_is_si
     lost = False
     gpus = Gpus.open([DEVICE], Gone(), None)
     lost = True
-    with pytest.raises(Silent):
+    with pytest.raises(NoReading):
         gpus.values()
 
 
 @pytest.mark.parametrize("driver", [None, Nvml(fails="nvmlInit"), Nvml(("Tesla T4", 16))])
 def test_without_nvml_or_with_another_gpu_there_is_nothing_to_read(driver: Any) -> None:
     assert issubclass(NVMLError, Exception)
-    with pytest.raises(Absent):
+    with pytest.raises(NotAvailable):
         Gpus.open([DEVICE], driver, None)
 
 
@@ -202,8 +202,10 @@ def test_this_machine_tells_its_load_and_its_servers() -> None:
 
 def test_another_machine_is_not_read() -> None:
     async def main() -> None:
-        host = Host(Here(Server(url="http://192.0.2.1:8188/", system={"ram_total": 1})), clock.stopwatch())
-        with pytest.raises(Absent):
+        host = HostReadings(
+            LocalServer(Server(url="http://192.0.2.1:8188/", system={"ram_total": 1})), clock.stopwatch()
+        )
+        with pytest.raises(NotAvailable):
             await host.open()
         host.close()
 
@@ -266,14 +268,14 @@ def test_system_stats_tell_memory_of_the_machine_and_of_gpus_only() -> None:
 
 @pytest.mark.parametrize("server", [Comfy(b"<html>"), Comfy({}, 500), Comfy({}, 0), Comfy(b'{"devices": 3}')])
 def test_what_is_no_answer_is_silence(server: Any) -> None:
-    with pytest.raises(Silent):
+    with pytest.raises(NoReading):
         asyncio.run(Stats(server).read())
 
 
 def test_the_queue_is_asked_for_only_while_the_stream_is_not_heard() -> None:
     server: Any = Comfy({"exec_info": {"queue_remaining": 3}})
     heard = True
-    queue = Queue(server, lambda: heard)
+    queue = QueueLength(server, lambda: heard)
     assert not asyncio.run(queue.read()).asked
     assert server.paths == []
     heard = False

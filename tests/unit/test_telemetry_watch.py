@@ -9,8 +9,8 @@ import pytest
 
 from comfyload import clock
 from comfyload.record.model import LogLine, Observation, Sample
-from comfyload.telemetry.source import Absent, Readings, Silent
-from comfyload.telemetry.watch import BEGIN_S, FINISH_S, Watch
+from comfyload.telemetry.collector import BEGIN_S, FINISH_S, Collector
+from comfyload.telemetry.source import NoReading, NotAvailable, Readings
 
 
 class Told:
@@ -69,12 +69,14 @@ async def number(n: int) -> Readings:
 
 
 def watched(*sources: Scripted, seconds: float) -> tuple[Told, float]:
-    """Watch for so long; returns what was told and how long the end took."""
+    """Collector for so long; returns what was told and how long the end took."""
     told = Told()
 
     async def main() -> float:
         run = clock.stopwatch()
-        watch = Watch(sources, run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append)
+        watch = Collector(
+            sources, run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append
+        )
         await watch.begin()
         await asyncio.sleep(seconds - run())
         before = run()
@@ -104,7 +106,7 @@ def test_a_late_reading_leaves_instants_out_and_bunches_none() -> None:
 def test_a_source_that_fails_is_unknown_under_every_name_and_tried_with_growing_pauses() -> None:
     async def fails(n: int) -> Readings:
         if n > 2:
-            raise Silent("the cable is out")
+            raise NoReading("the cable is out")
         return Readings(values={"a": n, "b": 2 * n})
 
     source = Scripted(fails)
@@ -120,7 +122,7 @@ def test_a_source_that_fails_is_unknown_under_every_name_and_tried_with_growing_
 def test_a_source_that_comes_back_is_read_on_its_instants_again() -> None:
     async def gap(n: int) -> Readings:
         if n == 2:
-            raise Silent("busy")
+            raise NoReading("busy")
         return Readings(values={"n": n})
 
     told, _ = watched(Scripted(gap), seconds=3)
@@ -152,7 +154,7 @@ def test_a_source_that_hangs_holds_up_neither_start_nor_end() -> None:
 
     async def starts() -> float:
         run = clock.stopwatch()
-        watch = Watch([Scripted(number, opening=never)], run, emit=print, emit_log=print, note=print)
+        watch = Collector([Scripted(number, opening=never)], run, emit=print, emit_log=print, note=print)
         await watch.begin()
         began = run()
         await watch.end()
@@ -184,7 +186,7 @@ def test_what_is_left_to_tell_is_waited_for_within_bounds() -> None:
 
 def test_what_is_not_there_is_never_asked_and_not_spoken_of() -> None:
     async def absent() -> None:
-        raise Absent
+        raise NotAvailable
 
     source = Scripted(number, opening=absent)
     told, _ = watched(source, seconds=100)
@@ -205,7 +207,7 @@ def test_a_disk_that_is_full_is_no_silence_of_a_source() -> None:
         raise OSError(28, "No space left on device")
 
     async def main() -> None:
-        watch = Watch([Scripted(number)], clock.stopwatch(), emit=full, emit_log=print, note=print)
+        watch = Collector([Scripted(number)], clock.stopwatch(), emit=full, emit_log=print, note=print)
         await watch.begin()
         await asyncio.sleep(1)
         await watch.end()

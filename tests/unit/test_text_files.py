@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from comfyload import text_files
 from comfyload.app.check import gate_set
+from comfyload.app.inputs import load_inputs
 from comfyload.app.options import read_plan
-from comfyload.app.prepare import load_material
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode, decode_log, read_text
 from comfyload.workflow import parse
@@ -105,7 +105,7 @@ def test_plans_gates_and_tables_are_read_with_a_mark(tmp_path: Path, encoding: s
     assert [gate.text for gate in gates.gates] == ["p95_latency_s <= 30"]
     graph, table = file("w.json", GRAPH), file("table.csv", "1.text\nein Bär\n")
     options = read_plan(file("whole.toml", f"workflows = [{{file = '{graph}'}}]\ndata = '{table}'\n"))
-    material = load_material(options)
+    material = load_inputs(options)
     assert material.table is not None
     assert material.table.column("1.text") == ["ein Bär"]
     assert read_text(graph) == GRAPH

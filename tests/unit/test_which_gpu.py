@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from comfyload.judge.observe import observations
+from comfyload.judge.observations import observations
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.gpu import find_gpus, gpu_facts
 from comfyload.record.model import Fact, Sample, Server
-from comfyload.record.server_process import Listener
+from comfyload.record.server_process import ListeningProcess
 from comfyload.record.which_gpu import Visible, device_index, device_model, gpus_alike, visible_to
 from comfyload.report.busy import gpu_words
 from comfyload.telemetry.nvml import Gpus
@@ -170,24 +170,28 @@ ARGV = ["main.py", "--port", "8188"]
 )
 def test_what_the_server_sees(argv: list[str], environ: dict[str, str] | None, expected: Any) -> None:
     command = ["/venv/bin/python", "/srv/ComfyUI/main.py", *argv[1:]]
-    found = visible_to(Server(url="u", argv=argv), Listener(command=command, gpu_environ=environ))
+    found = visible_to(Server(url="u", argv=argv), ListeningProcess(command=command, gpu_environ=environ))
     assert (None if found is None else (found.words, found.by)) == expected
 
 
 def test_the_default_device_is_the_first_and_the_others_stay() -> None:
-    found = visible_to(Server(url="u", argv=["main.py", "--default-device", "2"]), Listener())
+    found = visible_to(Server(url="u", argv=["main.py", "--default-device", "2"]), ListeningProcess())
     assert found is not None and found.words is not None and found.words[:4] == ["2", "0", "1", "3"]
 
 
 def test_the_environment_of_a_proxy_or_an_unknown_container_is_not_the_servers() -> None:
     server = Server(url="u", argv=ARGV)
-    proxy = Listener(command=["docker-proxy", "-container-ip", "172.17.0.2"], gpu_environ={})
+    proxy = ListeningProcess(command=["docker-proxy", "-container-ip", "172.17.0.2"], gpu_environ={})
     assert visible_to(server, proxy) is None
     command = ["python", *ARGV]
-    assert visible_to(server, Listener(command=command, gpu_environ={}, contained=True)) is None
-    one = visible_to(server, Listener(command=command, gpu_environ={"NVIDIA_VISIBLE_DEVICES": "1"}, contained=True))
+    assert visible_to(server, ListeningProcess(command=command, gpu_environ={}, contained=True)) is None
+    one = visible_to(
+        server, ListeningProcess(command=command, gpu_environ={"NVIDIA_VISIBLE_DEVICES": "1"}, contained=True)
+    )
     assert one is not None and one.only == ["1"]
-    every = visible_to(server, Listener(command=command, gpu_environ={"NVIDIA_VISIBLE_DEVICES": "all"}, contained=True))
+    every = visible_to(
+        server, ListeningProcess(command=command, gpu_environ={"NVIDIA_VISIBLE_DEVICES": "all"}, contained=True)
+    )
     assert every is not None and every.only is None
 
 

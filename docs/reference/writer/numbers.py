@@ -10,7 +10,7 @@ import msgspec.inspect
 from comfyload.judge import summary as judge_summary
 from comfyload.judge.comparison.comparable import REFUSING
 from comfyload.judge.comparison.compare import Comparison
-from comfyload.judge.comparison.history import Series
+from comfyload.judge.comparison.history import TrendSeries
 from comfyload.judge.findings import Finding
 from comfyload.judge.fold import Fetched, OutputCount, Reading
 from comfyload.judge.gates import grammar as judge_gates
@@ -189,6 +189,6 @@ def judgement_page() -> str:
             "",
             "A list of:",
             "",
-            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(Series)),
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(TrendSeries)),
         ]
     )

@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.advise.forecast import CAUTION, REPLICATES, highest_rate
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.rate import Rate
+from comfyload.advise.service_times import ServiceTimes, Workload
 
 __all__ = ["CONFIDENCE", "Sla", "after_run", "allowed", "disproved", "jobs_worth_it"]
 
@@ -29,7 +29,7 @@ class Sla(Struct, frozen=True, kw_only=True):
     replicates: int = REPLICATES
 
 
-def allowed(pools: Pools, sla: Sla, rng: np.random.Generator) -> Rate:
+def allowed(pools: ServiceTimes, sla: Sla, rng: np.random.Generator) -> Rate:
     """The highest rate, per minute, at which the server keeps the limit; `low` is the one to deploy."""
     found = highest_rate(pools, sla.workload, sla.limit_s, share=sla.share, rng=rng, replicates=sla.replicates)
     return Rate(estimate=found.estimate, low=found.low, high=found.high, confidence=CONFIDENCE).times(60)

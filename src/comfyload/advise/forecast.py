@@ -13,16 +13,16 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import Dispatch
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
-from comfyload.advise.validation import Check, Validation, prediction_band, validate
+from comfyload.advise.validation import Prediction, Validation, prediction_band, validate
 
 __all__ = [
     "CAUTION",
-    "Check",
     "Estimate",
     "Forecast",
+    "Prediction",
     "Sizing",
     "Validation",
     "forecast",
@@ -86,7 +86,7 @@ class Sizing(Struct, frozen=True, kw_only=True):
 
 
 def forecast(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     *,
     rate_per_s: float,
@@ -103,7 +103,7 @@ def forecast(
 
 
 def forecasts(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     *,
     rates_per_s: Sequence[float],
@@ -125,7 +125,7 @@ def forecasts(
 
 
 def _both(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     jobs: int,
     doubt_jobs: int,
@@ -186,7 +186,7 @@ def _with_interval(value: float, replicates: Floats, side: float) -> Estimate:
 
 
 def highest_rate(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     limit_s: float,
     *,
@@ -232,7 +232,7 @@ def _highest(
 
 
 def size(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     *,
     rate_per_s: float,

@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Struct
 from scipy.stats import mannwhitneyu
 
-from comfyload.advise.pools import Floats, in_order
 from comfyload.advise.rate import Rate
+from comfyload.advise.service_times import Floats, in_order
 from comfyload.advise.validation import in_phases
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.summary import Measured

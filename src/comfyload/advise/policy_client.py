@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from comfyload.advise.farm import Attempt, Farm, Job, Place
-from comfyload.comfy.patience import Patience
+from comfyload.advise.cluster import Cluster, SimAttempt, SimJob, SimServer
+from comfyload.comfy.poller import LONGEST_PAUSE_S
 from comfyload.comfy.stream import RECONNECT_FIRST_S, RECONNECT_MOST_S
-from comfyload.comfy.watch import LONGEST_PAUSE_S
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.record.model import Failure
-from comfyload.retry.classes import Signatures
+from comfyload.retry.classify import KnownFailures
 from comfyload.retry.decide import Backend, Dispatcher, PendingJob
 from comfyload.retry.policy import FailureClass, Policy
 
@@ -32,7 +32,7 @@ _BY_CHANCE = Failure(kind="execution_error", type="FailsByChance", node_class="S
 class _Pending(PendingJob):
     """A job, and how its attempts failed on a node."""
 
-    def __init__(self, job: Job, workflow: str, began: float, policy: Policy) -> None:
+    def __init__(self, job: SimJob, workflow: str, began: float, policy: Policy) -> None:
         super().__init__(str(job.index), workflow, began, policy)
         self.job = job
         self.failures: list[Failure] = []
@@ -41,7 +41,7 @@ class _Pending(PendingJob):
 class _Server(Backend):
     """What the client knows of a simulated server. `connections`: how often its event stream was opened."""
 
-    def __init__(self, place: Place, policy: Policy, rng: np.random.Generator) -> None:
+    def __init__(self, place: SimServer, policy: Policy, rng: np.random.Generator) -> None:
         super().__init__(policy.breaker, rng.random, lambda: self.connections)
         self.place = place
         self.connections = 1
@@ -68,7 +68,7 @@ class _Server(Backend):
 class PolicyClient:
     """Sends the jobs of a farm as the policy says; its deadline counts from a job's arrival."""
 
-    def __init__(self, policy: Policy, farm: Farm) -> None:
+    def __init__(self, policy: Policy, farm: Cluster) -> None:
         self._policy, self._farm = policy, farm
         self._rng = np.random.default_rng(farm.world.seed)
         self._dispatcher = Dispatcher(policy, self._rng.random)
@@ -77,7 +77,7 @@ class PolicyClient:
         self._jobs: dict[int, _Pending] = {}
         self._waiting: dict[str, _Pending] = {}
         self._looks = False
-        self._signatures = Signatures()
+        self._known_failures = KnownFailures()
         world = farm.world
         if world.scenario.restarts:
             back = world.event_from_s + _reconnects_after(world.event_to_s - world.event_from_s)
@@ -85,39 +85,39 @@ class PolicyClient:
 
     # --- what the farm tells
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, job: SimJob) -> None:
         farm = self._farm
         self._dispatcher.budget.first()
         pending = _Pending(job, str(farm.world.workflows[job.index]), farm.now, self._policy)
         self._jobs[job.index] = pending
-        if pending.by is not None:
-            farm.at(pending.by, self._late, pending)
+        if pending.deadline is not None:
+            farm.at(pending.deadline, self._late, pending)
         self._wait(pending)
 
-    def started(self, attempt: Attempt) -> None:
+    def started(self, attempt: SimAttempt) -> None:
         if attempt.job.attempt is attempt:
             self._server_of[attempt.place].started(str(attempt.job.index), self._farm.now)
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, attempt: SimAttempt) -> None:
         job = attempt.job
         if not job.over and job.attempt is attempt:
             self._settle(self._jobs[job.index], self._server_of[attempt.place], attempt)
         self._round()
 
-    def lost(self, attempt: Attempt) -> None:
+    def lost(self, attempt: SimAttempt) -> None:
         """It asks for the job in vain until the server is back and denies it twice, or is given up."""
-        farm, patience = self._farm, Patience()
+        farm, timeouts = self._farm, Timeouts()
         down_s = farm.world.event_to_s - farm.now
-        gone_s = min(patience.gone_s, self._policy.liveness_s or patience.gone_s)
+        unreachable_s = min(timeouts.unreachable_s, self._policy.liveness_s or timeouts.unreachable_s)
         again_s = LONGEST_PAUSE_S * self._rng.random()
-        if down_s > gone_s:
-            farm.at(farm.now + gone_s + again_s, self._given_up, attempt)
+        if down_s > unreachable_s:
+            farm.at(farm.now + unreachable_s + again_s, self._given_up, attempt)
         else:
-            farm.at(farm.world.event_to_s + again_s + patience.lost_s, self._denied, attempt)
+            farm.at(farm.world.event_to_s + again_s + timeouts.lost_s, self._denied, attempt)
 
     # --- what becomes of a job
 
-    def _settle(self, pending: _Pending, server: _Server, attempt: Attempt) -> None:
+    def _settle(self, pending: _Pending, server: _Server, attempt: SimAttempt) -> None:
         now, job = self._farm.now, pending.job
         held = server.held[pending.id]
         started = now if held.started is None else held.started
@@ -125,21 +125,21 @@ class PolicyClient:
         if not attempt.fails:
             job.done, job.over = now, True
             for failure in pending.failures:
-                self._signatures.passed(pending.workflow, failure)
+                self._known_failures.passed(pending.workflow, failure)
             server.circuit.ended(None, now)
             return
         failure = _FOR_GOOD if self._farm.world.poisoned[job.index] else _BY_CHANCE
         pending.failures.append(failure)
-        known = self._signatures.deterministic(pending.workflow, f"{pending.id}/{job.number}", failure)
+        known = self._known_failures.deterministic(pending.workflow, f"{pending.id}/{job.number}", failure)
         self._again(pending, server, "deterministic" if known else "transient")
 
-    def _denied(self, attempt: Attempt) -> None:
+    def _denied(self, attempt: SimAttempt) -> None:
         self._lost(attempt, unreachable=False)
 
-    def _given_up(self, attempt: Attempt) -> None:
+    def _given_up(self, attempt: SimAttempt) -> None:
         self._lost(attempt, unreachable=True)
 
-    def _lost(self, attempt: Attempt, *, unreachable: bool) -> None:
+    def _lost(self, attempt: SimAttempt, *, unreachable: bool) -> None:
         job = attempt.job
         if not job.over and job.attempt is attempt:
             server = self._server_of[attempt.place]

@@ -10,10 +10,10 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 from scipy import special
 
-from comfyload.advise.clients import NAIVE, Naive, client
-from comfyload.advise.farm import Farm, Job
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.cluster import Cluster, SimJob
+from comfyload.advise.naive_client import NAIVE, Naive, client
 from comfyload.advise.scenarios import Scenario, World, draw
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.judge.binomial import wilson
 from comfyload.retry.policy import Policy, Score
 
@@ -34,7 +34,7 @@ _TOGETHER = 5
 class Setting(Struct, frozen=True, kw_only=True):
     """What is the same for all policies."""
 
-    pools: Pools
+    pools: ServiceTimes
     workload: Workload
     servers: int
     deadline_s: float
@@ -56,7 +56,7 @@ def worlds(
     replications: int,
     rng: np.random.Generator,
     *,
-    takes: Pools | None = None,
+    takes: ServiceTimes | None = None,
     most_jobs: float = math.inf,
 ) -> dict[str, list[World]]:
     """The same worlds for every policy: what differs is then the policies' doing.
@@ -85,7 +85,7 @@ def worlds(
     return drawn
 
 
-def _redrawn(pools: Pools, rng: np.random.Generator) -> Pools:
+def _redrawn(pools: ServiceTimes, rng: np.random.Generator) -> ServiceTimes:
     """Each cell drawn anew with replacement, and nothing else: a score is an estimate, not a bound to be safe by."""
 
     def again(cells: Sequence[Floats]) -> list[Floats]:
@@ -94,9 +94,9 @@ def _redrawn(pools: Pools, rng: np.random.Generator) -> Pools:
     return structs.replace(pools, warm=again(pools.warm), switched=again(pools.switched))
 
 
-def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[Job]:
+def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[SimJob]:
     """What became of each job."""
-    farm = Farm(world, setting.servers)
+    farm = Cluster(world, setting.servers)
     who = client(behaviour, farm, deadline_s=setting.deadline_s, overhead_s=setting.overhead_s)
     farm.run(who, longer_s=setting.deadline_s)
     return farm.jobs

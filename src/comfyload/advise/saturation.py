@@ -14,8 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.interference import Interference, interference
-from comfyload.advise.pools import Floats, Pools, Workload
 from comfyload.advise.rate import Rate
+from comfyload.advise.service_times import Floats, ServiceTimes, Workload
 from comfyload.advise.validation import Validation
 from comfyload.judge.means import INDEPENDENT
 from comfyload.judge.skewed import skewed_interval, third_moment
@@ -148,7 +148,7 @@ def knee(steps: Sequence[Step]) -> int | None:
     return ordered[-1].concurrency if len(ordered) > 1 else None
 
 
-def capacity(pools: Pools, workload: Workload, servers: int = 1) -> Rate:
+def capacity(pools: ServiceTimes, workload: Workload, servers: int = 1) -> Rate:
     """Jobs per minute that a server never done with its queue completes: one over the mean service time.
 
     The interval is that of a skewed mean: of each cell by its share and its own autocorrelation, of the server's

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.service_times import ServiceTimes, Workload
 
 __all__ = ["DRAWS", "Scenario", "World", "draw", "scenarios"]
 
@@ -42,7 +42,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
 
 class World(Struct, frozen=True, kw_only=True):
-    """What happens, in seconds and by job. `warm`, `switched`: what it takes; `luck`: below a chance, its attempt
+    """What happens, in seconds and by job. `warm`, `switched`: what it takes; `u`: below a chance, its attempt
     fails; `breaks_at`: after which share of its time. `minute_s`: 60 s, stretched as the jobs are. `pace`: mean service
     time where its jobs' times come from, by that which sets its rates.
     """
@@ -52,7 +52,7 @@ class World(Struct, frozen=True, kw_only=True):
     workflows: list[int]
     warm: list[float]
     switched: list[float]
-    luck: list[list[float]]
+    u: list[list[float]]
     breaks_at: list[float]
     poisoned: list[bool]
     seed: int
@@ -65,7 +65,7 @@ class World(Struct, frozen=True, kw_only=True):
     pace: float = 1.0
 
 
-def scenarios(pools: Pools, workload: Workload, *, load: float, down_s: float = 60.0) -> list[Scenario]:
+def scenarios(pools: ServiceTimes, workload: Workload, *, load: float, down_s: float = 60.0) -> list[Scenario]:
     """All troubles, at that load; `down_s`: how long a server is gone when it restarts."""
     stretch = pools.mean_s(workload) / _USUAL_S
     return [
@@ -81,13 +81,13 @@ def scenarios(pools: Pools, workload: Workload, *, load: float, down_s: float = 
 
 def draw(
     scenario: Scenario,
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     *,
     servers: int,
     deadline_s: float,
     rng: np.random.Generator,
-    takes: Pools | None = None,
+    takes: ServiceTimes | None = None,
 ) -> World:
     """One world: arrivals Poisson at the scenario's loads of servers that take what `pools` say.
 
@@ -115,7 +115,7 @@ def draw(
         workflows=workflows.tolist(),
         warm=warm.tolist(),
         switched=switched.tolist(),
-        luck=rng.random((jobs, DRAWS)).tolist(),
+        u=rng.random((jobs, DRAWS)).tolist(),
         breaks_at=rng.random(jobs).tolist(),
         poisoned=(rng.random(jobs) < scenario.poison).tolist(),
         seed=int(rng.integers(2**32)),

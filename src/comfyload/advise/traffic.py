@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import Dispatch, after, fleet
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.decide import SPILL_SWAPS
 
 __all__ = ["FULL", "Traffic"]
@@ -27,32 +27,32 @@ _AT_ONCE = 16
 
 
 class Traffic:
-    """A row of jobs for each of the pools, Poisson at any rate. The first `settles` are in no number; None: a tenth."""
+    """A row of jobs for each of the pools, Poisson arrivals. The first `warmup_jobs` are not counted; None: a tenth."""
 
     def __init__(
         self,
-        pools: Sequence[Pools],
+        pools: Sequence[ServiceTimes],
         workload: Workload,
         jobs: int,
         rng: np.random.Generator,
         *,
-        settles: int | None = None,
+        warmup_jobs: int | None = None,
     ) -> None:
         self.rows, self.jobs = len(pools), jobs
         self._pools, self._workload = pools, workload
         self._arrive = np.cumsum(rng.standard_exponential((self.rows, jobs)), axis=1)
         self._workflows = workload.draw((self.rows, jobs), rng)
         self._warm, self._switched, self._swings = np.empty((3, self.rows, jobs))
-        luck = rng.random((self.rows, jobs))
+        u = rng.random((self.rows, jobs))
         for row, pool in enumerate(pools):
-            self._warm[row], self._switched[row] = pool.services(self._workflows[row], luck[row])
-            self._swings[row] = pool.swings(luck[row])
+            self._warm[row], self._switched[row] = pool.services(self._workflows[row], u[row])
+            self._swings[row] = pool.swings(u[row])
         self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
         self._takes = after(self._workflows, self._warm, self._switched)
         self._worked = np.cumsum(self._takes, axis=1)
         self._before = self._worked - self._takes
-        self._settled = jobs // _SETTLES if settles is None else settles
+        self._settled = jobs // _SETTLES if warmup_jobs is None else warmup_jobs
 
     def most(self, servers: int) -> Floats:
         """The rate, row by row, beyond which there is no asking; with several servers it may be less than this."""

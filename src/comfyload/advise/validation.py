@@ -15,15 +15,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy import special
 
-from comfyload.advise.pools import Pools, Workload
 from comfyload.advise.queueing import after, lindley
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
 from comfyload.judge.jobs import Jobs
 from comfyload.judge.stats import autocorrelation_time, quantile
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Check", "Validation", "in_phases", "prediction_band", "validate"]
+__all__ = ["Prediction", "Validation", "in_phases", "prediction_band", "validate"]
 
 Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
@@ -43,7 +43,7 @@ _STILL_S = 0.1
 """A pause, or a reply later than usual, that is longer than this is none of the network."""
 
 
-class Check(Struct, frozen=True, kw_only=True):
+class Prediction(Struct, frozen=True, kw_only=True):
     """One number of the run beside its prediction, in seconds. `error`: relative, above 0 where too much was predicted;
     of `structural` it is the mean absolute error over the mean. `low`, `high`: where 19 of 20 runs would have it.
     `passed` None: no mark is set for it.
@@ -68,7 +68,7 @@ class Validation(Struct, frozen=True, kw_only=True):
 
     jobs: int
     left_out: int
-    checks: list[Check]
+    checks: list[Prediction]
     unmodelled: bool
     reasons: list[str]
 
@@ -107,7 +107,7 @@ class _Ran(Struct, frozen=True, kw_only=True):
     left_out: int
 
 
-def validate(measured: Measured, pools: Pools, *, rng: np.random.Generator) -> Validation:
+def validate(measured: Measured, pools: ServiceTimes, *, rng: np.random.Generator) -> Validation:
     """The run beside the model; `pools` come from other runs.
 
     Raises:
@@ -141,7 +141,7 @@ def validate(measured: Measured, pools: Pools, *, rng: np.random.Generator) -> V
 
 
 def prediction_band(
-    measured: Measured, pools: Pools, *, of: Of = "p95", confidence: float = 0.9, rng: np.random.Generator
+    measured: Measured, pools: ServiceTimes, *, of: Of = "p95", confidence: float = 0.9, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Median, low and high of the latency that the run's own arrivals would have had, execution times drawn from the
     pools: in seconds.
@@ -151,7 +151,7 @@ def prediction_band(
     return float(np.median(values)), float(values[side]), float(values[-1 - side])
 
 
-def _ran(measured: Measured, pools: Pools) -> _Ran:
+def _ran(measured: Measured, pools: ServiceTimes) -> _Ran:
     every = measured.jobs.every
     start, end, sent = (every.instants[name] for name in ("start_ms", "end_ms", "sent"))
     known = ~(np.isnan(start) | np.isnan(end) | np.isnan(sent)) & (end >= start)
@@ -179,7 +179,7 @@ def _fed_back(measured: Measured) -> bool:
     return isinstance(plan.load, Closed) or plan.waits
 
 
-def _structural(ran: _Ran, jobs: Jobs) -> Check:
+def _structural(ran: _Ran, jobs: Jobs) -> Prediction:
     rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
     rest = rest[jobs.completed & ~np.isnan(rest)]
     beside = float(np.median(rest)) if len(rest) else 0.0
@@ -187,7 +187,7 @@ def _structural(ran: _Ran, jobs: Jobs) -> Check:
     said = (lindley(ran.taken, alone + ran.pauses) - ran.pauses - ran.arrivals + beside)[ran.counted]
     was = ran.latencies[ran.counted]
     error = float(np.mean(np.abs(said - was)) / np.mean(was))
-    return Check(
+    return Prediction(
         name="structural",
         of="mean",
         measured_s=float(was.mean()),
@@ -197,7 +197,7 @@ def _structural(ran: _Ran, jobs: Jobs) -> Check:
     )
 
 
-def _replayed(ran: _Ran, pools: Pools, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _replayed(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Latencies of the counted jobs: in many replicates that know how little was measured, and in many that take what
     was measured for the truth.
     """
@@ -205,11 +205,11 @@ def _replayed(ran: _Ran, pools: Pools, rng: np.random.Generator) -> tuple[Floats
     workflows = np.broadcast_to(ran.workflows, (_REPLICATES, len(ran.workflows)))
     for again in (True, False):
         warm, switched, own = np.empty((3, *workflows.shape))
-        luck = rng.random(workflows.shape)
+        u = rng.random(workflows.shape)
         for row in range(_REPLICATES):
             pool = pools.resampled(rng) if again else pools
-            warm[row], switched[row] = pool.services(workflows[row], luck[row])
-            own[row] = pool.gap_s + pool.swings(luck[row])
+            warm[row], switched[row] = pool.services(workflows[row], u[row])
+            own[row] = pool.gap_s + pool.swings(u[row])
         arrivals = np.broadcast_to(ran.arrivals, workflows.shape)
         done = lindley(arrivals, after(workflows, warm, switched))
         out.append((done - arrivals + pools.overhead_s - own)[:, ran.counted])
@@ -226,12 +226,12 @@ def _statistics(replicates: Floats) -> dict[Of, Floats]:
     return out
 
 
-def _replay(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
+def _replay(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
     doubts, point = _replayed(ran, pools, rng)
     return _beside("replay", ran, _statistics(doubts), _statistics(point))
 
 
-def _blind(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
+def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
     """Any Poisson arrivals at the run's rate, as many as it had, from an idle server on as it was."""
     jobs, n = ran.counted, len(ran.arrivals)
     span_s = float(ran.arrivals.max() - ran.arrivals.min())
@@ -243,14 +243,14 @@ def _blind(ran: _Ran, pools: Pools, rng: np.random.Generator) -> list[Check]:
     made = []
     for again in (True, False):
         rows = [pools.resampled(rng) if again else pools for _ in range(_REPLICATES)]
-        traffic = Traffic(rows, workload, n, rng, settles=0)
+        traffic = Traffic(rows, workload, n, rng, warmup_jobs=0)
         made.append(traffic.latencies(np.full(_REPLICATES, rate))[0][:, jobs])
     return _beside("blind", ran, _statistics(made[0]), _statistics(made[1]))
 
 
 def _beside(
     name: Literal["replay", "blind"], ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]
-) -> list[Check]:
+) -> list[Prediction]:
     was = ran.latencies[ran.counted]
     found: dict[Of, float] = {"mean": float(was.mean()), "p50": quantile(was, 0.5), "p95": quantile(was, 0.95)}
     out = []
@@ -260,7 +260,7 @@ def _beside(
         low, high = float(ordered[side]), float(ordered[-1 - side])
         limit = _LIMITS.get((name, of))
         out.append(
-            Check(
+            Prediction(
                 name=name,
                 of=of,
                 measured_s=value,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct, structs
 
 from comfyload.app.caps import Caps
-from comfyload.app.results import measured
+from comfyload.app.locate import measured
 from comfyload.app.run import connect, run
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
+from comfyload.advise.choose_policy import Capabilities, synthesise
 from comfyload.advise.forecast import Forecast, Sizing, Validation, forecast, forecasts, size, validate
-from comfyload.advise.pools import Pools, Workload, pools_of
 from comfyload.advise.queueing import Dispatch
-from comfyload.advise.synthesis import Capabilities, synthesise
-from comfyload.app.results import find
+from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
+from comfyload.app.locate import find
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Basis(Struct, frozen=True, kw_only=True):
     `doubts`: sentences on what the runs cannot tell.
     """
 
-    pools: Pools
+    pools: ServiceTimes
     workload: Workload
     transient: tuple[int, int]
     doubts: list[str]
@@ -190,7 +190,7 @@ def policy(
     )
 
 
-def _shares(pools: Pools, runs: Sequence[Measured], asked: Sequence[str]) -> list[float]:
+def _shares(pools: ServiceTimes, runs: Sequence[Measured], asked: Sequence[str]) -> list[float]:
     named: dict[str, float] = {}
     for text in asked:
         name, _, weight = text.rpartition("=")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from comfyload.app.given import Graph, changed, prompt_of, read
-from comfyload.app.listener import Listener
+from comfyload.app.listener import EventCallback
 from comfyload.app.loop_thread import refuse_after_fork
 from comfyload.app.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
@@ -87,12 +87,12 @@ class AsyncComfy:
         self._here()
         limit_s = self.limit_s(deadline_s)
         graph = changed(read(workflow), seed, set or {})
-        tell = None if on_event is None else Listener(on_event, graph)
+        tell = None if on_event is None else EventCallback(on_event, graph)
         try:
             execution = await self._within(self._see(graph, key, limit_s, tell), limit_s)
         except TimeoutError:
             late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
-            return Execution(outcome="timed_out", done=self._clock(), failure=late, left_on_server="unknown")
+            return Execution(outcome="timed_out", done=self._clock(), failure=late, server_state_after="unknown")
         finally:
             if tell is not None:
                 tell.over = True
@@ -130,7 +130,9 @@ class AsyncComfy:
 
     # --- one call
 
-    async def _see(self, graph: Workflow, key: str | None, limit_s: float | None, tell: Listener | None) -> Execution:
+    async def _see(
+        self, graph: Workflow, key: str | None, limit_s: float | None, tell: EventCallback | None
+    ) -> Execution:
         began = self._clock()
         if not self._answered.is_set():
             with suppress(TimeoutError):

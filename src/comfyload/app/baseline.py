@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from comfyload.app.check import check
+from comfyload.app.locate import Result, Target, measured, window
 from comfyload.app.older_numbers import as_before
 from comfyload.app.repeat import command
 from comfyload.app.report import environment_of, notes_of, shown, write_page
-from comfyload.app.results import Found, Result, measured, window
 from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
-from comfyload.judge.observe import observations
+from comfyload.judge.observations import observations
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, KeptRun
+from comfyload.record.copies import copy_run
 from comfyload.record.environment import with_notes
-from comfyload.record.evidence import copy_run
 from comfyload.record.metrics_log import write_slice
 from comfyload.record.metrics_own import job_row
 from comfyload.record.model import Record, Sent
@@ -33,7 +33,7 @@ from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
 from comfyload.report.charts import png
 from comfyload.report.html import render_html
-from comfyload.report.words import load_words
+from comfyload.report.plan_text import load_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class Keeping(Struct, frozen=True, kw_only=True):
     notes: dict[str, str] = {}
 
 
-def save_baseline(base: Path, name: str | None, found: Found, keeping: Keeping) -> tuple[Kept, list[GateVerdict]]:
+def save_baseline(base: Path, name: str | None, found: Target, keeping: Keeping) -> tuple[Kept, list[GateVerdict]]:
     """Keep the runs of `found` in the archive `base`; returns the baseline and the verdicts that its README states.
 
     Raises:
@@ -83,7 +83,7 @@ def save_baseline(base: Path, name: str | None, found: Found, keeping: Keeping) 
     return archive.save(base, name, fill), verdicts
 
 
-def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
+def _evidence(folder: Path, found: Target, keeping: Keeping) -> Contents:
     """The runs, what was made from them, and the log's rows of them."""
     kept = []
     for result, output in zip(found.results, _outputs(found.results), strict=True):
@@ -103,7 +103,7 @@ def _evidence(folder: Path, found: Found, keeping: Keeping) -> Contents:
         runs=kept,
         environment=with_notes(environment_of(found.results), notes),
         notes=notes,
-        command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.asked)))],
+        command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.options)))],
         log=_slice(folder, found.results, keeping.log),
     )
 

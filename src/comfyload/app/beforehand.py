@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.app.prepare import vary
+from comfyload.app.inputs import vary
 from comfyload.comfy.examine import preflight
 from comfyload.record.model import Observation
 from comfyload.workflow.preflight import PreflightFailed, as_sent, check, merged
 
 if TYPE_CHECKING:
+    from comfyload.app.inputs import Inputs
     from comfyload.app.options import RunOptions
-    from comfyload.app.prepare import Material
     from comfyload.comfy.examine import Described
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
     from comfyload.workflow import ObjectInfo
-    from comfyload.workflow.preflight import Answer
+    from comfyload.workflow.preflight import PreflightAnswer
 
 __all__ = ["Beforehand"]
 
@@ -28,14 +28,14 @@ class Beforehand:
     """What the server would do with the jobs of a run. `answers` are by the workflow's name."""
 
     def __init__(
-        self, options: RunOptions, material: Material, info: ObjectInfo, described: Described, server: Server
+        self, options: RunOptions, material: Inputs, info: ObjectInfo, described: Described, server: Server
     ) -> None:
         self._options = options
         self._material = material
         self._info = info
         self._described = described
         self._server = server
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, PreflightAnswer] = {}
 
     async def look(self, transport: Transport) -> None:
         """Set `answers`; outputs that the server would drop are taken out of the material, if that is asked for.
@@ -78,7 +78,7 @@ class Beforehand:
         ]
         return left_out + doubts
 
-    async def _look(self, transport: Transport) -> dict[str, Answer]:
+    async def _look(self, transport: Transport) -> dict[str, PreflightAnswer]:
         found = {}
         for variation in vary(self._options, self._material, self._info, FOLDER):
             places = self._rows()

@@ -14,7 +14,6 @@ from msgspec import Struct, structs
 from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_worth_it
 from comfyload.advise.forecast import REPLICATES, validate
 from comfyload.advise.interference import changed, drift, interference, phases
-from comfyload.advise.pools import Workload, pools_of
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import (
     LADDER,
@@ -27,7 +26,8 @@ from comfyload.advise.saturation import (
     step,
     vague,
 )
-from comfyload.app.drawn import near_its_rate
+from comfyload.advise.service_times import Workload, pools_of
+from comfyload.app.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.record.plan import Closed, Open, Stage
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from comfyload.advise.interference import Interference
-    from comfyload.advise.pools import Pools
+    from comfyload.advise.service_times import ServiceTimes
     from comfyload.advise.validation import Validation
     from comfyload.app.options import RunOptions
     from comfyload.judge.summary import Measured
     from comfyload.record.plan import Plan
 
-__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Asked", "Campaign", "Cut", "about"]
+__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
@@ -57,7 +57,7 @@ PHASES = (
 )
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class CampaignOptions(Struct, frozen=True, kw_only=True):
     """`jobs`: with one in flight. `confirm_jobs`: of the run at a rate, 0 for none. `limit_s`: what `share` of the
     latencies must keep. `slow`: the classical ladder of concurrencies, whether it tells anything or not. `replicates`:
     of the bootstrap behind the rate to deploy.
@@ -82,7 +82,7 @@ class Campaign:
     `make` may raise `Cut`. The run that confirms is then missed, and that is said; without the others nothing is known.
     """
 
-    def __init__(self, asked: Asked, make: Callable[[Plan, str, str], Awaitable[Measured]]) -> None:
+    def __init__(self, asked: CampaignOptions, make: Callable[[Plan, str, str], Awaitable[Measured]]) -> None:
         self._asked = asked
         self._make = make
         self._closed: list[Measured] = []
@@ -239,7 +239,7 @@ class Campaign:
 
     def _saturated(
         self,
-        pools: Pools | None,
+        pools: ServiceTimes | None,
         carries: Rate | None,
         rate: Rate | None,
         validation: Validation | None,
@@ -267,7 +267,7 @@ class Campaign:
             more_jobs=more,
         )
 
-    def _change(self, before: Pools, run: Measured) -> str | None:
+    def _change(self, before: ServiceTimes, run: Measured) -> str | None:
         found = self._interference()
         if found is not None and found.disturbed:
             return None  # which jobs of the run were slowed by another is not known
@@ -331,7 +331,7 @@ def _invalid(runs: Sequence[Measured]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _workload(asked: Asked, pools: Pools) -> Workload:
+def _workload(asked: CampaignOptions, pools: ServiceTimes) -> Workload:
     weights = {Path(choice.file).stem: choice.weight for choice in asked.options.workflows}
     return Workload(
         shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=asked.options.plan.stickiness

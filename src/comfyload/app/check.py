@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from comfyload.app.results import default_log, find, labels, window
+from comfyload.app.locate import default_log, find, labels, window
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.judge.ledger import clean
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from comfyload.app.results import Found, Result
+    from comfyload.app.locate import Result, Target
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest
 
@@ -64,7 +64,7 @@ def baseline_of(gates: GateSet, name: str | None, base: Path) -> list[Measured]:
     return find(name or "promoted", base).runs if any(gate.of_baseline for gate in gates.gates) else []
 
 
-def check(found: Found, gates: GateSet, *, log: Path | None = None, baseline: Sequence[Measured] = ()) -> Checked:
+def check(found: Target, gates: GateSet, *, log: Path | None = None, baseline: Sequence[Measured] = ()) -> Checked:
     """Judge every run of `found`, with what its own log says and the file `log`.
 
     A baseline's own slice of the log is read where no other file is named. A log that is the usual one, or the

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from comfyload.app.check import Checked, check
-from comfyload.app.results import Found, find, labelled, measured
+from comfyload.app.locate import Target, find, labelled, measured
 from comfyload.errors import RunFilesError
 from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.comparison.history import history
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.comparison.history import Series
+    from comfyload.judge.comparison.history import TrendSeries
     from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["Compared", "compare_targets", "suites_of", "trend", "verdicts_on"]
@@ -29,8 +29,8 @@ class Compared(Struct, frozen=True, kw_only=True):
     """A comparison, and the runs of both sides."""
 
     comparison: Comparison
-    a: Found
-    b: Found
+    a: Target
+    b: Target
 
 
 def compare_targets(
@@ -62,7 +62,7 @@ def suites_of(compared: Compared) -> dict[str, Suite]:
     return {SIDES: whole, **{label: suite_of(run) for label, run in labelled(compared.b.results).items()}}
 
 
-def trend(base: Path, metrics: Sequence[str]) -> list[Series]:
+def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:
     """Every metric through the baselines of an archive, oldest first; no metrics named: the usual ones.
 
     Raises:

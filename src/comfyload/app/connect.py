@@ -167,7 +167,7 @@ class Comfy:
             return self._thread.run(call, None if limit_s is None else limit_s + 2 * SLACK_S)
         except NoAnswer as error:
             late = Failure(kind="timeout", message=f"not done by its deadline: {error.message}")
-            return Execution(outcome="timed_out", failure=late, left_on_server="unknown")
+            return Execution(outcome="timed_out", failure=late, server_state_after="unknown")
 
     def fetch(
         self, execution: Execution, *, previews: bool = False, deadline_s: float | None = None

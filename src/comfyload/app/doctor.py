@@ -11,7 +11,7 @@ from msgspec import Struct, to_builtins
 
 from comfyload.app.beforehand import Beforehand
 from comfyload.app.earlier import newest_run
-from comfyload.app.prepare import Material, load_material, vary
+from comfyload.app.inputs import Inputs, load_inputs, vary
 from comfyload.app.run import connect
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
     from comfyload.workflow import Variation
-    from comfyload.workflow.preflight import Answer
+    from comfyload.workflow.preflight import PreflightAnswer
 
-__all__ = ["Check", "Status", "doctor", "examine_server", "exit_code"]
+__all__ = ["DoctorCheck", "Status", "doctor", "examine_server", "exit_code"]
 
 Status = Literal["ok", "warning", "problem", "unknown"]
 
@@ -40,7 +40,7 @@ CLOCK_WARNING_S = 2.0
 LITTLE_RAM = 0.1
 
 
-class Check(Struct, frozen=True):
+class DoctorCheck(Struct, frozen=True):
     """One thing looked at. `about` decides the exit code if it is a problem; `facts` are the numbers of `found`."""
 
     name: str
@@ -51,31 +51,31 @@ class Check(Struct, frozen=True):
     about: Literal["server", "workflow", "reach"] = "server"
 
 
-def exit_code(checks: list[Check]) -> int:
+def exit_code(checks: list[DoctorCheck]) -> int:
     """4: no server, 2: the workflow cannot run there, 3: the server is in no state to be measured, 0: go on."""
     wrong = {check.about for check in checks if check.status == "problem"}
     return 4 if "reach" in wrong else 2 if "workflow" in wrong else 3 if "server" in wrong else 0
 
 
-async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[Check]:
+async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[DoctorCheck]:
     """Look at the server and at what the options ask of it; `runs` is where earlier runs are looked for.
 
     Raises:
         UsageError: a file cannot be read, is no graph, or an override fits none.
     """
-    material = load_material(options) if options.workflows else Material([], [], None)
+    material = load_inputs(options) if options.workflows else Inputs([], [], None)
     async with connect(options) as transport:
         return await examine_server(transport, transport.name, options, material, runs)
 
 
 async def examine_server(
-    transport: Transport, name: str, options: RunOptions, material: Material, runs: Path
-) -> list[Check]:
+    transport: Transport, name: str, options: RunOptions, material: Inputs, runs: Path
+) -> list[DoctorCheck]:
     """All checks, in the order in which they are read."""
     try:
         server = await identify(transport, name, [])
     except ServerUnreachable as error:
-        return [Check("server", "problem", error.message, error.hint, about="reach")]
+        return [DoctorCheck("server", "problem", error.message, error.hint, about="reach")]
     checks = [await _reach(transport, server), _version(server), _caching(server), *_flags(server)]
     checks += await _queue_and_events(transport)
     checks += [_clock(await examine.clock_offset(transport)), *_memory(server)]
@@ -93,7 +93,7 @@ async def examine_server(
     return checks
 
 
-async def _reach(transport: Transport, server: Server) -> Check:
+async def _reach(transport: Transport, server: Server) -> DoctorCheck:
     seconds = await examine.round_trips(transport)
     said = (
         f"ComfyUI {visible(server.comfyui_version)}"
@@ -102,117 +102,129 @@ async def _reach(transport: Transport, server: Server) -> Check:
     )
     if not seconds:
         advice = "look at the server's log; a run would be blind to the queue"
-        return Check("server", "problem", f"{said} at {server.url}, and GET /prompt fails", advice)
+        return DoctorCheck("server", "problem", f"{said} at {server.url}, and GET /prompt fails", advice)
     median, most = statistics.median(seconds), max(seconds)
     found = f"{said} at {server.url}; {len(seconds)} round trips: median {duration(median)}, at most {duration(most)}"
-    return Check("server", "ok", found, facts={"round_trip_s": median, "round_trip_max_s": most})
+    return DoctorCheck("server", "ok", found, facts={"round_trip_s": median, "round_trip_max_s": most})
 
 
-def _version(server: Server) -> Check:
+def _version(server: Server) -> DoctorCheck:
     if server.version is None:
         advice = "jobs cannot be stopped once they run, and their queue wait may be missing"
-        return Check("version", "unknown", "the server does not tell its version", advice)
+        return DoctorCheck("version", "unknown", "the server does not tell its version", advice)
     lacks = examine.missing_abilities(server)
     facts = {"version": server.comfyui_version, "lacks": lacks}
     if not lacks:
-        return Check("version", "ok", f"{visible(server.comfyui_version or '')} has all that a run uses", facts=facts)
+        return DoctorCheck(
+            "version", "ok", f"{visible(server.comfyui_version or '')} has all that a run uses", facts=facts
+        )
     found = f"{visible(server.comfyui_version or '')} lacks\n" + "\n".join(f"- {line}" for line in lacks)
-    return Check("version", "warning", found, "update ComfyUI if that matters", facts)
+    return DoctorCheck("version", "warning", found, "update ComfyUI if that matters", facts)
 
 
-def _caching(server: Server) -> Check:
+def _caching(server: Server) -> DoctorCheck:
     mode = server.cache_mode
     facts = {"cache_mode": mode}
     if mode is None:
-        return Check("cache", "unknown", "the server does not show its flags", facts=facts)
+        return DoctorCheck("cache", "unknown", "the server does not show its flags", facts=facts)
     if mode == "none":
         found = "--cache-none: nothing is kept, so every job runs its loaders again, and warm-up jobs do not help"
-        return Check("cache", "warning", found, "measure so only if production runs so", facts)
+        return DoctorCheck("cache", "warning", found, "measure so only if production runs so", facts)
     if mode.startswith(("lru", "ram ")):
         found = f"--cache-{mode}: older results are kept too, so a seed that was used before is answered from the cache"
-        return Check("cache", "warning", found, "give every run a seed of its own, which is the default", facts)
-    return Check("cache", "ok", f"{mode}: loaded models stay from job to job, fresh seeds make jobs run", facts=facts)
+        return DoctorCheck("cache", "warning", found, "give every run a seed of its own, which is the default", facts)
+    return DoctorCheck(
+        "cache", "ok", f"{mode}: loaded models stay from job to job, fresh seeds make jobs run", facts=facts
+    )
 
 
-def _flags(server: Server) -> Iterator[Check]:
+def _flags(server: Server) -> Iterator[DoctorCheck]:
     if server.argv is None:
-        yield Check("flags", "unknown", "the server does not show its flags")
+        yield DoctorCheck("flags", "unknown", "the server does not show its flags")
         return
     told = examine.disturbing_flags(server.argv)
     for flag, meaning in told.items():
-        yield Check("flags", "warning", f"{flag}: {meaning}", "compare only with servers that run so", {"flag": flag})
+        yield DoctorCheck(
+            "flags", "warning", f"{flag}: {meaning}", "compare only with servers that run so", {"flag": flag}
+        )
     if not told:
-        yield Check("flags", "ok", "none that disturbs a measurement")
+        yield DoctorCheck("flags", "ok", "none that disturbs a measurement")
 
 
-async def _queue_and_events(transport: Transport) -> list[Check]:
+async def _queue_and_events(transport: Transport) -> list[DoctorCheck]:
     queue, greeted = await examine.look_at_queue(transport), await examine.greeting(transport)
     if queue is None:
-        unknown = Check("queue", "unknown", "GET /queue fails", "look at the server's log; foreign load cannot be seen")
+        unknown = DoctorCheck(
+            "queue", "unknown", "GET /queue fails", "look at the server's log; foreign load cannot be seen"
+        )
         return [unknown, _events(greeted, None)]
     if not queue.total:
-        idle = Check("worker", "ok", "idle; one that died would still hold its prompt")
-        return [Check("queue", "ok", "empty"), idle, _events(greeted, None)]
+        idle = DoctorCheck("worker", "ok", "idle; one that died would still hold its prompt")
+        return [DoctorCheck("queue", "ok", "empty"), idle, _events(greeted, None)]
     found = f"{len(queue.running)} running and {queue.pending} waiting, of {count(queue.clients, 'client')}"
     advice = "wait until it is empty, or take another server: your jobs would wait for these"
     facts = {"running": len(queue.running), "pending": queue.pending, "clients": queue.clients}
     watched = await examine.watch_worker(transport)
-    return [Check("queue", "problem", found, advice, facts), _worker(watched), _events(greeted, watched)]
+    return [DoctorCheck("queue", "problem", found, advice, facts), _worker(watched), _events(greeted, watched)]
 
 
-def _worker(watched: examine.Watched) -> Check:
+def _worker(watched: examine.Watched) -> DoctorCheck:
     if watched.moved is None:
-        return Check("worker", "unknown", "the queue could not be read twice")
+        return DoctorCheck("worker", "unknown", "the queue could not be read twice")
     if watched.moved:
-        return Check("worker", "ok", f"it works: the queue moved within {watched.seconds:.1f} s")
+        return DoctorCheck("worker", "ok", f"it works: the queue moved within {watched.seconds:.1f} s")
     found = (
         f"nothing moved in {watched.seconds:.1f} s: a dead worker, or one long prompt; from outside both look the same"
     )
     advice = "look at the server's log and its GPU; a dead worker needs a restart of the server"
-    return Check("worker", "problem", found, advice)
+    return DoctorCheck("worker", "problem", found, advice)
 
 
-def _events(greeted: float | str, watched: examine.Watched | None) -> Check:
+def _events(greeted: float | str, watched: examine.Watched | None) -> DoctorCheck:
     polls = "a run then polls, and knows the end of a job later and less exactly"
     if isinstance(greeted, str):
-        return Check("events", "warning", f"none: {greeted}", f"let a proxy pass WebSocket upgrades of /ws; {polls}")
+        return DoctorCheck(
+            "events", "warning", f"none: {greeted}", f"let a proxy pass WebSocket upgrades of /ws; {polls}"
+        )
     facts = {"greeting_s": greeted}
     if watched is not None and watched.moved and not watched.events:
         found = f"the stream is open, and silent while the queue moved ({watched.seconds:.1f} s): events are held up"
         advice = f"find the client that does not read its socket (a sleeping browser tab); {polls}"
-        return Check("events", "warning", found, advice, facts)
-    return Check("events", "ok", f"the stream is open; first word after {duration(greeted)}", facts=facts)
+        return DoctorCheck("events", "warning", found, advice, facts)
+    return DoctorCheck("events", "ok", f"the stream is open; first word after {duration(greeted)}", facts=facts)
 
 
-def _clock(offset: tuple[float, float] | None) -> Check:
+def _clock(offset: tuple[float, float] | None) -> DoctorCheck:
     if offset is None:
-        return Check("clock", "unknown", "the server's replies carry no usable date", "nothing to do: runs need none")
+        return DoctorCheck(
+            "clock", "unknown", "the server's replies carry no usable date", "nothing to do: runs need none"
+        )
     low, high = offset
     middle, half = (low + high) / 2, (high - low) / 2
     way = "ahead of" if middle >= 0 else "behind"
     found = f"the server's is {abs(middle):.1f} s {way} ours, give or take {max(0.1, half):.1f} s"
     facts = {"offset_s": middle, "uncertainty_s": half}
     if low <= CLOCK_WARNING_S and high >= -CLOCK_WARNING_S:
-        return Check("clock", "ok", found, facts=facts)
+        return DoctorCheck("clock", "ok", found, facts=facts)
     advice = "set it if logs are to be laid side by side; a run never compares the two clocks"
-    return Check("clock", "warning", found, advice, facts)
+    return DoctorCheck("clock", "warning", found, advice, facts)
 
 
-def _memory(server: Server) -> Iterator[Check]:
+def _memory(server: Server) -> Iterator[DoctorCheck]:
     for device in server.devices:
         free, total = device.get("vram_free"), device.get("vram_total")
         if device.get("type") != "cpu" and isinstance(free, int) and isinstance(total, int):
             found = f"{_gib(free)} of {_gib(total)} free on {device.get('name', 'a GPU')}"
-            yield Check("GPU memory", "ok", found, facts={"free_bytes": free, "total_bytes": total})
+            yield DoctorCheck("GPU memory", "ok", found, facts={"free_bytes": free, "total_bytes": total})
     free, total = server.system.get("ram_free"), server.system.get("ram_total")
     if isinstance(free, int) and isinstance(total, int):
         facts = {"free_bytes": free, "total_bytes": total}
         little = free < LITTLE_RAM * total
         advice = "other programs, or results kept by the cache, may make it swap" if little else ""
-        yield Check("memory", "warning" if little else "ok", f"{_gib(free)} of {_gib(total)} free", advice, facts)
+        yield DoctorCheck("memory", "warning" if little else "ok", f"{_gib(free)} of {_gib(total)} free", advice, facts)
     else:
-        yield Check("memory", "unknown", "the server does not tell")
-    yield Check("disk", "unknown", "the server does not tell", "see to it that every image of the run has room")
+        yield DoctorCheck("memory", "unknown", "the server does not tell")
+    yield DoctorCheck("disk", "unknown", "the server does not tell", "see to it that every image of the run has room")
 
 
 def _gib(value: int) -> str:
@@ -220,7 +232,7 @@ def _gib(value: int) -> str:
     return f"{fixed(size, decimals(size, 1))} GiB"
 
 
-def _preflight(variation: Variation, answer: Answer, dropped: dict[str, str]) -> Check:
+def _preflight(variation: Variation, answer: PreflightAnswer, dropped: dict[str, str]) -> DoctorCheck:
     """`dropped`: outputs that are left out as asked, each with the reason; `answer` is about the rest."""
     workflow = variation.workflow
     facts = {
@@ -234,16 +246,16 @@ def _preflight(variation: Variation, answer: Answer, dropped: dict[str, str]) ->
         found = f"{workflow.name}: nothing that the server would refuse in {count(len(workflow.graph), 'node')}"
         advice = "the run has no results of these outputs" if dropped else ""
         status: Status = "warning" if dropped else "ok"
-        return Check("preflight", status, "\n".join([found, *left_out]), advice, facts, "workflow")
+        return DoctorCheck("preflight", status, "\n".join([found, *left_out]), advice, facts, "workflow")
     advice = "put the files on the server (run --upload does it for images), install the nodes, or change the graph"
     if answer.verdict == "partly":
         advice += "; run --drop-broken-outputs leaves these outputs out, and runs the others"
     found = "\n".join([describe(answer, workflow.name), *left_out])
     status = "warning" if answer.verdict == "doubtful" else "problem"
-    return Check("preflight", status, found, advice, facts, "workflow")
+    return DoctorCheck("preflight", status, found, advice, facts, "workflow")
 
 
-def _variation(variation: Variation, options: RunOptions) -> Check:
+def _variation(variation: Variation, options: RunOptions) -> DoctorCheck:
     facts = {
         "varied": variation.varied,
         "salted": variation.salted,
@@ -258,23 +270,23 @@ def _variation(variation: Variation, options: RunOptions) -> Check:
     found += [remark.text for remark in said]
     status: Status = "warning" if any(remark.level == "warning" for remark in said) else "ok"
     advice = "; ".join(remark.advice for remark in said if remark.advice)
-    return Check("variation", status, "; ".join(found), advice, facts, "workflow")
+    return DoctorCheck("variation", status, "; ".join(found), advice, facts, "workflow")
 
 
-def _outputs(variation: Variation) -> Check:
+def _outputs(variation: Variation) -> DoctorCheck:
     outputs = [node for node in variation.outputs if node not in variation.constant]
     kinds = Counter(variation.workflow.class_of(node) for node in outputs)
     found = f"{count(len(outputs), 'output node')} in each job: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
-    return Check("outputs", "ok", found, "", {"outputs": len(outputs)}, "workflow")
+    return DoctorCheck("outputs", "ok", found, "", {"outputs": len(outputs)}, "workflow")
 
 
-def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path) -> Check:
+def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path) -> DoctorCheck:
     """What the run will take, by the newest run of the same graph on the same server."""
     plan = options.plan
     earlier = newest_run(variation.workflow.sha256, server.url, runs)
     if earlier is None:
         found = f"no run of this graph on this server, neither below {runs}/ nor in the archive"
-        return Check("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
+        return DoctorCheck("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
     seconds, mean = earlier.seconds, statistics.fmean(earlier.seconds)
     found = f"{duration(mean)} of execution in each job (mean of {count(len(seconds), 'job')} in {earlier.path})"
     facts = {"execution_s": mean, "jobs_seen": len(seconds), "run": str(earlier.path)}
@@ -282,7 +294,7 @@ def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path)
         jobs = (plan.jobs + plan.warmup) * plan.pages
         facts["total_s"] = jobs * mean
         found += f"; {count(jobs, 'job')} take about {_long(jobs * mean)}, as one worker runs one at a time"
-    return Check("cost", "ok", found, "", facts, "workflow")
+    return DoctorCheck("cost", "ok", found, "", facts, "workflow")
 
 
 def _long(seconds: float) -> str:

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.app.drawn import arrivals_rng
 from comfyload.app.options import shareable, to_toml
 from comfyload.app.run import connect, prepare
+from comfyload.app.schedule_seed import arrivals_rng
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.codec import encode
 from comfyload.record.plan import Closed, Replay
-from comfyload.report.medium import Screen
+from comfyload.report.console import Screen
 from comfyload.report.text import count
 from comfyload.visible import visible
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from comfyload.app.results import measured
+from comfyload.app.locate import measured
 from comfyload.comfy.address import hide_secrets, masked, read_url, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from comfyload.advise.clients import NAIVE, scaled
+from comfyload.advise.naive_client import NAIVE, scaled
 from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
-from comfyload.app.naive import NaiveClient, script
+from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
-from comfyload.comfy.patience import Patience
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
 from comfyload.report.faults import Outcome
@@ -35,11 +35,11 @@ from comfyload.workflow import ObjectInfo, Variation, parse
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from comfyload.advise.clients import Naive
+    from comfyload.advise.naive_client import Naive
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
-__all__ = ["CLIENTS", "POLICY", "SCENARIOS", "Asked", "faults"]
+__all__ = ["CLIENTS", "POLICY", "SCENARIOS", "FaultOptions", "faults"]
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
@@ -69,7 +69,7 @@ _USUAL_DEADLINE_S, _USUAL_TIMEOUT_S = 90.0, 60.0
 """With which the usual retries are thought, and the timeout that scripts have when nobody has thought about it."""
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class FaultOptions(Struct, frozen=True, kw_only=True):
     """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace. `heavy`: a
     workflow that exhausts the server's memory; None: one that asks for more than there can be, and is refused.
     """
@@ -98,7 +98,7 @@ class _Ask(Struct, kw_only=True):
     outcome: str = ""
 
 
-async def faults(asked: Asked, begins: Callable[[str, str], None]) -> list[Outcome]:
+async def faults(asked: FaultOptions, begins: Callable[[str, str], None]) -> list[Outcome]:
     """Every scenario for every client; `begins` is told which. On the simulator the clients of a scenario have a server
     each and play it side by side, a real one has them one after the other.
 
@@ -131,7 +131,7 @@ async def faults(asked: Asked, begins: Callable[[str, str], None]) -> list[Outco
     return out
 
 
-async def _play(asked: Asked, scenario: Scenario, name: str) -> Outcome:
+async def _play(asked: FaultOptions, scenario: Scenario, name: str) -> Outcome:
     async with AsyncExitStack() as stack:
         simulated: Server | None = None
         url = asked.server
@@ -156,34 +156,34 @@ async def _play(asked: Asked, scenario: Scenario, name: str) -> Outcome:
         )
         prompts = await _prompts(asked, direct, scenario)
         clock, asks = stopwatch(), list[_Ask]()
-        patience = _patience(asked)
-        async with _client(asked, name, transport, Api(transport, facts), facts, clock, patience) as client:
+        timeouts = _timeouts(asked)
+        async with _client(asked, name, transport, Api(transport, facts), facts, clock, timeouts) as client:
             trouble = asyncio.create_task(_make_trouble(asked, scenario, proxy, simulated))
             await _send(asked, scenario, client, prompts, asks, clock)
             await trouble
-            if isinstance(client, NaiveClient):
+            if isinstance(client, NaiveHttpClient):
                 for ask in asks:
                     ask.ids = client.ids.get(ask.ids[0], ask.ids)
         await asyncio.sleep(2 * asked.job_s)
         return await _judge(asked, scenario, name, asks, Api(direct, facts), simulated)
 
 
-def _inside(asked: Asked, scenario: Scenario) -> Faults:
+def _inside(asked: FaultOptions, scenario: Scenario) -> Faults:
     begin, end = _times(asked)
     if scenario == "stall":
         return Faults(hang=Which(at=(max(1, int(BEGINS * asked.jobs)),)), hang_s=end - begin)
     return Faults(oom=Which(every=EVERY)) if scenario == "oom" else Faults()
 
 
-def _patience(asked: Asked) -> Patience:
+def _timeouts(asked: FaultOptions) -> Timeouts:
     """On a simulator whose jobs take a fraction of a second, waits shrink with them."""
     if asked.server is not None:
-        return Patience()
+        return Timeouts()
     scale = min(1.0, asked.job_s)
-    return Patience(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
+    return Timeouts(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
 
 
-async def _prompts(asked: Asked, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
+async def _prompts(asked: FaultOptions, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
     """The jobs, and which of them can succeed."""
     content = asked.workflow
     if content is None:
@@ -205,7 +205,7 @@ async def _prompts(asked: Asked, direct: Http, scenario: Scenario) -> list[tuple
     return out
 
 
-def _spoilt(asked: Asked, scenario: Scenario, prompt: Prompt, info: ObjectInfo) -> Prompt:
+def _spoilt(asked: FaultOptions, scenario: Scenario, prompt: Prompt, info: ObjectInfo) -> Prompt:
     if scenario == "oom" and asked.heavy is not None:
         content = json.dumps(parse(asked.heavy, "heavy", "the heavy workflow").graph).encode()
     else:
@@ -216,20 +216,22 @@ def _spoilt(asked: Asked, scenario: Scenario, prompt: Prompt, info: ObjectInfo) 
 
 @asynccontextmanager
 async def _client(
-    asked: Asked,
+    asked: FaultOptions,
     name: str,
     transport: Http,
     api: Api,
     facts: Any,
     clock: Callable[[], float],
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> AsyncIterator[Client]:
     if name != POLICY:
-        yield NaiveClient(_naive(name, asked.deadline_s), script(api, asked.deadline_s / 40), clock, Random(asked.seed))
+        yield NaiveHttpClient(
+            _naive(name, asked.deadline_s), script(api, asked.deadline_s / 40), clock, Random(asked.seed)
+        )
         return
     policy = structs.replace(asked.policy, deadline_s=asked.deadline_s)
     async with RetryingClient.open(
-        [(transport, facts)], policy, clock, rng=Random(asked.seed), patience=patience
+        [(transport, facts)], policy, clock, rng=Random(asked.seed), timeouts=timeouts
     ) as client:
         yield client
 
@@ -241,7 +243,7 @@ def _naive(name: str, deadline_s: float) -> Naive:
 
 
 async def _send(
-    asked: Asked,
+    asked: FaultOptions,
     scenario: Scenario,
     client: Client,
     prompts: list[tuple[Prompt, bool]],
@@ -266,12 +268,12 @@ async def _send(
             group.create_task(one(prompt, ask))
 
 
-def _times(asked: Asked) -> tuple[float, float]:
+def _times(asked: FaultOptions) -> tuple[float, float]:
     whole = asked.jobs * asked.job_s / LOAD
     return BEGINS * whole, ENDS * whole
 
 
-async def _make_trouble(asked: Asked, scenario: Scenario, proxy: Proxy, simulated: Server | None) -> None:
+async def _make_trouble(asked: FaultOptions, scenario: Scenario, proxy: Proxy, simulated: Server | None) -> None:
     begin, end = _times(asked)
     bad: Mapping[Scenario, Trouble] = {
         "blip": Trouble(reset=0.3, lose_reply=0.3, reset_after_bytes=500),
@@ -294,7 +296,7 @@ async def _make_trouble(asked: Asked, scenario: Scenario, proxy: Proxy, simulate
 
 
 async def _judge(
-    asked: Asked, scenario: Scenario, name: str, asks: list[_Ask], api: Api, simulated: Server | None
+    asked: FaultOptions, scenario: Scenario, name: str, asks: list[_Ask], api: Api, simulated: Server | None
 ) -> Outcome:
     good = [ask for ask in asks if ask.good]
     took = [ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed"]
@@ -334,7 +336,7 @@ def _fate(ask: _Ask, deadline_s: float) -> str:
 async def _left(asks: list[_Ask], api: Api) -> int:
     """How many prompts of ours the server has still to do, those that it does not tell of included."""
     ids = {prompt_id for ask in asks for prompt_id in ask.ids}
-    return sum([await api.whereabouts(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
+    return sum([await api.prompt_state(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
 
 
 async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:

@@ -13,10 +13,10 @@ from comfyload.record.job_events import JobEvent, Progress
 if TYPE_CHECKING:
     from comfyload.workflow import Workflow
 
-__all__ = ["Listener"]
+__all__ = ["EventCallback"]
 
 
-class Listener:
+class EventCallback:
     """Called with each event of one job, until `over`. The first error that `on_event` raises for the job is logged."""
 
     def __init__(self, on_event: Callable[[JobEvent], object], workflow: Workflow) -> None:

@@ -19,8 +19,8 @@ from comfyload.record.metrics_files import DEFAULT_LOG, VARIABLE, LogFiles, olde
 from comfyload.record.metrics_log import InOrder, LogRow, row_of_line
 from comfyload.record.metrics_prompts import ByPrompt
 from comfyload.record.run import LOG, MANIFEST, RunReader
-from comfyload.report.log_words import node_of
-from comfyload.report.logs import Printer, Tally
+from comfyload.report.log_text import node_of
+from comfyload.report.logs import LogTally, Printer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -151,7 +151,7 @@ class _Shown:
     """Rows on their way from the files to the printer."""
 
     def __init__(self, where: Where, query: LogQuery, printer: Printer) -> None:
-        self.tally = Tally()
+        self.tally = LogTally()
         self._began, self._query, self._printer = where.began, query, printer
         self._order = InOrder()
         self._prompts = ByPrompt(self._chosen)

@@ -19,8 +19,8 @@ import psutil
 from msgspec import Struct
 
 from comfyload.errors import UsageError
-from comfyload.record.checkout import declared_version
-from comfyload.record.evidence import sha256, sync_folder, walk
+from comfyload.record.copies import sha256, sync_folder, walk
+from comfyload.record.git import declared_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARK",
     "NAME",
-    "Changes",
+    "FileChanges",
     "Mark",
     "Pack",
     "clear",
@@ -59,7 +59,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
-class Changes(Struct, frozen=True, kw_only=True):
+class FileChanges(Struct, frozen=True, kw_only=True):
     """How a pack differs from what was installed: other contents, files gone, files that came from elsewhere."""
 
     changed: list[str] = []
@@ -73,7 +73,7 @@ class Pack(Struct, frozen=True, kw_only=True):
     path: Path
     state: State
     version: str | None = None
-    changes: Changes = Changes()
+    changes: FileChanges = FileChanges()
     link_to: str | None = None
 
 
@@ -133,12 +133,12 @@ def mark_of(folder: Path, files: Sequence[str], version: str) -> Mark:
     return Mark(format=FORMAT, version=version, files={name: sha256(folder / name) for name in files})
 
 
-def _changes(path: Path, mark: Mark) -> Changes:
+def _changes(path: Path, mark: Mark) -> FileChanges:
     plain, other = walk(path)
     there = {name for name in plain if not _is_bytecode(name)} - {MARK} | set(other)
     known = set(mark.files)
     changed = [name for name in sorted(known & there) if name in other or sha256(path / name) != mark.files[name]]
-    return Changes(changed=changed, missing=sorted(known - there), added=sorted(there - known))
+    return FileChanges(changed=changed, missing=sorted(known - there), added=sorted(there - known))
 
 
 def put(source: Path, files: Sequence[str], pack: Pack, kept: Sequence[str], version: str) -> None:

@@ -208,7 +208,7 @@ async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None
     if reply.status != 200:
         return Running(url=transport.name, why=f"its probe answers with HTTP {reply.status}")
     try:
-        told = decode_json(reply.body, _Told)
+        told = decode_json(reply.body, _ProbeStatus)
     except msgspec.MsgspecError as error:
         return Running(url=transport.name, why=f"its probe gives an answer that is none: {error}")
     return Running(
@@ -221,15 +221,15 @@ async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None
     )
 
 
-class _ToldProbe(Struct):
+class _ProbeFacts(Struct):
     active: bool = False
     version: str | None = None
     dropped: int | None = None
     errors: int | None = None
 
 
-class _Told(Struct):
-    probe: _ToldProbe
+class _ProbeStatus(Struct):
+    probe: _ProbeFacts
     missing: list[Any] = []
 
 

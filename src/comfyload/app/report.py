@@ -6,9 +6,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from comfyload.judge.comparison.compare import compare
-from comfyload.judge.observe import observations
+from comfyload.judge.observations import observations
 from comfyload.judge.summary import jsonable
-from comfyload.record.aside import written_aside
+from comfyload.record.atomic import written_aside
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.document import jobs
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.app.results import Found, Result
+    from comfyload.app.locate import Result, Target
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import Gate
 
@@ -64,10 +64,10 @@ def notes_of(results: Sequence[Result]) -> dict[str, str]:
 
 
 def page(
-    found: Found,
+    found: Target,
     gates: Sequence[Gate],
     verdicts: Sequence[GateVerdict],
-    against: Found | None = None,
+    against: Target | None = None,
     accept: Sequence[str] = (),
 ) -> str:
     """The page of what was found, and what the gates say of it; `against` is what it is compared with."""

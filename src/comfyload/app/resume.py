@@ -29,7 +29,7 @@ from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Observation, Record, Sent, Server
 from comfyload.record.run import RunReader, RunWriter
-from comfyload.retry.story import later_ids
+from comfyload.retry.attempt_log import later_ids
 from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
@@ -165,12 +165,12 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
         api = Api(transport, server)
         untold = [n for n in await _untold(api, server, reader.manifest.run_id, left.told) if n not in begun]
         begun, jobs = [*begun, *untold], jobs + len(untold)
-        waiting = [name for name in begun if await api.whereabouts(name) == "pending"]
+        waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
         if begun:
             await api.delete(begun)
         stopped, still = 0, []
         for name in begun:
-            if await api.whereabouts(name) == "running":
+            if await api.prompt_state(name) == "running":
                 stopped += await api.stop(name)
             if not await _gone(api, name):
                 still.append(name)
@@ -189,7 +189,7 @@ def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
     """Whether the server is done with the prompt, or is soon: a node looks for an interrupt only now and then."""
     watch = stopwatch()
-    while await api.whereabouts(prompt_id) in ("pending", "running", "unknown"):
+    while await api.prompt_state(prompt_id) in ("pending", "running", "unknown"):
         if watch() > within_s:
             return False
         await asyncio.sleep(0.2)
@@ -197,7 +197,7 @@ async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
 
 
 def _may_be_there(record: Record) -> bool:
-    return record.execution.left_on_server in ("pending", "running", "unknown")
+    return record.execution.server_state_after in ("pending", "running", "unknown")
 
 
 def _given_up(record: Record) -> list[str]:
@@ -208,7 +208,7 @@ def _given_up(record: Record) -> list[str]:
 def _options(manifest: Manifest, again: Again) -> RunOptions:
     """The options of the run, with what is given anew."""
     try:
-        options = msgspec.convert(manifest.asked, RunOptions)
+        options = msgspec.convert(manifest.options, RunOptions)
     except msgspec.ValidationError as error:
         raise RunFilesError(f"the manifest's `asked` is damaged: {error}") from None
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
@@ -279,7 +279,7 @@ async def _untold(api: Api, server: Server, run_id: str, told: frozenset[int]) -
         if absent == ABSENT or not server.client_prompt_id:
             break
         name = prompt_id(run_id, index)
-        if await api.whereabouts(name) in ("absent", "unknown"):
+        if await api.prompt_state(name) in ("absent", "unknown"):
             absent += 1
         else:
             found.append(name)
@@ -291,7 +291,7 @@ async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bo
     """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
     if left.ended is None:
         return False
-    return await Api(transport, manifest.server).whereabouts(left.ended) == "absent"
+    return await Api(transport, manifest.server).prompt_state(left.ended) == "absent"
 
 
 def _elapsed(manifest: Manifest, left: Left) -> float:

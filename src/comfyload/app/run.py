@@ -16,10 +16,10 @@ from msgspec import structs
 from comfyload.app.beforehand import Beforehand
 from comfyload.app.caps import Caps
 from comfyload.app.descriptors import check_descriptors
-from comfyload.app.drawn import arrivals_rng
+from comfyload.app.inputs import JobSource, load_inputs
 from comfyload.app.live import live_log
 from comfyload.app.options import RunOptions, plan_hash
-from comfyload.app.prepare import Jobs, load_material
+from comfyload.app.schedule_seed import arrivals_rng
 from comfyload.app.session import Session
 from comfyload.app.telemetry import asked_of
 from comfyload.clock import stopwatch
@@ -52,7 +52,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A run about to start: nothing has been submitted, nothing written."""
 
     manifest: Manifest
-    jobs: Jobs
+    jobs: JobSource
     options: RunOptions
 
 
@@ -112,7 +112,7 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
 async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
     """Read the files, ask the server who it is, and settle every job; `again`: of the run that is taken up again."""
     check_descriptors(options.plan)
-    material = load_material(options)
+    material = load_inputs(options)
     _check_telemetry(options)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
@@ -139,7 +139,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     beforehand = Beforehand(options, material, info, described, server)
     await beforehand.look(transport)
     beforehand.refuse()
-    jobs = Jobs(options, material, info, run_id)
+    jobs = JobSource(options, material, info, run_id)
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -152,7 +152,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         client=describe_host(),
         server=structs.replace(server, packs=info.packs() if described.classes else None),
         workflows=jobs.facts(keep_graph=options.keep_workflow),
-        asked=_without_secrets(options, transport.name),
+        options=_without_secrets(options, transport.name),
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from comfyload.advise.saturation import LADDER
-from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Asked, Campaign, Cut
+from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, CampaignOptions, Cut
 from comfyload.app.caps import Caps
-from comfyload.app.results import measured
+from comfyload.app.locate import measured
 from comfyload.app.run import run
 from comfyload.errors import NothingMeasured, UsageError
 from comfyload.judge.gates.sequential import early_abort
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import Manifest, Record
     from comfyload.record.plan import Plan
 
-__all__ = ["Asked", "expected_jobs", "saturate"]
+__all__ = ["CampaignOptions", "expected_jobs", "saturate"]
 
 BROKEN = ("oom", "cuda")
 
@@ -41,7 +41,7 @@ class Guard:
         self._ends: Counter[bool] = Counter()
         self._broken = 0
 
-    def settles(self, record: Record, _manifest: Manifest, _path: Path) -> bool:
+    def should_stop(self, record: Record, _manifest: Manifest, _path: Path) -> bool:
         """Whether this job's end is the one too many."""
         failure = record.execution.failure
         self._broken += failure is not None and failure.kind in BROKEN
@@ -54,7 +54,7 @@ class Guard:
         return bool(self.why)
 
 
-def expected_jobs(asked: Asked) -> int:
+def expected_jobs(asked: CampaignOptions) -> int:
     """How many jobs will be sent, if no more than two in flight are needed, and a job takes some seconds."""
     workflows = len(asked.options.workflows)
     if asked.slow:
@@ -63,7 +63,7 @@ def expected_jobs(asked: Asked) -> int:
 
 
 async def saturate(
-    asked: Asked,
+    asked: CampaignOptions,
     viewer: Callable[[str], Viewer],
     folder: Path | None = None,
     more: Callable[[int, float], bool] = lambda _jobs, _seconds: False,

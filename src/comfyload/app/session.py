@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import convert, structs
 
-from comfyload.app.drawn import arrivals_rng
+from comfyload.app.environment import EnvironmentReader
 from comfyload.app.live import Live
 from comfyload.app.noted import Noted
+from comfyload.app.schedule_seed import arrivals_rng
 from comfyload.app.signals import on_signals
-from comfyload.app.surroundings import Surroundings
 from comfyload.app.telemetry import Telemetry, rows_are_told, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
-from comfyload.comfy.patience import Patience
 from comfyload.comfy.room import Room
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
@@ -29,7 +29,7 @@ from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Observation, Record, Sample
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
-from comfyload.telemetry.watch import Watch
+from comfyload.telemetry.collector import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from comfyload.app.caps import Caps
-    from comfyload.app.prepare import Jobs
+    from comfyload.app.inputs import JobSource
     from comfyload.app.viewer import Ender, Viewer
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, LogLine, Manifest, Sent
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "take_off_line"]
 
-HEARD_S = 2.0
-"""Jobs of ours are under way, and no event of them came for so long: the event stream may hang."""
+EVENT_SILENCE_S = 2.0
+"""JobSource of ours are under way, and no event of them came for so long: the event stream may hang."""
 
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
@@ -66,7 +66,7 @@ class Session:
         self,
         manifest: Manifest,
         writer: RunWriter,
-        jobs: Jobs,
+        jobs: JobSource,
         viewer: Viewer,
         clock: Callable[[], float],
         *,
@@ -85,7 +85,7 @@ class Session:
         self._viewer = viewer
         self._clock = clock
         self._begun = begun or []
-        self._maybe_there = frozenset([*(line.prompt_id for line in self._begun), *untold])
+        self._unconfirmed_ids = frozenset([*(line.prompt_id for line in self._begun), *untold])
         self._done = done
         self._restarted = restarted
         self._proof = proof
@@ -130,12 +130,12 @@ class Session:
 
     async def _run(self, transport: Transport) -> None:
         manifest = self._manifest
-        self._surroundings = Surroundings(manifest, transport)
+        self._surroundings = EnvironmentReader(manifest, transport)
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
         self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._hears_the_queue)
-        watch = Watch(
+        watch = Collector(
             self._sources,
             self._clock,
             emit=self._on_sample,
@@ -165,11 +165,11 @@ class Session:
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest = self._manifest
         hooks: dict[str, Any] = {
-            "patience": Patience(job_s=manifest.plan.timeout_s),
+            "patience": Timeouts(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "maybe_there": self._maybe_there,
+            "maybe_there": self._unconfirmed_ids,
             "forgotten": self._restarted,
             "room": self._room(),
         }
@@ -193,7 +193,7 @@ class Session:
 
         def on_last() -> None:
             if not plan.drain and not self._stop.asked:
-                self._spawn(client.abandon("censored"))
+                self._spawn(client.cancel_all("censored"))
 
         left_s = None if self._caps is None else self._caps.left_s
         if left_s is not None:
@@ -286,7 +286,7 @@ class Session:
     def _prove(self, record: Record) -> None:
         if self._proof is None or self._stop.asked:
             return
-        if self._proof.settles(record, self._manifest, self._writer.path):
+        if self._proof.should_stop(record, self._manifest, self._writer.path):
             self._stop.ask()
             self._end = "decided"
             self._viewer.stopping(f"{self._proof.why}; no more jobs are sent, those under way end")
@@ -314,7 +314,7 @@ class Session:
         client = self._client
         if client is None:
             return True
-        silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > HEARD_S
+        silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > EVENT_SILENCE_S
         return client.stream.connected and not silent
 
     def _note_beforehand(self) -> None:
@@ -339,7 +339,7 @@ class Session:
             self._stop.ask()
             self._end = "cancelled"
             self._viewer.stopping("cancelling what is ours on the server")
-            self._spawn(client.abandon())
+            self._spawn(client.cancel_all())
 
         def interrupt() -> None:
             if self._stop.asked:

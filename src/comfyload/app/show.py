@@ -12,7 +12,7 @@ from comfyload.record.codec import encode
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
-from comfyload.report.medium import Screen
+from comfyload.report.console import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +79,8 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
     ):
         if instant is not None:
             yield name, f"{instant - record.due:+.3f} s from due"
-    if execution.done_within_s:
-        yield "", f"seen by asking, up to {execution.done_within_s:.3f} s after it happened"
+    if execution.done_uncertainty_s:
+        yield "", f"seen by asking, up to {execution.done_uncertainty_s:.3f} s after it happened"
     if server.create_ms is not None and server.start_ms is not None:
         yield "queue wait", f"{(server.start_ms - server.create_ms) / 1000:.3f} s by the server's clock"
     if server.execution_ms is not None:
@@ -93,8 +93,8 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
         yield "from cache", f"nodes {', '.join(execution.cached)}"
     for output in execution.outputs:
         yield "output", f"node {output.node}: {output.count} {output.kind}  {' '.join(output.files)}"
-    if execution.left_on_server:
-        yield "left", f"{execution.left_on_server} on the server when it was given up"
+    if execution.server_state_after:
+        yield "left", f"{execution.server_state_after} on the server when it was given up"
 
 
 def _waterfall(record: Record, manifest: Manifest) -> Table:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from comfyload.errors import INTERRUPTED
 from comfyload.judge.summary import jsonable, summarise
-from comfyload.record.aside import is_stdout, written_aside
+from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
+from comfyload.report.console import Screen
 from comfyload.report.document import jobs, write_document
-from comfyload.report.medium import Screen
 from comfyload.report.table import render
 
 if TYPE_CHECKING:

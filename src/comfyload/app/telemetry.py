@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from comfyload.telemetry.here import Here
-from comfyload.telemetry.host import Host
+from comfyload.telemetry.host import HostReadings
+from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.log import MetricsLog
 from comfyload.telemetry.nvml import Nvml
 from comfyload.telemetry.probe import Probe
 from comfyload.telemetry.scrape import Scrape, scrape_url
-from comfyload.telemetry.server import Queue, Stats
+from comfyload.telemetry.server import QueueLength, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,8 +59,14 @@ def sources(
     """
     if not asked.on:
         return []
-    here, probe = Here(server), Probe(transport, clock, asked.since)
-    found: list[Source] = [Nvml(here, clock), Host(here, clock), Stats(transport), Queue(transport, heard), probe]
+    here, probe = LocalServer(server), Probe(transport, clock, asked.since)
+    found: list[Source] = [
+        Nvml(here, clock),
+        HostReadings(here, clock),
+        Stats(transport),
+        QueueLength(transport, heard),
+        probe,
+    ]
     for number, text in enumerate(asked.scrape, 1):
         found.append(Scrape(scrape_url(text), "scrape" if number == 1 else f"scrape{number}", clock))
     if asked.metrics_log is not None:

@@ -146,7 +146,7 @@ def _say(error: ComfyloadError, noted: BaseException | None = None) -> None:
     """One line, and as the last thing what is still to be done: the notes of `noted`, or else of the error."""
     from rich.text import Text
 
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     message, hint = shortened(without_hidden(error.message)), without_hidden(error.hint)
     line = Text.assemble(("error: ", "bold red"), message if error.lines else visible(message))

@@ -30,7 +30,7 @@ from comfyload.cli.flags import (
     Strict,
     server_url,
 )
-from comfyload.cli.gating import Asked, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -121,7 +121,7 @@ def ab(
     from comfyload.cli.progress import viewer_for
     from comfyload.record.plan import Closed, Plan
 
-    gating = Asked.of(fail_if, gate, gates, expect, independent=independent_failures)
+    gating = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
     gating.check(outlet)
@@ -143,7 +143,7 @@ def ab(
     made = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     compared = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
     if made.cut:

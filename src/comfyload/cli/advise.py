@@ -96,10 +96,10 @@ def saturate(
     from comfyload import clock
     from comfyload.app.campaign import about
     from comfyload.app.options import RunOptions
-    from comfyload.app.saturate import Asked, expected_jobs
+    from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
     from comfyload.cli.options import parse_cap, parse_workflows
-    from comfyload.cli.progress import Silent, viewer_for
+    from comfyload.cli.progress import NoProgress, viewer_for
     from comfyload.load.grammar import parse_duration
     from comfyload.record.plan import Closed, Plan
 
@@ -119,7 +119,9 @@ def saturate(
         max_jobs=max_jobs,
         max_time_s=parse_cap(max_time),
     )
-    asked = Asked(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
+    asked = CampaignOptions(
+        options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow
+    )
     silent = quiet or json_
     if not silent:
         echo(
@@ -128,7 +130,7 @@ def saturate(
             err=True,
         )
 
-    def viewer(words: str) -> Silent:
+    def viewer(words: str) -> NoProgress:
         if not silent:
             echo(f"\n{words}", err=True)
         return viewer_for(quiet=silent)
@@ -148,7 +150,7 @@ def saturate(
 
     from comfyload.judge.summary import jsonable
     from comfyload.report.charts.advice import saturation_chart
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
     from comfyload.report.saturation import render_saturation
 
     document = jsonable(found)
@@ -219,7 +221,7 @@ def capacity(
     from comfyload.judge.summary import jsonable
     from comfyload.report.advice import render_ahead
     from comfyload.report.charts.advice import forecast_chart
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     document = jsonable(
         {
@@ -344,6 +346,6 @@ def _draw(file: Path | None, picture: Chart) -> None:
 
 
 def _put(file: Path, content: bytes) -> None:
-    from comfyload.record.aside import write_whole
+    from comfyload.record.atomic import write_whole
 
     write_whole(file, content)

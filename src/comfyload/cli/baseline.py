@@ -22,7 +22,7 @@ from comfyload.cli.flags import (
 from comfyload.cli.gating import say_what_failed
 
 if TYPE_CHECKING:
-    from comfyload.app.results import Found
+    from comfyload.app.locate import Target
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Damaged, Kept
     from comfyload.record.by_hand import ByHand
@@ -64,8 +64,8 @@ def save(
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
     from comfyload.app.check import gate_set
+    from comfyload.app.locate import default_log, find
     from comfyload.app.options import parse_notes
-    from comfyload.app.results import default_log, find
 
     asked, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
     keep(archive, name, find(",".join(runs), archive), asked, default_log(metrics_log), notes)
@@ -74,7 +74,7 @@ def save(
 def keep(
     archive: Path,
     name: str | None,
-    found: Found,
+    found: Target,
     gates: GateSet,
     log: Path | None,
     notes: dict[str, str] | None = None,
@@ -85,7 +85,7 @@ def keep(
     """Keep what was found, show the verdicts and where it lies; returns the exit code of the verdicts."""
     from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.judge.gates.gate import exit_code
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
     from comfyload.report.verdicts import render
 
     kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes or {}))
@@ -121,7 +121,7 @@ def _list_json(kept: list[Kept], damaged: list[Damaged], by_hand: list[ByHand], 
     import json
 
     from comfyload.judge.summary import jsonable
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     rows: list[dict[str, Any]] = [
         {"folder": one.folder, "saved_utc": one.manifest.saved_utc, "runs": len(one.manifest.runs),
@@ -140,7 +140,7 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     console = Screen(highlight=False)
     if not kept and not other:
@@ -164,7 +164,7 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
     from comfyload.record.archive import find, find_by_hand
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     by_hand = find_by_hand(archive, name)
     if by_hand is not None:
@@ -180,7 +180,7 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
 def _show_readme(file: Path) -> None:
     from rich.markdown import Markdown
 
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     console, text = Screen(), file.read_text(encoding="utf-8-sig", errors="replace")
     if console.is_terminal:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.app.checklist import Round
-    from comfyload.cli.progress import Silent
+    from comfyload.cli.progress import NoProgress
 
 __all__ = ["checklist"]
 
@@ -87,7 +87,7 @@ def checklist(
     from comfyload.cli.doctor import show_checks
     from comfyload.cli.options import parse_cap
     from comfyload.record.archive import check_free
-    from comfyload.record.aside import check_folder
+    from comfyload.record.atomic import check_folder
     from comfyload.record.plan import Closed, Plan
 
     parse_notes(note or [])
@@ -118,7 +118,7 @@ def checklist(
     paths = clock.run(steps.run_rounds(options, steps.rounds(workflows), viewers(len(workflows), quiet=quiet)))
 
     from comfyload.app.check import gate_set
-    from comfyload.app.results import default_log, find
+    from comfyload.app.locate import default_log, find
     from comfyload.cli.baseline import keep
 
     asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
@@ -126,12 +126,12 @@ def checklist(
     raise typer.Exit(keep(archive, name, found, asked, default_log(metrics_log), quiet=quiet, strict=strict))
 
 
-def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], Silent]:
+def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], NoProgress]:
     """Says which run of how many begins, and gives its progress."""
     from comfyload.app.checklist import CONCURRENCY
     from comfyload.cli.progress import viewer_for
 
-    def viewer(one: Round, number: int) -> Silent:
+    def viewer(one: Round, number: int) -> NoProgress:
         if not quiet:
             of = workflows * len(CONCURRENCY)
             echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)

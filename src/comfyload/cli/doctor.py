@@ -12,7 +12,7 @@ from comfyload.visible import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from comfyload.app.doctor import Check
+    from comfyload.app.doctor import DoctorCheck
 
 __all__ = ["doctor", "show_checks"]
 
@@ -67,8 +67,8 @@ def doctor(
     raise typer.Exit(exit_code(checks))
 
 
-def show_checks(checks: list[Check], *, as_json: bool) -> None:
-    from comfyload.report.medium import Screen
+def show_checks(checks: list[DoctorCheck], *, as_json: bool) -> None:
+    from comfyload.report.console import Screen
 
     if as_json:
         from comfyload.record.codec import encode
@@ -78,7 +78,7 @@ def show_checks(checks: list[Check], *, as_json: bool) -> None:
         _table(checks, Screen(highlight=False))
 
 
-def _table(checks: list[Check], console: Console) -> None:
+def _table(checks: list[DoctorCheck], console: Console) -> None:
     """One row a check, what to do below it; the words alone tell how it stands."""
     from collections import Counter
 
@@ -92,7 +92,7 @@ def _table(checks: list[Check], console: Console) -> None:
     def shown(text: str, style: str = "") -> Text:
         return Text(ascii_only(text).encode("ascii", "replace").decode() if plain else text, style=style)
 
-    def told_of(check: Check) -> str:
+    def told_of(check: DoctorCheck) -> str:
         # Only these two have lines of ours, and what is from outside in them is shown as such already.
         return check.found if check.name in ("preflight", "version") else visible(check.found)
 

@@ -67,7 +67,7 @@ def faults(
     comfyload faults --server :8188 --workflow smoke_small.json --scenario blip --job-time 300ms
     """
     from comfyload import clock
-    from comfyload.app.faults import SCENARIOS, Asked
+    from comfyload.app.faults import SCENARIOS, FaultOptions
     from comfyload.app.faults import faults as play
     from comfyload.load.grammar import parse_duration
     from comfyload.retry.policy import decode, default
@@ -82,7 +82,7 @@ def faults(
     if job_s <= 0:
         raise UsageError("--job-time is no time", "give what a job takes, such as 300ms")
     deadline_s = 30 * job_s if deadline is None else parse_duration(deadline)
-    asked = Asked(
+    asked = FaultOptions(
         policy=default(deadline_s) if policy is None else decode(read_text(str(policy)).encode()),
         scenarios=chosen,
         server=None if server is None else server_url(server),
@@ -103,9 +103,9 @@ def faults(
     found = clock.run(play(asked, begins))
 
     from comfyload.judge.summary import jsonable
-    from comfyload.record.aside import write_whole
+    from comfyload.record.atomic import write_whole
+    from comfyload.report.console import Screen
     from comfyload.report.faults import render_faults
-    from comfyload.report.medium import Screen
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
     if output is not None:

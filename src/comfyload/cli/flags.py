@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comfyload.errors import UsageError
-from comfyload.record.aside import check_target, is_stdout
+from comfyload.record.atomic import check_target, is_stdout
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
 __all__ = [
     "DEFAULT_ARCHIVE",
@@ -256,6 +256,6 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 def for_people(*files: Path | None) -> Screen:
     """Where tables go: standard output, unless one of the files asked for goes there."""
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     return Screen(stderr=any(is_stdout(file) for file in files))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.junit import Suite
 
-__all__ = ["Asked", "Outlet", "say_what_failed", "tell_comparison"]
+__all__ = ["GateOptions", "Outlet", "say_what_failed", "tell_comparison"]
 
 
 class Outlet(NamedTuple):
@@ -52,7 +52,7 @@ class Outlet(NamedTuple):
             _append_summary("\n".join([before] * bool(before) + [markdown(verdicts)] * bool(verdicts)))
 
 
-class Asked(NamedTuple):
+class GateOptions(NamedTuple):
     """What a comparison is held against: conditions that must not be, and gates of B's runs, if any."""
 
     fail_if: list[FailIf]
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
         expect: list[str] | None,
         *,
         independent: bool,
-    ) -> Asked:
+    ) -> GateOptions:
         """Of the flags. Without a gate there are no gates: the defaults are for runs that are checked alone.
 
         Raises:
@@ -88,14 +88,14 @@ class Asked(NamedTuple):
 
 
 def tell_comparison(
-    compared: Compared, asked: Asked, outlet: Outlet, *, json_: bool = False, quiet: bool = False
+    compared: Compared, asked: GateOptions, outlet: Outlet, *, json_: bool = False, quiet: bool = False
 ) -> int:
     """Show the comparison and what it was held against; returns the exit code, 0 where nothing was asked."""
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.cli.flags import for_people
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_markdown, render_comparison
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
     from comfyload.report.verdicts import render
 
     judged = bool(asked.fail_if) or asked.gates is not None

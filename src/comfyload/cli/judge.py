@@ -24,7 +24,7 @@ from comfyload.cli.flags import (
     echo,
     for_people,
 )
-from comfyload.cli.gating import Asked, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
 
 __all__ = ["check", "compare", "trend"]
 
@@ -64,7 +64,7 @@ def check(
     """
     from comfyload.app.check import baseline_of, gate_set
     from comfyload.app.check import check as judge_all
-    from comfyload.app.results import default_log, find, labelled
+    from comfyload.app.locate import default_log, find, labelled
     from comfyload.judge.gates.gate import exit_code
 
     outlet = Outlet(junit, github_summary, strict)
@@ -75,8 +75,8 @@ def check(
     checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=strict)
 
+    from comfyload.report.console import Screen
     from comfyload.report.junit import suite_of
-    from comfyload.report.medium import Screen
     from comfyload.report.verdicts import as_json, render
 
     outlet.write(checked.verdicts, {label: suite_of(run) for label, run in labelled(found.results).items()})
@@ -129,7 +129,7 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    asked = Asked.of(fail_if, gate, gates, expect, independent=independent_failures)
+    asked = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
     asked.check(outlet)
@@ -152,8 +152,8 @@ def trend(
     """
     from comfyload.app.compare import trend as through_time
     from comfyload.record.archive import list_by_hand
+    from comfyload.report.console import Screen
     from comfyload.report.history import history_json, render_history
-    from comfyload.report.medium import Screen
 
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):

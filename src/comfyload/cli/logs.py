@@ -80,8 +80,8 @@ def logs(
     comfyload logs runs/20261123T120000Z-book --by-prompt
     """
     from comfyload.app.logs import LogQuery, instant, locate, print_log
+    from comfyload.report.console import Screen
     from comfyload.report.logs import Printer
-    from comfyload.report.medium import Screen
 
     query = LogQuery(
         errors=errors,

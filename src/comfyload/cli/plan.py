@@ -40,7 +40,7 @@ def plan(**flags: Any) -> None:
     from comfyload.app.options import shareable, to_toml
     from comfyload.cli.flags import echo
     from comfyload.comfy.address import parse_headers
-    from comfyload.record.aside import write_whole
+    from comfyload.record.atomic import write_whole
 
     options = options_of(flags)
     parse_headers([header for header in options.headers if not header.partition("=")[2].startswith("env:")])

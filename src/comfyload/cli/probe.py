@@ -109,7 +109,7 @@ def remove(
 
 def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
     from comfyload.record.codec import encode
-    from comfyload.report.medium import Screen
+    from comfyload.report.console import Screen
 
     if as_json:
         import msgspec
@@ -119,7 +119,7 @@ def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
     from rich.text import Text
 
     from comfyload.judge.ledger import clean
-    from comfyload.report.medium import draw
+    from comfyload.report.console import draw
 
     console = Screen(highlight=False, soft_wrap=True)
     for line in lines:

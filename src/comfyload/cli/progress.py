@@ -17,7 +17,7 @@ from rich.text import Text
 from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
-from comfyload.report.medium import Screen
+from comfyload.report.console import Screen
 from comfyload.report.text import decimals, fixed
 from comfyload.visible import visible
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import Line, Manifest, Observation
     from comfyload.record.plan import Plan
 
-__all__ = ["Plain", "Silent", "Terminal", "viewer_for", "working"]
+__all__ = ["NoProgress", "Plain", "Terminal", "viewer_for", "working"]
 
 RECENT = 100
 """Jobs that the rolling numbers are taken over."""
@@ -38,10 +38,10 @@ RECENT = 100
 PLAIN_EVERY_S = 5.0
 
 
-def viewer_for(*, quiet: bool) -> Silent:
+def viewer_for(*, quiet: bool) -> NoProgress:
     """The viewer that fits where standard error goes."""
     if quiet:
-        return Silent()
+        return NoProgress()
     console = _Beside(stderr=True)
     return Terminal(console) if console.is_terminal else Plain(console)
 
@@ -64,7 +64,7 @@ class _Beside(Screen):
         self.quiet = True
 
 
-class Tally:
+class LiveCounts:
     """The few numbers that progress shows, kept as jobs end. The summary makes its own, from the files."""
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Tally:
         return words
 
 
-class Silent:
+class NoProgress:
     """Shows nothing."""
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
@@ -151,12 +151,12 @@ class Silent:
     def ended(self) -> None: ...
 
 
-class Plain(Silent):
+class Plain(NoProgress):
     """A line every few seconds, for logs."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.tally = Tally()
+        self.tally = LiveCounts()
         self._expected: int | None = None
         self._shown = time.monotonic()
 

@@ -20,7 +20,7 @@ from comfyload.cli.flags import (
     echo,
 )
 from comfyload.errors import UsageError
-from comfyload.record.aside import is_stdout
+from comfyload.record.atomic import is_stdout
 
 __all__ = ["export", "report"]
 
@@ -46,8 +46,8 @@ def report(
     [bold]Example[/bold]: comfyload report rtx5060ti --html report.html
     """
     from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.locate import default_log, find
     from comfyload.app.report import page, write_page
-    from comfyload.app.results import default_log, find
 
     check_writable("--html", html)
     found = find(target, archive)

@@ -40,8 +40,8 @@ from comfyload.cli.options import options_of
 from comfyload.errors import INTERRUPTED
 
 if TYPE_CHECKING:
+    from comfyload.app.early_stop import StopRule
     from comfyload.app.options import RunOptions
-    from comfyload.app.proof import Proof
     from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["run"]
@@ -335,7 +335,7 @@ def run(
     judged = until_proven or save is not None or bool(gate) or gates is not None
     if save is not None:
         from comfyload.record.archive import check_free
-        from comfyload.record.aside import check_folder
+        from comfyload.record.atomic import check_folder
 
         check_free(archive, save)
         check_folder("--archive", archive)
@@ -348,14 +348,14 @@ def run(
     raise typer.Exit(_judge(path, flags) if judged and code != INTERRUPTED else code)
 
 
-def _proof(flags: dict[str, Any], options: RunOptions) -> Proof:
+def _proof(flags: dict[str, Any], options: RunOptions) -> StopRule:
     """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
     from comfyload.app.check import baseline_of
-    from comfyload.app.proof import Proof
+    from comfyload.app.early_stop import StopRule
     from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     asked = _asked(flags)
-    return Proof(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
+    return StopRule(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
 
 
 def _asked(flags: dict[str, Any]) -> GateSet:
@@ -368,7 +368,7 @@ def _asked(flags: dict[str, Any]) -> GateSet:
 def _judge(path: Path, flags: dict[str, Any]) -> int:
     """Hold the run against its gates, keep it if that was asked; returns the exit code of the verdicts."""
     from comfyload.app.check import baseline_of, check
-    from comfyload.app.results import default_log, find
+    from comfyload.app.locate import default_log, find
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.verdicts import render
 

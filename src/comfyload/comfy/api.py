@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
 
-__all__ = ["Api", "Whereabouts"]
+__all__ = ["Api", "PromptState"]
 
-Whereabouts = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
+PromptState = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
 """Where a prompt is on the server; `unknown` when the server did not say."""
 
-_JOB_STATES: dict[str, Whereabouts] = {
+_JOB_STATES: dict[str, PromptState] = {
     "pending": "pending",
     "in_progress": "running",
     "completed": "finished",
@@ -53,7 +53,7 @@ class Api:
 
     @property
     def lookup_interval_s(self) -> float:
-        """How often `whereabouts` of one prompt may be asked: without `/api/jobs` it reads everyone's whole queue."""
+        """How often `prompt_state` of one prompt may be asked: without `/api/jobs` it reads everyone's whole queue."""
         return 0.5 if self._server.jobs_api else 10.0
 
     async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
@@ -95,7 +95,7 @@ class Api:
             self._unread(f"the history of {prompt_id}: {', '.join(entry.unread)}")
         return entry
 
-    async def whereabouts(self, prompt_id: str) -> Whereabouts:
+    async def prompt_state(self, prompt_id: str) -> PromptState:
         """Where the prompt is now. Without `/api/jobs`: the queue first, then the history, as a prompt moves."""
         try:
             if self._server.jobs_api:
@@ -153,7 +153,7 @@ class Api:
             return await self._post("interrupt", {"prompt_id": prompt_id})
         return False
 
-    async def _in_queue(self, prompt_id: str) -> Whereabouts | None:
+    async def _in_queue(self, prompt_id: str) -> PromptState | None:
         reply = await self._transport.call(Request(method="GET", path="queue", timeout_s=60))
         if reply.status != 200:
             raise TransportError(f"GET /queue answered {reply.status}", sent=True)

@@ -33,7 +33,7 @@ class Ending:
     async def ended(self, job: Job, end: End) -> Execution:
         """What became of a job whose wait ended so."""
         if end == "timeout":
-            late = Failure(kind="timeout", message=f"not done {self._link.patience.job_s:g} s after it was sent")
+            late = Failure(kind="timeout", message=f"not done {self._link.timeouts.job_s:g} s after it was sent")
             return await self._give_up(job, "timed_out", late)
         if end == "abandoned":
             return await self._give_up(job, "cancelled", self._link.abandoned or Failure(kind="cancelled"))
@@ -59,7 +59,7 @@ class Ending:
             jobs = [*inflight.given_up(), *inflight]
             # All that waits first: were the running one stopped before, the next would begin.
             await self._link.api.delete([job.prompt_id for job in jobs])
-            await asyncio.gather(*(self._take_off(job) for job in jobs))
+            await asyncio.gather(*(self._remove_from_server(job) for job in jobs))
         for prompt_id in inflight.ran_on:
             note("orphan", f"{prompt_id} was given up, and the server ran it to its end all the same")
         for job in inflight.given_up():
@@ -67,25 +67,25 @@ class Ending:
 
     async def _confirm(self, job: Job, end: End) -> Execution:
         """The end was seen: the history says how it ended. It may appear a little after the last event."""
-        follow = job.follow
-        done = follow.over if end == "events" and follow.over is not None else self._link.clock()
-        within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else follow.sent or 0.0)
-        unwatched = end == "history" and follow.sent is None and job.asked is None
+        tracker = job.tracker
+        done = tracker.ended_at if end == "events" and tracker.ended_at is not None else self._link.clock()
+        within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else tracker.sent or 0.0)
+        unwatched = end == "history" and tracker.sent is None and job.asked is None
         entry = await self._history(job)
         if isinstance(entry, str):
             return self._lost(job, "its end was announced, but the server's history does not have it", entry)
-        outcome, failure = follow.verdict(entry)
+        outcome, failure = tracker.verdict(entry)
         fetches: list[Fetch] = []
         if self._fetch and outcome == "completed":
-            fetches = await fetch_outputs(self._link.transport, entry, self._link.clock, self._link.patience.submit_s)
+            fetches = await fetch_outputs(self._link.transport, entry, self._link.clock, self._link.timeouts.submit_s)
             failure = _broken(fetches)
             outcome = "completed" if failure is None else "failed"
-        return follow.execution(
+        return tracker.execution(
             outcome,
             # A job of an earlier process that was over when it was first asked for: nobody knows since when.
             done=None if unwatched else done,
-            seen_by="events" if end == "events" else "history",
-            done_within_s=0.0 if unwatched else within,
+            end_source="events" if end == "events" else "history",
+            done_uncertainty_s=0.0 if unwatched else within,
             failure=failure,
             entry=entry,
             fetches=fetches,
@@ -97,17 +97,17 @@ class Ending:
         A server that does not answer is asked for as long as any that is out of reach: the job may well have completed.
         One whose answer cannot be read is not.
         """
-        link, patience = self._link, self._link.patience
+        link, timeouts = self._link, self._link.timeouts
         pause, since = 0.005, link.clock()
         while True:
             found: HistoryEntry | Left
             try:
-                found = await link.api.history(job.prompt_id, patience.confirm_s) or "absent"
+                found = await link.api.history(job.prompt_id, timeouts.confirm_s) or "absent"
             except TransportError as error:
                 found, gone = "unknown", not error.vain
             else:
                 gone = False
-            wait = patience.gone_s if gone and link.abandoned is None else patience.confirm_s
+            wait = timeouts.unreachable_s if gone and link.abandoned is None else timeouts.confirm_s
             if not isinstance(found, str) or link.clock() - since >= wait:
                 return found
             await asyncio.sleep(pause)
@@ -119,19 +119,19 @@ class Ending:
         if failure.kind == "timeout":
             failure = structs.replace(failure, message=f"{failure.message}; it was given up {_where(job)}")
         if not job.may_be_known:
-            return job.follow.execution(outcome, done=done, seen_by="client", failure=failure)
+            return job.tracker.execution(outcome, done=done, end_source="client", failure=failure)
         self._link.inflight.give_up(job)
-        left = await self._take_off(job)
-        return job.follow.execution(outcome, done=done, seen_by="client", failure=failure, left_on_server=left)
+        left = await self._remove_from_server(job)
+        return job.tracker.execution(outcome, done=done, end_source="client", failure=failure, server_state_after=left)
 
-    async def _take_off(self, job: Job) -> str:
+    async def _remove_from_server(self, job: Job) -> str:
         """Delete it if it waits, stop it if it runs, and look until it is gone or our patience is."""
         api, clock = self._link.api, self._link.clock
-        until = clock() + self._link.patience.cancel_s
+        until = clock() + self._link.timeouts.cancel_s
         await api.delete([job.prompt_id])
         asked, pause = False, 0.05
         while True:
-            place = await api.whereabouts(job.prompt_id)
+            place = await api.prompt_state(job.prompt_id)
             if place in ("finished", "failed", "cancelled", "absent"):
                 self._link.inflight.forget(job)
                 return place
@@ -151,14 +151,14 @@ class Ending:
     def _lost(self, job: Job, message: str, left: Left) -> Execution:
         at, fault = self._link.noticed.own_fault
         failure = Failure(kind="lost", message=message)
-        if left == "unknown" and at >= (job.follow.sent or 0.0):
+        if left == "unknown" and at >= (job.tracker.sent or 0.0):
             failure = Failure(kind="generator", message=f"{OURS}{fault}, so that nobody knows what became of it")
         return self._by_us(job, "lost", failure, left)
 
     def _by_us(self, job: Job, outcome: Outcome, failure: Failure, left: str | None) -> Execution:
         """An end that neither an event nor the history told."""
-        return job.follow.execution(
-            outcome, done=self._link.clock(), seen_by="client", failure=failure, left_on_server=left
+        return job.tracker.execution(
+            outcome, done=self._link.clock(), end_source="client", failure=failure, server_state_after=left
         )
 
 
@@ -172,6 +172,6 @@ def _broken(fetches: list[Fetch]) -> Failure | None:
 
 
 def _where(job: Job) -> str:
-    if job.follow.started is not None:
+    if job.tracker.started is not None:
         return "while running"
-    return "before it was sent" if job.follow.sent is None else "while waiting in the server's queue"
+    return "before it was sent" if job.tracker.sent is None else "while waiting in the server's queue"

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
     from comfyload.record.model import Server
     from comfyload.workflow.graph import Workflow
-    from comfyload.workflow.preflight import Answer, Problem
+    from comfyload.workflow.preflight import PreflightAnswer, Problem
 
 __all__ = [
     "Described",
-    "Queue",
+    "QueueContents",
     "Watched",
     "clock_offset",
     "disturbing_flags",
@@ -89,7 +89,7 @@ class Described(Struct, frozen=True):
     known: frozenset[str] | None
 
 
-class Queue(Struct, frozen=True):
+class QueueContents(Struct, frozen=True):
     """Everyone's prompts: ids of the running ones, how many wait, and how many clients they are of."""
 
     running: list[str]
@@ -136,7 +136,7 @@ async def preflight(
     described: Described,
     server: Server,
     places: Sequence[str] = (),
-) -> Answer:
+) -> PreflightAnswer:
     """What the server would do with these graphs, which differ in their values alone; it is asked for the files that no
     list of its names. `places`: which rows of a table they are of.
     """
@@ -254,7 +254,7 @@ def missing_abilities(server: Server) -> list[str]:
     return lacks
 
 
-async def look_at_queue(transport: Transport) -> Queue | None:
+async def look_at_queue(transport: Transport) -> QueueContents | None:
     """Who is in the queue. The reply holds every waiting graph: not to be asked for often."""
     reply = await _try(transport, "queue", timeout_s=60)
     if reply is None or reply.status != 200:
@@ -264,7 +264,7 @@ async def look_at_queue(transport: Transport) -> Queue | None:
     except msgspec.MsgspecError:
         return None
     clients = {json.dumps(_client(row)) for row in [*running, *pending]}
-    return Queue([str(row[1]) for row in running], len(pending), len(clients))
+    return QueueContents([str(row[1]) for row in running], len(pending), len(clients))
 
 
 async def greeting(transport: Transport, within_s: float = 2.0) -> float | str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from comfyload.comfy.follow import Follow
 from comfyload.comfy.progress import progress_of
+from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import decode_message
 from comfyload.record.job_events import Queued
 
@@ -44,7 +44,6 @@ class Job:
         "asked",
         "before",
         "end",
-        "follow",
         "heard_on",
         "looked_up",
         "may_be_there",
@@ -54,13 +53,14 @@ class Job:
         "prompt_id",
         "sent_before",
         "tell",
+        "tracker",
         "why",
     )
 
     def __init__(self, prompt_id: str, order: int, *, sent_before: bool = False) -> None:
         self.prompt_id = self.posted_as = prompt_id
         self.order = order
-        self.follow = Follow(prompt_id)
+        self.tracker = PromptTracker(prompt_id)
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self.heard_on: str | None = None
         """The client id whose open socket gets this job's events; None if none was open when it was posted."""
@@ -83,14 +83,14 @@ class Job:
     @property
     def may_be_known(self) -> bool:
         """Whether the server may have heard of it."""
-        return self.follow.sent is not None or self.accepted or self.sent_before
+        return self.tracker.sent is not None or self.accepted or self.sent_before
 
     def finish(self, end: End) -> None:
         """End the wait for it, unless it has ended."""
         if not self.end.done():
             self.end.set_result(end)
 
-    def drop(self, why: Failure) -> None:
+    def give_up(self, why: Failure) -> None:
         """End the wait for it because it is given up, unless it has ended."""
         if not self.end.done():
             self.why = why
@@ -144,7 +144,7 @@ class InFlight:
     def rename(self, job: Job, prompt_id: str) -> None:
         """The server gave the job another id than we asked for: claim the events that came under it."""
         del self._jobs[job.prompt_id]
-        job.prompt_id = job.follow.prompt_id = prompt_id
+        job.prompt_id = job.tracker.prompt_id = prompt_id
         self._jobs[prompt_id] = job
         for name, message, at, _ in self._unknown:
             if name == prompt_id and self._follow(job, message, at):
@@ -170,7 +170,7 @@ class InFlight:
 
     def is_behind(self, job: Job, before: int) -> None:
         """The server has so many prompts before it; from now on they are counted down."""
-        if job.tell is not None and job.follow.started is None and not job.end.done():
+        if job.tell is not None and job.tracker.started is None and not job.end.done():
             self._counted.add(job)
             job.before = before
             job.tell(Queued(server=self._server, before=before))
@@ -180,7 +180,7 @@ class InFlight:
         at = self._clock()
         if isinstance(frame, bytes):
             if self._running is not None:
-                self._running.follow.on_preview(len(frame))
+                self._running.tracker.on_preview(len(frame))
             return
         message = decode_message(frame)
         if message is None:
@@ -216,7 +216,7 @@ class InFlight:
 
     def _follow(self, job: Job, message: Message, at: float) -> bool:
         try:
-            return job.follow.on_message(message, at)
+            return job.tracker.on_message(message, at)
         except msgspec.MsgspecError as error:
             self._unread(f"a message {message.type[:40]} of {job.prompt_id}: {error}")
             return False

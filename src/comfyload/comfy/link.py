@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from comfyload.comfy.api import Api
     from comfyload.comfy.inflight import InFlight
     from comfyload.comfy.noticed import Noticed
-    from comfyload.comfy.patience import Patience
     from comfyload.comfy.stream import EventStream
+    from comfyload.comfy.timeouts import Timeouts
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Failure
 
@@ -28,6 +28,6 @@ class Link:
     inflight: InFlight
     stream: EventStream
     clock: Callable[[], float]
-    patience: Patience
+    timeouts: Timeouts
     noticed: Noticed
     abandoned: Failure | None = None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from comfyload.comfy.lookup import look_up
-from comfyload.comfy.refusal import classify_refusal, node_errors_of
+from comfyload.comfy.reconcile import reconcile
+from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.wire import TransportError
 from comfyload.record.model import Failure
 
@@ -29,21 +29,21 @@ LATE = Failure(kind="timeout", message="not done by its deadline")
 class Submit:
     """Submits prompts to one server.
 
-    `room`: prompts are sent only while the server's queue has some. `forgotten`: the server was restarted since an
-    earlier process sent prompts, so that one it does not know may have run, and is not sent again.
+    `room`: prompts are sent only while the server's queue has some. `server_restarted`: the server was restarted since
+    an earlier process sent prompts, so that one it does not know may have run, and is not sent again.
     """
 
-    def __init__(self, link: Link, *, room: Room | None, forgotten: bool) -> None:
+    def __init__(self, link: Link, *, room: Room | None, server_restarted: bool) -> None:
         self._link = link
         self._room = room
-        self._forgotten = forgotten
+        self._server_restarted = server_restarted
         self._highest_number: float | None = None
 
-    async def no_room(self, by: float | None, over: Callable[[], bool] = lambda: False) -> str:
+    async def no_room(self, deadline: float | None, over: Callable[[], bool] = lambda: False) -> str:
         """Wait for room in the server's queue; why a prompt is not to be sent, "" if it is, or is over."""
         if self._room is None:
             return ""
-        link, late = self._link, math.inf if by is None else by
+        link, late = self._link, math.inf if deadline is None else deadline
         return await self._room.wait(
             link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= late
         )
@@ -53,39 +53,39 @@ class Submit:
         full = None if self._room is None else self._room.last_full
         return self._link.clock() - asked if full is not None and full >= asked else 0.0
 
-    async def submit(self, job: Job, prompt: Prompt, by: float | None) -> Failure | None:
+    async def submit(self, job: Job, prompt: Prompt, deadline: float | None) -> Failure | None:
         """Bring the prompt to the server; the failure if the server does not have it afterwards, None if it does."""
-        if job.sent_before and not await self._is_still_to_send(job, by):
+        if job.sent_before and not await self._is_still_to_send(job, deadline):
             return None
-        patience = self._link.patience.for_submit
-        if by is not None:
-            patience = min(patience, by - self._link.clock())
-        if patience <= 0.0:
-            job.drop(LATE)
+        timeout_s = self._link.timeouts.for_submit
+        if deadline is not None:
+            timeout_s = min(timeout_s, deadline - self._link.clock())
+        if timeout_s <= 0.0:
+            job.give_up(LATE)
             return None
-        return await self._post(job, prompt, patience)
+        return await self._post(job, prompt, timeout_s)
 
-    async def _is_still_to_send(self, job: Job, by: float | None) -> bool:
+    async def _is_still_to_send(self, job: Job, deadline: float | None) -> bool:
         """Whether the server lacks a prompt that an earlier process may have sent, and it may be sent again."""
         link = self._link
-        found = await look_up(link.api, job.prompt_id, link.clock, lost_s=link.patience.lost_s, over=job.end.done)
+        found = await reconcile(link.api, job.prompt_id, link.clock, lost_s=link.timeouts.lost_s, over=job.end.done)
         job.accepted = found == "there"
         if found != "absent":
             return False
-        if self._forgotten:
+        if self._server_restarted:
             job.finish("lost")
             return False
-        await self.no_room(by, job.end.done)
+        await self.no_room(deadline, job.end.done)
         return True
 
-    async def _post(self, job: Job, prompt: Prompt, patience: float) -> Failure | None:
+    async def _post(self, job: Job, prompt: Prompt, timeout_s: float) -> Failure | None:
         link = self._link
         client_id = link.stream.client_id
         job.heard_on = client_id if link.stream.connected else None
         job.number_before = self._highest_number
-        job.follow.sent = link.clock()
+        job.tracker.sent = link.clock()
         try:
-            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, patience)
+            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s)
         except TransportError as error:
             kind: FailureKind = "submit_unknown" if error.sent else "connect"
             failure = Failure(kind="generator" if error.ours else kind, message=str(error))
@@ -98,9 +98,9 @@ class Submit:
 
     async def _accepted(self, job: Job, reply: Reply) -> Failure | None:
         link = self._link
-        job.follow.acknowledged = link.clock()
+        job.tracker.acknowledged = link.clock()
         try:
-            accepted, job.follow.partial = node_errors_of(reply.body)
+            accepted, job.tracker.partial = node_errors_of(reply.body)
         except msgspec.MsgspecError:
             link.noticed.unread("the reply to POST /prompt")
             unclear = Failure(kind="http", message="the reply to POST /prompt is none of ComfyUI's", status=200)
@@ -112,7 +112,7 @@ class Submit:
                 return await self._find_out(job, unclear)
             link.inflight.rename(job, accepted.prompt_id)
         job.accepted = True
-        job.follow.number = accepted.number
+        job.tracker.number = accepted.number
         if accepted.number is not None:
             self._look_for_restart(job, accepted.number)
         return None
@@ -131,17 +131,17 @@ class Submit:
         link = self._link
 
         def seen() -> bool:
-            return job.end.done() or job.follow.first_event is not None
+            return job.end.done() or job.tracker.first_event is not None
 
         silent_until = link.clock()
         if failure.status is None:
-            silent_until = (job.follow.sent or 0.0) + link.patience.submit_s
-        found = await look_up(
+            silent_until = (job.tracker.sent or 0.0) + link.timeouts.submit_s
+        found = await reconcile(
             link.api,
             job.prompt_id,
             link.clock,
             # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
-            lost_s=0.0 if failure.status == 500 else link.patience.lost_s,
+            lost_s=0.0 if failure.status == 500 else link.timeouts.lost_s,
             over=seen,
             silent_until=silent_until,
         )

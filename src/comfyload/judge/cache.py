@@ -13,11 +13,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from comfyload.judge.seen import Seen
+from comfyload.judge.hash_set import HashSet
 from comfyload.record.kinds import IMAGE_SUFFIXES, SHOWING, SHOWN, Kind, kind_of
 from comfyload.record.model import Output, Record, WorkflowFacts
 
-__all__ = ["CacheClass", "JobFiles", "Truth"]
+__all__ = ["CacheClass", "CacheJudge", "JobFiles"]
 
 CacheClass = Literal["fresh", "partial", "cached"]
 """`cached`: all outputs from the cache; `partial`: some output or sampler was; `fresh`: neither."""
@@ -51,13 +51,13 @@ class JobFiles(Struct, frozen=True, kw_only=True):
         return sum(count for (kind, folder), count in self.made.items() if kind == "image" and folder != "output")
 
 
-class Truth:
+class CacheJudge:
     """Judges jobs one after another, in the order of their completion, warm-up included."""
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._mixed = {name for name, graph in self._facts.items() if graph.constant}
-        self._returned = Seen()
+        self._returned = HashSet()
 
     def plain(self, records: Sequence[Record]) -> list[bool]:
         """Which of successive jobs are like most: completed, nothing from the cache, and one still image, a new one.
@@ -132,7 +132,7 @@ class Truth:
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
-        self._returned = Seen()
+        self._returned = HashSet()
 
 
 class _Graph:

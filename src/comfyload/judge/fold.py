@@ -15,10 +15,10 @@ import numpy as np
 from msgspec import Struct, field, structs
 from numpy.typing import NDArray
 
-from comfyload.judge.cache import JobFiles, Truth
+from comfyload.judge.cache import CacheJudge, JobFiles
 from comfyload.judge.gpu import GpuReadings
 from comfyload.judge.jobs import CACHE_CLASSES, Columns, Jobs
-from comfyload.judge.ledger import Ledger, Named, clean, is_ours
+from comfyload.judge.ledger import Ledger, Tagged, clean, is_ours
 from comfyload.judge.made import Made
 from comfyload.judge.metrics import INSTANTS, Instant, instants
 from comfyload.judge.pace import Ends
@@ -101,12 +101,12 @@ class Fold:
         self._retried = retried
         facts = list(workflows)
         self.ledger = Ledger()
-        self.truth = Truth(facts)
+        self.truth = CacheJudge(facts)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs: dict[str, OutputCount] = {}
         self.made = Made(facts)
-        self.repeated, self.overwritten = Named(first=[]), 0
-        self.impossible = Named(first=[])
+        self.repeated, self.overwritten = Tagged(first=[]), 0
+        self.impossible = Tagged(first=[])
         self.fetched = Fetched()
         self.held = Held()
         self.nodes: dict[tuple[str, str], NodeTimes] = {}
@@ -278,8 +278,8 @@ class Fold:
             run = record.execution
             if run.fetches:
                 self._fetches(record)
-            if run.seen_by == "history":
-                self.polled.append(run.done_within_s)
+            if run.end_source == "history":
+                self.polled.append(run.done_uncertainty_s)
             if run.nodes:
                 of_workflow.setdefault(record.workflow, []).append(run)
         for workflow, runs in of_workflow.items():

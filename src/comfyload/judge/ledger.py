@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from comfyload.record.model import Line, Record, Sent
 
-__all__ = ["FailureRow", "Ledger", "Named", "clean", "is_ours"]
+__all__ = ["FailureRow", "Ledger", "Tagged", "clean", "is_ours"]
 
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
@@ -31,7 +31,7 @@ class FailureRow(Struct, frozen=True, kw_only=True):
     index: int
 
 
-class Named(Struct, kw_only=True):
+class Tagged(Struct, kw_only=True):
     """How many jobs something happened to, and the first few of them."""
 
     count: int = 0
@@ -65,9 +65,9 @@ class Ledger:
         self.warmup: Counter[str] = Counter()
         self.censored = 0
         self.ours = 0
-        self.duplicates = Named()
-        self.executed_again = Named()
-        self.left: dict[str, Named] = {}
+        self.duplicates = Tagged()
+        self.executed_again = Tagged()
+        self.left: dict[str, Tagged] = {}
         self._unfinished: dict[int, str] = {}
         self._recorded: dict[int, bytearray] = {}
         self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
@@ -133,9 +133,9 @@ class Ledger:
         return sorted(rows, key=lambda row: (-row.count, row.index))
 
     def _unsuccessful(self, record: Record) -> None:
-        left = record.execution.left_on_server
+        left = record.execution.server_state_after
         if left is not None:
-            self.left.setdefault(left, Named(first=[])).add(record.index)
+            self.left.setdefault(left, Tagged(first=[])).add(record.index)
         if record.censored and not record.warmup:
             self.censored += 1
         elif not record.warmup:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from comfyload.judge.cache import JobFiles
-from comfyload.judge.ledger import Named
+from comfyload.judge.ledger import Tagged
 from comfyload.record.kinds import KINDS, Kind, kind_of, kind_under
 from comfyload.record.model import Record, WorkflowFacts
 
@@ -50,7 +50,7 @@ class Shortage(Struct, frozen=True, kw_only=True):
     verb: Literal["made", "saved"] = "made"
     made: int
     usual: int
-    jobs: Named
+    jobs: Tagged
     of: int
 
 
@@ -61,7 +61,7 @@ class Made:
         self.by_kind: dict[Kind, dict[str, int]] = {}
         """New files by kind and folder of the server, and texts shown."""
         self._constant = {facts.name: frozenset(facts.constant) for facts in workflows}
-        self._groups: dict[tuple[str, Choice], dict[Shape, Named]] = {}
+        self._groups: dict[tuple[str, Choice], dict[Shape, Tagged]] = {}
 
     def add(self, record: Record, files: JobFiles) -> None:
         """Count what a job made that was judged by itself."""
@@ -126,7 +126,7 @@ class Made:
         if named is None:
             if len(shapes) >= _SHAPES and _total(shape):
                 return
-            named = shapes[shape] = Named(first=[])
+            named = shapes[shape] = Tagged(first=[])
         named.add_all(indices)
 
 
@@ -160,17 +160,17 @@ def _total(shape: Shape, part: Literal[1, 2] = _MADE) -> int:
 
 
 def _without(
-    workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int, part: Literal[1, 2]
+    workflow: str, groups: dict[Choice, dict[Shape, Tagged]], of: int, part: Literal[1, 2]
 ) -> Iterator[Shortage]:
     """Jobs that made nothing at all, or where jobs save, that saved nothing. Those whose switches stand otherwise are
     not their like.
     """
-    alike: dict[Choice, list[tuple[Shape, Named]]] = {}
+    alike: dict[Choice, list[tuple[Shape, Tagged]]] = {}
     for choice, shapes in groups.items():
         switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
         alike.setdefault(switches, []).extend(shapes.items())
     kinds: set[Kind] = set()
-    short: list[tuple[Shape, Named]] = []
+    short: list[tuple[Shape, Tagged]] = []
     for several in alike.values():
         made = [shape for shape, _ in several if _total(shape, part)]
         kinds |= {at_node[0][1] for shape in made for at_node in shape if at_node[part]}
@@ -192,9 +192,11 @@ def _without(
         )
 
 
-def _fewer(workflow: str, groups: dict[Choice, dict[Shape, Named]], of: int, part: Literal[1, 2]) -> Iterator[Shortage]:
+def _fewer(
+    workflow: str, groups: dict[Choice, dict[Shape, Tagged]], of: int, part: Literal[1, 2]
+) -> Iterator[Shortage]:
     """Jobs that made something, but less at a node than is usual for it, and nowhere more."""
-    found: dict[tuple[Place, int, int], list[Named]] = {}
+    found: dict[tuple[Place, int, int], list[Tagged]] = {}
     for shapes in groups.values():
         jobs = {shape: named for shape, named in shapes.items() if _total(shape, part)}
         places = dict.fromkeys(place for shape in jobs for place, _, _ in shape)
@@ -217,7 +219,7 @@ def _at(place: Place, shape: Shape) -> int:
     return next((count for found, count, _ in shape if found == place), 0)
 
 
-def _counts(place: Place, jobs: dict[Shape, Named]) -> Counter[int]:
+def _counts(place: Place, jobs: dict[Shape, Tagged]) -> Counter[int]:
     counts: Counter[int] = Counter()
     for shape, named in jobs.items():
         counts[_at(place, shape)] += named.count
@@ -228,8 +230,8 @@ def _is_rule(counts: Counter[int], usual: int, made: int) -> bool:
     return counts[usual] >= _USUAL * counts.total() and (made == 0 or max(counts) == usual)
 
 
-def _together(several: Iterable[Named]) -> Named:
+def _together(several: Iterable[Tagged]) -> Tagged:
     """All of these jobs, the first few by their numbers."""
     listed = list(several)
     first = sorted(index for named in listed for index in named.first)[:5]
-    return Named(count=sum(named.count for named in listed), first=first)
+    return Tagged(count=sum(named.count for named in listed), first=first)

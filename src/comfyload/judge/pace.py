@@ -53,7 +53,7 @@ class Ends:
             end = run.server.end_ms
             if end is None or run.done is None or run.outcome != "completed":
                 continue
-            if run.seen_by == "events" and 0 < end < _CLOCK_MS:
+            if run.end_source == "events" and 0 < end < _CLOCK_MS:
                 self._done.append(run.done)
                 self._stamped.append(end)
 

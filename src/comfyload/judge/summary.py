@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.clock_findings import clock_findings
-from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
-from comfyload.judge.findings import Finding
-from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
-from comfyload.judge.gpu import GpuRow, gpu_rows
-from comfyload.judge.integrity import (
+from comfyload.judge.consistency import (
     cache_findings,
     damage_findings,
     gpu_findings,
@@ -28,20 +24,24 @@ from comfyload.judge.integrity import (
     output_findings,
     server_findings,
 )
+from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
+from comfyload.judge.findings import Finding
+from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
+from comfyload.judge.gpu import GpuRow, gpu_rows
 from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.ledger import FailureRow
+from comfyload.judge.load_checks import load_findings
 from comfyload.judge.means import mean
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NodeRow, node_rows
-from comfyload.judge.offered import load_findings
 from comfyload.judge.overload import find_overload
 from comfyload.judge.pace import Pace
 from comfyload.judge.queue import Queue, queue_of
 from comfyload.judge.ranks import order_statistics
 from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import Saturation, saturation
+from comfyload.judge.stability import steadiness_findings
 from comfyload.judge.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
-from comfyload.judge.steadiness import steadiness_findings
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.journal import Damage
 from comfyload.record.kinds import KINDS, Kind

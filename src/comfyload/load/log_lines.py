@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from comfyload.load.instants import Instant, dated, numbered
-from comfyload.load.requests import Request, request_in, request_of
+from comfyload.load.requests import LoggedRequest, request_in, request_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ def lines_of(lines: Iterable[str]) -> Iterator[Line]:
         yield _line(number, text, header, delimiter)
 
 
-def request_on(line: Line) -> Request | None:
+def request_on(line: Line) -> LoggedRequest | None:
     """The request that a line tells of."""
     if line.fields is None:
         return request_in(line.text)

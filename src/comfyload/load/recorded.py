@@ -12,7 +12,7 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
-from comfyload.load.requests import ASKED_AGAIN, Match, Request, listed, match_of
+from comfyload.load.requests import ASKED_AGAIN, LoggedRequest, Match, listed, match_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,7 +85,9 @@ def _listed(lines: Iterable[str]) -> Iterable[str]:
     return lines
 
 
-def _choose(lines: Sequence[Line], requests: Sequence[Request | None], source: str, asked: Match | None) -> _Chosen:
+def _choose(
+    lines: Sequence[Line], requests: Sequence[LoggedRequest | None], source: str, asked: Match | None
+) -> _Chosen:
     """Which lines are arrivals, and the words for it."""
     told = [request for request in requests if request is not None]
     if asked is not None and asked.text:
@@ -107,7 +109,7 @@ def _choose(lines: Sequence[Line], requests: Sequence[Request | None], source: s
 
 
 def _of_requests(
-    lines: Sequence[Line], told: Sequence[Request], chosen: Sequence[tuple[Line, Request]], match: Match
+    lines: Sequence[Line], told: Sequence[LoggedRequest], chosen: Sequence[tuple[Line, LoggedRequest]], match: Match
 ) -> _Chosen:
     again = [one for _, one in chosen if one.status in ASKED_AGAIN]
     taken = [(line, one) for line, one in chosen if one.status not in ASKED_AGAIN] or list(chosen)
@@ -127,7 +129,7 @@ def _of_requests(
     return _Chosen(lines=[line for line, _ in taken], words="; ".join(words))
 
 
-def _none(told: Sequence[Request], match: Match, source: str) -> UsageError:
+def _none(told: Sequence[LoggedRequest], match: Match, source: str) -> UsageError:
     named = [one for one in told if one.method == "POST"] or [one for one in told if one.method]
     near = Counter(f"{one.method} {excerpt(one.path)}" for one in named).most_common(1)
     example = near[0][0] if near else "POST /generate"

@@ -12,7 +12,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Match", "Request", "listed", "match_of", "request_in", "request_of"]
+__all__ = ["LoggedRequest", "Match", "listed", "match_of", "request_in", "request_of"]
 
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
@@ -61,7 +61,7 @@ ASKED_AGAIN = frozenset({301, 302, 303, 307, 308, 401, 407})
 """Answers after which a client sends the same once more: elsewhere, or with credentials."""
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class LoggedRequest(Struct, frozen=True, kw_only=True):
     """What somebody asked of a server. `path` is without query. "" is what the line does not say, or not readably."""
 
     method: str
@@ -76,7 +76,7 @@ class Match(Struct, frozen=True, kw_only=True):
     path: str = ""
     text: str = ""
 
-    def takes(self, request: Request) -> bool:
+    def takes(self, request: LoggedRequest) -> bool:
         if self.method not in ("", request.method):
             return False
         if self.path == "/":
@@ -98,55 +98,55 @@ def match_of(text: str) -> Match:
     return Match(method="" if method == "*" else method, path=_path(found[2]))
 
 
-def request_in(text: str) -> Request | None:
+def request_in(text: str) -> LoggedRequest | None:
     """The request that a line of text tells of; None: it tells of none."""
     found = _QUOTED.search(text) or _LOOSE.search(text)
     if found is not None:
-        return Request(method=found[1], path=_path(found[2]), status=_status(found[3]))
+        return LoggedRequest(method=found[1], path=_path(found[2]), status=_status(found[3]))
     method, path = _NAMED_METHOD.search(text), _NAMED_PATH.search(text)
     if method is not None and path is not None:
         status = _NAMED_STATUS.search(text)
-        return Request(method=method[1].upper(), path=_path(path[1]), status=_status(status and status[1]))
+        return LoggedRequest(method=method[1].upper(), path=_path(path[1]), status=_status(status and status[1]))
     apart = _HOST_BETWEEN.search(text)
     if apart is not None:
-        return Request(method=apart[1], path=_path(apart[2]))
+        return LoggedRequest(method=apart[1], path=_path(apart[2]))
     parted = _in_cells(text)
     if parted is not None:
         return parted
     noise = _UNREADABLE.search(text)
     if noise is not None:
-        return Request(method="", path="", status=_status(noise[1]))
+        return LoggedRequest(method="", path="", status=_status(noise[1]))
     word = _WORD.search(text)
-    return None if word is None else Request(method=word[1], path="")
+    return None if word is None else LoggedRequest(method=word[1], path="")
 
 
-def _in_cells(text: str) -> Request | None:
+def _in_cells(text: str) -> LoggedRequest | None:
     """The request of a table's row without a header: a cell that is a method, and a later one that is a path."""
     cells = [cell.strip(" \"'") for cell in re.split(r"[\t,;|]", text)]
     at = next((place for place, cell in enumerate(cells) if cell in METHODS), None)
     if at is None:
         return None
     path = next((cell for cell in cells[at + 1 :] if cell.startswith(("/", "http://", "https://"))), None)
-    return None if path is None else Request(method=cells[at], path=_path(path))
+    return None if path is None else LoggedRequest(method=cells[at], path=_path(path))
 
 
-def request_of(fields: Mapping[str, object]) -> Request | None:
+def request_of(fields: Mapping[str, object]) -> LoggedRequest | None:
     """The request that an object of a log tells of; its keys are in small letters, those of inner objects dotted."""
     method = next((m for key in _METHOD_KEYS if (m := str(fields.get(key, "")).upper()) in METHODS), None)
     paths = (str(fields[key]) for key in _PATH_KEYS if isinstance(fields.get(key), str))
     path = next((path for path in paths if _is_path(path, bare=method is not None)), None)
     status = next((s for key in _STATUS_KEYS if (s := _status(fields.get(key))) is not None), None)
     if path is not None and (method is not None or status is not None):
-        return Request(method=method or "", path=_path(path), status=status)
+        return LoggedRequest(method=method or "", path=_path(path), status=status)
     for key in _TEXT_KEYS:
         text = fields.get(key)
         found = request_in(text) if isinstance(text, str) else None
         if found is not None:
-            return Request(method=found.method, path=found.path, status=found.status or status)
-    return None if method is None else Request(method=method, path="")
+            return LoggedRequest(method=found.method, path=found.path, status=found.status or status)
+    return None if method is None else LoggedRequest(method=method, path="")
 
 
-def listed(requests: Iterable[Request], most: int = 3) -> str:
+def listed(requests: Iterable[LoggedRequest], most: int = 3) -> str:
     """`7 GET /history/…, 1 GET /view`: the most frequent, ids left out."""
     counts = Counter(f"{request.method} {_shape(request.path)}".strip() or "unreadable" for request in requests)
     named = [f"{number} {what}" for what, number in counts.most_common(most)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfyload.clock import now
-from comfyload.record.model import SelfCheck, Spread
+from comfyload.record.model import Quantiles, SelfCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,13 +83,13 @@ def frozen_gc() -> Iterator[None]:
         gc.unfreeze()
 
 
-def spread(values: Sequence[float]) -> Spread | None:
+def spread(values: Sequence[float]) -> Quantiles | None:
     """Median, p99 and maximum by nearest rank; None of nothing."""
     if not values:
         return None
     ordered = sorted(values)
     last = len(ordered) - 1
-    return Spread(
+    return Quantiles(
         n=len(ordered), p50=ordered[last // 2], p99=ordered[min(last, int(len(ordered) * 0.99))], max=ordered[-1]
     )
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import decode, encode_pretty
-from comfyload.record.evidence import hash_files, sha256, sync_folder, sync_folders, walk
+from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, replace_file
 
@@ -305,7 +305,7 @@ def _read(path: Path) -> Kept:
     except OSError as error:
         raise RunFilesError(f"{path} is no baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
-        found = decode(content, msgspec.json.Decoder(_Format)).format
+        found = decode(content, msgspec.json.Decoder(_BaselineFormat)).format
         if found > FORMAT:
             raise RunFilesError(f"{file} has format {found}; this comfyload reads up to {FORMAT}", "update comfyload")
         manifest = decode(content, msgspec.json.Decoder(ArchiveManifest))
@@ -315,7 +315,7 @@ def _read(path: Path) -> Kept:
     return Kept(path=path, manifest=manifest)
 
 
-class _Format(Struct):
+class _BaselineFormat(Struct):
     format: int
 
 

@@ -55,10 +55,10 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     `comfyui_dir`: the server's folder where the user names it; else it is that of the process on the server's port.
     A folder that the user names is believed from another machine too, if it holds the version that the server tells.
     """
-    from comfyload.record.checkout import comfyui_facts
-    from comfyload.record.enclosure import enclosure_facts
+    from comfyload.record.git import comfyui_facts
     from comfyload.record.gpu import gpu_facts, nvml_module, unknown_gpus
     from comfyload.record.server_process import UNTOLD, find_listener, why_elsewhere
+    from comfyload.record.thunderbolt import enclosure_facts
 
     listener = find_listener(server.url)
     elsewhere = why_elsewhere(server, listener)
@@ -174,7 +174,7 @@ def _os_name() -> str:
 
 def _packs(server: Server, folder: Path) -> Environment:
     """With --base-directory ComfyUI looks for packs there instead of in its own folder."""
-    from comfyload.record.checkout import pack_facts
+    from comfyload.record.git import pack_facts
 
     argv = server.argv or []
     base = next((part.partition("=")[2] for part in argv if part.startswith("--base-directory=")), None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from comfyload.record.which_gpu import Visible
 
-__all__ = ["Found", "Silent", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
+__all__ = ["MatchedGpu", "NvmlError", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
 
 T = TypeVar("T")
 
@@ -31,11 +31,11 @@ KEYS = (
 and the clocks were read: both go down when it rests."""
 
 
-class Silent(Exception):
+class NvmlError(Exception):
     """NVML gave no answer, and why."""
 
 
-class Found(Struct, frozen=True):
+class MatchedGpu(Struct, frozen=True):
     """The GPU that the server's list has as `number`; `handle` None: this machine has none like it. `source` says how
     it was found, and whether it is only one of several alike.
     """
@@ -68,11 +68,11 @@ def gpu_facts(
         return unknown_gpus(devices, "nvml: nvidia-ml-py is not installed")
     try:
         _ask(nvml, nvml.nvmlInit)
-    except Silent as silent:
+    except NvmlError as silent:
         return unknown_gpus(devices, str(silent))
     try:
         return _of_all(find_gpus(devices, nvml, server_pid, visible), nvml)
-    except Silent as silent:
+    except NvmlError as silent:
         return unknown_gpus(devices, str(silent))
     finally:
         _known(nvml, nvml.nvmlShutdown)
@@ -88,7 +88,7 @@ def _is_gpu(device: dict[str, Any]) -> bool:
     return str(device.get("type", "cuda")) != "cpu"
 
 
-def _of_all(found: Sequence[Found], nvml: Any) -> Environment:
+def _of_all(found: Sequence[MatchedGpu], nvml: Any) -> Environment:
     facts: Environment = {}
     for gpu in found:
         if gpu.handle is None:
@@ -100,7 +100,7 @@ def _of_all(found: Sequence[Found], nvml: Any) -> Environment:
 
 def find_gpus(
     devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
-) -> list[Found]:
+) -> list[MatchedGpu]:
     """Which GPU of this machine is which of the server's; all of them where the server names none. NVML is begun.
 
     Raises:
@@ -108,20 +108,20 @@ def find_gpus(
     """
     boards = _boards(nvml)
     if not devices:
-        return [Found(board.index, board.handle, "nvml (the server names no device)") for board in boards]
+        return [MatchedGpu(board.index, board.handle, "nvml (the server names no device)") for board in boards]
     found, taken = [], set[int]()
     users = _users(nvml, boards, server_pid)
     for number, device in enumerate(device for device in devices if _is_gpu(device)):
         alike = _alike(boards, device)
         if not alike:
-            found.append(Found(number, None, _none_like(device)))
+            found.append(MatchedGpu(number, None, _none_like(device)))
             continue
         board, how = _choose(boards, alike, users, device_index(device, number), visible)
         if board is None:
             board = next((one for one in alike if one.index not in taken), alike[0])
             how = f", one of {len(alike)} alike: which of them the server uses is not told"
         taken.add(board.index)
-        found.append(Found(number, board.handle, f"nvml (index {board.index}{how})"))
+        found.append(MatchedGpu(number, board.handle, f"nvml (index {board.index}{how})"))
     return found
 
 
@@ -217,7 +217,7 @@ def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:
     for key, answer in answers.items():
         try:
             facts[f"gpu.{number}.{key}"] = Fact(value=_ask(nvml, answer), source=source)
-        except Silent as silent:
+        except NvmlError as silent:
             facts[f"gpu.{number}.{key}"] = Fact(source=str(silent))
     return facts
 
@@ -227,13 +227,13 @@ def _ask(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
     try:
         return call(*arguments)
     except nvml.NVMLError as error:
-        raise Silent(f"nvml: {error}") from None
+        raise NvmlError(f"nvml: {error}") from None
 
 
 def _known(nvml: Any, call: Callable[..., T], *arguments: Any) -> T | None:
     try:
         return _ask(nvml, call, *arguments)
-    except Silent:
+    except NvmlError:
         return None
 
 

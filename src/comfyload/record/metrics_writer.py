@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-__all__ = ["Stage", "append", "locked", "log_event", "stage"]
+__all__ = ["StageTimer", "append", "locked", "log_event", "stage"]
 
 TEXT_LIMIT = 2000
 """Characters of one text."""
@@ -52,7 +52,7 @@ _BEING_WRITTEN_S = 0.2
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-class Stage:
+class StageTimer:
     """A part of an application's work under way; one row is written when it ends. For `with` and `async with`."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Stage:
         self._prompt_id = prompt_id if prompt_id is not None else self._prompt_id
         self._context |= context
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> StageTimer:
         self._began = time.perf_counter()
         return self
 
@@ -83,7 +83,7 @@ class Stage:
             context=self._context,
         )
 
-    async def __aenter__(self) -> Stage:
+    async def __aenter__(self) -> StageTimer:
         return self.__enter__()
 
     async def __aexit__(
@@ -94,14 +94,14 @@ class Stage:
 
 def stage(
     event: str, *, prompt_id: str | None = None, log: str | os.PathLike[str] | None = None, **context: object
-) -> Stage:
+) -> StageTimer:
     """Time a part of an application's work: `with stage("render", page=3) as s:` writes one row when the block ends.
 
     The row has the status `ok`, `error` if an exception passes through, or `interrupted` if the block was cancelled.
     `log`: the file; without it `$COMFYUI_METRICS_LOG`, else infra/observability/comfyui_metrics.ndjson where that
     folder is there.
     """
-    return Stage(event, prompt_id, log, context)
+    return StageTimer(event, prompt_id, log, context)
 
 
 def log_event(

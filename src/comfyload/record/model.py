@@ -36,13 +36,13 @@ __all__ = [
     "Outcome",
     "Output",
     "Prompt",
+    "Quantiles",
     "Record",
     "Sample",
     "SelfCheck",
     "Sent",
     "Server",
     "ServerTimes",
-    "Spread",
     "WorkflowFacts",
 ]
 
@@ -165,12 +165,18 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     waited_s: Seconds = 0.0
 
 
+ServerState = Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"]
+"""Where a job that we gave up was when we last looked."""
+
+
 class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a server did with one prompt.
 
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
-    `started`: `execution_start` arrived. `done`: the end was seen — by event, or by a poll no more than
-    `done_within_s` later than it happened. `seen_by` names which. `executions` counts how often the server started it.
+    `started`: `execution_start` arrived. `done`: the end was seen, by event, or by a poll no more than
+    `done_uncertainty_s` later than it happened; `end_source` names which. `executions`: how often the server
+    started it.
+    Some fields have another name in the run directory, where they were named first.
     `held_s`: how long it was held back before it was sent, because the server's queue was as long as it may be.
     `attempts`: each time it was sent, if this tells of only the last of them, or of one server of several; else empty.
     """
@@ -181,8 +187,8 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     first_event: Instant | None = None
     started: Instant | None = None
     done: Instant | None = None
-    seen_by: Literal["events", "history", "client"] = "client"
-    done_within_s: Seconds = 0.0
+    end_source: Literal["events", "history", "client"] = msgspec.field(name="seen_by", default="client")
+    done_uncertainty_s: Seconds = msgspec.field(name="done_within_s", default=0.0)
     server: ServerTimes = ServerTimes()
     number: float | None = None
     nodes: list[Span] = []
@@ -194,7 +200,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     fetches: list[Fetch] = []
     executions: Count = 0
     held_s: Seconds = 0.0
-    left_on_server: Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"] | None = None
+    server_state_after: ServerState | None = msgspec.field(name="left_on_server", default=None)
     attempts: list[Attempt] = []
 
     def raise_for_failure(self) -> None:
@@ -333,7 +339,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     count: Count = 1
 
 
-class Spread(Struct, frozen=True, kw_only=True):
+class Quantiles(Struct, frozen=True, kw_only=True):
     """Median, 99th percentile and maximum of `n` readings of our own error, in seconds."""
 
     n: Number
@@ -351,10 +357,10 @@ class SelfCheck(Struct, frozen=True, kw_only=True):
     """
 
     wall_s: float
-    timer_lateness_s: Spread | None
-    send_lateness_s: Spread | None
+    timer_lateness_s: Quantiles | None
+    send_lateness_s: Quantiles | None
     busy_fraction: float
-    gc_pauses_s: Spread | None
+    gc_pauses_s: Quantiles | None
     run_queue_delay_s: float | None
     max_rss_bytes: int | None
 
@@ -387,7 +393,7 @@ class Host(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, kw_only=True):
     """`manifest.json`: all that made the run. Written when the run starts and once more when it ends.
 
-    `asked`: the options of the command, without what is secret, from which the run can be taken up again.
+    `options`: the options of the command, without what is secret, from which the run can be taken up again.
     `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
     has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
@@ -407,7 +413,7 @@ class Manifest(Struct, kw_only=True):
     client: Host
     server: Server
     workflows: list[WorkflowFacts]
-    asked: dict[str, Any] = msgspec.field(default_factory=dict)
+    options: dict[str, Any] = msgspec.field(name="asked", default_factory=dict)
     plan_sha256: str = ""
     retry: dict[str, Any] | None = None
     scheduled: Count | None = None

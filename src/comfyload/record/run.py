@@ -237,7 +237,7 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path.parent} is no run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
         ) from None
     try:
-        version = decode(content, msgspec.json.Decoder(_Format)).format
+        version = decode(content, msgspec.json.Decoder(_RunFormat)).format
         if version > FORMAT:
             raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
         manifest = decode(content, msgspec.json.Decoder(Manifest))
@@ -249,5 +249,5 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-class _Format(msgspec.Struct):
+class _RunFormat(msgspec.Struct):
     format: int

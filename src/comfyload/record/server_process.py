@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from comfyload.record.model import Server
 
-__all__ = ["UNTOLD", "Listener", "find_listener", "why_elsewhere"]
+__all__ = ["UNTOLD", "ListeningProcess", "find_listener", "why_elsewhere"]
 
 MEMORY_AGREES = 0.001
 """Both ask the same question of the same kernel, but of a virtual machine the answer may change between."""
@@ -34,7 +34,7 @@ UNTOLD = "the server does not tell its memory, so that nothing shows that it is 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
 
-class Listener(Struct, frozen=True, kw_only=True):
+class ListeningProcess(Struct, frozen=True, kw_only=True):
     """The process that listens on the server's port; None where it is not ours to see, and `why` says so.
 
     `gpu_environ`: of its environment what says which GPUs it sees; None: not ours to see. `contained`: it counts
@@ -50,7 +50,7 @@ class Listener(Struct, frozen=True, kw_only=True):
     contained: bool = False
 
 
-def why_elsewhere(server: Server, listener: Listener) -> str:
+def why_elsewhere(server: Server, listener: ListeningProcess) -> str:
     """Why what is true of this machine may not be said of the server; "" if it runs here.
 
     An address of this machine is not enough: a tunnel has one too. So the memory that the server tells must be ours.
@@ -71,7 +71,7 @@ def why_elsewhere(server: Server, listener: Listener) -> str:
     return ""
 
 
-def find_listener(url: str) -> Listener:
+def find_listener(url: str) -> ListeningProcess:
     """Who listens on the port of a server at an address of this machine."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -82,21 +82,21 @@ def find_listener(url: str) -> Listener:
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         ]
     except (psutil.Error, OSError) as error:
-        return Listener(why=f"this machine does not tell who listens on port {port}: {error}")
+        return ListeningProcess(why=f"this machine does not tell who listens on port {port}: {error}")
     pid = next((pid for pid in pids if pid), None)
     if pid is None:
         said = "the process that listens on port {} is not ours to see" if pids else "nothing is seen listening on {}"
-        return Listener(why=said.format(port))
+        return ListeningProcess(why=said.format(port))
     try:
         process = psutil.Process(pid)
         name = process.name()
     except (psutil.Error, OSError):
-        return Listener(why=f"process {pid}, which listens on port {port}, is not ours to see")
+        return ListeningProcess(why=f"process {pid}, which listens on port {port}, is not ours to see")
     try:
         command, folder = process.cmdline(), Path(process.cwd())
     except (psutil.Error, OSError):
-        return Listener(pid=pid, name=name, why=f"the folder of the process on port {port} is not ours to see")
-    return Listener(
+        return ListeningProcess(pid=pid, name=name, why=f"the folder of the process on port {port} is not ours to see")
+    return ListeningProcess(
         pid=pid,
         name=name,
         folder=_program_folder(folder, command),

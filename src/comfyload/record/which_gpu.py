@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from comfyload.record.model import Environment, Server
-    from comfyload.record.server_process import Listener
+    from comfyload.record.server_process import ListeningProcess
 
 __all__ = ["Board", "Visible", "board_at", "device_index", "device_model", "gpus_alike", "same_model", "visible_to"]
 
@@ -70,7 +70,7 @@ def _plain(name: str) -> list[str]:
     return words[next((at for at, word in enumerate(words) if word not in ("nvidia", "geforce")), len(words)) :]
 
 
-def visible_to(server: Server, listener: Listener) -> Visible | None:
+def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
     """What the server's flags and its process's environment say; None: neither does.
 
     The environment is that of the process on the server's port, if its command line is the one that the server tells.
@@ -145,7 +145,7 @@ def _flag(argv: Sequence[str], name: str) -> str | None:
     return found
 
 
-def _is_process_of(server: Server, listener: Listener) -> bool:
+def _is_process_of(server: Server, listener: ListeningProcess) -> bool:
     argv, command = server.argv or [], listener.command
     if not argv or len(command) < len(argv):
         return False

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.advise.choose_policy import OURS, infeasible, where_naive_wins
 from comfyload.advise.forecast import Estimate, Forecast, Sizing, Validation
-from comfyload.advise.synthesis import OURS, infeasible, where_naive_wins
-from comfyload.report.medium import draw
+from comfyload.report.console import draw
+from comfyload.report.plan_text import seconds_words
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent
-from comfyload.report.words import seconds_words
 from comfyload.retry.policy import Policy, Score
 
 __all__ = [

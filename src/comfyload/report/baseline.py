@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from comfyload.judge.gates.gate import overall
+from comfyload.report.console import escaped
 from comfyload.report.headline import Number, headline
-from comfyload.report.medium import escaped
+from comfyload.report.plan_text import plan_words
 from comfyload.report.sections import environment_rows, failure_rows, gpu_words
 from comfyload.report.text import count, duration
 from comfyload.report.verdicts import by_result, value_words
-from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
     from comfyload.report.html import Shown
 
-__all__ = ["Contents", "pictures", "render_readme"]
+__all__ = ["BaselineContents", "pictures", "render_readme"]
 
 PAGE = "report.html"
 _PICTURES = ("latency", "distribution", "flow", "gpu", "nodes")
 _HARDWARE = ("gpu", "enclosure", "host")
 
 
-class Contents(Protocol):
+class BaselineContents(Protocol):
     """What a README needs of a baseline: its manifest has it, and so has what goes into a new one."""
 
     @property
@@ -44,7 +44,7 @@ class Contents(Protocol):
     def log(self) -> str | None: ...
 
 
-def pictures(kept: Contents, shown: Sequence[Shown]) -> dict[str, Chart]:
+def pictures(kept: BaselineContents, shown: Sequence[Shown]) -> dict[str, Chart]:
     """The charts that a baseline keeps as PNG beside its README, by their file names."""
     out = {}
     for run, one in zip(kept.runs, shown, strict=True):
@@ -56,7 +56,7 @@ def pictures(kept: Contents, shown: Sequence[Shown]) -> dict[str, Chart]:
 
 
 def render_readme(
-    kept: Contents,
+    kept: BaselineContents,
     shown: Sequence[Shown],
     *,
     verdicts: Sequence[GateVerdict] = (),
@@ -105,7 +105,7 @@ def _state(shown: Sequence[Shown], verdicts: Sequence[GateVerdict]) -> str:
     return f"{said}{gates}\n\nMeasured {begun} UTC. [The page with all charts and tables]({PAGE})."
 
 
-def _results(kept: Contents, shown: Sequence[Shown]) -> str:
+def _results(kept: BaselineContents, shown: Sequence[Shown]) -> str:
     """A row a run: value, and the interval beneath; why a number is withheld stands in its place."""
     if not shown:
         return "None."
@@ -149,7 +149,7 @@ def _acceptance(verdicts: Sequence[GateVerdict]) -> str:
 _SIGNS = {"PASS": "✓", "PASS*": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 
 
-def _hardware(kept: Contents, shown: Sequence[Shown]) -> str:
+def _hardware(kept: BaselineContents, shown: Sequence[Shown]) -> str:
     table = _facts(kept.environment, lambda room: room in _HARDWARE)
     notes = "\n".join(f"- {escaped(key)}: {escaped(text)}" for key, text in kept.notes.items())
     gpus = ", ".join(dict.fromkeys(gpu_words(one.measured) for one in shown))
@@ -167,7 +167,7 @@ def _facts(environment: Environment, of: Callable[[str], bool]) -> str:
     return _table(["what", "value", "where it was read"], rows) if rows else ""
 
 
-def _parameters(kept: Contents, shown: Sequence[Shown]) -> str:
+def _parameters(kept: BaselineContents, shown: Sequence[Shown]) -> str:
     rows = []
     for run, one in zip(kept.runs, shown, strict=True):
         plan, manifest = one.measured.manifest.plan, one.measured.manifest
@@ -187,7 +187,7 @@ def _varied(measured: Measured) -> str:
     return ", ".join(varied[:5]) + (f" and {len(varied) - 5} more" if len(varied) > 5 else "")
 
 
-def _images(kept: Contents, shown: Sequence[Shown]) -> str:
+def _images(kept: BaselineContents, shown: Sequence[Shown]) -> str:
     """Each picture under its title, its words beneath it; of those that were not drawn, why."""
     parts = []
     of = {id(chart): name for name, chart in pictures(kept, shown).items()}
@@ -202,7 +202,7 @@ def _images(kept: Contents, shown: Sequence[Shown]) -> str:
     return "\n\n".join(parts) or "None."
 
 
-def _repeat(kept: Contents) -> str:
+def _repeat(kept: BaselineContents) -> str:
     """Commands as a block of code: nothing in it is markup, except a line that would end it."""
     lines = [" ".join(line.splitlines()) for line in kept.command]
     if not lines:
@@ -215,7 +215,7 @@ def _longest_run(line: str) -> int:
     return max((len(part) for part in "".join(c if c == "`" else " " for c in line).split()), default=0)
 
 
-def _files(kept: Contents) -> str:
+def _files(kept: BaselineContents) -> str:
     lines = [
         f"- [{escaped(run.output)}]({_target(run.output)}): numbers and jobs of {escaped(run.folder)}"
         for run in kept.runs

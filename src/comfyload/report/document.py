@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from comfyload.judge.cache import JobFiles, Truth
+from comfyload.judge.cache import CacheJudge, JobFiles
 from comfyload.judge.ledger import Ledger
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.nodes import NODE_CLOCK_S
@@ -46,13 +46,13 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 
     A second record of the same job is left out, as it is from every count.
     """
-    ledger, truth = Ledger(), Truth(manifest.workflows)
+    ledger, truth = Ledger(), CacheJudge(manifest.workflows)
     for line in lines:
         if isinstance(line, Record) and ledger.ended(line):
             yield _job(line, truth)
 
 
-def _job(record: Record, truth: Truth) -> dict[str, Any]:
+def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
     run, files = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
     durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS}
@@ -70,14 +70,14 @@ def _job(record: Record, truth: Truth) -> dict[str, Any]:
         "sent_s": run.sent,
         "done_s": run.done,
         **durations,
-        "seen_by": run.seen_by,
-        "done_within_s": run.done_within_s,
+        "seen_by": run.end_source,
+        "done_within_s": run.done_uncertainty_s,
         "images": files.images if completed else 0,
         "previews": files.previews if completed else 0,
         "made": _made(files) if completed else {},
         "files": list(dict.fromkeys(file for output in run.outputs for file in output.files)),
         "failure": None if run.failure is None else _failure(run.failure),
-        "left_on_server": run.left_on_server,
+        "left_on_server": run.server_state_after,
         "values": record.values,
     }
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.report.medium import draw
+from comfyload.report.console import draw
 from comfyload.report.text import DASH, count, duration
 
 __all__ = ["Outcome", "render_faults"]

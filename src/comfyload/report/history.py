@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.comparison.history import Point, Series, Step
+from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
-from comfyload.report.medium import draw, escaped
+from comfyload.report.console import draw, escaped
 from comfyload.report.text import count, decimals, fixed, percent, scale, span
 
 __all__ = ["history_json", "history_markdown", "render_history"]
@@ -23,7 +23,7 @@ _NAME = 40
 """Characters of a baseline's name that are shown."""
 
 
-def render_history(series: Sequence[Series], console: Console) -> None:
+def render_history(series: Sequence[TrendSeries], console: Console) -> None:
     """Print every series, oldest first. Looks the same without colour; at 80 columns nothing is cut."""
     load = None
     for one in series:
@@ -36,12 +36,12 @@ def render_history(series: Sequence[Series], console: Console) -> None:
     draw(Text(_conclusion(series)), console)
 
 
-def history_json(series: Sequence[Series]) -> str:
+def history_json(series: Sequence[TrendSeries]) -> str:
     """All of it as JSON, without a token that JSON lacks."""
     return json.dumps(jsonable(list(series)))
 
 
-def history_markdown(series: Sequence[Series], title: str = "Trend") -> str:
+def history_markdown(series: Sequence[TrendSeries], title: str = "Trend") -> str:
     """The same in GitHub's Markdown, with all that it would take for markup escaped."""
     parts, load = [f"## {escaped(title)}\n", f"{escaped(_conclusion(series))}\n"], None
     for one in series:
@@ -58,7 +58,7 @@ def history_markdown(series: Sequence[Series], title: str = "Trend") -> str:
     return "\n".join(parts)
 
 
-def _table(series: Series) -> Table:
+def _table(series: TrendSeries) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(metric_words(series.metric, series.unit))
     table.add_column("date", no_wrap=True)
@@ -72,11 +72,11 @@ def _table(series: Series) -> Table:
     return table
 
 
-def _cells(series: Series, point: Point) -> tuple[str, str, str, str]:
+def _cells(series: TrendSeries, point: Point) -> tuple[str, str, str, str]:
     return clean(point.utc[:10], 10), value_words(point.value, series.unit), _interval(series, point), str(point.n)
 
 
-def _interval(series: Series, point: Point) -> str:
+def _interval(series: TrendSeries, point: Point) -> str:
     if point.low is None:
         return ""
 
@@ -93,7 +93,7 @@ def _interval(series: Series, point: Point) -> str:
     )
 
 
-def _marks(series: Series) -> dict[int, tuple[str, str]]:
+def _marks(series: TrendSeries) -> dict[int, tuple[str, str]]:
     """By the index of its point: a step in words, and its style."""
     marks = {step.at: (f"step: {_step(step)}", _COLOURS[step.verdict]) for step in series.steps}
     if series.possible is not None:
@@ -101,12 +101,12 @@ def _marks(series: Series) -> dict[int, tuple[str, str]]:
     return marks
 
 
-def _step(step: Step) -> str:
+def _step(step: LevelShift) -> str:
     change = "from 0" if step.ratio is None else f"{change_words(step.ratio)} %"
     return f"{change}, {step.verdict}"
 
 
-def _conclusion(series: Sequence[Series]) -> str:
+def _conclusion(series: Sequence[TrendSeries]) -> str:
     found = sum(len(one.steps) for one in series)
     longest = max((len(one.points) for one in series), default=0)
     if longest < 2:

@@ -23,6 +23,7 @@ from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.draw import script
 from comfyload.report.charts.theme import CSS, config
 from comfyload.report.headline import headline
+from comfyload.report.plan_text import plan_words
 from comfyload.report.sections import (
     SHOWN,
     comparison_view,
@@ -36,7 +37,6 @@ from comfyload.report.sections import (
     workflow_rows,
 )
 from comfyload.report.text import DASH, count
-from comfyload.report.words import plan_words
 
 if TYPE_CHECKING:
     from comfyload.judge.comparison.compare import Comparison

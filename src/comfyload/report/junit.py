@@ -16,8 +16,8 @@ from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 from comfyload.report.headline import headline
+from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import by_run, value_words
-from comfyload.report.words import load_words
 
 __all__ = ["Suite", "junit", "suite_of", "suite_of_comparison"]
 

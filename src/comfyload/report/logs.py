@@ -13,19 +13,19 @@ from msgspec import Struct
 from rich.text import Text
 
 from comfyload.judge.ledger import clean
-from comfyload.report.log_words import (
+from comfyload.report.console import Screen
+from comfyload.report.log_text import (
     LONGEST,
     PROMPT,
     STYLES,
-    Said,
+    LogText,
     kind,
+    log_text,
     milliseconds,
     node_words,
     retry,
-    said,
     short,
 )
-from comfyload.report.medium import Screen
 from comfyload.report.text import DASH, ascii_only, count
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from comfyload.record.metrics_log import LogRow
     from comfyload.record.metrics_prompts import PromptRows
 
-__all__ = ["Printer", "Tally"]
+__all__ = ["LogTally", "Printer"]
 
 Parts = list[tuple[str, str]]
 """A line: texts and their styles."""
@@ -52,7 +52,7 @@ _KINDS = 200
 """Distinct errors that are counted apart, and prompts of which a node's error is remembered."""
 
 
-class Tally(Struct, kw_only=True):
+class LogTally(Struct, kw_only=True):
     """What was met. `rows`: of the time and prompt asked for; `samples` of them were left out."""
 
     rows: int = 0
@@ -105,7 +105,7 @@ class Printer:
         """Columns of the terminal; None: there is none, and a line is as long as it needs."""
         return max(self._console.width, _NARROWEST) if self._terminal else None
 
-    def row(self, row: LogRow, tally: Tally) -> None:
+    def row(self, row: LogRow, tally: LogTally) -> None:
         tally.shown += 1
         if row.error is not None:
             tally.error(row)
@@ -118,7 +118,7 @@ class Printer:
         for line in _row_lines(row, width):
             self._write(line)
 
-    def prompt(self, group: PromptRows, tally: Tally) -> None:
+    def prompt(self, group: PromptRows, tally: LogTally) -> None:
         tally.prompts += 1
         if group.error is not None:
             tally.error_of(": ".join(part for part in (group.exception_type, group.error) if part))
@@ -132,7 +132,7 @@ class Printer:
         for line in _prompt_lines(group, self._width):
             self._write(line)
 
-    def end(self, tally: Tally, older: Sequence[str]) -> None:
+    def end(self, tally: LogTally, older: Sequence[str]) -> None:
         """What it comes to, on a terminal. `older`: files that were not looked at.
 
         In a pipe only what could not be shown is said, beside the rows.
@@ -197,7 +197,7 @@ class Printer:
 def _row_lines(row: LogRow, width: int | None) -> Iterator[Parts]:
     """The row in columns; what finds no room in the last one stands below, or beside it where lines have no width."""
     event, node = _columns(width)
-    words = said(row)
+    words = log_text(row)
     about, took = node_words(row), milliseconds(row.raw.get("duration_ms"))
     line = [
         (f"{_time(row.utc, width)} ", "dim"),
@@ -210,7 +210,7 @@ def _row_lines(row: LogRow, width: int | None) -> Iterator[Parts]:
     yield from _with_more(line, words, width, "red" if row.error else "dim")
 
 
-def _with_more(line: Parts, words: Said, width: int | None, style: str) -> Iterator[Parts]:
+def _with_more(line: Parts, words: LogText, width: int | None, style: str) -> Iterator[Parts]:
     """The line and what there is to add: beside it if there is room, else below; the minor part only beside."""
     gap = "  " if words.word else " "
     beside = ", ".join(part for part in (words.more, words.minor) if part)
@@ -279,7 +279,7 @@ def _prompt_error(group: PromptRows) -> list[tuple[str, str]]:
 
 
 def _app_line(row: LogRow) -> tuple[str, str]:
-    words = said(row)
+    words = log_text(row)
     parts = ("app", short(row.event) or DASH, milliseconds(row.raw.get("duration_ms")), words.word, words.more)
     return " ".join(part for part in parts if part), "red" if row.error else "blue"
 
@@ -292,7 +292,7 @@ def _prompt_object(group: PromptRows) -> dict[str, Any]:
 # --- what it comes to
 
 
-def _summary(tally: Tally, older: Sequence[str]) -> Iterator[str]:
+def _summary(tally: LogTally, older: Sequence[str]) -> Iterator[str]:
     what = count(tally.prompts, "prompt") if tally.prompts else f"{tally.shown} of {count(tally.rows, 'row')}"
     hidden = f", {count(tally.samples, 'sample')} left out (--samples)" if tally.samples else ""
     kinds = tally.kinds
@@ -313,7 +313,7 @@ def _summary(tally: Tally, older: Sequence[str]) -> Iterator[str]:
         yield f"Older rows are in {names}: --rotated shows them too."
 
 
-def _other_lines(tally: Tally) -> str:
+def _other_lines(tally: LogTally) -> str:
     lines = "1 line is" if tally.other_lines == 1 else f"{tally.other_lines} lines are"
     return f"{lines} no JSON object; the first is {tally.first_other}"
 

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
-from comfyload.advise.validation import Check
+from comfyload.advise.validation import Prediction
 from comfyload.report.advice import validation_table
-from comfyload.report.medium import draw
+from comfyload.report.console import draw
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
 
 __all__ = ["render_saturation"]
@@ -106,7 +106,7 @@ def _confirmed(found: Saturated) -> Text:
     return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {words}")
 
 
-def _missed(check: Check) -> str:
+def _missed(check: Prediction) -> str:
     """How a check of the confirming run speaks against the model; "" if it does not."""
     if check.passed is not False:
         return ""

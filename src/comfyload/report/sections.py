@@ -17,10 +17,10 @@ from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.comparison import value_words as compared
 from comfyload.report.headline import Number, number
 from comfyload.report.made import made_words
+from comfyload.report.plan_text import plan_words
 from comfyload.report.text import DASH, count, decimals, duration, fixed, span
 from comfyload.report.verdicts import by_result
 from comfyload.report.verdicts import value_words as judged
-from comfyload.report.words import plan_words
 from comfyload.visible import visible
 
 if TYPE_CHECKING:

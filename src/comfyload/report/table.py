@@ -15,9 +15,10 @@ from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.report.blocks import books, rates, retried, switches, workflows
 from comfyload.report.busy import gpu_words, server_words
+from comfyload.report.console import draw
 from comfyload.report.durations import Notes, durations
 from comfyload.report.made import made_rows, rate_label
-from comfyload.report.medium import draw
+from comfyload.report.plan_text import plan_words
 from comfyload.report.text import (
     DASH,
     count,
@@ -27,7 +28,6 @@ from comfyload.report.text import (
     percent,
     span,
 )
-from comfyload.report.words import plan_words
 from comfyload.visible import visible
 
 __all__ = ["render"]

@@ -14,7 +14,7 @@ from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
 from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
 from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
-from comfyload.report.medium import draw, escaped
+from comfyload.report.console import draw, escaped
 from comfyload.report.text import DASH, count, decimals, fixed, percent, scale, span
 
 __all__ = ["as_json", "by_result", "by_run", "markdown", "render", "value_words"]

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from comfyload.retry.policy import Breaker, FailureClass
 
-__all__ = ["Circuit"]
+__all__ = ["CircuitBreaker"]
 
 
-class Circuit:
+class CircuitBreaker:
     """Of one server. `closed`: jobs go there; `open`: none does until `until`; `due`: it may be asked how it is;
     `half_open`: it answered, and one job is on trial.
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfyload.retry.policy import Budget
 
-__all__ = ["Bucket"]
+__all__ = ["RetryBudget"]
 
 
-class Bucket:
+class RetryBudget:
     """Full at first: each first attempt puts `ratio` in, each charged retry takes one out."""
 
     def __init__(self, budget: Budget) -> None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import structs
 
 from comfyload.comfy.client import ComfyClient
-from comfyload.comfy.patience import Patience
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.job_events import Retrying
 from comfyload.record.model import Execution, Failure, Prompt
-from comfyload.retry.attempt import Attempts
-from comfyload.retry.classes import Signatures, classify
+from comfyload.retry.attempt_log import AttemptLog, id_of
+from comfyload.retry.attempt_runner import AttemptRunner
+from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import rule_of
 from comfyload.retry.pool import Ask, Member, Pool, clean
-from comfyload.retry.story import Story, id_of
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RetryingClient:
         policy: Policy,
         clock: Callable[[], float],
         rng: Random,
-        patience: Patience,
+        timeouts: Timeouts,
         never_s: float,
         stack: AsyncExitStack,
         open_one: Callable[[Transport, Member], AbstractAsyncContextManager[ComfyClient]],
@@ -56,16 +56,16 @@ class RetryingClient:
         self._policy = policy
         self._clock = clock
         self._draw = rng.random
-        self._patience = patience
+        self._timeouts = timeouts
         self._pool = Pool(policy, clock, rng, never_s)
         self._stack = stack
         self._open_one = open_one
-        self._signatures = Signatures()
+        self._known_failures = KnownFailures()
         self._abandoned: Failure | None = None
         self._idle = asyncio.Event()
         self._under_way = 0
-        self._attempts = Attempts(clock, patience)
-        self._maybe_there: Container[str] = frozenset()
+        self._attempts = AttemptRunner(clock, timeouts)
+        self._unconfirmed_ids: Container[str] = frozenset()
 
     @classmethod
     @asynccontextmanager
@@ -76,18 +76,18 @@ class RetryingClient:
         clock: Callable[[], float],
         *,
         rng: Random,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         fetch: bool = False,
         observe: Callable[[Observation], None] = lambda _: None,
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
-        maybe_there: frozenset[str] = frozenset(),
-        forgotten: bool = False,
+        unconfirmed_ids: frozenset[str] = frozenset(),
+        server_restarted: bool = False,
         room: Room | None = None,
     ) -> AsyncIterator[RetryingClient]:
         """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues. More may `join`.
 
         The arguments that `ComfyClient.open` has too mean the same; `on_queue` is told the sum over the servers. A
-        `job_s` of `patience` limits each attempt. What was sent to a server that is out of reach for the policy's
+        `job_s` of `timeouts` limits each attempt. What was sent to a server that is out of reach for the policy's
         `liveness_s` counts as lost, and may run twice if that server comes back with its queue.
 
         Raises:
@@ -98,9 +98,11 @@ class RetryingClient:
                 "a policy without cancel or lookup is for comparison in a simulation only",
                 "leave both true: a server would run jobs that nobody waits for, or twice",
             )
-        never_s = patience.gone_s
-        gone_s = patience.gone_s if policy.liveness_s is None else min(patience.gone_s, policy.liveness_s)
-        patience = structs.replace(patience, submit_s=policy.submit_s, gone_s=gone_s)
+        never_s = timeouts.unreachable_s
+        unreachable_s = (
+            timeouts.unreachable_s if policy.liveness_s is None else min(timeouts.unreachable_s, policy.liveness_s)
+        )
+        timeouts = structs.replace(timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
         async with AsyncExitStack() as stack:
 
             def open_one(transport: Transport, member: Member) -> AbstractAsyncContextManager[ComfyClient]:
@@ -108,19 +110,19 @@ class RetryingClient:
                     transport,
                     member.facts,
                     clock,
-                    patience=patience,
+                    timeouts=timeouts,
                     fetch=fetch,
                     observe=observe,
                     on_queue=client._hear(member, on_queue),
-                    maybe_there=member.unsure,
-                    forgotten=forgotten,
+                    unconfirmed_ids=member.unsure,
+                    server_restarted=server_restarted,
                     room=room,
                 )
 
-            client = cls(policy, clock, rng, patience, never_s, stack, open_one)
+            client = cls(policy, clock, rng, timeouts, never_s, stack, open_one)
             for transport, facts in servers:
                 await client.join(transport, facts)
-            client._maybe_there = maybe_there
+            client._unconfirmed_ids = unconfirmed_ids
             beside = asyncio.create_task(client._pool.run())
             try:
                 yield client
@@ -166,7 +168,7 @@ class RetryingClient:
                 self._idle.set()
 
     async def _see(self, ask: Ask, keyed: bool) -> Execution:
-        story = Story(ask.prompt.id, ask.began, told=len(self._pool.members) > 1)
+        story = AttemptLog(ask.prompt.id, ask.began, told=len(self._pool.members) > 1)
         self._pool.dispatcher.budget.first()
         there = await (self._of_that_key(ask, story) if keyed else self._earlier(ask, story))
         while True:
@@ -181,7 +183,7 @@ class RetryingClient:
             execution, class_ = await self._attempt(ask, member, story)
             if class_ is None:
                 for failure in story.node_failures:
-                    self._signatures.passed(ask.workflow, failure)
+                    self._known_failures.passed(ask.workflow, failure)
                 return story.close(execution)
             if class_ == "moved":
                 ask.avoid = {member}
@@ -193,27 +195,27 @@ class RetryingClient:
             ask.send_as(story.next_prompt(ask.prompt, execution))
             there = None
 
-    async def abandon(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
+    async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel everything of ours, on every server, and send nothing more."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._abandoned = Failure(kind=kind, message=message)
         self._attempts.over.set()
         self._pool.close()
-        await asyncio.gather(*(client.abandon(kind) for client in self.clients))
+        await asyncio.gather(*(client.cancel_all(kind) for client in self.clients))
 
     async def _end(self) -> None:
         """What is under way is abandoned, and given the time to say so."""
         if self._under_way:
-            await self.abandon()
+            await self.cancel_all()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._patience.cancel_s + 5.0):
+                async with asyncio.timeout(self._timeouts.cancel_s + 5.0):
                     await self._idle.wait()
         self._pool.close()
 
     # --- one attempt
 
     async def _attempt(
-        self, ask: Ask, member: Member, story: Story
+        self, ask: Ask, member: Member, story: AttemptLog
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
         """Send the job once to this server and see what comes of it; "moved": it was taken back unrun."""
         prompt_id, sent_at = ask.prompt.id, self._clock()
@@ -225,7 +227,7 @@ class RetryingClient:
         held = self._pool.release(member, prompt_id, execution)
         for each in self._pool.members:
             each.unsure.discard(prompt_id)
-        if execution.left_on_server == "unknown":
+        if execution.server_state_after == "unknown":
             member.left.add(prompt_id)
         story.told = story.told or len(self._pool.members) > 1
         story.add(member.name, prompt_id, execution, sent_at, self._clock())
@@ -236,17 +238,17 @@ class RetryingClient:
         member.circuit.ended(
             class_,
             self._clock(),
-            unreachable=execution.left_on_server == "unknown",
+            unreachable=execution.server_state_after == "unknown",
             retry_after_s=None if failure is None else failure.retry_after_s,
             own_fault=failure is not None and failure.kind == "generator",
         )
         return execution, class_
 
-    async def _earlier(self, ask: Ask, story: Story) -> Member | None:
+    async def _earlier(self, ask: Ask, story: AttemptLog) -> Member | None:
         """The server that has the job of an earlier process, where it is looked after like what is sent; None: not
         known, and whoever gets it looks before it sends.
         """
-        if ask.prompt.id not in self._maybe_there:
+        if ask.prompt.id not in self._unconfirmed_ids:
             return None
         found = await self._attempts.find(ask, list(self._pool.members))
         if found is None:
@@ -255,9 +257,9 @@ class RetryingClient:
             return None
         return self._follow_on(ask, story, *found)
 
-    async def _of_that_key(self, ask: Ask, story: Story) -> Member | None:
+    async def _of_that_key(self, ask: Ask, story: AttemptLog) -> Member | None:
         """The server that has the job of that key; None: none is known to, or it failed there and is sent again."""
-        limits = [self._policy.connect_s, *([] if ask.by is None else [max(0.0, ask.by - self._clock())])]
+        limits = [self._policy.connect_s, *([] if ask.deadline is None else [max(0.0, ask.deadline - self._clock())])]
         places = await self._attempts.places(ask, list(self._pool.members), min(limits))
         known = {key: place for key, place in places.items() if place not in ("absent", "unknown")}
         alive = [key for key, place in known.items() if place in ("pending", "running", "finished")]
@@ -272,7 +274,7 @@ class RetryingClient:
                 member.unsure.add(ask.prompt.id)
         return None
 
-    def _follow_on(self, ask: Ask, story: Story, member: Member, number: int, prompt_id: str) -> Member:
+    def _follow_on(self, ask: Ask, story: AttemptLog, member: Member, number: int, prompt_id: str) -> Member:
         """The job is on that server under that id, sent by somebody before us."""
         story.number, story.told = number, story.told or number > 1
         ask.send_as(structs.replace(ask.prompt, id=prompt_id))
@@ -285,7 +287,7 @@ class RetryingClient:
         unsure = [member for member in self._pool.members if ask.prompt.id in member.unsure]
         for member in unsure:
             member.left.add(ask.prompt.id)
-        return structs.replace(execution, left_on_server="unknown") if unsure else execution
+        return structs.replace(execution, server_state_after="unknown") if unsure else execution
 
     # --- between attempts
 
@@ -294,10 +296,12 @@ class RetryingClient:
         failure = execution.failure
         if class_ != "transient" or failure is None:
             return class_
-        again = self._signatures.deterministic(ask.workflow, ask.prompt.id, failure)
+        again = self._known_failures.deterministic(ask.workflow, ask.prompt.id, failure)
         return "deterministic" if again else class_
 
-    async def _again(self, ask: Ask, member: Member, story: Story, execution: Execution, class_: FailureClass) -> bool:
+    async def _again(
+        self, ask: Ask, member: Member, story: AttemptLog, execution: Execution, class_: FailureClass
+    ) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
         failure = execution.failure
         if class_ == "transient" and failure is not None:
@@ -323,13 +327,13 @@ class RetryingClient:
         def heard(t: float, remaining: int) -> None:
             if remaining != member.remaining:
                 member.remaining, member.sign = remaining, t
-                self._pool.stir()
+                self._pool.notify()
             on_queue(t, sum(each.remaining or 0 for each in self._pool.members))
 
         return heard
 
 
-def _tell(ask: Ask, story: Story, execution: Execution, wait_s: float) -> None:
+def _tell(ask: Ask, story: AttemptLog, execution: Execution, wait_s: float) -> None:
     """Whoever listens hears that the job is sent again."""
     if ask.tell is not None:
         why = execution.failure or Failure(kind="lost")

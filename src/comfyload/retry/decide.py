@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from comfyload.retry.breaker import Circuit
-from comfyload.retry.budget import Bucket
-from comfyload.retry.expected import ServiceTimes
+from comfyload.retry.breaker import CircuitBreaker
+from comfyload.retry.budget import RetryBudget
+from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import rule_of, spent, wait_s
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ LOOK_AGAIN_S = (0.25, 2.0)
 
 
 class PendingJob:
-    """One job over all its attempts. `by`: its deadline, an instant; None: none. `id`: under which it is sent now."""
+    """One job over all its attempts. `deadline`: an instant, or None. `id`: under which it is sent now."""
 
     def __init__(self, job_id: str, workflow: str, began: float, policy: Policy) -> None:
         self.id = job_id
         self.workflow = workflow
         self.began = began
         self.policy = policy
-        self.by = None if policy.deadline_s is None else began + policy.deadline_s
+        self.deadline = None if policy.deadline_s is None else began + policy.deadline_s
         self.avoid: set[Backend] = set()
         """Servers that others are preferred to."""
         self.unfit: set[Backend] = set()
@@ -73,7 +73,7 @@ class Backend:
     """One server, and what we put there. `others`: prompts of others on it; `depth`: all prompts on it."""
 
     def __init__(self, breaker: Breaker, draw: Callable[[], float], connections: Callable[[], int]) -> None:
-        self.circuit = Circuit(breaker, draw, connections)
+        self.circuit = CircuitBreaker(breaker, draw, connections)
         self.held: dict[str, Assignment] = {}
         self.last: str | None = None
         """The workflow of the job put there last, and when that was."""
@@ -134,19 +134,19 @@ class Dispatcher:
 
     def __init__(self, policy: Policy, draw: Callable[[], float]) -> None:
         self.policy = policy
-        self.times = ServiceTimes()
-        self.budget = Bucket(policy.budget)
+        self.times = ExpectedTimes()
+        self.budget = RetryBudget(policy.budget)
         self._draw = draw
 
     # --- when
 
     def left_s(self, job: PendingJob, now: float) -> float:
         """How long the job may still wait for a place, by what it takes on a server that does nothing else."""
-        if job.by is None:
+        if job.deadline is None:
             return math.inf
         needed = self.times.predict_s(job.workflow, job.workflow)
         # If it needs longer than any job has got, nothing would be sent any more, nor the estimate mended.
-        return job.by - now - (needed if job.began + needed < job.by else 0.0)
+        return job.deadline - now - (needed if job.began + needed < job.deadline else 0.0)
 
     def pause_s(self) -> float:
         """Until the next look for a place, where no event tells that one came free."""
@@ -213,9 +213,9 @@ class Dispatcher:
 
     def _has_room(self, backend: Backend, job: PendingJob, begins: float) -> bool:
         """Whether it would be done by its deadline if it began then; where it waits for none it may try."""
-        if job.by is None or (not backend.held and not backend.others):
+        if job.deadline is None or (not backend.held and not backend.others):
             return True
-        return begins + self.times.predict_s(job.workflow, backend.last) <= job.by
+        return begins + self.times.predict_s(job.workflow, backend.last) <= job.deadline
 
     # --- again
 

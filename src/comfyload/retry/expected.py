@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ServiceTimes"]
+__all__ = ["ExpectedTimes"]
 
 HALF_LIFE_JOBS = 20
 STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
@@ -22,7 +22,7 @@ class _Mean:
         self.value += max(STEP, 1.0 / self.n) * (value - self.value)
 
 
-class ServiceTimes:
+class ExpectedTimes:
     """Seconds of execution by workflow. A job that follows one of another workflow is a swap."""
 
     def __init__(self) -> None:

@@ -89,8 +89,8 @@ class Member(Backend):
         for prompt_id, held in self.held.items():
             if held.started is None:
                 job = self.job(prompt_id)
-                if job is not None and job.follow.started is not None:
-                    self.started(prompt_id, job.follow.started)
+                if job is not None and job.tracker.started is not None:
+                    self.started(prompt_id, job.tracker.started)
 
     def job(self, prompt_id: str) -> Job | None:
         return self.client.inflight.get(prompt_id)
@@ -126,7 +126,7 @@ class Pool:
                 self._stir.clear()
                 for member in self.members:
                     if member not in tasks:
-                        tasks[member] = asyncio.create_task(self._look_after(member))
+                        tasks[member] = asyncio.create_task(self._supervise(member))
                 if self._waiting:
                     await self._round()
                 with suppress(TimeoutError):
@@ -139,16 +139,16 @@ class Pool:
     def add(self, member: Member) -> None:
         """Jobs may go there, too."""
         self.members.append(member)
-        self.stir()
+        self.notify()
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Something changed: a place may have come free."""
         self._stir.set()
 
     def close(self) -> None:
         """Give no more places; those who wait get none."""
         self._closed = True
-        self.stir()
+        self.notify()
         for ask in self._waiting:
             if ask.place is not None:
                 ask.place.cancel()
@@ -162,14 +162,14 @@ class Pool:
         ask.place = asyncio.get_running_loop().create_future()
         since = self._clock()
         self._waiting.append(ask)
-        self.stir()
+        self.notify()
         try:
             while True:
                 now = self._clock()
                 left = self.dispatcher.left_s(ask, now)
                 if left < NO_TIME_S:
                     return SHED
-                if ask.by is None and self._none_works(ask, now, since):
+                if ask.deadline is None and self._none_works(ask, now, since):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
                 # What the job will need may be known better in a while than now.
                 done, _ = await asyncio.wait([ask.place], timeout=min(left, LOOK_AGAIN_S[1]))
@@ -190,7 +190,7 @@ class Pool:
         completed = execution is not None and execution.outcome == "completed"
         held = self.dispatcher.release(prompt_id, member, executed_s(execution) if execution and completed else None)
         member.sign = self._clock()
-        self.stir()
+        self.notify()
         return held
 
     async def _round(self) -> None:
@@ -214,7 +214,7 @@ class Pool:
         if new:
             _, slow = await asyncio.wait(new.values(), timeout=SLOW_S)
             for look in slow:
-                look.add_done_callback(lambda _: self.stir())
+                look.add_done_callback(lambda _: self.notify())
         answered = {member: look for member, look in self._asked.items() if look.done()}
         for member in answered:
             del self._asked[member]
@@ -234,7 +234,7 @@ class Pool:
                 return False
         elif state != "closed":
             return False
-        hurried = any(ask.by is not None for ask in self._waiting)
+        hurried = any(ask.deadline is not None for ask in self._waiting)
         if self._policy.admission.depth is None and not hurried and len(self.members) == 1:
             return True
         if not await member.look(within_s):
@@ -257,7 +257,7 @@ class Pool:
 
     # --- what is there
 
-    async def _look_after(self, member: Member) -> None:
+    async def _supervise(self, member: Member) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             if member.held:
@@ -274,20 +274,20 @@ class Pool:
             job = member.job(prompt_id)
             if job is None or not job.accepted or job.end.done():
                 continue
-            since = job.follow.heard if job.follow.started is not None else held.running_since
+            since = job.tracker.last_event if job.tracker.started is not None else held.running_since
             if since is None and self._clock() - self._sign(member) < liveness_s:
                 continue
             if since is not None and self._clock() - since < liveness_s:
                 continue
             # No event of it for so long, or none that could have come: the server says whether it runs.
-            place = await member.client.api.whereabouts(job.prompt_id)
+            place = await member.client.api.prompt_state(job.prompt_id)
             if place != "running":
                 held.running_since = None
             elif since is None:
                 held.running_since = self._clock()
             else:
                 text = f"it runs on {member.name}, and nothing of it moved for {liveness_s:g} s"
-                member.client.drop(prompt_id, Failure(kind="hung", message=text))
+                member.client.give_up(prompt_id, Failure(kind="hung", message=text))
 
     async def _take_back(self, member: Member) -> None:
         """Where the server stands still and another does not, what waits there is taken back to be sent elsewhere."""
@@ -301,8 +301,8 @@ class Pool:
             member.circuit.trip(now)
         for prompt_id, held in list(member.held.items()):
             job = member.job(prompt_id)
-            waits = job is not None and job.accepted and job.follow.started is None and not job.end.done()
-            if waits and await member.client.withdraw(prompt_id):
+            waits = job is not None and job.accepted and job.tracker.started is None and not job.end.done()
+            if waits and await member.client.recall(prompt_id):
                 held.moved = True
 
     def _sign(self, member: Member) -> float:
@@ -313,7 +313,7 @@ async def clean(member: Member) -> None:
     """Take off the server what nobody waits for any more and may still be there."""
     api = member.client.api
     for prompt_id in list(member.left):
-        place = await api.whereabouts(prompt_id)
+        place = await api.prompt_state(prompt_id)
         if place == "pending":
             await api.delete([prompt_id])
         elif place == "running":

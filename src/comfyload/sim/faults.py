@@ -51,7 +51,7 @@ class Faults(Struct, frozen=True, kw_only=True):
         no_history_s: a history entry shows only so long after the prompt ended.
     To the events:
         drop_socket: every socket is cut at event `drop_socket_event` of the prompt.
-        stall_events: from that prompt's start nobody gets events, for `stall_s` (then all arrive at once).
+        stall_events: from that prompt's start nobody gets events, for `stalled_s` (then all arrive at once).
         duplicate_events: each is sent twice.
         unknown_events: messages of custom nodes, and worse, are mixed in.
     """
@@ -81,7 +81,7 @@ class Faults(Struct, frozen=True, kw_only=True):
     drop_socket: Which = NEVER
     drop_socket_event: int = 1
     stall_events: Which = NEVER
-    stall_s: float = float("inf")
+    stalled_s: float = float("inf")
     duplicate_events: bool = False
     unknown_events: bool = False
 

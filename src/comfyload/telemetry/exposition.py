@@ -17,7 +17,7 @@ from comfyload.telemetry.nvml import SLOWED
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
-__all__ = ["Exposition", "Named"]
+__all__ = ["Exposition", "Page"]
 
 MOST = 200
 """Series kept under their own names."""
@@ -62,7 +62,7 @@ _SMI_REASONS = tuple(
 )
 
 
-class Named(Struct, frozen=True, kw_only=True):
+class Page(Struct, frozen=True, kw_only=True):
     """The readings of one page; `cut` series of it are not kept."""
 
     values: dict[str, float | None]
@@ -76,7 +76,7 @@ class Exposition:
         self._kept: set[str] = set()
         self._cut: set[str] = set()
 
-    def read(self, text: str) -> Named:
+    def read(self, text: str) -> Page:
         """The readings of a page; NaN is None.
 
         Raises:
@@ -98,7 +98,7 @@ class Exposition:
             elif name.endswith(".throttled"):
                 value = max(value, values.get(name) or 0.0)
             values[name] = value if math.isfinite(value) else None
-        return Named(values=values, cut=len(self._cut))
+        return Page(values=values, cut=len(self._cut))
 
     def _keep(self, sample: Sample, name: str) -> bool:
         """The buckets of a histogram are many, and no readings."""

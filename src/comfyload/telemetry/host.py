@@ -13,19 +13,19 @@ from comfyload.telemetry.thread import Thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from comfyload.telemetry.here import Here
+    from comfyload.telemetry.local_server import LocalServer
 
-__all__ = ["Host", "Machine"]
+__all__ = ["HostReadings", "Machine"]
 
 
-class Host:
+class HostReadings:
     """psutil, in a thread."""
 
     name = "host"
     interval_s = 0.5
     patience_s = 5.0
 
-    def __init__(self, here: Here, clock: Callable[[], float]) -> None:
+    def __init__(self, here: LocalServer, clock: Callable[[], float]) -> None:
         self._here = here
         self._machine: Machine | None = None
         self._thread = Thread("host", self._values, clock)

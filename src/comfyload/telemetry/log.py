@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from comfyload.record.metrics_log import log_row, object_of_line
 from comfyload.record.model import LogLine
-from comfyload.telemetry.follow import Follow
-from comfyload.telemetry.source import Readings, Silent
+from comfyload.telemetry.line_reader import LineReader
+from comfyload.telemetry.source import NoReading, Readings
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MetricsLog:
     def __init__(self, path: Path, clock: Callable[[], float], probe: Probe) -> None:
         self._path = path
         self._probe = probe
-        self._follow = Follow(path)
+        self._follow = LineReader(path)
         self._thread = Thread("log", self._part, clock, self._follow.close)
         self._held: deque[dict[str, Any]] = deque()
         self._clock = clock
@@ -82,7 +82,7 @@ class MetricsLog:
             # The server makes the file with its first row; if it never does, the end says so.
             return Readings(asked=False, more=stale)
         if part.silent:
-            raise Silent(part.silent)
+            raise NoReading(part.silent)
         self._found = True
         lines = [LogLine(t=None, source="log", row=row) for row in self._sifted(part.rows)]
         return Readings(lines=lines, t=answer.began, took_s=answer.took_s, more=part.more or stale)
@@ -92,7 +92,7 @@ class MetricsLog:
             self._last, self._ended = True, self._clock()
         try:
             readings = await self.read()
-        except Silent as silent:
+        except NoReading as silent:
             readings = Readings(notes=[str(silent)])
         if readings.more:
             return readings
@@ -140,7 +140,7 @@ class MetricsLog:
                 self._follow.start()
                 return _Part([], False, "")
             lines, more = self._follow.lines(last=self._last)
-        except Silent as silent:
+        except NoReading as silent:
             return _Part([], False, str(silent))
         rows = []
         for line in lines:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from comfyload.record.gpu import Silent as NvmlSilent
-from comfyload.record.gpu import find_gpus, nvml_module
+from comfyload.record.gpu import NvmlError, find_gpus, nvml_module
 from comfyload.record.which_gpu import visible_to
-from comfyload.telemetry.source import Absent, Readings, Silent
+from comfyload.telemetry.source import NoReading, NotAvailable, Readings
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfyload.record.gpu import Found
+    from comfyload.record.gpu import MatchedGpu
     from comfyload.record.which_gpu import Visible
-    from comfyload.telemetry.here import Here
+    from comfyload.telemetry.local_server import LocalServer
 
 __all__ = ["Gpus", "Nvml"]
 
@@ -31,7 +30,7 @@ class Nvml:
     interval_s = 0.5
     patience_s = 5.0
 
-    def __init__(self, here: Here, clock: Callable[[], float]) -> None:
+    def __init__(self, here: LocalServer, clock: Callable[[], float]) -> None:
         self._here = here
         self._gpus: Gpus | None = None
         self._known = False
@@ -55,18 +54,18 @@ class Nvml:
             listener = self._here.listener()
             devices = self._here.server.devices
             if devices and all(device.get("type") == "cpu" for device in devices):
-                raise Absent
+                raise NotAvailable
             try:
                 visible = visible_to(self._here.server, listener)
                 self._gpus = Gpus.open(devices, nvml_module(), listener.pid, visible)
-            except Absent:
+            except NotAvailable:
                 if self._known:
-                    raise Silent("the driver is gone") from None
+                    raise NoReading("the driver is gone") from None
                 raise
             self._known = True
         try:
             return self._gpus.values()
-        except Silent:
+        except NoReading:
             self._leave()  # the driver may be loaded anew: they are found again at the next attempt
             raise
 
@@ -79,7 +78,7 @@ class Nvml:
 class Gpus:
     """The GPUs that a server computes on. `nvml`: the module `pynvml`, or what stands in for it."""
 
-    def __init__(self, nvml: Any, found: list[Found], server_pid: int | None) -> None:
+    def __init__(self, nvml: Any, found: list[MatchedGpu], server_pid: int | None) -> None:
         self._nvml = nvml
         self._found = found
         self._server_pid = server_pid
@@ -94,14 +93,14 @@ class Gpus:
             Absent: there is no NVML, or none of its GPUs is the server's. The run's environment says why.
         """
         if nvml is None:
-            raise Absent
+            raise NotAvailable
         try:
             nvml.nvmlInit()
             found = [gpu for gpu in find_gpus(devices, nvml, server_pid, visible) if gpu.handle is not None]
-        except (nvml.NVMLError, NvmlSilent):
-            raise Absent from None
+        except (nvml.NVMLError, NvmlError):
+            raise NotAvailable from None
         if not found:
-            raise Absent
+            raise NotAvailable
         return cls(nvml, found, server_pid)
 
     def values(self) -> dict[str, float | None]:
@@ -114,7 +113,7 @@ class Gpus:
         for gpu in self._found:
             values |= {f"gpu.{gpu.number}.{key}": value for key, value in self._of_one(gpu.handle).items()}
         if all(value is None for value in values.values()):
-            raise Silent("the driver answers nothing any more")
+            raise NoReading("the driver answers nothing any more")
         return values
 
     def close(self) -> None:

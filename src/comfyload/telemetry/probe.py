@@ -15,7 +15,7 @@ from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
 from comfyload.telemetry.offset import Exchange, Offset, best_of, better
 from comfyload.telemetry.rows import SampleRows, number
-from comfyload.telemetry.source import Absent, Readings, Silent
+from comfyload.telemetry.source import NoReading, NotAvailable, Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ class Probe:
         if events.boot != self._boot:
             clock, offset = await self._measured()
             if clock.boot != events.boot:
-                raise Silent("the server's process changes faster than it can be asked")
+                raise NoReading("the server's process changes faster than it can be asked")
             # From here on nothing waits: what was read and where it is remembered belong together.
             notes.append("the server's process is another than before; its rows are read from their start")
             self._boot, self._offset, self._first, self._begun = events.boot, offset, offset, -math.inf
@@ -206,19 +206,19 @@ class Probe:
             request = Request(method="GET", path=f"comfyload/v1/{path}", timeout_s=10, most_bytes=PAGE_BYTES)
             reply = await self._transport.call(request)
         except TransportError as error:
-            raise Silent(str(error)) from None
+            raise NoReading(str(error)) from None
         if reply.status == 200:
             return reply
         if reply.status in (401, 403):
-            raise Silent(TOKEN)
+            raise NoReading(TOKEN)
         if reply.status == 404 and not self.present:
-            raise Absent
-        raise Silent(f"it answers HTTP {reply.status}")
+            raise NotAvailable
+        raise NoReading(f"it answers HTTP {reply.status}")
 
     def _decoded(self, reply: Reply, shape: type[T]) -> T:
         try:
             return decode_json(reply.body, shape)
         except msgspec.MsgspecError:
             if self.present:
-                raise Silent("its answer is not a probe's") from None
-            raise Absent from None  # something else answers any path, as a proxy with a page of its own does
+                raise NoReading("its answer is not a probe's") from None
+            raise NotAvailable from None  # something else answers any path, as a proxy with a page of its own does

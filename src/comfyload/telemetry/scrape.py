@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
-from comfyload.telemetry.source import Readings, Silent
+from comfyload.telemetry.source import NoReading, Readings
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from comfyload.telemetry.exposition import Named
+    from comfyload.telemetry.exposition import Page
 
 __all__ = ["Scrape", "scrape_url"]
 
@@ -80,18 +80,18 @@ class Scrape:
     def close(self) -> None:
         self._thread.close()
 
-    def _named(self) -> Named:
+    def _named(self) -> Page:
         try:
             return self._exposition.read(self._fetched())
         except urllib.error.HTTPError as error:
-            raise Silent(f"{self._shown} answers HTTP {error.code}") from None
+            raise NoReading(f"{self._shown} answers HTTP {error.code}") from None
         except urllib.error.URLError as error:
             reason = getattr(error.reason, "strerror", None) or error.reason
-            raise Silent(f"{self._shown}: {str(reason).lower()}") from None
+            raise NoReading(f"{self._shown}: {str(reason).lower()}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise Silent(f"{self._shown}: {type(error).__name__}") from None
+            raise NoReading(f"{self._shown}: {type(error).__name__}") from None
         except ValueError as error:
-            raise Silent(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
+            raise NoReading(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
 
     def _fetched(self) -> str:
         url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire import MAX_FACTS_BYTES, Request, TransportError, decode_json, decode_queue_remaining, finite
-from comfyload.telemetry.source import Readings, Silent
+from comfyload.telemetry.source import NoReading, Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
 
-__all__ = ["Queue", "Stats"]
+__all__ = ["QueueLength", "Stats"]
 
 
 MOST_GPUS = 64
 
 
-class _Stats(Struct):
+class _SystemStats(Struct):
     system: dict[str, Any] = {}
     devices: list[dict[str, Any]] = []
 
@@ -43,9 +43,9 @@ class Stats:
     async def read(self) -> Readings:
         reply = await _get(self._transport, "system_stats")
         try:
-            stats = decode_json(reply.body, _Stats)
+            stats = decode_json(reply.body, _SystemStats)
         except msgspec.MsgspecError:
-            raise Silent("/system_stats is not what a ComfyUI answers") from None
+            raise NoReading("/system_stats is not what a ComfyUI answers") from None
         values: dict[str, float | None] = {}
         total, free = finite(stats.system.get("ram_total")), finite(stats.system.get("ram_free"))
         if free is not None:
@@ -63,7 +63,7 @@ class Stats:
         """There is nothing to close."""
 
 
-class Queue:
+class QueueLength:
     """How many prompts run and wait, asked only while the event stream, which tells it too, is not heard."""
 
     name = "comfy"
@@ -109,7 +109,7 @@ async def _get(transport: Transport, path: str) -> Reply:
     try:
         reply = await transport.call(Request(method="GET", path=path, timeout_s=15, most_bytes=MAX_FACTS_BYTES))
     except TransportError as error:
-        raise Silent(str(error)) from None
+        raise NoReading(str(error)) from None
     if reply.status != 200:
-        raise Silent(f"/{path} answers HTTP {reply.status}")
+        raise NoReading(f"/{path} answers HTTP {reply.status}")
     return reply

@@ -8,14 +8,14 @@ from msgspec import Struct
 
 from comfyload.record.model import LogLine, Sample
 
-__all__ = ["Absent", "Readings", "Silent", "Source"]
+__all__ = ["NoReading", "NotAvailable", "Readings", "Source"]
 
 
-class Absent(Exception):
+class NotAvailable(Exception):
     """There is no such thing here; it is not asked again. With a text, that is said."""
 
 
-class Silent(Exception):
+class NoReading(Exception):
     """A source gave no answer, and why: without numbers that change, so that one reason is said once."""
 
 

@@ -13,12 +13,12 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Answer", "Thread"]
+__all__ = ["Thread", "TimedAnswer"]
 
 T = TypeVar("T")
 
 
-class Answer(Struct, Generic[T], frozen=True):
+class TimedAnswer(Struct, Generic[T], frozen=True):
     """What the work came to, when it began and how long it took, by the thread's own look at the clock."""
 
     value: T
@@ -44,11 +44,11 @@ class Thread(Generic[T]):
         self._work = work
         self._clock = clock
         self._at_end = at_end
-        self._asked: queue.SimpleQueue[asyncio.Future[Answer[T] | Exception] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[asyncio.Future[TimedAnswer[T] | Exception] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._under_way: asyncio.Future[Answer[T] | Exception] | None = None
+        self._under_way: asyncio.Future[TimedAnswer[T] | Exception] | None = None
 
-    async def ask(self) -> Answer[T]:
+    async def ask(self) -> TimedAnswer[T]:
         """The next answer. Work that was not waited for to its end is not begun anew: its answer comes first."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"telemetry {self._name}", daemon=True)
@@ -69,10 +69,10 @@ class Thread(Generic[T]):
     def _run(self) -> None:
         while (future := self._asked.get()) is not None:
             began = self._clock()
-            answer: Answer[T] | Exception
+            answer: TimedAnswer[T] | Exception
             try:
                 value = self._work()
-                answer = Answer(value, began, self._clock() - began)
+                answer = TimedAnswer(value, began, self._clock() - began)
             except Exception as error:  # noqa: BLE001 - it belongs to who asked
                 answer = error
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -15,10 +15,10 @@ from msgspec import structs
 from comfyload.workflow.graph import Workflow, is_link
 from comfyload.workflow.led_to import LedTo
 from comfyload.workflow.near import MODEL_SUFFIXES, near_classes, near_files, near_options
-from comfyload.workflow.problems import Answer, Kind, PreflightFailed, Problem, describe, merged
+from comfyload.workflow.problems import Kind, PreflightAnswer, PreflightFailed, Problem, describe, merged
 from comfyload.workflow.vary import Variation
 
-__all__ = ["Answer", "PreflightFailed", "Problem", "as_sent", "check", "describe", "merged"]
+__all__ = ["PreflightAnswer", "PreflightFailed", "Problem", "as_sent", "check", "describe", "merged"]
 
 COMBO_CHECKED_SINCE = (0, 8, 0)
 """Before, a server took any value for a list that is declared as `COMBO`."""
@@ -60,7 +60,7 @@ def check(
     known: Collection[str] | None = None,
     *,
     version: tuple[int, int, int] | None = None,
-) -> Answer:
+) -> PreflightAnswer:
     """What the server would do, with all that is wrong in the order of the graph.
 
     Args:
@@ -81,7 +81,7 @@ def check(
         said = "no node is an output: the server runs only what feeds one"
         problems.append(Problem(kind="no_outputs", said=said, then="refuse"))
     outputs = {node: workflow.class_of(node) for node in checker.outputs}
-    return Answer(outputs=outputs, problems=[*problems, *checker.cycles()])
+    return PreflightAnswer(outputs=outputs, problems=[*problems, *checker.cycles()])
 
 
 class _Checker:

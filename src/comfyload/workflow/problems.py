@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from comfyload.errors import WorkflowError
 from comfyload.visible import visible
 
-__all__ = ["Answer", "Kind", "PreflightFailed", "Problem", "Verdict", "describe", "merged"]
+__all__ = ["Kind", "PreflightAnswer", "PreflightFailed", "Problem", "Verdict", "describe", "merged"]
 
 Kind = Literal[
     "unknown_class", "missing_model", "missing_image", "bad_option", "missing_input", "out_of_range", "wrong_type",
@@ -57,7 +57,7 @@ class Problem(Struct, frozen=True, kw_only=True):
         return visible(_line([self]))
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class PreflightAnswer(Struct, frozen=True, kw_only=True):
     """What the server would do. `outputs`: its output nodes, each with its class, in the order of the graph.
 
     `rows`: of a graph with a table, how many rows have which verdict; empty otherwise.
@@ -105,7 +105,7 @@ class PreflightFailed(WorkflowError):
 
     lines = True
 
-    def __init__(self, found: Mapping[str, Answer]) -> None:
+    def __init__(self, found: Mapping[str, PreflightAnswer]) -> None:
         """`found`: answers by the workflow's name; those without a problem are passed over."""
         self.found = {name: answer for name, answer in found.items() if answer.problems}
         told = [describe(answer, name) for name, answer in self.found.items()]
@@ -119,7 +119,7 @@ class PreflightFailed(WorkflowError):
         super().__init__("\n".join([*told, more]))
 
 
-def describe(answer: Answer, name: str = "the workflow") -> str:
+def describe(answer: PreflightAnswer, name: str = "the workflow") -> str:
     """What the server would do, then a line for each problem; nodes with the same problem share a line."""
     head = f"{visible(_verdict(answer, name))}, problems: {len(answer.problems)} ({_kinds(answer.problems)})"
     groups: dict[Any, list[Problem]] = {}
@@ -131,7 +131,7 @@ def describe(answer: Answer, name: str = "the workflow") -> str:
     return "\n".join([head, *(f"  {line}" for line in [*lines[:SHOWN_LINES], *more])])
 
 
-def merged(answers: Sequence[Answer], places: Sequence[str] = ()) -> Answer:
+def merged(answers: Sequence[PreflightAnswer], places: Sequence[str] = ()) -> PreflightAnswer:
     """One answer for graphs that differ in their values alone: the problems of all, each once. `places`: the graphs'
     rows in the table, in as many words.
     """
@@ -147,10 +147,10 @@ def merged(answers: Sequence[Answer], places: Sequence[str] = ()) -> Answer:
         where = "" if len(alike) == len(answers) else f"{alike[0][0]}{more}"
         problems.append(structs.replace(alike[0][1], where=where))
     rows = Counter(answer.verdict for answer in answers)
-    return Answer(outputs=answers[0].outputs, problems=problems, rows=dict(rows))
+    return PreflightAnswer(outputs=answers[0].outputs, problems=problems, rows=dict(rows))
 
 
-def _verdict(answer: Answer, name: str) -> str:
+def _verdict(answer: PreflightAnswer, name: str) -> str:
     rows = sum(answer.rows.values())
     if rows and answer.rows[answer.verdict] < rows:
         name = f"{name}, in {answer.rows[answer.verdict]} of {rows} rows of the table,"
@@ -173,7 +173,7 @@ def _verdict(answer: Answer, name: str) -> str:
     return f"{name} may be refused by the server"
 
 
-def _of(answer: Answer, outputs: list[str]) -> str:
+def _of(answer: PreflightAnswer, outputs: list[str]) -> str:
     shown = [f"{node} ({answer.outputs[node]})" for node in outputs[:SHOWN_NODES]]
     shown += [f"{len(outputs) - SHOWN_NODES} more"] if len(outputs) > SHOWN_NODES else []
     return f"{'output' if len(outputs) == 1 else 'outputs'} {', '.join(shown)}"

@@ -156,7 +156,7 @@ def _rate(stage: Stage) -> str:
 
 
 def _weights(manifest: Manifest) -> str:
-    chosen: Any = manifest.asked.get("workflows")
+    chosen: Any = manifest.options.get("workflows")
     weights = [choice.get("weight") for choice in chosen if isinstance(choice, dict)] if chosen else []
     return "" if len(set(weights)) < 2 else ":".join(f"{weight or 1:g}" for weight in weights)
 
@@ -211,7 +211,7 @@ def _seeds(manifest: Manifest) -> str:
 
 
 def _settings(manifest: Manifest) -> str:
-    data = manifest.asked.get("data")
+    data = manifest.options.get("data")
     settings = [f"{key}={value!r}" for facts in manifest.workflows for key, value in sorted(facts.overrides.items())]
     told = sorted({slot for facts in manifest.workflows for slot in facts.varied}) if data else []
     rows = [f"rows of {data} for {', '.join(told)}"] if data else []

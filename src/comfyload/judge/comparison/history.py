@@ -20,10 +20,10 @@ from comfyload.judge.summary import Measured
 __all__ = [
     "DEFAULT",
     "Change",
-    "Changes",
+    "LevelShift",
+    "LevelShifts",
     "Point",
-    "Series",
-    "Step",
+    "TrendSeries",
     "changes",
     "history",
 ]
@@ -50,7 +50,7 @@ class Point(Struct, frozen=True, kw_only=True):
     n: int
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class LevelShift(Struct, frozen=True, kw_only=True):
     """The level changed before the point `at`, by the factor `ratio`; `verdict`: in which direction, in a word.
 
     `ratio` None: it was 0 before.
@@ -61,7 +61,7 @@ class Step(Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-class Series(Struct, frozen=True, kw_only=True):
+class TrendSeries(Struct, frozen=True, kw_only=True):
     """One metric of one kind of run through time. `load`: its workflows and load, in words.
 
     `steps` are confirmed by a second point. `possible`: the last point is far off, and none follows yet that would
@@ -72,18 +72,18 @@ class Series(Struct, frozen=True, kw_only=True):
     load: str
     unit: str
     points: list[Point]
-    steps: list[Step]
-    possible: Step | None = None
+    steps: list[LevelShift]
+    possible: LevelShift | None = None
 
 
-class Changes(Struct, frozen=True, kw_only=True):
+class LevelShifts(Struct, frozen=True, kw_only=True):
     """`steps` are confirmed by a second point; `possible` is the last point, if it is far off and none follows yet."""
 
     steps: list[Change]
     possible: Change | None
 
 
-def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str] = DEFAULT) -> list[Series]:
+def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str] = DEFAULT) -> list[TrendSeries]:
     """Series by workflows and load, from (baseline's name, UTC in ISO 8601, run); what is withheld is left out.
 
     A run that is not valid is no point of a series.
@@ -96,7 +96,7 @@ def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str]
     return [series for series in every if series.points]
 
 
-def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> Changes:
+def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> LevelShifts:
     """Where the level of a series changed. Bounds are infinite, or 0 below, where there is none.
 
     `n`: the values are shares of so many jobs, which tell how sure they are.
@@ -105,7 +105,7 @@ def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -
     lone = found.members[-1].pop() if found.lone else None
     middles = [_level(value[members], geometric=n is None) for members in found.members]
     pairs = zip(found.members[1:], middles, middles[1:], strict=False)
-    return Changes(
+    return LevelShifts(
         steps=[(members[0], _factor(before, after)) for members, before, after in pairs],
         possible=None if lone is None else (lone, _factor(middles[-1], float(value[lone]))),
     )
@@ -119,7 +119,7 @@ def _factor(before: float, after: float) -> float | None:
     return after / before if before > 0 else None
 
 
-def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]) -> Series:
+def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]) -> TrendSeries:
     points, unit = [], ""
     for name, utc, run in entries:
         statistic = run.summary.statistics.get(metric)
@@ -131,7 +131,7 @@ def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]
     high_ = np.array([math.inf if point.high is None else point.high for point in points])
     jobs = np.array([float(point.n) for point in points]) if unit == "1" else None
     found = changes(value, low_, high_, jobs)
-    return Series(
+    return TrendSeries(
         metric=metric,
         load=load,
         unit=unit,
@@ -141,9 +141,9 @@ def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]
     )
 
 
-def _step(metric: str, change: Change) -> Step:
+def _step(metric: str, change: Change) -> LevelShift:
     at, ratio = change
-    return Step(at=at, ratio=ratio, verdict=_word(metric, ratio))
+    return LevelShift(at=at, ratio=ratio, verdict=_word(metric, ratio))
 
 
 def _word(metric: str, ratio: float | None) -> str:

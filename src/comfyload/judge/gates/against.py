@@ -12,7 +12,7 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, student, tail
 from comfyload.judge.gates.rules import fact_verdict
-from comfyload.judge.gates.verdict import GateVerdict, decide, draft, percent
+from comfyload.judge.gates.verdict import GateVerdict, make_verdict, percent, verdict_of
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 
@@ -48,22 +48,22 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     if not peers:
         why = f"none of its {len(baseline)} runs is valid, another, and of the same workflows and load"
         why = f"Nothing to compare with in the baseline: {why}." if baseline else "No baseline was given."
-        return draft(gate, measured, "INCONCLUSIVE", why)
+        return make_verdict(gate, measured, "INCONCLUSIVE", why)
     if gate.known.kind == "fact":
         return _fact(gate, measured, peers)
     source = _with_failures(gate, [measured, *peers])
     found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
     if gate.upper and found.low == math.inf:
         why = "So many jobs did not complete that it is infinite."
-        return draft(gate, measured, "FAIL", why, found, baseline=_reference(theirs))
+        return make_verdict(gate, measured, "FAIL", why, found, baseline=_reference(theirs))
     ratio = _ratio(found, theirs)
     if ratio is None or found.value is None:
         why = f"No ratio: {_no_ratio(found, theirs)}."
-        return draft(gate, measured, "INCONCLUSIVE", why, found, baseline=_reference(theirs))
+        return make_verdict(gate, measured, "INCONCLUSIVE", why, found, baseline=_reference(theirs))
     limit = ratio.reference * gate.limit
     wrong = (ratio.log - math.log(gate.limit)) * (1 if gate.upper else -1)
     p_pass, p_fail = tail(-wrong, ratio.sd, ratio.freedom), tail(wrong, ratio.sd, ratio.freedom)
-    verdict = decide(1.0 if ratio.single else p_pass, p_fail, gate.holds(found.value, limit))
+    verdict = verdict_of(1.0 if ratio.single else p_pass, p_fail, gate.holds(found.value, limit))
     reach = ratio.sd * student(1 - SIDE, ratio.freedom)
     low, high = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
     how = f"{len(peers)} runs of the baseline show how runs differ."
@@ -72,7 +72,7 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
         how += "." if verdict == "FAIL" else ", so that nothing can be proven."
     why = f"{math.exp(ratio.log):.3f} times the baseline ({low:.3f} to {high:.3f} at 90 %). {how}"
     beside = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
-    return draft(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **beside)
+    return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **beside)
 
 
 def _reference(theirs: Sequence[Statistic]) -> float | None:
@@ -137,7 +137,7 @@ def _fact(gate: Gate, measured: Measured, peers: Sequence[Measured]) -> GateVerd
     value = plain(gate, measured)
     theirs = [known for run in peers if (known := plain(gate, run)) is not None]
     if value is None or not theirs:
-        return draft(gate, measured, "INCONCLUSIVE", f"No data: a run has no {gate.name}.")
+        return make_verdict(gate, measured, "INCONCLUSIVE", f"No data: a run has no {gate.name}.")
     mean = math.fsum(theirs) / len(theirs)
     why = f"The baseline has {mean:.4g} on average. Of these runs alone: it says nothing of others."
     said = fact_verdict(gate, measured, value, mean * gate.limit, why)

@@ -7,7 +7,7 @@ import math
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
 from comfyload.judge.means import INDEPENDENT
 from comfyload.judge.skewed import beyond
 from comfyload.judge.stats import Statistic
@@ -28,7 +28,7 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
     nearer = found.high if gate.limit > found.value else found.low
     p = _p(found, nearer, gate.limit)
     p_pass, p_fail = (p, 1.0) if inside else (1.0, p)
-    verdict = decide(p_pass, p_fail, inside)
+    verdict = verdict_of(p_pass, p_fail, inside)
     waits = gate.name.endswith(("latency_s", "latency_sent_s", "queue_wait_s"))
     memory = measured.queue.memory if waits else 1.0
     needs = _needs(found, nearer, gate.limit, memory) if verdict == "PASS*" else None
@@ -40,7 +40,7 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
         why += f" About {needs:,} jobs would prove it, if the value stays."
     if gate.known.unit == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
         why += " Of the completed jobs alone."
-    return draft(gate, measured, verdict, why, found, p_fail=p_fail, needs=needs)
+    return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, needs=needs)
 
 
 def _why(found: Statistic, nearer: float | None, verdict: Verdict, p_fail: float) -> str:

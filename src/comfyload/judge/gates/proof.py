@@ -11,13 +11,13 @@ __all__ = [
     "SIDE",
     "count_test",
     "disproof",
+    "effective_n",
     "holm",
     "needed",
     "proof",
     "share_bounds",
     "student",
     "tail",
-    "worth",
 ]
 
 SIDE = 0.05
@@ -65,7 +65,7 @@ def count_test(bad: tuple[int, int], n: int, allowed: float, tau: float = 1.0) -
     `bad`: the fewest and the most there can be. `n / tau` independent jobs carry the same shares, rounded to the side
     that says less; and no dependence makes a verdict that counting all jobs would not.
     """
-    few = worth(n, tau)
+    few = effective_n(n, tau)
     fewest, most = math.floor(bad[0] * few / n + 1e-9), math.ceil(bad[1] * few / n - 1e-9)
     return (
         max(proof(bad[1], n, allowed), proof(most, few, allowed)),
@@ -73,7 +73,7 @@ def count_test(bad: tuple[int, int], n: int, allowed: float, tau: float = 1.0) -
     )
 
 
-def worth(n: int, tau: float) -> int:
+def effective_n(n: int, tau: float) -> int:
     """How many whole independent jobs `n` of them are worth."""
     return max(1, math.floor(n / tau + 1e-9))
 

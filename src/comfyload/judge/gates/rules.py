@@ -20,9 +20,9 @@ from comfyload.judge.estimates import PERCENTILES
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.means import judge_mean
 from comfyload.judge.gates.numbers import plain, statistic
-from comfyload.judge.gates.proof import SIDE, count_test, needed, worth
+from comfyload.judge.gates.proof import SIDE, count_test, effective_n, needed
 from comfyload.judge.gates.shares import judge_share
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
 from comfyload.judge.queue import ALONE, Queue
 from comfyload.judge.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured
@@ -86,10 +86,10 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
         high = quantile_interval(later.seconds, p, 1 - 2 * SIDE, time)[1]
     told = value is not None and not counts.unknown
     inside = gate.holds(value, gate.limit) if told and value is not None else counts.most <= n * counts.allowed
-    verdict = decide(1.0 if counts.unknown else p_pass, p_fail, inside)
+    verdict = verdict_of(1.0 if counts.unknown else p_pass, p_fail, inside)
     needs = _needs(proving, queue, n, time) if verdict == "PASS*" and not counts.unknown else None
     why = f"{_counted(gate, column, counts, needs)}{open_words(verdict, p_fail)}.{_doubts(counts, queue, n, time)}"
-    return draft(gate, measured, verdict, why, value=value, low=low, high=high, n=n, p_fail=p_fail, needs=needs)
+    return make_verdict(gate, measured, verdict, why, value=value, low=low, high=high, n=n, p_fail=p_fail, needs=needs)
 
 
 def _doubts(counts: _Count, queue: Queue, n: int, time: float) -> str:
@@ -98,7 +98,7 @@ def _doubts(counts: _Count, queue: Queue, n: int, time: float) -> str:
         why += f" {counts.unknown} were cut off by the end before they told, so nothing is proven."
     if math.isinf(time):
         return f"{why} They waited in a queue of which is not known how long it remembers, so nothing is proven."
-    if worth(n, time) < n:
+    if effective_n(n, time) < n:
         waited = "waited in one queue and " if queue != ALONE else ""
         why += f" They {waited}depend on each other, which is allowed for."
     return why
@@ -115,7 +115,7 @@ def _wrong(gate: Gate, column: _Column, p: float) -> _Count:
 
 def _needs(counts: _Count, queue: Queue, n: int, time: float) -> int | None:
     """In all; None if no number of jobs would, or how many is not known."""
-    few = worth(n, time)
+    few = effective_n(n, time)
     fewest = needed(math.ceil(counts.most * few / n - 1e-9), counts.allowed)
     return None if fewest is None or math.isinf(time) else max(n + 1, math.ceil(fewest * time) + queue.early)
 
@@ -189,7 +189,7 @@ def fact_verdict(gate: Gate, measured: Measured, value: float, limit: float, why
     others = n - int(flat["completed"] or 0)
     if verdict == "PASS" and gate.upper and others and gate.known.unit == "s" and "latency" in gate.name:
         verdict, why = "INCONCLUSIVE", f"Of the completed jobs alone: {others} more did not complete."
-    return draft(gate, measured, verdict, why, value=value, n=n, limit=limit)
+    return make_verdict(gate, measured, verdict, why, value=value, n=n, limit=limit)
 
 
 RULES: dict[str, Callable[[Gate, Measured], GateVerdict]] = {

@@ -14,13 +14,13 @@ from comfyload.judge.bursts import LONGEST, ONE_BY_ONE, Bursts, books_failed, bu
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, decide, draft, no_data, open_words, percent
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, percent, verdict_of
 from comfyload.judge.summary import Measured
 
 __all__ = ["judge_share"]
 
 
-class _Count(Struct, frozen=True, kw_only=True):
+class _BurstCount(Struct, frozen=True, kw_only=True):
     """Jobs on the wrong side, with the jobs to a trial."""
 
     bursts: Bursts
@@ -52,17 +52,17 @@ def judge_share(gate: Gate, measured: Measured) -> GateVerdict:
         return no_data(gate, measured, found.reason, found)
     bursts = _bursts(gate, measured)
     allowed = gate.limit if gate.upper else round(1 - gate.limit, 12)
-    count = _Count(
+    count = _BurstCount(
         bursts=bursts,
         allowed=allowed,
         per_trial=ONE_BY_ONE if gate.independent else bursts.jobs_per_trial(allowed),
     )
-    verdict = decide(count.p_pass, count.p_fail, gate.holds(found.value, gate.limit))
+    verdict = verdict_of(count.p_pass, count.p_fail, gate.holds(found.value, gate.limit))
     needs = needed(bursts.bad, allowed, per_trial=count.per_trial) if verdict == "PASS*" else None
     bad_low, bad_high = count.bounds()
     low, high = (bad_low, bad_high) if gate.upper else (1 - bad_high, 1 - bad_low)
     why = _why(gate, count, verdict, needs)
-    return draft(gate, measured, verdict, why, found, low=low, high=high, p_fail=count.p_fail, needs=needs)
+    return make_verdict(gate, measured, verdict, why, found, low=low, high=high, p_fail=count.p_fail, needs=needs)
 
 
 def _bursts(gate: Gate, measured: Measured) -> Bursts:
@@ -77,7 +77,7 @@ def _bursts(gate: Gate, measured: Measured) -> Bursts:
     return bursts_of(~failed if gate.upper else failed)
 
 
-def _why(gate: Gate, count: _Count, verdict: Verdict, needs: int | None) -> str:
+def _why(gate: Gate, count: _BurstCount, verdict: Verdict, needs: int | None) -> str:
     unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
     n, bad, runs = count.bursts.n, count.bursts.bad, count.bursts.runs
     good = bad if gate.upper else n - bad
@@ -92,7 +92,7 @@ def _why(gate: Gate, count: _Count, verdict: Verdict, needs: int | None) -> str:
     return f"{told}{several}{open_words(verdict, count.p_fail)}."
 
 
-def _more(gate: Gate, count: _Count, unit: str, goal: str, needs: int | None) -> str:
+def _more(gate: Gate, count: _BurstCount, unit: str, goal: str, needs: int | None) -> str:
     """How many jobs it would take if failures came one at a time, and in bursts."""
     n, bad = count.bursts.n, count.bursts.bad
     alone = needed(bad, count.allowed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, draft, no_data, percent
+from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data, percent
 from comfyload.judge.ledger import FailureRow, clean
 from comfyload.judge.summary import Measured
 
@@ -42,7 +42,9 @@ def errors(
     count = sum(error.count for error in surprises)
     why = f"{_first(surprises, bool(patterns)) if surprises else _none(n, known)} {log}"
     verdict: Verdict = "INCONCLUSIVE" if doubts else "PASS"
-    return draft(gate, measured, verdict if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n)
+    return make_verdict(
+        gate, measured, verdict if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n
+    )
 
 
 def _aside(log_errors: Sequence[RunError]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["GateVerdict", "RunError", "Verdict", "decide", "draft", "no_data", "open_words", "percent"]
+__all__ = ["GateVerdict", "RunError", "Verdict", "make_verdict", "no_data", "open_words", "percent", "verdict_of"]
 
 Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
 """Proven; inside and not proven; outside and not disproven, or nothing to go by; disproven."""
@@ -59,7 +59,7 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     why: str
 
 
-def decide(p_pass: float, p_fail: float, inside: bool) -> Verdict:
+def verdict_of(p_pass: float, p_fail: float, inside: bool) -> Verdict:
     """What follows from the p-values of proof and disproof, and from where the value lies."""
     if p_fail <= SIDE:
         return "FAIL"
@@ -68,7 +68,7 @@ def decide(p_pass: float, p_fail: float, inside: bool) -> Verdict:
     return "PASS*" if inside else "INCONCLUSIVE"
 
 
-def draft(
+def make_verdict(
     gate: Gate, measured: Measured, verdict: Verdict, why: str, found: Statistic | None = None, **changes: Any
 ) -> GateVerdict:
     """A verdict with the numbers of `found`, where `changes` does not say otherwise."""
@@ -81,7 +81,7 @@ def draft(
 
 def no_data(gate: Gate, measured: Measured, why: str, found: Statistic | None = None) -> GateVerdict:
     """Nothing to judge is no pass."""
-    return draft(gate, measured, "INCONCLUSIVE", f"No data: {why}.", found)
+    return make_verdict(gate, measured, "INCONCLUSIVE", f"No data: {why}.", found)
 
 
 def open_words(verdict: Verdict, p_fail: float) -> str:

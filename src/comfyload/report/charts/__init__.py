@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Line, Sample
 from comfyload.report.charts.chart import Chart
+from comfyload.report.charts.chart_data import every, see
 from comfyload.report.charts.draw import png, script
 from comfyload.report.charts.flow import flow_chart
 from comfyload.report.charts.gpu import gpu_chart
 from comfyload.report.charts.latency import latency_chart
 from comfyload.report.charts.nodes import nodes_chart, waterfall_chart
 from comfyload.report.charts.readings import series
-from comfyload.report.charts.seen import every, see
 from comfyload.report.charts.spread import Limit, classes_chart, distribution_chart
 
 __all__ = ["Chart", "charts", "png", "script"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, time_unit, withheld
-from comfyload.report.charts.readings import Series
-from comfyload.report.charts.seen import Every
+from comfyload.report.charts.chart_data import JobColumns
+from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
 from comfyload.report.text import count
 
@@ -24,7 +24,7 @@ _FLIGHT, _QUEUED = "in flight", "queued or running on the server"
 _HELD = {_FLIGHT: PURPLE, _QUEUED: ORANGE}
 
 
-def flow_chart(columns: Every, queue: Series | None) -> Chart:
+def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
     """Arrivals and completions as they add up, and below how many jobs were under way and in the server's queue."""
     name, title = "flow", "Arrivals, completions, jobs in flight and the queue"
     if not len(columns.due):
@@ -100,7 +100,7 @@ def _counts(what: str, instants: Floats, size: float) -> Rows:
     return start + [{"what": what, "t": float(ordered[rank - 1]) / size, "n": rank} for rank in ranks]
 
 
-def _in_flight(columns: Every, size: float) -> tuple[Rows, int]:
+def _in_flight(columns: JobColumns, size: float) -> tuple[Rows, int]:
     """Jobs between sent and done, as steps; a job that was never seen to end stays until the last instant."""
     sent = ~np.isnan(columns.sent)
     begins, ends = columns.sent[sent] - columns.zero, columns.done[sent] - columns.zero
@@ -123,7 +123,7 @@ def _in_flight(columns: Every, size: float) -> tuple[Rows, int]:
     return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in pairs], int(level.max())
 
 
-def _queue(series: Series, zero: float, wall_s: float, size: float) -> Rows:
+def _queue(series: ReadingSeries, zero: float, wall_s: float, size: float) -> Rows:
     """Readings are written when they change, so each holds until the next, and the last to the end."""
     rows: Rows = []
     held: float | None = None

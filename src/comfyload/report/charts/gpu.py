@@ -7,8 +7,8 @@ import numpy as np
 
 from comfyload.judge.gpu import gpu_reading
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
-from comfyload.report.charts.readings import Series
-from comfyload.report.charts.seen import Every
+from comfyload.report.charts.chart_data import JobColumns
+from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from comfyload.report.text import decimals, fixed
 
@@ -24,7 +24,7 @@ _PANELS = {  # kind of reading: words, title of the axis, factor
 _COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, RED]
 
 
-def gpu_chart(columns: Every, readings: dict[tuple[str, str], Series]) -> Chart:
+def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries]) -> Chart:
     """A panel for each kind of reading that the run has. A reading that said nothing is a gap."""
     rows: Rows = []
     table = []

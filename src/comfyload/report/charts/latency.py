@@ -9,7 +9,7 @@ import numpy as np
 
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
-from comfyload.report.charts.seen import Every, Seen
+from comfyload.report.charts.chart_data import ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from comfyload.report.text import count, duration, scale
 
@@ -34,7 +34,7 @@ _UNSEEN = 0.003
 _NAME, _TITLE, _BINS = "latency", "Latency of each job, by phase", 80
 
 
-def latency_chart(measured: Measured, seen: Seen, columns: Every) -> Chart:
+def latency_chart(measured: Measured, seen: ChartData, columns: JobColumns) -> Chart:
     """Bars of single jobs, or of a long run the spread by time."""
     known = columns.latency[~np.isnan(columns.latency)]
     if not len(known):
@@ -167,7 +167,7 @@ def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
     return rows
 
 
-def _bands(columns: Every, factor: float, unit: str) -> tuple[dict[str, Any], str]:
+def _bands(columns: JobColumns, factor: float, unit: str) -> tuple[dict[str, Any], str]:
     size, time = time_unit(columns.wall_s)
     bands, parts = _groups(columns, factor, size)
     within = alt.Scale(domain=[0, columns.wall_s / size], nice=False)
@@ -194,7 +194,7 @@ def _bands(columns: Every, factor: float, unit: str) -> tuple[dict[str, Any], st
     return spec(alt.vconcat(upper, lower), bands=bands, parts=parts), "Latency over time, by phase"
 
 
-def _groups(columns: Every, factor: float, size: float) -> tuple[Rows, Rows]:
+def _groups(columns: JobColumns, factor: float, size: float) -> tuple[Rows, Rows]:
     """Spread and mean phases of the jobs due in each stretch of time; a stretch without any is a gap."""
     edges = np.linspace(0, columns.wall_s, _BINS + 1)
     group = np.clip(np.digitize(columns.due - columns.zero, edges) - 1, 0, _BINS - 1)
@@ -221,7 +221,7 @@ def _worth_drawing(parts: Rows) -> set[str]:
     return {row["phase"] for row in parts if row["mean"] > _UNSEEN * top}
 
 
-def _words(measured: Measured, columns: Every, *, grouped: bool) -> str:
+def _words(measured: Measured, columns: JobColumns, *, grouped: bool) -> str:
     counted = columns.completed & ~columns.warmup & ~np.isnan(columns.latency)
     seconds = columns.latency[counted]
     words = [f"{count(len(columns.latency), 'job')}, {int(columns.warmup.sum())} of them warm-up."]
@@ -241,7 +241,7 @@ def _words(measured: Measured, columns: Every, *, grouped: bool) -> str:
     return " ".join(words)
 
 
-def _table(columns: Every) -> list[list[str]]:
+def _table(columns: JobColumns) -> list[list[str]]:
     counted = columns.completed & ~columns.warmup
     rows = []
     parts = (columns.unsent, columns.queue, columns.execution, columns.rest, columns.latency)

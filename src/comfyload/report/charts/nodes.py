@@ -12,7 +12,7 @@ from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
-from comfyload.report.charts.seen import Seen
+from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
 
@@ -100,7 +100,7 @@ def _cells(row: NodeRow, labels: _Labels) -> list[str]:
     ]
 
 
-def waterfall_chart(measured: Measured, seen: Seen) -> Chart:
+def waterfall_chart(measured: Measured, seen: ChartData) -> Chart:
     """The way of one job through the graph; which job is chosen from a list."""
     name, title = "waterfall", "One job, node by node"
     labels = _Labels(measured.manifest)

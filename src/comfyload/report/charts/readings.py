@@ -11,13 +11,13 @@ import numpy as np
 from comfyload.record.model import Sample
 from comfyload.report.charts.chart import MOST
 
-__all__ = ["Series", "series"]
+__all__ = ["ReadingSeries", "series"]
 
 _GAP = 5.0
 """Readings further apart than this many usual pauses have a gap between them: the source fell silent."""
 
 
-class Series:
+class ReadingSeries:
     """Readings of one source under one name; NaN is a reading that said nothing."""
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ class Series:
         return points
 
 
-def series(samples: Iterable[Sample]) -> dict[tuple[str, str], Series]:
+def series(samples: Iterable[Sample]) -> dict[tuple[str, str], ReadingSeries]:
     """All readings by source and name."""
-    out: dict[tuple[str, str], Series] = {}
+    out: dict[tuple[str, str], ReadingSeries] = {}
     for sample in samples:
-        out.setdefault((sample.source, sample.name), Series()).add(sample.t, sample.value)
+        out.setdefault((sample.source, sample.name), ReadingSeries()).add(sample.t, sample.value)
     return out

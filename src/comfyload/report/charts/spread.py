@@ -14,7 +14,7 @@ from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.stats import Statistic, quantile, value_needs
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, withheld
-from comfyload.report.charts.seen import Every
+from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, SKY
 from comfyload.report.text import DASH, count, decimals, duration, fixed, scale
 
@@ -163,7 +163,7 @@ def _spread(groups: Sequence[tuple[str, Floats]], factor: float) -> Rows:
     return rows
 
 
-def classes_chart(columns: Every) -> Chart:
+def classes_chart(columns: JobColumns) -> Chart:
     """Latency of warm-up, fresh and cached jobs side by side."""
     name, title = "classes", "Latency of warm-up, fresh and cached jobs"
     known = columns.completed & ~np.isnan(columns.latency)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from comfyload.record.aside import written_aside
+from comfyload.record.atomic import written_aside
 from comfyload.record.codec import encode, printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Lines, columns, rows

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from comfyload.errors import UsageError
 from comfyload.judge.ledger import Ledger, clean
 from comfyload.judge.metrics import METRICS
-from comfyload.record.aside import written_aside
+from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.model import Manifest, Record, Sent
 
@@ -48,7 +48,7 @@ def send_otlp(url: str, manifest: Manifest, lines: Iterable[Record | Sent], time
         from opentelemetry.sdk.trace.export import SpanExportResult
     except ImportError:
         raise UsageError("OTLP needs OpenTelemetry", _NEEDS) from None
-    parts, count, told = urlsplit(url), 0, _Told()
+    parts, count, told = urlsplit(url), 0, _FirstError()
     endpoint = urlunsplit(parts._replace(path=_PATH)) if parts.path in ("", "/") else url
     exporter = OTLPSpanExporter(endpoint, timeout=timeout_s)
     logging.getLogger("opentelemetry").addHandler(told)
@@ -65,7 +65,7 @@ def send_otlp(url: str, manifest: Manifest, lines: Iterable[Record | Sent], time
     return count
 
 
-class _Told(logging.Handler):
+class _FirstError(logging.Handler):
     """Keeps what the exporter logs off the screen; `first` is why it failed, which it tells nowhere else."""
 
     first = ""

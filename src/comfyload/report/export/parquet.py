@@ -9,7 +9,7 @@ from typing import Any
 
 from comfyload.errors import UsageError
 from comfyload.judge.stats import QUANTILE_METHOD
-from comfyload.record.aside import written_aside
+from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Column, Lines, columns, rows

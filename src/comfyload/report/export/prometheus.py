@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from comfyload.judge.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.record.aside import written_aside
+from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 
 __all__ = ["BUCKETS_S", "metrics_text", "write_prometheus"]

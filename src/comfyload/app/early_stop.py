@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record
 
-__all__ = ["Proof"]
+__all__ = ["StopRule"]
 
 
-class Proof:
+class StopRule:
     """Looks at a run after some of its jobs, a few times at most, as every look is a chance to err.
 
     Made before the run, since numpy and scipy come with it: no job must wait for them.
@@ -41,7 +41,7 @@ class Proof:
             if gate.metric == "success_rate" and gate.op in (">=", ">") and not gate.of_baseline and gate.limit > 0
         ]
 
-    def settles(self, record: Record, manifest: Manifest, path: Path) -> bool:
+    def should_stop(self, record: Record, manifest: Manifest, path: Path) -> bool:
         """Whether this job's end decides the run at `path`; every look is put down in `manifest.looks`.
 
         The run's files hold all that there is to judge, this job included.

@@ -10,11 +10,11 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 from scipy import special
 
-from comfyload.advise.clients import NAIVE, Naive
-from comfyload.advise.pools import Pools, Workload
+from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
 from comfyload.advise.retry_model import Setting, scores, worlds
 from comfyload.advise.scenarios import World, scenarios
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
 
@@ -72,7 +72,7 @@ class _Numbers(Struct, frozen=True, kw_only=True):
 
 
 def synthesise(
-    pools: Pools,
+    pools: ServiceTimes,
     workload: Workload,
     *,
     deadline_s: float,
@@ -149,7 +149,9 @@ def where_naive_wins(policy: Policy, by: float = 0.005) -> list[tuple[Score, Sco
     return out
 
 
-def depth(pools: Pools, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05) -> int:
+def depth(
+    pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05
+) -> int:
     """The most prompts that may be before a job for no more than that share of such jobs to be late; -1: even a job
     that waits for none is.
     """

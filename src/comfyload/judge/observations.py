@@ -14,8 +14,8 @@ from comfyload.judge.gpu import GpuRow, gpu_reading
 from comfyload.judge.jobs import CACHE_CLASSES
 from comfyload.judge.ledger import clean
 from comfyload.judge.saturation import GpuBusy
+from comfyload.judge.stability import drift
 from comfyload.judge.stats import Statistic
-from comfyload.judge.steadiness import drift
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 

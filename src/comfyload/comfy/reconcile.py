@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.api import Api
 
-__all__ = ["LookUp", "look_up"]
+__all__ = ["LookUp", "reconcile"]
 
 LookUp = Literal["there", "absent", "unknown"]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
-async def look_up(
+async def reconcile(
     api: Api,
     prompt_id: str,
     clock: Callable[[], float],
@@ -33,7 +33,7 @@ async def look_up(
     """
     absent_since, pause = math.inf, FIRST_PAUSE_S
     while not over():
-        place = await api.whereabouts(prompt_id)
+        place = await api.prompt_state(prompt_id)
         now = clock()
         if place == "absent":
             absent_since = min(absent_since, now)

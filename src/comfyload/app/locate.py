@@ -14,14 +14,14 @@ from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
 from comfyload.record.metrics_files import project_log
 from comfyload.record.run import MANIFEST, RunReader
-from comfyload.report.words import load_words
+from comfyload.report.plan_text import load_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from comfyload.record.model import Manifest
 
-__all__ = ["Found", "Result", "default_log", "find", "labelled", "labels", "measured", "window"]
+__all__ = ["Result", "Target", "default_log", "find", "labelled", "labels", "measured", "window"]
 
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""
@@ -34,7 +34,7 @@ class Result(Struct, frozen=True, kw_only=True):
     measured: Measured
 
 
-class Found(Struct, frozen=True, kw_only=True):
+class Target(Struct, frozen=True, kw_only=True):
     """What a name or path stands for. `kept` None: runs that are in no baseline."""
 
     name: str
@@ -51,7 +51,7 @@ def measured(reader: RunReader) -> Measured:
     return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples())
 
 
-def find(target: str, base: Path) -> Found:
+def find(target: str, base: Path) -> Target:
     """A run directory, a folder of them, a baseline by path or name, or several of these with commas between.
 
     Raises:
@@ -60,17 +60,17 @@ def find(target: str, base: Path) -> Found:
     parts = [part for part in target.split(",") if part]
     if len(parts) > 1:
         found = [find(part, base) for part in parts]
-        return Found(name=target, results=[result for one in found for result in one.results])
+        return Target(name=target, results=[result for one in found for result in one.results])
     path = Path(target)
     if _is_run(path):
-        return Found(name=path.name, results=_results([RunReader(path)]))
+        return Target(name=path.name, results=_results([RunReader(path)]))
     for folder in (path, base / target):
         if folder.is_dir() and not (folder / MANIFEST).exists():
             inside = sorted(entry for entry in folder.iterdir() if _is_run(entry))
             if inside:
-                return Found(name=folder.name, results=_results(map(RunReader, inside)))
+                return Target(name=folder.name, results=_results(map(RunReader, inside)))
     kept = archive.find(base, target)
-    return Found(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
+    return Target(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 
 
 def window(manifests: Sequence[Manifest]) -> tuple[datetime, datetime]:

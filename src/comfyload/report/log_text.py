@@ -15,13 +15,13 @@ __all__ = [
     "LONGEST",
     "PROMPT",
     "STYLES",
-    "Said",
+    "LogText",
     "kind",
+    "log_text",
     "milliseconds",
     "node_of",
     "node_words",
     "retry",
-    "said",
     "short",
 ]
 
@@ -37,7 +37,7 @@ STYLES = {"ok": "green", "run": "green", "cached": "cyan", "interrupted": "yello
 _GIB = 2**30
 
 
-class Said(NamedTuple):
+class LogText(NamedTuple):
     """A word, its style, what there is to add, and what may be left out where there is no room."""
 
     word: str = ""
@@ -46,9 +46,9 @@ class Said(NamedTuple):
     minor: str = ""
 
 
-def said(row: LogRow) -> Said:
+def log_text(row: LogRow) -> LogText:
     """What a row says beside its time, event, prompt, node and duration."""
-    words = _of_the_probe(row) if row.seq is not None else Said(_status(row), _style(row), _further(row))
+    words = _of_the_probe(row) if row.seq is not None else LogText(_status(row), _style(row), _further(row))
     if row.error is None:
         return words
     text, type_ = clean(row.error, LONGEST), short(row.raw.get("exception_type") or row.raw.get("exception"))
@@ -56,10 +56,10 @@ def said(row: LogRow) -> Said:
         text = type_
     elif type_ and not text.startswith(type_):
         text = f"{type_}: {text}"
-    return Said("ERROR", "bold red", " ".join(part for part in (text, words.more) if part), words.minor)
+    return LogText("ERROR", "bold red", " ".join(part for part in (text, words.more) if part), words.minor)
 
 
-def _of_the_probe(row: LogRow) -> Said:
+def _of_the_probe(row: LogRow) -> LogText:
     raw, status, style = row.raw, _status(row), _style(row)
     match row.event:
         case "prompt.queued":
@@ -68,35 +68,35 @@ def _of_the_probe(row: LogRow) -> Said:
                 count(nodes, "node") if isinstance(nodes, int) else "",
                 _counted(before, "before it") if before else "",
             ]
-            return Said(more=_listed(*parts, retry(raw.get("attempt"), raw.get("retry_of"))))
+            return LogText(more=_listed(*parts, retry(raw.get("attempt"), raw.get("retry_of"))))
         case "prompt.started":
             waited, behind = milliseconds(raw.get("waited_ms")), raw.get("queue_depth")
-            return Said(
+            return LogText(
                 more=f"waited {waited}" if waited else "", minor=_counted(behind, "behind it") if behind else ""
             )
         case "prompt.ended" | "node":
             peak, shown = _gib(raw.get("vram_peak_bytes")), short(raw.get("display_node"))
             parts = [f"VRAM up to {peak}" if peak else "", f"shown as node {shown}" if shown else ""]
-            return Said(status, style, minor=_listed(*parts))
+            return LogText(status, style, minor=_listed(*parts))
         case "model":
             action, size = short(raw.get("action")), _gib(raw.get("bytes"))
             if not size:
-                return Said(action, minor=short(raw.get("device")))
+                return LogText(action, minor=short(raw.get("device")))
             sign = {"loaded": "+", "unloaded": "-"}.get(action, "")
-            return Said(f"{sign}{size}", minor=_listed(action, short(raw.get("device"))))
+            return LogText(f"{sign}{size}", minor=_listed(action, short(raw.get("device"))))
         case "sample":
-            return Said(
+            return LogText(
                 more=_listed(_counted(raw.get("queue_depth"), "in the queue"), *map(_gpu, _dicts(raw.get("gpus"))))
             )
         case "probe.started":
             missing = [short(text) for text in _list(raw.get("missing"))]
             version = f"probe {short(raw.get('version'))}, ComfyUI {short(raw.get('comfyui_version')) or 'unknown'}"
-            return Said(more="; not available: ".join([version, *(["; ".join(missing)] if missing else [])]))
+            return LogText(more="; not available: ".join([version, *(["; ".join(missing)] if missing else [])]))
         case "probe.problem":
-            return Said("WARNING", "yellow", "" if row.error else short(raw.get("error")))
+            return LogText("WARNING", "yellow", "" if row.error else short(raw.get("error")))
         case "probe.disabled":
-            return Said()
-    return Said(status, style, _further(row))
+            return LogText()
+    return LogText(status, style, _further(row))
 
 
 def _status(row: LogRow) -> str:

@@ -9,9 +9,9 @@ from msgspec import structs
 
 from comfyload.record.model import Attempt, Execution, Failure, Prompt
 from comfyload.record.stamps import believed
-from comfyload.retry.classes import never_sent
+from comfyload.retry.classify import never_sent
 
-__all__ = ["Story", "id_of", "later_ids"]
+__all__ = ["AttemptLog", "id_of", "later_ids"]
 
 LATER_IDS = 8
 """How many ids beside its first a job of an earlier process is looked for under; the usual rules come to six."""
@@ -22,7 +22,7 @@ def later_ids(prompt_id: str) -> list[str]:
     return [id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
 
 
-class Story:
+class AttemptLog:
     """`number`: of the id under which the job is sent, from 1. `told`: its attempts are told though there was but one.
 
     `waiting_since`: an instant.

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
 
-    from comfyload.advise.clients import Naive
+    from comfyload.advise.naive_client import Naive
     from comfyload.comfy.api import Api
 
-__all__ = ["NaiveClient", "script"]
+__all__ = ["NaiveHttpClient", "script"]
 
 
-class NaiveClient:
+class NaiveHttpClient:
     """Tries again as `naive` says, each time under a new id. It never asks whether a prompt is there, and what it gives
     up on stays there.
 

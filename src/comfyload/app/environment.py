@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Environment, Manifest
 
-__all__ = ["Surroundings"]
+__all__ = ["EnvironmentReader"]
 
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""
@@ -24,7 +24,7 @@ PATIENCE_S = 5.0
 """How long the end of a run waits for what is not known yet."""
 
 
-class Surroundings:
+class EnvironmentReader:
     """What can be known of the machine under test, asked for once.
 
     The thread is a daemon, and not one of asyncio's pool, for which the interpreter would wait at its end: a driver
@@ -33,9 +33,9 @@ class Surroundings:
 
     def __init__(self, manifest: Manifest, transport: Transport) -> None:
         self._transport = transport
-        self._telemetry = manifest.asked.get("telemetry") is not False
+        self._telemetry = manifest.options.get("telemetry") is not False
         self._server = manifest.server
-        self._folder = _folder(manifest.asked)
+        self._folder = _folder(manifest.options)
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
         self._probe: Environment = {}
         self._thread: threading.Thread | None = None
@@ -58,7 +58,7 @@ class Surroundings:
         while self._thread is not None and self._thread.is_alive() and waited < PATIENCE_S:
             await asyncio.sleep(0.02)
             waited += 0.02
-        return environment(manifest.server, self._local, self._probe, _notes(manifest.asked))
+        return environment(manifest.server, self._local, self._probe, _notes(manifest.options))
 
     async def _ask_probe(self) -> None:
         if not self._probe and self._telemetry:

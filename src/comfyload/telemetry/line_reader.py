@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfyload.record.metrics_lines import Lines, ends_a_line
-from comfyload.telemetry.source import Silent
+from comfyload.telemetry.source import NoReading
 
 if TYPE_CHECKING:
     from io import FileIO
 
-__all__ = ["Follow"]
+__all__ = ["LineReader"]
 
 BLOCK = 1 << 16
 """Bytes read at once: some hundred rows, which the event loop then writes down without a pause."""
@@ -22,7 +22,7 @@ GONE = 3
 """Looks in vain before the file is said to be gone: whoever rotates it makes a new one with the next row."""
 
 
-class Follow:
+class LineReader:
     """Whole lines, in the order in which they were written, from the end that the file had at the start.
 
     A file that takes its place is read from its beginning, after all of the old one. Blocks: for a thread.
@@ -56,7 +56,7 @@ class Follow:
         if self._file is None:
             self._file = _open(self._path)
             if self._file is None:
-                raise Silent("there is no such file")
+                raise NoReading("there is no such file")
         block = self._read()
         if block:
             return [line.removesuffix(b"\n") for line in self._lines.feed(block)], True
@@ -68,7 +68,7 @@ class Follow:
             return [], True
         self._gone = 0 if self._path.exists() else self._gone + 1
         if self._gone >= GONE:
-            raise Silent("the file is gone")
+            raise NoReading("the file is gone")
         return [], False
 
     def close(self) -> None:

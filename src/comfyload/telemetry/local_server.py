@@ -5,25 +5,25 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from comfyload.telemetry.source import Absent
+from comfyload.telemetry.source import NotAvailable
 
 if TYPE_CHECKING:
     from comfyload.record.model import Server
-    from comfyload.record.server_process import Listener
+    from comfyload.record.server_process import ListeningProcess
 
-__all__ = ["Here"]
+__all__ = ["LocalServer"]
 
 
-class Here:
+class LocalServer:
     """Looked at once, in the thread of whichever source asks first: it takes some hundredths of a second."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._lock = threading.Lock()
-        self._listener: Listener | None = None
+        self._listener: ListeningProcess | None = None
         self._elsewhere = ""
 
-    def listener(self) -> Listener:
+    def listener(self) -> ListeningProcess:
         """The server's process.
 
         Raises:
@@ -36,5 +36,5 @@ class Here:
                 self._listener = find_listener(self.server.url)
                 self._elsewhere = why_elsewhere(self.server, self._listener)
         if self._elsewhere:
-            raise Absent
+            raise NotAvailable
         return self._listener

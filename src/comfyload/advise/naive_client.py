@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.advise.farm import Attempt, Client, Farm, Job
+from comfyload.advise.cluster import Cluster, SimAttempt, SimClient, SimJob
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.retry.policy import Policy
 
-__all__ = ["NAIVE", "Naive", "Simple", "client", "scaled"]
+__all__ = ["NAIVE", "Naive", "NaiveClient", "client", "scaled"]
 
 _REFUSED_S = 1.0
 """What it takes a client to notice that nothing answers."""
@@ -57,23 +57,23 @@ def scaled(naive: Naive, factor: float, *, timeout_s: float) -> Naive:
     )
 
 
-def client(behaviour: Policy | Naive, farm: Farm, *, deadline_s: float, overhead_s: float) -> Client:
+def client(behaviour: Policy | Naive, farm: Cluster, *, deadline_s: float, overhead_s: float) -> SimClient:
     """Who behaves so in that farm. What the client itself adds to each job is taken off its times."""
     if isinstance(behaviour, Naive):
-        return Simple(behaviour, farm, overhead_s)
+        return NaiveClient(behaviour, farm, overhead_s)
     return PolicyClient(structs.replace(behaviour, deadline_s=deadline_s - overhead_s), farm)
 
 
-class Simple:
+class NaiveClient:
     """A naive client. It takes servers in turn."""
 
-    def __init__(self, naive: Naive, farm: Farm, overhead_s: float) -> None:
+    def __init__(self, naive: Naive, farm: Cluster, overhead_s: float) -> None:
         self._naive, self._farm = naive, farm
         self._rng = np.random.default_rng(farm.world.seed)
         self._turn = 0
         self._timeout_s = None if naive.timeout_s is None else max(0.0, naive.timeout_s - overhead_s)
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, job: SimJob) -> None:
         farm = self._farm
         place = farm.places[self._turn % len(farm.places)]
         self._turn += 1
@@ -86,7 +86,7 @@ class Simple:
         if self._timeout_s is not None:
             farm.at(farm.now + self._timeout_s, self._late, attempt)
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, attempt: SimAttempt) -> None:
         job = attempt.job
         if job.over or job.attempt is not attempt:
             return  # it has given up on this one, and would not recognise its result
@@ -95,18 +95,18 @@ class Simple:
         else:
             job.done, job.over = self._farm.now, True
 
-    def started(self, attempt: Attempt) -> None:
+    def started(self, attempt: SimAttempt) -> None:
         """It does not look."""
 
-    def lost(self, attempt: Attempt) -> None:
+    def lost(self, attempt: SimAttempt) -> None:
         """It does not notice, and waits."""
 
-    def _late(self, attempt: Attempt) -> None:
+    def _late(self, attempt: SimAttempt) -> None:
         job = attempt.job
         if not job.over and job.attempt is attempt:
             self._again(job, 0.0)
 
-    def _again(self, job: Job, lost_s: float) -> None:
+    def _again(self, job: SimJob, lost_s: float) -> None:
         naive, now = self._naive, self._farm.now + lost_s
         job.attempt = None
         if job.number >= (naive.attempts or _FOR_EVER):

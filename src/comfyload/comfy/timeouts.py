@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Patience"]
+__all__ = ["Timeouts"]
 
 
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds, each. `job_s` None: for ever.
 
     `job_s`: a job, from its POST to its end. `submit_s`: the reply to a POST. `confirm_s`: the history entry of a
     prompt that has ended. `cancel_s`: a cancelled prompt to be gone. `silence_s`: no event of ours, before we ask.
-    `lost_s`: an id to stay unknown to the server, before it counts as lost. `gone_s`: a server to be out of reach,
-    before all it had counts as lost. `stall_s`: nothing moving, before that is said.
+    `lost_s`: an id to stay unknown to the server, before it counts as lost. `unreachable_s`: a server to be out of
+    reach, before all it had counts as lost. `stalled_s`: nothing moving, before an observation says so.
     """
 
     job_s: float | None = None
@@ -22,8 +22,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     cancel_s: float = 5.0
     silence_s: float = 1.0
     lost_s: float = 2.0
-    gone_s: float = 120.0
-    stall_s: float = 60.0
+    unreachable_s: float = 120.0
+    stalled_s: float = 60.0
 
     @property
     def for_submit(self) -> float:

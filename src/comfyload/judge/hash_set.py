@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Seen"]
+__all__ = ["HashSet"]
 
 _BITS = (1 << 63) - 1
 _AT_ONCE = 1 << 16
 
 
-class Seen:
+class HashSet:
     """A set of names that only grows: an open-addressing table of their hashes, at most half full.
 
     Python's own set takes 80 bytes for a hash. Two of a million names sharing 63 bits has a chance of 5e-8.

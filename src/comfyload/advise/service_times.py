@@ -13,7 +13,7 @@ from comfyload.judge.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Pools", "Workload", "in_order", "pools_of"]
+__all__ = ["ServiceTimes", "Workload", "in_order", "pools_of"]
 
 Floats = NDArray[np.float64]
 _FEW = 3
@@ -43,7 +43,7 @@ class Workload(Struct, frozen=True, kw_only=True):
         return out.astype(np.int64)
 
 
-class Pools(Struct, frozen=True, kw_only=True):
+class ServiceTimes(Struct, frozen=True, kw_only=True):
     """Service times that were measured, in seconds: a job's execution, and the server's usual pause after it.
 
     `warm[w]`: after a job of the same workflow; `switched[w]`: after another one. `made_up`: of which workflows the
@@ -96,7 +96,7 @@ class Pools(Struct, frozen=True, kw_only=True):
             total += of * (same * float(warm.mean()) + (1 - same) * float(after.mean()))
         return float(total)
 
-    def resampled(self, rng: np.random.Generator) -> Pools:
+    def resampled(self, rng: np.random.Generator) -> ServiceTimes:
         """One replicate of the bootstrap: what the same measurement might have found another day."""
         pauses = rng.choice(self.pauses, len(self.pauses)) if len(self.pauses) else self.pauses
         gap_s = float(pauses.mean()) if len(pauses) else self.gap_s
@@ -107,28 +107,28 @@ class Pools(Struct, frozen=True, kw_only=True):
 
         return structs.replace(self, warm=again(self.warm), switched=again(self.switched), gap_s=gap_s, pauses=pauses)
 
-    def services(self, workflows: NDArray[np.int64], luck: Floats) -> tuple[Floats, Floats]:
-        """What each job would take warm, and after a switch; `luck` in [0, 1) chooses its value in either pool.
+    def services(self, workflows: NDArray[np.int64], u: Floats) -> tuple[Floats, Floats]:
+        """What each job would take warm, and after a switch; `u` in [0, 1) chooses its value in either pool.
 
         With the pause after it, as long as `swings` says.
         """
         warm, switched = np.empty(workflows.shape), np.empty(workflows.shape)
-        swings = self.swings(luck)
+        swings = self.swings(u)
         for code in range(len(self.workflows)):
             of_it = workflows == code
             for out, pool in ((warm, self.warm[code]), (switched, self.switched[code])):
-                out[of_it] = np.sort(pool)[(luck[of_it] * len(pool)).astype(np.int64)]
+                out[of_it] = np.sort(pool)[(u[of_it] * len(pool)).astype(np.int64)]
         return np.maximum(warm + swings, 0.0), np.maximum(switched + swings, 0.0)
 
-    def swings(self, luck: Floats) -> Floats:
+    def swings(self, u: Floats) -> Floats:
         """By how much the pause after each job differs from the mean one, in seconds: nobody waits for his own.
 
         Jobs that are shorter than a pause have their p95 from those that were caught in one. The digits of the luck
         that the choice of a service time leaves over choose it.
         """
         if len(self.pauses) < 2:
-            return np.zeros(luck.shape)
-        places = (luck * _LEFT_OVER % 1.0 * len(self.pauses)).astype(np.int64)
+            return np.zeros(u.shape)
+        places = (u * _LEFT_OVER % 1.0 * len(self.pauses)).astype(np.int64)
         out: Floats = np.sort(self.pauses)[places] - float(self.pauses.mean())
         return out
 
@@ -152,7 +152,7 @@ def _redrawn(pool: Floats, rng: np.random.Generator) -> Floats:
     return rng.choice(np.append(pool, beyond), n + 1)
 
 
-def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: float = 0.0) -> Pools:
+def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: float = 0.0) -> ServiceTimes:
     """Of all runs together: completed jobs that executed, warm-up left out, in the order in which the server ran them.
 
     `factors`: by which the executions of each run are multiplied, 1 if not given; `doubt`: their relative standard
@@ -181,7 +181,7 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     known = [overhead_s for overhead_s in overheads if overhead_s is not None]
     overhead_s = max(0.0, float(np.median(known))) if known else 0.0
     return _whole(
-        Pools(
+        ServiceTimes(
             workflows=names,
             warm=[np.concatenate(parts) for parts in warm],
             switched=[np.concatenate(parts) for parts in switched],
@@ -195,7 +195,7 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     )
 
 
-def _whole(seen: Pools) -> Pools:
+def _whole(seen: ServiceTimes) -> ServiceTimes:
     """With what was too seldom seen made up."""
     warm, switched = list(seen.warm), list(seen.switched)
     costs = [

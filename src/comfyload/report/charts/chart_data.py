@@ -17,7 +17,7 @@ from comfyload.record.model import Line, Record
 from comfyload.report.charts.chart import MOST
 from comfyload.report.document import jobs
 
-__all__ = ["Every", "Seen", "every", "see"]
+__all__ = ["ChartData", "JobColumns", "every", "see"]
 
 Floats = NDArray[np.float64]
 _EXTREME = 20
@@ -25,7 +25,7 @@ _EVENLY = 160
 _LATENCY = next(metric for metric in METRICS if metric.name == "latency")
 
 
-class Seen(Struct, frozen=True, kw_only=True):
+class ChartData(Struct, frozen=True, kw_only=True):
     """`jobs`: every job as the document has it, warm-up included, by index; None of a run too long to draw singly.
 
     `chosen`: the records of the slowest, the fastest and evenly spaced other jobs, by index; `of` counts them all.
@@ -36,7 +36,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     of: int
 
 
-class Every(Struct, frozen=True, kw_only=True):
+class JobColumns(Struct, frozen=True, kw_only=True):
     """All jobs as columns, in seconds; NaN is not known. Phases are those of `latency`, and `rest` what they leave."""
 
     due: Floats
@@ -65,19 +65,19 @@ class Every(Struct, frozen=True, kw_only=True):
         return last - self.zero
 
 
-def see(measured: Measured, lines: Iterable[Line]) -> Seen:
+def see(measured: Measured, lines: Iterable[Line]) -> ChartData:
     """One pass, in memory that does not grow with the run."""
     of = len(measured.jobs.every.completed)
     picks = _Picks(of)
     if of > MOST:
         for _ in picks.watch(lines):
             pass
-        return Seen(jobs=None, chosen=picks.chosen(), of=of)
+        return ChartData(jobs=None, chosen=picks.chosen(), of=of)
     ordered = sorted(jobs(measured.manifest, picks.watch(lines)), key=lambda job: int(job["index"]))
-    return Seen(jobs=ordered, chosen=picks.chosen(), of=of)
+    return ChartData(jobs=ordered, chosen=picks.chosen(), of=of)
 
 
-def every(measured: Measured) -> Every:
+def every(measured: Measured) -> JobColumns:
     """The run's jobs as columns, warm-up included."""
     columns = measured.jobs.every
     at = {name: column.astype(np.float64) for name, column in columns.instants.items()}
@@ -86,7 +86,7 @@ def every(measured: Measured) -> Every:
     execution = np.maximum(at["end_ms"] - at["start_ms"], 0) / 1000
     known = np.nan_to_num(unsent) + np.nan_to_num(queue) + np.nan_to_num(execution)
     n = len(latency)
-    return Every(
+    return JobColumns(
         due=at["due"],
         sent=at["sent"],
         done=at["done"],

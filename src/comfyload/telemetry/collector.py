@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from comfyload.record.model import Observation, Sample
-from comfyload.telemetry.source import Absent, Silent
+from comfyload.telemetry.source import NoReading, NotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import LogLine
     from comfyload.telemetry.source import Readings, Source
 
-__all__ = ["Watch"]
+__all__ = ["Collector"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts at a source that gives no answer; each pause is twice the one before."""
 
 
-class Watch:
+class Collector:
     """Reads every source on absolute instants: multiples of its interval from the start of the run.
 
     A reading that is late leaves instants out, and never bunches them. `clock` gives seconds of the run.
@@ -100,11 +100,11 @@ class _Attended:
             try:
                 await self._round(self.source.read)
                 pause, due = 0.0, math.floor(self._clock() / interval) + 1
-            except Absent as absent:
+            except NotAvailable as absent:
                 self.open = False
                 self._note(str(absent))
                 return
-            except Silent as silent:
+            except NoReading as silent:
                 self._fell_silent(str(silent))
                 pause = min(max(2 * pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
                 due = math.ceil((self._clock() + pause) / interval)
@@ -118,9 +118,9 @@ class _Attended:
         try:
             async with asyncio.timeout(FINISH_S):
                 await self._round(self.source.finish)
-        except Absent:
+        except NotAvailable:
             return
-        except (Silent, TimeoutError) as error:
+        except (NoReading, TimeoutError) as error:
             self._note(
                 f"what it had left to tell at the end of the run is missing: {str(error) or 'no answer in time'}"
             )
@@ -144,12 +144,12 @@ class _Attended:
         try:
             async with asyncio.timeout(self.source.patience_s):
                 return await call()
-        except (Absent, Silent):
+        except (NotAvailable, NoReading):
             raise
         except TimeoutError:
-            raise Silent("no answer in time") from None
+            raise NoReading("no answer in time") from None
         except Exception as error:  # noqa: BLE001 - it is said, with its name
-            raise Silent(f"{type(error).__name__}: {error}") from None
+            raise NoReading(f"{type(error).__name__}: {error}") from None
 
     def _take(self, readings: Readings, began: float) -> None:
         """Hand on what was read, without a pause: a reading is taken whole or not at all."""

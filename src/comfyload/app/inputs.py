@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from comfyload.workflow import ObjectInfo, Workflow
     from comfyload.workflow.data import Table
 
-__all__ = ["Jobs", "Material", "load_material", "vary"]
+__all__ = ["Inputs", "JobSource", "load_inputs", "vary"]
 
 
-class Material:
+class Inputs:
     """What the files hold: workflows, the values set for all jobs, and the table.
 
     `overrides` has what was set by `node.input`, for each workflow, once the material is settled. `dropped`: outputs
@@ -59,7 +59,7 @@ class Material:
         self.workflows = [workflow.without(dropped.get(workflow.name, ())) for workflow in self.workflows]
 
 
-def load_material(options: RunOptions) -> Material:
+def load_inputs(options: RunOptions) -> Inputs:
     """Read every file the options name.
 
     Raises:
@@ -78,10 +78,10 @@ def load_material(options: RunOptions) -> Material:
     if twice is not None:
         raise UsageError(f"two workflows are called {twice!r}", "give their files different names")
     table = None if options.data is None else parse_table(read_text(options.data), options.data)
-    return Material(workflows, options.settings, table)
+    return Inputs(workflows, options.settings, table)
 
 
-def vary(options: RunOptions, material: Material, info: ObjectInfo, folder: str | None) -> list[Variation]:
+def vary(options: RunOptions, material: Inputs, info: ObjectInfo, folder: str | None) -> list[Variation]:
     """How the jobs of each workflow differ; what they save goes below `folder`, unless the options keep it out.
 
     Raises:
@@ -104,10 +104,10 @@ def vary(options: RunOptions, material: Material, info: ObjectInfo, folder: str 
     return variations
 
 
-class Jobs:
+class JobSource:
     """Every job of a run, by its index: which workflow, which values."""
 
-    def __init__(self, options: RunOptions, material: Material, info: ObjectInfo, run_id: str) -> None:
+    def __init__(self, options: RunOptions, material: Inputs, info: ObjectInfo, run_id: str) -> None:
         plan = options.plan
         self._plan: Plan = plan
         self._run_id = run_id

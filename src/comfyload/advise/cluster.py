@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from comfyload.advise.scenarios import DRAWS, World
 
-__all__ = ["Attempt", "Client", "Farm", "Job", "Place"]
+__all__ = ["Cluster", "SimAttempt", "SimClient", "SimJob", "SimServer"]
 
 Act = Callable[[Any], None]
 
 
-class Job:
+class SimJob:
     """One job over all its attempts. `done`: when its result was there, None if never; `over`: nobody waits for it."""
 
     __slots__ = ("attempt", "done", "index", "number", "over", "spent_s", "takes_s")
@@ -28,28 +28,28 @@ class Job:
         self.spent_s = self.takes_s = 0.0
         self.done: float | None = None
         self.over = False
-        self.attempt: Attempt | None = None
+        self.attempt: SimAttempt | None = None
 
 
-class Attempt:
+class SimAttempt:
     """One prompt on a server; `over`: it ended, or was taken off."""
 
     __slots__ = ("begun", "ends", "fails", "job", "over", "place")
 
-    def __init__(self, job: Job, place: Place) -> None:
+    def __init__(self, job: SimJob, place: SimServer) -> None:
         self.job, self.place = job, place
         self.begun = self.ends = 0.0
         self.fails = self.over = False
 
 
-class Place:
+class SimServer:
     """One server. `resumes`: until then it stands still."""
 
     __slots__ = ("last", "queue", "resumes", "running", "up", "waiting")
 
     def __init__(self) -> None:
-        self.queue: deque[Attempt] = deque()
-        self.running: Attempt | None = None
+        self.queue: deque[SimAttempt] = deque()
+        self.running: SimAttempt | None = None
         self.waiting, self.last, self.resumes, self.up = 0, -1, 0.0, True
 
     @property
@@ -58,34 +58,34 @@ class Place:
         return self.waiting + (self.running is not None)
 
 
-class Client(Protocol):
+class SimClient(Protocol):
     """Who sends the jobs."""
 
-    def arrive(self, job: Job) -> None:
+    def arrive(self, job: SimJob) -> None:
         """A job is asked for."""
 
-    def started(self, attempt: Attempt) -> None:
+    def started(self, attempt: SimAttempt) -> None:
         """The server begins to execute it."""
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, attempt: SimAttempt) -> None:
         """The server is done with it, in one way or another."""
 
-    def lost(self, attempt: Attempt) -> None:
+    def lost(self, attempt: SimAttempt) -> None:
         """The server went down, and will know it no longer."""
 
 
-class Farm:
+class Cluster:
     """The servers of a world, and its time."""
 
     def __init__(self, world: World, servers: int) -> None:
         self.world = world
         self.now = 0.0
-        self.places = [Place() for _ in range(servers)]
-        self.jobs = [Job(index) for index in range(len(world.arrivals))]
+        self.places = [SimServer() for _ in range(servers)]
+        self.jobs = [SimJob(index) for index in range(len(world.arrivals))]
         self._heap: list[tuple[float, int, Act, Any]] = []
         self._count = 0
 
-    def run(self, client: Client, *, longer_s: float) -> None:
+    def run(self, client: SimClient, *, longer_s: float) -> None:
         """Until so long after the last arrival."""
         self._client = client
         world, scenario = self.world, self.world.scenario
@@ -108,17 +108,17 @@ class Farm:
         self._count += 1
         heappush(self._heap, (instant, self._count, act, what))
 
-    def submit(self, job: Job, place: Place) -> Attempt:
+    def submit(self, job: SimJob, place: SimServer) -> SimAttempt:
         """Queue it; the server must be up."""
         job.number += 1
-        attempt = job.attempt = Attempt(job, place)
+        attempt = job.attempt = SimAttempt(job, place)
         place.queue.append(attempt)
         place.waiting += 1
         if place.running is None:
             self._begin(place)
         return attempt
 
-    def cancel(self, attempt: Attempt) -> None:
+    def cancel(self, attempt: SimAttempt) -> None:
         """Take it off: at once where it waits; where it runs, as soon as the server moves."""
         if attempt.over:
             return
@@ -132,7 +132,7 @@ class Farm:
         else:
             attempt.fails, attempt.ends = True, place.resumes
 
-    def _begin(self, place: Place) -> None:
+    def _begin(self, place: SimServer) -> None:
         queue = place.queue
         while queue:
             attempt = queue.popleft()
@@ -142,7 +142,7 @@ class Farm:
             self._start(attempt, place)
             return
 
-    def _start(self, attempt: Attempt, place: Place) -> None:
+    def _start(self, attempt: SimAttempt, place: SimServer) -> None:
         job, world, index = attempt.job, self.world, attempt.job.index
         workflow = world.workflows[index]
         takes = job.takes_s = (world.warm if place.last == workflow else world.switched)[index]
@@ -152,7 +152,7 @@ class Farm:
         chance = scenario.fails
         if scenario.sick and place is self.places[0] and world.event_from_s <= begun < world.event_to_s:
             chance = scenario.sick
-        attempt.fails = world.poisoned[index] or world.luck[index][job.number % DRAWS] < chance
+        attempt.fails = world.poisoned[index] or world.u[index][job.number % DRAWS] < chance
         attempt.ends = begun + (takes * world.breaks_at[index] if attempt.fails else takes)
         self.at(attempt.ends, self._end, attempt)
         if begun > self.now:
@@ -160,7 +160,7 @@ class Farm:
         else:
             self._client.started(attempt)
 
-    def _end(self, attempt: Attempt) -> None:
+    def _end(self, attempt: SimAttempt) -> None:
         if attempt.over:
             return
         if self.now < attempt.ends:  # it has stood still since this was foreseen
@@ -171,12 +171,12 @@ class Farm:
         self._begin(place)
         self._client.ended(attempt)
 
-    def _stop(self, attempt: Attempt) -> None:
+    def _stop(self, attempt: SimAttempt) -> None:
         attempt.over = True
         attempt.place.running = None
         attempt.job.spent_s += max(0.0, self.now - attempt.begun)
 
-    def _down(self, place: Place) -> None:
+    def _down(self, place: SimServer) -> None:
         place.up, place.last = False, -1
         gone = [attempt for attempt in place.queue if not attempt.over]
         if place.running is not None:
@@ -189,10 +189,10 @@ class Farm:
         for attempt in gone:
             self._client.lost(attempt)
 
-    def _up(self, place: Place) -> None:
+    def _up(self, place: SimServer) -> None:
         place.up = True
 
-    def _stall(self, place: Place) -> None:
+    def _stall(self, place: SimServer) -> None:
         place.resumes = self.world.event_to_s
         if place.running is not None:
             place.running.begun += self.world.event_to_s - self.now

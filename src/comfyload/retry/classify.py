@@ -9,7 +9,7 @@ from comfyload.record.model import Execution, Failure, FailureKind
 if TYPE_CHECKING:
     from comfyload.retry.policy import FailureClass
 
-__all__ = ["Signatures", "classify", "never_sent"]
+__all__ = ["KnownFailures", "classify", "never_sent"]
 
 _BY_KIND: dict[FailureKind, FailureClass] = {
     "validation": "validation",
@@ -86,7 +86,7 @@ def classify(execution: Execution) -> FailureClass | None:
 def never_sent(execution: Execution) -> bool:
     """Whether the server certainly has not got the job by this attempt, so that its id can be used again."""
     failure = execution.failure
-    if failure is None or execution.started is not None or execution.left_on_server not in (None, "absent"):
+    if failure is None or execution.started is not None or execution.server_state_after not in (None, "absent"):
         return False
     refused = failure.status is not None and failure.kind != "partial_validation"
     return refused or failure.kind in ("connect", "generator", "submit_unknown", "lost", "cancelled")
@@ -98,7 +98,7 @@ def _comes_again(failure: Failure) -> bool:
     return name in _COMES_AGAIN or (name == "RuntimeError" and any(sign in text for sign in _SHAPES))
 
 
-class Signatures:
+class KnownFailures:
     """Learns which failures of nodes come again: workflow, node class and exception type, met by two attempts.
 
     A signature that a job had and then completed is proven to pass, and is never called deterministic again.

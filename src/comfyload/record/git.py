@@ -18,7 +18,7 @@ __all__ = ["comfyui_facts", "declared_version", "pack_facts"]
 GIT_PATIENCE_S = 5.0
 
 
-class GitSilent(Exception):
+class NoGitAnswer(Exception):
     """Git gave no answer, and why."""
 
 
@@ -34,7 +34,7 @@ def comfyui_facts(folder: Path, version: str | None) -> Environment:
         return _unknown(f"{folder} holds {held[0]}, the server runs {version}")
     try:
         commit, dirty = _commit(folder)
-    except GitSilent as silent:
+    except NoGitAnswer as silent:
         return {"comfyui.version": Fact(value=held[0], source=f"{held[1]} in {folder}"), **_unknown(str(silent))}
     source = f"git in {folder}"
     return {"comfyui.commit": Fact(value=commit, source=source), "comfyui.dirty": Fact(value=dirty, source=source)}
@@ -77,7 +77,7 @@ def _pack(path: Path) -> Fact:
         return Fact(source="a single file, which tells no version")
     try:
         commit, dirty = _commit(path)
-    except GitSilent as silent:
+    except NoGitAnswer as silent:
         held = declared_version(path)
         if held is not None:
             return Fact(value=held[0], source=held[1])
@@ -88,7 +88,7 @@ def _pack(path: Path) -> Fact:
 def _commit(folder: Path) -> tuple[str, bool]:
     """HEAD, and whether a file that git tracks differs from it; what Python leaves beside them does not count."""
     if not (folder / ".git").exists():  # git would go up, and answer for the repository around it
-        raise GitSilent(f"{folder.name} is no git checkout")
+        raise NoGitAnswer(f"{folder.name} is no git checkout")
     return _git(folder, "rev-parse", "HEAD").strip(), bool(_git(folder, "status", "--porcelain", "-uno").strip())
 
 
@@ -107,14 +107,14 @@ def _git(folder: Path, *arguments: str) -> str:
             check=False,
         )
     except FileNotFoundError:
-        raise GitSilent("git is not installed here") from None
+        raise NoGitAnswer("git is not installed here") from None
     except subprocess.TimeoutExpired:
-        raise GitSilent(f"git gave no answer within {GIT_PATIENCE_S:.0f} s") from None
+        raise NoGitAnswer(f"git gave no answer within {GIT_PATIENCE_S:.0f} s") from None
     except OSError as error:
-        raise GitSilent(f"git cannot be run: {error.strerror or error}") from None
+        raise NoGitAnswer(f"git cannot be run: {error.strerror or error}") from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise GitSilent(f"git: {said[0][:200]}" if said else f"git ended with {done.returncode}")
+        raise NoGitAnswer(f"git: {said[0][:200]}" if said else f"git ended with {done.returncode}")
     return done.stdout.decode(errors="replace")
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.api import Api
     from comfyload.comfy.inflight import InFlight, Job
-    from comfyload.comfy.patience import Patience
     from comfyload.comfy.stream import EventStream
+    from comfyload.comfy.timeouts import Timeouts
 
-__all__ = ["Watch"]
+__all__ = ["HistoryPoller"]
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -29,7 +29,7 @@ AT_ONCE = 4
 """Jobs asked for in one round."""
 
 
-class Watch:
+class HistoryPoller:
     """Runs beside the client until cancelled. `note(code, text)` takes what it finds out about the server."""
 
     def __init__(
@@ -39,14 +39,14 @@ class Watch:
         stream: EventStream,
         clock: Callable[[], float],
         *,
-        patience: Patience,
+        timeouts: Timeouts,
         note: Callable[[str, str], None],
     ) -> None:
         self._api = api
         self._inflight = inflight
         self._stream = stream
         self._clock = clock
-        self._patience = patience
+        self._timeouts = timeouts
         self._note = note
         self._progress_at = clock()
         self._stalled = False
@@ -69,8 +69,8 @@ class Watch:
             else:
                 pause = min(1.5 * max(pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             self._look_for_stall(now, progressed=any(found))
-            if self._gone_since is not None and now - self._gone_since >= self._patience.gone_s:
-                self._note("server_gone", f"the server has been out of reach for {self._patience.gone_s:g} s")
+            if self._gone_since is not None and now - self._gone_since >= self._timeouts.unreachable_s:
+                self._note("server_gone", f"the server has been out of reach for {self._timeouts.unreachable_s:g} s")
                 for job in self._inflight:
                     job.absent_since = None
                     job.finish("lost")
@@ -82,16 +82,16 @@ class Watch:
         blind = [job for job in oldest if not self._hears(job)]
         if blind:
             return blind
-        if now - self._inflight.last_event > self._patience.silence_s:
+        if now - self._inflight.last_event > self._timeouts.silence_s:
             return oldest
         # The oldest waits although a younger one has started: it was taken out of the queue, of which no event tells.
-        return [job for job in oldest[:1] if job.follow.started is None and self._inflight.last_started > job.order]
+        return [job for job in oldest[:1] if job.tracker.started is None and self._inflight.last_started > job.order]
 
     def _missed(self, job: Job, now: float) -> bool:
         """Whether the server was found without it a moment ago. However many a restart took, the jobs that came after
         it are not kept waiting for their turn: their ends may be forgotten by the next one.
         """
-        again_s = max(self._patience.lost_s, self._api.lookup_interval_s)
+        again_s = max(self._timeouts.lost_s, self._api.lookup_interval_s)
         return job.absent_since is not None and job.looked_up is not None and now - job.looked_up < again_s
 
     async def _ask(self, job: Job) -> bool:
@@ -112,12 +112,12 @@ class Watch:
         if job.looked_up is not None and asked - job.looked_up < self._api.lookup_interval_s:
             return False
         job.looked_up = asked
-        if await self._api.whereabouts(job.prompt_id) != "absent":
+        if await self._api.prompt_state(job.prompt_id) != "absent":
             job.absent_since = None
         elif job.absent_since is None:
             job.absent_since = asked
             return True
-        elif asked - job.absent_since >= self._patience.lost_s:
+        elif asked - job.absent_since >= self._timeouts.lost_s:
             job.finish("lost")
             return True
         return False
@@ -132,19 +132,19 @@ class Watch:
         return True
 
     def _look_for_stall(self, now: float, *, progressed: bool) -> None:
-        if progressed or now - self._inflight.last_event < self._patience.silence_s:
+        if progressed or now - self._inflight.last_event < self._timeouts.silence_s:
             self._progress_at, self._stalled = now, False
-        elif now - self._progress_at >= self._patience.stall_s and not self._stalled:
+        elif now - self._progress_at >= self._timeouts.stalled_s and not self._stalled:
             self._stalled = True
-            running = next((job for job in self._inflight if job.follow.started is not None), None)
+            running = next((job for job in self._inflight if job.tracker.started is not None), None)
             if running is None:
                 other = "another client's prompt blocks it"
             else:
-                node = next(reversed(running.follow.spans), "?")
+                node = next(reversed(running.tracker.spans), "?")
                 other = f"node {node} of {running.prompt_id} hangs or is very slow"
             self._note(
                 "worker_stalled",
-                f"nothing moved for {self._patience.stall_s:g} s while {len(self._inflight)} prompts of ours wait or "
+                f"nothing moved for {self._timeouts.stalled_s:g} s while {len(self._inflight)} prompts of ours wait or "
                 f"run: the server's worker has died (then restart ComfyUI), or {other}",
             )
 

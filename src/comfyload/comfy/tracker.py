@@ -15,7 +15,7 @@ from comfyload.comfy.reported import outputs_of
 from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, ServerTimes, Span
 
-__all__ = ["Follow", "failure_of"]
+__all__ = ["PromptTracker", "failure_of"]
 
 MOST_NODES = 10_000
 """Nodes of one prompt that are kept. A graph has hundreds; loops make more as they run."""
@@ -30,20 +30,20 @@ MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate m
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
-class Follow:
+class PromptTracker:
     """What is known of one prompt so far."""
 
     __slots__ = (
         "acknowledged",
         "cached",
         "ended",
+        "ended_at",
         "error",
         "executions",
         "first_event",
-        "heard",
         "held_s",
+        "last_event",
         "number",
-        "over",
         "partial",
         "preview_bytes",
         "previews",
@@ -60,11 +60,11 @@ class Follow:
         self.acknowledged: float | None = None
         self.number: float | None = None
         self.first_event: float | None = None
-        self.heard: float | None = None
+        self.last_event: float | None = None
         """When the last message of this prompt arrived: its latest sign of progress."""
         self.started: float | None = None
         self.ended: str | None = None
-        self.over: float | None = None
+        self.ended_at: float | None = None
         self.executions = 0
         self.held_s = 0.0
         self.cached: list[str] = []
@@ -85,12 +85,12 @@ class Follow:
         kind = message.type
         if self.first_event is None:
             self.first_event = at
-        self.heard = at
+        self.last_event = at
         if kind == "progress_state":
             self._on_progress(message, at)
         elif kind == "executing":
             if data.node is None:
-                self.over = self.over or at
+                self.ended_at = self.ended_at or at
                 return True
             self._begins(data.node, at)
         elif kind == "execution_start":
@@ -119,12 +119,12 @@ class Follow:
         outcome: Outcome,
         *,
         done: float | None,
-        seen_by: Literal["events", "history", "client"],
-        done_within_s: float = 0.0,
+        end_source: Literal["events", "history", "client"],
+        done_uncertainty_s: float = 0.0,
         failure: Failure | None = None,
         entry: HistoryEntry | None = None,
         fetches: list[Fetch] | None = None,
-        left_on_server: Any = None,
+        server_state_after: Any = None,
     ) -> Execution:
         """Close the account with what the history says, where there is an entry."""
         times, cached = dict(self.times), self.cached
@@ -140,8 +140,8 @@ class Follow:
             first_event=self.first_event,
             started=self.started,
             done=done,
-            seen_by=seen_by,
-            done_within_s=done_within_s,
+            end_source=end_source,
+            done_uncertainty_s=done_uncertainty_s,
             server=ServerTimes(create_ms=times.get("create"), start_ms=times.get("start"), end_ms=times.get("end")),
             number=self.number if self.number is not None or entry is None else entry.number,
             nodes=[Span(n, s, e) for n, (s, e) in self.spans.items() if s is not None and n not in hits],
@@ -153,7 +153,7 @@ class Follow:
             fetches=fetches or [],
             executions=self.executions,
             held_s=self.held_s,
-            left_on_server=left_on_server,
+            server_state_after=server_state_after,
         )
 
     def verdict(self, entry: HistoryEntry) -> tuple[Outcome, Failure | None]:
