@@ -29,8 +29,8 @@ from comfyload.advise.naive_client import scaled as retimed
 from comfyload.advise.service_times import ServiceTimes
 from comfyload.app.advice import Basis, basis
 from comfyload.app.naive_client import NaiveHttpClient
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.run import run
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.client import Client, ComfyClient
 from comfyload.comfy.http import Http

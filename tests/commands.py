@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 COMMAND = [sys.executable, "-m", "comfyload"]
-_READ = "comfyload.app.run, comfyload.app.summary, comfyload.cli.run, comfyload.app.check, comfyload.report.table"
+_READ = (
+    "comfyload.app.run.launch, comfyload.app.summary, comfyload.cli.run, comfyload.app.check, comfyload.report.table"
+)
 _FORKS = sys.platform == "linux"
 
 

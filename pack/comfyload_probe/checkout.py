@@ -1,4 +1,4 @@
-"""Knows what a folder of program text says of its version: its git commit, or what it declares. Nothing is executed."""
+"""What a folder of program text says of its version: its git commit, or what it declares. Nothing is executed."""
 
 from __future__ import annotations
 

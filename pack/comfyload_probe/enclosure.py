@@ -1,4 +1,4 @@
-"""Knows what is connected by Thunderbolt or USB4, as Linux shows it: an external GPU's enclosure, and its link."""
+"""What is connected by Thunderbolt or USB4, as Linux shows it: an external GPU's enclosure, and its link."""
 
 from __future__ import annotations
 

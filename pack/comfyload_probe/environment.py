@@ -1,4 +1,4 @@
-"""Knows what the server under test is: the facts that only its own process can tell, each with its source.
+"""What the server under test is: the facts that only its own process can tell, each with its source.
 
 The keys are those that comfyload uses for what it finds out itself; so are the values, down to how they are written.
 """

@@ -1,4 +1,4 @@
-"""Knows who can tell of the GPUs that this process computes on: NVML, else torch, else nobody."""
+"""Who can tell of the GPUs that this process computes on: NVML, else torch, else nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows where the probe listens in a ComfyUI, and puts everything back as it was.
+"""Where the probe listens in a ComfyUI, and puts everything back as it was.
 
 Public interfaces are a progress handler and the table of routes. Where ComfyUI has none, methods of the one queue, of
 ProgressRegistry (each prompt makes a new one) and of LoadedModel are wrapped: the wrapper does what the method did, and

@@ -1,4 +1,4 @@
-"""Knows how rows get from whoever emits them to the ring and to the file, without ever making the emitter wait.
+"""How rows get from whoever emits them to the ring and to the file, without ever making the emitter wait.
 
 The emitter appends to a deque. One thread empties it ten times a second: it numbers the rows, encodes them, keeps the
 newest in memory, hands each to whoever folds over them, and writes them to the file.

@@ -1,4 +1,4 @@
-"""Knows the log file: one write a row, rotation shared with its other writers, and what to do when the disk refuses."""
+"""The log file: one write a row, rotation shared with its other writers, and what to do when the disk refuses."""
 
 from __future__ import annotations
 

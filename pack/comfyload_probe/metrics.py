@@ -1,4 +1,4 @@
-"""Knows how the probe's counters are written for Prometheus: text format 0.0.4. What is unknown is left out."""
+"""How the probe's counters are written for Prometheus: text format 0.0.4. What is unknown is left out."""
 
 from __future__ import annotations
 

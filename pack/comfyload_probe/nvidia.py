@@ -1,4 +1,4 @@
-"""Knows what NVML tells of the GPUs that this process computes on. Every answer may fail alone, and is then None."""
+"""What NVML tells of the GPUs that this process computes on. Every answer may fail alone, and is then None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how to call NVIDIA's management library in this process: just the calls that the probe needs, by ctypes."""
+"""How to call NVIDIA's management library in this process: just the calls that the probe needs, by ctypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the last hour in small: what the tab in ComfyUI shows, folded from the rows as they come."""
+"""The last hour in small: what the tab in ComfyUI shows, folded from the rows as they come."""
 
 from __future__ import annotations
 

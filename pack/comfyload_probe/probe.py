@@ -1,4 +1,4 @@
-"""Knows the probe of one server process: its parts, how it starts, and how it goes off when it misbehaves."""
+"""The probe of one server process: its parts, how it starts, and how it goes off when it misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the probe's HTTP routes: who may ask, what a question must look like, and what every answer is."""
+"""The probe's HTTP routes: who may ask, what a question must look like, and what every answer is."""
 
 from __future__ import annotations
 

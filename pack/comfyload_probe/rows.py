@@ -1,4 +1,4 @@
-"""Knows what a row is: what happened, when on both clocks, and its one line of JSON."""
+"""What a row is: what happened, when on both clocks, and its one line of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows when GPUs and the process are read: a thread on an absolute schedule, which does not catch up when late."""
+"""When GPUs and the process are read: a thread on an absolute schedule, which does not catch up when late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows every environment variable of the pack, its default and its bounds."""
+"""Every environment variable of the pack, its default and its bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the counters since the server's start: a fold over the rows."""
+"""The counters since the server's start: a fold over the rows."""
 
 from __future__ import annotations
 

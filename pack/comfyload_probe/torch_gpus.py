@@ -1,4 +1,4 @@
-"""Knows what torch tells of the GPUs it computes on: where there is no NVML, that is all there is.
+"""What torch tells of the GPUs it computes on: where there is no NVML, that is all there is.
 
 torch is never imported from here, and its GPU never woken up: it is asked only once ComfyUI has begun to use it.
 """

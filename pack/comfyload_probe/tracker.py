@@ -1,4 +1,4 @@
-"""Knows the prompts under way: what was queued, which node runs, how it ended; and makes rows of it.
+"""The prompts under way: what was queued, which node runs, how it ended; and makes rows of it.
 
 The methods are called in the threads of ComfyUI: `queued` and `deleted` on its event loop, the others in the worker.
 They share nothing but dictionaries of which each step is atomic.

@@ -1,4 +1,4 @@
-"""Knows what torch's CUDA allocator has given out, now and at most, without ever being the one that starts CUDA."""
+"""What torch's CUDA allocator has given out, now and at most, without ever being the one that starts CUDA."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from comfyload.app.connect import connect
+    from comfyload.app.library.connect import connect
     from comfyload.record.job_events import JobEvent, Progress, Queued, Retrying
-    from comfyload.record.metrics_writer import log_event, stage
+    from comfyload.record.metrics.writer import log_event, stage
     from comfyload.record.model import Execution
     from comfyload.retry.policy import Policy
 
@@ -31,9 +31,9 @@ _HOMES = {
     "Progress": "comfyload.record.job_events",
     "Queued": "comfyload.record.job_events",
     "Retrying": "comfyload.record.job_events",
-    "connect": "comfyload.app.connect",
-    "log_event": "comfyload.record.metrics_writer",
-    "stage": "comfyload.record.metrics_writer",
+    "connect": "comfyload.app.library.connect",
+    "log_event": "comfyload.record.metrics.writer",
+    "stage": "comfyload.record.metrics.writer",
 }
 
 

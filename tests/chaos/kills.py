@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 from comfyload import clock
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.resume import Again, cleanup, resume
-from comfyload.app.run import run
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.resume import Again, cleanup, resume
 from comfyload.cli.progress import NoProgress
 from comfyload.errors import ComfyloadError
 from comfyload.record.plan import Closed, Plan

@@ -15,8 +15,8 @@ from msgspec import structs
 
 from comfyload import clock
 from comfyload.app.doctor import DoctorCheck, examine_server, exit_code
-from comfyload.app.inputs import Inputs
-from comfyload.app.options import RunOptions
+from comfyload.app.run.inputs import Inputs
+from comfyload.app.run.options import RunOptions
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.comfy.transport import Transport

@@ -15,10 +15,10 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.comparison.compare import Comparison, compare
-from comfyload.judge.jobs import Jobs
-from comfyload.judge.means import mean
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.means import mean
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, measure
 from tests.error_rates.laws import LAWS, Law
 from tests.unit.judge_runs import manifest, one_by_one

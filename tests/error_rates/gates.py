@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Arrivals
 from tests.error_rates.laws import LAWS, UNSEEN

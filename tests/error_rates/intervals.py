@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from comfyload.judge.skewed import skewed_interval, third_moment
+from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from tests.error_rates.laws import LAWS, Law
 
 Floats = NDArray[np.float64]

@@ -10,12 +10,13 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import arrivals_of, rates
+from comfyload.judge.columns.fold import Fold
+from comfyload.judge.columns.jobs import Columns, Jobs
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
-from comfyload.judge.fold import Fold
-from comfyload.judge.jobs import Columns, Jobs
-from comfyload.judge.queue import ALONE, queue_of
-from comfyload.judge.stability import dependence
-from comfyload.judge.stats import Statistic
+from comfyload.judge.findings.stability import dependence
+from comfyload.judge.queue import queue_of
+from comfyload.judge.statistics.queue import ALONE
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary, summarise
 from comfyload.record.plan import Arrivals, Closed, Load, Open, Plan, Stage
 from tests.error_rates.laws import Law

@@ -21,8 +21,8 @@ from msgspec import Struct, structs
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.app.campaign import Campaign, CampaignOptions
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.schedule_seed import arrivals_rng
+from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.judge.summary import Measured, measure
 from comfyload.load.arrivals import offsets
 from comfyload.record.model import Line, ServerTimes

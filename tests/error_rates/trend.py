@@ -15,8 +15,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.comparison.history import LevelShifts, changes
-from comfyload.judge.means import rate
-from comfyload.judge.stats import Statistic, percentile, proportion
+from comfyload.judge.statistics.means import rate
+from comfyload.judge.statistics.stats import Statistic, percentile, proportion
 from tests.error_rates.laws import LAWS, Law
 
 Floats = NDArray[np.float64]

@@ -15,9 +15,9 @@ from comfyload.judge.summary import jsonable, summarise
 from comfyload.record import archive
 from comfyload.record.by_hand import is_by_hand, read_by_hand
 from comfyload.record.codec import encode, encode_pretty
-from comfyload.record.metrics_lines import Lines
-from comfyload.record.metrics_log import InOrder, key_of_row, read_log, row_of_line
-from comfyload.record.metrics_prompts import ByPrompt
+from comfyload.record.metrics.lines import Lines
+from comfyload.record.metrics.log import InOrder, key_of_row, read_log, row_of_line
+from comfyload.record.metrics.prompts import ByPrompt
 from comfyload.record.model import LogLine, Sample, Sent
 from comfyload.record.run import LOG, MANIFEST, RECORDS, SAMPLES, RunReader
 from comfyload.telemetry.rows import SampleRows

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from comfyload.app.options import RunOptions, parse_notes, plan_hash, read_plan, to_toml
+from comfyload.app.run.options import RunOptions, parse_notes, plan_hash, read_plan, to_toml
 from comfyload.cli.options import parse_workflows
 from comfyload.comfy.address import masked, parse_headers, parse_server, redacted, redirected, with_credentials
 from comfyload.errors import UsageError

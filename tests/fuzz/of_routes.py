@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from comfyload.comfy.wire import Request
-from comfyload.record.metrics_log import row_of_line
+from comfyload.record.metrics.log import row_of_line
 from comfyload.sim import Server
 from comfyload.telemetry.rows import SampleRows
 from comfyload_probe import routes, rows

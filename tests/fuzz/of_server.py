@@ -23,7 +23,7 @@ from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.view import view_path
 from comfyload.comfy.wire import decode_history, decode_json, decode_message
 from comfyload.errors import ComfyloadError, UsageError
-from comfyload.judge.fold import Fold
+from comfyload.judge.columns.fold import Fold
 from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.model import Record, Server
 from comfyload.telemetry import exposition

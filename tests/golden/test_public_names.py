@@ -16,11 +16,11 @@ PUBLIC = {
     "comfyload.workflow": "ObjectInfo Variation Workflow override parse",
     "comfyload.load": "Engine Stop",
     "comfyload.judge.summary": "BookRow CacheRow Measured Summary jsonable measure summarise",
-    "comfyload.judge.stats": """
+    "comfyload.judge.statistics.stats": """
         CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson percentile percentiles proportion
         quantile quantile_interval quantile_time upper_bound_needs value_needs wilson
     """,
-    "comfyload.judge.means": "INDEPENDENT mean rate",
+    "comfyload.judge.statistics.means": "INDEPENDENT mean rate",
     "comfyload.record.archive": """
         ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun check_free find find_by_hand is_baseline
         list_all list_by_hand list_damaged promote promoted save verify_files

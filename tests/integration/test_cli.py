@@ -531,10 +531,10 @@ def test_scipy_stats_is_never_loaded_and_numpy_not_before_the_first_job(sim: str
     graph = graph_file(tmp_path)
     code = f"""
 import sys
-import comfyload.app.run
+import comfyload.app.run.launch
 from comfyload.cli import main
 
-run = comfyload.app.run.run
+run = comfyload.app.run.launch.run
 
 async def watched(options, viewer, proof=None):
     path = await run(options, viewer)
@@ -542,7 +542,7 @@ async def watched(options, viewer, proof=None):
     assert not loaded, f"{{loaded}} loaded before the load was over"
     return path
 
-comfyload.app.run.run = watched
+comfyload.app.run.launch.run = watched
 sys.argv = ["comfyload", "run", "--server", {sim!r}, "--workflow", {graph!r}, "-n", "2", "-q"]
 try:
     main()

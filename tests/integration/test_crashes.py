@@ -17,7 +17,7 @@ from tests.servers import simulator
 
 MISTAKE = """
 import sys
-from comfyload.app.session import Session
+from comfyload.app.run.session import Session
 from comfyload.cli import main
 
 def mistaken(session, line):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from comfyload.app.connect import connect
 from comfyload.app.doctor import doctor, exit_code
-from comfyload.app.options import RunOptions
+from comfyload.app.library.connect import connect
+from comfyload.app.run.options import RunOptions
 from comfyload.comfy import http as transport_file
 from comfyload.comfy.address import parse_headers, parse_server
 from comfyload.comfy.http import Http

@@ -14,8 +14,8 @@ from msgspec import structs
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.run import run
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.cli import app
 from comfyload.cli.progress import NoProgress, Plain
 from comfyload.clock import run as run_clock

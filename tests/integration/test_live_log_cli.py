@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from comfyload.app.live import OFF
+from comfyload.app.run.live_log import OFF
 from comfyload.sim import Server
 from tests.commands import COMMAND, call
 from tests.integration.test_cli import SAMPLES

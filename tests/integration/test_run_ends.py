@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.resume import Again, cleanup, resume
-from comfyload.app.run import run
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.resume import Again, cleanup, resume
 from comfyload.cli.progress import NoProgress
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import OwnFault, RunFilesError

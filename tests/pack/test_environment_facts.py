@@ -15,8 +15,8 @@ import pytest
 
 from comfyload.comfy.identify import _without_secrets
 from comfyload.record import thunderbolt as own_enclosure
-from comfyload.record.environment import _host
-from comfyload.record.git import pack_facts
+from comfyload.record.environment.describe import _host
+from comfyload.record.environment.git import pack_facts
 from comfyload_probe import checkout, environment
 from comfyload_probe.checkout import Unknown, commit_of, declared_version, pack_fact
 from comfyload_probe.enclosure import enclosure_facts

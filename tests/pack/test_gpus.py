@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from comfyload.record.gpu import KEYS
+from comfyload.record.environment.gpu import KEYS
 from comfyload_probe.gpus import Gpus
 from comfyload_probe.nvidia import FIELDS, REOPEN_S
 from tests.pack.standin import CARD, TOTAL, Driver, fake_torch, loaded

@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfyload.record.host import describe_host
+from comfyload.record.environment.host import describe_host
 from comfyload.record.model import (
     Execution,
     Failure,

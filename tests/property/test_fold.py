@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from comfyload.errors import RunFilesError
-from comfyload.judge.cache import CacheJudge
-from comfyload.judge.fold import Fold
-from comfyload.judge.hash_set import HashSet
+from comfyload.judge.columns.cache import CacheJudge
+from comfyload.judge.columns.fold import Fold
+from comfyload.judge.columns.hash_set import HashSet
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
 from comfyload.record.run import RECORDS, RunReader, RunWriter

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.judge.ranks import order_statistics, quantiles
+from comfyload.judge.statistics.ranks import order_statistics, quantiles
 
 SAMPLES = st.lists(st.floats(0, 100) | st.just(math.inf), min_size=1, max_size=60)
 

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from comfyload.app.schedule_seed import arrivals_rng, near_its_rate
+from comfyload.app.run.schedule_seed import arrivals_rng, near_its_rate
 from comfyload.load.arrivals import offsets, shard
 from comfyload.record.plan import Open, Plan, Stage
 

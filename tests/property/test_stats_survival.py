@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.judge.survival import Lengths, censored_percentiles, incidence, product_limit_interval
+from comfyload.judge.statistics.survival import Lengths, censored_percentiles, incidence, product_limit_interval
 
 pytestmark = pytest.mark.long
 

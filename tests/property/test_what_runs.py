@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfyload import clock
-from comfyload.judge.cache import CacheJudge
+from comfyload.judge.columns.cache import CacheJudge
 from comfyload.sim import Direct, Server
 from comfyload.sim.catalog import CLASSES
 from comfyload.sim.nodes import describe

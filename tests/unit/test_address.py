@@ -7,7 +7,7 @@ import base64
 import pytest
 from yarl import URL
 
-from comfyload.app.connect import connect
+from comfyload.app.library.connect import connect
 from comfyload.comfy.address import parse_headers, parse_server, redacted, redirected, with_credentials
 from comfyload.errors import UsageError
 

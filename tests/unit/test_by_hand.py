@@ -15,7 +15,7 @@ from comfyload.app.locate import find
 from comfyload.errors import RunFilesError
 from comfyload.record import archive
 from comfyload.record.by_hand import ByHand
-from comfyload.record.metrics_files import DEFAULT_LOG, project_log
+from comfyload.record.metrics.files import DEFAULT_LOG, project_log
 from comfyload.record.model import Server
 from comfyload.record.run import RunWriter
 from comfyload.report.by_hand import by_hand_words

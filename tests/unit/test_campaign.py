@@ -17,7 +17,7 @@ from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Prediction, Validation
 from comfyload.app.campaign import CONFIRM_SHARE, Campaign, CampaignOptions, Cut
-from comfyload.app.options import RunOptions, WorkflowChoice
+from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured, jsonable
 from comfyload.record.plan import Closed, Open, Plan

@@ -14,13 +14,13 @@ from msgspec import structs
 from comfyload import clock
 from comfyload.advise.saturation import Saturated
 from comfyload.app.ab import Alternation, alternate
-from comfyload.app.caps import Caps
 from comfyload.app.checklist import Round, run_rounds
 from comfyload.app.locate import measured
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.repeat import command
-from comfyload.app.resume import Again, resume
-from comfyload.app.run import run
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.repeat import command
+from comfyload.app.run.resume import Again, resume
 from comfyload.app.saturate import CampaignOptions, saturate
 from comfyload.cli.progress import NoProgress
 from comfyload.errors import NothingMeasured

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from comfyload.judge.clocks import check_clocks
-from comfyload.judge.findings import Finding
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.summary import summarise
 from comfyload.record.clocks import ClockCheck, ClockName, ClockRate, ClockReadings
 from comfyload.record.model import Fact, Record, ServerTimes

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from comfyload.app.options import read_plan
+from comfyload.app.run.options import read_plan
 from comfyload.cli import app, main
 
 PAGES = ["cp1252", "cp850", "cp866", "cp932", "cp874", "cp437", "cp1251", "ascii"]

@@ -12,7 +12,7 @@ import pytest
 
 import comfyload
 from comfyload import JobEvent, Progress, Queued, Retrying
-from comfyload.app.made import files_of, in_order_of
+from comfyload.app.library.made import files_of, in_order_of
 from comfyload.comfy.progress import progress_of
 from comfyload.comfy.wire import decode_message
 from comfyload.record.model import Execution, Output

@@ -13,13 +13,13 @@ import psutil
 import pytest
 from msgspec import structs
 
-from comfyload.record import environment as environments
-from comfyload.record.environment import environment, local_environment, server_environment, with_notes
-from comfyload.record.git import comfyui_facts, pack_facts
-from comfyload.record.gpu import KEYS, gpu_facts
+from comfyload.record.environment import describe as environments
+from comfyload.record.environment.describe import environment, local_environment, server_environment, with_notes
+from comfyload.record.environment.git import comfyui_facts, pack_facts
+from comfyload.record.environment.gpu import KEYS, gpu_facts
+from comfyload.record.environment.server_process import ListeningProcess, find_listener, why_elsewhere
+from comfyload.record.environment.thunderbolt import enclosure_facts
 from comfyload.record.model import Environment, Fact, Server
-from comfyload.record.server_process import ListeningProcess, find_listener, why_elsewhere
-from comfyload.record.thunderbolt import enclosure_facts
 
 GIB = 2**30
 CARD = "NVIDIA GeForce RTX 4090"

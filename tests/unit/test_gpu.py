@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from comfyload.judge.fold import Fold
-from comfyload.judge.gpu import GpuReadings, GpuRow, gpu_rows
-from comfyload.judge.jobs import Jobs
+from comfyload.judge.columns.fold import Fold
+from comfyload.judge.columns.gpu import GpuReadings, GpuRow, gpu_rows
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.saturation import saturation
 from comfyload.record.model import Record, Sample
 from tests.unit.judge_runs import FACTS, job, one_by_one

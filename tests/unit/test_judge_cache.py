@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from comfyload.judge.cache import CacheJudge
+from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.summary import Summary, summarise
 from comfyload.record.model import NodeFacts, Output, Record, ServerTimes, Span
 from tests.unit.judge_runs import FACTS, job, manifest

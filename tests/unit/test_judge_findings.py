@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from comfyload.judge import findings
-from comfyload.judge.findings import Finding
-from comfyload.judge.stability import cold_head, drift, in_flight
+from comfyload.judge.findings import table
+from comfyload.judge.findings.stability import cold_head, drift, in_flight
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Record, Sent, ServerTimes
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
@@ -224,6 +225,6 @@ def test_every_code_has_its_meaning_and_no_other() -> None:
     made = {str(code.value) for code in codes if isinstance(code, ast.Constant)}
     observed = set(re.findall(r"`(\w+)`", (Observation.__doc__ or "").partition("Codes:")[2]))
     assert len(made) > 20 and len(observed) > 10
-    assert set(findings.FINDINGS) == made | observed | set(findings._OBSERVED) | {"client_clock", "server_clock"}
-    for means, todo in findings.FINDINGS.values():
+    assert set(table.FINDINGS) == made | observed | set(table._OBSERVED) | {"client_clock", "server_clock"}
+    for means, todo in table.FINDINGS.values():
         assert means.endswith(".") and todo.endswith(".")

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from comfyload.judge.arrivals import asked_in, planned_jobs
-from comfyload.judge.findings import Finding
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.overload import in_system
 from comfyload.judge.summary import Summary, summarise
 from comfyload.record.model import Manifest, Quantiles, Record, ServerTimes

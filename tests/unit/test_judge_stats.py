@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from comfyload.judge.bursts import bursts_of
-from comfyload.judge.means import INDEPENDENT, mean, rate
-from comfyload.judge.queue import Queue
-from comfyload.judge.skewed import beyond
-from comfyload.judge.stats import (
+from comfyload.judge.statistics.bursts import bursts_of
+from comfyload.judge.statistics.means import INDEPENDENT, mean, rate
+from comfyload.judge.statistics.queue import Queue
+from comfyload.judge.statistics.skewed import beyond
+from comfyload.judge.statistics.stats import (
     autocorrelation_time,
     percentile,
     percentiles,

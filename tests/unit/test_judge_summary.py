@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfyload.judge.fold import Fold
+from comfyload.judge.columns.fold import Fold
 from comfyload.judge.summary import Summary, jsonable, summarise
 from comfyload.record.model import Fetch, Output, Record, Sample, Sent, ServerTimes, Span
 from tests.unit.judge_runs import failed, job, manifest, one_by_one

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from comfyload.judge.stats import percentile
-from comfyload.judge.survival import Lengths, censored_percentiles, incidence, product_limit_interval
+from comfyload.judge.statistics.stats import percentile
+from comfyload.judge.statistics.survival import Lengths, censored_percentiles, incidence, product_limit_interval
 
 # Remission of 21 patients in weeks (Freireich et al. 1963, the 6-MP arm), the textbooks' example; negative: cut off.
 WEEKS = [6, 6, 6, -6, 7, -9, 10, -10, -11, 13, 16, -17, -19, -20, 22, 23, -25, -32, -32, -34, -35]

@@ -16,12 +16,12 @@ import pytest
 
 from comfyload.app.baseline import _slice
 from comfyload.app.check import log_errors
-from comfyload.app.live import OFF, Live, live_log
 from comfyload.app.locate import default_log
-from comfyload.record.metrics_files import DEFAULT_LOG, older_files, project_log
-from comfyload.record.metrics_log import log_row
-from comfyload.record.metrics_own import job_row, run_row
-from comfyload.record.metrics_writer import log_event
+from comfyload.app.run.live_log import OFF, Live, live_log
+from comfyload.record.metrics.files import DEFAULT_LOG, older_files, project_log
+from comfyload.record.metrics.log import log_row
+from comfyload.record.metrics.own import job_row, run_row
+from comfyload.record.metrics.writer import log_event
 from comfyload.record.model import LogLine, Record
 from comfyload.telemetry.live import LiveLog
 from tests.unit.judge_runs import failed, manifest, one_by_one

@@ -14,7 +14,7 @@ import pytest
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import find
 from comfyload.app.logs import LogQuery, locate, print_log
-from comfyload.record.metrics_log import read_log, write_slice
+from comfyload.record.metrics.log import read_log, write_slice
 from comfyload.record.model import Observation
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.report.console import Screen

@@ -12,7 +12,7 @@ import pytest
 
 from comfyload.app.check import check, gate_set, log_errors
 from comfyload.app.locate import Target, find
-from comfyload.record.metrics_log import LogRow, row_of_line
+from comfyload.record.metrics.log import LogRow, row_of_line
 from comfyload.record.model import LogLine, Sent
 from comfyload.record.run import RunWriter
 from comfyload.report.log_text import log_text, node_words

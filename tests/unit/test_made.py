@@ -15,7 +15,7 @@ from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.comparison.history import history
-from comfyload.judge.findings import Finding
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.observations import observations

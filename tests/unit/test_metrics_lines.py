@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyload.record import metrics_lines
-from comfyload.record.metrics_files import LogFiles, older_files
-from comfyload.record.metrics_lines import Lines, ends_a_line
-from comfyload.record.metrics_log import object_of_line
+from comfyload.record.metrics.files import LogFiles, older_files
+from comfyload.record.metrics.lines import Lines, ends_a_line
+from comfyload.record.metrics.log import object_of_line
 
 A, B, C = ({"n": n, "text": "Gerät \N{EURO SIGN} \N{GRINNING FACE} ੧ 笊"} for n in range(3))
 

@@ -11,7 +11,7 @@ import pytest
 
 from comfyload.errors import RunFilesError
 from comfyload.record import metrics_lines
-from comfyload.record.metrics_log import LogSlice, read_log, write_slice
+from comfyload.record.metrics.log import LogSlice, read_log, write_slice
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UNTIL = SINCE + timedelta(minutes=10)

@@ -17,8 +17,8 @@ import pytest
 
 import comfyload
 from comfyload.record import metrics_writer
-from comfyload.record.metrics_files import LogFiles, older_files
-from comfyload.record.metrics_log import row_of_line
+from comfyload.record.metrics.files import LogFiles, older_files
+from comfyload.record.metrics.log import row_of_line
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from itertools import accumulate
 import pytest
 from msgspec import structs
 
-from comfyload.judge.gpu import gpu_reading
+from comfyload.judge.columns.gpu import gpu_reading
 from comfyload.judge.observations import observations
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Fact, Line, Sample

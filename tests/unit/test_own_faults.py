@@ -14,7 +14,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.app import descriptors
-from comfyload.app.descriptors import check_descriptors, descriptors_needed
+from comfyload.app.run.descriptors import check_descriptors, descriptors_needed
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify

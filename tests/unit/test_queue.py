@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.judge.queue import ALONE, Queue
+from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Closed, Open, Stage
 from tests.unit.judge_runs import booked, manifest, one_by_one, planned, served

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from comfyload.app.options import read_plan, to_toml
-from comfyload.app.repeat import command
+from comfyload.app.run.options import read_plan, to_toml
+from comfyload.app.run.repeat import command
 from comfyload.cli.options import options_of
 from comfyload.cli.run import run
 from comfyload.errors import UsageError

@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from comfyload.judge.gpu import GpuRow
-from comfyload.judge.stats import Statistic
+from comfyload.judge.columns.gpu import GpuRow
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage

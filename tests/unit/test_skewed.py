@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from comfyload.judge.skewed import skewed_interval, third_moment
+from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from tests.error_rates.laws import LAWS, Law, chance
 
 

@@ -14,9 +14,9 @@ from msgspec import structs
 from comfyload.advise.service_times import pools_of
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import decode_history, decode_message
-from comfyload.judge.fold import Fold
+from comfyload.judge.columns.fold import Fold
+from comfyload.judge.columns.stamps import doubtful
 from comfyload.judge.metrics import INSTANTS
-from comfyload.judge.stamps import doubtful
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes
 from comfyload.record.stamps import believed

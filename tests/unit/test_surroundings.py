@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.app import environment
-from comfyload.app.environment import PATIENCE_S, EnvironmentReader
+from comfyload.app.run import environment
+from comfyload.app.run.environment import PATIENCE_S, EnvironmentReader
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
 from tests.unit.judge_runs import manifest

@@ -14,7 +14,7 @@ import pytest
 from comfyload import clock
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
-from comfyload.judge.gpu import gpu_reading
+from comfyload.judge.columns.gpu import gpu_reading
 from comfyload.record.model import Server
 from comfyload.telemetry.exposition import MOST, Exposition
 from comfyload.telemetry.host import HostReadings, Machine

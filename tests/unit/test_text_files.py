@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from comfyload import text_files
 from comfyload.app.check import gate_set
-from comfyload.app.inputs import load_inputs
-from comfyload.app.options import read_plan
+from comfyload.app.run.inputs import load_inputs
+from comfyload.app.run.options import read_plan
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode, decode_log, read_text
 from comfyload.workflow import parse

@@ -11,10 +11,10 @@ import pytest
 
 from comfyload.judge.observations import observations
 from comfyload.judge.summary import Measured, measure
-from comfyload.record.gpu import find_gpus, gpu_facts
+from comfyload.record.environment.gpu import find_gpus, gpu_facts
+from comfyload.record.environment.server_process import ListeningProcess
+from comfyload.record.environment.which_gpu import Visible, device_index, device_model, gpus_alike, visible_to
 from comfyload.record.model import Fact, Sample, Server
-from comfyload.record.server_process import ListeningProcess
-from comfyload.record.which_gpu import Visible, device_index, device_model, gpus_alike, visible_to
 from comfyload.report.busy import gpu_words
 from comfyload.telemetry.nvml import Gpus
 from tests.unit.judge_runs import job, manifest

@@ -8,20 +8,20 @@ import msgspec
 import msgspec.inspect
 
 from comfyload.judge import summary as judge_summary
+from comfyload.judge.columns.fold import Fetched, OutputCount, Reading
+from comfyload.judge.columns.gpu import GpuRow
+from comfyload.judge.columns.ledger import FailureRow
+from comfyload.judge.columns.nodes import NodeRow
+from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.comparison.comparable import REFUSING
 from comfyload.judge.comparison.compare import Comparison
 from comfyload.judge.comparison.history import TrendSeries
-from comfyload.judge.findings import Finding
-from comfyload.judge.fold import Fetched, OutputCount, Reading
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates import grammar as judge_gates
 from comfyload.judge.gates.gate import GateVerdict
-from comfyload.judge.gpu import GpuRow
-from comfyload.judge.ledger import FailureRow
 from comfyload.judge.metrics import METRICS
-from comfyload.judge.nodes import NodeRow
-from comfyload.judge.retries import RetryRow
 from comfyload.judge.saturation import GpuBusy, Saturation
-from comfyload.judge.stats import CONFIDENCE, Statistic
+from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import model

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from comfyload import errors
-from comfyload.judge.findings import _OBSERVED, FINDINGS
+from comfyload.judge.findings.table import _OBSERVED, FINDINGS
 from comfyload.record import model
 from writer.markdown import NOTE, Missing, agree, table
 from writer.meanings import EXIT_CODES, LEVELS
@@ -52,7 +52,7 @@ def _errors() -> list[type[errors.ComfyloadError]]:
 
 def findings_page() -> str:
     levels, seen = finding_levels(), observation_codes() | set(_OBSERVED)
-    agree("FINDINGS of judge/findings.py", set(levels) | seen, FINDINGS)
+    agree("FINDINGS of judge/findings/table.py", set(levels) | seen, FINDINGS)
     agree("LEVELS", [code for code, found in levels.items() if len(found) > 1 or not all(found)], LEVELS)
     made = [
         (f"`{code}`", LEVELS.get(code) or _only(levels[code]), *FINDINGS[code]) for code in FINDINGS if code in levels

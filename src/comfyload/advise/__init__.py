@@ -1,1 +1,1 @@
-"""Knows what the numbers say to do: how much a server can carry, and how to retry."""
+"""What the numbers say to do: how much a server can carry, and how to retry."""

@@ -1,4 +1,4 @@
-"""Knows how a retry policy is made from measured jobs: each number by its rule, then tried in simulated trouble."""
+"""How a retry policy is made from measured jobs: each number by its rule, then tried in simulated trouble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows servers that each run one job at a time, event by event: what is queued, runs, fails, stands still, is lost.
+"""Servers that each run one job at a time, event by event: what is queued, runs, fails, stands still, is lost.
 
 Seconds of the simulated world. A client submits and cancels, and is told what ended.
 """

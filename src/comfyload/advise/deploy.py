@@ -1,4 +1,4 @@
-"""Knows the rate at which a server keeps a limit, as far as few jobs tell, and what a run at that rate makes of it."""
+"""The rate at which a server keeps a limit, as far as few jobs tell, and what a run at that rate makes of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what latencies to expect at a rate, with so many servers, and how far a rate may go: from measured jobs alone.
+"""What latencies to expect at a rate, with so many servers, and how far a rate may go: from measured jobs alone.
 
 Each number is simulated; its interval comes from drawing the measured jobs anew, as the same measurement might have
 been another day. At or beyond capacity there is no latency to expect: it is infinite.

@@ -1,4 +1,4 @@
-"""Knows whether jobs execute longer while another one waits, or as a measurement goes on: by ranks.
+"""Whether jobs execute longer while another one waits, or as a measurement goes on: by ranks.
 
 Ranks, since a few jobs that take very long, and chance has put into one part, say nothing of the others.
 """
@@ -16,8 +16,8 @@ from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import Floats, in_order
 from comfyload.advise.validation import in_phases
 from comfyload.judge.comparison.effects import hodges_lehmann
+from comfyload.judge.statistics.trend import theil_sen
 from comfyload.judge.summary import Measured
-from comfyload.judge.trend import theil_sen
 
 __all__ = ["Interference", "changed", "drift", "interference", "phases"]
 

@@ -1,4 +1,4 @@
-"""Knows how clients behave in the simulated world that try again as scripts usually do; and makes the one or other."""
+"""How clients behave in the simulated world that try again as scripts usually do; and makes the one or other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how a client that follows a policy behaves in the simulated world.
+"""How a client that follows a policy behaves in the simulated world.
 
 It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does.
 What is imitated here is what that client gets to know, and when: it starts without any service time, looks at the

@@ -1,4 +1,4 @@
-"""Knows how jobs wait: departures of servers that each run one job at a time, in the order in which jobs come.
+"""How jobs wait: departures of servers that each run one job at a time, in the order in which jobs come.
 
 Arrays end in the axis of the jobs; what stands before it are replications, all simulated at once. Times in seconds.
 """

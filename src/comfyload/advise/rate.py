@@ -1,4 +1,4 @@
-"""Knows what is said of a rate: a number, how sure it is, and whether a run bore it out."""
+"""What is said of a rate: a number, how sure it is, and whether a run bore it out."""
 
 from __future__ import annotations
 

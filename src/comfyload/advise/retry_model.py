@@ -1,4 +1,4 @@
-"""Knows how a retry policy does in simulated trouble, beside the retries that are usually written."""
+"""How a retry policy does in simulated trouble, beside the retries that are usually written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from comfyload.advise.cluster import Cluster, SimJob
 from comfyload.advise.naive_client import NAIVE, Naive, client
 from comfyload.advise.scenarios import Scenario, World, draw
 from comfyload.advise.service_times import ServiceTimes, Workload
-from comfyload.judge.binomial import wilson
+from comfyload.judge.statistics.binomial import wilson
 from comfyload.retry.policy import Policy, Score
 
 __all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]

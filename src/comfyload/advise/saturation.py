@@ -1,4 +1,4 @@
-"""Knows where a server saturates: what to measure next, and what the measurements come to.
+"""Where a server saturates: what to measure next, and what the measurements come to.
 
 One ComfyUI runs one prompt at a time, so that its capacity is known from how long jobs take, and its knee lies between
 one and two in flight unless a client takes long between jobs. More in flight only measures the queue.
@@ -17,9 +17,9 @@ from comfyload.advise.interference import Interference, interference
 from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import Floats, ServiceTimes, Workload
 from comfyload.advise.validation import Validation
-from comfyload.judge.means import INDEPENDENT
-from comfyload.judge.skewed import skewed_interval, third_moment
-from comfyload.judge.stats import autocorrelation_time
+from comfyload.judge.statistics.means import INDEPENDENT
+from comfyload.judge.statistics.skewed import skewed_interval, third_moment
+from comfyload.judge.statistics.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
 
 __all__ = [

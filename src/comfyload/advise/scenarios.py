@@ -1,4 +1,4 @@
-"""Knows the troubles in which retry policies are tried, and what happens in one of them: drawn once, for all policies.
+"""The troubles in which retry policies are tried, and what happens in one of them: drawn once, for all policies.
 
 Lengths are given for jobs of 9.5 s, and grow and shrink with the mean service time; what stands still for a minute does
 so whatever a job takes.

@@ -1,4 +1,4 @@
-"""Knows how long jobs take, by cause: which workflow, and whether the server had just run another one."""
+"""How long jobs take, by cause: which workflow, and whether the server had just run another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
-from comfyload.judge.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 

@@ -1,4 +1,4 @@
-"""Knows jobs that might come: drawn once, so that all rates and numbers of servers are asked with the same luck."""
+"""Jobs that might come: drawn once, so that all rates and numbers of servers are asked with the same luck."""
 
 from __future__ import annotations
 

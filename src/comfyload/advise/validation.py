@@ -1,4 +1,4 @@
-"""Knows whether a run went as the queue of one serial server says: a forecast is worth no more than that.
+"""Whether a run went as the queue of one serial server says: a forecast is worth no more than that.
 
 Three questions, each with less taken from the run itself: are its waits those of its own arrivals and its own execution
 times (structural); those of its arrivals with execution times measured elsewhere (replay); those of any arrivals at
@@ -18,8 +18,8 @@ from scipy import special
 from comfyload.advise.queueing import after, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
-from comfyload.judge.jobs import Jobs
-from comfyload.judge.stats import autocorrelation_time, quantile
+from comfyload.judge.columns.jobs import Jobs
+from comfyload.judge.statistics.stats import autocorrelation_time, quantile
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 

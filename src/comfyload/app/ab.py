@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, structs
 
-from comfyload.app.caps import Caps
 from comfyload.app.locate import measured
-from comfyload.app.run import connect, run
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.launch import connect, run
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.comparison.comparable import check_keys, differences, refuse
@@ -21,8 +21,8 @@ from comfyload.record.run import RunReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from comfyload.app.options import RunOptions
-    from comfyload.app.viewer import Viewer
+    from comfyload.app.run.options import RunOptions
+    from comfyload.app.run.viewer import Viewer
 
 __all__ = ["Alternated", "Alternation", "alternate", "turns"]
 

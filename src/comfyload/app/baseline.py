@@ -15,8 +15,8 @@ from msgspec import Struct
 from comfyload.app.check import check
 from comfyload.app.locate import Result, Target, measured, window
 from comfyload.app.older_numbers import as_before
-from comfyload.app.repeat import command
 from comfyload.app.report import environment_of, notes_of, shown, write_page
+from comfyload.app.run.repeat import command
 from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
 from comfyload.judge.observations import observations
@@ -24,9 +24,9 @@ from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, KeptRun
 from comfyload.record.copies import copy_run
-from comfyload.record.environment import with_notes
-from comfyload.record.metrics_log import write_slice
-from comfyload.record.metrics_own import job_row
+from comfyload.record.environment.describe import with_notes
+from comfyload.record.metrics.log import write_slice
+from comfyload.record.metrics.own import job_row
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader

@@ -27,7 +27,7 @@ from comfyload.advise.saturation import (
     vague,
 )
 from comfyload.advise.service_times import Workload, pools_of
-from comfyload.app.schedule_seed import near_its_rate
+from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.record.plan import Closed, Open, Stage
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from comfyload.advise.interference import Interference
     from comfyload.advise.service_times import ServiceTimes
     from comfyload.advise.validation import Validation
-    from comfyload.app.options import RunOptions
+    from comfyload.app.run.options import RunOptions
     from comfyload.judge.summary import Measured
     from comfyload.record.plan import Plan
 

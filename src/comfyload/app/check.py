@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from comfyload.app.locate import default_log, find, labels, window
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
-from comfyload.judge.ledger import clean
-from comfyload.record.metrics_log import LogRow, LogSlice, key_of_row, log_row, read_log
+from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Record
 from comfyload.report.text import count
 from comfyload.telemetry.log import unread_lines

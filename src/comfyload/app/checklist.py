@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from comfyload.app.caps import Caps
-from comfyload.app.options import WorkflowChoice
-from comfyload.app.run import run
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import WorkflowChoice
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfyload.app.options import RunOptions
-    from comfyload.app.viewer import Viewer
+    from comfyload.app.run.options import RunOptions
+    from comfyload.app.run.viewer import Viewer
 
 __all__ = ["CONCURRENCY", "Round", "default_workflows", "rounds", "run_rounds"]
 

@@ -13,8 +13,8 @@ from secrets import randbits
 from typing import TYPE_CHECKING
 
 from comfyload import clock
-from comfyload.app.options import RunOptions, WorkflowChoice
-from comfyload.app.run import run
+from comfyload.app.run.launch import run
+from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.errors import ServerUnreachable
 from comfyload.record.plan import Closed, Plan
 from comfyload.sim.sample import picture
@@ -22,7 +22,7 @@ from comfyload.sim.sample import picture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from comfyload.app.viewer import Viewer
+    from comfyload.app.run.viewer import Viewer
 
 __all__ = ["run_demo"]
 

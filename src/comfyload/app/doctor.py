@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, to_builtins
 
-from comfyload.app.beforehand import Beforehand
 from comfyload.app.earlier import newest_run
-from comfyload.app.inputs import Inputs, load_inputs, vary
-from comfyload.app.run import connect
+from comfyload.app.run.inputs import Inputs, load_inputs, vary
+from comfyload.app.run.launch import connect
+from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable
@@ -25,7 +25,7 @@ from comfyload.workflow.remarks import remarks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from comfyload.app.options import RunOptions
+    from comfyload.app.run.options import RunOptions
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
     from comfyload.workflow import Variation

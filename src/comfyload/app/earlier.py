@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from comfyload.errors import RunFilesError
 from comfyload.record.archive import BASE
-from comfyload.record.metrics_files import project_log
+from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Record
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed

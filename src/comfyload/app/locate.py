@@ -12,7 +12,7 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
-from comfyload.record.metrics_files import project_log
+from comfyload.record.metrics.files import project_log
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.report.plan_text import load_words
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError, UsageError
-from comfyload.judge.ledger import clean
-from comfyload.record.metrics_files import DEFAULT_LOG, VARIABLE, LogFiles, older_files, project_log
-from comfyload.record.metrics_log import InOrder, LogRow, row_of_line
-from comfyload.record.metrics_prompts import ByPrompt
+from comfyload.judge.columns.ledger import clean
+from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, LogFiles, older_files, project_log
+from comfyload.record.metrics.log import InOrder, LogRow, row_of_line
+from comfyload.record.metrics.prompts import ByPrompt
 from comfyload.record.run import LOG, MANIFEST, RunReader
 from comfyload.report.log_text import node_of
 from comfyload.report.logs import LogTally, Printer

@@ -1,4 +1,4 @@
-"""Knows how a version before this one stated numbers that have been made others on purpose since."""
+"""How a version before this one stated numbers that have been made others on purpose since."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from comfyload.judge.jobs import Jobs
+    from comfyload.judge.columns.jobs import Jobs
 
 __all__ = ["as_before"]
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from comfyload.errors import UsageError
 from comfyload.record.copies import sha256, sync_folder, walk
-from comfyload.record.git import declared_version
+from comfyload.record.environment.git import declared_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,7 +30,7 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.errors import UsageError
-from comfyload.judge.ledger import clean, join
+from comfyload.judge.columns.ledger import clean, join
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,9 @@ from msgspec import structs
 
 from comfyload.advise.saturation import LADDER
 from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, CampaignOptions, Cut
-from comfyload.app.caps import Caps
 from comfyload.app.locate import measured
-from comfyload.app.run import run
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.launch import run
 from comfyload.errors import NothingMeasured, UsageError
 from comfyload.judge.gates.sequential import early_abort
 from comfyload.record.run import RunReader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.advise.saturation import Saturated
-    from comfyload.app.viewer import Viewer
+    from comfyload.app.run.viewer import Viewer
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record
     from comfyload.record.plan import Plan

@@ -116,7 +116,7 @@ def ab(
 
     from comfyload import clock
     from comfyload.app.ab import Alternation, alternate
-    from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.app.run.options import RunOptions, WorkflowChoice
     from comfyload.cli.options import parse_cap
     from comfyload.cli.progress import viewer_for
     from comfyload.record.plan import Closed, Plan

@@ -95,7 +95,7 @@ def saturate(
     """
     from comfyload import clock
     from comfyload.app.campaign import about
-    from comfyload.app.options import RunOptions
+    from comfyload.app.run.options import RunOptions
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
     from comfyload.cli.options import parse_cap, parse_workflows

@@ -43,8 +43,8 @@ def resume(
     [bold]Example[/bold]: comfyload resume runs/20261123T120000Z-book -o load.json
     """
     from comfyload import clock
-    from comfyload.app.resume import Again
-    from comfyload.app.resume import resume as take_up
+    from comfyload.app.run.resume import Again
+    from comfyload.app.run.resume import resume as take_up
     from comfyload.cli.options import parse_cap
     from comfyload.cli.progress import viewer_for
 
@@ -72,8 +72,8 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
     [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
     """
     from comfyload import clock
-    from comfyload.app.resume import Again
-    from comfyload.app.resume import cleanup as take_off
+    from comfyload.app.run.resume import Again
+    from comfyload.app.run.resume import cleanup as take_off
 
     again = Again(server=server, headers=header or [], ca_file=str(ca_file) if ca_file else None)
     found = clock.run(take_off(run, again))

@@ -65,7 +65,7 @@ def save(
     """
     from comfyload.app.check import gate_set
     from comfyload.app.locate import default_log, find
-    from comfyload.app.options import parse_notes
+    from comfyload.app.run.options import parse_notes
 
     asked, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
     keep(archive, name, find(",".join(runs), archive), asked, default_log(metrics_log), notes)

@@ -83,7 +83,7 @@ def checklist(
     from comfyload import clock
     from comfyload.app import checklist as steps
     from comfyload.app.doctor import doctor, exit_code
-    from comfyload.app.options import RunOptions, WorkflowChoice, parse_notes
+    from comfyload.app.run.options import RunOptions, WorkflowChoice, parse_notes
     from comfyload.cli.doctor import show_checks
     from comfyload.cli.options import parse_cap
     from comfyload.record.archive import check_free

@@ -49,7 +49,7 @@ def doctor(
     from comfyload import clock
     from comfyload.app.doctor import doctor as examine
     from comfyload.app.doctor import exit_code
-    from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.app.run.options import RunOptions, WorkflowChoice
     from comfyload.record.plan import Closed, Plan
 
     options = RunOptions(

@@ -13,7 +13,7 @@ from comfyload.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from comfyload.app.options import RunOptions, WorkflowChoice
+    from comfyload.app.run.options import RunOptions, WorkflowChoice
     from comfyload.record.plan import Load, Plan, Replay
 
 __all__ = ["options_of", "parse_cap", "parse_workflows"]
@@ -27,7 +27,7 @@ def options_of(flags: dict[str, Any]) -> RunOptions:
     """
     from msgspec import structs
 
-    from comfyload.app.options import RunOptions, parse_notes, read_plan
+    from comfyload.app.run.options import RunOptions, parse_notes, read_plan
 
     base = read_plan(flags["plan_file"]) if flags["plan_file"] is not None else RunOptions()
     server: str | None = flags["server"]
@@ -87,7 +87,7 @@ def parse_workflows(texts: Sequence[str]) -> list[WorkflowChoice]:
     Raises:
         UsageError: a weight is none.
     """
-    from comfyload.app.options import WorkflowChoice
+    from comfyload.app.run.options import WorkflowChoice
 
     return [WorkflowChoice(file=file, weight=weight) for file, weight in map(_weighted, texts)]
 

@@ -37,7 +37,7 @@ def plan(**flags: Any) -> None:
 
     comfyload plan --from-flags --server :8188 --workflow book.json --rate 6/min -o plan.toml
     """
-    from comfyload.app.options import shareable, to_toml
+    from comfyload.app.run.options import shareable, to_toml
     from comfyload.cli.flags import echo
     from comfyload.comfy.address import parse_headers
     from comfyload.record.atomic import write_whole

@@ -118,7 +118,7 @@ def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
         return
     from rich.text import Text
 
-    from comfyload.judge.ledger import clean
+    from comfyload.judge.columns.ledger import clean
     from comfyload.report.console import draw
 
     console = Screen(highlight=False, soft_wrap=True)

@@ -40,8 +40,8 @@ from comfyload.cli.options import options_of
 from comfyload.errors import INTERRUPTED
 
 if TYPE_CHECKING:
-    from comfyload.app.early_stop import StopRule
-    from comfyload.app.options import RunOptions
+    from comfyload.app.run.early_stop import StopRule
+    from comfyload.app.run.options import RunOptions
     from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["run"]
@@ -321,12 +321,12 @@ def run(
     """
     flags = dict(locals())
     from comfyload import clock
-    from comfyload.app.run import run as run_load
+    from comfyload.app.run.launch import run as run_load
     from comfyload.cli.progress import viewer_for
 
     options = options_of(flags)
     if dry_run:
-        from comfyload.app.dry_run import show_dry_run
+        from comfyload.app.run.dry_run import show_dry_run
 
         clock.run(show_dry_run(options, as_json=json_))
         return
@@ -351,7 +351,7 @@ def run(
 def _proof(flags: dict[str, Any], options: RunOptions) -> StopRule:
     """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
     from comfyload.app.check import baseline_of
-    from comfyload.app.early_stop import StopRule
+    from comfyload.app.run.early_stop import StopRule
     from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     asked = _asked(flags)

@@ -1,4 +1,4 @@
-"""Knows how a server's address and the headers for it are written, and what of them is secret."""
+"""How a server's address and the headers for it are written, and what of them is secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what can be learned of a server by asking it, without submitting anything."""
+"""What can be learned of a server by asking it, without submitting anything."""
 
 from __future__ import annotations
 

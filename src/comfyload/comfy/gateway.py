@@ -1,4 +1,4 @@
-"""Knows what a reply means that does not come from a ComfyUI: gateways, guards, logins, web pages. No I/O."""
+"""What a reply means that does not come from a ComfyUI: gateways, guards, logins, web pages. No I/O."""
 
 from __future__ import annotations
 

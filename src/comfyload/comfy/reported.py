@@ -1,4 +1,4 @@
-"""Knows what output nodes reported, by a history entry: which files, and what else.
+"""What output nodes reported, by a history entry: which files, and what else.
 
 A file is an object with a `filename`, or under a few keys a bare string: Preview3D reports its model as
 `"result": ["3d/x.glb", camera, background]`. Nothing (`null`) is no thing.

@@ -1,4 +1,4 @@
-"""Knows how an input image gets onto a server, and how a graph then names it."""
+"""How an input image gets onto a server, and how a graph then names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the address under which a server gives a file of its own."""
+"""The address under which a server gives a file of its own."""
 
 from __future__ import annotations
 

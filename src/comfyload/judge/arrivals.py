@@ -1,4 +1,4 @@
-"""Knows the arrivals of a run, each a job or a book of several, and at which rates they came, left and ended."""
+"""The arrivals of a run, each a job or a book of several, and at which rates they came, left and ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.jobs import Jobs
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
-__all__ = ["Arrivals", "Rates", "arrivals_of", "asked_in", "planned_jobs", "rates"]
+__all__ = ["Arrivals", "Rates", "arrivals_of", "asked_in", "books_failed", "planned_jobs", "rates"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -142,3 +142,9 @@ def planned_jobs(plan: Plan) -> int | None:
     elif isinstance(load, Open) and load.stages[-1].seconds is not None:
         count = None
     return None if count is None else count * plan.pages
+
+
+def books_failed(arrivals: Arrivals) -> Flags:
+    """Which books did not complete, in the order of submission; those that the end cut off are left out."""
+    known = ~arrivals.censored
+    return ~arrivals.completed[known][np.argsort(arrivals.due[known], kind="stable")]

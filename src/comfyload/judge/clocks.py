@@ -1,4 +1,4 @@
-"""Knows what readings of a machine's clocks say: how fast each ran against the monotonic one, its steps, and sleep.
+"""What readings of a machine's clocks say: how fast each ran against the monotonic one, its steps, and sleep.
 
 Without numpy, as a run's last act is to ask for it: nothing heavy is loaded before it is over.
 """

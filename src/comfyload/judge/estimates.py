@@ -1,4 +1,4 @@
-"""Knows every number of a run that estimates something: its value, its interval, and why it is withheld."""
+"""Every number of a run that estimates something: its value, its interval, and why it is withheld."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.arrivals import Arrivals, Rates
-from comfyload.judge.bursts import books_failed, bursts_of, failures_of
-from comfyload.judge.fold import Fold
-from comfyload.judge.jobs import Jobs
-from comfyload.judge.means import mean, rate
+from comfyload.judge.arrivals import Arrivals, Rates, books_failed
+from comfyload.judge.columns.fold import Fold
+from comfyload.judge.columns.jobs import Jobs, failures_of
+from comfyload.judge.columns.pace import Pace
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.overload import Overload
-from comfyload.judge.pace import Pace
-from comfyload.judge.queue import ALONE, Queue
-from comfyload.judge.stats import Statistic, proportion
-from comfyload.judge.survival import Lengths, censored_percentiles
+from comfyload.judge.statistics.bursts import bursts_of
+from comfyload.judge.statistics.means import mean, rate
+from comfyload.judge.statistics.queue import ALONE, Queue
+from comfyload.judge.statistics.stats import Statistic, proportion
+from comfyload.judge.statistics.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
 
 __all__ = ["GAP", "Evidence", "duration", "estimates", "images_per_minute", "success_rate"]

@@ -1,4 +1,4 @@
-"""Knows which durations a job has, one row each: between which two instants, and on whose clock."""
+"""Which durations a job has, one row each: between which two instants, and on whose clock."""
 
 from __future__ import annotations
 

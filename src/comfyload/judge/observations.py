@@ -1,4 +1,4 @@
-"""Knows what is worth saying of runs in sentences: found by rules, each with its numbers, none beyond its intervals."""
+"""What is worth saying of runs in sentences: found by rules, each with its numbers, none beyond its intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.judge.gpu import GpuRow, gpu_reading
-from comfyload.judge.jobs import CACHE_CLASSES
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.gpu import GpuRow, gpu_reading
+from comfyload.judge.columns.jobs import CACHE_CLASSES
+from comfyload.judge.columns.ledger import clean
+from comfyload.judge.findings.stability import drift
 from comfyload.judge.saturation import GpuBusy
-from comfyload.judge.stability import drift
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 

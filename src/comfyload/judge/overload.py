@@ -1,4 +1,4 @@
-"""Knows whether an open load asked for more than the server can do, so that its queue grew for as long as it lasted."""
+"""Whether an open load asked for more than the server can do, so that its queue grew for as long as it lasted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import Arrivals, Rates
-from comfyload.judge.jobs import Jobs
-from comfyload.judge.trend import theil_sen
+from comfyload.judge.columns.jobs import Jobs
+from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed, Load, Open, Replay
 
 __all__ = ["SATURATED", "Overload", "find_overload", "in_system", "occupancy_s"]

@@ -1,4 +1,4 @@
-"""Knows how jobs depend on each other because they waited in one queue: by theory, where a run is too short to show it.
+"""How jobs depend on each other because they waited in one queue: by theory, where a run is too short to show it.
 
 A short run that happened to meet no rush also shows no dependence: what is estimated from it is least where it matters
 most. So the end of an interval that a rush would move, and any proof that jobs are quick enough, rest on the theory.
@@ -9,57 +9,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import Arrivals, Rates
-from comfyload.judge.jobs import Jobs
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.overload import occupancy_s
+from comfyload.judge.statistics.queue import Queue
 from comfyload.record.plan import Closed, Load, Open, Plan
 
-__all__ = ["ALONE", "Queue", "queue_of"]
+__all__ = ["queue_of"]
 
 Floats = NDArray[np.float64]
 _FEWEST = 3
 """Arrivals from which their gaps vary."""
-
-
-class Queue(Struct, frozen=True, kw_only=True):
-    """`memory`: how many jobs in a row are worth one independent one, of their mean wait; infinite: not known, or the
-    queue has no steady state. `shared`: how many in a row waited for the same executions, whatever these were. `early`:
-    the first jobs, that found fewer ahead of them than all later ones did. `rate_error`: relative standard error of how
-    many arrivals came, by the chance that the plan asks for.
-    """
-
-    memory: float = 1.0
-    shared: float = 1.0
-    early: int = 0
-    rate_error: float = 0.0
-
-    def time(self, seen: float, p: float = 1.0) -> float:
-        """The larger of the autocorrelation time that was `seen` and the theory's.
-
-        Being beyond the p-quantile is forgotten sooner than the wait itself: in simulations after 0.35 of the memory
-        for the median, 0.8 for the p90, 0.9 for the p95; p is above all of these.
-        """
-        return max(seen, p * self.memory)
-
-    def surely(self, seen: float, p: float) -> float:
-        """The larger of the autocorrelation time that was `seen` and what neighbours certainly share."""
-        return max(seen, p * self.shared)
-
-    def of_books(self, pages: int) -> Queue:
-        """The same queue, with books of so many jobs counted instead of jobs."""
-        return Queue(
-            memory=max(1.0, self.memory / pages),
-            shared=max(1.0, self.shared / pages),
-            early=self.early // pages,
-            rate_error=self.rate_error,
-        )
-
-
-ALONE = Queue()
-"""Nothing waits."""
 
 
 def queue_of(plan: Plan, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> Queue:

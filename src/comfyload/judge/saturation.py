@@ -1,4 +1,4 @@
-"""Knows whether more in flight would help: how busy the server was, and how busy its GPUs, each said on its own."""
+"""Whether more in flight would help: how busy the server was, and how busy its GPUs, each said on its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from msgspec import Struct
 
-from comfyload.judge.gpu import GpuRow
-from comfyload.judge.jobs import Jobs
+from comfyload.judge.columns.gpu import GpuRow
+from comfyload.judge.columns.jobs import Jobs
 
 __all__ = ["GpuBusy", "Saturation", "saturation"]
 

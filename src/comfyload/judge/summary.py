@@ -1,4 +1,4 @@
-"""Knows what a run comes to: one pass over its lines makes every number that is printed, stored or compared."""
+"""What a run comes to: one pass over its lines makes every number that is printed, stored or compared."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.arrivals import arrivals_of, rates
-from comfyload.judge.clock_findings import clock_findings
-from comfyload.judge.consistency import (
+from comfyload.judge.columns.fold import Fetched, Fold, OutputCount, Reading
+from comfyload.judge.columns.gpu import GpuRow, gpu_rows
+from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.columns.ledger import FailureRow
+from comfyload.judge.columns.nodes import NodeRow, node_rows
+from comfyload.judge.columns.pace import Pace
+from comfyload.judge.columns.retries import RetryRow
+from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
+from comfyload.judge.findings.clock_rates import clock_findings
+from comfyload.judge.findings.consistency import (
     cache_findings,
     damage_findings,
     gpu_findings,
@@ -24,29 +32,22 @@ from comfyload.judge.consistency import (
     output_findings,
     server_findings,
 )
-from comfyload.judge.estimates import PERCENTILES, Evidence, estimates
-from comfyload.judge.findings import Finding
-from comfyload.judge.fold import Fetched, Fold, OutputCount, Reading
-from comfyload.judge.gpu import GpuRow, gpu_rows
-from comfyload.judge.jobs import CACHE_CLASSES, Jobs
-from comfyload.judge.ledger import FailureRow
-from comfyload.judge.load_checks import load_findings
-from comfyload.judge.means import mean
+from comfyload.judge.findings.load_checks import load_findings
+from comfyload.judge.findings.stability import steadiness_findings
+from comfyload.judge.findings.table import Finding
 from comfyload.judge.metrics import METRICS
-from comfyload.judge.nodes import NodeRow, node_rows
 from comfyload.judge.overload import find_overload
-from comfyload.judge.pace import Pace
-from comfyload.judge.queue import Queue, queue_of
-from comfyload.judge.ranks import order_statistics
-from comfyload.judge.retries import RetryRow
+from comfyload.judge.queue import queue_of
 from comfyload.judge.saturation import Saturation, saturation
-from comfyload.judge.stability import steadiness_findings
-from comfyload.judge.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
+from comfyload.judge.statistics.means import mean
+from comfyload.judge.statistics.queue import Queue
+from comfyload.judge.statistics.ranks import order_statistics
+from comfyload.judge.statistics.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
+from comfyload.record.environment.which_gpu import gpus_alike
 from comfyload.record.journal import Damage
 from comfyload.record.kinds import KINDS, Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
-from comfyload.record.which_gpu import gpus_alike
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 

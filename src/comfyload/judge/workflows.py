@@ -1,4 +1,4 @@
-"""Knows what each workflow of a run comes to, and what it cost that another one had run before it."""
+"""What each workflow of a run comes to, and what it cost that another one had run before it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
-from comfyload.judge.jobs import CACHE_CLASSES, Jobs
-from comfyload.judge.means import mean
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.means import mean
+from comfyload.judge.statistics.stats import Statistic
 
 __all__ = ["AfterRow", "WorkflowRow", "after_rows", "workflow_rows"]
 

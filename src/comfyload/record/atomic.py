@@ -1,4 +1,4 @@
-"""Knows how a file that a user names is written: a plain one as a whole, a device, pipe or link through what it is."""
+"""How a file that a user names is written: a plain one as a whole, a device, pipe or link through what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what a file is that a job made, by the key under which its node reported it and by its name's ending."""
+"""What a file is that a job made, by the key under which its node reported it and by its name's ending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the tables of advice: a retry policy with its reasons and scores, and what to expect at other loads."""
+"""The tables of advice: a retry policy with its reasons and scores, and what to expect at other loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the README of a baseline: what was measured, on what, how sure it is, and how to repeat it, in Markdown."""
+"""The README of a baseline: what was measured, on what, how sure it is, and how to repeat it, in Markdown."""
 
 from __future__ import annotations
 

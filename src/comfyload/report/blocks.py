@@ -1,11 +1,11 @@
-"""Knows the rows about an open load, books and several workflows, which most runs lack."""
+"""The rows about an open load, books and several workflows, which most runs lack."""
 
 from __future__ import annotations
 
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.judge.workflows import WorkflowRow
 from comfyload.record.model import Manifest

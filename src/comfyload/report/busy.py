@@ -1,10 +1,10 @@
-"""Knows how the load on server and GPU is said in a few words."""
+"""How the load on server and GPU is said in a few words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from comfyload.judge.gpu import GpuRow
+from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.saturation import Saturation
 from comfyload.report.text import DASH, fixed, percent
 

@@ -1,10 +1,10 @@
-"""Knows what is said of a folder of the archive that was made by hand."""
+"""What is said of a folder of the archive that was made by hand."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.report.text import count, decimals, fixed, percent
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Knows how a comparison is read: the verdict first, then every ratio with its interval, then what to know of it."""
+"""How a comparison is read: the verdict first, then every ratio with its interval, then what to know of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
-from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.console import draw, escaped
 from comfyload.report.durations import Notes

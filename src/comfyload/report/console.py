@@ -1,4 +1,4 @@
-"""Knows how text is put on a terminal and into Markdown, whatever a server or a workflow wrote into it."""
+"""How text is put on a terminal and into Markdown, whatever a server or a workflow wrote into it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comfyload.errors import READER_GONE
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.report.text import ascii_only
 from comfyload.visible import visible_lines
 

@@ -1,4 +1,4 @@
-"""Knows the JSON that `--output` writes: summary, statistics, findings, every job flat, and the manifest."""
+"""The JSON that `--output` writes: summary, statistics, findings, every job flat, and the manifest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from comfyload.judge.cache import CacheJudge, JobFiles
-from comfyload.judge.ledger import Ledger
+from comfyload.judge.columns.cache import CacheJudge, JobFiles
+from comfyload.judge.columns.ledger import Ledger
+from comfyload.judge.columns.nodes import NODE_CLOCK_S
 from comfyload.judge.metrics import METRICS
-from comfyload.judge.nodes import NODE_CLOCK_S
 from comfyload.judge.summary import Summary, jsonable
 from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.model import Manifest, Record, Sent

@@ -1,4 +1,4 @@
-"""Knows the table of durations: a row per metric, its interval beneath, and a footnote for each number withheld."""
+"""The table of durations: a row per metric, its interval beneath, and a footnote for each number withheld."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.means import INDEPENDENT
-from comfyload.judge.stats import CONFIDENCE, Statistic, upper_bound_needs
+from comfyload.judge.statistics.means import INDEPENDENT
+from comfyload.judge.statistics.stats import CONFIDENCE, Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
 from comfyload.report.text import DASH, decimals, fixed, scale, superscript
 

@@ -1,4 +1,4 @@
-"""Knows the table of fault scenarios: what each client made of each trouble."""
+"""The table of fault scenarios: what each client made of each trouble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the few numbers of a run that are looked at first, each with its interval and what it rests on."""
+"""The few numbers of a run that are looked at first, each with its interval and what it rests on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from msgspec import Struct
 
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, scale, span
 

@@ -1,4 +1,4 @@
-"""Knows how a trend is read: one table a metric, a row a baseline, and a mark where the level changed."""
+"""How a trend is read: one table a metric, a row a baseline, and a mark where the level changed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
-from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
 from comfyload.report.console import draw, escaped

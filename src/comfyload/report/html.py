@@ -1,4 +1,4 @@
-"""Knows the page that people look at: one file that needs no network, the verdicts first, and every text escaped."""
+"""The page that people look at: one file that needs no network, the verdicts first, and every text escaped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import overall
-from comfyload.judge.ledger import clean
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Environment
 from comfyload.report.charts.chart import Chart

@@ -1,4 +1,4 @@
-"""Knows how verdicts are told to a CI system: as JUnit's XML, a suite for each run and a case for each gate."""
+"""How verdicts are told to a CI system: as JUnit's XML, a suite for each run and a case for each gate."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Knows in which words a row of the instrumentation log is told."""
+"""In which words a row of the instrumentation log is told."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.report.text import count, duration
 
 if TYPE_CHECKING:
-    from comfyload.record.metrics_log import LogRow
+    from comfyload.record.metrics.log import LogRow
 
 __all__ = [
     "LONGEST",

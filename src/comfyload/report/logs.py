@@ -1,4 +1,4 @@
-"""Knows how the rows of the instrumentation log are read on a terminal, in a pipe, and as JSON."""
+"""How the rows of the instrumentation log are read on a terminal, in a pipe, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from rich.text import Text
 
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.report.console import Screen
 from comfyload.report.log_text import (
     LONGEST,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from comfyload.record.metrics_log import LogRow
-    from comfyload.record.metrics_prompts import PromptRows
+    from comfyload.record.metrics.log import LogRow
+    from comfyload.record.metrics.prompts import PromptRows
 
 __all__ = ["LogTally", "Printer"]
 

@@ -1,4 +1,4 @@
-"""Knows how it is said what a run made: a row for each kind of file, and what its images a minute are of."""
+"""How it is said what a run made: a row for each kind of file, and what its images a minute are of."""
 
 from __future__ import annotations
 

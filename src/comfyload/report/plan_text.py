@@ -1,4 +1,4 @@
-"""Knows how a plan is said in a line: how many jobs or books, by which load, and for how long."""
+"""How a plan is said in a line: how many jobs or books, by which load, and for how long."""
 
 from __future__ import annotations
 

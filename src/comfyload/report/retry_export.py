@@ -1,4 +1,4 @@
-"""Knows a retry policy in the words of other tools, and says in each what that tool cannot do."""
+"""A retry policy in the words of other tools, and says in each what that tool cannot do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how a found saturation is shown: the answers first, then what was measured, then what to know of it."""
+"""How a found saturation is shown: the answers first, then what was measured, then what to know of it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Knows the tables of a page as rows of words: gates, comparison, durations, failures, jobs, environment."""
+"""The tables of a page as rows of words: gates, comparison, durations, failures, jobs, environment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import overall
-from comfyload.judge.ledger import clean
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.record.kinds import KIND_WORDS, KINDS
 from comfyload.record.model import Environment, Fact

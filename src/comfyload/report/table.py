@@ -1,4 +1,4 @@
-"""Knows the table that ends a run: first whether it counts and why, then the numbers, then what to know of them."""
+"""The table that ends a run: first whether it counts and why, then the numbers, then what to know of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.judge.findings import Finding
-from comfyload.judge.nodes import NODE_CLOCK_S
-from comfyload.judge.stats import Statistic
+from comfyload.judge.columns.nodes import NODE_CLOCK_S
+from comfyload.judge.findings.table import Finding
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.report.blocks import books, rates, retried, switches, workflows

@@ -1,4 +1,4 @@
-"""Knows how a number is written for people: three significant digits, one unit a row, and never rounded to a lie."""
+"""How a number is written for people: three significant digits, one unit a row, and never rounded to a lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how verdicts on gates are read: as lines in a terminal, as a table in Markdown, and as JSON."""
+"""How verdicts on gates are read: as lines in a terminal, as a table in Markdown, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
 from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
-from comfyload.judge.ledger import clean
 from comfyload.judge.summary import jsonable
 from comfyload.report.console import draw, escaped
 from comfyload.report.text import DASH, count, decimals, fixed, percent, scale, span

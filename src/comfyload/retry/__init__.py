@@ -1,1 +1,1 @@
-"""Knows how a job that failed is tried again, and when it is not: the policy, and the client that carries it out."""
+"""How a job that failed is tried again, and when it is not: the policy, and the client that carries it out."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfyload.record.metrics_lines import Lines, ends_a_line
+from comfyload.record.metrics.lines import Lines, ends_a_line
 from comfyload.telemetry.source import NoReading
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfyload.record.codec import encode
-from comfyload.record.metrics_files import older_files
-from comfyload.record.metrics_lines import Lines
-from comfyload.record.metrics_log import key_of_row, object_of_line
-from comfyload.record.metrics_writer import append, locked
+from comfyload.record.metrics.files import older_files
+from comfyload.record.metrics.lines import Lines
+from comfyload.record.metrics.log import key_of_row, object_of_line
+from comfyload.record.metrics.writer import append, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from comfyload.telemetry.source import NotAvailable
 
 if TYPE_CHECKING:
+    from comfyload.record.environment.server_process import ListeningProcess
     from comfyload.record.model import Server
-    from comfyload.record.server_process import ListeningProcess
 
 __all__ = ["LocalServer"]
 
@@ -29,7 +29,7 @@ class LocalServer:
         Raises:
             Absent: the server is not on this machine, as far as can be told. The run's environment says why.
         """
-        from comfyload.record.server_process import find_listener, why_elsewhere
+        from comfyload.record.environment.server_process import find_listener, why_elsewhere
 
         with self._lock:
             if self._listener is None:

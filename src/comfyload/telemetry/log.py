@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.record.metrics_log import log_row, object_of_line
+from comfyload.record.metrics.log import log_row, object_of_line
 from comfyload.record.model import LogLine
 from comfyload.telemetry.line_reader import LineReader
 from comfyload.telemetry.source import NoReading, Readings

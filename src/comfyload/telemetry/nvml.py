@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from comfyload.record.gpu import NvmlError, find_gpus, nvml_module
-from comfyload.record.which_gpu import visible_to
+from comfyload.record.environment.gpu import NvmlError, find_gpus, nvml_module
+from comfyload.record.environment.which_gpu import visible_to
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfyload.record.gpu import MatchedGpu
-    from comfyload.record.which_gpu import Visible
+    from comfyload.record.environment.gpu import MatchedGpu
+    from comfyload.record.environment.which_gpu import Visible
     from comfyload.telemetry.local_server import LocalServer
 
 __all__ = ["Gpus", "Nvml"]

@@ -1,4 +1,4 @@
-"""Knows what a server would do with a graph, from its description of the classes: what is missing, what does not fit.
+"""What a server would do with a graph, from its description of the classes: what is missing, what does not fit.
 
 It follows ComfyUI's own checks and says nothing where these cannot be known: a problem that is none would keep people
 from a run that works. What a class may allow by a check of its own is reported as not `sure`.

@@ -1,4 +1,4 @@
-"""Knows which nodes run in each job: what lies downstream of what varies, and where a salt must make up for it."""
+"""Which nodes run in each job: what lies downstream of what varies, and where a salt must make up for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows which values of a graph are its seeds: literals named so, and literals that reach such an input by links."""
+"""Which values of a graph are its seeds: literals named so, and literals that reach such an input by links."""
 
 from __future__ import annotations
 

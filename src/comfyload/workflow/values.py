@@ -1,4 +1,4 @@
-"""Knows which value a text from a shell or a table stands for, by the type of the input that it is meant for."""
+"""Which value a text from a shell or a table stands for, by the type of the input that it is meant for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what made two runs, and which differences between them leave nothing to compare."""
+"""What made two runs, and which differences between them leave nothing to compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct, json
 
 from comfyload.errors import UsageError
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, WorkflowFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage

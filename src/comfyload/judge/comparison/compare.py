@@ -1,4 +1,4 @@
-"""Knows whether two sides differ by more than chance and by more than is of interest, load by load."""
+"""Whether two sides differ by more than chance and by more than is of interest, load by load."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.errors import UsageError
+from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
 from comfyload.judge.comparison.effects import ASSUMED_SD, CompareVerdict
 from comfyload.judge.comparison.failures import failure_rows
 from comfyload.judge.comparison.overall import overall_of
 from comfyload.judge.comparison.ratios import Group, Ratio, metric_drafts, node_drafts
 from comfyload.judge.comparison.rows import metric_rows, rows_of
-from comfyload.judge.ledger import join
 from comfyload.judge.summary import Measured
 
 __all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]

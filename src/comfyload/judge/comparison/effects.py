@@ -1,4 +1,4 @@
-"""Knows how sure a ratio of two sides is, from the logarithms of what they measured.
+"""How sure a ratio of two sides is, from the logarithms of what they measured.
 
 The unit of replication is the run: jobs of one run share its clocks, heat and cache, so that more jobs do not make
 the difference between two runs any surer. Of single runs that part is not seen, and has to be assumed.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.stats import mannwhitneyu
 
-from comfyload.judge.stats import CONFIDENCE, autocorrelation_time
+from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
 
 __all__ = [
     "ASSUMED_SD",

@@ -1,4 +1,4 @@
-"""Knows whether more jobs failed on one side than on the other."""
+"""Whether more jobs failed on one side than on the other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from msgspec import structs
 from scipy.stats import fisher_exact
 
-from comfyload.judge.binomial import clopper_pearson
 from comfyload.judge.comparison.effects import holm
 from comfyload.judge.comparison.ratios import Group, Ratio
-from comfyload.judge.stats import CONFIDENCE
+from comfyload.judge.statistics.binomial import clopper_pearson
+from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.judge.summary import Measured
 
 __all__ = ["failure_rows"]

@@ -1,4 +1,4 @@
-"""Knows how a metric went from baseline to baseline, and where its level changed.
+"""How a metric went from baseline to baseline, and where its level changed.
 
 Two points make a change sure; the last one alone is at most a possible one. The method and its errors are in
 judge/comparison/levels.py and docs/why/trend.md.

@@ -1,4 +1,4 @@
-"""Knows where the level of a series of numbers changed, and which points belong to which level.
+"""Where the level of a series of numbers changed, and which points belong to which level.
 
 Points come one after the other. Those of the present level are split at each place that leaves two or more after it,
 and Student's t is taken of the two sides. A split is a change of level if its p is below 0.0005, if the sides are apart
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from comfyload.judge.comparison.effects import ASSUMED_SD
-from comfyload.judge.stats import CONFIDENCE
+from comfyload.judge.statistics.stats import CONFIDENCE
 
 __all__ = ["Levels", "Trace", "durations", "levels", "shares"]
 

@@ -1,4 +1,4 @@
-"""Knows what a comparison says in one word, by the median and by the mean together.
+"""What a comparison says in one word, by the median and by the mean together.
 
 Who waits for one picture has the median, who pays for all has the mean. Each of them is tested for a difference, with
 Holm's correction for the two; no practical difference takes both within the margin, of every load and workflow (two
@@ -15,7 +15,7 @@ from msgspec import structs
 from comfyload.judge.comparison.effects import combined, holm
 from comfyload.judge.comparison.ratios import Draft, Ratio, geometric_mean
 from comfyload.judge.comparison.rows import row_of
-from comfyload.judge.stats import CONFIDENCE
+from comfyload.judge.statistics.stats import CONFIDENCE
 
 __all__ = ["overall_of"]
 

@@ -1,4 +1,4 @@
-"""Knows the rows of a comparison: which numbers of two sides are set against each other, and which cannot be."""
+"""The rows of a comparison: which numbers of two sides are set against each other, and which cannot be."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.comparison.effects import (
     CompareVerdict,
     Effect,
@@ -19,8 +20,7 @@ from comfyload.judge.comparison.effects import (
     from_runs,
     from_single_jobs,
 )
-from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
-from comfyload.judge.stats import Statistic, percentile
+from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
 __all__ = ["HEADLINE", "MEAN_NEEDS", "Draft", "Group", "Ratio", "geometric_mean", "metric_drafts", "node_drafts"]

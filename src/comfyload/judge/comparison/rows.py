@@ -1,4 +1,4 @@
-"""Knows the verdict of each row of a comparison, with the rows that are tested beside it."""
+"""The verdict of each row of a comparison, with the rows that are tested beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how a run stands against a baseline: the ratio of two values, on the log scale, with the noise between runs."""
+"""How a run stands against a baseline: the ratio of two values, on the log scale, with the noise between runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, student, tail
 from comfyload.judge.gates.rules import fact_verdict
 from comfyload.judge.gates.verdict import GateVerdict, make_verdict, percent, verdict_of
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
 __all__ = ["BETWEEN_RUNS_SD", "against"]

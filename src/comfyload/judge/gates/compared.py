@@ -1,4 +1,4 @@
-"""Knows what a comparison says to a gate: that B is not slower than A, and that it does not fail more often."""
+"""What a comparison says to a gate: that B is not slower than A, and that it does not fail more often."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Literal
 
 from msgspec import structs
 
+from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.verdict import GateVerdict, Verdict
-from comfyload.judge.ledger import join
 
 __all__ = ["SIDES", "Condition", "judge_comparison"]
 

@@ -1,4 +1,4 @@
-"""Knows whether a run proves what its gates ask, disproves it, or leaves it open.
+"""Whether a run proves what its gates ask, disproves it, or leaves it open.
 
 Several gates: each is proven at 5 % on its own, and for all to pass falsely the worst of them must, so a pass of all
 needs no correction (intersection-union test, Berger 1982). That one of many fails by chance does: the p-values of all

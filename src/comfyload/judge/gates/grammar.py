@@ -1,4 +1,4 @@
-"""Knows how a gate is written: a number of the summary, how it compares, and a limit; and which numbers there are.
+"""How a gate is written: a number of the summary, how it compares, and a limit; and which numbers there are.
 
 No numpy here: gates are read before the first job leaves.
 """
@@ -14,7 +14,7 @@ from typing import Literal, NoReturn, cast
 from msgspec import Struct
 
 from comfyload.errors import UsageError
-from comfyload.judge.ledger import clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.metrics import METRICS
 
 __all__ = [

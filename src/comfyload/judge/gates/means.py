@@ -1,4 +1,4 @@
-"""Knows how a mean or a rate is judged: by its 95 % interval, of which an end may be missing for want of jobs."""
+"""How a mean or a rate is judged: by its 95 % interval, of which an end may be missing for want of jobs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
-from comfyload.judge.means import INDEPENDENT
-from comfyload.judge.skewed import beyond
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.means import INDEPENDENT
+from comfyload.judge.statistics.skewed import beyond
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
 __all__ = ["judge_mean"]

@@ -1,9 +1,9 @@
-"""Knows which number of a run a gate names."""
+"""Which number of a run a gate names."""
 
 from __future__ import annotations
 
 from comfyload.judge.gates.grammar import Gate
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
 __all__ = ["plain", "statistic"]

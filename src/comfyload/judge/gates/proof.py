@@ -1,4 +1,4 @@
-"""Knows what counts and values prove of a limit, or disprove: p-values, and how many jobs it would take."""
+"""What counts and values prove of a limit, or disprove: p-values, and how many jobs it would take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how percentiles and facts are judged against a limit, and which rule judges what.
+"""How percentiles and facts are judged against a limit, and which rule judges what.
 
 - A percentile is a count of jobs, judged by the exact binomial test: 5 % on each side. Nothing is assumed of how
   durations are distributed. A job that failed took longer than any limit; one that the end of the run cut off took
@@ -23,8 +23,8 @@ from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, count_test, effective_n, needed
 from comfyload.judge.gates.shares import judge_share
 from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
-from comfyload.judge.queue import ALONE, Queue
-from comfyload.judge.stats import quantile, quantile_interval, quantile_time, value_needs
+from comfyload.judge.statistics.queue import ALONE, Queue
+from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured
 
 __all__ = ["RULES", "fact_verdict"]

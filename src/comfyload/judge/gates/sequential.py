@@ -1,4 +1,4 @@
-"""Knows when to look at a run whose gates are to be proven, when it is decided, and when going on is a waste.
+"""When to look at a run whose gates are to be proven, when it is decided, and when going on is a waste.
 
 Every look is a chance to err. Gates are judged at up to four looks, at 5 % each: of runs that stand exactly at a limit,
 8.1 in 100 pass a p95 gate with a budget of 200 jobs, and at most 10 with any (a quarter of the 5 % at each look would

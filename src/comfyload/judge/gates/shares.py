@@ -1,4 +1,4 @@
-"""Knows how a share of jobs, such as the success rate, is judged: by counting trials, of which a burst is one.
+"""How a share of jobs, such as the success rate, is judged: by counting trials, of which a burst is one.
 
 - PASS: so few failures have at most a 5 % chance at the limit, if `jobs_per_trial` of them are one trial.
 - FAIL: so many have; or more bursts came than there would be failures. The second needs no length of bursts, since a
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from comfyload.judge.arrivals import arrivals_of
-from comfyload.judge.bursts import LONGEST, ONE_BY_ONE, Bursts, books_failed, bursts_of, failures_of
+from comfyload.judge.arrivals import arrivals_of, books_failed
+from comfyload.judge.columns.jobs import failures_of
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
 from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, percent, verdict_of
+from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
 
 __all__ = ["judge_share"]

@@ -1,13 +1,13 @@
-"""Knows which errors of a run nobody expected: those of its records, of its warm-up, and of the log beside it."""
+"""Which errors of a run nobody expected: those of its records, of its warm-up, and of the log beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from comfyload.judge.columns.ledger import FailureRow, clean
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data, percent
-from comfyload.judge.ledger import FailureRow, clean
 from comfyload.judge.summary import Measured
 
 __all__ = ["errors"]

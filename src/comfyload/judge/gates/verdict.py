@@ -1,4 +1,4 @@
-"""Knows what is said of a gate: the verdict, the numbers it rests on, and why."""
+"""What is said of a gate: the verdict, the numbers it rests on, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
 __all__ = ["GateVerdict", "RunError", "Verdict", "make_verdict", "no_data", "open_words", "percent", "verdict_of"]

@@ -1,4 +1,4 @@
-"""Knows a run's pictures: each is defined once, and drawn the same in a page, a README or anywhere else."""
+"""A run's pictures: each is defined once, and drawn the same in a page, a README or anywhere else."""
 
 from __future__ import annotations
 

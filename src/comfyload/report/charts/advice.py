@@ -1,4 +1,4 @@
-"""Knows the pictures of advice: how latency grows with the rate, and how busy a server is with more in flight."""
+"""The pictures of advice: how latency grows with the rate, and how busy a server is with more in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows what a chart is: a Vega-Lite definition, its words, and the numbers behind it."""
+"""What a chart is: a Vega-Lite definition, its words, and the numbers behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows how to pass once over a run's lines and keep what charts need of single jobs: all of few, some of many."""
+"""How to pass once over a run's lines and keep what charts need of single jobs: all of few, some of many."""
 
 from __future__ import annotations
 

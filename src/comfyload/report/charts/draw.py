@@ -1,4 +1,4 @@
-"""Knows how a definition becomes a picture, here or in a browser."""
+"""How a definition becomes a picture, here or in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the picture of what came, what left and what waited, over time."""
+"""The picture of what came, what left and what waited, over time."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Knows the picture of the GPU over time: how busy it was, what memory it held, what power it drew."""
+"""The picture of the GPU over time: how busy it was, what memory it held, what power it drew."""
 
 from __future__ import annotations
 
 import altair as alt
 import numpy as np
 
-from comfyload.judge.gpu import gpu_reading
+from comfyload.judge.columns.gpu import gpu_reading
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
 from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.readings import ReadingSeries

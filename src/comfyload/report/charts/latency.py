@@ -1,4 +1,4 @@
-"""Knows the picture of each job's latency: what it was made of, in the order in which jobs came due."""
+"""The picture of each job's latency: what it was made of, in the order in which jobs came due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the pictures of a graph's nodes: what each costs in all jobs, and how one job went through them."""
+"""The pictures of a graph's nodes: what each costs in all jobs, and how one job went through them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from comfyload.judge.ledger import clean
-from comfyload.judge.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.columns.ledger import clean
+from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld

@@ -1,4 +1,4 @@
-"""Knows telemetry as series: what was read when, with a gap wherever a source could not tell."""
+"""Telemetry as series: what was read when, with a gap wherever a source could not tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows the pictures of how latencies are spread: over all jobs, by phase, and by what the server had ready."""
+"""The pictures of how latencies are spread: over all jobs, by phase, and by what the server had ready."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.judge.jobs import CACHE_CLASSES
-from comfyload.judge.stats import Statistic, quantile, value_needs
+from comfyload.judge.columns.jobs import CACHE_CLASSES
+from comfyload.judge.statistics.stats import Statistic, quantile, value_needs
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.chart_data import JobColumns

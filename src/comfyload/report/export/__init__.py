@@ -1,1 +1,1 @@
-"""Knows a run in other tools' formats: CSV, Parquet, Prometheus text, OTLP traces. One file a format."""
+"""A run in other tools' formats: CSV, Parquet, Prometheus text, OTLP traces. One file a format."""

@@ -1,4 +1,4 @@
-"""Knows a run as CSV: a line for each job, for spreadsheets and everything else."""
+"""A run as CSV: a line for each job, for spreadsheets and everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Knows a run as OpenTelemetry traces, one a job: to a collector or a file. Needs the extra `otlp`.
+"""A run as OpenTelemetry traces, one a job: to a collector or a file. Needs the extra `otlp`.
 
 Spans lie between instants of the client's clock only, put on the wall clock by the run's start. What the server's
 clock says are attributes: the two clocks are never mixed.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from comfyload.errors import UsageError
-from comfyload.judge.ledger import Ledger, clean
+from comfyload.judge.columns.ledger import Ledger, clean
 from comfyload.judge.metrics import METRICS
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable

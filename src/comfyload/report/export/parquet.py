@@ -1,4 +1,4 @@
-"""Knows a run as Parquet: typed columns, for data frames and databases. Needs the extra `parquet`."""
+"""A run as Parquet: typed columns, for data frames and databases. Needs the extra `parquet`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyload.errors import UsageError
-from comfyload.judge.stats import QUANTILE_METHOD
+from comfyload.judge.statistics.stats import QUANTILE_METHOD
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.model import Manifest

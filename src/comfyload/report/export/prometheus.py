@@ -1,4 +1,4 @@
-"""Knows a run as Prometheus metrics: text for node-exporter's textfile collector, or to push to a gateway."""
+"""A run as Prometheus metrics: text for node-exporter's textfile collector, or to push to a gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from comfyload.judge.stats import Statistic
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable

@@ -1,4 +1,4 @@
-"""Knows a run as a table: a row for each job, and the columns with their units, once for every format.
+"""A run as a table: a row for each job, and the columns with their units, once for every format.
 
 Durations and instants are in seconds; an instant ending in `_s` counts from the start of the run, one ending in
 `_utc` is the same on the wall clock of the machine that sent the load. None is "not known".

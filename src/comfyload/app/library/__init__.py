@@ -1,0 +1,1 @@
+"""`comfyload.connect`: workflows run from a program, with retries by a policy."""

@@ -1,0 +1,1 @@
+"""One run of a server: its options, what is sent, what is written down, and how it ends."""

@@ -1,0 +1,56 @@
+"""What one command may ask of a server in all its runs together: a number of jobs, and a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfyload.clock import stopwatch
+from comfyload.errors import NothingMeasured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from comfyload.app.run.options import RunOptions
+
+__all__ = ["Caps"]
+
+
+class Caps:
+    """Counts from when it is made, on the running loop. Every admitted job counts: warm-up, failed, dropped."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self._jobs, self._seconds = options.max_jobs, options.max_time_s
+        self._elapsed = stopwatch()
+        self._sent = 0
+        self._refused = False
+        self.cut = False
+        """Whether a run was cut short by them."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds in which jobs may still be sent; None: no cap."""
+        return None if self._seconds is None else max(0.0, self._seconds - self._elapsed())
+
+    @property
+    def reached(self) -> str:
+        """Which cap is reached, in words; "" if none is."""
+        if self._refused:
+            return f"--max-jobs {self._jobs} was reached"
+        if self.left_s == 0.0:
+            return f"--max-time {self._seconds:g}s was reached"
+        return ""
+
+    def admits(self, jobs: int) -> bool:
+        """Whether so many more jobs may be sent; they are then counted. After the first refusal, all are refused."""
+        if not self.reached and self._jobs is not None and self._sent + jobs > self._jobs:
+            self._refused = True
+        if self.reached:
+            return False
+        self._sent += jobs
+        return True
+
+    def short(self, what: str, folder: Path) -> NothingMeasured:
+        """The error that says that `what` could not be done any more; the runs made are in `folder`."""
+        return NothingMeasured(
+            f"{self.reached} before {what}", f"what was run is in {folder}; allow more, or ask for less"
+        )

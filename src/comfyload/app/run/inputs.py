@@ -1,0 +1,160 @@
+"""From options to jobs: workflows read and overridden, tables loaded, every job a function of its index."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from comfyload.errors import UsageError, WorkflowError
+from comfyload.text_files import read_bytes, read_text
+from comfyload.workflow import Variation, override, parse
+from comfyload.workflow.data import parse_table
+from comfyload.workflow.graph import address
+from comfyload.workflow.mix import Mix
+from comfyload.workflow.override import parse_settings
+from comfyload.workflow.remarks import remarks
+
+if TYPE_CHECKING:
+    from comfyload.app.run.options import RunOptions
+    from comfyload.record.model import Prompt, WorkflowFacts
+    from comfyload.record.plan import Plan
+    from comfyload.workflow import ObjectInfo, Workflow
+    from comfyload.workflow.data import Table
+
+__all__ = ["Inputs", "JobSource", "load_inputs", "vary"]
+
+
+class Inputs:
+    """What the files hold: workflows, the values set for all jobs, and the table.
+
+    `overrides` has what was set by `node.input`, for each workflow, once the material is settled. `dropped`: outputs
+    that are left out, by the workflow's name, each with the reason.
+    """
+
+    def __init__(self, workflows: list[Workflow], settings: list[str], table: Table | None) -> None:
+        self.workflows = workflows
+        self.table = table
+        self.overrides: list[dict[str, Any]] = [{} for _ in workflows]
+        self.dropped: dict[str, dict[str, str]] = {}
+        self._settings = settings
+
+    def classes(self) -> set[str]:
+        return {workflow.class_of(node) for workflow in self.workflows for node in workflow.graph}
+
+    def settle(self, info: ObjectInfo) -> None:
+        """Put the settings into the workflows, typed as the server declares the inputs.
+
+        Raises:
+            UsageError: a value does not fit its input.
+        """
+        pairs = [override(workflow, self._settings, info) for workflow in self.workflows]
+        self.workflows, self.overrides = [changed for changed, _ in pairs], [applied for _, applied in pairs]
+
+    def leave_out(self, dropped: dict[str, dict[str, str]]) -> None:
+        """Take these output nodes out of their workflows: the server would not run them."""
+        self.dropped |= {name: outputs for name, outputs in dropped.items() if outputs}
+        self.workflows = [workflow.without(dropped.get(workflow.name, ())) for workflow in self.workflows]
+
+
+def load_inputs(options: RunOptions) -> Inputs:
+    """Read every file the options name.
+
+    Raises:
+        UsageError: one cannot be read, is no graph or table, or a setting fits none of the workflows.
+    """
+    if not options.workflows:
+        raise UsageError("no workflow is given", "give --workflow FILE")
+    workflows = []
+    for choice in options.workflows:
+        name = "stdin" if choice.file == "-" else Path(choice.file).stem
+        workflow = parse(_read_bytes(choice.file), name, choice.file)
+        parse_settings(workflow, options.settings)
+        workflows.append(workflow)
+    names = [workflow.name for workflow in workflows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two workflows are called {twice!r}", "give their files different names")
+    table = None if options.data is None else parse_table(read_text(options.data), options.data)
+    return Inputs(workflows, options.settings, table)
+
+
+def vary(options: RunOptions, material: Inputs, info: ObjectInfo, folder: str | None) -> list[Variation]:
+    """How the jobs of each workflow differ; what they save goes below `folder`, unless the options keep it out.
+
+    Raises:
+        UsageError: a value of the table does not fit its input, or a column is an input of no workflow.
+    """
+    variations = [
+        Variation(
+            workflow,
+            info,
+            seed=options.plan.seed or 0,
+            as_is=options.plan.as_is,
+            output_folder=None if options.keep_prefix else folder,
+            table=material.table,
+            fixed=set(applied),
+        )
+        for workflow, applied in zip(material.workflows, material.overrides, strict=True)
+    ]
+    if material.table is not None:
+        _check_columns(material.table, variations)
+    return variations
+
+
+class JobSource:
+    """Every job of a run, by its index: which workflow, which values."""
+
+    def __init__(self, options: RunOptions, material: Inputs, info: ObjectInfo, run_id: str) -> None:
+        plan = options.plan
+        self._plan: Plan = plan
+        self._run_id = run_id
+        self._material = material
+        self.variations = vary(options, material, info, f"comfyload/{run_id}")
+        weights = [choice.weight for choice in options.workflows]
+        self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=plan.seed or 0)
+
+    def prompt(self, index: int) -> Prompt:
+        """A book's pages are all of the workflow that was drawn for the book."""
+        number = index // self._plan.pages
+        variation = self.variations[self._mix.pick(number)]
+        return variation.prompt(self._run_id, index, warmup=number < self._plan.warmup)
+
+    def facts(self, *, keep_graph: bool) -> list[WorkflowFacts]:
+        pairs = zip(self.variations, self._material.overrides, strict=True)
+        dropped = self._material.dropped
+        return [
+            structs.replace(
+                variation.facts(applied, keep_graph=keep_graph), dropped=dropped.get(variation.workflow.name, {})
+            )
+            for variation, applied in pairs
+        ]
+
+    def remarks(self) -> list[str]:
+        """What a reader should know of how the jobs differ."""
+        jobs = None if self._plan.jobs is None else (self._plan.jobs + self._plan.warmup) * self._plan.pages
+        named = len(self.variations) > 1
+        return [
+            f"{variation.workflow.name}: {remark.text}" if named else remark.text
+            for variation in self.variations
+            for remark in remarks(variation, jobs)
+        ]
+
+
+def _check_columns(table: Table, variations: list[Variation]) -> None:
+    for column in table.columns:
+        if any(variation.takes(column) for variation in variations):
+            continue
+        hint = "columns are NODE.INPUT, by id or title"
+        if len(variations) == 1:
+            try:
+                address(variations[0].workflow, column)
+            except UsageError as error:
+                hint = error.hint or hint
+        raise UsageError(f"{table.source}: no workflow has an input {column!r}", hint)
+
+
+def _read_bytes(file: str) -> bytes:
+    return sys.stdin.buffer.read() if file == "-" else read_bytes(Path(file), WorkflowError, "give a workflow file")

@@ -1,0 +1,209 @@
+"""`run`: load one server with workflows, and leave a run directory that tells all of it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import structs
+
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.descriptors import check_descriptors
+from comfyload.app.run.inputs import JobSource, load_inputs
+from comfyload.app.run.live_log import live_log
+from comfyload.app.run.options import RunOptions, plan_hash
+from comfyload.app.run.preflight import Beforehand
+from comfyload.app.run.schedule_seed import arrivals_rng
+from comfyload.app.run.session import Session
+from comfyload.app.run.telemetry import asked_of
+from comfyload.clock import stopwatch
+from comfyload.comfy.address import parse_headers, parse_server, redacted
+from comfyload.comfy.examine import fetch_object_info
+from comfyload.comfy.http import Http
+from comfyload.comfy.identify import identify
+from comfyload.comfy.upload import rename_inputs, upload_image
+from comfyload.errors import RunFilesError, UsageError
+from comfyload.load.arrivals import scheduled_arrivals
+from comfyload.record.environment.host import describe_host
+from comfyload.record.lock import alone_in
+from comfyload.record.model import FORMAT, Manifest, Observation
+from comfyload.record.run import RunWriter
+from comfyload.retry.policy import decode
+from comfyload.telemetry.scrape import scrape_url
+from comfyload.text_files import read_text
+from comfyload.workflow import ObjectInfo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from comfyload.app.run.viewer import Ender, Viewer
+    from comfyload.retry.policy import Policy
+
+__all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A run about to start: nothing has been submitted, nothing written."""
+
+    manifest: Manifest
+    jobs: JobSource
+    options: RunOptions
+
+
+async def run(
+    options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True, caps: Caps | None = None
+) -> Path:
+    """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
+
+    `live`: within a project, its instrumentation log gets the run's rows. `caps`: of the command that makes several
+    runs; None: the run's own.
+
+    Raises:
+        UsageError: the input cannot be right; nothing was sent and nothing written.
+        ServerUnreachable: there is no ComfyUI at the address.
+    """
+    caps = caps or Caps(options)
+    async with connect(options) as transport:
+        prepared = await prepare(options, transport)
+        manifest = prepared.manifest
+        started = datetime.fromisoformat(manifest.started_utc)
+        path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
+        with alone_in(path) as unlocked, RunWriter(path, manifest) as writer:
+            say_unlocked(unlocked, viewer)
+            session = Session(
+                manifest,
+                writer,
+                prepared.jobs,
+                viewer,
+                stopwatch(),
+                proof=proof,
+                telemetry=asked_of(prepared.options),
+                live=live_log() if live else None,
+                caps=caps,
+            )
+            await session.run(transport)
+        return path
+
+
+def say_unlocked(why: str | None, viewer: Viewer) -> None:
+    """Say once that nothing keeps a second process out of the run directory, if it is so."""
+    if why is not None:
+        viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
+
+
+@asynccontextmanager
+async def connect(options: RunOptions) -> AsyncIterator[Http]:
+    """A transport to the server that the options name."""
+    if not options.server:
+        raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
+    if "***" in options.server:
+        raise UsageError("the server's address has *** where something secret was", "give it anew: --server URL")
+    url, headers = parse_server(options.server), parse_headers(options.headers)
+    async with Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure) as transport:
+        yield transport
+
+
+async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
+    """Read the files, ask the server who it is, and settle every job; `again`: of the run that is taken up again."""
+    check_descriptors(options.plan)
+    material = load_inputs(options)
+    _check_telemetry(options)
+    if options.plan.seed is None:
+        options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
+    names = sorted(setting.partition("=")[0] for setting in options.headers)
+    server = await identify(transport, transport.name, names)
+    if server.queue_at_start and not options.allow_shared:
+        raise UsageError(
+            f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
+            "wait; with --allow-shared it is run all the same, and marked as no measurement",
+        )
+    if options.plan.max_server_queue is not None and server.queue_at_start is None:
+        raise UsageError("the server does not tell how long its queue is", "leave --max-server-queue out")
+    described = await fetch_object_info(transport, material.classes())
+    info = ObjectInfo(described.classes)
+    material.settle(info)
+    for file in options.uploads:
+        stored = await upload_image(transport, Path(file))
+        material.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in material.workflows]
+    started = datetime.now(UTC)
+    name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
+    run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+    if again is not None:
+        material.leave_out({facts.name: facts.dropped for facts in again.workflows})
+    beforehand = Beforehand(options, material, info, described, server)
+    await beforehand.look(transport)
+    beforehand.refuse()
+    jobs = JobSource(options, material, info, run_id)
+    manifest = Manifest(
+        format=FORMAT,
+        tool=f"comfyload {version('comfyload')}",
+        run_id=run_id,
+        name=name,
+        started_utc=started.isoformat(),
+        ended_utc=None,
+        end=None,
+        plan=options.plan,
+        client=describe_host(),
+        server=structs.replace(server, packs=info.packs() if described.classes else None),
+        workflows=jobs.facts(keep_graph=options.keep_workflow),
+        options=_without_secrets(options, transport.name),
+        observations=beforehand.observations(),
+        scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
+        retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
+        plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
+    )
+    return Prepared(manifest=manifest, jobs=jobs, options=options)
+
+
+def _check_telemetry(options: RunOptions) -> None:
+    """Refuse what no reading can come of; a log need not be there yet."""
+    for url in options.scrape:
+        scrape_url(url)
+    if options.metrics_log is not None and Path(options.metrics_log).is_dir():
+        raise UsageError(f"--metrics-log {options.metrics_log} is a directory", "name the file")
+
+
+def _policy(file: str) -> Policy:
+    """Raises UsageError where the file is no policy."""
+    return decode(read_text(file).encode())
+
+
+def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
+    """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
+    kept = structs.replace(
+        options,
+        server=url,
+        headers=[header for header in options.headers if header.partition("=")[2].startswith("env:")],
+        workflows=[
+            choice if choice.file == "-" else structs.replace(choice, file=str(Path(choice.file).resolve()))
+            for choice in options.workflows
+        ],
+        data=None if options.data is None else str(Path(options.data).resolve()),
+        run_dir=None,
+        retry=None if options.retry is None else str(Path(options.retry).resolve()),
+        comfyui_dir=None if options.comfyui_dir is None else str(Path(options.comfyui_dir).resolve()),
+        scrape=[redacted(scrape_url(url)) for url in options.scrape],
+        metrics_log=None if options.metrics_log is None else str(Path(options.metrics_log).resolve()),
+    )
+    return dict(msgspec.to_builtins(kept))
+
+
+def _folder_name(text: str) -> str:
+    """A name that any file system and shell takes, from the names of files."""
+    return re.sub(r"[^\w.+-]+", "_", text)[:60].strip("._") or "run"
+
+
+def _new_directory(started: datetime, name: str) -> Path:
+    """`runs/<utc>-<name>`, with a number behind it where that exists."""
+    base = Path("runs") / f"{started:%Y%m%dT%H%M%SZ}-{name}"
+    for number in range(1, 1000):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not path.exists():
+            return path
+    raise RunFilesError(f"{base} and its successors exist", "give --run-dir")

@@ -1,0 +1,58 @@
+"""What a run writes into the project's instrumentation log while it goes on, so that `tail -f` shows it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from comfyload.record.metrics.files import project_log
+from comfyload.record.metrics.own import job_row, run_row
+from comfyload.telemetry.live import LiveLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.record.model import LogLine, Manifest, Record
+
+__all__ = ["OFF", "Live", "live_log"]
+
+OFF = "COMFYLOAD_LIVE_LOG"
+"""The environment variable by which it is switched off."""
+
+
+def live_log() -> LiveLog | None:
+    """The log of the project that the working directory lies in; None outside of one, or where it is switched off."""
+    path = project_log()
+    off = os.environ.get(OFF, "").strip().lower() in ("off", "0", "no", "false")
+    return None if path is None or off else LiveLog(path)
+
+
+class Live:
+    """A run's rows: those of the probe and of the log that is followed; where neither tells any, one for each job.
+
+    `log` None: nothing is written. `told`: whether the server's side tells rows.
+    """
+
+    def __init__(self, log: LiveLog | None, manifest: Manifest, told: Callable[[], bool]) -> None:
+        self._log = log
+        self._manifest = manifest
+        self._told = told
+
+    def began(self) -> None:
+        if self._log is not None:
+            self._log.put(run_row(self._manifest, "began", datetime.now(UTC)))
+
+    def row(self, line: LogLine) -> None:
+        if self._log is not None:
+            self._log.put(line.row)
+
+    def job(self, record: Record) -> None:
+        if self._log is not None and not self._told():
+            self._log.put(job_row(record, self._manifest.run_id, datetime.now(UTC)))
+
+    def ended(self, after_s: float) -> None:
+        """Write the last row, and wait for a moment until all are written."""
+        if self._log is not None:
+            self._log.put(run_row(self._manifest, "ended", datetime.now(UTC), after_s))
+            self._log.close()

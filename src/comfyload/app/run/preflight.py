@@ -1,0 +1,101 @@
+"""What is made sure of before the first job: what the server would do with the graphs as they will be sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfyload.app.run.inputs import vary
+from comfyload.comfy.examine import preflight
+from comfyload.record.model import Observation
+from comfyload.workflow.preflight import PreflightFailed, as_sent, check, merged
+
+if TYPE_CHECKING:
+    from comfyload.app.run.inputs import Inputs
+    from comfyload.app.run.options import RunOptions
+    from comfyload.comfy.examine import Described
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Server
+    from comfyload.workflow import ObjectInfo
+    from comfyload.workflow.preflight import PreflightAnswer
+
+__all__ = ["Beforehand"]
+
+FOLDER = "comfyload/preflight"
+"""Stands for the run's own folder, which is not settled yet."""
+
+
+class Beforehand:
+    """What the server would do with the jobs of a run. `answers` are by the workflow's name."""
+
+    def __init__(
+        self, options: RunOptions, material: Inputs, info: ObjectInfo, described: Described, server: Server
+    ) -> None:
+        self._options = options
+        self._material = material
+        self._info = info
+        self._described = described
+        self._server = server
+        self.answers: dict[str, PreflightAnswer] = {}
+
+    async def look(self, transport: Transport) -> None:
+        """Set `answers`; outputs that the server would drop are taken out of the material, if that is asked for.
+
+        Raises:
+            UsageError: a value of the table does not fit its input, or a column is an input of no workflow.
+        """
+        self.answers = await self._look(transport)
+        broken = {name: answer for name, answer in self.answers.items() if answer.left and answer.dropped}
+        if self._options.drop_broken_outputs and broken:
+            self._material.leave_out(
+                {name: {out: answer.reason(out) for out in answer.dropped} for name, answer in broken.items()}
+            )
+            self.answers = await self._look(transport)
+
+    def refuse(self) -> None:
+        """Raises PreflightFailed where the server's worker would die of a job; with a preflight, also where the server
+        would not run all of it.
+        """
+        wrong = ("refused", "kills", "fails", "partly") if self._options.preflight else ("kills",)
+        if any(answer.verdict in wrong for answer in self.answers.values()):
+            raise PreflightFailed(self.answers)
+
+    def observations(self) -> list[Observation]:
+        """What a reader of the run should know: outputs that were left out, and what the server may refuse.
+
+        Without a preflight, what can be known without asking for files is said all the same: some servers drop outputs
+        without a word.
+        """
+        left_out = [
+            Observation(t=0.0, code="dropped_outputs", text=f"{name}: output {output} is left out: {why}")
+            for name, outputs in self._material.dropped.items()
+            for output, why in outputs.items()
+        ]
+        doubts = [
+            Observation(t=0.0, code="preflight", text=f"{name}: {problem.text()}")
+            for name, answer in self.answers.items()
+            for problem in answer.problems
+            if self._options.preflight or problem.kind != "missing_image"
+        ]
+        return left_out + doubts
+
+    async def _look(self, transport: Transport) -> dict[str, PreflightAnswer]:
+        found = {}
+        for variation in vary(self._options, self._material, self._info, FOLDER):
+            places = self._rows()
+            sent = (as_sent(variation, index) for index in range(len(places) or 1))
+            if self._options.preflight:
+                answer = await preflight(transport, sent, self._described, self._server, places)
+            else:
+                classes, known, version = self._described.classes, self._described.known, self._server.version
+                answer = merged([check(graph, classes, known, version=version) for graph in sent], places)
+            found[variation.workflow.name] = answer
+        return found
+
+    def _rows(self) -> list[str]:
+        """Where the rows of the table stand that are to be sent."""
+        table, plan = self._material.table, self._options.plan
+        if table is None:
+            return []
+        rows = len(table.rows)
+        jobs = rows if plan.jobs is None else min(rows, (plan.jobs + plan.warmup) * plan.pages)
+        return [table.place(row) for row in range(jobs)]

@@ -1,0 +1,300 @@
+"""`resume` and `cleanup`: take up a run whose process died, or take what it left off the server.
+
+The journal names every job that was sent, or was about to be. Each is looked up before anything is sent, so that no job
+runs twice; seeds and schedule are functions of the manifest, so that what is left is what it would have been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct, structs
+
+from comfyload.app.run.caps import Caps
+from comfyload.app.run.launch import connect, prepare, say_unlocked
+from comfyload.app.run.live_log import live_log
+from comfyload.app.run.options import RunOptions
+from comfyload.app.run.session import Session
+from comfyload.app.run.telemetry import asked_of, last_probe_row
+from comfyload.clock import stopwatch
+from comfyload.comfy.api import Api
+from comfyload.comfy.identify import identify
+from comfyload.errors import RunFilesError, UsageError
+from comfyload.record.journal import RECORDS, Damage
+from comfyload.record.lock import alone_in
+from comfyload.record.model import Observation, Record, Sent, Server
+from comfyload.record.run import RunReader, RunWriter
+from comfyload.retry.attempt_log import later_ids
+from comfyload.workflow.vary import prompt_id
+
+if TYPE_CHECKING:
+    from comfyload.app.run.viewer import Viewer
+    from comfyload.comfy.transport import Transport
+    from comfyload.record.model import Manifest
+
+__all__ = ["Again", "CleanedUp", "cleanup", "resume"]
+
+
+class Again(Struct, frozen=True, kw_only=True):
+    """What a run directory does not hold, because it is secret, or has moved since.
+
+    Caps that are not given are those of the run; they count anew.
+    """
+
+    server: str | None = None
+    headers: list[str] = []
+    workflows: list[str] = []
+    ca_file: str | None = None
+    max_jobs: int | None = None
+    max_time_s: float | None = None
+
+
+ABSENT = 20
+"""After so many jobs that a server does not know, it is asked for no later one."""
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """What a dead process left: jobs without an end, arrivals seen to, and a job that the server surely ended.
+
+    `told`: the jobs of which there is a line.
+    """
+
+    begun: list[Sent]
+    done: frozenset[int]
+    told: frozenset[int]
+    ended: str | None
+    last_instant: float
+
+
+async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
+    """Finish the run at `path`; False if there was nothing left to do.
+
+    Raises:
+        UsageError: the workflow is not what it was, something secret is not given anew, or a process is at work in it.
+    """
+    RunReader(path)  # no directory is made of one that is mistyped
+    with alone_in(path) as unlocked:
+        say_unlocked(unlocked, viewer)
+        return await _resume(path, again, viewer)
+
+
+async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
+    reader = RunReader(path)
+    manifest = reader.manifest
+    if manifest.end in ("complete", "decided"):
+        return False
+    reader.check()  # a line that is lost may be of a job that is under way: it could be sent twice
+    options = _options(manifest, again)
+    left, caps = _left(reader), Caps(options)
+    async with connect(options) as transport:
+        prepared = await prepare(options, transport, manifest)
+        _check_same(manifest, prepared.manifest)
+        restarted = await _restarted(transport, prepared.manifest, left)
+        api = Api(transport, prepared.manifest.server)
+        untold = await _untold(api, prepared.manifest.server, manifest.run_id, left.told)
+        gone = _elapsed(manifest, left)
+        watch = stopwatch()
+        manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
+        manifest.resumed.append(gone)
+        if restarted:
+            text = "the server was restarted while nobody watched: what it had not ended is lost"
+            manifest.observations.append(Observation(t=gone, code="restart", text=text))
+        with RunWriter.reopen(path) as writer:
+            session = Session(
+                manifest,
+                writer,
+                prepared.jobs,
+                viewer,
+                lambda: gone + watch(),
+                begun=left.begun,
+                untold=untold,
+                done=left.done,
+                restarted=restarted,
+                telemetry=asked_of(options, last_probe_row(reader)),
+                live=live_log(),
+                caps=caps,
+            )
+            await session.run(transport)
+    return True
+
+
+class CleanedUp(Struct, frozen=True, kw_only=True):
+    """What became of the jobs without an end: how many were there, and which still are.
+
+    `damage`: what of the journal could not be read, so that jobs may be unknown.
+    """
+
+    looked_up: int
+    deleted: int
+    stopped: int
+    still_there: list[str]
+    damage: Damage | None = None
+
+
+async def cleanup(path: Path, again: Again) -> CleanedUp:
+    """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped.
+
+    Lines of the journal that cannot be read are passed over.
+
+    Raises:
+        UsageError: something secret is not given anew, or a process is at work in the directory.
+    """
+    RunReader(path)
+    with alone_in(path):
+        return await _cleanup(path, again)
+
+
+async def _cleanup(path: Path, again: Again) -> CleanedUp:
+    reader = RunReader(path, salvage=True)
+    left = _left(reader)
+    begun = [line.prompt_id for line in left.begun]
+    begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    lost = reader.damage.get(RECORDS)
+    begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
+    jobs = len(begun)
+    if reader.manifest.retry is not None:
+        begun += [name for first in begun for name in later_ids(first)]
+        begun += [name for r in reader.lines() if isinstance(r, Record) for name in _given_up(r) if name not in begun]
+    async with connect(_options(reader.manifest, again)) as transport:
+        server = await identify(transport, transport.name, [])
+        api = Api(transport, server)
+        untold = [n for n in await _untold(api, server, reader.manifest.run_id, left.told) if n not in begun]
+        begun, jobs = [*begun, *untold], jobs + len(untold)
+        waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
+        if begun:
+            await api.delete(begun)
+        stopped, still = 0, []
+        for name in begun:
+            if await api.prompt_state(name) == "running":
+                stopped += await api.stop(name)
+            if not await _gone(api, name):
+                still.append(name)
+    deleted = len([name for name in waiting if name not in still])
+    return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still, damage=lost)
+
+
+def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
+    """Ids of jobs of which only lost lines may have told: an id follows from the run's and from its job's number."""
+    known = {line.index for line in reader.lines()}
+    after = range(max(known, default=-1) + lines + 1)
+    missing = islice((index for index in after if index not in known), lines)
+    return [prompt_id(reader.manifest.run_id, index) for index in missing]
+
+
+async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
+    """Whether the server is done with the prompt, or is soon: a node looks for an interrupt only now and then."""
+    watch = stopwatch()
+    while await api.prompt_state(prompt_id) in ("pending", "running", "unknown"):
+        if watch() > within_s:
+            return False
+        await asyncio.sleep(0.2)
+    return True
+
+
+def _may_be_there(record: Record) -> bool:
+    return record.execution.server_state_after in ("pending", "running", "unknown")
+
+
+def _given_up(record: Record) -> list[str]:
+    """Attempts that others followed, and of which nobody knows whether the server has them."""
+    return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
+
+
+def _options(manifest: Manifest, again: Again) -> RunOptions:
+    """The options of the run, with what is given anew."""
+    try:
+        options = msgspec.convert(manifest.options, RunOptions)
+    except msgspec.ValidationError as error:
+        raise RunFilesError(f"the manifest's `asked` is damaged: {error}") from None
+    missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
+    for name in manifest.server.headers:
+        if name not in missing:
+            raise UsageError(f"the run sent a header {name}, which is not kept", f"give it anew: --header {name}=VALUE")
+    if "***" in options.server and again.server is None:
+        raise UsageError("the server's address held something secret, which is not kept", "give it anew: --server URL")
+    workflows = options.workflows
+    if again.workflows:
+        if len(again.workflows) != len(workflows):
+            raise UsageError(f"the run has {len(workflows)} workflows", "give --workflow as often, in the same order")
+        workflows = [structs.replace(c, file=f) for c, f in zip(workflows, again.workflows, strict=True)]
+    return structs.replace(
+        options,
+        plan=manifest.plan,
+        server=again.server or options.server,
+        headers=[*options.headers, *again.headers],
+        ca_file=again.ca_file or options.ca_file,
+        max_jobs=again.max_jobs or options.max_jobs,
+        max_time_s=again.max_time_s or options.max_time_s,
+        workflows=workflows,
+        uploads=[],
+        preflight=False,
+        drop_broken_outputs=False,
+        allow_shared=True,
+    )
+
+
+def _check_same(then: Manifest, now: Manifest) -> None:
+    for before, after in zip(then.workflows, now.workflows, strict=True):
+        if before.sha256 != after.sha256:
+            raise UsageError(
+                f"the workflow {after.name} is not the one that the run was made with",
+                "give the file as it was: --workflow FILE",
+            )
+
+
+def _left(reader: RunReader) -> Left:
+    """Jobs with no end in the journal, and the arrivals that need not come again."""
+    pages = reader.manifest.plan.pages
+    due: dict[int, Sent] = {}
+    ended: set[int] = set()
+    last_ended: str | None = None
+    last_instant = 0.0
+    for line in reader.lines():
+        last_instant = max(last_instant, line.due)
+        if isinstance(line, Sent):
+            due[line.index] = line
+            continue
+        ended.add(line.index)
+        last_instant = max(last_instant, line.execution.done or 0.0)
+        if line.execution.outcome == "completed":
+            last_ended = line.prompt_id
+    begun = [line for index, line in due.items() if index not in ended]
+    done = frozenset(index // pages for index in [*due, *ended])
+    told = frozenset([*due, *ended])
+    return Left(begun=begun, done=done, told=told, ended=last_ended, last_instant=last_instant)
+
+
+async def _untold(api: Api, server: Server, run_id: str, told: frozenset[int]) -> list[str]:
+    """Ids of jobs that the server has though no line tells of them: a power cut takes a journal's last lines.
+
+    Jobs are sent about in their order, so that after `ABSENT` unknown ones in a row there are no more.
+    """
+    found, absent = list[str](), 0
+    for index in (index for index in count() if index not in told):
+        if absent == ABSENT or not server.client_prompt_id:
+            break
+        name = prompt_id(run_id, index)
+        if await api.prompt_state(name) in ("absent", "unknown"):
+            absent += 1
+        else:
+            found.append(name)
+            absent = 0
+    return found
+
+
+async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bool:
+    """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
+    if left.ended is None:
+        return False
+    return await Api(transport, manifest.server).prompt_state(left.ended) == "absent"
+
+
+def _elapsed(manifest: Manifest, left: Left) -> float:
+    """Seconds of the run's clock until now, by the wall clock: the process that counted them is gone."""
+    passed = (datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)).total_seconds()
+    return max(passed, left.last_instant)

@@ -1,0 +1,281 @@
+"""What readings of a GPU come to: how busy it was against its own ceiling, and what a job took of it."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct, structs
+from numpy.typing import NDArray
+
+from comfyload.judge.columns.jobs import Jobs
+from comfyload.judge.statistics.means import mean
+from comfyload.judge.statistics.stats import Statistic, percentile
+from comfyload.record.model import Sample
+
+__all__ = ["GpuReading", "GpuReadings", "GpuRow", "gpu_reading", "gpu_rows"]
+
+Floats = NDArray[np.float64]
+Windows = tuple[Floats, Floats]
+_SOURCES = ("probe", "nvml", "scrape", "comfy")
+"""Of several sources of one GPU the first is believed: the server's own process knows which GPU it computes on."""
+_BY_DRIVER = ("probe", "nvml")
+"""Sources that take a GPU of the machine for the server's; ComfyUI tells of its own, and an endpoint was named."""
+_GAP = 5.0
+"""Readings further apart than this many usual pauses: the source fell silent between them."""
+_PER_JOB = 2.0
+"""Fewer readings than this in a usual job do not tell what it drew."""
+_CEILING_NEEDS = 10
+
+
+class GpuReading(Struct, frozen=True, kw_only=True):
+    """What a sample's name says: which GPU, what of it (`utilisation` in %, `vram_used`, `vram_free`, `vram_total` and
+    `prompt_vram_peak` in bytes, `power` in W, `energy` in J since some instant, `temperature` in degrees, `throttled`
+    0 or 1), and the factor into that unit.
+    """
+
+    gpu: str
+    kind: str
+    factor: float
+
+
+class GpuRow(Struct, frozen=True, kw_only=True):
+    """One GPU over the counted part of a run; None is not known. `readings` and `unknown` are of its utilisation.
+
+    `utilisation_percent` is the mean share of time in which a kernel ran; `ceiling_percent` the same while a job
+    executed, which is the most that these jobs can make of this GPU one after another. `energy_per_job_j` is of the
+    whole GPU while the job executed. `vram_per_job_bytes` is the median of the most that readings saw in a job, which
+    may have been more between two of them; `torch_vram_per_job_bytes` that of what torch itself counted, exact.
+    `alike`: of how many GPUs like it this is one, and nothing tells which is the server's: no judgement rests on it.
+    """
+
+    source: str
+    readings: int
+    unknown: int
+    utilisation_percent: float | None
+    ceiling_percent: float | None
+    vram_peak_bytes: float | None
+    vram_total_bytes: float | None
+    power_w: float | None
+    temperature_max_c: float | None
+    throttled_share: float | None
+    energy_per_job_j: Statistic
+    vram_per_job_bytes: Statistic
+    torch_vram_per_job_bytes: Statistic
+    alike: int = 1
+
+
+_GPU = re.compile(r"^(?:gpu|device)[._]?(\d*)[._](\w+)$")
+_KINDS = {
+    "utilisation": re.compile(r"^(gpu_)?(utili[sz]ation|util|busy)(_percent)?$"),
+    "vram_used": re.compile(r"^(vram|memory|mem)_used(_bytes|_mib)?$"),
+    "vram_free": re.compile(r"^(vram|memory|mem)_free(_bytes|_mib)?$"),
+    "vram_total": re.compile(r"^(vram|memory|mem)(_total)?(_bytes|_mib)?$"),
+    "prompt_vram_peak": re.compile(r"^prompt_vram_peak_bytes$"),
+    "power": re.compile(r"^power(_draw|_usage)?(_w|_mw)?$"),
+    "energy": re.compile(r"^energy_m?j$"),
+    "temperature": re.compile(r"^temp(erature)?(_c)?$"),
+    "throttled": re.compile(r"^throttled$"),
+}
+_FACTORS = {"mib": 2.0**20, "mw": 0.001, "mj": 0.001}
+
+
+def gpu_reading(name: str) -> GpuReading | None:
+    """Of a sample's name such as `gpu.0.utilisation_percent`, `gpu.0.vram_used_bytes` or `gpu.0.power_w`."""
+    found = _GPU.match(name)
+    if found is None:
+        return None
+    number, rest = found.groups()
+    for kind, pattern in _KINDS.items():
+        if pattern.match(rest):
+            factor = _FACTORS.get(rest.rpartition("_")[2], 1.0)
+            return GpuReading(gpu=number or "0", kind=kind, factor=factor)
+    return None
+
+
+class GpuReadings:
+    """All readings of GPUs, as columns of time and value. `alike`: GPUs that are but one of so many."""
+
+    def __init__(self, alike: Mapping[str, int] | None = None) -> None:
+        self._alike = alike or {}
+        self._known: dict[str, GpuReading | None] = {}
+        self._columns: dict[tuple[str, str], dict[str, tuple[array[float], array[float]]]] = {}
+
+    def add(self, sample: Sample) -> None:
+        """Keep a reading, if it is of a GPU; one that said nothing is kept as NaN."""
+        if sample.name not in self._known:
+            self._known[sample.name] = gpu_reading(sample.name)
+        known = self._known[sample.name]
+        if known is None:
+            return
+        columns = self._columns.setdefault((known.gpu, known.kind), {})
+        at, values = columns.setdefault(sample.source, (array("d"), array("d")))
+        at.append(sample.t)
+        values.append(np.nan if sample.value is None else known.factor * sample.value)
+
+    @property
+    def gpus(self) -> list[str]:
+        """Which there are readings of."""
+        return sorted({gpu for gpu, _ in self._columns})
+
+    def best(self, gpu: str, kind: str) -> tuple[str, Floats, Floats]:
+        """The source that is believed, its instants in order and its values; "" and nothing if there is none."""
+        columns = self._columns.get((gpu, kind), {})
+        for source in sorted(columns, key=lambda source: (self.alike(gpu, source) > 1, _rank(source))):
+            at, values = (np.frombuffer(column, np.float64) for column in columns[source])
+            if np.isfinite(values).any():
+                order = np.argsort(at, kind="stable")
+                return source, at[order], values[order]
+        return "", np.empty(0), np.empty(0)
+
+    def alike(self, gpu: str, source: str) -> int:
+        """Of how many this source's GPU is one; 1: it is the server's."""
+        return self._alike.get(gpu, 1) if source in _BY_DRIVER else 1
+
+
+def _rank(source: str) -> int:
+    return _SOURCES.index(source) if source in _SOURCES else len(_SOURCES)
+
+
+def gpu_rows(readings: GpuReadings, jobs: Jobs, counted: tuple[float, float]) -> dict[str, GpuRow]:
+    """A row for each GPU; `counted`: from when until when jobs were counted, in seconds of the run."""
+    windows, overlap = _windows(jobs), jobs.overlaps() > 0
+    return {gpu: _row(readings, gpu, windows, counted, overlap=overlap) for gpu in readings.gpus}
+
+
+def _row(readings: GpuReadings, gpu: str, windows: Windows, counted: tuple[float, float], *, overlap: bool) -> GpuRow:
+    source, at, busy = _counted(readings, gpu, "utilisation", counted)
+    inner = _inside(at, _without_ends(windows))
+    ceiling = busy[inner & np.isfinite(busy)]
+    _, _, used = _counted(readings, gpu, "vram_used", counted)
+    if not len(used):
+        source_free, _, free = _counted(readings, gpu, "vram_free", counted)
+        total_of, _, total = _counted(readings, gpu, "vram_total", counted)
+        used = total - free if source_free == total_of and len(free) == len(total) else used
+    _, _, total = readings.best(gpu, "vram_total")
+    _, _, throttled = _counted(readings, gpu, "throttled", counted)
+    power_of, _, power = _counted(readings, gpu, "power", counted)
+    _, _, peaks = _counted(readings, gpu, "prompt_vram_peak", counted)
+    return GpuRow(
+        source=source or power_of or readings.best(gpu, "vram_used")[0],
+        readings=int(np.isfinite(busy).sum()),
+        unknown=int(np.isnan(busy).sum()),
+        utilisation_percent=_mean(busy),
+        ceiling_percent=_mean(ceiling) if len(ceiling) >= _CEILING_NEEDS else None,
+        vram_peak_bytes=_most(used),
+        vram_total_bytes=_most(total),
+        power_w=_mean(power),
+        temperature_max_c=_most(_counted(readings, gpu, "temperature", counted)[2]),
+        throttled_share=_mean(throttled),
+        energy_per_job_j=_energy(readings, gpu, windows, overlap=overlap),
+        vram_per_job_bytes=_vram(readings, gpu, windows, overlap=overlap),
+        torch_vram_per_job_bytes=percentile(peaks[np.isfinite(peaks)], 0.5, "B"),
+        alike=max(readings.alike(gpu, readings.best(gpu, kind)[0]) for kind in _KINDS),
+    )
+
+
+def _windows(jobs: Jobs) -> Windows:
+    """When each completed counted job executed, in the order of completion, on the run's clock.
+
+    Its end as we saw it, less the execution's length by the server's clock: no two clocks are compared.
+    """
+    done, execution = jobs.instant("done"), jobs.metric("execution")
+    known = jobs.completed & ~np.isnan(done) & ~np.isnan(execution)
+    return done[known] - execution[known], done[known]
+
+
+def _without_ends(windows: Windows) -> Windows:
+    """Of at least three jobs, all but the first and the last: beside these the server may have had nothing to do."""
+    begins, ends = windows
+    return (begins[1:-1], ends[1:-1]) if len(begins) >= 3 else windows
+
+
+def _inside(at: Floats, windows: Windows) -> NDArray[np.bool_]:
+    """Whether each instant lies in some window."""
+    begins, ends = np.sort(windows[0]), np.sort(windows[1])
+    return np.searchsorted(begins, at, "right") > np.searchsorted(ends, at, "left")
+
+
+def _counted(readings: GpuReadings, gpu: str, kind: str, counted: tuple[float, float]) -> tuple[str, Floats, Floats]:
+    source, at, values = readings.best(gpu, kind)
+    within = (at >= counted[0]) & (at <= counted[1])
+    return source, at[within], values[within]
+
+
+def _energy(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
+    """By the driver's own counter, or else by its readings of power, straight lines between them."""
+    method = "mean of the energy counter's growth over the execution"
+    source, at, spent = readings.best(gpu, "energy")
+    holes = np.zeros(len(at))
+    if not len(at):
+        method = "mean of power over the execution, trapezoid"
+        source, at, power = readings.best(gpu, "power")
+        at, spent, holes = _integral(at, power)
+    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
+    if why:
+        return Statistic(value=None, n=0, unit="J", method=method, reason=why)
+    begins, ends = windows
+    joules = _at(ends, at, spent) - _at(begins, at, spent)
+    whole = np.interp(ends, at, holes) == np.interp(begins, at, holes)
+    return structs.replace(mean(joules[whole & np.isfinite(joules) & (joules >= 0)], "J"), method=method)
+
+
+def _integral(at: Floats, power: Floats) -> tuple[Floats, Floats, Floats]:
+    """Of the known readings: their instants, the energy since the first, and how often the source was silent."""
+    unknown = np.cumsum(np.isnan(power))[~np.isnan(power)]
+    at, power = at[~np.isnan(power)], power[~np.isnan(power)]
+    if len(at) < 2:
+        return at, np.zeros(len(at)), np.zeros(len(at))
+    pauses = np.diff(at)
+    silent = (pauses > _GAP * float(np.median(pauses))) | (np.diff(unknown) > 0)
+    spent = np.cumsum(np.where(silent, 0.0, 0.5 * (power[1:] + power[:-1]) * pauses))
+    return at, np.concatenate([[0.0], spent]), np.concatenate([[0.0], np.cumsum(silent)])
+
+
+def _vram(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
+    source, at, used = readings.best(gpu, "vram_used")
+    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
+    if why:
+        return Statistic(value=None, n=0, unit="B", method="most of the readings in a job, median", reason=why)
+    first, last = np.searchsorted(at, windows[0], "left"), np.searchsorted(at, windows[1], "right")
+    peaks = [_most(used[a:b]) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+    return percentile(np.array([peak for peak in peaks if peak is not None]), 0.5, "B")
+
+
+def _not_surely(alike: int) -> str:
+    return f"the GPU is one of {alike} alike: which of them the server uses is not told" if alike > 1 else ""
+
+
+def _too_coarse(at: Floats, windows: Windows, *, overlap: bool) -> str:
+    """Why readings cannot be shared out among jobs; "" if they can."""
+    if len(at) < 2:
+        return "no readings"
+    if overlap:
+        return "jobs executed side by side: what each took is not known"
+    if not len(windows[0]):
+        return "no job with a known execution"
+    pause, usual = float(np.median(np.diff(at))), float(np.median(windows[1] - windows[0]))
+    if usual < _PER_JOB * pause:
+        return f"a reading every {pause:.2g} s is too coarse for jobs of {usual:.2g} s"
+    return ""
+
+
+def _at(t: Floats, at: Floats, values: Floats) -> Floats:
+    """The values at other instants, by straight lines; NaN beyond the readings, and where the source fell silent."""
+    out = np.interp(t, at, values, left=np.nan, right=np.nan)
+    after = np.clip(np.searchsorted(at, t, "left"), 1, len(at) - 1)
+    silent = at[after] - at[after - 1] > _GAP * float(np.median(np.diff(at)))
+    out[silent] = np.nan
+    return out
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _most(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.max()) if len(known) else None

@@ -1,0 +1,161 @@
+"""A run's jobs as columns, and what of them is a duration, an overlap or a gap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from comfyload.judge.metrics import METRICS, Instant
+
+__all__ = ["CACHE_CLASSES", "Columns", "Jobs", "failures_of"]
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+CACHE_CLASSES = ("fresh", "partial", "cached")
+_PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
+"""A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""
+_METRICS = {metric.name: metric for metric in METRICS}
+
+
+class Columns(Struct, frozen=True, kw_only=True):
+    """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book".
+
+    `images` are new ones that were saved, `previews` new ones that were not. `ours`: the generator's machine made them
+    fail.
+    """
+
+    instants: dict[Instant, Floats]
+    images: NDArray[np.uint32]
+    previews: NDArray[np.uint32]
+    book: NDArray[np.int64]
+    completed: Flags
+    censored: Flags
+    dropped: Flags
+    cache: NDArray[np.uint8]
+    retried: Flags
+    ours: Flags
+    workflow: NDArray[np.uint16]
+
+
+class Jobs:
+    """The counted jobs, and `every`: warm-up jobs too, after the counted ones. Nothing here is copied."""
+
+    def __init__(self, every: Columns, counted: int) -> None:
+        self.every = every
+        self.n = counted
+        fields = {name: getattr(every, name)[:counted] for name in every.__struct_fields__ if name != "instants"}
+        instants = {name: column[:counted] for name, column in every.instants.items()}
+        self.counted = Columns(instants=instants, **fields)
+
+    @property
+    def completed(self) -> Flags:
+        return self.counted.completed
+
+    @property
+    def cache(self) -> NDArray[np.uint8]:
+        return self.counted.cache
+
+    def instant(self, name: Instant) -> Floats:
+        """When it was, of each counted job."""
+        return self.counted.instants[name]
+
+    def metric(self, name: str) -> Floats:
+        """A duration of each counted job, in seconds; NaN too where the clock was set back."""
+        seconds = self._difference(name)
+        seconds[seconds < 0] = np.nan
+        return seconds
+
+    def known(self, name: str, only: Flags | None = None) -> Floats:
+        """A metric of completed jobs, where it is known; of those chosen by `only`, if given."""
+        seconds = self.metric(name)
+        chosen = self.completed & ~np.isnan(seconds)
+        return seconds[chosen if only is None else chosen & only]
+
+    def late(self) -> Floats:
+        """Seconds from due to sent, of the counted jobs that were sent."""
+        late = self.instant("sent") - self.instant("due")
+        return late[~np.isnan(late)]
+
+    def negative(self) -> dict[str, int]:
+        """How many durations of counted jobs were negative, by whose clock."""
+        counts: Counter[str] = Counter()
+        for name, metric in _METRICS.items():
+            counts[metric.clock] += int(np.count_nonzero(self._difference(name) < 0))
+        return {clock: count for clock, count in sorted(counts.items()) if count}
+
+    @cached_property
+    def _overlaps(self) -> int:
+        start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
+        known = ~(np.isnan(start) | np.isnan(end))
+        order = np.lexsort((end, start))
+        order = order[known[order]]
+        ended = end[order[:-1]]
+        np.maximum.accumulate(ended, out=ended)
+        return int(np.count_nonzero(start[order[1:]] < ended))
+
+    def overlaps(self) -> int:
+        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
+        return self._overlaps
+
+    def gap_s(self) -> float:
+        """The server's mean pause between two jobs of which the second was waiting already, in seconds; 0 if none was.
+
+        The mean, since what counts is the time lost: ComfyUI collects garbage after every 10 s of work, for a third of
+        a second, and a median of pauses would not know of it.
+        """
+        pauses = self.pauses()
+        return float(pauses.mean()) if len(pauses) else 0.0
+
+    def pauses(self) -> Floats:
+        """Each of those pauses, in the order in which the server ran the jobs, by its clock. None is negative: between
+        executions side by side there is no pause.
+        """
+        pauses = self._pauses()[1]
+        return pauses[~np.isnan(pauses)]
+
+    def pause_after(self) -> Floats:
+        """Of every job, warm-up included, the pause after it; nan where none was waiting."""
+        order, pauses = self._pauses()
+        after = np.full(len(self.every.instants["start_ms"]), np.nan)
+        after[order[:-1]] = pauses
+        return after
+
+    def _pauses(self) -> tuple[NDArray[np.int64], Floats]:
+        """The server's order of jobs, and the pause after each but the last.
+
+        One that is longer than our own clock leaves room for, between the two ends that we saw, has a step of the
+        server's clock in it, and is not known.
+        """
+        create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
+        done = self.every.instants["done"]
+        order = np.argsort(start, kind="stable")
+        ended, later = end[order[:-1]], order[1:]
+        waited = create[later] <= ended
+        pauses = np.subtract(start[later], ended, out=ended)
+        np.maximum(pauses, 0.0, out=pauses)
+        pauses[~waited] = np.nan
+        pauses /= 1000
+        room = np.diff(done[order]) - (end[later] - start[later]) / 1000
+        pauses[pauses > _PAUSES_FASTER * np.maximum(room, 0.0) + _SEEN_LATE_S] = np.nan
+        return order, pauses
+
+    def _difference(self, name: str) -> Floats:
+        metric = _METRICS[name]
+        difference = self.instant(metric.ends) - self.instant(metric.begins)
+        difference /= metric.per_s
+        return difference
+
+
+def failures_of(jobs: Jobs, of: Flags | None = None) -> Flags:
+    """Which counted jobs failed, in the order of submission; of those `of` a kind if given. Jobs that the end cut off
+    and those that we made fail are left out.
+    """
+    columns = jobs.counted
+    known = ~columns.censored & ~columns.ours
+    if of is not None:
+        known &= of
+    return ~columns.completed[known][np.argsort(jobs.instant("due")[known], kind="stable")]

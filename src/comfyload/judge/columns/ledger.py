@@ -1,0 +1,172 @@
+"""How every arrival ended: exactly one outcome each, and by name whatever breaks that rule."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from comfyload.record.model import Line, Record, Sent
+
+__all__ = ["FailureRow", "Ledger", "Tagged", "clean", "is_ours"]
+
+_KINDS = 200
+"""Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
+
+
+_PAGE = (1 << 16) - 1
+"""Jobs are marked as recorded on pages of so many, and one: a gap in their numbers costs no memory."""
+
+
+class FailureRow(Struct, frozen=True, kw_only=True):
+    """Failures of one cause. `example`: the first one's message, cut to 200 printable characters; `index`: its job."""
+
+    kind: str
+    type: str
+    node_class: str | None
+    count: int
+    example: str
+    index: int
+
+
+class Tagged(Struct, kw_only=True):
+    """How many jobs something happened to, and the first few of them."""
+
+    count: int = 0
+    first: list[int] = []
+
+    def add(self, index: int) -> None:
+        """Count the job; name it if it is among the first five."""
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(index)
+
+    def add_all(self, indices: Sequence[int]) -> None:
+        """The same of several."""
+        self.count += len(indices)
+        self.first += indices[: 5 - len(self.first)]
+
+    def __str__(self) -> str:
+        more = ", …" if self.count > len(self.first) else ""
+        return ", ".join(map(str, self.first)) + more
+
+
+class Ledger:
+    """Counts of outcomes. `counted` and `warmup` never mix; a second record of a job is refused and named.
+
+    `censored`: how many of the counted the end of the run cut off. They are `cancelled` by outcome, and no failures.
+    `ours`: how many failed by a fault of the generator's machine, which says nothing of the server.
+    """
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+        self.warmup: Counter[str] = Counter()
+        self.censored = 0
+        self.ours = 0
+        self.duplicates = Tagged()
+        self.executed_again = Tagged()
+        self.left: dict[str, Tagged] = {}
+        self._unfinished: dict[int, str] = {}
+        self._recorded: dict[int, bytearray] = {}
+        self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
+
+    def enter(self, lines: Sequence[Line]) -> list[Record]:
+        """Enter successive lines; the jobs among them, but for those entered before: nothing of them may count again.
+
+        Of a job that is about to be sent, its record will say whether it ended.
+        """
+        records = [line for line in lines if type(line) is Record]
+        ended = {record.index for record in records}
+        sent = {line.index: line.prompt_id for line in lines if type(line) is Sent}
+        for index in sent.keys() - ended:
+            if not self._page(index)[index & _PAGE]:
+                self._unfinished[index] = sent[index]
+        for index in self._unfinished.keys() & ended:
+            del self._unfinished[index]
+        first = [record for record in records if self._first(record.index)]
+        self.counted.update([record.execution.outcome for record in first if not record.warmup])
+        self.warmup.update([record.execution.outcome for record in first if record.warmup])
+        for record in first:
+            run = record.execution
+            if run.executions > 1:
+                self.executed_again.add(record.index)
+            if run.outcome != "completed":
+                self._unsuccessful(record)
+        return first
+
+    def ended(self, record: Record) -> bool:
+        """Enter a job; False if it was entered before, and nothing of it may count again."""
+        return bool(self.enter([record]))
+
+    def _first(self, index: int) -> bool:
+        page, at = self._page(index), index & _PAGE
+        if page[at]:
+            self.duplicates.add(index)
+            return False
+        page[at] = 1
+        return True
+
+    def _page(self, index: int) -> bytearray:
+        page = self._recorded.get(index >> 16)
+        if page is None:
+            page = self._recorded[index >> 16] = bytearray(_PAGE + 1)
+        return page
+
+    @property
+    def offered(self) -> int:
+        """Counted arrivals, whatever became of them."""
+        return self.counted.total()
+
+    @property
+    def unfinished(self) -> dict[int, str]:
+        """Index and prompt id of each job that was sent and has no record."""
+        return self._unfinished
+
+    def failures(self) -> list[FailureRow]:
+        """Causes of counted jobs' failures, the most frequent first."""
+        rows = [
+            FailureRow(kind=kind, type=type_, node_class=node, count=count, example=example, index=index)
+            for (kind, type_, node), (count, example, index) in self._failures.items()
+        ]
+        return sorted(rows, key=lambda row: (-row.count, row.index))
+
+    def _unsuccessful(self, record: Record) -> None:
+        left = record.execution.server_state_after
+        if left is not None:
+            self.left.setdefault(left, Tagged(first=[])).add(record.index)
+        if record.censored and not record.warmup:
+            self.censored += 1
+        elif not record.warmup:
+            self.ours += is_ours(record)
+            self._fail(record)
+
+    def _fail(self, record: Record) -> None:
+        failure = record.execution.failure
+        key: tuple[str, str, str | None] = (record.execution.outcome, "", None)
+        message = ""
+        if failure is not None:
+            key, message = (failure.kind, clean(failure.type, 80), failure.node_class), failure.message
+        if key not in self._failures and len(self._failures) >= _KINDS:
+            key = ("other", "", None)
+        count, example, index = self._failures.get(key, (0, clean(message, 200), record.index))
+        self._failures[key] = (count + 1, example, index)
+
+
+def is_ours(record: Record) -> bool:
+    """Whether the generator's machine made the job fail."""
+    failure = record.execution.failure
+    return failure is not None and failure.kind == "generator"
+
+
+def clean(text: str, limit: int) -> str:
+    """The text on one line without control characters, at most `limit` of them."""
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", text[: 4 * limit]).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def join(names: Iterable[object], limit: int = 5) -> str:
+    """The first few of some names, with an ellipsis if there are more."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:limit]) + (", …" if len(listed) > limit else "")

@@ -1,0 +1,237 @@
+"""What completed jobs made, by kind and by node, and which made less than their like.
+
+A server calls a job successful of which a filter let nothing through, or whose detector found nothing. That is no
+failure, and no image either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from comfyload.judge.columns.cache import JobFiles
+from comfyload.judge.columns.ledger import Tagged
+from comfyload.record.kinds import KINDS, Kind, kind_of, kind_under
+from comfyload.record.model import Record, WorkflowFacts
+
+__all__ = ["Made", "Shortage"]
+
+Place = tuple[str, Kind]
+"""A node, and what it makes."""
+Shape = tuple[tuple[Place, int, int], ...]
+"""How many of what a job made at each node that reported anything, nothing included, and how many of these it saved."""
+Choice = tuple[tuple[str, int], ...]
+"""The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size that
+are no seeds."""
+
+_MADE: Literal[1] = 1
+_SAVED: Literal[2] = 2
+"""Parts of a shape."""
+
+_SMALL = 1024
+_GROUPS, _SHAPES = 1000, 100
+"""So many are kept apart; a workflow whose jobs are all different has no like among them."""
+_USUAL = 0.75
+"""Share of a node's jobs that make the same number, for fewer to be a shortage and no variety."""
+
+
+class Shortage(Struct, frozen=True, kw_only=True):
+    """Jobs of a workflow, `of` so many, that made fewer than their like. `node` None: all nodes together made none.
+    `kind` None: their like made things of several kinds. `verb` "saved": they made some, and saved none. `usual` 0: no
+    job made any, and each reported so.
+    """
+
+    workflow: str
+    node: str | None
+    kind: Kind | None
+    verb: Literal["made", "saved"] = "made"
+    made: int
+    usual: int
+    jobs: Tagged
+    of: int
+
+
+class Made:
+    """Gathered job by job; only counted jobs that completed and took nothing from the cache are compared."""
+
+    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
+        self.by_kind: dict[Kind, dict[str, int]] = {}
+        """New files by kind and folder of the server, and texts shown."""
+        self._constant = {facts.name: frozenset(facts.constant) for facts in workflows}
+        self._groups: dict[tuple[str, Choice], dict[Shape, Tagged]] = {}
+
+    def add(self, record: Record, files: JobFiles) -> None:
+        """Count what a job made that was judged by itself."""
+        for (kind, folder), count in files.made.items():
+            self._count(kind, folder, count)
+        run = record.execution
+        if files.cache == "fresh" and not any(output.node in run.cached for output in run.outputs):
+            shape = _shape(record, self._constant.get(record.workflow, frozenset()))
+            self._enter((record.workflow, _choice(record.values)), shape, [record.index])
+
+    def add_plain(self, records: Sequence[Record]) -> None:
+        """Count jobs of one new image each."""
+        alike: dict[tuple[str, str, bool, Choice], list[int]] = {}
+        for record in records:
+            output = record.execution.outputs[0]
+            key = (record.workflow, output.node, output.files[0][:7] == "output/", _choice(record.values))
+            if key in alike:
+                alike[key].append(record.index)
+            else:
+                alike[key] = [record.index]
+        for (workflow, node, saved, choice), indices in alike.items():
+            self._enter((workflow, choice), (((node, "image"), 1, int(saved)),), indices)
+        folders = Counter([record.execution.outputs[0].files[0].partition("/")[0] for record in records])
+        for folder, count in folders.items():
+            self._count("image", folder, count)
+
+    @property
+    def previews_only(self) -> bool:
+        """Whether images were made and no file at all was saved, and none was missed: previews are what it is about."""
+        saved = any(folders.get("output") for folders in self.by_kind.values())
+        ever: Counter[Place] = Counter()
+        for shapes in self._groups.values():
+            for shape in shapes:
+                for place, count, _ in shape:
+                    ever[place] += count
+        return bool(self.by_kind.get("image")) and not saved and all(ever.values())
+
+    def sorted(self) -> dict[Kind, dict[str, int]]:
+        """`by_kind` in the order of kinds."""
+        return {kind: dict(sorted(self.by_kind[kind].items())) for kind in KINDS if kind in self.by_kind}
+
+    def shortages(self) -> Iterator[Shortage]:
+        """Every one, whole jobs first."""
+        for workflow in dict.fromkeys(name for name, _ in self._groups):
+            groups = {choice: shapes for (name, choice), shapes in self._groups.items() if name == workflow}
+            of = sum(named.count for shapes in groups.values() for named in shapes.values())
+            part = _SAVED if any(_total(shape, _SAVED) for shapes in groups.values() for shape in shapes) else _MADE
+            yield from _without(workflow, groups, of, part)
+            yield from _fewer(workflow, groups, of, part)
+
+    def _count(self, kind: Kind, folder: str, count: int) -> None:
+        folders = self.by_kind.setdefault(kind, {})
+        folders[folder] = folders.get(folder, 0) + count
+
+    def _enter(self, group: tuple[str, Choice], shape: Shape, indices: Sequence[int]) -> None:
+        shapes = self._groups.get(group)
+        if shapes is None:
+            if len(self._groups) >= _GROUPS:
+                return
+            shapes = self._groups[group] = {}
+        named = shapes.get(shape)
+        if named is None:
+            if len(shapes) >= _SHAPES and _total(shape):
+                return
+            named = shapes[shape] = Tagged(first=[])
+        named.add_all(indices)
+
+
+def _shape(record: Record, constant: frozenset[str]) -> Shape:
+    counts: Counter[Place] = Counter()
+    saved: Counter[Place] = Counter()
+    for output in record.execution.outputs:
+        if output.node in constant:
+            continue
+        for file in output.files:
+            place = output.node, kind_of(file, output.kind, animated=output.animated)
+            counts[place] += 1
+            saved[place] += file.startswith("output/")
+        kind = kind_under(output.kind)
+        if kind is not None and not output.files and (output.count == 0 or kind == "text"):
+            counts[output.node, kind] += min(output.count, 1)  # of several texts in a list, nobody knows how many
+    return tuple((place, counts[place], saved[place]) for place in sorted(counts))
+
+
+def _choice(values: dict[str, Any]) -> Choice:
+    chosen = [
+        (key, value)
+        for key, value in values.items()
+        if (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed")) or type(value) is bool
+    ]
+    return tuple(chosen) if chosen else ()
+
+
+def _total(shape: Shape, part: Literal[1, 2] = _MADE) -> int:
+    return sum(at_node[part] for at_node in shape)
+
+
+def _without(
+    workflow: str, groups: dict[Choice, dict[Shape, Tagged]], of: int, part: Literal[1, 2]
+) -> Iterator[Shortage]:
+    """Jobs that made nothing at all, or where jobs save, that saved nothing. Those whose switches stand otherwise are
+    not their like.
+    """
+    alike: dict[Choice, list[tuple[Shape, Tagged]]] = {}
+    for choice, shapes in groups.items():
+        switches = tuple(pair for pair in choice if isinstance(pair[1], bool))
+        alike.setdefault(switches, []).extend(shapes.items())
+    kinds: set[Kind] = set()
+    short: list[tuple[Shape, Tagged]] = []
+    for several in alike.values():
+        made = [shape for shape, _ in several if _total(shape, part)]
+        kinds |= {at_node[0][1] for shape in made for at_node in shape if at_node[part]}
+        short += [(shape, named) for shape, named in several if made and not _total(shape, part)]
+    usual = 1
+    if not kinds:  # no job made any: is it said so?
+        usual, short = 0, [pair for several in alike.values() for pair in several if pair[0]]
+        kinds = {place[1] for shape, _ in short for place, _, _ in shape}
+    if short:
+        yield Shortage(
+            workflow=workflow,
+            node=None,
+            kind=next(iter(kinds)) if len(kinds) == 1 else None,
+            verb="saved" if any(_total(shape) for shape, _ in short) else "made",
+            made=0,
+            usual=usual,
+            jobs=_together(named for _, named in short),
+            of=of,
+        )
+
+
+def _fewer(
+    workflow: str, groups: dict[Choice, dict[Shape, Tagged]], of: int, part: Literal[1, 2]
+) -> Iterator[Shortage]:
+    """Jobs that made something, but less at a node than is usual for it, and nowhere more."""
+    found: dict[tuple[Place, int, int], list[Tagged]] = {}
+    for shapes in groups.values():
+        jobs = {shape: named for shape, named in shapes.items() if _total(shape, part)}
+        places = dict.fromkeys(place for shape in jobs for place, _, _ in shape)
+        counts = {place: _counts(place, jobs) for place in places}
+        usual = {place: max(of_it, key=lambda made: of_it[made]) for place, of_it in counts.items()}
+        for shape, named in jobs.items():
+            made = {place: _at(place, shape) for place in places}
+            if any(made[place] > usual[place] for place in places):
+                continue  # what it lacks at one node it has at another
+            for place in places:
+                if made[place] < usual[place] and _is_rule(counts[place], usual[place], made[place]):
+                    found.setdefault((place, made[place], usual[place]), []).append(named)
+    for (place, made_there, usually), named_jobs in found.items():
+        jobs_of = _together(named_jobs)
+        node, kind = place
+        yield Shortage(workflow=workflow, node=node, kind=kind, made=made_there, usual=usually, jobs=jobs_of, of=of)
+
+
+def _at(place: Place, shape: Shape) -> int:
+    return next((count for found, count, _ in shape if found == place), 0)
+
+
+def _counts(place: Place, jobs: dict[Shape, Tagged]) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for shape, named in jobs.items():
+        counts[_at(place, shape)] += named.count
+    return counts
+
+
+def _is_rule(counts: Counter[int], usual: int, made: int) -> bool:
+    return counts[usual] >= _USUAL * counts.total() and (made == 0 or max(counts) == usual)
+
+
+def _together(several: Iterable[Tagged]) -> Tagged:
+    """All of these jobs, the first few by their numbers."""
+    listed = list(several)
+    first = sorted(index for named in listed for index in named.first)[:5]
+    return Tagged(count=sum(named.count for named in listed), first=first)

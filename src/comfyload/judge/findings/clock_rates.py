@@ -1,0 +1,178 @@
+"""What clocks that disagree mean for a run's numbers: which is wrong by majority, or that it cannot be known.
+
+All instants of ours are the monotonic clock's. What it disagrees with is the other clocks of its machine, and the
+server's, which is a witness of its own only on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from comfyload.judge.columns.pace import Pace
+from comfyload.judge.estimates import Evidence
+from comfyload.judge.findings.table import Finding
+from comfyload.record.clocks import ClockCheck, ClockRate
+
+__all__ = ["MOVES", "clock_findings"]
+
+SAID = 0.002
+"""Clocks that part by more than this are spoken of; NTP never slews by more than a quarter of it."""
+MOVES = 0.02
+"""A disagreement beyond this moves a latency by more than a gate or a comparison can overlook: the run is not valid."""
+LEAST_S = 0.01
+AGREES = 0.01
+"""Two rates within this are the same for a majority's sake."""
+
+
+def clock_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Sleep, this machine's clocks, and the server's."""
+    checks = evidence.manifest.clocks
+    slept = sum(check.slept_s for check in checks)
+    if slept > 0:
+        yield Finding(
+            code="slept",
+            level="invalid",
+            text=f"The generator's machine slept for {slept:.3g} s during the run: jobs under way then took longer "
+            "than their latencies say.",
+            evidence={"slept_s": slept},
+            hint="Keep the machine awake, then run again.",
+        )
+    off = [(check, _off(check, SAID)) for check in checks]
+    worst = max(off, key=lambda pair: max((abs(one.rate) for one in pair[1]), default=0.0), default=None)
+    if worst is not None and worst[1]:
+        yield _own(evidence, *worst)
+    elif stepped := [(check, one) for check in checks for one in check.rates if one.steps]:
+        yield _stepped(*max(stepped, key=lambda pair: abs(pair[1].largest_step_s)))
+    yield from _server(evidence, agree=bool(checks) and not any(found for _, found in off))
+
+
+def _off(check: ClockCheck, limit: float) -> list[ClockRate]:
+    """Clocks that parted from the monotonic one by more than this share, and by more than reading them can err.
+
+    A clock that was set by more than the whole run took was set by somebody: no clock that runs wrong is corrected so.
+    """
+    least = max(limit * check.seconds, LEAST_S)
+    off = [one for one in check.rates if abs(one.gained_s) > least + one.error_s]
+    return [
+        one
+        for one in off
+        if abs(one.largest_step_s) <= check.seconds or abs(one.gained_s - one.stepped_s) > least + one.error_s
+    ]
+
+
+def _own(evidence: Evidence, check: ClockCheck, off: list[ClockRate]) -> Finding:
+    worst = max(off, key=lambda one: abs(one.rate))
+    names = _and([one.clock for one in off])
+    by = f"{worst.gained_s:+.3g} s in {check.seconds:.3g} s{_steps(worst)}"
+    if len(off) == len(check.rates) > 1 and all(abs(one.rate - worst.rate) < AGREES for one in off):
+        text = (
+            f"The monotonic clock, by which instants are counted, ran {_pace(_inverse(worst.rate))} than the {names} "
+        )
+        text += f"clocks of its machine ({by})."
+    else:
+        text = (
+            f"The {names} clock{'s' if len(off) > 1 else ''} of the generator's machine ran {_pace(worst.rate)} than "
+        )
+        text += f"the monotonic clock, by which instants are counted ({by})."
+    said, stands = _witness(evidence, worst)
+    grave = bool(_off(check, MOVES)) and not stands
+    text = f"{text} {said}" if stands else f"{text} Latencies may be {_share(worst.rate)}. {said}"
+    return Finding(
+        code="clock_rate",
+        level="invalid" if grave else "warning",
+        text=text.strip(),
+        evidence={
+            "seconds": check.seconds,
+            "rates": {one.clock: one.rate for one in check.rates},
+            "steps": worst.steps,
+            "stepped_s": worst.stepped_s,
+            "server": None if evidence.pace is None else evidence.pace.rate,
+        },
+        hint="A virtual machine (WSL, Docker) whose clock its host corrects does this: run the generator outside.",
+    )
+
+
+def _witness(evidence: Evidence, worst: ClockRate) -> tuple[str, bool]:
+    """What the server's clock says in the matter, and whether our instants stand by it."""
+    pace = evidence.pace
+    here = evidence.manifest.environment.get("host.runs_generator")
+    if here is None or here.value is not False or pace is None:
+        return "Which of them is right cannot be known: no clock of another machine tells.", False
+    if pace.low > -AGREES and pace.high < AGREES:
+        return (
+            f"The server, on another machine, counts as the monotonic clock does: by majority the {worst.clock} "
+            "clock is wrong, and latencies stand.",
+            True,
+        )
+    if abs(pace.rate - worst.rate) < AGREES:
+        return (
+            f"The server, on another machine, counts as the {worst.clock} clock does: by majority it is the "
+            "monotonic clock that is wrong, and latencies with it.",
+            False,
+        )
+    return "The server's clock, on another machine, agrees with neither: which is right cannot be known.", False
+
+
+def _stepped(check: ClockCheck, rate: ClockRate) -> Finding:
+    return Finding(
+        code="clock_step",
+        level="warning",
+        text=f"The {rate.clock} clock of the generator's machine was set during the run{_steps(rate)}. Instants are "
+        "counted on the monotonic clock, which no step moves.",
+        evidence={"clock": rate.clock, "steps": rate.steps, "stepped_s": rate.stepped_s, "seconds": check.seconds},
+        hint="Times of day in logs of this run are off by as much.",
+    )
+
+
+def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
+    pace = evidence.pace
+    if pace is None or not pace.beyond(SAID) or not _is_news(evidence, pace):
+        return
+    ours = "Which of the two is right cannot be known."
+    if agree:
+        ours = "Those of this machine agree with each other, so that by majority it is the server's that is wrong; a "
+        ours += "fault that they share cannot be known here."
+    yield Finding(
+        code="server_clock_rate",
+        level="invalid" if pace.beyond(MOVES) and abs(pace.rate) * pace.seconds > 0.25 else "warning",
+        text=f"The server's clock ran {_pace(pace.rate)} than ours ({100 * pace.low:+.2f} to {100 * pace.high:+.2f} %, "
+        f"by the ends of {pace.n} jobs over {pace.seconds:.3g} s): its execution times and waits do not add up with "
+        f"our latencies. {ours}",
+        evidence={"rate": pace.rate, "low": pace.low, "high": pace.high, "jobs": pace.n, "seconds": pace.seconds},
+        hint="Check time synchronisation on both machines; a virtual machine's clock is the usual cause.",
+    )
+
+
+def _is_news(evidence: Evidence, pace: Pace) -> bool:
+    """Whether it is not just our own wall clock, of which it was spoken already, seen on a server beside us."""
+    rates = [one.rate for check in evidence.manifest.clocks for one in _off(check, SAID)]
+    return not any(abs(rate - pace.rate) < AGREES for rate in rates)
+
+
+def _steps(rate: ClockRate) -> str:
+    if not rate.steps:
+        return ""
+    if rate.steps == 1:
+        return f", with one step of {rate.largest_step_s:+.3g} s"
+    mean = rate.stepped_s / rate.steps
+    if abs(rate.largest_step_s) > 2.0 * abs(mean):  # to and fro
+        return f", with {rate.steps} steps, the largest of {rate.largest_step_s:+.3g} s"
+    return f", with {rate.steps} steps of {mean:+.3g} s on average"
+
+
+def _pace(rate: float) -> str:
+    return f"{100 * abs(rate):.3g} % {'faster' if rate > 0 else 'slower'}"
+
+
+def _inverse(rate: float) -> float:
+    """Of the other clock's rate against this one, this one's against the other."""
+    return -rate / (1 + rate) if rate > -1 else float("inf")
+
+
+def _share(rate: float) -> str:
+    """What a latency is off by, if the other clock is right."""
+    return f"{100 * abs(_inverse(rate)):.3g} % too {'short' if rate > 0 else 'long'}"
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

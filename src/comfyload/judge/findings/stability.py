@@ -1,0 +1,239 @@
+"""Whether a run was steady enough for one number to stand for it: our own delay, warm-up, drift, dependence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from comfyload.judge.columns.jobs import CACHE_CLASSES
+from comfyload.judge.estimates import Evidence
+from comfyload.judge.findings.table import Finding
+from comfyload.judge.statistics.stats import autocorrelation_time, quantile
+from comfyload.judge.statistics.trend import theil_sen
+from comfyload.record.plan import Closed
+
+__all__ = ["cold_head", "dependence", "drift", "in_flight", "steadiness_findings"]
+
+Floats = NDArray[np.float64]
+_UNSPOKEN_S = 0.001
+
+
+def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
+    """Every doubt about time, the gravest first."""
+    yield from _generator(evidence)
+    yield from _polled(evidence)
+    yield from _little(evidence)
+    yield from _series(evidence)
+
+
+def _generator(evidence: Evidence) -> Iterator[Finding]:
+    yield from _late(evidence)
+    check = evidence.manifest.self_check
+    if check is not None and check.busy_fraction > 0.8:
+        yield Finding(
+            code="generator_busy",
+            level="warning",
+            text=f"The generator used {check.busy_fraction:.0%} of a CPU: it may be what limited the rate.",
+            evidence={"busy_fraction": check.busy_fraction},
+            hint="Lower the concurrency, or split the load over several processes.",
+        )
+
+
+def _late(evidence: Evidence) -> Iterator[Finding]:
+    """Sending late falsifies an open load, whose arrivals are the measurement. In a closed loop, where the time between
+    arrivals is an outcome and no yardstick, it adds to the latencies: a rare delay to their tail, a usual one to all.
+    There, less than 1 ms is not spoken of, as the server's own times are whole milliseconds.
+    """
+    jobs, plan = evidence.jobs, evidence.manifest.plan
+    latency, due, closed = jobs.known("latency"), jobs.instant("due"), isinstance(plan.load, Closed)
+    lateness = _lateness(evidence)
+    if lateness is None or not len(latency):
+        return
+    worst, usual, longest = lateness
+    yardstick, whole = "median latency", quantile(latency, 0.5)
+    if not closed and len(due) > plan.pages:
+        between = float(due.max() - due.min()) / (len(due) / plan.pages - 1)
+        if 0 < between < whole:  # arrivals that are all due at one instant have no time between them
+            yardstick, whole = "mean time between arrivals", between
+    if worst <= max(0.05 * whole, _UNSPOKEN_S if closed else 0.0):
+        return
+    grave = not closed or usual > 0.05 * whole
+    yield Finding(
+        code="generator_late",
+        level="invalid" if grave else "warning",
+        text=f"We sent jobs up to {_s(worst)} late (p99; {_s(usual)} on average), more than 5 % of "
+        f"the {yardstick} ({_s(whole)}).",
+        evidence={"p99_late_s": worst, "mean_late_s": usual, "max_late_s": longest, "of_s": whole},
+        hint="The numbers are partly the generator's: let it run on a machine that does nothing else."
+        if grave
+        else "The tail of the latencies from due is partly the generator's; compare it with that from sent.",
+    )
+
+
+def _lateness(evidence: Evidence) -> tuple[float, float, float] | None:
+    """The p99, mean and maximum of our own delay, in seconds; None if not known.
+
+    Where arrivals wait for a place, or for a retry policy to let them go, sent - due is mostly that wait, and no fault
+    of ours: there, it is how late our timers fired, the median for the mean.
+    """
+    if evidence.manifest.plan.waits or evidence.manifest.retry is not None:
+        check = evidence.manifest.self_check
+        timers = None if check is None else check.timer_lateness_s
+        return None if timers is None else (timers.p99, timers.p50, timers.max)
+    late = evidence.jobs.late()
+    return (quantile(late, 0.99), float(np.mean(late)), float(late.max())) if len(late) else None
+
+
+def _polled(evidence: Evidence) -> Iterator[Finding]:
+    within, latency = np.array(evidence.fold.polled), evidence.jobs.known("latency")
+    if not len(within) or not len(latency):
+        return
+    worst, median, n = float(within.max()), quantile(latency, 0.5), len(latency)
+    yield Finding(
+        code="polled_ends",
+        level="warning" if worst > 0.01 * median else "info",
+        text=f"The ends of {len(within)} of {n} jobs were seen by polling: their latency may be up to {_s(worst)} "
+        f"too long ({worst / median:.1%} of the median)."
+        if median > 0
+        else f"The ends of {len(within)} of {n} jobs were seen by polling.",
+        evidence={"count": len(within), "of": n, "max_within_s": worst, "mean_within_s": float(within.mean())},
+        hint="Find out why the WebSocket did not tell: a proxy that drops or delays it is the usual cause.",
+    )
+
+
+def _little(evidence: Evidence) -> Iterator[Finding]:
+    """Little's law, in arrivals: over the time from the first due to the last, the mean number in flight.
+
+    A closed load of N users has N in flight, less those who think or have not begun: else time was lost on our side.
+    An open one of rate X and mean latency R has X * R, unless much was still under way when the last was due.
+    """
+    load, arrivals = evidence.manifest.plan.load, evidence.arrivals
+    here = ~arrivals.dropped
+    due, done = arrivals.due[here], arrivals.done[here]
+    users = load.concurrency if isinstance(load, Closed) else 10
+    doubtful = bool(np.isnan(done).any()) or bool(arrivals.censored.any()) or evidence.overload is not None
+    if len(due) < max(20, 2 * users) or doubtful or evidence.manifest.resumed:
+        return
+    mean, window = in_flight(due, done), float(due.max() - due.min())
+    if mean is None:
+        return
+    unit, expected = arrivals.unit, float(np.sum(done - due)) / window
+    if isinstance(load, Closed):
+        idle = load.ramp_up_s * (users - 1) / 2 + load.think_s * (len(due) - users)
+        expected = users - idle / window
+    if expected <= 0 or abs(mean / expected - 1) <= 0.1:
+        return
+    if isinstance(load, Closed):
+        asked = f"{users}" if not idle else f"{expected:.1f} (of {users}, who start and think)"
+        text = f"{mean:.1f} {unit}s were in flight on average where {asked} were asked for."
+        hint = "Time was lost between jobs, on our side: look at the self-check."
+    else:
+        text = f"{mean:.1f} {unit}s were in flight on average, and rate times latency is {expected:.1f}: much was still"
+        text, hint = f"{text} under way when the last was due.", "The run was short against its latencies: run longer."
+    yield Finding(
+        code="little_law",
+        level="warning",
+        text=text,
+        evidence={"in_flight": mean, "expected": expected},
+        hint=hint,
+    )
+
+
+def in_flight(due: Floats, done: Floats) -> float | None:
+    """Mean number of arrivals between due and done, from the first to the last due; None for no such time.
+
+    Until the last job is due, every user of a closed loop has one; afterwards they run out of work, which would
+    count against a load that did nothing wrong. Over that window it is X * R exactly, not only in the long run.
+    """
+    end = float(due.max())
+    window = end - float(due.min())
+    return None if window <= 0 else float(np.sum(np.minimum(done, end) - due)) / window
+
+
+def _series(evidence: Evidence) -> Iterator[Finding]:
+    """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills."""
+    plan, jobs = evidence.manifest.plan, evidence.jobs
+    alone = plan.concurrency == 1 and plan.pages == 1
+    fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # beside a cache hit, any job looks cold
+    latency, execution = jobs.known("latency", fresh), jobs.known("execution", fresh)
+    steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
+    head = cold_head(steady)
+    if head:
+        ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
+        which = f"first {head} jobs were" if head > 1 else "first counted job was"
+        yield Finding(
+            code="cold_head",
+            level="warning",
+            text=f"The {which} unlike the rest ({ratio:.2f} times the later median): warm-up was not over.",
+            evidence={"jobs": head, "ratio": ratio},
+            hint=f"Run again with {plan.warmup + head} or more jobs of warm-up.",
+        )
+    change = drift(steady[head:])
+    if change is not None and abs(change) > 0.03:
+        yield Finding(
+            code="drift",
+            level="warning",
+            text=f"Jobs became {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the first to the last.",
+            evidence={"change": change},
+            hint="A clock, a temperature or a cache was still moving: warm up for longer, or run longer.",
+        )
+    yield from dependence(latency, alone)
+
+
+def dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
+    """Jobs that queue behind each other depend on each other; one at a time, something else is at work."""
+    n, tau = len(latency), autocorrelation_time(latency)
+    if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
+        yield Finding(
+            code="dependent_jobs",
+            level="warning" if alone else "info",
+            text=f"Latencies depend on their neighbours: {n} jobs are worth {n / tau:.0f} independent ones"
+            + ("." if alone else ", as they queue behind each other."),
+            evidence={"n": n, "n_eff": n / tau},
+            hint="The intervals here already allow for it; more jobs would narrow them.",
+        )
+
+
+def cold_head(x: Floats) -> int:
+    """How many leading values, at most 10, are unlike the second half: beyond 3.5 robust deviations of its median, and
+    beyond all of it (where jobs are of two kinds, the rarer kind is not cold for coming first).
+
+    A deviation is 1.4826 times the median absolute one, but at least 1 % of the median and 1 ms: a server as regular
+    as its clock's resolution is not cold for being 1 ms off.
+    """
+    if len(x) < 8:
+        return 0
+    half = x[len(x) // 2 :]
+    middle = float(np.median(half))
+    spread = max(1.4826 * float(np.median(np.abs(half - middle))), 0.01 * middle, 0.001)
+    start = x[: min(10, len(x) // 2)]
+    unlike = (np.abs(start - middle) > 3.5 * spread) & ((start > half.max()) | (start < half.min()))
+    like = np.flatnonzero(~unlike)
+    return int(like[0]) if len(like) else len(unlike)
+
+
+def drift(x: Floats, confidence: float = 0.99) -> float | None:
+    """Change over the whole of `x` as a share of its median (Theil-Sen slope); None if it may be nothing.
+
+    More than 200 values are first made 200 block medians, which keeps it quadratic in 200.
+    """
+    if len(x) < 20 or float(np.median(x)) <= 0:
+        return None
+    y = x if len(x) <= 200 else np.array([np.median(block) for block in np.array_split(x, 200)])
+    slopes = theil_sen(np.arange(float(len(y))), y, confidence)
+    if slopes is None or slopes[1] <= 0 <= slopes[2]:
+        return None
+    return slopes[0] * (len(y) - 1) / float(np.median(y))
+
+
+def _lag_one(x: Floats) -> float:
+    centred = x - np.mean(x)
+    whole = float(np.sum(centred**2))
+    return float(np.sum(centred[1:] * centred[:-1])) / whole if whole > 0 else 0.0
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

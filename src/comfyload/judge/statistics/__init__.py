@@ -1,0 +1,1 @@
+"""Intervals and estimates of samples: pure numbers, no jobs."""

@@ -1,0 +1,29 @@
+"""Whether a series rises or falls, whatever its outliers do."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+__all__ = ["theil_sen"]
+
+Floats = NDArray[np.float64]
+
+
+def theil_sen(x: Floats, y: Floats, confidence: float = 0.99) -> tuple[float, float, float] | None:
+    """The median slope of all pairs, and its interval; None where so few points bound nothing. `x` ascends strictly.
+
+    The interval is Sen's (1968), from Kendall's normal approximation. Quadratic in the number of points.
+    """
+    n = len(y)
+    i, j = np.triu_indices(n, 1)
+    slopes = np.sort((y[j] - y[i]) / (x[j] - x[i]))
+    z = float(special.ndtri((1 + confidence) / 2))
+    reach = z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    low, high = math.floor((len(slopes) - reach) / 2), math.ceil((len(slopes) + reach) / 2)
+    if low < 0 or high >= len(slopes):
+        return None
+    return float(np.median(slopes)), float(slopes[low]), float(slopes[high])

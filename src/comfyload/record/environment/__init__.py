@@ -1,0 +1,1 @@
+"""The system under test: what the server, its machine and its GPUs say of themselves."""

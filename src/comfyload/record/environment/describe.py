@@ -1,0 +1,183 @@
+"""The system under test: what the server tells of itself, and what this machine tells where the server runs on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfyload.record.environment.host import describe_host
+from comfyload.record.environment.which_gpu import device_model, visible_to
+from comfyload.record.model import Environment, Fact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from comfyload.record.model import Server
+
+__all__ = ["environment", "local_environment", "server_environment", "with_notes"]
+
+FRONTEND = "comfyui-frontend-package"
+ROOMS = ("gpu", "enclosure", "host", "comfyui", "package", "custom_nodes", "tool", "note")
+NOT_TOLD = "the server does not tell it"
+
+
+def server_environment(server: Server) -> Environment:
+    """What `/system_stats` and `/object_info` told, and our own version."""
+    system = server.system
+    facts = _devices(server)
+    facts["host.os"] = _told(system.get("os"))
+    facts["host.ram_bytes"] = _told(system.get("ram_total"))
+    facts["comfyui.version"] = _told(server.comfyui_version)
+    facts["comfyui.commit"] = Fact(source=f"{NOT_TOLD}; its folder would (--comfyui-dir)")
+    facts["comfyui.argv"] = _told(None if server.argv is None else shlex.join(server.argv))
+    facts["comfyui.cache_mode"] = (
+        Fact(source=NOT_TOLD)
+        if server.cache_mode is None
+        else Fact(value=server.cache_mode, source="server (by its version and flags)")
+    )
+    facts["comfyui.python"] = _told(system.get("python_version"))
+    facts["comfyui.torch"] = _told(system.get("pytorch_version"))
+    facts |= _packages(server)
+    for name in server.packs or []:
+        facts[f"custom_nodes.{name}"] = Fact(source="server names it; its version is not told")
+    facts["tool.version"] = Fact(value=version("comfyload"), source="comfyload")
+    return facts
+
+
+def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
+    """What only the server's machine can tell, if that is this one; takes up to seconds, and never raises for what
+    cannot be known.
+
+    `comfyui_dir`: the server's folder where the user names it; else it is that of the process on the server's port.
+    A folder that the user names is believed from another machine too, if it holds the version that the server tells.
+    """
+    from comfyload.record.environment.git import comfyui_facts
+    from comfyload.record.environment.gpu import gpu_facts, nvml_module, unknown_gpus
+    from comfyload.record.environment.server_process import UNTOLD, find_listener, why_elsewhere
+    from comfyload.record.environment.thunderbolt import enclosure_facts
+
+    listener = find_listener(server.url)
+    elsewhere = why_elsewhere(server, listener)
+    if elsewhere:
+        facts = unknown_gpus(server.devices, elsewhere)
+        facts |= {f"host.{key}": Fact(source=elsewhere) for key in ("cpu", "cores", "kernel")}
+        facts["host.runs_generator"] = Fact(value=None if elsewhere == UNTOLD else False, source=elsewhere)
+        folder = comfyui_dir
+    else:
+        # Before all else: a GPU's link and clocks go down when it has nothing to do.
+        facts = gpu_facts(server.devices, nvml_module(), listener.pid, visible_to(server, listener))
+        facts |= enclosure_facts()
+        facts |= _host()
+        facts["host.runs_generator"] = Fact(value=True, source="this machine")
+        folder = comfyui_dir or listener.folder
+    if folder is None:
+        why = elsewhere or listener.why
+        return facts | {f"comfyui.{key}": Fact(source=why) for key in ("commit", "dirty")}
+    facts |= comfyui_facts(folder, server.comfyui_version)
+    return facts | _packs(server, folder)
+
+
+def environment(server: Server, local: Environment, probe: Environment, notes: Mapping[str, str]) -> Environment:
+    """All that is known, in a fixed order: what the probe in the server knows goes before what this machine knows, and
+    that before what the server tells.
+
+    `notes`: what no program can see, as `note.KEY`, and in the place of the fact of that name where that is not known.
+    A pack that lies in the folder but that the server shows no node of is marked: it may not have been loaded.
+    """
+    merged = server_environment(server)
+    for key, fact in local.items():
+        if fact.value is None and merged.get(key, fact).value is not None:
+            continue
+        if key.startswith("custom_nodes.") and server.packs is not None and key not in merged:
+            fact = Fact(value=fact.value, source=f"{fact.source}; the server shows no node of it")
+        merged[key] = fact
+    for key, fact in probe.items():
+        if fact.value is not None and key.partition(".")[0] in ROOMS:
+            merged[key] = fact
+    merged |= {f"note.{key}": Fact(value=text, source="note") for key, text in notes.items()}
+    return with_notes(merged, notes)
+
+
+def with_notes(facts: Environment, notes: Mapping[str, str]) -> Environment:
+    """The facts, with what a note says in the place of the fact of its name where that is not known."""
+    told = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
+    merged = facts | {key: fact for key, fact in told.items() if _is_unknown(key, facts)}
+    return dict(sorted(merged.items(), key=lambda item: _room(item[0])))
+
+
+def _room(key: str) -> int:
+    room = key.partition(".")[0]
+    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+
+
+def _is_unknown(key: str, facts: Environment) -> bool:
+    """Whether nothing tells of what a note is named after: no value of that name, and none of a part of it."""
+    named = [fact for name, fact in facts.items() if name == key or name.startswith(f"{key}.")]
+    return (bool(named) or key == "enclosure") and all(fact.value is None for fact in named)
+
+
+def _told(value: object) -> Fact:
+    if isinstance(value, str | int | float | bool) and value != "":
+        return Fact(value=value, source="server")
+    return Fact(source=NOT_TOLD)
+
+
+def _devices(server: Server) -> Environment:
+    """Names such as `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync` without what is not the model."""
+    found = [device for device in server.devices if device.get("type") != "cpu"]
+    if server.devices and not found:
+        return {"gpu": Fact(value="none", source="server: it computes on its CPU")}
+    facts: Environment = {}
+    for number, device in enumerate(found):
+        facts[f"gpu.{number}.model"] = _told(device_model(str(device.get("name", ""))))
+        facts[f"gpu.{number}.vram_bytes"] = _told(device.get("vram_total"))
+    return facts
+
+
+def _packages(server: Server) -> Environment:
+    """`comfyui.frontend`, and `package.NAME` of what else ComfyUI tells the version of."""
+    listed = server.system.get("comfy_package_versions")
+    packages = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    installed = {str(row.get("name")): row.get("installed", "") for row in packages}
+    frontend = _told(installed.pop(FRONTEND, None))
+    required = server.system.get("required_frontend_version")
+    if frontend.value is None and isinstance(required, str):
+        frontend = Fact(value=required, source="server (the version it requires; which one it has is not told)")
+    facts = {"comfyui.frontend": frontend}
+    return facts | {
+        f"package.{name}": _told("not installed" if value is None else value) for name, value in installed.items()
+    }
+
+
+def _host() -> Environment:
+    host = describe_host()
+    facts = {
+        "cpu": host.cpu,
+        "cores": os.cpu_count(),
+        "ram_bytes": host.ram_bytes,
+        "os": _os_name(),
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
+    return {f"host.{key}": Fact(value=value, source="this machine") for key, value in facts.items()}
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.platform(terse=True)
+
+
+def _packs(server: Server, folder: Path) -> Environment:
+    """With --base-directory ComfyUI looks for packs there instead of in its own folder."""
+    from comfyload.record.environment.git import pack_facts
+
+    argv = server.argv or []
+    base = next((part.partition("=")[2] for part in argv if part.startswith("--base-directory=")), None)
+    if base is None and "--base-directory" in argv[:-1]:
+        base = argv[argv.index("--base-directory") + 1]
+    return pack_facts((folder if base is None else folder / base) / "custom_nodes")

@@ -1,0 +1,246 @@
+"""What NVML tells of the GPUs that a server computes on. Every answer may fail on its own; none of it fails a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+from comfyload.record.environment.which_gpu import Board, board_at, device_index, device_model, same_model
+from comfyload.record.model import Environment, Fact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from comfyload.record.environment.which_gpu import Visible
+
+__all__ = ["MatchedGpu", "NvmlError", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
+
+T = TypeVar("T")
+
+MEMORY_AGREES = 0.06
+"""CUDA's total leaves out what the driver keeps for itself, a few per cent of what NVML tells."""
+
+KEYS = (
+    *("model", "driver", "cuda", "vram_bytes"),
+    *("pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max"),
+    *("power_limit_w", "power_limit_default_w", "clock_sm_mhz", "clock_sm_max_mhz", "clock_memory_mhz"),
+    *("busy_percent", "persistence", "ecc"),
+)
+"""Each is `gpu.N.KEY`, N as the server counts its devices. `busy_percent` says whether the GPU worked when the link
+and the clocks were read: both go down when it rests."""
+
+
+class NvmlError(Exception):
+    """NVML gave no answer, and why."""
+
+
+class MatchedGpu(Struct, frozen=True):
+    """The GPU that the server's list has as `number`; `handle` None: this machine has none like it. `source` says how
+    it was found, and whether it is only one of several alike.
+    """
+
+    number: int
+    handle: Any
+    source: str
+
+
+def nvml_module() -> Any:
+    """The library's binding; None if it is not installed."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml
+
+
+def gpu_facts(
+    devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None = None, visible: Visible | None = None
+) -> Environment:
+    """Of each GPU that the server names, or of all that the machine has where it names none.
+
+    `devices`: of `/system_stats`. `nvml`: the module `pynvml`, or what stands in for it; None: not installed.
+    `server_pid`, `visible`: tell which of several alike the server uses.
+    """
+    if devices and not any(_is_gpu(device) for device in devices):
+        return {}
+    if nvml is None:
+        return unknown_gpus(devices, "nvml: nvidia-ml-py is not installed")
+    try:
+        _ask(nvml, nvml.nvmlInit)
+    except NvmlError as silent:
+        return unknown_gpus(devices, str(silent))
+    try:
+        return _of_all(find_gpus(devices, nvml, server_pid, visible), nvml)
+    except NvmlError as silent:
+        return unknown_gpus(devices, str(silent))
+    finally:
+        _known(nvml, nvml.nvmlShutdown)
+
+
+def unknown_gpus(devices: Sequence[dict[str, Any]], why: str) -> Environment:
+    """Every key of every GPU that the server names (of one, where it names no device), unknown."""
+    count = len([device for device in devices if _is_gpu(device)]) if devices else 1
+    return {f"gpu.{number}.{key}": Fact(source=why) for number in range(count) for key in KEYS}
+
+
+def _is_gpu(device: dict[str, Any]) -> bool:
+    return str(device.get("type", "cuda")) != "cpu"
+
+
+def _of_all(found: Sequence[MatchedGpu], nvml: Any) -> Environment:
+    facts: Environment = {}
+    for gpu in found:
+        if gpu.handle is None:
+            facts |= {f"gpu.{gpu.number}.{key}": Fact(source=gpu.source) for key in KEYS}
+        else:
+            facts |= _of_one(nvml, gpu.handle, gpu.number, gpu.source)
+    return facts
+
+
+def find_gpus(
+    devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
+) -> list[MatchedGpu]:
+    """Which GPU of this machine is which of the server's; all of them where the server names none. NVML is begun.
+
+    Raises:
+        Silent: NVML does not tell what GPUs there are.
+    """
+    boards = _boards(nvml)
+    if not devices:
+        return [MatchedGpu(board.index, board.handle, "nvml (the server names no device)") for board in boards]
+    found, taken = [], set[int]()
+    users = _users(nvml, boards, server_pid)
+    for number, device in enumerate(device for device in devices if _is_gpu(device)):
+        alike = _alike(boards, device)
+        if not alike:
+            found.append(MatchedGpu(number, None, _none_like(device)))
+            continue
+        board, how = _choose(boards, alike, users, device_index(device, number), visible)
+        if board is None:
+            board = next((one for one in alike if one.index not in taken), alike[0])
+            how = f", one of {len(alike)} alike: which of them the server uses is not told"
+        taken.add(board.index)
+        found.append(MatchedGpu(number, board.handle, f"nvml (index {board.index}{how})"))
+    return found
+
+
+def _boards(nvml: Any) -> list[Board]:
+    boards = []
+    for index in range(int(_ask(nvml, nvml.nvmlDeviceGetCount))):
+        handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+        model = _known(nvml, nvml.nvmlDeviceGetName, handle)
+        memory = _known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+        uuid = _known(nvml, nvml.nvmlDeviceGetUUID, handle) if hasattr(nvml, "nvmlDeviceGetUUID") else None
+        total = None if memory is None else int(memory.total)
+        boards.append(Board(index, handle, _text(model) if model else None, total, _text(uuid) if uuid else ""))
+    return boards
+
+
+def _choose(
+    boards: Sequence[Board], alike: Sequence[Board], users: set[int], index: int, visible: Visible | None
+) -> tuple[Board | None, str]:
+    """The one of several alike that is the server's, and by what; None: nothing tells."""
+    if len(alike) == 1:
+        return alike[0], ""
+    used = [board for board in alike if board.index in users]
+    if len(used) == 1:
+        return used[0], ""
+    placed = None if visible is None else board_at(boards, visible, index)
+    if visible is not None and placed in (used or alike):
+        return placed, f", by {visible.by}"
+    return None, ""
+
+
+def _alike(boards: Sequence[Board], device: dict[str, Any]) -> list[Board]:
+    """Those of the device's very model, and of its memory where both are told; a driver that names none: by memory."""
+    model, total = device_model(str(device.get("name", ""))), device.get("vram_total")
+    told = float(total) if isinstance(total, int | float) and not isinstance(total, bool) and total > 0 else None
+
+    def fits(board: Board) -> bool:
+        if told is None or not board.vram_bytes:
+            return board.model is not None
+        return abs(board.vram_bytes - told) <= MEMORY_AGREES * board.vram_bytes
+
+    named = [board for board in boards if board.model is not None and same_model(board.model, model)]
+    return [board for board in named or [b for b in boards if b.model is None] if fits(board)]
+
+
+def _none_like(device: dict[str, Any]) -> str:
+    name = device_model(str(device.get("name", "")))[:80]
+    if " MIG " in name:
+        return f"nvml: the server's GPU is a part of one (MIG): {name!r}; what is read of the whole is not its own"
+    return f"nvml: no GPU of this machine is {name!r} with the memory that the server tells"
+
+
+def _users(nvml: Any, boards: Sequence[Board], server_pid: int | None) -> set[int]:
+    """Indices of the GPUs that the server's process is on.
+
+    In a container NVML may tell pids of the machine, which mean other processes there: where it tells one that is not
+    here, none is believed.
+    """
+    import psutil
+
+    if server_pid is None:
+        return set()
+    of = {
+        board.index: {int(process.pid) for process in processes}
+        for board in boards
+        if (processes := _known(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, board.handle))
+    }
+    others = {pid for pids in of.values() for pid in pids if pid != server_pid}
+    if not all(psutil.pid_exists(pid) for pid in others):
+        return set()
+    return {index for index, pids in of.items() if server_pid in pids}
+
+
+def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:
+    answers: dict[str, Callable[[], str | int | float | bool]] = {
+        "model": lambda: _text(nvml.nvmlDeviceGetName(handle)),
+        "driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+        "cuda": lambda: _cuda(int(nvml.nvmlSystemGetCudaDriverVersion())),
+        "vram_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        "pcie_generation": lambda: int(nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
+        "pcie_generation_max": lambda: int(nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
+        "pcie_width": lambda: int(nvml.nvmlDeviceGetCurrPcieLinkWidth(handle)),
+        "pcie_width_max": lambda: int(nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)),
+        "power_limit_w": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
+        "power_limit_default_w": lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) / 1000,
+        "clock_sm_mhz": lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+        "clock_sm_max_mhz": lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+        "clock_memory_mhz": lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
+        "busy_percent": lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        "persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
+        "ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
+    }
+    facts: Environment = {}
+    for key, answer in answers.items():
+        try:
+            facts[f"gpu.{number}.{key}"] = Fact(value=_ask(nvml, answer), source=source)
+        except NvmlError as silent:
+            facts[f"gpu.{number}.{key}"] = Fact(source=str(silent))
+    return facts
+
+
+def _ask(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
+    """The answer, or Silent. A driver older than the binding lacks functions, which is NVMLError too."""
+    try:
+        return call(*arguments)
+    except nvml.NVMLError as error:
+        raise NvmlError(f"nvml: {error}") from None
+
+
+def _known(nvml: Any, call: Callable[..., T], *arguments: Any) -> T | None:
+    try:
+        return _ask(nvml, call, *arguments)
+    except NvmlError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _cuda(number: int) -> str:
+    """12040 is 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"

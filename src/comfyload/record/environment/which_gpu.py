@@ -1,0 +1,153 @@
+"""Which of a machine's GPUs a server's device is: by its name, and by what its flags and environment leave to it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from comfyload.record.environment.server_process import ListeningProcess
+    from comfyload.record.model import Environment, Server
+
+__all__ = ["Board", "Visible", "board_at", "device_index", "device_model", "gpus_alike", "same_model", "visible_to"]
+
+_ALL = ("all", "none", "void", "")
+"""Values of NVIDIA_VISIBLE_DEVICES that name no GPU: a process with any of these sees all that it sees."""
+_MOST = 32
+"""As many GPUs as ComfyUI thinks of for --default-device."""
+
+
+class Board(Struct, frozen=True):
+    """One GPU of this machine, as NVML counts them: in the order of the bus."""
+
+    index: int
+    handle: Any
+    model: str | None
+    vram_bytes: int | None
+    uuid: str = ""
+
+
+class Visible(Struct, frozen=True, kw_only=True):
+    """Which GPUs CUDA shows the server's process, in its order; `by` says in a few words how that is known.
+
+    `words`: indices or UUIDs; None: all. `only`: those that its container has at all. `by_bus`: whether CUDA counts
+    them in the order of the bus; it puts the fastest first unless told to.
+    """
+
+    words: list[str] | None
+    by: str
+    only: list[str] | None = None
+    by_bus: bool = False
+
+
+def device_model(name: str) -> str:
+    """The model in a name as ComfyUI tells it: `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, `CUDA 0: …`."""
+    rest = re.sub(r"^(?:\w+:\d+\s+|cuda\s+\S+:\s+)", "", name.strip(), flags=re.IGNORECASE)
+    return re.split(r" :(?: |$)", rest)[0].strip()
+
+
+def device_index(device: Mapping[str, Any], place: int) -> int:
+    """Which device it is by the count of the server's process; `place`: in its list, where nothing else tells."""
+    index = device.get("index")
+    if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
+        return index
+    found = re.match(r"\w+:(\d+)\b|cuda (\d+):", str(device.get("name", "")), flags=re.IGNORECASE)
+    return int(found[1] or found[2]) if found else place
+
+
+def same_model(a: str, b: str) -> bool:
+    """Whether two names are of one model: word for word, but for the maker's name, which old drivers leave out."""
+    return _plain(a) == _plain(b)
+
+
+def _plain(name: str) -> list[str]:
+    words = name.casefold().split()
+    return words[next((at for at, word in enumerate(words) if word not in ("nvidia", "geforce")), len(words)) :]
+
+
+def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
+    """What the server's flags and its process's environment say; None: neither does.
+
+    The environment is that of the process on the server's port, if its command line is the one that the server tells.
+    """
+    environ = listener.gpu_environ if _is_process_of(server, listener) else None
+    by_bus = environ is not None and environ.get("CUDA_DEVICE_ORDER", "") == "PCI_BUS_ID"
+    only = None if environ is None else environ.get("NVIDIA_VISIBLE_DEVICES")
+    only_words = None if only is None or only.strip().casefold() in _ALL else _words(only)
+    if environ is not None and listener.contained and only is None:
+        return None  # its container may have been given some of the GPUs, and nothing tells which
+    flag = _flag(server.argv or [], "--cuda-device")
+    if flag is not None and flag != "all":
+        return Visible(words=_words(flag), by=f"--cuda-device {flag}", only=only_words, by_bus=by_bus)
+    first = _flag(server.argv or [], "--default-device")
+    if flag is None and first is not None and first.isdigit():
+        words = [first, *(str(other) for other in range(_MOST) if other != int(first))]
+        return Visible(words=words, by=f"--default-device {first}", only=only_words, by_bus=by_bus)
+    if environ is None:
+        return None
+    variable = environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return Visible(words=_words(variable), by="its CUDA_VISIBLE_DEVICES", only=only_words, by_bus=by_bus)
+    return Visible(words=None, by="its place, as nothing hides a GPU from it", only=only_words, by_bus=by_bus)
+
+
+def board_at(boards: Sequence[Board], visible: Visible, index: int) -> Board | None:
+    """The GPU that the process counts as `index`; None where that cannot be known.
+
+    A number means something only where CUDA's order is known: told to be that of the bus, or one model throughout.
+    """
+    base = list(boards)
+    if visible.only is not None:
+        named = [_named(boards, word, counted=True) for word in visible.only]
+        base = sorted((board for board in named if board is not None), key=lambda board: board.index)
+        if len(base) < len(named):
+            return None
+    counted = visible.by_bus or len({(board.model, board.vram_bytes) for board in base}) == 1
+    if visible.words is None:
+        return base[index] if counted and index < len(base) else None
+    return _named(base, visible.words[index], counted=counted) if index < len(visible.words) else None
+
+
+def gpus_alike(environment: Environment) -> dict[str, int]:
+    """GPUs of which a run's environment says that each is but one of so many alike, by the server's number."""
+    found: dict[str, int] = {}
+    for key, fact in environment.items():
+        gpu, said = re.match(r"gpu\.(\w+)\.", key), re.search(r", one of (\d+) alike", fact.source)
+        if gpu and said:
+            found[gpu[1]] = int(said[1])
+    return found
+
+
+def _named(boards: Sequence[Board], word: str, *, counted: bool) -> Board | None:
+    if word.isdigit():
+        return boards[int(word)] if counted and int(word) < len(boards) else None
+    found = [board for board in boards if word and board.uuid.casefold().startswith(word.casefold())]
+    return found[0] if len(found) == 1 else None
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _flag(argv: Sequence[str], name: str) -> str | None:
+    """The value of `--flag VALUE` or `--flag=VALUE`; of several the last, as argparse does."""
+    found = None
+    for at, part in enumerate(argv):
+        if part == name and at + 1 < len(argv):
+            found = argv[at + 1].strip()
+        elif part.startswith(f"{name}="):
+            found = part.partition("=")[2].strip()
+    return found
+
+
+def _is_process_of(server: Server, listener: ListeningProcess) -> bool:
+    argv, command = server.argv or [], listener.command
+    if not argv or len(command) < len(argv):
+        return False
+    tail = command[len(command) - len(argv) :]
+    return tail[1:] == argv[1:] and Path(tail[0]).name == Path(argv[0]).name

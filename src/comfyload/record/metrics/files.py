@@ -1,0 +1,224 @@
+"""The files of the instrumentation log: the one that is written, and the older ones `FILE.1`, `FILE.2`, …
+
+Rotation may happen while they are read: `FILE` becomes `FILE.1` and so on, and a new `FILE` begins. What is open stays
+open, so nothing is lost and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import time
+import zlib
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfyload.errors import RunFilesError
+from comfyload.record.metrics.lines import Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from io import BufferedReader
+    from types import TracebackType
+
+    Opened = BufferedReader | gzip.GzipFile
+
+__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files", "project_log"]
+
+VARIABLE = "COMFYUI_METRICS_LOG"
+"""The environment variable that names the log."""
+
+DEFAULT_LOG = Path("infra/observability/comfyui_metrics.ndjson")
+"""Where the log lies if nobody says otherwise, seen from the root of a project."""
+
+_BLOCK = 1 << 16
+_PACKED = b"\x1f\x8b"
+_UNPACKABLE = b"(what follows cannot be unpacked)\n"
+
+_BEING_WRITTEN_S = 2.0
+"""A last line without its end is torn if the file was written no later than so long ago."""
+
+_SLACK_S = 60.0
+"""By so much a file's own time may be before that of its last row."""
+
+
+class LogFiles:
+    """The lines of a log and of its older files, oldest first; asked again, those that have come since.
+
+    `since` None: with `older`, all older files; else those that were still written then. The log itself is always read.
+    """
+
+    def __init__(self, path: Path, *, since: datetime | None = None, older: bool = True) -> None:
+        """Open them.
+
+        Raises:
+            RunFilesError: the log cannot be read.
+        """
+        self._path = path
+        self._open: deque[tuple[str, Opened]] = deque()
+        self._begin()
+        try:
+            self._open_newer(older_files(path) if older else [], since)
+        except OSError as error:
+            self._close()
+            raise RunFilesError(f"cannot read the log {path}: {error.strerror or error}") from None
+
+    def __enter__(self) -> LogFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
+        """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is no JSON.
+
+        A last line without its end comes too, with an end if nobody is writing it; unless the log is `growing`: then it
+        is kept until the rest has come.
+
+        Raises:
+            RunFilesError: the log cannot be read.
+        """
+        try:
+            while self._open:
+                name, file = self._open[0]
+                yield from self._whole_lines(name, file)
+                if len(self._open) == 1:
+                    if growing and (self._began_again(file) or self._was_rotated(file)):
+                        continue
+                    if growing:
+                        return
+                written = len(self._open) > 1 or os.fstat(file.fileno()).st_mtime < time.time() - _BEING_WRITTEN_S
+                for line in self._lines.end():
+                    yield self._place(name, self._number + 1), line + b"\n" if written else line
+                self._leave_first()
+        except OSError as error:
+            raise RunFilesError(f"cannot read the log {self._path}: {error.strerror or error}") from None
+
+    def _begin(self) -> None:
+        self._lines, self._ready, self._number, self._broken = Lines(), deque[bytes](), 0, False
+
+    def _whole_lines(self, name: str, file: Opened) -> Iterator[tuple[str, bytes]]:
+        block = b"begin"
+        while block:
+            while self._ready:
+                line = self._ready.popleft()
+                yield self._place(name, self._number + 1), line
+                self._number += line.endswith(b"\n")
+            try:
+                block = b"" if self._broken else file.read1(_BLOCK)
+            except (EOFError, zlib.error, gzip.BadGzipFile):  # a packed file that is torn, or damaged
+                self._broken = True
+                self._ready.extend([*self._lines.end(), _UNPACKABLE])
+            else:
+                self._ready.extend(self._lines.feed(block))
+
+    def _place(self, name: str, number: int) -> str:
+        return f"line {number}" if name == self._path.name else f"{name}, line {number}"
+
+    def _began_again(self, file: Opened) -> bool:
+        """Whether the file was cut; then it is read from its beginning."""
+        if isinstance(file, gzip.GzipFile) or os.fstat(file.fileno()).st_size >= file.tell():
+            return False
+        file.seek(0)
+        self._begin()
+        return True
+
+    def _was_rotated(self, file: Opened) -> bool:
+        """Whether the name stands for another file by now; then what came after ours is opened."""
+        ours = _identity(os.fstat(file.fileno()))
+        try:
+            if _identity(self._path.stat()) == ours:
+                return False
+        except FileNotFoundError:  # between the renaming and the first row of the new file
+            return False
+        names = older_files(self._path)
+        at = next((n for n, older in enumerate(names) if _identity_of(older) == ours), len(names))
+        self._open_newer(names[at:], None)
+        # A row may have come to the old file between our last look at it and its renaming.
+        return len(self._open) > 1
+
+    def _open_newer(self, older: list[Path], since: datetime | None) -> None:
+        """Open the log and `older` files, the newest first: what is renamed meanwhile is met twice, not missed."""
+        met = {_identity(os.fstat(file.fileno())) for _, file in self._open}
+        at = len(self._open)
+        missing = None
+        for path in (self._path, *reversed(older)):
+            try:
+                file = _opened(path)
+            except FileNotFoundError as error:
+                missing = missing or error
+                continue
+            status = os.fstat(file.fileno())
+            old = since is not None and path != self._path and status.st_mtime < since.timestamp() - _SLACK_S
+            if old or _identity(status) in met:
+                file.close()
+                continue
+            met.add(_identity(status))
+            self._open.insert(at, (path.name, file))
+        if not self._open and missing is not None:
+            raise missing
+
+    def _leave_first(self) -> None:
+        self._open.popleft()[1].close()
+        self._begin()
+
+    def _close(self) -> None:
+        while self._open:
+            self._leave_first()
+
+
+def project_log() -> Path | None:
+    """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
+
+    A project has a folder `infra/observability`; the nearest one counts. One above the working directory must have the
+    same owner: whoever plants a folder in /tmp gets no rows of ours.
+    """
+    try:
+        if DEFAULT_LOG.parent.is_dir():
+            return DEFAULT_LOG
+        here = Path.cwd()
+        owner = here.stat().st_uid
+        for above in here.parents:
+            folder = above / DEFAULT_LOG.parent
+            if folder.is_dir() and folder.stat().st_uid == owner:
+                return above / DEFAULT_LOG
+    except OSError:  # the working directory is gone, or what is above it may not be looked into
+        pass
+    return None
+
+
+def older_files(path: Path) -> list[Path]:
+    """`FILE.5` … `FILE.1`, as far as they are there, oldest first; each may be packed, as `FILE.2.gz`."""
+    found = []
+    for other in path.parent.glob(f"{_literal(path.name)}.*"):
+        number = other.name.removeprefix(f"{path.name}.").removesuffix(".gz")
+        if number.isascii() and number.isdigit() and number[0] != "0":
+            found.append((int(number), other))
+    return [other for _, other in sorted(found, reverse=True)]
+
+
+def _opened(path: Path) -> Opened:
+    """The file, unpacked where it is packed."""
+    file = path.open("rb")
+    if file.read(len(_PACKED)) == _PACKED:
+        file.close()
+        return gzip.GzipFile(path)
+    file.seek(0)
+    return file
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
