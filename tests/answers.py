@@ -14,7 +14,7 @@ from comfyload.sim import Server
 from comfyload.sim.catalog import CLASSES
 from comfyload.sim.nodes import describe
 from comfyload.workflow import parse
-from comfyload.workflow.preflight import Answer, check
+from comfyload.workflow.preflight import PreflightAnswer, check
 
 INFO: dict[str, Any] = {name: json.loads(json.dumps(describe(node))) for name, node in CLASSES.items()}
 
@@ -40,7 +40,7 @@ async def what_happens(server: Server, graph: dict[str, Any]) -> tuple[str, list
     return "partly" if dropped else "accepted", dropped
 
 
-def told(graph: dict[str, Any], version: str) -> Answer:
+def told(graph: dict[str, Any], version: str) -> PreflightAnswer:
     major, minor, patch = map(int, version.split("."))
     return check(parse(json.dumps(graph).encode(), "g"), INFO, INFO, version=(major, minor, patch))
 

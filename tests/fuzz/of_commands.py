@@ -88,7 +88,7 @@ def _unfinished() -> bytes:
         "workflows": [{"file": str(_workflow())}],
         "plan": {"load": {"kind": "closed"}, "jobs": 4},
     }
-    return encode_pretty(manifest(4, end=None, ended_utc=None, asked=asked))
+    return encode_pretty(manifest(4, end=None, ended_utc=None, options=asked))
 
 
 @cache

@@ -10,7 +10,8 @@ PUBLIC = {
     "comfyload": "Execution JobEvent Policy Progress Queued Retrying connect log_event stage",
     "comfyload.record.model": """
         FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts
-        Observation Outcome Output Prompt Record Sample SelfCheck Sent Server ServerTimes Spread WorkflowFacts
+        Observation Outcome Output Prompt Quantiles Record Sample SelfCheck Sent Server ServerState
+        ServerTimes WorkflowFacts
     """,
     "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",
     "comfyload.workflow": "ObjectInfo Variation Workflow override parse",
@@ -30,7 +31,7 @@ PUBLIC = {
     """,
     "comfyload.judge.gates.gate": "GateVerdict RunError Verdict exit_code judge overall",
     "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",
-    "comfyload.judge.comparison.history": "Change Changes DEFAULT Point Series Step changes history",
+    "comfyload.judge.comparison.history": "Change DEFAULT LevelShift LevelShifts Point TrendSeries changes history",
     "comfyload.report.charts": "Chart charts png script",
     "comfyload.sim": "Direct Faults Server Which",
 }

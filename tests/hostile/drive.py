@@ -116,26 +116,26 @@ def _child(job: dict[str, Any]) -> None:
 def forker() -> None:
     """The process that forks: a job a line on standard input, its end a line on standard output. It has no threads."""
     for name in (
-        "app.run",
-        "app.resume",
+        "app.run.launch",
+        "app.run.resume",
         "app.doctor",
         "app.summary",
         "app.check",
         "report.html",
         "report.charts",
         "cli.progress",
-        "app.connect",
+        "app.library.connect",
         "judge.summary",
     ):
         with contextlib.suppress(ImportError):
             __import__(f"comfyload.{name}")
     import typer.main
 
-    from comfyload.app import session
+    from comfyload.app.run import session
     from comfyload.cli import app
     from comfyload.comfy.timeouts import Timeouts
 
-    session.Patience = partial(Timeouts, unreachable_s=GONE_S)  # type: ignore[misc, assignment]
+    session.Timeouts = partial(Timeouts, unreachable_s=GONE_S)  # type: ignore[misc, assignment]
 
     typer.main.get_command(app)  # loads what it needs
     under_way: dict[int, tuple[str, float, float]] = {}

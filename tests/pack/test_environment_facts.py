@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from comfyload.comfy.identify import _without_secrets
-from comfyload.record import thunderbolt as own_enclosure
+from comfyload.record.environment import thunderbolt as own_enclosure
 from comfyload.record.environment.describe import _host
 from comfyload.record.environment.git import pack_facts
 from comfyload_probe import checkout, environment

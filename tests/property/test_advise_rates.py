@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from comfyload.advise.forecast import Check, highest_rate, validate
+from comfyload.advise.forecast import Prediction, highest_rate, validate
 from comfyload.advise.queueing import lindley
 from comfyload.advise.service_times import Workload, pools_of
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
@@ -56,7 +56,7 @@ def test_the_highest_rate_is_near_the_true_one(name: str, jobs: int, most: float
 
 
 @cache
-def _replays() -> list[Check]:
+def _replays() -> list[Prediction]:
     """p95 of runs of 400 jobs, replayed from 120 others: three shapes of work at three loads, 8 of each."""
     out = []
     for seed, load, shape in product(range(8), (0.5, 0.7, 0.85), ("unimodal", "bimodal", "switches")):

@@ -82,7 +82,7 @@ def job(index: int, due: float, seconds: float, **changes: Any) -> Record:
         "sent": due + 0.001,
         "acknowledged": due + 0.004,
         "done": due + seconds,
-        "seen_by": "events",
+        "end_source": "events",
         "server": ServerTimes(create_ms=start + 2, start_ms=start + 5, end_ms=start + round(1000 * seconds) - 3),
         "nodes": [Span("3", due + 0.01, due + 0.9 * seconds), Span("9", due + 0.9 * seconds, due + 0.98 * seconds)],
         "outputs": [Output(node="9", kind="images", count=1, files=[f"output/run/book_{index:05}_.png"])],

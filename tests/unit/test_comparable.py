@@ -185,5 +185,5 @@ def test_another_mix_of_the_same_workflows_is_another_load() -> None:
     def asked(weight: float) -> dict[str, Any]:
         return {"workflows": [{"file": "book.json", "weight": weight}, {"file": "cover.json", "weight": 1.0}]}
 
-    one, two = (load_words(manifest(workflows=pair, asked=asked(weight))) for weight in (1.0, 3.0))
+    one, two = (load_words(manifest(workflows=pair, options=asked(weight))) for weight in (1.0, 3.0))
     assert (one, two) == ("1 in flight", "1 in flight, weights 3:1")

@@ -50,7 +50,7 @@ if kind == "threads":
             child(lambda: comfy.fetch(execution))
         else:
             os.waitpid(pid, 0)
-            print(comfy.run(SLEEPER, seed=2).seen_by, flush=True)
+            print(comfy.run(SLEEPER, seed=2).end_source, flush=True)
 else:
     async def main():
         async with comfyload.connect(url) as comfy:
@@ -61,7 +61,7 @@ else:
                 child(lambda: asyncio.run(comfy.fetch(execution)))
                 os._exit(0)
             os.waitpid(pid, 0)
-            print((await comfy.run(SLEEPER, seed=2)).seen_by, flush=True)
+            print((await comfy.run(SLEEPER, seed=2)).end_source, flush=True)
     asyncio.run(main())
 """
 
@@ -106,7 +106,7 @@ def silent(patch: pytest.MonkeyPatch, where: str) -> Iterator[None]:
 def limits(patch: pytest.MonkeyPatch, **seconds: float) -> None:
     for name, value in seconds.items():
         for module in ("async_comfy", "connect"):
-            patch.setattr(f"comfyload.app.{module}.{name}", value, raising=False)
+            patch.setattr(f"comfyload.app.library.{module}.{name}", value, raising=False)
 
 
 @pytest.mark.parametrize("where", ["", "prompt", "object_info", "history"])

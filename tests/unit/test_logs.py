@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from comfyload.app.logs import LogQuery, Where, instant, print_log
 from comfyload.cli import app
 from comfyload.errors import UsageError
-from comfyload.record import metrics_log
+from comfyload.record.metrics import log as metrics_log
 from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.log import InOrder, log_row
 from comfyload.report.console import Screen

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from comfyload.app import made
+from comfyload.app.library import made
 from comfyload.cli.progress import LiveCounts
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.reported import files_of, outputs_of

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfyload.record import metrics_lines
+from comfyload.record.metrics import lines as metrics_lines
 from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.lines import Lines, ends_a_line
 from comfyload.record.metrics.log import object_of_line

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfyload.errors import RunFilesError
-from comfyload.record import metrics_lines
+from comfyload.record.metrics import lines as metrics_lines
 from comfyload.record.metrics.log import LogSlice, read_log, write_slice
 
 SINCE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

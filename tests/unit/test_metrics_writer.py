@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import comfyload
-from comfyload.record import metrics_writer
+from comfyload.record.metrics import writer as metrics_writer
 from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.log import row_of_line
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.app import descriptors
+from comfyload.app.run import descriptors
 from comfyload.app.run.descriptors import check_descriptors, descriptors_needed
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http

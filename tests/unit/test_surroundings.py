@@ -48,7 +48,7 @@ class Machine:
 
 
 def ended(end: Any) -> Manifest:
-    return manifest(asked=ASKED, end=end)
+    return manifest(options=ASKED, end=end)
 
 
 def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

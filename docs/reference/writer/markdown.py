@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_origin
 import msgspec
 import msgspec.inspect
 
-from comfyload.record import bounds
+from comfyload.record import bounds, model
 from writer.meanings import TYPES
 
 NOTE = "<!-- Written by generate.py; edit that or the code, then run: python docs/reference/generate.py -->\n"
@@ -54,14 +54,18 @@ def struct_text(kind: type[msgspec.Struct]) -> str:
         shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
         if field.default_factory is not msgspec.NODEFAULT:
             shown = f"`{_json(field.default_factory())}`"
-        rows.append((f"`{field.name}`", f"`{_type(annotations[field.name])}`", shown))
-    return f"{inspect.getdoc(kind)}\n\n{table(('field', 'type', 'default'), rows)}"
+        rows.append((f"`{field.encode_name}`", f"`{_type(annotations[field.name])}`", shown))
+    doc = inspect.getdoc(kind) or ""
+    for field in msgspec.structs.fields(kind):
+        doc = doc.replace(f"`{field.name}`", f"`{field.encode_name}`")
+    return f"{doc}\n\n{table(('field', 'type', 'default'), rows)}"
 
 
 def _type(hint: str) -> str:
     """A type in words that a reader of the files has; Python's own stay."""
     bounded = [name for name in bounds.__all__ if get_origin(getattr(bounds, name)) is Annotated]
     agree("TYPES", bounded, TYPES)
+    hint = hint.replace("ServerState", str(model.ServerState).removeprefix("typing."))
     return re.sub(r"\w+", lambda name: TYPES.get(name[0], name[0]), hint)
 
 

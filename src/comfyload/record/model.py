@@ -42,6 +42,7 @@ __all__ = [
     "SelfCheck",
     "Sent",
     "Server",
+    "ServerState",
     "ServerTimes",
     "WorkflowFacts",
 ]
@@ -175,9 +176,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
     `started`: `execution_start` arrived. `done`: the end was seen, by event, or by a poll no more than
     `done_uncertainty_s` later than it happened; `end_source` names which. `executions`: how often the server
-    started it.
-    Some fields have another name in the run directory, where they were named first.
-    `held_s`: how long it was held back before it was sent, because the server's queue was as long as it may be.
+    started it. `held_s`: how long it was held back before it was sent, because the server's queue was full.
     `attempts`: each time it was sent, if this tells of only the last of them, or of one server of several; else empty.
     """
 

@@ -165,12 +165,12 @@ class Session:
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest = self._manifest
         hooks: dict[str, Any] = {
-            "patience": Timeouts(job_s=manifest.plan.timeout_s),
+            "timeouts": Timeouts(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "maybe_there": self._unconfirmed_ids,
-            "forgotten": self._restarted,
+            "unconfirmed_ids": self._unconfirmed_ids,
+            "server_restarted": self._restarted,
             "room": self._room(),
         }
         if manifest.retry is None:
