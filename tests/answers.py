@@ -11,12 +11,11 @@ from typing import Any
 from comfyload import clock
 from comfyload.comfy.wire import Request
 from comfyload.sim import Server
-from comfyload.sim.catalog import CLASSES
-from comfyload.sim.nodes import describe
+from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import parse
 from comfyload.workflow.preflight import PreflightAnswer, check
 
-INFO: dict[str, Any] = {name: json.loads(json.dumps(describe(node))) for name, node in CLASSES.items()}
+INFO: dict[str, Any] = OBJECT_INFO
 
 
 async def what_happens(server: Server, graph: dict[str, Any]) -> tuple[str, list[str]]:

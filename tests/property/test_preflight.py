@@ -43,7 +43,7 @@ def graphs(draw: st.DrawFn) -> dict[str, Any]:
         name = draw(st.sampled_from(kinds))
         inputs = {
             key: [draw(st.sampled_from(nodes[:place])), 0] if kind in ("IMAGE", "*") else GOOD[key]
-            for key, (kind, _, _) in CLASSES[name].inputs().items()
+            for key, (kind, _, _) in CLASSES[name].inputs.items()
         }
         graph[node] = {"class_type": name, "inputs": inputs}
     for _ in range(draw(st.sampled_from((0, 1, 1, 1, 2, 3)))):

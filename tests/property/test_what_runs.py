@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 from comfyload import clock
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.sim import Direct, Server
-from comfyload.sim.catalog import CLASSES
-from comfyload.sim.nodes import describe
+from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import Table
 from comfyload.workflow.remarks import remarks
 from tests.rig import Played, play_on
 
 Graph = dict[str, Any]
-INFO = ObjectInfo({name: describe(node) for name, node in CLASSES.items()})
+INFO = ObjectInfo(OBJECT_INFO)
 JOBS = 4
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from comfyload.errors import UsageError
-from comfyload.sim.catalog import CLASSES
-from comfyload.sim.nodes import describe
+from comfyload.sim.catalog import OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import parse_table
 from comfyload.workflow.remarks import remarks
@@ -44,7 +43,7 @@ MORE = {
         "input": {"required": {"model": ["MODEL"], "strength_model": ["FLOAT", {}]}},
     },
 }
-INFO = ObjectInfo({name: describe(node) for name, node in CLASSES.items()} | MORE)
+INFO = ObjectInfo(OBJECT_INFO | MORE)
 
 
 def sampled(seed: object, **more: Any) -> dict[str, Any]:

@@ -1,33 +1,59 @@
-"""Every node class of the simulated server, by name."""
+"""Every node class of the simulated server, by name, as ComfyUI 0.33.0 describes it in `/object_info`.
+
+`object_info.json` was captured from a real server: without tooltips, with the simulator's own model files and images in
+the lists, and with two classes for tests. SimSleep takes exactly `seconds` (over the server's speed), and its image
+costs nothing to save: with PreviewAny or PreviewImage behind it a job of an exact length. SimFail always raises.
+"""
 
 from __future__ import annotations
 
-from comfyload.sim.catalog_images import IMAGE_CLASSES, INPUT_IMAGES
-from comfyload.sim.catalog_models import (
-    CHECKPOINTS,
-    CONTROLNETS,
-    LORAS,
-    MODEL_CLASSES,
-    TEXT_ENCODERS,
-    UNETS,
-    UPSCALERS,
-    VAES,
+import json
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["CLASSES", "INPUT_IMAGES", "MODEL_FOLDERS", "OBJECT_INFO", "NodeClass"]
+
+OBJECT_INFO: dict[str, dict[str, Any]] = json.loads(
+    files("comfyload.sim").joinpath("object_info.json").read_text(encoding="utf-8")
 )
 
-__all__ = ["CLASSES", "INPUT_IMAGES", "MODEL_FOLDERS"]
 
-CLASSES = {node.name: node for node in [*MODEL_CLASSES, *IMAGE_CLASSES]}
+class NodeClass:
+    """One class. `types`: of its outputs. `inputs`: by name, the type or the list of choices, options, and whether it
+    is required.
+    """
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.types: tuple[str, ...] = tuple(info["output"])
+        self.is_output: bool = info["output_node"]
+        self.inputs: dict[str, tuple[Any, dict[str, Any], bool]] = {
+            name: (spec[0], spec[1] if len(spec) > 1 else {}, group == "required")
+            for group, specs in info["input"].items()
+            if group != "hidden"
+            for name, spec in specs.items()
+        }
+
+
+CLASSES = {name: NodeClass(info) for name, info in OBJECT_INFO.items()}
+
+
+def _choices(name: str, key: str) -> list[str]:
+    kind, options, _ = CLASSES[name].inputs[key]
+    return list(kind if isinstance(kind, list) else options["options"])
+
+
+INPUT_IMAGES = _choices("LoadImage", "image")
 
 MODEL_FOLDERS: dict[str, list[str]] = {
-    "checkpoints": CHECKPOINTS,
+    "checkpoints": _choices("CheckpointLoaderSimple", "ckpt_name"),
     "configs": [],
-    "loras": LORAS,
-    "vae": [name for name in VAES if name != "pixel_space"],
-    "text_encoders": TEXT_ENCODERS,
-    "diffusion_models": UNETS,
+    "loras": _choices("LoraLoader", "lora_name"),
+    "vae": [name for name in _choices("VAELoader", "vae_name") if name != "pixel_space"],
+    "text_encoders": _choices("DualCLIPLoader", "clip_name1"),
+    "diffusion_models": _choices("UNETLoader", "unet_name"),
     "clip_vision": [],
     "style_models": [],
     "embeddings": [],
-    "controlnet": CONTROLNETS,
-    "upscale_models": UPSCALERS,
+    "controlnet": _choices("ControlNetLoader", "control_net_name"),
+    "upscale_models": _choices("UpscaleModelLoader", "model_name"),
 }

@@ -6,11 +6,11 @@ import email.parser
 import email.policy
 import mimetypes
 import posixpath
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from comfyload.comfy.wire import Reply
-from comfyload.sim.catalog import CLASSES, MODEL_FOLDERS
-from comfyload.sim.nodes import describe
+from comfyload.sim.catalog import MODEL_FOLDERS, OBJECT_INFO
 from comfyload.sim.reply import empty, json_reply
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ _FILE_KINDS = ("output", "input", "temp")
 
 def object_info(state: State, name: str) -> Reply:
     """All classes, or the one called `name`; an unknown one is an empty object."""
-    wanted = [name] if name in CLASSES else [] if name else list(CLASSES)
-    found = {kind: describe(CLASSES[kind]) for kind in wanted}
+    found = {kind: info for kind, info in OBJECT_INFO.items() if not name or kind == name}
     if "LoadImage" in found:
-        found["LoadImage"]["input"]["required"]["image"] = [list(state.files.inputs()), {"image_upload": True}]
+        found["LoadImage"] = deepcopy(found["LoadImage"])
+        found["LoadImage"]["input"]["required"]["image"][0] = list(state.files.inputs())
     return json_reply(found)
 
 

@@ -78,14 +78,14 @@ def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
     name, inputs = node["class_type"], node["inputs"]
     if name == "LoadImage" and inputs.get("image") in ("", "."):
         return "IsADirectoryError", "[Errno 21] Is a directory: 'input'\n"
-    declared = CLASSES[name].inputs()
+    declared = CLASSES[name].inputs
     for key, value in inputs.items():
         if key not in declared:
             if is_link(value):
                 return "TypeError", f"{name}() got an unexpected keyword argument '{key}'\n"
             continue
         kind, _, required = declared[key]
-        by_link = isinstance(kind, str) and kind not in (*_CAST, "COMBO", "*")
+        by_link = isinstance(kind, str) and not {*_CAST, "COMBO", "*"} & {*kind.split(",")}
         if by_link and not isinstance(value, list) and (required or value is not None):
             return "AttributeError", f"'{type(value).__name__}' object has no attribute 'shape'\n"
     missing = [key for key, (_, _, required) in declared.items() if required and key not in inputs]
@@ -145,7 +145,7 @@ class _Checker:
         inputs = node["inputs"]
         errors: list[Error] = []
         sources_valid = True
-        for name, (kind, options, required) in CLASSES[node["class_type"]].inputs().items():
+        for name, (kind, options, required) in CLASSES[node["class_type"]].inputs.items():
             config = [kind, options]
             if name not in inputs:
                 if required:
@@ -246,4 +246,4 @@ def _limits(name: str, value: Any, config: list[Any], told: dict[str, Any]) -> E
 def _fits(received: str, wanted: Any) -> bool:
     if isinstance(wanted, list) or wanted == "COMBO":
         return received in ("COMBO", "*")
-    return received == wanted or "*" in (received, wanted)
+    return received in wanted.split(",") or "*" in (received, wanted)
