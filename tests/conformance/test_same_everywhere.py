@@ -17,7 +17,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.comfy.address import parse_server
-from comfyload.comfy.api import Api
+from comfyload.comfy.api import api_of
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_packs, identify
@@ -181,7 +181,7 @@ def test_refusals_have_their_reason(on: On, fault: str) -> None:
 def test_where_a_prompt_is_can_be_asked(on: On) -> None:
     async def body(transport: Transport) -> list[str]:
         server = await identify(transport, "x", [])
-        api = Api(transport, server)
+        api = api_of(transport, server)
         seen = [await api.prompt_state("00000000-0000-4000-8000-00000000dead")]
         played = await play_on(transport, graph=noisy(), jobs=1, run_id=secrets.token_hex(4))
         seen.append(await api.prompt_state(played.records[0].prompt_id))

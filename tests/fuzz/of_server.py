@@ -12,15 +12,15 @@ from unittest.mock import patch
 
 import msgspec
 
-from comfyload.comfy.api import Api
+from comfyload.comfy.api import api_of
 from comfyload.comfy.examine import fetch_object_info, look_at_queue, missing_images
-from comfyload.comfy.gateway import said, who_answers
+from comfyload.comfy.gateway import message_in, who_answers
 from comfyload.comfy.identify import describe_classes, describe_packs, describe_probe, identify
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.view import view_path
+from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.wire import decode_history, decode_json, decode_message
 from comfyload.errors import ComfyloadError, UsageError
 from comfyload.judge.columns.fold import Fold
@@ -110,7 +110,7 @@ def answers(data: bytes) -> None:
     """Where a job is, by the calls of every version."""
     for able in (True, False):
         server = Server(url="u", jobs_api=able, jobs_cancel=able, interrupt_by_id=able)
-        api = Api(Answers(data), server)
+        api = api_of(Answers(data), server)
         now(api.prompt_state("p"))
         now(api.queue_remaining())
         now(api.alive())
@@ -142,7 +142,7 @@ def gateway(data: bytes) -> None:
         reply = msgspec.structs.replace(body.reply, status=status, headers=headers)
         found = who_answers(reply, body.name)
         assert found is None or visible(found.message)
-    assert len(said(data)) <= 200
+    assert len(message_in(data)) <= 200
 
 
 def identified(data: bytes) -> None:

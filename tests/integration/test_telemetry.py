@@ -160,7 +160,7 @@ def test_a_probe_that_asks_for_a_token_and_an_endpoint_that_is_none_are_said(tmp
     with in_thread(guarded) as (url, _), answering(page) as endpoint:
         reader = run(url, tmp_path, "--scrape", f"{endpoint}/metrics", jobs=2, seconds=0.1)
     assert sorted(telemetry_notes(reader)) == [
-        "probe: it asks for a token: --header X-Comfyload-Token=env:NAME",
+        "probe: it requires a token: --header X-Comfyload-Token=env:NAME",
         f"scrape: {endpoint}/metrics answers HTTP 404",
     ]
 

@@ -84,8 +84,8 @@ def test_what_is_shown_of_an_address() -> None:
         ("//other/system_stats", "http://other/", True),
         ("system_stats/", "http://h:8188/system_stats/", False),
         ("https://sso/login?next=secret", "https://sso/login", False),
-        ("http://[bad", "an address that is none", False),
-        ("javascript:alert(1)", "something that is no http address (javascript)", False),
+        ("http://[bad", "an invalid address", False),
+        ("javascript:alert(1)", "an address that is not http (javascript)", False),
     ],
 )
 def test_where_a_server_redirects_to(location: str, where: str, same: bool) -> None:

@@ -134,7 +134,7 @@ def test_what_cannot_be_written_is_said_once_and_the_run_goes_on(
             try:
                 live._write([probe(n)])
             except OSError as error:
-                live._say(error)
+                live._warn(error)
         live.close()
     (said,) = caplog.messages
     assert str(path) in said and "they are in the run directory" in said

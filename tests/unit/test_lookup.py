@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.api import PromptState
+from comfyload.comfy.wire import PromptState
 from comfyload.comfy.reconcile import reconcile
 
 

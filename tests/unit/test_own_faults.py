@@ -91,7 +91,7 @@ def test_a_server_that_we_cannot_ask_is_not_said_to_be_no_comfyui() -> None:
                 await identify(Starved(Direct(server, latency_s=0.001), "system_stats", 0, 1), "u", [])
             return str(caught.value)
 
-    assert clock.run_virtual(ask()).startswith("the server cannot be asked: this machine: too many open files")
+    assert clock.run_virtual(ask()).startswith("the server cannot be reached: this machine: too many open files")
 
 
 class Starved:

@@ -222,7 +222,7 @@ def test_a_job_that_cannot_be_built_takes_no_place() -> None:
         return await found.run(1.0)
 
     done, found = scene([Server()], Policy(admission=Admission(depth=0)), script)
-    assert done[0].outcome == "completed" and not found.client._pool.members[0].held
+    assert done[0].outcome == "completed" and not found.client._pool.backends[0].held
 
 
 def test_retry_after_holds_though_a_job_completes_meanwhile() -> None:

@@ -74,7 +74,7 @@ def test_a_server_that_stops_in_silence_loses_its_waiting_jobs_to_another() -> N
         await asyncio.sleep(1.0)
         found.servers[0].kill_worker()
         done = await asked
-        assert found.client._pool.members[0].circuit.broken_s(found.now()) > 0.0, "and is left alone"
+        assert found.client._pool.backends[0].circuit.broken_s(found.now()) > 0.0, "and is left alone"
         return done
 
     done, found = scene([Server(), Server()], POLICY, script)
@@ -124,7 +124,7 @@ def test_a_place_is_free_again_if_its_job_is_cancelled_as_it_gets_it() -> None:
             patch.setattr(dispatcher, "assign", cancelling)
             with pytest.raises(asyncio.CancelledError):
                 await asked
-        assert not found.client._pool.members[0].held and not found.posts()
+        assert not found.client._pool.backends[0].held and not found.posts()
         return await found.run(1.0)
 
     done, _ = scene([Server()], Policy(admission=Admission(depth=0)), script)
@@ -166,7 +166,7 @@ def test_a_server_that_fails_while_others_are_asked_gets_nothing() -> None:
         await asyncio.sleep(5.0)
         asked = asyncio.create_task(found.run(*[1.0] * 4))
         await asyncio.sleep(1.0)
-        found.client._pool.members[0].circuit.trip(found.now())
+        found.client._pool.backends[0].circuit.trip(found.now())
         tripped = found.now()
         await asked
         return tripped

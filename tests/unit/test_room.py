@@ -107,7 +107,7 @@ def test_that_jobs_are_held_back_is_told_with_the_length() -> None:
 
 
 def test_of_several_attempts_all_waits_count_and_one_never_sent_is_none() -> None:
-    story = AttemptLog("a", 0.0, told=False)
+    story = AttemptLog("a", 0.0, listed=False)
     failed: dict[str, Any] = {"outcome": "failed", "failure": Failure(kind="oom"), "sent": 3.0, "done": 4.0}
     story.add("s", "a", Execution(**failed, held_s=3.0), 0.0, 4.0)
     unsent = Execution(outcome="dropped", failure=Failure(kind="dropped", message=STOPPED), held_s=2.0)

@@ -15,8 +15,7 @@ from comfyload.record.model import LogLine
 from comfyload.sim import Server
 from comfyload.sim.direct import Direct
 from comfyload.telemetry.collector import Collector
-from comfyload.telemetry.offset import Exchange, Offset, best_of, better
-from comfyload.telemetry.probe import PAGE, Probe
+from comfyload.telemetry.probe import PAGE, Exchange, Offset, Probe, best_of, better
 from tests.unit.test_sim_helpers import settled, sleep_graph, submit
 from tests.unit.test_telemetry_watch import Told
 
@@ -271,7 +270,7 @@ def test_a_token_that_is_missing_is_asked_for_once() -> None:
         await asyncio.sleep(10)
 
     told, _ = follow(ring, script)
-    assert told.said == ["probe: it asks for a token: --header X-Comfyload-Token=env:NAME"]
+    assert told.said == ["probe: it requires a token: --header X-Comfyload-Token=env:NAME"]
 
 
 def test_a_server_without_a_probe_is_asked_once() -> None:

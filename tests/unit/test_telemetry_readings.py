@@ -276,7 +276,7 @@ def test_the_queue_is_asked_for_only_while_the_stream_is_not_heard() -> None:
     server: Any = Comfy({"exec_info": {"queue_remaining": 3}})
     heard = True
     queue = QueueLength(server, lambda: heard)
-    assert not asyncio.run(queue.read()).asked
+    assert not asyncio.run(queue.read()).read
     assert server.paths == []
     heard = False
     assert asyncio.run(queue.read()).values == {"queue_remaining": 3}

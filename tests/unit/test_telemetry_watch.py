@@ -33,7 +33,7 @@ class Scripted:
     """A source whose readings are what a function of their number gives."""
 
     name = "scripted"
-    patience_s = 3.0
+    timeout_s = 3.0
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Scripted:
         return await self._reading(self.asked)
 
     async def finish(self) -> Readings:
-        return Readings(asked=False) if self._left is None else await self._left()
+        return Readings(read=False) if self._left is None else await self._left()
 
     def close(self) -> None:
         self.closed = True
@@ -181,7 +181,7 @@ def test_what_is_left_to_tell_is_waited_for_within_bounds() -> None:
 
     told, ended = watched(Scripted(number, left=hangs), seconds=1)
     assert ended == pytest.approx(FINISH_S)
-    assert told.said == ["scripted: what it had left to tell at the end of the run is missing: no answer in time"]
+    assert told.said == ["scripted: its last readings at the end of the run are missing: no answer in time"]
 
 
 def test_what_is_not_there_is_never_asked_and_not_spoken_of() -> None:

@@ -18,7 +18,7 @@ from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
 from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
-from comfyload.comfy.api import Api
+from comfyload.comfy.api import api_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from comfyload.advise.naive_client import Naive
+    from comfyload.comfy.api import Api
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
@@ -157,7 +158,7 @@ async def _play(asked: FaultOptions, scenario: Scenario, name: str) -> Outcome:
         prompts = await _prompts(asked, direct, scenario)
         clock, asks = stopwatch(), list[_Ask]()
         timeouts = _timeouts(asked)
-        async with _client(asked, name, transport, Api(transport, facts), facts, clock, timeouts) as client:
+        async with _client(asked, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
             trouble = asyncio.create_task(_make_trouble(asked, scenario, proxy, simulated))
             await _send(asked, scenario, client, prompts, asks, clock)
             await trouble
@@ -165,7 +166,7 @@ async def _play(asked: FaultOptions, scenario: Scenario, name: str) -> Outcome:
                 for ask in asks:
                     ask.ids = client.ids.get(ask.ids[0], ask.ids)
         await asyncio.sleep(2 * asked.job_s)
-        return await _judge(asked, scenario, name, asks, Api(direct, facts), simulated)
+        return await _judge(asked, scenario, name, asks, api_of(direct, facts), simulated)
 
 
 def _inside(asked: FaultOptions, scenario: Scenario) -> Faults:

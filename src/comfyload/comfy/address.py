@@ -1,4 +1,4 @@
-"""How a server's address and the headers for it are written, and what of them is secret."""
+"""Parses a server's address and headers, and hides what is secret in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 LONGEST = 1000
-"""Letters of an address that is told."""
+"""Letters of an address that is shown."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -37,7 +37,7 @@ def parse_server(text: str) -> URL:
     """The server's base address with a trailing slash: `127.0.0.1:8188`, `https://host/comfy/`, `http://[::1]:8188`.
 
     Raises:
-        UsageError: it is no http(s) address.
+        UsageError: it is not an http(s) address.
     """
     try:
         url = read_url(text if "://" in text else f"http://{text}")
@@ -45,10 +45,10 @@ def parse_server(text: str) -> URL:
     except ValueError:
         valid = False
     if not valid:
-        hint = "write it as http://127.0.0.1:8188"
+        hint = "write an http address: http://127.0.0.1:8188"
         if "@" in text:
-            hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
-        raise UsageError(f"--server {masked(text)!r} is no http address", hint)
+            hint = "write an http address: http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
+        raise UsageError(f"invalid --server {masked(text)!r}", hint)
     hide_secrets(url)
     if url.path.rstrip("/").endswith("/prompt"):
         url = url.parent
@@ -56,21 +56,21 @@ def parse_server(text: str) -> URL:
 
 
 def read_url(text: str) -> URL:
-    """The address in a text of anyone's, looked at to the end.
+    """The address in any text, checked in all its parts.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an address.
     """
     try:
         url = URL(text)
-        _ = url.host, url.port, url.with_path("/").host  # what is kept of the text, and what is read of it anew
+        _ = url.host, url.port, url.with_path("/").host  # yarl parses these late
     except (LookupError, UnicodeError) as error:  # of a host that yarl does not expect: `[x]:1@`
-        raise ValueError(f"no address: {error}") from None
+        raise ValueError(f"not an address: {error}") from None
     return url
 
 
 def hide_secrets(url: URL) -> None:
-    """Remember what of an address is secret: password, values of the query, and what stands alone in their place."""
+    """Remember the secrets of an address: password, values of the query, and a user or a name that stands alone."""
     alone = [] if url.password else [url.user or ""]
     hide(url.password or "", *alone, *url.query.values(), *(name for name, value in url.query.items() if not value))
 
@@ -84,7 +84,7 @@ def redacted(url: URL) -> str:
 
 
 def _could_be_known(host: str) -> bool:
-    """Whether a name server could know it: its labels have 1 to 63 letters, RFC 1035."""
+    """Whether it can be a host's name: its labels have 1 to 63 letters, RFC 1035."""
     try:
         host.rstrip(".").encode("idna")
     except UnicodeError:
@@ -106,7 +106,7 @@ def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[st
         )
     user, password = (unquote_to_bytes(part or "") for part in (url.raw_user, url.raw_password))
     if b":" in user:
-        raise UsageError(f"{redacted(url)}: the user's name holds a colon", "no server can take that: RFC 7617")
+        raise UsageError(f"{redacted(url)}: the user's name holds a colon", "no server accepts that: RFC 7617")
     token = base64.b64encode(user + b":" + password).decode()
     hide(token)
     return url.with_user(None), {**headers, "Authorization": f"Basic {token}"}
@@ -115,16 +115,16 @@ def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[st
 def redirected(base: URL, path: str, location: str) -> tuple[str, bool]:
     """Where `path` of a server is redirected to, and whether that is another base address of the same server.
 
-    The address is fit to be shown, and to be given as `--server` if it is one.
+    The address may be shown, and given as `--server` if it is a base address.
     """
     if len(location) > LONGEST:
         return f"an address of {len(location)} letters", False
     try:
         target = read_url(str(base.join(URL(path)).join(read_url(location))))
     except ValueError:
-        return "an address that is none", False
+        return "an invalid address", False
     if target.scheme not in ("http", "https") or not target.host:
-        return f"something that is no http address ({target.scheme or 'nothing'})", False
+        return f"an address that is not http ({target.scheme or 'nothing'})", False
     there = target.path.rstrip("/")
     if there.endswith(f"/{path}"):
         other = target.with_path(there.removesuffix(path)).with_query(base.query)
@@ -144,7 +144,7 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
         name, equals, value = setting.partition("=")
         name = name.strip()
         if not equals or _NAME.fullmatch(name) is None:
-            raise UsageError("a --header is not NAME=VALUE", "as in --header Authorization=env:COMFY_TOKEN")
+            raise UsageError("invalid --header", "write NAME=VALUE, as in --header Authorization=env:COMFY_TOKEN")
         if value.startswith("env:"):
             variable = value.removeprefix("env:")
             if variable not in os.environ:
@@ -153,14 +153,14 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
         if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
             raise UsageError(f"--header {name}: its value holds a control character", "check for a trailing newline")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise UsageError(f"--header {name}: its value is no text in UTF-8", "give it in the terminal's encoding")
+            raise UsageError(f"--header {name}: its value is not UTF-8 text", "write it in the terminal's encoding")
         hide(value, value.rpartition(" ")[2])  # "Bearer TOKEN": the token alone, too
         headers[name] = value
     return headers
 
 
 def masked(text: str) -> str:
-    """An address that cannot be read, without what may be secret in it."""
+    """An address that cannot be parsed, without what may be secret in it."""
     scheme, slashes, rest = text.rpartition("://") if "@" not in text else text.partition("://")
     if not slashes:
         scheme, rest = "", text

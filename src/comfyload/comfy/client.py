@@ -1,21 +1,21 @@
-"""The client: takes a prompt to a ComfyUI server and follows it to its end, whatever happens on the way.
+"""The client: submits a prompt to a ComfyUI server and follows it to its end, whatever happens on the way.
 
-Events tell when a job ended, the server's history tells how. Where events cannot come (the stream was lost, or hangs
-for everybody because of one stuck reader), the watch asks the history for the oldest jobs instead.
+Events show when a job ended, the server's history shows how. Where no events come (the stream was lost, or hangs for
+everybody because of one stuck reader), the history is polled for the oldest jobs instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
 
-from comfyload.comfy.api import Api
+from comfyload.comfy.api import api_of
 from comfyload.comfy.ending import Ending
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.link import Link
 from comfyload.comfy.noticed import Noticed
-from comfyload.comfy.own_fault import Witnessed
+from comfyload.comfy.own_fault import FaultReporter
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.submit import LATE, Submit
@@ -33,20 +33,39 @@ if TYPE_CHECKING:
     from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Observation, Prompt, Server
 
-__all__ = ["Client", "ComfyClient"]
+__all__ = ["Client", "ClientOptions", "ComfyClient"]
 
 MAX_SUBMITS = 48
-"""POSTs under way at once, below the connection limit, so that `sent` is when a POST leaves and not when it queues."""
+"""POSTs at once, below the connection limit, so that `sent` is when a POST leaves, not when it waits for a connection."""
 
 
 class Client(Protocol):
-    """One verb. A retrying client and a pool of servers are Clients that hold Clients."""
+    """Runs prompts. A retrying client for several servers is a Client that holds Clients."""
 
     async def run(self, prompt: Prompt) -> Execution: ...
 
 
+class ClientOptions(TypedDict, total=False):
+    """How a client works.
+
+    `fetch`: download the outputs of each job. `observe`: takes what is worth a note. `on_queue`: takes the instant and
+    the length of the server's queue, as events report it. `unconfirmed_ids`: prompts that an earlier process may have
+    sent; they are looked up before they are sent. `server_restarted`: the server was restarted since then, so that a
+    prompt it does not know may have run, and is not sent again. `room`: prompts are sent only while it has some, one
+    after the other.
+    """
+
+    timeouts: Timeouts
+    fetch: bool
+    observe: Callable[[Observation], None]
+    on_queue: Callable[[float, int], None]
+    unconfirmed_ids: Container[str]
+    server_restarted: bool
+    room: Room | None
+
+
 class ComfyClient:
-    """A `Client` for one server. Made by `ComfyClient.open`; `run` may be called any number of times at once."""
+    """A `Client` for one server, made by `ComfyClient.open`; `run` may be called any number of times at once."""
 
     def __init__(
         self,
@@ -54,27 +73,27 @@ class ComfyClient:
         server: Server,
         clock: Callable[[], float],
         *,
-        timeouts: Timeouts,
-        fetch: bool,
-        observe: Callable[[Observation], None],
-        on_queue: Callable[[float, int], None],
-        unconfirmed_ids: Container[str],
-        server_restarted: bool,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        fetch: bool = False,
+        observe: Callable[[Observation], None] = lambda _: None,
+        on_queue: Callable[[float, int], None] = lambda _t, _n: None,
+        unconfirmed_ids: Container[str] = frozenset(),
+        server_restarted: bool = False,
         room: Room | None = None,
     ) -> None:
         noticed = Noticed(clock, observe)
-        transport = Witnessed(transport, noticed.fault_of_ours)
+        transport = FaultReporter(transport, noticed.fault_of_ours)
         self._clock = clock
         self._emit_queue = on_queue
         self._unconfirmed_ids = unconfirmed_ids
         self._room = room
         self._submits = asyncio.Semaphore(MAX_SUBMITS if room is None else 1)
         self._fault: BaseException | None = None
-        """What a task beside the jobs ended with: none of them can be followed any more."""
-        self.api = Api(transport, server, noticed.unread)
+        """The error of a background task, without which no job can be followed."""
+        self.api = api_of(transport, server, noticed.unread)
         self.inflight = InFlight(clock, self._on_queue, server.url, noticed.unread)
         self.stream = EventStream(transport, self.inflight.on_frame, noticed.stream_lost)
-        self._watch = HistoryPoller(self.api, self.inflight, self.stream, clock, timeouts=timeouts, note=noticed.note)
+        self._poller = HistoryPoller(self.api, self.inflight, self.stream, clock, timeouts=timeouts, note=noticed.note)
         self._link = Link(
             transport=transport,
             api=self.api,
@@ -90,39 +109,11 @@ class ComfyClient:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls,
-        transport: Transport,
-        server: Server,
-        clock: Callable[[], float],
-        *,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-        fetch: bool = False,
-        observe: Callable[[Observation], None] = lambda _: None,
-        on_queue: Callable[[float, int], None] = lambda _t, _n: None,
-        unconfirmed_ids: Container[str] = frozenset(),
-        server_restarted: bool = False,
-        room: Room | None = None,
+        cls, transport: Transport, server: Server, clock: Callable[[], float], **options: Unpack[ClientOptions]
     ) -> AsyncIterator[ComfyClient]:
-        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue.
-
-        Prompts whose ids are in `unconfirmed_ids` may have been sent by an earlier process: they are looked up first.
-        `server_restarted`: the server was restarted since, so that one it does not know may have run, and is not sent
-        again.
-        `room`: prompts are sent only while it has some, one after the other.
-        """
-        client = cls(
-            transport,
-            server,
-            clock,
-            timeouts=timeouts,
-            fetch=fetch,
-            observe=observe,
-            on_queue=on_queue,
-            unconfirmed_ids=unconfirmed_ids,
-            server_restarted=server_restarted,
-            room=room,
-        )
-        tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._watch.run())]
+        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue."""
+        client = cls(transport, server, clock, **options)
+        tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._poller.run())]
         for task in tasks:
             task.add_done_callback(client._on_end_of_task)
         try:
@@ -137,19 +128,19 @@ class ComfyClient:
     async def run(
         self, prompt: Prompt, *, deadline: float | None = None, tell: Callable[[JobEvent], None] | None = None
     ) -> Execution:
-        """Submit the prompt once, follow it to its end, and tell what happened. Never raises for what a server does.
+        """Submit the prompt once and follow it to its end. Never raises for what a server does.
 
-        `deadline`: the instant at which it is given up, whatever is going on. `tell` is called with what happens to it.
+        `deadline`: the instant at which it is given up in any case. `tell` is called with each event of the job.
         """
-        asked = self._clock()
+        called = self._clock()
         with ExitStack() as at_end:
             async with self._submits:
-                unsent = await self._unsent(prompt, asked, deadline)
+                unsent = await self._unsent(prompt, called, deadline)
                 if unsent is not None:
                     return unsent
-                # Waiting for a place among the POSTs is our doing, not the server's: the job's time starts here.
+                # The wait among our POSTs is not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id, sent_before=prompt.id in self._unconfirmed_ids)
-                job.tracker.held_s = self._submit.held_s(asked)
+                job.tracker.held_s = self._submit.held_s(called)
                 job.tell = tell
                 at_end.push(self._leaving(job))
                 for expiry in self._expiries(job, deadline):
@@ -162,7 +153,7 @@ class ComfyClient:
             return await self._ending.ended(job, await job.end)
 
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
-        """Cancel everything of ours: what waits is deleted in one call, then what runs is stopped by its id."""
+        """Cancel all our prompts: those that wait are deleted in one call, then the running one is stopped by its id."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._link.abandoned = Failure(kind=kind, message=message)
         waiting = [job for job in self.inflight if not job.end.done()]
@@ -176,13 +167,13 @@ class ComfyClient:
         return [job.prompt_id for job in self.inflight.given_up()]
 
     def give_up(self, prompt_id: str, why: Failure) -> None:
-        """Give one prompt up: its `run` takes it off the server, and returns with `why`."""
+        """Give one prompt up: its `run` removes it from the server and returns with `why`."""
         job = self.inflight.get(prompt_id)
         if job is not None:
             job.give_up(why)
 
     async def recall(self, prompt_id: str) -> bool:
-        """Take back a prompt that still waits; its `run` returns. False: it goes on, or it cannot be known.
+        """Take back a prompt that still waits; its `run` returns. False: it goes on, or its state is not known.
 
         True is a promise: the server has not run it, and will not.
         """
@@ -196,7 +187,7 @@ class ComfyClient:
         return not job.end.cancelled() and job.end.result() == "withdrawn"
 
     def _leaving(self, job: Job) -> Callable[[object, BaseException | None, object], None]:
-        """What is done with a job when its `run` ends: by an error, it may be on the server, and is taken off there."""
+        """What happens to a job when its `run` ends: after an error it may be on the server, and is removed there."""
 
         def leave(_kind: object, error: BaseException | None, _trace: object) -> None:
             if error is not None and job.may_be_known:
@@ -206,17 +197,17 @@ class ComfyClient:
 
         return leave
 
-    async def _unsent(self, prompt: Prompt, asked: float, deadline: float | None) -> Execution | None:
-        """What becomes of a prompt that is not to be sent; None: it is.
+    async def _unsent(self, prompt: Prompt, called: float, deadline: float | None) -> Execution | None:
+        """The end of a prompt that must not be sent; None: it may be.
 
         Raises:
-            BaseException: what the event stream or the watch ended with: no job can be followed any more.
+            BaseException: the error that ended the event stream or the poller: no job can be followed any more.
         """
-        # What may be there already is looked up first, and may then have to wait for room.
+        # A prompt that may be there already is looked up first, and may have to wait for room afterwards.
         no_room = "" if prompt.id in self._unconfirmed_ids else await self._submit.no_room(deadline)
         if no_room:
             why = Failure(kind="dropped", message=no_room)
-            return Execution(outcome="dropped", failure=why, held_s=self._submit.held_s(asked))
+            return Execution(outcome="dropped", failure=why, held_s=self._submit.held_s(called))
         if self._fault is not None:
             raise self._fault
         abandoned = self._link.abandoned
@@ -227,10 +218,10 @@ class ComfyClient:
         )
 
     async def _count_before(self, job: Job) -> None:
-        """How many prompts are before it, where somebody wants to know: the server has it, and counts it."""
-        told = await self.api.queue_remaining()
-        if told is not None:
-            self.inflight.is_behind(job, max(0, told - 1))
+        """Count the prompts before the job, of which the server has just counted one more: the job itself."""
+        remaining = await self.api.queue_remaining()
+        if remaining is not None:
+            self.inflight.is_behind(job, max(0, remaining - 1))
 
     def _expiries(self, job: Job, deadline: float | None) -> Iterator[asyncio.TimerHandle]:
         """The timers that end our wait for the job."""
@@ -243,13 +234,13 @@ class ComfyClient:
 
     def _on_queue(self, remaining: int, ours: int) -> None:
         if self._room is not None:
-            self._room.heard()
+            self._room.changed()
         self._emit_queue(self._clock(), remaining)
         if remaining > ours:
             self._link.noticed.foreign_load(remaining, ours)
 
     def _on_end_of_task(self, task: asyncio.Task[None]) -> None:
-        """They end by cancellation. By an error, whoever waits for a job is told now, not when its time is up."""
+        """Background tasks end by cancellation. An error ends every wait for a job at once, not at its timeout."""
         fault = None if task.cancelled() else task.exception()
         if fault is None:
             return

@@ -1,4 +1,4 @@
-"""Brings a job to its end: confirms by the history how it ended, or takes it off the server."""
+"""Ends a job: confirms by the history how it ended, or removes it from the server."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Left = Literal["absent", "unknown"]
 
 
 class Ending:
-    """Ends the jobs on one server. `fetch`: the outputs of those that completed are downloaded and thrown away."""
+    """Ends the jobs on one server. `fetch`: the outputs of completed jobs are downloaded and thrown away."""
 
     def __init__(self, link: Link, *, fetch: bool) -> None:
         self._link = link
         self._fetch = fetch
 
     async def ended(self, job: Job, end: End) -> Execution:
-        """What became of a job whose wait ended so."""
+        """The outcome of a job whose wait ended this way."""
         if end == "timeout":
             late = Failure(kind="timeout", message=f"not done {self._link.timeouts.job_s:g} s after it was sent")
             return await self._give_up(job, "timed_out", late)
@@ -45,32 +45,32 @@ class Ending:
             return self._by_us(job, "cancelled", taken, "absent")
         if end == "lost":
             left: Left = "absent" if job.absent_since is not None else "unknown"
-            return self._lost(job, "accepted once; the server knows it no longer, or is gone", left)
+            return self._lost(job, "accepted once; the server no longer knows it, or is gone", left)
         return await self._confirm(job, end)
 
     def refused(self, job: Job, why: Failure) -> Execution:
-        """What became of a job that the server did not take."""
+        """The outcome of a job that the server did not accept."""
         return self._by_us(job, "failed", why, "unknown" if job.may_be_there else None)
 
     async def clear_up(self) -> None:
-        """Before leaving: what was given up and may still be there is looked at once more."""
+        """Called at the end: removes what was given up and may still be on the server."""
         inflight, note = self._link.inflight, self._link.noticed.note
         if self._link.abandoned is not None or inflight.given_up() or len(inflight):
             jobs = [*inflight.given_up(), *inflight]
-            # All that waits first: were the running one stopped before, the next would begin.
+            # The waiting ones first: if the running one were stopped before them, the next would begin.
             await self._link.api.delete([job.prompt_id for job in jobs])
             await asyncio.gather(*(self._remove_from_server(job) for job in jobs))
         for prompt_id in inflight.ran_on:
-            note("orphan", f"{prompt_id} was given up, and the server ran it to its end all the same")
+            note("orphan", f"{prompt_id} was given up, but the server ran it to its end")
         for job in inflight.given_up():
             note("orphan", f"{job.prompt_id} was given up and may still be on the server")
 
     async def _confirm(self, job: Job, end: End) -> Execution:
-        """The end was seen: the history says how it ended. It may appear a little after the last event."""
+        """The job is over; the history, whose entry may follow a little after the last event, shows how it ended."""
         tracker = job.tracker
         done = tracker.ended_at if end == "events" and tracker.ended_at is not None else self._link.clock()
-        within = 0.0 if end == "events" else done - (job.asked if job.asked is not None else tracker.sent or 0.0)
-        unwatched = end == "history" and tracker.sent is None and job.asked is None
+        within = 0.0 if end == "events" else done - (job.polled if job.polled is not None else tracker.sent or 0.0)
+        unwatched = end == "history" and tracker.sent is None and job.polled is None
         entry = await self._history(job)
         if isinstance(entry, str):
             return self._lost(job, "its end was announced, but the server's history does not have it", entry)
@@ -82,7 +82,7 @@ class Ending:
             outcome = "completed" if failure is None else "failed"
         return tracker.execution(
             outcome,
-            # A job of an earlier process that was over when it was first asked for: nobody knows since when.
+            # A job of an earlier process that was over when it was first looked up: since when is not known.
             done=None if unwatched else done,
             end_source="events" if end == "events" else "history",
             done_uncertainty_s=0.0 if unwatched else within,
@@ -92,10 +92,10 @@ class Ending:
         )
 
     async def _history(self, job: Job) -> HistoryEntry | Left:
-        """The prompt's entry, or that there is none, or that the server does not answer.
+        """The prompt's entry, `absent`, or `unknown`: the server does not answer.
 
-        A server that does not answer is asked for as long as any that is out of reach: the job may well have completed.
-        One whose answer cannot be read is not.
+        A server that does not answer is tried until it counts as unreachable, since the job may well have completed;
+        one whose answer cannot be read is not.
         """
         link, timeouts = self._link, self._link.timeouts
         pause, since = 0.005, link.clock()
@@ -114,7 +114,7 @@ class Ending:
             pause = min(2 * pause, 0.5)
 
     async def _give_up(self, job: Job, outcome: Outcome, failure: Failure) -> Execution:
-        """Take the job off the server, wait a moment for it to be gone, and tell what became of it there."""
+        """Remove the job from the server, wait a moment for that, and return what happened to it there."""
         done = self._link.clock()
         if failure.kind == "timeout":
             failure = structs.replace(failure, message=f"{failure.message}; it was given up {_where(job)}")
@@ -125,26 +125,26 @@ class Ending:
         return job.tracker.execution(outcome, done=done, end_source="client", failure=failure, server_state_after=left)
 
     async def _remove_from_server(self, job: Job) -> str:
-        """Delete it if it waits, stop it if it runs, and look until it is gone or our patience is."""
+        """Delete it if it waits, stop it if it runs, until it is gone or `cancel_s` has passed."""
         api, clock = self._link.api, self._link.clock
         until = clock() + self._link.timeouts.cancel_s
         await api.delete([job.prompt_id])
-        asked, pause = False, 0.05
+        stopping, pause = False, 0.05
         while True:
-            place = await api.prompt_state(job.prompt_id)
-            if place in ("finished", "failed", "cancelled", "absent"):
+            state = await api.prompt_state(job.prompt_id)
+            if state in ("finished", "failed", "cancelled", "absent"):
                 self._link.inflight.forget(job)
-                return place
-            if place == "pending":
+                return state
+            if state == "pending":
                 await api.delete([job.prompt_id])
-            elif place == "running" and not asked:
-                asked = await api.stop(job.prompt_id)
-                if not asked:
-                    text = "this ComfyUI can only interrupt whoever is running: we did not"
+            elif state == "running" and not stopping:
+                stopping = await api.stop(job.prompt_id)
+                if not stopping:
+                    text = "this ComfyUI can only interrupt whichever prompt runs, so nothing was interrupted"
                     self._link.noticed.note("cancel_unsafe", text)
-                    return place
+                    return state
             if clock() >= until:
-                return place
+                return state
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
@@ -152,18 +152,18 @@ class Ending:
         at, fault = self._link.noticed.own_fault
         failure = Failure(kind="lost", message=message)
         if left == "unknown" and at >= (job.tracker.sent or 0.0):
-            failure = Failure(kind="generator", message=f"{OURS}{fault}, so that nobody knows what became of it")
+            failure = Failure(kind="generator", message=f"{OURS}{fault}, so that the outcome is unknown")
         return self._by_us(job, "lost", failure, left)
 
     def _by_us(self, job: Job, outcome: Outcome, failure: Failure, left: str | None) -> Execution:
-        """An end that neither an event nor the history told."""
+        """An end that shows neither in an event nor in the history."""
         return job.tracker.execution(
             outcome, done=self._link.clock(), end_source="client", failure=failure, server_state_after=left
         )
 
 
 def _broken(fetches: list[Fetch]) -> Failure | None:
-    """The failure that the first output which did not come whole makes of its job."""
+    """The failure of a job whose outputs were not all downloaded whole, by the first of them; None: all were."""
     bad = next((fetch for fetch in fetches if fetch.problem), None)
     if bad is None:
         return None

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.comfy.identify import describe_classes
-from comfyload.comfy.view import view_path
+from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.wire import (
     Request,
     TransportError,

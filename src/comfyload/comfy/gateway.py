@@ -17,13 +17,13 @@ from comfyload.visible import visible
 if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
 
-__all__ = ["NO_COMFYUI", "said", "who_answers"]
+__all__ = ["NO_COMFYUI", "message_in", "who_answers"]
 
 ADDRESS = "give the address that serves /system_stats, with its base path if it has one"
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120
 _READ = 1 << 12
-"""Bytes of a body that are looked at for words: of tags that never close, the search takes the square of it."""
+"""Bytes of a body that are searched: with tags that never close, the search takes quadratic time."""
 _OF_CLOUDFLARE = {
     520: "its server sends nothing that can be read",
     521: "its server refuses connections",
@@ -37,12 +37,11 @@ _OF_CLOUDFLARE = {
 
 
 def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUnreachable | None:
-    """Why this reply to `GET path` is none of a ComfyUI's; None if it may be one. `name`: its redacted address.
+    """Why this reply to `GET path` is not a ComfyUI's; None: it may be one. `name`: its redacted address.
 
-    A 500 may be the server's own and 200 is for whoever reads the body, so that neither is judged here unless it is a
-    web page.
+    A 500 may be ComfyUI's own, and a 200 is judged by its body, so that neither is refused here unless it is a web page.
     """
-    status, words = reply.status, said(reply.body, reply.content_type)
+    status, words = reply.status, message_in(reply.body, reply.content_type)
     quoted = f': "{words}"' if words else ""
     if 300 <= status < 400 and "location" in reply.headers:
         return _elsewhere(reply, name, path)
@@ -50,7 +49,7 @@ def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUn
         return NotLetIn(f"{name} refuses us with HTTP {status}{quoted}", _admission(reply, words))
     if status == 429:
         later = reply.headers.get("retry-after", "")
-        hint = f"ask again after {later} s" if later.isdecimal() and len(later) < 10 else "wait a while"
+        hint = f"try again after {later} s" if later.isdecimal() and len(later) < 10 else "wait a while"
         return ServerUnreachable(
             f"{name} answers HTTP 429, too many requests{quoted}", f"{hint}, or raise its limit for this client"
         )
@@ -68,8 +67,8 @@ def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUn
     return None
 
 
-def said(body: bytes, content_type: str = "") -> str:
-    """The words of a body that is no answer of ComfyUI's: of a page its title, of JSON its message; "" if none."""
+def message_in(body: bytes, content_type: str = "") -> str:
+    """The message in a body that is not ComfyUI's: of a page its title, of JSON its error; "" if there is none."""
     text = body[:_READ].decode("utf-8", "replace")
     if text.lstrip().startswith("<") or "html" in content_type:
         title = re.search(r"<title[^<>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
@@ -85,11 +84,11 @@ def said(body: bytes, content_type: str = "") -> str:
 
 def _message(text: str) -> str:
     try:
-        told: Any = decode_json(text, dict[str, Any])
+        content: Any = decode_json(text, dict[str, Any])
     except msgspec.MsgspecError:
         return ""
     for key in ("error", "message", "detail", "error_description"):
-        found = told.get(key)
+        found = content.get(key)
         found = found.get("message") if isinstance(found, dict) else found
         if isinstance(found, str) and found.strip():
             return found
@@ -105,7 +104,7 @@ def _elsewhere(reply: Reply, name: str, path: str) -> ServerUnreachable:
 
 
 def _admission(reply: Reply, words: str) -> str:
-    """How one gets past a guard."""
+    """How to get past a guard."""
     if re.search(r"\b1010\b", words):
         return "its owner bans our user agent: give another, --header User-Agent=Mozilla/5.0, or have it allowed"
     if re.search(r"\b10(0[5-9]|12|20)\b", words):

@@ -1,8 +1,8 @@
 """The transport over sockets: aiohttp, one session and one WebSocket per server, headers on both.
 
-Nothing secret leaves this file: errors name the server by its redacted address and never quote a header. Headers of
-ours go to the server's own origin only: nothing but a file is followed to another address, and then without them.
-Bounds are kept while reading: what is larger is not read to its end.
+Nothing secret leaves this file: errors name the server by its redacted address and never quote a header. Our headers
+go to the server's own origin only: redirects are followed for files only, and then without our headers. Sizes are
+checked while reading: a body that is too large is not read to its end.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Http:
                 body = await _read(response, request, self._sizes)
                 if response.status < 300:
                     return Reply(status=response.status, body=body, content_type=response.content_type)
-                # Its words are shown, and it may repeat what it was sent.
+                # Its text is shown, and it may repeat what it was sent.
                 return Reply(
                     status=response.status,
                     body=without_hidden(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape"),
@@ -168,9 +168,9 @@ class Http:
             yield self._frames(socket)
 
     async def _respond(self, request: Request) -> aiohttp.ClientResponse:
-        """The head of the reply. A file may lie elsewhere: it is followed there, without headers of ours."""
+        """The head of the reply. For a file redirects are followed, to other origins without our headers."""
         if self._session.closed:
-            raise TransportError(f"{self.name}: we have left it", sent=False)
+            raise TransportError(f"{self.name}: the connection is closed", sent=False)
         url, headers = self._url(request.path), dict(self._headers)
         if request.body is not None:
             headers["Content-Type"] = request.content_type
@@ -207,12 +207,12 @@ class Http:
             raise self._error(error) from None
 
     def _url(self, path: str) -> URL:
-        """Absolute address of a route. Paths come percent-encoded; a query of the base address goes on every call."""
+        """The absolute address of a route. Paths come percent-encoded; a query of the base address is on every call."""
         url = self._base.join(URL(path, encoded=True))
         return url.extend_query(self._base.query) if self._base.query else url
 
     def _error(self, error: BaseException) -> TransportError:
-        """The same fault in our words; `sent` says whether the request can have reached the server."""
+        """The fault as a TransportError; `sent`: whether the request can have reached the server."""
         if fault := own_fault(error):
             return TransportError(f"{OURS}{fault}", sent=not isinstance(error, aiohttp.ClientConnectorError), ours=True)
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
@@ -224,8 +224,8 @@ class Http:
         if isinstance(error, aiohttp.WSServerHandshakeError):
             return TransportError(f"{self.name}: the WebSocket was refused with HTTP {error.status}", sent=True)
         if isinstance(error, _TooLarge):
-            told = f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read"
-            return TransportError(told, sent=True, vain=True)
+            text = f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read"
+            return TransportError(text, sent=True, vain=True)
         if isinstance(error, _Redirected):
             return TransportError(f"{self.name}: the WebSocket is redirected to {error.where}", sent=True)
         if isinstance(error, TimeoutError):
@@ -236,7 +236,7 @@ class Http:
 
 
 FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-"""What a call can end with: aiohttp raises a ValueError for some of what a server may write."""
+"""The errors of a call; aiohttp raises a ValueError for some malformed replies."""
 
 
 class _TooLarge(aiohttp.ClientPayloadError):
@@ -252,9 +252,7 @@ class _Redirected(aiohttp.ClientError):
 
 
 async def _read(response: aiohttp.ClientResponse, request: Request, sizes: dict[object, int]) -> bytes:
-    """The body, unpacked. Where the bodies under way are together larger than the bound, the largest is read no
-    further: neither memory nor time is for it.
-    """
+    """The body, unpacked. Where all bodies under way are larger than the bound together, the largest is abandoned."""
     limit = MAX_FILE_BYTES if request.file else MAX_BODY_BYTES
     most = limit if request.file else min(request.most_bytes, limit)
     if (response.content_length or 0) > most and response.method != "HEAD":
@@ -288,14 +286,14 @@ def _target(response: aiohttp.ClientResponse) -> URL | None:
 
 
 async def _stay(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-    """aiohttp follows redirects of a WebSocket's handshake, with all headers: it is stopped before it does."""
+    """Stop aiohttp before it follows a redirect of a WebSocket's handshake, which it does with all headers."""
     where, _ = redirected(params.url.with_query(None), "ws", params.response.headers.get("Location", ""))
     params.response.close()
     raise _Redirected(where)
 
 
 def _reason(error: Any) -> str:
-    """The system's own words for a failed connection: asyncio wraps them in the address, which is named already."""
+    """The system's own text for a failed connection; asyncio wraps it in the address, which is named already."""
     cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError | socket.gaierror):

@@ -1,4 +1,4 @@
-"""What a server is and can do, found out once: version, flags, devices, and which calls it understands."""
+"""Finds out once what a server is and can do: version, flags, devices, and which calls it supports."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import asyncio
 import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import msgspec
 
+from comfyload.comfy.api import api_of
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
 from comfyload.comfy.wire import (
-    MAX_BODY_BYTES,
     MAX_FACTS_BYTES,
-    Request,
     TransportError,
     decode_json,
     decode_modules,
-    decode_queue_remaining,
 )
 from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.codec import within_levels
@@ -26,27 +23,26 @@ from comfyload.record.model import Environment, Fact, Server
 from comfyload.workflow.object_info import packs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
+    from comfyload.comfy.api import Api
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
 
 __all__ = ["describe_classes", "describe_packs", "describe_probe", "identify"]
 
 MOST_FACTS, LONGEST_FACT = 1000, 2000
-"""Of what the probe tells: how many facts are kept, and how many letters of one."""
-
-NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
+"""Of the probe's facts: how many are kept, and how many letters of one."""
 
 INTERRUPT_BY_ID = (0, 3, 57)
 CLIENT_PROMPT_ID = (0, 3, 45)
 JOBS_CANCEL = (0, 26, 0)
 
 ITS_TROUBLE = b"Server got itself in trouble"
-"""How the web server inside ComfyUI words an error of a route; a gateway words it otherwise."""
+"""The text of the web server inside ComfyUI for an error in a route; gateways have other texts."""
 
 ITS_OWN = {"os", "comfyui_version", "python_version", "embedded_python", "argv", "pytorch_version", "ram_total"}
-"""Facts of `/system_stats`, of which every version tells some."""
+"""Facts of `/system_stats`; every version has some of them."""
 
 
 class _Stats(msgspec.Struct):
@@ -55,29 +51,25 @@ class _Stats(msgspec.Struct):
 
 
 async def identify(transport: Transport, name: str, header_names: list[str]) -> Server:
-    """Ask the server who it is. `name` is its redacted address.
+    """Find out what the server is. `name`: its redacted address.
 
-    A server that fails on its own (500) is taken as it is, with nothing known: the run will tell.
+    A server that fails by itself (500) is accepted with nothing known.
 
     Raises:
         ServerUnreachable: no connection, or a gateway or a guard in front of the server answers instead of it.
         NotComfyUI: something else answers there.
     """
-    reply = await _ask(transport, name)
+    api = api_of(transport)
+    reply = await _facts(api, name)
     if reply.status == 500:
-        return await _broken(transport, reply, Server(url=name, headers=header_names))
+        return await _broken(api, reply, Server(url=name, headers=header_names))
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
     argv = [str(part)[:1000] for part in argv[:1000]] if isinstance(argv, list) else None
-    features, queue, job = await asyncio.gather(
-        _try(transport, "features", MAX_FACTS_BYTES),
-        _try(transport, "prompt", MAX_FACTS_BYTES),
-        _try(transport, f"api/jobs/{NO_SUCH_JOB}"),
+    features, remaining, jobs_api = await asyncio.gather(
+        _object(api.features()), api.queue_remaining(), api.has_jobs()
     )
-    told = _object(features)
-    # A server without the route answers 404 in plain text; one with it says in JSON that there is no such job.
-    jobs_api = job is not None and job.status == 404 and job.body.lstrip().startswith(b"{")
     return Server(
         url=name,
         comfyui_version=str(stats.system["comfyui_version"])[:100] if "comfyui_version" in stats.system else None,
@@ -90,17 +82,16 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         cache_mode=_cache_mode(argv, version),
         system={key: value for key, value in stats.system.items() if key not in ("argv", "comfyui_version")},
         devices=stats.devices,
-        features=told if within_levels(told) else None,
-        queue_at_start=decode_queue_remaining(queue.body) if queue is not None and queue.status == 200 else None,
+        features=features if within_levels(features) else None,
+        queue_at_start=remaining,
         headers=header_names,
     )
 
 
-async def _ask(transport: Transport, name: str) -> Reply:
-    """The answer to `/system_stats`, from a ComfyUI as far as its status and its words tell."""
+async def _facts(api: Api, name: str) -> Reply:
+    """The reply to `/system_stats`, from a ComfyUI as far as its status and its words show."""
     try:
-        request = Request(method="GET", path="system_stats", timeout_s=15, most_bytes=MAX_FACTS_BYTES)
-        reply = await transport.call(request)
+        reply = await api.stats()
     except TransportError as error:
         raise _no_answer(error, name) from None
     refusal = who_answers(reply, name)
@@ -115,22 +106,22 @@ def _no_answer(error: TransportError, name: str) -> ServerUnreachable:
         return NotComfyUI(why, NO_COMFYUI)
     if error.ours:
         unknown = "cannot resolve" in str(error)
-        mend = "check the name in --server, and this machine's name service" if unknown else "mend that first"
-        return ServerUnreachable(f"the server cannot be asked: {error}", mend)
+        mend = "check the name in --server, and this machine's name service" if unknown else "fix that first"
+        return ServerUnreachable(f"the server cannot be reached: {error}", mend)
     hint = "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
     return ServerUnreachable(f"no ComfyUI at {error}", hint)
 
 
 async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict[str, Any]:
-    """`/object_info` of just these classes, asked one by one: the whole of it costs the server's loop 0.2 s and more.
+    """`/object_info` of these classes, one call each: the whole of it blocks the server's event loop for 0.2 s or more.
 
     A class that the server does not know, or a call that fails, is left out.
     """
-    limit = asyncio.Semaphore(8)
+    api, limit = api_of(transport), asyncio.Semaphore(8)
 
     async def one(name: str) -> dict[str, Any]:
         async with limit:
-            return _object(await _try(transport, f"object_info/{quote(name, safe='', errors='surrogatepass')}")) or {}
+            return await _object(api.node_class(name)) or {}
 
     found: dict[str, Any] = {}
     for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):
@@ -139,20 +130,18 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
 
 
 async def describe_packs(transport: Transport) -> list[str] | None:
-    """Custom node packs with nodes of their own, from the whole `/object_info`; None if it could not be had."""
-    reply = await _try(transport, "object_info")
-    if reply is None or reply.status != 200:
-        return None
+    """Custom node packs with nodes of their own, from the whole `/object_info`; None: it could not be read."""
     try:
-        return packs_of(decode_modules(reply.body).values())
-    except msgspec.MsgspecError:
+        reply = await api_of(transport).node_classes()
+        return packs_of(decode_modules(reply.body).values()) if reply.status == 200 else None
+    except (TransportError, msgspec.MsgspecError):
         return None
 
 
 async def describe_probe(transport: Transport) -> Environment:
     """What the instrumentation pack knows of its server, each fact with the probe as its source; {} without a pack."""
-    told = _object(await _try(transport, "comfyload/v1/environment", MAX_FACTS_BYTES))
-    facts = told.get("facts") if told is not None else None
+    environment = await _object(api_of(transport).probe("environment", 15.0, MAX_FACTS_BYTES))
+    facts = environment.get("facts") if environment is not None else None
     found: Environment = {}
     for key, fact in islice(facts.items() if isinstance(facts, dict) else (), MOST_FACTS):
         if isinstance(fact, dict):
@@ -175,38 +164,30 @@ def _stats(reply: Reply, name: str) -> _Stats:
         raise NotComfyUI(f"{name}: /system_stats is nested too deeply for a ComfyUI's", NO_COMFYUI)
     if not stats.devices and not stats.system.keys() & ITS_OWN:
         raise NotComfyUI(
-            f"{name}: /system_stats is not what a ComfyUI answers (it tells none of its facts)", NO_COMFYUI
+            f"{name}: /system_stats is not what a ComfyUI answers (none of its facts is in it)", NO_COMFYUI
         )
     return stats
 
 
-async def _broken(transport: Transport, reply: Reply, server: Server) -> Server:
-    """The server that fails to tell about itself, if it is one: ComfyUI's GPU may be gone while its queue is there.
+async def _broken(api: Api, reply: Reply, server: Server) -> Server:
+    """A server that fails to describe itself, if it is a ComfyUI: its GPU may be gone while its queue is there.
 
     Raises:
-        NotComfyUI: nothing of a ComfyUI answers there.
+        NotComfyUI: no ComfyUI answers there.
     """
     if ITS_TROUBLE in reply.body:
         return server
-    queue = await _try(transport, "prompt")
-    if queue is None or queue.status != 200 or decode_queue_remaining(queue.body) is None:
+    if await api.queue_remaining() is None:
         raise NotComfyUI(f"{server.url} answers HTTP 500, and has no queue of a ComfyUI either", NO_COMFYUI)
     return server
 
 
-async def _try(transport: Transport, path: str, most_bytes: int = MAX_BODY_BYTES) -> Reply | None:
+async def _object(call: Awaitable[Reply]) -> dict[str, Any] | None:
+    """The JSON object of a reply with status 200; None: there is no such reply."""
     try:
-        return await transport.call(Request(method="GET", path=path, timeout_s=15, most_bytes=most_bytes))
-    except TransportError:
-        return None
-
-
-def _object(reply: Reply | None) -> dict[str, Any] | None:
-    if reply is None or reply.status != 200:
-        return None
-    try:
-        return decode_json(reply.body, dict[str, Any])
-    except msgspec.MsgspecError:
+        reply = await call
+        return decode_json(reply.body, dict[str, Any]) if reply.status == 200 else None
+    except (TransportError, msgspec.MsgspecError):
         return None
 
 
@@ -233,7 +214,7 @@ def _cache_mode(argv: list[str] | None, version: tuple[int, int, int] | None) ->
 
 
 def _without_secrets(argv: list[str] | None) -> list[str] | None:
-    """Flags may carry a token of a custom node's or a database password; values that look so are not kept."""
+    """Flags may hold a custom node's token or a database password; values that look like one are not kept."""
     if argv is None:
         return None
     secret = re.compile(r"(key|token|secret|password|passwd|auth)", re.IGNORECASE)

@@ -1,17 +1,17 @@
-"""Our prompts on one server: which events belong to which, how many are still there, and who else is in the queue."""
+"""Our prompts on one server: the events of each, how many are left, and how many others are in the queue."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from comfyload.comfy.progress import progress_of
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import decode_message
-from comfyload.record.job_events import Queued
+from comfyload.record.job_events import Progress, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Failure
 
-__all__ = ["End", "InFlight", "Job"]
+__all__ = ["End", "InFlight", "Job", "progress_of"]
 
 End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "withdrawn"]
-"""By what a job's wait ended."""
+"""What ended the wait for a job."""
 
 UNKNOWN_KEPT = 4096
-"""Events of ids not known yet that are kept: a reply to POST may name another id than ours, after its events."""
+"""Events of unknown ids that are kept: the reply to a POST may name another id than ours, after its events."""
 
 UNKNOWN_LETTERS = 4 << 20
 """Letters of such events that are kept."""
 
-MOST_TOLD = 100
-"""Readings of the queue's length that are handed on within a second: one event of ours makes one or two."""
+MOST_READINGS = 100
+"""Readings of the queue's length that are passed on within a second: one event of ours makes one or two."""
 
 
 class Job:
@@ -41,17 +41,17 @@ class Job:
     __slots__ = (
         "absent_since",
         "accepted",
-        "asked",
         "before",
         "end",
-        "heard_on",
         "looked_up",
         "may_be_there",
         "number_before",
         "order",
+        "polled",
         "posted_as",
         "prompt_id",
         "sent_before",
+        "stream_id",
         "tell",
         "tracker",
         "why",
@@ -62,43 +62,44 @@ class Job:
         self.order = order
         self.tracker = PromptTracker(prompt_id)
         self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        self.heard_on: str | None = None
-        """The client id whose open socket gets this job's events; None if none was open when it was posted."""
+        self.stream_id: str | None = None
+        """The client id whose open socket gets this job's events; None: none was open when it was posted."""
         self.sent_before = sent_before
         """An earlier process may have sent it."""
         self.accepted = False
         self.number_before: float | None = None
         self.looked_up: float | None = None
-        self.asked: float | None = None
+        self.polled: float | None = None
+        """When its history was last read in vain."""
         self.absent_since: float | None = None
         self.may_be_there = False
-        """It was posted without a reply, and the server could not be asked."""
+        """It was posted without a reply, and the server could not be reached since."""
         self.why: Failure | None = None
-        """Why it was dropped."""
+        """Why it was given up."""
         self.tell: Callable[[JobEvent], None] | None = None
-        """Who listens to what happens to it."""
+        """Called with each event of the job; None: nobody listens."""
         self.before: int | None = None
-        """How many prompts the server has before it; counted only if somebody listens."""
+        """How many prompts the server has before it; counted only if `tell` is set."""
 
     @property
     def may_be_known(self) -> bool:
-        """Whether the server may have heard of it."""
+        """Whether the server may know of it."""
         return self.tracker.sent is not None or self.accepted or self.sent_before
 
     def finish(self, end: End) -> None:
-        """End the wait for it, unless it has ended."""
+        """End the wait for the job, unless it has ended."""
         if not self.end.done():
             self.end.set_result(end)
 
     def give_up(self, why: Failure) -> None:
-        """End the wait for it because it is given up, unless it has ended."""
+        """End the wait for the job because it is given up, unless it has ended."""
         if not self.end.done():
             self.why = why
             self.finish("dropped")
 
 
 class InFlight:
-    """The prompts we posted and have not seen the end of. `clock` gives instants; nothing here waits."""
+    """The prompts that we posted and that have not ended. `clock` gives instants; nothing here waits."""
 
     def __init__(
         self,
@@ -116,14 +117,14 @@ class InFlight:
         self._counted: set[Job] = set()
         self._unknown: deque[tuple[str, Message, float, int]] = deque()
         self._unknown_letters = 0
-        self._told: deque[float] = deque(maxlen=MOST_TOLD)
+        self._readings: deque[float] = deque(maxlen=MOST_READINGS)
         self._orders = 0
         self._running: Job | None = None
         self.last_event = clock()
         self.last_started = -1
         self.queue_remaining: int | None = None
         self.ran_on: list[str] = []
-        """Ids that the server ran to their end after we had given them up."""
+        """Ids that the server ran to their end after we gave them up."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -132,7 +133,7 @@ class InFlight:
         return iter(self._jobs.values())
 
     def get(self, prompt_id: str) -> Job | None:
-        """The job of that id, or that was posted under it: an old server gives ids of its own."""
+        """The job of that id, or that was posted under it: an old server assigns ids of its own."""
         return self._jobs.get(prompt_id) or next((job for job in self if job.posted_as == prompt_id), None)
 
     def add(self, prompt_id: str, *, sent_before: bool = False) -> Job:
@@ -142,7 +143,7 @@ class InFlight:
         return job
 
     def rename(self, job: Job, prompt_id: str) -> None:
-        """The server gave the job another id than we asked for: claim the events that came under it."""
+        """The server gave the job another id than ours: claim the events that came under it."""
         del self._jobs[job.prompt_id]
         job.prompt_id = job.tracker.prompt_id = prompt_id
         self._jobs[prompt_id] = job
@@ -169,7 +170,7 @@ class InFlight:
         self._given_up.pop(job.prompt_id, None)
 
     def is_behind(self, job: Job, before: int) -> None:
-        """The server has so many prompts before it; from now on they are counted down."""
+        """The server has `before` prompts before the job; from now on they are counted down."""
         if job.tell is not None and job.tracker.started is None and not job.end.done():
             self._counted.add(job)
             job.before = before
@@ -222,7 +223,7 @@ class InFlight:
             return False
 
     def _keep(self, prompt_id: str, message: Message, at: float, letters: int) -> None:
-        """Of an id that may be ours yet."""
+        """Keep an event of an id that may turn out to be ours."""
         self._unknown.append((prompt_id, message, at, letters))
         self._unknown_letters += letters
         while len(self._unknown) > UNKNOWN_KEPT or self._unknown_letters > UNKNOWN_LETTERS:
@@ -241,16 +242,33 @@ class InFlight:
             return
         self._count_down((self.queue_remaining or 0) - remaining, remaining)
         self.queue_remaining = remaining
-        if len(self._told) < MOST_TOLD or at - self._told[0] >= 1.0:
-            self._told.append(at)
+        if len(self._readings) < MOST_READINGS or at - self._readings[0] >= 1.0:
+            self._readings.append(at)
             # Jobs whose end is being confirmed still count as ours, so what is called foreign certainly is.
             self._on_queue(remaining, len(self._jobs) + len(self._given_up))
 
     def _count_down(self, ended: int, remaining: int) -> None:
-        """So many prompts left the queue, whose order is that of their arrival: those who wait move up."""
+        """`ended` prompts left the queue, which keeps the order of arrival: those that wait move up."""
         for job in self._counted:
             assert job.before is not None and job.tell is not None
             before = max(0, min(job.before - max(0, ended), remaining - 1))
             if before != job.before:
                 job.before = before
                 job.tell(Queued(server=self._server, before=before))
+
+
+def progress_of(message: Message) -> Progress | None:
+    """The progress that a message reports: a node began, or made a step; None: neither."""
+    data = message.data
+    if message.type == "executing" and data.node is not None:
+        return Progress(node=data.display_node or data.node)
+    if message.type == "progress" and data.node is not None:
+        step, steps = _count(data.value), _count(data.max)
+        return None if step is None or not steps else Progress(node=data.node, step=step, steps=steps)
+    return None
+
+
+def _count(value: Any) -> int | None:
+    """A node's steps, which nodes send as integers, as floats, or as something that is not a number (None)."""
+    usual = isinstance(value, int | float) and -1e15 < value < 1e15
+    return math.floor(value) if usual else None

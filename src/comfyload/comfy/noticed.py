@@ -1,4 +1,4 @@
-"""What a client notices beside its jobs: each thing becomes an observation of the run."""
+"""Turns what a client notices apart from its jobs into observations of the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Noticed"]
 
 
 class Noticed:
-    """Tells `observe` what is noticed, and remembers the last fault of the generator's own machine."""
+    """Hands observations to `observe`, and remembers the last fault of the generator's own machine."""
 
     def __init__(self, clock: Callable[[], float], observe: Callable[[Observation], None]) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class Noticed:
         """When it happened, and what it was."""
 
     def note(self, code: str, text: str) -> None:
-        """Tell of something under a code that findings know."""
+        """Observe something under a code that the findings know."""
         self._observe(Observation(t=self._clock(), code=code, text=text))
 
     def foreign_load(self, remaining: int, ours: int) -> None:

@@ -1,11 +1,11 @@
-"""Downloads a job's outputs as a user would, keeps none of them, and says what is wrong with any."""
+"""Downloads a job's outputs as a user would, keeps none of them, and reports what is wrong with any."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from comfyload.comfy.reported import files_of
-from comfyload.comfy.view import view_path
+from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.wire import TransportError
 from comfyload.record.kinds import suffix_of
 from comfyload.record.model import Fetch
@@ -49,7 +49,7 @@ async def fetch_outputs(
 
 
 def _problem(download: Download, filename: str) -> str:
-    """What is wrong with the file, "" if nothing is: its status, its length, or that it is not what its name says."""
+    """What is wrong with the file, "" if nothing is: its status, its length, or a format that does not fit its name."""
     if download.status != 200:
         return f"HTTP {download.status}"
     if download.expected is not None and download.expected != download.bytes:

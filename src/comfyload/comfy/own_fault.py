@@ -1,4 +1,4 @@
-"""Faults of the machine that the load comes from: told from those of a server, which they would be blamed on."""
+"""Tells faults of the machine that the load comes from apart from faults of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Download, Reply, Request
 
-__all__ = ["OURS", "Witnessed", "own_fault"]
+__all__ = ["OURS", "FaultReporter", "own_fault"]
 
 OURS = "this machine: "
 """How the message of such a fault begins."""
@@ -30,11 +30,11 @@ _WORDS = {
     errno.ENOSPC: "no space is left on a disk",
     getattr(errno, "EDQUOT", errno.ENOSPC): "a disk quota is used up",
 }
-"""By the system's number; those of five digits are of Windows, which tells the others by the usual ones."""
+"""By the system's number; numbers of five digits are Windows', which uses the usual ones for the others."""
 
 
 def own_fault(error: BaseException) -> str:
-    """What this machine lacked, in words; "" if the error is none of its own."""
+    """What this machine lacked, in words; "" if the error is not a fault of this machine."""
     for each in _chain(error):
         if isinstance(each, socket.gaierror):
             return f"it cannot resolve the server's name ({(each.strerror or str(each)).lower()})"
@@ -49,7 +49,7 @@ def own_fault(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was made of: aiohttp keeps the system's own under a name of its own."""
+    """The error and its causes; aiohttp keeps the system's error in an attribute of its own."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -62,8 +62,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         left += [each.__cause__, inner if isinstance(inner, BaseException) else None]
 
 
-class Witnessed:
-    """A transport that tells `on_own` of each fault of this machine, whoever asked and whatever becomes of it."""
+class FaultReporter:
+    """A transport that calls `on_own` for each fault of this machine, whatever the caller does about it."""
 
     def __init__(self, transport: Transport, on_own: Callable[[str], None]) -> None:
         self._transport = transport
@@ -73,14 +73,14 @@ class Witnessed:
         try:
             return await self._transport.call(request)
         except TransportError as error:
-            self._tell(error)
+            self._report(error)
             raise
 
     async def download(self, path: str, timeout_s: float) -> Download:
         try:
             return await self._transport.download(path, timeout_s)
         except TransportError as error:
-            self._tell(error)
+            self._report(error)
             raise
 
     @asynccontextmanager
@@ -89,9 +89,9 @@ class Witnessed:
             async with self._transport.events(client_id) as frames:
                 yield frames
         except TransportError as error:
-            self._tell(error)
+            self._report(error)
             raise
 
-    def _tell(self, error: TransportError) -> None:
+    def _report(self, error: TransportError) -> None:
         if error.ours:
             self._on_own(str(error).removeprefix(OURS))

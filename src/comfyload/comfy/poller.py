@@ -1,8 +1,8 @@
-"""Looks after jobs that events cannot or do not bring home: asks the history, gently, for the oldest first.
+"""Finds the ends of jobs whose events do not come: polls the history for the oldest jobs.
 
-A server runs one prompt at a time in the order of its queue, so what has just ended is among the oldest of ours. While
-events flow, nothing is asked. `/history/{id}` of an id that is not there costs a server next to nothing; lists of
-everything are never asked for.
+A server runs one prompt at a time in the order of its queue, so a prompt that has just ended is among our oldest. While
+events come, nothing is polled. `/history/{id}` of an unknown id costs a server next to nothing; whole lists are never
+requested.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["HistoryPoller"]
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 AT_ONCE = 4
-"""Jobs asked for in one round."""
+"""Jobs looked up in one round."""
 
 
 class HistoryPoller:
-    """Runs beside the client until cancelled. `note(code, text)` takes what it finds out about the server."""
+    """Runs until cancelled. `note(code, text)` takes what it finds out about the server."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class HistoryPoller:
             await asyncio.sleep(pause)
             now = self._clock()
             if self._stream.connected or not len(self._inflight):
-                self._gone_since = None  # Of an outage that is over, nothing may count against the jobs after it.
+                self._gone_since = None  # An outage that is over must not count against later jobs.
             if not len(self._inflight):
                 self._progress_at, pause = now, FIRST_PAUSE_S
                 continue
             doubtful = self._doubtful(now)
-            found = [await self._ask(job) for job in doubtful]
+            found = [await self._look_up(job) for job in doubtful]
             if any(found) or not doubtful:
                 pause = 0.0 if len(found) == AT_ONCE and all(found) else FIRST_PAUSE_S
             else:
@@ -76,58 +76,58 @@ class HistoryPoller:
                     job.finish("lost")
 
     def _doubtful(self, now: float) -> list[Job]:
-        """The oldest jobs whose end may have passed unseen, but for those that need no second look yet."""
+        """The oldest jobs whose end may have been missed, without those that were looked up a moment ago."""
         accepted = (job for job in self._inflight if job.accepted and not job.end.done())
-        oldest = list(islice((job for job in accepted if not self._missed(job, now)), AT_ONCE))
-        blind = [job for job in oldest if not self._hears(job)]
+        oldest = list(islice((job for job in accepted if not self._just_missing(job, now)), AT_ONCE))
+        blind = [job for job in oldest if not self._gets_events(job)]
         if blind:
             return blind
         if now - self._inflight.last_event > self._timeouts.silence_s:
             return oldest
-        # The oldest waits although a younger one has started: it was taken out of the queue, of which no event tells.
+        # The oldest waits although a younger one has started: it was taken out of the queue, which causes no event.
         return [job for job in oldest[:1] if job.tracker.started is None and self._inflight.last_started > job.order]
 
-    def _missed(self, job: Job, now: float) -> bool:
-        """Whether the server was found without it a moment ago. However many a restart took, the jobs that came after
-        it are not kept waiting for their turn: their ends may be forgotten by the next one.
+    def _just_missing(self, job: Job, now: float) -> bool:
+        """Whether the server did not know the job a moment ago. Many such jobs after a restart must not delay the jobs
+        behind them, whose ends the next restart may erase.
         """
         again_s = max(self._timeouts.lost_s, self._api.lookup_interval_s)
         return job.absent_since is not None and job.looked_up is not None and now - job.looked_up < again_s
 
-    async def _ask(self, job: Job) -> bool:
-        """Whether the server tells something new of the job: that it is over, or that it knows it no longer."""
-        asked = self._clock()
+    async def _look_up(self, job: Job) -> bool:
+        """Whether there is news of the job: it is over, or the server no longer knows it."""
+        now = self._clock()
         try:
             entry = await self._api.history(job.prompt_id)
         except TransportError:
             if not self._stream.connected and self._gone_since is None:
-                self._gone_since = asked
+                self._gone_since = now
             return False
         self._gone_since = None
         if job.end.done():
             return True
         if entry is not None:
-            return await self._ended_unseen(job)
-        job.asked = asked
-        if job.looked_up is not None and asked - job.looked_up < self._api.lookup_interval_s:
+            return await self._ended_without_event(job)
+        job.polled = now
+        if job.looked_up is not None and now - job.looked_up < self._api.lookup_interval_s:
             return False
-        job.looked_up = asked
+        job.looked_up = now
         if await self._api.prompt_state(job.prompt_id) != "absent":
             job.absent_since = None
         elif job.absent_since is None:
-            job.absent_since = asked
+            job.absent_since = now
             return True
-        elif asked - job.absent_since >= self._timeouts.lost_s:
+        elif now - job.absent_since >= self._timeouts.lost_s:
             job.finish("lost")
             return True
         return False
 
-    async def _ended_unseen(self, job: Job) -> bool:
-        """The job is over by the history. On a stream that should have told, its event may be just behind."""
-        if self._hears(job):
+    async def _ended_without_event(self, job: Job) -> bool:
+        """The job is over by the history. On an open stream, its event may follow in a moment."""
+        if self._gets_events(job):
             await asyncio.sleep(0.05)
             if not job.end.done():
-                self._note("stream_stalled", "jobs ended without an event: the event stream hangs; asked the history")
+                self._note("stream_stalled", "jobs ended without an event: the event stream hangs; the history is polled instead")
         job.finish("history")
         return True
 
@@ -148,6 +148,6 @@ class HistoryPoller:
                 f"run: the server's worker has died (then restart ComfyUI), or {other}",
             )
 
-    def _hears(self, job: Job) -> bool:
+    def _gets_events(self, job: Job) -> bool:
         """Whether this job's events can reach us."""
-        return self._stream.connected and job.heard_on == self._stream.client_id
+        return self._stream.connected and job.stream_id == self._stream.client_id

@@ -1,4 +1,4 @@
-"""Whether a server has a prompt, asked until it is known."""
+"""Looks a prompt up until it is known whether the server has it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ async def reconcile(
 ) -> LookUp:
     """`there`: waiting, running or done. `absent`: by two answers `lost_s` apart, as a POST may still be on its way.
 
-    `unknown`: `over()` before it was known, or the server could not tell at the instant `silent_until` or after it.
+    `unknown`: `over()` came first, or the server did not answer at the instant `silent_until` or later.
     """
     absent_since, pause = math.inf, FIRST_PAUSE_S
     while not over():
-        place = await api.prompt_state(prompt_id)
+        state = await api.prompt_state(prompt_id)
         now = clock()
-        if place == "absent":
+        if state == "absent":
             absent_since = min(absent_since, now)
             if now - absent_since >= lost_s:
                 return "absent"
-        elif place != "unknown":
+        elif state != "unknown":
             return "there"
         elif now >= silent_until:
             return "unknown"

@@ -1,7 +1,7 @@
-"""What output nodes reported, by a history entry: which files, and what else.
+"""What output nodes reported in a history entry: files, and other things.
 
 A file is an object with a `filename`, or under a few keys a bare string: Preview3D reports its model as
-`"result": ["3d/x.glb", camera, background]`. Nothing (`null`) is no thing.
+`"result": ["3d/x.glb", camera, background]`. `null` does not count.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["files_of", "outputs_of"]
 
 File = tuple[str, str, str]
-"""Name, subfolder, and the server's folder of that type, as `/view` asks for them."""
+"""Name, subfolder and type, as `/view` takes them."""
 
 _IN_TEMP = re.compile(r"(preview3d_advanced|preview_splat|preview_pointcloud)_[0-9a-f]{32}\.\w+")
-"""What three nodes of ComfyUI call the file that they put into `temp`, and report without saying so."""
+"""Names of files that three nodes of ComfyUI write to `temp` and report without their type."""
 _ANNOTATED = re.compile(r"(?P<path>.+?) \[(?P<type>input|output|temp)\]")
 _LONGEST = 500
 MOST_FILES = 5000
@@ -34,7 +34,7 @@ LONGEST_NAME = 4096
 
 
 def outputs_of(entry: HistoryEntry) -> list[Output]:
-    """What each output node reported. `animated` says of the pictures beside it that they move, and is no output."""
+    """What each output node reported. `animated` marks the node's pictures as moving, and is not an output."""
     found: list[Output] = []
     left = MOST_FILES
     for node, reported in entry.outputs.items():
@@ -70,18 +70,18 @@ def _files(key: str, items: list[Any]) -> Iterator[File]:
 
 
 def _named(text: str) -> File | None:
-    """The file that a bare string names; None: it is a text, or a path that the server does not give out."""
-    told = _ANNOTATED.fullmatch(text)
-    path, type_ = (told["path"], told["type"]) if told else (text, "output")
+    """The file that a bare string names; None: it is a text, or a path that the server does not serve."""
+    annotated = _ANNOTATED.fullmatch(text)
+    path, type_ = (annotated["path"], annotated["type"]) if annotated else (text, "output")
     absolute, kind = path.startswith(("/", "\\")) or path[1:2] == ":" or "://" in path, kind_of(path, "")
     strange = len(path) > _LONGEST or "\n" in path or ".." in re.split(r"[/\\]", path)
     if absolute or strange or kind not in ("image", "video", "audio", "3d"):
         return None
     cut = max(path.rfind("/"), path.rfind("\\"))
     folder, name = path[: max(cut, 0)].replace("\\", "/"), path[cut + 1 :]
-    if told is None and kind == "image" and f"{folder}/".startswith("temp/"):  # where Preview3D puts a background
+    if annotated is None and kind == "image" and f"{folder}/".startswith("temp/"):  # where Preview3D puts a background
         return name, folder[5:], "temp"
-    return name, folder, "temp" if not folder and told is None and _IN_TEMP.fullmatch(name) else type_
+    return name, folder, "temp" if not folder and annotated is None and _IN_TEMP.fullmatch(name) else type_
 
 
 def _listed(items: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Keeps a prompt of ours back while the server's queue is as long as it may be, whoever's prompts are in it."""
+"""Holds a prompt of ours back while the server's queue, everyone's prompts included, is full."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-ASK_EVERY_S = 1.0
-"""How often the server is asked for its queue's length while no event tells it."""
+POLL_S = 1.0
+"""How often the queue's length is read while no event reports it."""
 
 STOPPED = "the run was stopped while it was held back: the server's queue was full"
 
@@ -22,9 +22,9 @@ STOPPED = "the run was stopped while it was held back: the server's queue was fu
 class Room:
     """Room in the server's queue: there is some while fewer than `most` prompts wait or run there.
 
-    `drops`: a prompt that finds no room is not sent at all. `stopped`: whether the run is to send no more. `on_full`:
-    called with the queue's length when a prompt begins to wait. One prompt at a time may wait here and be sent: the
-    length that was asked for holds for one only.
+    `drops`: a prompt that finds no room is not sent at all. `stopped`: whether the run must send no more. `on_full`:
+    called with the queue's length when a prompt begins to wait. Only one prompt at a time may wait here and be sent,
+    since the length as read is valid for one.
     """
 
     def __init__(
@@ -39,33 +39,33 @@ class Room:
         self._drops = drops
         self._stopped = stopped
         self._on_full = on_full
-        self._changed = asyncio.Event()
+        self._change = asyncio.Event()
         self.last_full: float | None = None
         """The instant at which the queue was last found full."""
 
-    def heard(self) -> None:
-        """An event told the length of the queue: whoever waits asks again."""
-        self._changed.set()
+    def changed(self) -> None:
+        """An event reported the length of the queue: a prompt that waits reads it again."""
+        self._change.set()
 
     async def wait(self, api: Api, clock: Callable[[], float], over: Callable[[], bool]) -> str:
-        """Wait until there is room, or `over()`, and return ""; else return why the prompt is not to be sent.
+        """Wait until there is room, or `over()`, and return ""; else return why the prompt must not be sent.
 
-        A server that does not tell the length counts as one with room; what is wrong with it shows in the next call.
+        A server that does not report the length counts as one with room; its fault shows in the next call.
         """
-        told = False
+        waiting = False
         while not over():
-            self._changed.clear()
+            self._change.clear()
             length = await api.queue_remaining()
             if length is None or length < self._most or over():
                 break
             self.last_full = clock()
-            if not told:
-                told = True
+            if not waiting:
+                waiting = True
                 self._on_full(length)
             if self._stopped():
                 return STOPPED
             if self._drops:
                 return f"the server's queue held {length} prompts when it was due"
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), ASK_EVERY_S)
+                await asyncio.wait_for(self._change.wait(), POLL_S)
         return ""

@@ -1,6 +1,6 @@
 """The event stream: one WebSocket per server, always drained, opened again under a new client id when it is lost.
 
-A reader that stalls blocks a real server for everybody, so nothing here waits on a consumer. A client id is never used
+A reader that stalls blocks a real server for everybody, so nothing here waits for a consumer. A client id is never used
 twice: the server would unregister the new socket when it notices the end of the old one.
 """
 
@@ -39,7 +39,7 @@ class EventStream:
         self.connections = 0
 
     async def first_attempt(self, timeout_s: float = 5.0) -> None:
-        """Wait until the socket is open, or has failed to open once, or has stayed mute for `timeout_s`."""
+        """Wait until the socket is open or has failed to open once, at most `timeout_s`."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), timeout_s)
 
@@ -53,7 +53,7 @@ class EventStream:
                 async with self._transport.events(self.client_id) as frames:
                     async for frame in frames:
                         if not self.connected:
-                            # The server's greeting: from here on it routes this client id's events to us.
+                            # The first message: from here on the server routes this client id's events to us.
                             self.connected = True
                             self.connections += 1
                             self._settled.set()

@@ -1,4 +1,4 @@
-"""Brings a prompt to the server: waits for room, posts it, and finds out what an unclear reply means."""
+"""Submits a prompt: waits for room, posts it, and finds out what an unclear reply means."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Submit:
         self._highest_number: float | None = None
 
     async def no_room(self, deadline: float | None, over: Callable[[], bool] = lambda: False) -> str:
-        """Wait for room in the server's queue; why a prompt is not to be sent, "" if it is, or is over."""
+        """Wait for room in the server's queue; why a prompt must not be sent, "" if it may be or is over."""
         if self._room is None:
             return ""
         link, late = self._link, math.inf if deadline is None else deadline
@@ -48,14 +48,14 @@ class Submit:
             link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= late
         )
 
-    def held_s(self, asked: float) -> float:
-        """How long a prompt that was to be sent at `asked` has been held back because the server's queue was full."""
+    def held_s(self, since: float) -> float:
+        """How long a prompt that could have been sent at `since` was held back because the server's queue was full."""
         full = None if self._room is None else self._room.last_full
-        return self._link.clock() - asked if full is not None and full >= asked else 0.0
+        return self._link.clock() - since if full is not None and full >= since else 0.0
 
     async def submit(self, job: Job, prompt: Prompt, deadline: float | None) -> Failure | None:
-        """Bring the prompt to the server; the failure if the server does not have it afterwards, None if it does."""
-        if job.sent_before and not await self._is_still_to_send(job, deadline):
+        """Submit the prompt; the failure if the server does not have it afterwards, None if it does."""
+        if job.sent_before and not await self._must_send(job, deadline):
             return None
         timeout_s = self._link.timeouts.for_submit
         if deadline is not None:
@@ -65,8 +65,8 @@ class Submit:
             return None
         return await self._post(job, prompt, timeout_s)
 
-    async def _is_still_to_send(self, job: Job, deadline: float | None) -> bool:
-        """Whether the server lacks a prompt that an earlier process may have sent, and it may be sent again."""
+    async def _must_send(self, job: Job, deadline: float | None) -> bool:
+        """Whether the server lacks a prompt that an earlier process may have sent, so that it is sent again."""
         link = self._link
         found = await reconcile(link.api, job.prompt_id, link.clock, lost_s=link.timeouts.lost_s, over=job.end.done)
         job.accepted = found == "there"
@@ -81,7 +81,7 @@ class Submit:
     async def _post(self, job: Job, prompt: Prompt, timeout_s: float) -> Failure | None:
         link = self._link
         client_id = link.stream.client_id
-        job.heard_on = client_id if link.stream.connected else None
+        job.stream_id = client_id if link.stream.connected else None
         job.number_before = self._highest_number
         job.tracker.sent = link.clock()
         try:
@@ -103,7 +103,7 @@ class Submit:
             accepted, job.tracker.partial = node_errors_of(reply.body)
         except msgspec.MsgspecError:
             link.noticed.unread("the reply to POST /prompt")
-            unclear = Failure(kind="http", message="the reply to POST /prompt is none of ComfyUI's", status=200)
+            unclear = Failure(kind="http", message="the reply to POST /prompt is not ComfyUI's", status=200)
             return await self._find_out(job, unclear)
         if accepted.prompt_id != job.prompt_id:
             if link.inflight.get(accepted.prompt_id) is not None:
@@ -130,7 +130,7 @@ class Submit:
         """After an unclear reply: look the id up until the server knows it, or has twice not known it."""
         link = self._link
 
-        def seen() -> bool:
+        def is_there() -> bool:
             return job.end.done() or job.tracker.first_event is not None
 
         silent_until = link.clock()
@@ -142,10 +142,10 @@ class Submit:
             link.clock,
             # The POST may still be on its way; a plain 500 came from the server itself, after the fact.
             lost_s=0.0 if failure.status == 500 else link.timeouts.lost_s,
-            over=seen,
+            over=is_there,
             silent_until=silent_until,
         )
-        if found == "there" or seen():
+        if found == "there" or is_there():
             job.accepted = True
             return None
         job.may_be_there = found == "unknown"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from comfyload.comfy.address import read_url, redacted
-from comfyload.comfy.gateway import said
+from comfyload.comfy.gateway import message_in
 from comfyload.comfy.wire import decode_json, finite
 from comfyload.record.model import Failure, FailureKind
 
@@ -17,7 +17,7 @@ __all__ = ["classify_refusal", "node_errors_of"]
 
 
 LONGEST = 5000
-"""Letters of the server's words that are kept."""
+"""Letters of the server's text that are kept."""
 
 
 class _Error(msgspec.Struct):
@@ -57,11 +57,11 @@ def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None
     node, node_class, detail = _first_node_error(refusal.node_errors)
     if kind == "missing_node" and isinstance(error.extra_info, dict):
         node, node_class = _text(error.extra_info.get("node_id")), _text(error.extra_info.get("class_type"))
-    told = ": ".join(part for part in (error.message, detail or error.details) if part)
+    message = ": ".join(part for part in (error.message, detail or error.details) if part)
     return Failure(
         kind=kind,
         type=error.type[:LONGEST],
-        message=told[:LONGEST] or f"HTTP {status}: {_elsewhere(headers) or said(body) or 'no words'}",
+        message=message[:LONGEST] or f"HTTP {status}: {_elsewhere(headers) or message_in(body) or 'no message'}",
         node=node and node[:LONGEST],
         node_class=node_class and node_class[:LONGEST],
         status=status,
@@ -70,7 +70,7 @@ def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None
 
 
 def _elsewhere(headers: Mapping[str, str] | None) -> str:
-    """That the prompt was not taken but redirected, which is not followed."""
+    """Where the prompt was redirected to, which is not followed; "" if it was not."""
     location = (headers or {}).get("location")
     if not location:
         return ""
@@ -82,12 +82,12 @@ def _elsewhere(headers: Mapping[str, str] | None) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a `Retry-After`; a date counts from the reply's own `Date`, so that no clock of ours is asked."""
-    said = headers.get("retry-after", "").strip()
-    if said.isascii() and said.isdigit() and len(said) < 10:
-        return float(said)
+    """Seconds of a `Retry-After`; a date counts from the reply's own `Date`, so that our clock does not matter."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
     try:
-        wait = parsedate_to_datetime(said) - parsedate_to_datetime(headers.get("date", ""))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
     except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait.total_seconds())
@@ -103,7 +103,7 @@ def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
     """A 200 reply to `POST /prompt`, and the failure it hides when some outputs were dropped.
 
     Raises:
-        msgspec.MsgspecError: the reply is none of ComfyUI's.
+        msgspec.MsgspecError: the reply is not ComfyUI's.
     """
     accepted = decode_json(body, _Accepted)
     accepted.number = finite(accepted.number)
@@ -132,7 +132,7 @@ def _dropped(node_errors: dict[Any, Any]) -> list[str]:
 
 
 def _first_node_error(node_errors: Any) -> tuple[str | None, str | None, str]:
-    """Node, class and words of the first entry of a `node_errors` object."""
+    """Node, class and message of the first entry of a `node_errors` object."""
     if not isinstance(node_errors, dict):
         return None, None, ""
     for node, body in node_errors.items():

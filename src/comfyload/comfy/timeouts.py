@@ -11,9 +11,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds, each. `job_s` None: for ever.
 
     `job_s`: a job, from its POST to its end. `submit_s`: the reply to a POST. `confirm_s`: the history entry of a
-    prompt that has ended. `cancel_s`: a cancelled prompt to be gone. `silence_s`: no event of ours, before we ask.
-    `lost_s`: an id to stay unknown to the server, before it counts as lost. `unreachable_s`: a server to be out of
-    reach, before all it had counts as lost. `stalled_s`: nothing moving, before an observation says so.
+    prompt that has ended. `cancel_s`: until a cancelled prompt is gone. `silence_s`: without an event of ours, before
+    the history is polled. `lost_s`: an id is unknown to the server, before it counts as lost. `unreachable_s`: a
+    server is out of reach, before all its prompts count as lost. `stalled_s`: nothing moves, before it is noted.
     """
 
     job_s: float | None = None

@@ -1,7 +1,7 @@
 """One prompt from its POST to its end: messages in, an Execution out. No I/O, no clock: instants are handed in.
 
-WebSocket events are a hint, good for *when*; the server's history is the authority for *what*. Both are judged by
-their messages, because `status_str` says `success` for some prompts that failed.
+WebSocket events are good for *when*; the server's history is the authority for *what*. Both are judged by their
+messages, because `status_str` is `success` for some prompts that failed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MOST_NODES = 10_000
 
 LONGEST_NAME = 1000
 LONGEST_TEXT = 20_000
-"""Letters of a node's id, and of what an error says, that are kept."""
+"""Letters of a node's id, and of the text of an error, that are kept."""
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate memory", "not enough memory: you tried")
-"""Of a GPU, and of the host: what torch's allocator for the CPU says on Linux, and on Windows."""
+"""Out of a GPU's memory, or of the host's: the last two are from torch's allocator for the CPU, on Linux and Windows."""
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
@@ -61,7 +61,7 @@ class PromptTracker:
         self.number: float | None = None
         self.first_event: float | None = None
         self.last_event: float | None = None
-        """When the last message of this prompt arrived: its latest sign of progress."""
+        """When the last message of this prompt arrived."""
         self.started: float | None = None
         self.ended: str | None = None
         self.ended_at: float | None = None
@@ -79,7 +79,7 @@ class PromptTracker:
         """Take one WebSocket message of this prompt that arrived at `at`; True once the prompt is over.
 
         Raises:
-            msgspec.MsgspecError: what it tells of nodes cannot be read; that it came is known all the same.
+            msgspec.MsgspecError: its nodes cannot be read; that the message came is noted all the same.
         """
         data = message.data
         kind = message.type
@@ -94,7 +94,7 @@ class PromptTracker:
                 return True
             self._begins(data.node, at)
         elif kind == "execution_start":
-            # The same event told twice carries the same stamp; a second execution has one of its own.
+            # An event that comes twice has the same stamp; a second execution has a stamp of its own.
             before = self.times.get("start")
             self._stamp("start", message)
             if before is None or before != self.times.get("start"):
@@ -126,7 +126,7 @@ class PromptTracker:
         fetches: list[Fetch] | None = None,
         server_state_after: Any = None,
     ) -> Execution:
-        """Close the account with what the history says, where there is an entry."""
+        """The execution, with the facts of the history where there is an entry."""
         times, cached = dict(self.times), self.cached
         if entry is not None:
             times |= _times(entry)
@@ -157,7 +157,7 @@ class PromptTracker:
         )
 
     def verdict(self, entry: HistoryEntry) -> tuple[Outcome, Failure | None]:
-        """How the prompt ended, by the messages its history entry holds; by events where it holds none."""
+        """How the prompt ended, by the messages in its history entry; by events where it holds none."""
         ends = [message for message in entry.messages if message.type in ENDS]
         errors = [message for message in ends if message.type != "execution_success"]
         if errors:
@@ -169,7 +169,7 @@ class PromptTracker:
         if self.error is not None:
             return "failed", self.error
         return "failed", Failure(
-            kind="execution_error", type="no_end", message="the server's history tells no end of this prompt"
+            kind="execution_error", type="no_end", message="the server's history has no end of this prompt"
         )
 
     def _on_progress(self, message: Message, at: float) -> None:
@@ -192,7 +192,7 @@ class PromptTracker:
 
 
 def failure_of(message: Message) -> Failure:
-    """The failure that an `execution_error` or `execution_interrupted` message tells of."""
+    """The failure in an `execution_error` or `execution_interrupted` message."""
     data = message.data
     if message.type == "execution_interrupted":
         return Failure(

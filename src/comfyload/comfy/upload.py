@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import mimetypes
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.comfy.api import api_of
+from comfyload.comfy.wire import TransportError, decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.workflow.graph import Workflow
 
@@ -30,10 +29,9 @@ async def upload_image(transport: Transport, path: Path) -> str:
         UsageError: the file cannot be read, or the server does not take it.
         ServerUnreachable: no reply came.
     """
-    body, content_type = _multipart(path.name, _read(path))
-    request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
+    content = _read(path)
     try:
-        reply = await transport.call(request)
+        reply = await api_of(transport).upload(path.name, content)
     except TransportError as error:
         raise ServerUnreachable(f"--upload {path}: {error}", "is the server still there?") from None
     if reply.status != 200:
@@ -70,17 +68,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"--upload {path}: {error.strerror or error}", "give a file that can be read") from None
-
-
-def _multipart(name: str, content: bytes) -> tuple[bytes, str]:
-    """The form as a browser sends it, and its content type."""
-    boundary = f"comfyload-{secrets.token_hex(16)}"
-    quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\ninput\r\n'
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
-        f"Content-Type: {kind}\r\n\r\n"
-    )
-    body = head.encode("utf-8", "surrogateescape") + content + f"\r\n--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"

@@ -1,4 +1,4 @@
-"""What became of one job so far, over all its attempts, and under which ids. No I/O."""
+"""The attempts of one job so far, and their ids. No I/O."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from comfyload.retry.classify import never_sent
 __all__ = ["AttemptLog", "id_of", "later_ids"]
 
 LATER_IDS = 8
-"""How many ids beside its first a job of an earlier process is looked for under; the usual rules come to six."""
+"""How many ids after the first a job of an earlier process is looked up under; the usual rules come to six."""
 
 
 def later_ids(prompt_id: str) -> list[str]:
-    """Under which ids a job may be sent again after its first, in their order."""
+    """The ids of a job after its first, in order."""
     return [id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
 
 
 class AttemptLog:
-    """`number`: of the id under which the job is sent, from 1. `told`: its attempts are told though there was but one.
-
-    `waiting_since`: an instant.
+    """`number`: of the id under which the job is sent, from 1. `listed`: its attempts are listed even if there was only
+    one. `waiting_since`: an instant.
     """
 
-    def __init__(self, first: str, began: float, *, told: bool) -> None:
+    def __init__(self, first: str, began: float, *, listed: bool) -> None:
         self.first = first
-        self.told = told
+        self.listed = listed
         self.number = 1
         self.attempts: list[Attempt] = []
         self.last: Execution | None = None
@@ -39,7 +38,7 @@ class AttemptLog:
         self.held_s = 0.0
 
     def add(self, server: str, prompt_id: str, execution: Execution, sent_at: float, now: float) -> None:
-        """One attempt has ended, which began at `sent_at`. One that was held back and never sent is none."""
+        """Note an attempt that began at `sent_at` and has ended. One that was held back and never sent does not count."""
         self.held_s += execution.held_s
         if execution.outcome == "dropped" and self.last is not None:
             return
@@ -59,23 +58,23 @@ class AttemptLog:
         self.waiting_since = now
 
     def close(self, execution: Execution) -> Execution:
-        """The account of the job, `execution` being its end, or what came before it if that was never sent."""
+        """The end of the job with its attempts; the attempt before `execution` counts if that was never sent."""
         if execution.outcome == "dropped" and self.last is not None:
             execution = self.last
-        told_by_itself = len(self.attempts) == 1 and execution is self.last and not self.told
+        only_one = len(self.attempts) == 1 and execution is self.last and not self.listed
         if execution.held_s != self.held_s:
             execution = structs.replace(execution, held_s=self.held_s)
-        return execution if told_by_itself else structs.replace(execution, attempts=self.attempts)
+        return execution if only_one else structs.replace(execution, attempts=self.attempts)
 
     def no_place(self, why: Failure, now: float) -> Execution:
-        """The end of a job that is sent no more: how its last attempt failed, or, if it was not refused any, why."""
+        """The end of a job that is not sent again: the failure of its last attempt, or `why` if there was none."""
         last = self.last
         if last is not None and last.failure is not None and last.failure.kind != "cancelled":
             return self.close(structs.replace(last, done=now))
         return self.close(Execution(outcome="failed", done=now, failure=why))
 
     def next_prompt(self, prompt: Prompt, execution: Execution) -> Prompt:
-        """The prompt of the next attempt: under the same id only if no server has ever had it by that."""
+        """The prompt of the next attempt, under the same id only if no server has ever had that id."""
         prompt_id = prompt.id
         if not never_sent(execution):
             self.number += 1
@@ -86,5 +85,5 @@ class AttemptLog:
 
 
 def id_of(first: str, number: int) -> str:
-    """Under which id a job is sent for that time, from 1: one that may have begun under an id gets another."""
+    """The `number`-th id of a job, from 1: a job that may have begun under an id gets another."""
     return first if number == 1 else str(uuid.uuid5(uuid.NAMESPACE_URL, f"{first}/{number}"))

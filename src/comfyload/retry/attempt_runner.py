@@ -1,4 +1,4 @@
-"""One attempt of a job on one server: sent at most once, and followed until it is known what became of it."""
+"""Runs one attempt of a job on one server: sent at most once, and followed until its outcome is known."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from comfyload.retry.attempt_log import later_ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from comfyload.comfy.api import PromptState
     from comfyload.comfy.reconcile import LookUp
     from comfyload.comfy.timeouts import Timeouts
-    from comfyload.retry.pool import Ask, Member
+    from comfyload.comfy.wire import PromptState
+    from comfyload.retry.pool import PendingPrompt, ServerBackend
 
 __all__ = ["AttemptRunner"]
 
 
 class AttemptRunner:
-    """Makes them, any number at once. `over` is set when nothing more shall be waited for."""
+    """Runs attempts, any number at once. `over` is set when all waits must end."""
 
     def __init__(self, clock: Callable[[], float], timeouts: Timeouts) -> None:
         self.over = asyncio.Event()
@@ -32,85 +32,85 @@ class AttemptRunner:
         self._timeouts = timeouts
         self._orphans: set[asyncio.Task[Execution]] = set()
 
-    async def make(self, ask: Ask, member: Member) -> Execution:
-        """Send the job to the server, where it may have been sent already, and see what comes of it."""
-        execution = await self._follow(ask, member)
-        ended = execution.server.end_ms is not None  # By an event; only its result is not known.
+    async def make(self, pending: PendingPrompt, backend: ServerBackend) -> Execution:
+        """Send the job to the server, which may have it already, and follow it to its end."""
+        execution = await self._follow(pending, backend)
+        ended = execution.server.end_ms is not None  # by an event; only its result is not known
         if execution.server_state_after == "unknown" and (execution.outcome == "failed" or ended):
-            return await self._clarify(ask, member, execution)
+            return await self._clarify(pending, backend, execution)
         return execution
 
-    async def find(self, ask: Ask, members: list[Member]) -> tuple[Member, int, str] | None:
+    async def find(self, pending: PendingPrompt, backends: list[ServerBackend]) -> tuple[ServerBackend, int, str] | None:
         """The server that has the job of an earlier process, the number of the last id it has there, and the id."""
-        ids = [ask.prompt.id, *later_ids(ask.prompt.id)]
-        places = [(member, number, name) for number, name in enumerate(ids, 1) for member in members]
-        found = await asyncio.gather(*(self._look_up(ask, member, name) for member, _, name in places))
-        there = [place for place, answer in zip(places, found, strict=True) if answer == "there"]
+        ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
+        candidates = [(backend, number, name) for number, name in enumerate(ids, 1) for backend in backends]
+        found = await asyncio.gather(*(self._look_up(pending, backend, name) for backend, _, name in candidates))
+        there = [candidate for candidate, answer in zip(candidates, found, strict=True) if answer == "there"]
         return there[-1] if there else None
 
-    async def places(self, ask: Ask, members: list[Member], within_s: float) -> dict[tuple[Member, int], PromptState]:
-        """Where the job is, of each server and by the number of its id; of a server that is silent: unknown."""
-        ids = [ask.prompt.id, *later_ids(ask.prompt.id)]
+    async def states(self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float) -> dict[tuple[ServerBackend, int], PromptState]:
+        """The state of the job on each server, by the number of its id; of a server without an answer: unknown."""
+        ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
 
-        async def one(member: Member, prompt_id: str) -> PromptState:
+        async def one(backend: ServerBackend, prompt_id: str) -> PromptState:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    return await member.client.api.prompt_state(prompt_id)
+                    return await backend.client.api.prompt_state(prompt_id)
             return "unknown"
 
-        keys = [(member, number) for member in members for number in range(1, len(ids) + 1)]
-        found = await asyncio.gather(*(one(member, ids[number - 1]) for member, number in keys))
+        keys = [(backend, number) for backend in backends for number in range(1, len(ids) + 1)]
+        found = await asyncio.gather(*(one(backend, ids[number - 1]) for backend, number in keys))
         return dict(zip(keys, found, strict=True))
 
     async def sleep(self, seconds: float) -> None:
-        """Or until it is over."""
+        """Sleep for so long, or until it is over."""
         if seconds > 0.0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.over.wait()
 
     async def settled(self) -> None:
-        """Every attempt has ended, also those that nobody waits for."""
+        """Wait until every attempt has ended, also those that nobody waits for."""
         if self._orphans:
             await asyncio.wait(self._orphans)
 
-    async def _follow(self, ask: Ask, member: Member) -> Execution:
-        """The attempt itself; if we are cancelled meanwhile, the job is taken off the server behind our back."""
-        prompt = ask.prompt
-        task = asyncio.create_task(member.client.run(prompt, deadline=ask.deadline, tell=ask.tell))
-        timeout_s = None if ask.deadline is None else ask.deadline - self._clock() + self._timeouts.cancel_s + 1.0
+    async def _follow(self, pending: PendingPrompt, backend: ServerBackend) -> Execution:
+        """The attempt itself; if it is cancelled, the job is removed from the server in the background."""
+        prompt = pending.prompt
+        task = asyncio.create_task(backend.client.run(prompt, deadline=pending.deadline, tell=pending.tell))
+        timeout_s = None if pending.deadline is None else pending.deadline - self._clock() + self._timeouts.cancel_s + 1.0
         try:
             await asyncio.wait([task], timeout=timeout_s)
         except asyncio.CancelledError:
-            member.client.give_up(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
+            backend.client.give_up(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
             self._leave(task)
             raise
         if task.done():
             return task.result()
-        # A server that answers nothing at all cannot hold us beyond the deadline.
+        # A server without any answer must not hold the caller beyond the deadline.
         self._leave(task)
         late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
-        return Execution(outcome="timed_out", done=ask.deadline, failure=late, server_state_after="unknown")
+        return Execution(outcome="timed_out", done=pending.deadline, failure=late, server_state_after="unknown")
 
     def _leave(self, task: asyncio.Task[Execution]) -> None:
-        """Nobody waits for it any more; it ends before we do."""
+        """Let the attempt end by itself; `settled` waits for it."""
         self._orphans.add(task)
         task.add_done_callback(self._orphans.discard)
 
-    async def _clarify(self, ask: Ask, member: Member, execution: Execution) -> Execution:
-        """The server may have the job and could not be asked: ask until it tells, then follow on."""
+    async def _clarify(self, pending: PendingPrompt, backend: ServerBackend, execution: Execution) -> Execution:
+        """The server may have the job and did not answer: look it up until it is known, then follow it on."""
         failure = execution.failure
-        place = await self._look_up(ask, member, ask.prompt.id)
-        if place == "absent":
+        found = await self._look_up(pending, backend, pending.prompt.id)
+        if found == "absent":
             return structs.replace(execution, server_state_after="absent")
-        if place == "there":
-            member.unsure.add(ask.prompt.id)
-            followed = await self._follow(ask, member)
+        if found == "there":
+            backend.unconfirmed_ids.add(pending.prompt.id)
+            followed = await self._follow(pending, backend)
             return structs.replace(followed, sent=execution.sent, started=execution.started)
-        late = ask.deadline is not None and self._clock() >= ask.deadline
+        late = pending.deadline is not None and self._clock() >= pending.deadline
         kind: Literal["timeout", "lost"] = "timeout" if late else "lost"
-        said = failure.message if failure is not None else ""
-        text = f"the server may have it, and could not be asked since: {said}"
+        why = failure.message if failure is not None else ""
+        text = f"the server may have it, and has not answered since: {why}"
         return structs.replace(
             execution,
             outcome="timed_out" if late else "lost",
@@ -118,12 +118,12 @@ class AttemptRunner:
             failure=Failure(kind=kind, message=text),
         )
 
-    async def _look_up(self, ask: Ask, member: Member, prompt_id: str) -> LookUp:
-        """Whether the server has the id; unknown: it did not tell in all the time that there is."""
+    async def _look_up(self, pending: PendingPrompt, backend: ServerBackend, prompt_id: str) -> LookUp:
+        """Whether the server has the id; unknown: it did not answer in time."""
         until = self._clock() + self._timeouts.unreachable_s
-        until = until if ask.deadline is None else min(until, ask.deadline)
+        until = until if pending.deadline is None else min(until, pending.deadline)
         return await reconcile(
-            member.client.api,
+            backend.client.api,
             prompt_id,
             self._clock,
             lost_s=self._timeouts.lost_s,

@@ -1,4 +1,4 @@
-"""Whether a server is to be left alone, and until when. No clock of its own: `now` is an instant that is handed in."""
+"""Whether a server gets jobs, and if not, until when. No clock of its own: `now` is an instant that is handed in."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["CircuitBreaker"]
 
 
 class CircuitBreaker:
-    """Of one server. `closed`: jobs go there; `open`: none does until `until`; `due`: it may be asked how it is;
+    """The circuit of one server. `closed`: jobs go there; `open`: none until the pause ends; `due`: it may be tried;
     `half_open`: it answered, and one job is on trial.
 
-    A pause is drawn from half to one and a half times its nominal length, which doubles with each failed trial. It ends
-    early when the server is heard to be back: `connections` counts how often a connection to it was opened. One that
-    the server asked for is not ended by what completes there meanwhile. `draw`: uniformly from [0, 1).
+    A pause is random, from half to one and a half times its nominal length, which doubles with each failed trial. It
+    ends early when the server is back: `connections` counts how often a connection to it was opened. A pause that the
+    server requested does not end when a job completes there. `draw`: uniformly from [0, 1).
     """
 
     def __init__(self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0) -> None:
@@ -32,7 +32,7 @@ class CircuitBreaker:
         self._failures = 0
         self._trips = 0
         self._until: float | None = None
-        self._asked_for = False
+        self._requested = False
         self._trial: str | None = None
         self._broken_since: float | None = None
         self._tripped_at = -math.inf
@@ -47,15 +47,15 @@ class CircuitBreaker:
 
     @property
     def resting(self) -> bool:
-        """It is left alone because it asked to be, not because something failed."""
-        return self._until is not None and self._asked_for
+        """Whether it pauses because the server requested that, not because something failed."""
+        return self._until is not None and self._requested
 
     def broken_s(self, now: float) -> float:
         """For how long nothing has worked there; 0 if it does."""
         return 0.0 if self._broken_since is None else now - self._broken_since
 
     def hopeless(self, now: float, since: float) -> bool:
-        """Whether nobody need wait for it: it is left alone now, or was asked since then and did not work."""
+        """Whether waiting for it is useless: it is open now, or was tried since then and failed."""
         return self.state(now) == "open" or self._tripped_at >= since
 
     def failed(self, now: float) -> None:
@@ -74,17 +74,17 @@ class CircuitBreaker:
         self._before = self._connections()
         if self._broken_since is None:
             self._broken_since = now
-        self._asked_for, self._trial = False, None
+        self._requested, self._trial = False, None
 
     def trial(self, job_id: str) -> None:
-        """It answers again: this job shows whether it works."""
+        """The server answers again: this job shows whether it works."""
         self._trial = job_id
 
     def rest(self, seconds: float, now: float) -> None:
-        """It asks for a pause: no failure of its own."""
+        """The server requests a pause, which is not a failure."""
         seconds = min(seconds, RETRY_AFTER_MOST_S)
         if self._until is None or now + seconds > self._until:
-            self._until, self._asked_for = now + seconds, True
+            self._until, self._requested = now + seconds, True
         self._before = self._connections()
         self._trial = None
 
@@ -94,10 +94,10 @@ class CircuitBreaker:
             self._trial = None
 
     def succeeded(self, now: float) -> None:
-        """A job ended there as jobs do."""
+        """A job ended there without a fault of the server."""
         self._failures = self._trips = 0
         self._broken_since = self._trial = None
-        if not (self._asked_for and self.state(now) == "open"):
+        if not (self._requested and self.state(now) == "open"):
             self._until = None
 
     def ended(
@@ -109,9 +109,9 @@ class CircuitBreaker:
         retry_after_s: float | None = None,
         own_fault: bool = False,
     ) -> None:
-        """What the end of an attempt tells of the server; None: the job completed.
+        """Judge the server by the end of an attempt; `class_` None: the job completed.
 
-        `unreachable`: the server could not be asked what became of the job. `retry_after_s`: the pause it asks for.
+        `unreachable`: the server did not answer what happened to the job. `retry_after_s`: the pause it requests.
         `own_fault`: the machine on which we run failed, not the server.
         """
         if own_fault:

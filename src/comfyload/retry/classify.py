@@ -55,7 +55,7 @@ _COMES_AGAIN = {
     "ValueError",
     "ZeroDivisionError",
 }
-"""Exceptions that tell of the node's code or its inputs, which are the same the next time."""
+"""Exceptions caused by the node's code or its inputs, which are the same the next time."""
 
 _SHAPES = (
     "shapes cannot be multiplied",
@@ -64,11 +64,11 @@ _SHAPES = (
     "shape '",
     "sizes of tensors",
 )
-"""What torch says, in a RuntimeError, of tensors that do not fit each other."""
+"""Texts of torch's RuntimeErrors for tensors that do not fit each other."""
 
 
 def classify(execution: Execution) -> FailureClass | None:
-    """What kind of end it was, by this execution alone; None: it completed."""
+    """The class of failure, by this execution alone; None: it completed."""
     if execution.outcome == "completed":
         return None
     failure = execution.failure
@@ -84,7 +84,7 @@ def classify(execution: Execution) -> FailureClass | None:
 
 
 def never_sent(execution: Execution) -> bool:
-    """Whether the server certainly has not got the job by this attempt, so that its id can be used again."""
+    """Whether this attempt certainly did not bring the job to the server, so that its id can be used again."""
     failure = execution.failure
     if failure is None or execution.started is not None or execution.server_state_after not in (None, "absent"):
         return False
@@ -109,7 +109,7 @@ class KnownFailures:
         self._passes: set[tuple[str, str, str]] = set()
 
     def deterministic(self, workflow: str, prompt_id: str, failure: Failure) -> bool:
-        """Take note of the failure of the attempt `prompt_id`; whether it will come again."""
+        """Note the failure of the attempt `prompt_id`; whether it will come again."""
         key = _key(workflow, failure)
         if key in self._passes:
             return False

@@ -1,14 +1,14 @@
-"""A client that tries again, by a policy: on one server or several, each job once unless nobody can know.
+"""A client that retries by a policy, on one server or several; each job is executed once unless nobody can know.
 
-Every attempt is a `ComfyClient`'s: it posts at most once, and takes off the server what it gives up. Between attempts
-this one asks the server what became of an id before it sends it again, and never sends what a server may have.
+Every attempt is a `ComfyClient`'s: it posts at most once, and removes from the server what it gives up. Between
+attempts an id is looked up on the server before it is sent again; a prompt that a server may have is never sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from msgspec import structs
 
@@ -21,7 +21,7 @@ from comfyload.retry.attempt_log import AttemptLog, id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import rule_of
-from comfyload.retry.pool import Ask, Member, Pool, clean
+from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from random import Random
 
-    from comfyload.comfy.room import Room
+    from comfyload.comfy.client import ClientOptions
     from comfyload.comfy.transport import Transport
     from comfyload.record.job_events import JobEvent
-    from comfyload.record.model import Observation, Server
+    from comfyload.record.model import Server
     from comfyload.retry.policy import FailureClass, Policy
 
 __all__ = ["RetryingClient"]
 
 
 class RetryingClient:
-    """A `Client` for one server or several. Made by `RetryingClient.open`; `run` may be called at once any number of
-    times.
+    """A `Client` for one server or several, made by `RetryingClient.open`; `run` may be called any number of times at
+    once.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RetryingClient:
         timeouts: Timeouts,
         never_s: float,
         stack: AsyncExitStack,
-        open_one: Callable[[Transport, Member], AbstractAsyncContextManager[ComfyClient]],
+        open_one: Callable[[Transport, ServerBackend], AbstractAsyncContextManager[ComfyClient]],
     ) -> None:
         self._policy = policy
         self._clock = clock
@@ -76,72 +76,61 @@ class RetryingClient:
         clock: Callable[[], float],
         *,
         rng: Random,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-        fetch: bool = False,
-        observe: Callable[[Observation], None] = lambda _: None,
-        on_queue: Callable[[float, int], None] = lambda _t, _n: None,
-        unconfirmed_ids: frozenset[str] = frozenset(),
-        server_restarted: bool = False,
-        room: Room | None = None,
+        **options: Unpack[ClientOptions],
     ) -> AsyncIterator[RetryingClient]:
         """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues. More may `join`.
 
-        The arguments that `ComfyClient.open` has too mean the same; `on_queue` is told the sum over the servers. A
-        `job_s` of `timeouts` limits each attempt. What was sent to a server that is out of reach for the policy's
-        `liveness_s` counts as lost, and may run twice if that server comes back with its queue.
+        `on_queue` gets the sum over the servers. A `job_s` of `timeouts` limits each attempt. A prompt on a server that
+        is out of reach for the policy's `liveness_s` counts as lost, and may run twice if that server comes back with
+        its queue.
 
         Raises:
-            UsageError: a policy that only a simulation can follow.
+            UsageError: the policy can only be simulated.
         """
         if not (policy.cancel and policy.lookup):
             raise UsageError(
                 "a policy without cancel or lookup is for comparison in a simulation only",
                 "leave both true: a server would run jobs that nobody waits for, or twice",
             )
+        on_queue = options.get("on_queue", lambda _t, _n: None)
+        timeouts = options.get("timeouts", Timeouts())
         never_s = timeouts.unreachable_s
-        unreachable_s = (
-            timeouts.unreachable_s if policy.liveness_s is None else min(timeouts.unreachable_s, policy.liveness_s)
-        )
+        unreachable_s = never_s if policy.liveness_s is None else min(never_s, policy.liveness_s)
         timeouts = structs.replace(timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
         async with AsyncExitStack() as stack:
 
-            def open_one(transport: Transport, member: Member) -> AbstractAsyncContextManager[ComfyClient]:
-                return ComfyClient.open(
-                    transport,
-                    member.facts,
-                    clock,
-                    timeouts=timeouts,
-                    fetch=fetch,
-                    observe=observe,
-                    on_queue=client._hear(member, on_queue),
-                    unconfirmed_ids=member.unsure,
-                    server_restarted=server_restarted,
-                    room=room,
-                )
+            def open_one(transport: Transport, backend: ServerBackend) -> AbstractAsyncContextManager[ComfyClient]:
+                own: ClientOptions = {
+                    **options,
+                    "timeouts": timeouts,
+                    "on_queue": client._sum_of_queues(backend, on_queue),
+                    "unconfirmed_ids": backend.unconfirmed_ids,
+                }
+                return ComfyClient.open(transport, backend.facts, clock, **own)
 
             client = cls(policy, clock, rng, timeouts, never_s, stack, open_one)
             for transport, facts in servers:
                 await client.join(transport, facts)
-            client._unconfirmed_ids = unconfirmed_ids
-            beside = asyncio.create_task(client._pool.run())
+            client._unconfirmed_ids = options.get("unconfirmed_ids", frozenset())
+            pool = asyncio.create_task(client._pool.run())
             try:
                 yield client
             finally:
                 await client._end()
-                await end_tasks([beside])
+                await end_tasks([pool])
                 await client._attempts.settled()
-                await asyncio.gather(*(clean(member) for member in client._pool.members))
+                await asyncio.gather(*(clean(backend) for backend in client._pool.backends))
 
     async def join(self, transport: Transport, facts: Server) -> None:
-        """One server more, from now on."""
-        member = Member(facts, self._policy.breaker, self._draw)
-        member.client = await self._stack.enter_async_context(self._open_one(transport, member))
-        self._pool.add(member)
+        """Use another server from now on."""
+        backend = ServerBackend(facts, self._policy.breaker, self._draw)
+        backend.client = await self._stack.enter_async_context(self._open_one(transport, backend))
+        self._pool.add(backend)
 
     @property
     def clients(self) -> list[ComfyClient]:
         """The client of each server, in the order given."""
-        return [member.client for member in self._pool.members]
+        return [backend.client for backend in self._pool.backends]
 
     async def run(
         self,
@@ -151,52 +140,53 @@ class RetryingClient:
         keyed: bool = False,
         tell: Callable[[JobEvent], None] | None = None,
     ) -> Execution:
-        """See one job to its end, within `deadline_s` from now (None: the policy's). Never raises for what servers do.
+        """Run one job to its end, within `deadline_s` from now (None: the policy's). Never raises for what servers do.
 
-        `keyed`: whoever uses this id means this job, so that one which a server has, waiting, running or done, is
-        followed; one that failed there or was stopped is sent again. `tell` is called with what happens to it.
-        What it gives back tells of the last attempt; `attempts` of each, if there were several, or several servers.
+        `keyed`: the id stands for this job in every process, so that a prompt of this id that a server has, waiting,
+        running or done, is followed; one that failed there or was stopped is sent again. `tell` is called with each
+        event of the job. The result is the last attempt's; its `attempts` has each, if there were several, or several
+        servers.
         """
         self._under_way += 1
         self._idle.clear()
         try:
             policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
-            return await self._see(Ask(prompt, self._clock(), policy, tell), keyed)
+            return await self._run(PendingPrompt(prompt, self._clock(), policy, tell), keyed)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
 
-    async def _see(self, ask: Ask, keyed: bool) -> Execution:
-        story = AttemptLog(ask.prompt.id, ask.began, told=len(self._pool.members) > 1)
+    async def _run(self, pending: PendingPrompt, keyed: bool) -> Execution:
+        log = AttemptLog(pending.prompt.id, pending.began, listed=len(self._pool.backends) > 1)
         self._pool.dispatcher.budget.first()
-        there = await (self._of_that_key(ask, story) if keyed else self._earlier(ask, story))
+        there = await (self._holder_of_key(pending, log) if keyed else self._earlier(pending, log))
         while True:
-            member = there or await self._pool.place(ask)
+            backend = there or await self._pool.assign(pending)
             if self._abandoned is not None:
-                if isinstance(member, Member):
-                    self._pool.release(member, ask.prompt.id)
+                if isinstance(backend, ServerBackend):
+                    self._pool.release(backend, pending.prompt.id)
                 ended = Execution(outcome="cancelled", done=self._clock(), failure=self._abandoned)
-                return story.close(self._let_go(ask, ended))
-            if isinstance(member, Failure):
-                return self._let_go(ask, story.no_place(member, self._clock()))
-            execution, class_ = await self._attempt(ask, member, story)
+                return log.close(self._unassigned(pending, ended))
+            if isinstance(backend, Failure):
+                return self._unassigned(pending, log.no_place(backend, self._clock()))
+            execution, class_ = await self._attempt(pending, backend, log)
             if class_ is None:
-                for failure in story.node_failures:
-                    self._known_failures.passed(ask.workflow, failure)
-                return story.close(execution)
+                for failure in log.node_failures:
+                    self._known_failures.passed(pending.workflow, failure)
+                return log.close(execution)
             if class_ == "moved":
-                ask.avoid = {member}
-                _tell(ask, story, execution, 0.0)
+                pending.avoid = {backend}
+                _tell(pending, log, execution, 0.0)
             elif keyed and there is not None and execution.outcome == "failed":
-                pass  # It was somebody else's attempt, perhaps stopped as it was found: this call's is yet to come.
-            elif not await self._again(ask, member, story, execution, class_):
-                return story.close(execution)
-            ask.send_as(story.next_prompt(ask.prompt, execution))
+                pass  # an attempt of another call, perhaps stopped since it was found: this call makes its own
+            elif not await self._again(pending, backend, log, execution, class_):
+                return log.close(execution)
+            pending.send_as(log.next_prompt(pending.prompt, execution))
             there = None
 
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
-        """Cancel everything of ours, on every server, and send nothing more."""
+        """Cancel all our prompts, on every server, and send no more."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._abandoned = Failure(kind=kind, message=message)
         self._attempts.over.set()
@@ -204,7 +194,7 @@ class RetryingClient:
         await asyncio.gather(*(client.cancel_all(kind) for client in self.clients))
 
     async def _end(self) -> None:
-        """What is under way is abandoned, and given the time to say so."""
+        """Cancel the jobs under way and wait a moment for their ends."""
         if self._under_way:
             await self.cancel_all()
             with suppress(TimeoutError):
@@ -215,27 +205,27 @@ class RetryingClient:
     # --- one attempt
 
     async def _attempt(
-        self, ask: Ask, member: Member, story: AttemptLog
+        self, pending: PendingPrompt, backend: ServerBackend, log: AttemptLog
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
-        """Send the job once to this server and see what comes of it; "moved": it was taken back unrun."""
-        prompt_id, sent_at = ask.prompt.id, self._clock()
+        """Send the job once to this server and follow it to its end; "moved": it was taken back before it ran."""
+        prompt_id, sent_at = pending.prompt.id, self._clock()
         try:
-            execution = await self._attempts.make(ask, member)
-        except BaseException:  # Whatever it is, the place must not stay taken.
-            self._pool.release(member, prompt_id)
+            execution = await self._attempts.make(pending, backend)
+        except BaseException:  # the server must not stay occupied
+            self._pool.release(backend, prompt_id)
             raise
-        held = self._pool.release(member, prompt_id, execution)
-        for each in self._pool.members:
-            each.unsure.discard(prompt_id)
+        held = self._pool.release(backend, prompt_id, execution)
+        for each in self._pool.backends:
+            each.unconfirmed_ids.discard(prompt_id)
         if execution.server_state_after == "unknown":
-            member.left.add(prompt_id)
-        story.told = story.told or len(self._pool.members) > 1
-        story.add(member.name, prompt_id, execution, sent_at, self._clock())
+            backend.leftovers.add(prompt_id)
+        log.listed = log.listed or len(self._pool.backends) > 1
+        log.add(backend.name, prompt_id, execution, sent_at, self._clock())
         if held is not None and held.moved and execution.outcome == "cancelled":
             return execution, "moved"
-        class_ = self._class(ask, execution)
+        class_ = self._class(pending, execution)
         failure = execution.failure
-        member.circuit.ended(
+        backend.circuit.ended(
             class_,
             self._clock(),
             unreachable=execution.server_state_after == "unknown",
@@ -244,98 +234,98 @@ class RetryingClient:
         )
         return execution, class_
 
-    async def _earlier(self, ask: Ask, story: AttemptLog) -> Member | None:
-        """The server that has the job of an earlier process, where it is looked after like what is sent; None: not
-        known, and whoever gets it looks before it sends.
+    async def _earlier(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
+        """The server that has the job of an earlier process; None: not known, so that it is looked up before it is
+        sent.
         """
-        if ask.prompt.id not in self._unconfirmed_ids:
+        if pending.prompt.id not in self._unconfirmed_ids:
             return None
-        found = await self._attempts.find(ask, list(self._pool.members))
+        found = await self._attempts.find(pending, list(self._pool.backends))
         if found is None:
-            for member in self._pool.members:
-                member.unsure.add(ask.prompt.id)
+            for backend in self._pool.backends:
+                backend.unconfirmed_ids.add(pending.prompt.id)
             return None
-        return self._follow_on(ask, story, *found)
+        return self._follow_on(pending, log, *found)
 
-    async def _of_that_key(self, ask: Ask, story: AttemptLog) -> Member | None:
-        """The server that has the job of that key; None: none is known to, or it failed there and is sent again."""
-        limits = [self._policy.connect_s, *([] if ask.deadline is None else [max(0.0, ask.deadline - self._clock())])]
-        places = await self._attempts.places(ask, list(self._pool.members), min(limits))
-        known = {key: place for key, place in places.items() if place not in ("absent", "unknown")}
-        alive = [key for key, place in known.items() if place in ("pending", "running", "finished")]
+    async def _holder_of_key(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
+        """The server that has the job of that key; None: none is known, or it failed there and is sent again."""
+        limits = [self._policy.connect_s, *([] if pending.deadline is None else [max(0.0, pending.deadline - self._clock())])]
+        states = await self._attempts.states(pending, list(self._pool.backends), min(limits))
+        known = {key: state for key, state in states.items() if state not in ("absent", "unknown")}
+        alive = [key for key, state in known.items() if state in ("pending", "running", "finished")]
         if alive:
-            member, number = max(alive, key=lambda key: key[1])
-            return self._follow_on(ask, story, member, number, id_of(ask.prompt.id, number))
+            backend, number = max(alive, key=lambda key: key[1])
+            return self._follow_on(pending, log, backend, number, id_of(pending.prompt.id, number))
         if known:
-            story.number = 1 + max(number for _, number in known)
-            ask.send_as(structs.replace(ask.prompt, id=id_of(story.first, story.number)))
-        for (member, _), place in places.items():
-            if place == "unknown":
-                member.unsure.add(ask.prompt.id)
+            log.number = 1 + max(number for _, number in known)
+            pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, log.number)))
+        for (backend, _), state in states.items():
+            if state == "unknown":
+                backend.unconfirmed_ids.add(pending.prompt.id)
         return None
 
-    def _follow_on(self, ask: Ask, story: AttemptLog, member: Member, number: int, prompt_id: str) -> Member:
-        """The job is on that server under that id, sent by somebody before us."""
-        story.number, story.told = number, story.told or number > 1
-        ask.send_as(structs.replace(ask.prompt, id=prompt_id))
-        member.unsure.add(prompt_id)
-        self._pool.put(member, ask)
-        return member
+    def _follow_on(self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int, prompt_id: str) -> ServerBackend:
+        """Follow the job that is on that server under that id, sent before this call."""
+        log.number, log.listed = number, log.listed or number > 1
+        pending.send_as(structs.replace(pending.prompt, id=prompt_id))
+        backend.unconfirmed_ids.add(prompt_id)
+        self._pool.put(backend, pending)
+        return backend
 
-    def _let_go(self, ask: Ask, execution: Execution) -> Execution:
-        """The end of a job that gets no place; one of an earlier process is taken off where it may be."""
-        unsure = [member for member in self._pool.members if ask.prompt.id in member.unsure]
-        for member in unsure:
-            member.left.add(ask.prompt.id)
-        return structs.replace(execution, server_state_after="unknown") if unsure else execution
+    def _unassigned(self, pending: PendingPrompt, execution: Execution) -> Execution:
+        """The end of a job that gets no server; one of an earlier process is removed where it may be."""
+        unconfirmed = [backend for backend in self._pool.backends if pending.prompt.id in backend.unconfirmed_ids]
+        for backend in unconfirmed:
+            backend.leftovers.add(pending.prompt.id)
+        return structs.replace(execution, server_state_after="unknown") if unconfirmed else execution
 
     # --- between attempts
 
-    def _class(self, ask: Ask, execution: Execution) -> FailureClass | None:
+    def _class(self, pending: PendingPrompt, execution: Execution) -> FailureClass | None:
         class_ = classify(execution)
         failure = execution.failure
         if class_ != "transient" or failure is None:
             return class_
-        again = self._known_failures.deterministic(ask.workflow, ask.prompt.id, failure)
+        again = self._known_failures.deterministic(pending.workflow, pending.prompt.id, failure)
         return "deterministic" if again else class_
 
     async def _again(
-        self, ask: Ask, member: Member, story: AttemptLog, execution: Execution, class_: FailureClass
+        self, pending: PendingPrompt, backend: ServerBackend, log: AttemptLog, execution: Execution, class_: FailureClass
     ) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
         failure = execution.failure
         if class_ == "transient" and failure is not None:
-            story.node_failures.append(failure)
+            log.node_failures.append(failure)
         if class_ == "missing" and failure is not None and failure.kind == "missing_node":
-            member.lacks.add(ask.workflow)
-        if class_ in ("submit_unknown", "server_error") and not member.facts.client_prompt_id:
-            return False  # It gives ids of its own, so that nobody can know whether it has the job.
-        asked_s = None if failure is None else failure.retry_after_s
-        wait = self._pool.dispatcher.retry_in_s(ask, member, class_, self._pool.members, self._clock(), asked_s)
+            backend.lacks.add(pending.workflow)
+        if class_ in ("submit_unknown", "server_error") and not backend.facts.client_prompt_id:
+            return False  # it assigns ids of its own, so that nobody can know whether it has the job
+        retry_after_s = None if failure is None else failure.retry_after_s
+        wait = self._pool.dispatcher.retry_in_s(pending, backend, class_, self._pool.backends, self._clock(), retry_after_s)
         if wait is None:
             return False
-        _tell(ask, story, execution, wait)
+        _tell(pending, log, execution, wait)
         if rule_of(self._policy, class_).free_memory:
-            ask.vram = member.vram
+            pending.vram = backend.vram
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.connect_s):
-                    await member.client.api.free()
+                    await backend.client.api.free()
         await self._attempts.sleep(wait)
         return True
 
-    def _hear(self, member: Member, on_queue: Callable[[float, int], None]) -> Callable[[float, int], None]:
-        def heard(t: float, remaining: int) -> None:
-            if remaining != member.remaining:
-                member.remaining, member.sign = remaining, t
+    def _sum_of_queues(self, backend: ServerBackend, on_queue: Callable[[float, int], None]) -> Callable[[float, int], None]:
+        def report(t: float, remaining: int) -> None:
+            if remaining != backend.remaining:
+                backend.remaining, backend.last_change = remaining, t
                 self._pool.notify()
-            on_queue(t, sum(each.remaining or 0 for each in self._pool.members))
+            on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
 
-        return heard
+        return report
 
 
-def _tell(ask: Ask, story: AttemptLog, execution: Execution, wait_s: float) -> None:
-    """Whoever listens hears that the job is sent again."""
-    if ask.tell is not None:
+def _tell(pending: PendingPrompt, log: AttemptLog, execution: Execution, wait_s: float) -> None:
+    """Report that the job is sent again."""
+    if pending.tell is not None:
         why = execution.failure or Failure(kind="lost")
-        attempt = len(story.attempts) + 1
-        ask.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))
+        attempt = len(log.attempts) + 1
+        pending.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))

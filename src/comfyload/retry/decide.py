@@ -14,22 +14,30 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from comfyload.retry.breaker import CircuitBreaker
-from comfyload.retry.budget import RetryBudget
 from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import rule_of, spent, wait_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from comfyload.retry.policy import Breaker, FailureClass, Policy
+    from comfyload.retry.policy import Breaker, Budget, FailureClass, Policy
 
-__all__ = ["LOOK_AGAIN_S", "SPILL_SWAPS", "Assignment", "Backend", "Dispatcher", "PendingJob", "others_than"]
+__all__ = [
+    "LOOK_AGAIN_S",
+    "SPILL_SWAPS",
+    "Assignment",
+    "Backend",
+    "Dispatcher",
+    "PendingJob",
+    "RetryBudget",
+    "others_than",
+]
 
 SPILL_SWAPS = 3.0
 """How many times the cost of loading a workflow's models its home server may be behind the best."""
 
 LOOK_AGAIN_S = (0.25, 2.0)
-"""Bounds of the pause between two looks for a place, where no event tells that one came free."""
+"""Bounds of the pause until servers are looked at again, where no event shows that one is free."""
 
 
 class PendingJob:
@@ -42,7 +50,7 @@ class PendingJob:
         self.policy = policy
         self.deadline = None if policy.deadline_s is None else began + policy.deadline_s
         self.avoid: set[Backend] = set()
-        """Servers that others are preferred to."""
+        """Servers to which others are preferred."""
         self.unfit: set[Backend] = set()
         """Servers that lack what this job needs."""
         self.vram: float | None = None
@@ -66,11 +74,11 @@ class Assignment:
         self.moved = False
         """It is being taken back."""
         self.running_since: float | None = None
-        """The server has said since then that it runs, though no event did."""
+        """Since when the server has reported it as running, without an event."""
 
 
 class Backend:
-    """One server, and what we put there. `others`: prompts of others on it; `depth`: all prompts on it."""
+    """One server, and our jobs there. `others`: prompts of others on it; `depth`: all prompts on it."""
 
     def __init__(self, breaker: Breaker, draw: Callable[[], float], connections: Callable[[], int]) -> None:
         self.circuit = CircuitBreaker(breaker, draw, connections)
@@ -87,7 +95,7 @@ class Backend:
         self._queued_s, self._unknown = 0.0, 0
 
     def backlog_s(self, now: float, unit_s: float) -> float:
-        """Seconds of work before a job sent there now; a job of which nothing is known takes `unit_s`."""
+        """Seconds of work before a job sent there now; a job of unknown length takes `unit_s`."""
         total = (self.others + self._unknown) * unit_s + self._queued_s
         for held in self._running.values():
             assert held.started is not None
@@ -125,6 +133,27 @@ class Backend:
             self._queued_s = 0.0  # no sum of rounding errors: an idle server's backlog is 0
 
 
+class RetryBudget:
+    """How many retries may follow GPU work: full at first, each first attempt adds `ratio`, each charged retry takes one.
+
+    Counted by jobs, not by time, since jobs may be minutes apart.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.tokens = budget.cap
+
+    def first(self) -> None:
+        self.tokens = min(self._budget.cap, self.tokens + self._budget.ratio)
+
+    def take(self) -> bool:
+        """Whether there was one to take."""
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
 J = TypeVar("J", bound=PendingJob)
 B = TypeVar("B", bound=Backend)
 
@@ -141,24 +170,24 @@ class Dispatcher:
     # --- when
 
     def left_s(self, job: PendingJob, now: float) -> float:
-        """How long the job may still wait for a place, by what it takes on a server that does nothing else."""
+        """How long the job may still wait for a server, by its execution time on an idle one."""
         if job.deadline is None:
             return math.inf
         needed = self.times.predict_s(job.workflow, job.workflow)
-        # If it needs longer than any job has got, nothing would be sent any more, nor the estimate mended.
+        # If it needs longer than the deadline allows, no job would be sent, and the estimate never corrected.
         return job.deadline - now - (needed if job.began + needed < job.deadline else 0.0)
 
     def pause_s(self) -> float:
-        """Until the next look for a place, where no event tells that one came free."""
+        """Seconds until servers are looked at again, where no event shows that one is free."""
         least, most = LOOK_AGAIN_S
         return min(most, max(least, self.times.mean_s * (0.5 + self._draw())))
 
     # --- where
 
     def assign(self, waiting: Iterable[J], usable: list[B], now: float) -> Iterator[tuple[J, B]]:
-        """Give what places there are to those who wait, first come first served."""
+        """Assign the jobs that wait to servers, first come first served."""
         most = self.policy.admission.depth
-        # One may have failed since it was asked how it is.
+        # A server may have failed since its state was read.
         usable = [backend for backend in usable if backend.circuit.state(now) in ("closed", "due")]
         if most is not None:
             usable = [backend for backend in usable if backend.depth <= most]
@@ -188,7 +217,7 @@ class Dispatcher:
         if len(work) <= 1:
             return next(iter(work), None)
         fit = _preferred(job, list(work))
-        # Of servers with as little to do, the one whose models have been in use the longest ago gives them up.
+        # Of servers with equal work, the one whose models were last used the longest ago.
         best = min(fit, key=lambda backend: (work[backend], backend.last_at))
         if best.last == job.workflow:
             return best
@@ -212,7 +241,7 @@ class Dispatcher:
         return held
 
     def _has_room(self, backend: Backend, job: PendingJob, begins: float) -> bool:
-        """Whether it would be done by its deadline if it began then; where it waits for none it may try."""
+        """Whether it would be done by its deadline if it began then; on an idle server it may always try."""
         if job.deadline is None or (not backend.held and not backend.others):
             return True
         return begins + self.times.predict_s(job.workflow, backend.last) <= job.deadline
@@ -251,12 +280,12 @@ class Dispatcher:
 
 
 def others_than(these: Collection[Backend], backends: Collection[Backend], now: float) -> bool:
-    """Whether there is a server beside these to which a job could go now."""
+    """Whether there is a server apart from these to which a job could go now."""
     return any(backend not in these and backend.circuit.state(now) == "closed" for backend in backends)
 
 
 def _preferred(job: PendingJob, fit: list[B]) -> list[B]:
-    """Of servers with room those that suit the job best, in this order of reasons; never none."""
+    """The servers with room that suit the job best, in this order of reasons; at least one."""
     if job.avoid:
         fit = [backend for backend in fit if backend not in job.avoid] or fit
     fit = [backend for backend in fit if job.workflow not in backend.lacks] or fit

@@ -1,4 +1,4 @@
-"""How long a job will take a server: by its workflow, and by whether its models are loaded already."""
+"""Expected execution times: by workflow, and by whether its models are loaded already."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class ExpectedTimes:
         return self._all.value
 
     def predict_s(self, workflow: str, after: str | None) -> float:
-        """What the job will take after one of `after`; what is known best where that is not known."""
-        asked, other = (self._warm, self._swap) if after == workflow else (self._swap, self._warm)
-        known = asked.get(workflow) or other.get(workflow) or self._all
+        """Seconds of the job after one of `after`; the best estimate where that is not known."""
+        first, other = (self._warm, self._swap) if after == workflow else (self._swap, self._warm)
+        known = first.get(workflow) or other.get(workflow) or self._all
         return known.value
 
     def swap_s(self, workflow: str) -> float:

@@ -1,7 +1,7 @@
 """What is done about a job that failed: numbers and rules in one file, `retry.json`. No I/O, no clock, no randomness.
 
-A deadline counts from when a job was asked for, over all its attempts. Every wait is asked of `wait_s`, so that the
-client and a simulation of it decide alike.
+A deadline counts from the call for a job, over all its attempts. Every wait comes from `wait_s`, so that the client
+and a simulation of it decide alike.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 RETRY_AFTER_MOST_S = 600.0
-"""The longest pause that a server is granted at once, whatever it asks for; then it is asked again."""
+"""The longest pause at the server's request, however long it asks for; then it is tried again."""
 
 FORMAT = 1
 """Version of `retry.json`; a newer one is refused."""
@@ -66,7 +66,7 @@ Some = Annotated[int, Meta(ge=1)]
 
 
 class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a prompt is sent at all, besides that it must be able to be done by its deadline, by what its workflow took.
+    """When a prompt is sent at all. Besides, it must be able to end by its deadline, by its workflow's times so far.
 
     `depth`: the most prompts that may be before ours on the server, running or waiting, whoever's they are. None: any.
     """
@@ -103,8 +103,8 @@ class Breaker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is done about one class of failures.
 
-    `attempts`: the most attempts of a job that may end so; None: the policy's. `free_memory`: the server is told to
-    unload its models first. `elsewhere`: another server is preferred for the next attempt. `charged`: the retry follows
+    `attempts`: the most attempts of a job that may end so; None: the policy's. `free_memory`: the server
+    unloads its models first. `elsewhere`: another server is preferred for the next attempt. `charged`: the retry follows
     work of a GPU, and so counts against the policy's attempts and its budget.
     """
 
@@ -144,7 +144,7 @@ RULES: dict[FailureClass, Rule] = {
     "connect": Rule(
         retry=True, attempts=50, elsewhere=True, charged=False, why="nothing was sent; it cost no GPU time"
     ),
-    "submit_unknown": Rule(retry=True, attempts=5, charged=False, why="the server was asked and does not have the job"),
+    "submit_unknown": Rule(retry=True, attempts=5, charged=False, why="it was looked up, and the server does not have it"),
     "busy": Rule(
         retry=True, attempts=50, elsewhere=True, delay="retry_after", charged=False, why="the server asks to wait"
     ),
@@ -168,7 +168,7 @@ RULES: dict[FailureClass, Rule] = {
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`retry.json`. All of it has a default, so a file may say only what differs.
 
-    `deadline_s`: from when a job is asked for to its end, all attempts together; None: for ever. `attempts`: the most
+    `deadline_s`: from the call for a job to its end, all attempts together; None: for ever. `attempts`: the most
     that work of a GPU may be spent on one job. `connect_s`, `submit_s`: a connection, and the reply to a POST.
     `liveness_s`: a job that runs and shows no sign of progress for so long is hung; None: it is never given up for
     that. `cancel`: what we give up on is taken off the server. `lookup`: an id of which we do not know is looked up
@@ -218,9 +218,9 @@ def wait_s(
 ) -> float | None:
     """Seconds until the next attempt, or None: give up.
 
-    `attempt`: how many attempts of this job have ended in `class_`, from 1. `elapsed_s`: since the job was asked for.
-    `u`: drawn uniformly from [0, 1). `retry_after_s`: what the server asked for; we never come earlier, unless that is
-    more than `RETRY_AFTER_MOST_S`, and up to half as much later. `charged`: how many of its attempts were charged so
+    `attempt`: how many attempts of this job have ended in `class_`, from 1. `elapsed_s`: since the call for the job.
+    `u`: drawn uniformly from [0, 1). `retry_after_s`: the pause that the server requests, which is kept up to
+    `RETRY_AFTER_MOST_S` and prolonged by up to half. `charged`: how many of its attempts were charged so
     far, this one included.
     """
     rule = rule_of(policy, class_)
@@ -240,7 +240,7 @@ def decode(content: bytes) -> Policy:
     """The policy of a `retry.json`.
 
     Raises:
-        UsageError: it is none; the message names the place.
+        UsageError: it is not valid; the message names the place.
     """
     try:
         return codec.decode(content, msgspec.json.Decoder(Policy))

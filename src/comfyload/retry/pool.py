@@ -1,7 +1,7 @@
-"""Which server a job goes to, and when: places are given in the order in which they were asked for.
+"""Assigns jobs to servers, in the order in which the jobs came.
 
-Which server that is, `decide` says; here the servers are asked how they are. A job that waits on a server that stands
-still is taken back and sent to another.
+`decide` chooses the server; here the state of the servers is read. A job that waits on a server that does not make
+progress is taken back and sent to another.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from comfyload.retry.decide import Assignment
     from comfyload.retry.policy import Breaker, Policy
 
-__all__ = ["Ask", "Member", "Pool"]
+__all__ = ["PendingPrompt", "ServerBackend", "Pool"]
 
 TICK_S = 1.0
 SLOW_S = 0.5
-"""How long a round waits for a server's answer."""
+"""How long a round of assignments waits for a server's answer."""
 NO_TIME_S = 1e-3
-"""Less than this is not waited for: a clock may be too coarse to tell when it has passed."""
+"""Shorter waits are left out: a clock may be too coarse for them."""
 SHED = Failure(kind="shed", message="no server could have it done by its deadline")
 
 
-class Ask(PendingJob):
-    """One job asked for, over all its attempts. `tell` is called with what happens to it."""
+class PendingPrompt(PendingJob):
+    """One job over all its attempts, with the prompt that is sent now. `tell` is called with each event of the job."""
 
     def __init__(
         self, prompt: Prompt, began: float, policy: Policy, tell: Callable[[JobEvent], None] | None = None
@@ -46,15 +46,15 @@ class Ask(PendingJob):
         super().__init__(prompt.id, prompt.workflow, began, policy)
         self.tell = tell
         self.prompt = prompt
-        self.place: asyncio.Future[Member] | None = None
+        self.assigned: asyncio.Future[ServerBackend] | None = None
 
     def send_as(self, prompt: Prompt) -> None:
-        """Under this id it is sent from now on."""
+        """Send this prompt from now on, under its own id."""
         self.prompt, self.id = prompt, prompt.id
 
 
-class Member(Backend):
-    """One server of a pool, and what we put there."""
+class ServerBackend(Backend):
+    """One server of a pool, its client, and our jobs there."""
 
     def __init__(self, facts: Server, breaker: Breaker, draw: Callable[[], float]) -> None:
         super().__init__(breaker, draw, lambda: self.client.stream.connections)
@@ -64,28 +64,28 @@ class Member(Backend):
         self.vram = max((float(size) for size in sizes if isinstance(size, int | float)), default=0.0)
         self.client: ComfyClient
         self.remaining: int | None = None
-        self.sign = -math.inf
-        """When something last moved there that we could see."""
-        self.left: set[str] = set()
+        self.last_change = -math.inf
+        """When the last change there was noticed."""
+        self.leftovers: set[str] = set()
         """Ids that may be there and that nobody waits for."""
-        self.unsure: set[str] = set()
+        self.unconfirmed_ids: set[str] = set()
         """Ids to be looked up before they are sent."""
 
     async def look(self, within_s: float) -> bool:
-        """Count the prompts that a job sent now would find there; False: the server did not say."""
-        # Counted before the question: a POST under way may be in the answer or not, and is taken for there.
-        unseen = sum(1 for prompt_id in self.held if not self._accepted(prompt_id))
-        told: int | None = None
+        """Count the prompts that a job sent now would find there; False: the server did not answer."""
+        # Counted before the call: a POST under way may be in the answer or not, and counts as there.
+        posting = sum(1 for prompt_id in self.held if not self._accepted(prompt_id))
+        remaining: int | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                told = await self.client.api.queue_remaining()
-        seen = max(0, len(self.held) - unseen)
-        self.others = 0 if told is None else max(0, told - seen)
-        self.depth = len(self.held) if told is None else told + unseen
-        return told is not None
+                remaining = await self.client.api.queue_remaining()
+        accepted = max(0, len(self.held) - posting)
+        self.others = 0 if remaining is None else max(0, remaining - accepted)
+        self.depth = len(self.held) if remaining is None else remaining + posting
+        return remaining is not None
 
     def note_starts(self) -> None:
-        """Which of ours run, by the events that came."""
+        """Note which of our jobs run, by their events."""
         for prompt_id, held in self.held.items():
             if held.started is None:
                 job = self.job(prompt_id)
@@ -101,225 +101,225 @@ class Member(Backend):
 
 
 class Pool:
-    """Gives places on its members, and looks after what waits and runs there. `run()` it beside.
+    """Assigns jobs to its backends, and supervises the jobs there while `run()` runs.
 
-    `never_s`: for how long no server may work until a job without a deadline is given up.
+    `never_s`: how long all servers may fail before a job without a deadline is given up.
     """
 
     def __init__(self, policy: Policy, clock: Callable[[], float], rng: Random, never_s: float) -> None:
-        self.members: list[Member] = []
+        self.backends: list[ServerBackend] = []
         self.dispatcher = Dispatcher(policy, rng.random)
         self._policy = policy
         self._clock = clock
         self._never_s = never_s
-        self._waiting: list[Ask] = []
-        self._stir = asyncio.Event()
+        self._waiting: list[PendingPrompt] = []
+        self._changed = asyncio.Event()
         self._closed = False
-        self._asked: dict[Member, asyncio.Task[bool]] = {}
-        """Servers that are being asked how they are."""
+        self._looks: dict[ServerBackend, asyncio.Task[bool]] = {}
+        """Servers whose state is being read."""
 
     async def run(self) -> None:
         """Until cancelled, or closed."""
-        tasks: dict[Member, asyncio.Task[None]] = {}
+        tasks: dict[ServerBackend, asyncio.Task[None]] = {}
         try:
             while not self._closed:
-                self._stir.clear()
-                for member in self.members:
-                    if member not in tasks:
-                        tasks[member] = asyncio.create_task(self._supervise(member))
+                self._changed.clear()
+                for backend in self.backends:
+                    if backend not in tasks:
+                        tasks[backend] = asyncio.create_task(self._supervise(backend))
                 if self._waiting:
                     await self._round()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.dispatcher.pause_s() if self._waiting else None):
-                        await self._stir.wait()
+                        await self._changed.wait()
         finally:
             self.close()
-            await end_tasks([*tasks.values(), *self._asked.values()])
+            await end_tasks([*tasks.values(), *self._looks.values()])
 
-    def add(self, member: Member) -> None:
-        """Jobs may go there, too."""
-        self.members.append(member)
+    def add(self, backend: ServerBackend) -> None:
+        """Use another server from now on."""
+        self.backends.append(backend)
         self.notify()
 
     def notify(self) -> None:
-        """Something changed: a place may have come free."""
-        self._stir.set()
+        """Something changed: a server may have become free."""
+        self._changed.set()
 
     def close(self) -> None:
-        """Give no more places; those who wait get none."""
+        """Assign no more jobs; those that wait get no server."""
         self._closed = True
         self.notify()
-        for ask in self._waiting:
-            if ask.place is not None:
-                ask.place.cancel()
+        for pending in self._waiting:
+            if pending.assigned is not None:
+                pending.assigned.cancel()
 
     # --- places
 
-    async def place(self, ask: Ask) -> Member | Failure:
+    async def assign(self, pending: PendingPrompt) -> ServerBackend | Failure:
         """A server for the next attempt, or why there is none: no time is left, or no server works."""
         if self._closed:
             return SHED
-        ask.place = asyncio.get_running_loop().create_future()
+        pending.assigned = asyncio.get_running_loop().create_future()
         since = self._clock()
-        self._waiting.append(ask)
+        self._waiting.append(pending)
         self.notify()
         try:
             while True:
                 now = self._clock()
-                left = self.dispatcher.left_s(ask, now)
+                left = self.dispatcher.left_s(pending, now)
                 if left < NO_TIME_S:
                     return SHED
-                if ask.deadline is None and self._none_works(ask, now, since):
+                if pending.deadline is None and self._none_works(pending, now, since):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
-                # What the job will need may be known better in a while than now.
-                done, _ = await asyncio.wait([ask.place], timeout=min(left, LOOK_AGAIN_S[1]))
+                # The estimate of what the job needs may improve meanwhile.
+                done, _ = await asyncio.wait([pending.assigned], timeout=min(left, LOOK_AGAIN_S[1]))
                 if done:
-                    return SHED if ask.place.cancelled() else ask.place.result()
+                    return SHED if pending.assigned.cancelled() else pending.assigned.result()
         except asyncio.CancelledError:
-            if ask.place.done() and not ask.place.cancelled():
-                member = ask.place.result()
-                self.release(member, ask.prompt.id)
+            if pending.assigned.done() and not pending.assigned.cancelled():
+                backend = pending.assigned.result()
+                self.release(backend, pending.prompt.id)
             raise
         finally:
             with suppress(ValueError):
-                self._waiting.remove(ask)
-            ask.place = None
+                self._waiting.remove(pending)
+            pending.assigned = None
 
-    def release(self, member: Member, prompt_id: str, execution: Execution | None = None) -> Assignment | None:
-        """The job is no longer there, or no longer waited for; what it took is learnt."""
+    def release(self, backend: ServerBackend, prompt_id: str, execution: Execution | None = None) -> Assignment | None:
+        """The job is no longer there, or no longer waited for; its execution time is learnt."""
         completed = execution is not None and execution.outcome == "completed"
-        held = self.dispatcher.release(prompt_id, member, executed_s(execution) if execution and completed else None)
-        member.sign = self._clock()
+        held = self.dispatcher.release(prompt_id, backend, executed_s(execution) if execution and completed else None)
+        backend.last_change = self._clock()
         self.notify()
         return held
 
     async def _round(self) -> None:
-        """Give what places there are to those who wait, first come first served."""
-        usable = await self._ask_all()
-        for member in usable:
-            member.note_starts()
-        waiting = [ask for ask in self._waiting if ask.place is not None and not ask.place.done()]
+        """Assign the jobs that wait, first come first served."""
+        usable = await self._usable_backends()
+        for backend in usable:
+            backend.note_starts()
+        waiting = [pending for pending in self._waiting if pending.assigned is not None and not pending.assigned.done()]
         now = self._clock()
-        for ask, member in self.dispatcher.assign(waiting, usable, now):
-            if len(member.held) == 1:
-                member.sign = now
-            if ask.place is not None:
-                ask.place.set_result(member)
+        for pending, backend in self.dispatcher.assign(waiting, usable, now):
+            if len(backend.held) == 1:
+                backend.last_change = now
+            if pending.assigned is not None:
+                pending.assigned.set_result(backend)
 
-    async def _ask_all(self) -> list[Member]:
-        """Those to which jobs may go. One that is slow to answer holds up no other: it is for a later round."""
-        others = [member for member in self.members if member not in self._asked]
-        new = {member: asyncio.create_task(self._usable(member)) for member in others}
-        self._asked |= new
+    async def _usable_backends(self) -> list[ServerBackend]:
+        """The servers to which jobs may go now. One that answers slowly is left to a later round."""
+        others = [backend for backend in self.backends if backend not in self._looks]
+        new = {backend: asyncio.create_task(self._usable(backend)) for backend in others}
+        self._looks |= new
         if new:
             _, slow = await asyncio.wait(new.values(), timeout=SLOW_S)
             for look in slow:
                 look.add_done_callback(lambda _: self.notify())
-        answered = {member: look for member, look in self._asked.items() if look.done()}
-        for member in answered:
-            del self._asked[member]
-        return [member for member, look in answered.items() if look.result()]
+        answered = {backend: look for backend, look in self._looks.items() if look.done()}
+        for backend in answered:
+            del self._looks[backend]
+        return [backend for backend, look in answered.items() if look.result()]
 
-    async def _usable(self, member: Member) -> bool:
-        """Whether jobs may go there now; an open circuit's server is asked how it is first."""
+    async def _usable(self, backend: ServerBackend) -> bool:
+        """Whether jobs may go there now; after an open circuit the server must first answer again."""
         within_s = self._policy.connect_s
-        state = member.circuit.state(self._clock())
+        state = backend.circuit.state(self._clock())
         if state == "due":
             alive = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    alive = await member.client.api.alive()
+                    alive = await backend.client.api.alive()
             if not alive:
-                member.circuit.trip(self._clock())
+                backend.circuit.trip(self._clock())
                 return False
         elif state != "closed":
             return False
-        hurried = any(ask.deadline is not None for ask in self._waiting)
-        if self._policy.admission.depth is None and not hurried and len(self.members) == 1:
+        hurried = any(pending.deadline is not None for pending in self._waiting)
+        if self._policy.admission.depth is None and not hurried and len(self.backends) == 1:
             return True
-        if not await member.look(within_s):
-            member.circuit.failed(self._clock())
-        return member.circuit.state(self._clock()) in ("closed", "due")
+        if not await backend.look(within_s):
+            backend.circuit.failed(self._clock())
+        return backend.circuit.state(self._clock()) in ("closed", "due")
 
-    def _none_works(self, ask: Ask, now: float, since: float) -> bool:
-        """Whether no server that could run the job has worked for so long; one that may be tried again is tried."""
+    def _none_works(self, pending: PendingPrompt, now: float, since: float) -> bool:
+        """Whether all servers that could run the job have failed for `never_s`; one that may be tried again counts not."""
         return all(
-            member in ask.unfit
-            or (member.circuit.broken_s(now) >= self._never_s and member.circuit.hopeless(now, since))
-            for member in self.members
+            backend in pending.unfit
+            or (backend.circuit.broken_s(now) >= self._never_s and backend.circuit.hopeless(now, since))
+            for backend in self.backends
         )
 
-    def put(self, member: Member, ask: Ask) -> None:
-        """The job is there already."""
-        if not member.held:
-            member.sign = self._clock()
-        self.dispatcher.put(ask, member, self._clock())
+    def put(self, backend: ServerBackend, pending: PendingPrompt) -> None:
+        """Note that the job is there already."""
+        if not backend.held:
+            backend.last_change = self._clock()
+        self.dispatcher.put(pending, backend, self._clock())
 
     # --- what is there
 
-    async def _supervise(self, member: Member) -> None:
+    async def _supervise(self, backend: ServerBackend) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            if member.held:
-                await self._end_the_hung(member)
-                await self._take_back(member)
-            if member.left and member.circuit.state(self._clock()) == "closed":
-                await clean(member)
+            if backend.held:
+                await self._end_the_hung(backend)
+                await self._take_back(backend)
+            if backend.leftovers and backend.circuit.state(self._clock()) == "closed":
+                await clean(backend)
 
-    async def _end_the_hung(self, member: Member) -> None:
+    async def _end_the_hung(self, backend: ServerBackend) -> None:
         liveness_s = self._policy.liveness_s
         if liveness_s is None:
             return
-        for prompt_id, held in list(member.held.items()):
-            job = member.job(prompt_id)
+        for prompt_id, held in list(backend.held.items()):
+            job = backend.job(prompt_id)
             if job is None or not job.accepted or job.end.done():
                 continue
             since = job.tracker.last_event if job.tracker.started is not None else held.running_since
-            if since is None and self._clock() - self._sign(member) < liveness_s:
+            if since is None and self._clock() - self._last_change(backend) < liveness_s:
                 continue
             if since is not None and self._clock() - since < liveness_s:
                 continue
-            # No event of it for so long, or none that could have come: the server says whether it runs.
-            place = await member.client.api.prompt_state(job.prompt_id)
-            if place != "running":
+            # No event of it for so long, or none can come: the server knows whether it runs.
+            state = await backend.client.api.prompt_state(job.prompt_id)
+            if state != "running":
                 held.running_since = None
             elif since is None:
                 held.running_since = self._clock()
             else:
-                text = f"it runs on {member.name}, and nothing of it moved for {liveness_s:g} s"
-                member.client.give_up(prompt_id, Failure(kind="hung", message=text))
+                text = f"it runs on {backend.name} without progress for {liveness_s:g} s"
+                backend.client.give_up(prompt_id, Failure(kind="hung", message=text))
 
-    async def _take_back(self, member: Member) -> None:
-        """Where the server stands still and another does not, what waits there is taken back to be sent elsewhere."""
+    async def _take_back(self, backend: ServerBackend) -> None:
+        """Take back the jobs that wait on a server without progress, if another server could run them."""
         now = self._clock()
-        if not others_than({member}, self.members, now):
+        if not others_than({backend}, self.backends, now):
             return
         liveness_s = self._policy.liveness_s
-        if member.circuit.resting or member.circuit.state(now) in ("closed", "half_open"):
-            if liveness_s is None or now - self._sign(member) < liveness_s:
+        if backend.circuit.resting or backend.circuit.state(now) in ("closed", "half_open"):
+            if liveness_s is None or now - self._last_change(backend) < liveness_s:
                 return
-            member.circuit.trip(now)
-        for prompt_id, held in list(member.held.items()):
-            job = member.job(prompt_id)
+            backend.circuit.trip(now)
+        for prompt_id, held in list(backend.held.items()):
+            job = backend.job(prompt_id)
             waits = job is not None and job.accepted and job.tracker.started is None and not job.end.done()
-            if waits and await member.client.recall(prompt_id):
+            if waits and await backend.client.recall(prompt_id):
                 held.moved = True
 
-    def _sign(self, member: Member) -> float:
-        return max(member.sign, member.client.inflight.last_event)
+    def _last_change(self, backend: ServerBackend) -> float:
+        return max(backend.last_change, backend.client.inflight.last_event)
 
 
-async def clean(member: Member) -> None:
-    """Take off the server what nobody waits for any more and may still be there."""
-    api = member.client.api
-    for prompt_id in list(member.left):
-        place = await api.prompt_state(prompt_id)
-        if place == "pending":
+async def clean(backend: ServerBackend) -> None:
+    """Remove from the server the prompts that nobody waits for any more."""
+    api = backend.client.api
+    for prompt_id in list(backend.leftovers):
+        state = await api.prompt_state(prompt_id)
+        if state == "pending":
             await api.delete([prompt_id])
-        elif place == "running":
+        elif state == "running":
             await api.stop(prompt_id)
-        elif place != "unknown":
-            member.left.discard(prompt_id)
+        elif state != "unknown":
+            backend.leftovers.discard(prompt_id)
 
 
 def executed_s(execution: Execution) -> float | None:

@@ -1,4 +1,4 @@
-"""Runs the sources beside a run: each on instants of its own, none of which can hold the run up."""
+"""Reads the sources during a run, each at its own interval; none of them can hold the run up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGIN_S = 1.0
 """How long the first job waits for sources that do not open."""
 
 FINISH_S = 2.0
-"""How long the end of a run waits for what a source has left to tell."""
+"""How long the end of a run waits for a source's last readings."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between attempts at a source that gives no answer; each pause is twice the one before."""
@@ -44,37 +44,37 @@ class Collector:
         emit_log: Callable[[LogLine], None],
         note: Callable[[Observation], None],
     ) -> None:
-        self._attended = [_Attended(source, clock, emit, emit_log, note) for source in sources]
+        self._readers = [_Reader(source, clock, emit, emit_log, note) for source in sources]
         self._tasks: list[asyncio.Task[None]] = []
 
     async def begin(self) -> None:
-        """Start; returns when every source is open, or is known not to be, or has not answered for a second."""
-        self._tasks = [asyncio.create_task(one.run()) for one in self._attended]
-        settled = [asyncio.create_task(one.settled.wait()) for one in self._attended]
+        """Start; returns when every source is open or cannot be opened, and after a second in any case."""
+        self._tasks = [asyncio.create_task(one.run()) for one in self._readers]
+        settled = [asyncio.create_task(one.settled.wait()) for one in self._readers]
         if settled:
             _, late = await asyncio.wait(settled, timeout=BEGIN_S)
             for task in late:
                 task.cancel()
 
     async def end(self, *, finish: bool = True) -> None:
-        """Stop; with `finish`, after each source has told what it has left to tell, in the order they were given."""
+        """Stop; with `finish`, after the last readings of each source, in the order of the sources."""
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            for one in self._attended:
+            for one in self._readers:
                 if finish and one.open:
                     await one.finish()
         finally:
-            for one in self._attended:
+            for one in self._readers:
                 one.source.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
 
-class _Attended:
-    """One source and what is known of it: whether it is open, and the names it has told."""
+class _Reader:
+    """Reads one source. It knows whether the source is open, and the names of its readings so far."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class _Attended:
         self._emit_log = emit_log
         self._observe = note
         self._names: dict[str, bool] = {}
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
 
     async def run(self) -> None:
         interval, number, pause = self.source.interval_s, 0, 0.0
@@ -104,8 +104,8 @@ class _Attended:
                 self.open = False
                 self._note(str(absent))
                 return
-            except NoReading as silent:
-                self._fell_silent(str(silent))
+            except NoReading as missing:
+                self._lost(str(missing))
                 pause = min(max(2 * pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
                 due = math.ceil((self._clock() + pause) / interval)
             finally:
@@ -114,7 +114,7 @@ class _Attended:
             await asyncio.sleep(max(0.0, number * interval - self._clock()))
 
     async def finish(self) -> None:
-        """What the source has left to tell, within a bounded time."""
+        """The source's last readings, within a bounded time."""
         try:
             async with asyncio.timeout(FINISH_S):
                 await self._round(self.source.finish)
@@ -122,41 +122,39 @@ class _Attended:
             return
         except (NoReading, TimeoutError) as error:
             self._note(
-                f"what it had left to tell at the end of the run is missing: {str(error) or 'no answer in time'}"
+                f"its last readings at the end of the run are missing: {str(error) or 'no answer in time'}"
             )
 
     async def _round(self, read: Callable[[], Awaitable[Readings]]) -> None:
         if not self.open:
-            await self._ask(self.source.open)
+            await self._call(self.source.open)
             self.open = True
             self.settled.set()
         more = True
         while more:
             began = self._clock()
-            readings = await self._ask(read)
+            readings = await self._call(read)
             self._take(readings, began)
             more = readings.more
 
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The source's answer. Whatever else goes wrong in a source is silence: an hour of measurement is not lost to
-        a reading beside it.
-        """
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The source's answer. Any error in a source counts as a missing reading: it must not end the run."""
         try:
-            async with asyncio.timeout(self.source.patience_s):
+            async with asyncio.timeout(self.source.timeout_s):
                 return await call()
         except (NotAvailable, NoReading):
             raise
         except TimeoutError:
             raise NoReading("no answer in time") from None
-        except Exception as error:  # noqa: BLE001 - it is said, with its name
+        except Exception as error:  # noqa: BLE001 - it is noted, with its name
             raise NoReading(f"{type(error).__name__}: {error}") from None
 
     def _take(self, readings: Readings, began: float) -> None:
-        """Hand on what was read, without a pause: a reading is taken whole or not at all."""
+        """Emit what was read without awaiting anything, so that a reading is taken whole or not at all."""
         t = began if readings.t is None else readings.t
         for name, value in readings.values.items():
             self._sample(t, name, value)
-        if readings.asked:
+        if readings.read:
             took = self._clock() - began if readings.took_s is None else readings.took_s
             self._emit(Sample(t=t, source=self.source.name, name="read_s", value=took))
         for sample in readings.samples:
@@ -167,7 +165,7 @@ class _Attended:
             self._note(note)
 
     def _sample(self, t: float, name: str, value: float | None) -> None:
-        """A name that was never known is said to be unknown once; one that was, each time."""
+        """A name without a value so far is emitted as unknown once; one that had a value, each time."""
         value = value if value is not None and math.isfinite(value) else None
         known = self._names.get(name)
         if value is None and known is False:
@@ -175,13 +173,13 @@ class _Attended:
         self._names[name] = bool(known) or value is not None
         self._emit(Sample(t=t, source=self.source.name, name=name, value=value))
 
-    def _fell_silent(self, why: str) -> None:
+    def _lost(self, why: str) -> None:
         t = self._clock()
         for name in list(self._names):
             self._sample(t, name, None)
         self._note(why)
 
     def _note(self, text: str) -> None:
-        if text and text not in self._said:
-            self._said.add(text)
+        if text and text not in self._noted:
+            self._noted.add(text)
             self._observe(Observation(t=self._clock(), code="telemetry", text=f"{self.source.name}: {text}"))

@@ -1,4 +1,4 @@
-"""Prometheus text as readings: what is known of GPUs under the names that all sources share, the rest as it is called.
+"""Prometheus text as readings: series of GPUs under the names that all sources share, others under their own names.
 
 DCGM's exporter names its GPUs by number; that of `nvidia_smi_*` by uuid, with the number as a value.
 """
@@ -37,7 +37,7 @@ _DCGM = {
     "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_rx_bytes_per_s", 1.0),
     "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_tx_bytes_per_s", 1.0),
 }
-"""Name of ours and the factor into its unit. Energy is told in mJ, memory in MiB."""
+"""Our name, and the factor to its unit. DCGM counts energy in mJ and memory in MiB."""
 _DCGM_REASONS = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
 _SMI = {
     "nvidia_smi_utilization_gpu_ratio": ("utilisation_percent", 100.0),
@@ -70,7 +70,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class Exposition:
-    """Pages of one endpoint: which series are kept is settled by the first that come, and stays so."""
+    """Pages of one endpoint: the first series are kept, up to a limit, and stay the ones that are kept."""
 
     def __init__(self) -> None:
         self._kept: set[str] = set()
@@ -101,7 +101,7 @@ class Exposition:
         return Page(values=values, cut=len(self._cut))
 
     def _keep(self, sample: Sample, name: str) -> bool:
-        """The buckets of a histogram are many, and no readings."""
+        """The buckets of a histogram are many, and they are not readings."""
         if name in self._kept:
             return True
         if len(self._kept) >= MOST or name in self._cut or "le" in sample.labels or sample.name.endswith("_created"):

@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfyload.telemetry.source import Readings
-from comfyload.telemetry.thread import Thread
+from comfyload.telemetry.thread import ThreadSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,40 +17,26 @@ if TYPE_CHECKING:
 __all__ = ["HostReadings", "Machine"]
 
 
-class HostReadings:
+class HostReadings(ThreadSource):
     """psutil, in a thread."""
 
     name = "host"
     interval_s = 0.5
-    patience_s = 5.0
+    timeout_s = 5.0
 
-    def __init__(self, here: LocalServer, clock: Callable[[], float]) -> None:
-        self._here = here
+    def __init__(self, local: LocalServer, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self._local = local
         self._machine: Machine | None = None
-        self._thread = Thread("host", self._values, clock)
-
-    async def open(self) -> None:
-        """The first look: shares and rates count from it."""
-        await self._thread.ask()
-
-    async def read(self) -> Readings:
-        answer = await self._thread.ask()
-        return Readings(values=answer.value, t=answer.began, took_s=answer.took_s)
-
-    async def finish(self) -> Readings:
-        return Readings(asked=False)
-
-    def close(self) -> None:
-        self._thread.close()
 
     def _values(self) -> dict[str, float | None]:
         if self._machine is None:
-            self._machine = Machine(self._here.listener().pid)
+            self._machine = Machine(self._local.listener().pid)
         return self._machine.values()
 
 
 class Machine:
-    """This machine's counters. Made and asked in one thread: psutil keeps the last look by thread."""
+    """This machine's counters. Made and read in one thread: psutil keeps the last reading by thread."""
 
     def __init__(self, server_pid: int | None) -> None:
         import psutil
@@ -81,7 +66,7 @@ class Machine:
         return values | self._server()
 
     def _rates(self) -> dict[str, float | None]:
-        """Of whole disks and real network cards: what partitions and bridges carry would count twice."""
+        """Of whole disks and real network cards: the bytes of partitions and bridges would count twice."""
         now = time.monotonic()
         rates: dict[str, float | None] = {}
         for name, counters, real, field in (
@@ -107,7 +92,7 @@ class Machine:
             with self._process.oneshot():
                 cpu = self._process.cpu_percent()
                 return {"server.rss_bytes": self._process.memory_info().rss, "server.cpu_percent": cpu}
-        except self._psutil.Error:  # it has ended; another that took its place is not looked for
+        except self._psutil.Error:  # it has ended; a process that replaced it is not looked for
             return {"server.rss_bytes": None, "server.cpu_percent": None}
 
     def _disk_counters(self) -> Mapping[str, Any]:
@@ -119,7 +104,7 @@ class Machine:
 
 
 def _real(folder: Path) -> set[str]:
-    """Names of what has hardware behind it, as Linux tells it; empty where that is not told."""
+    """Names of devices with hardware behind them, as Linux lists them; empty where there is no such list."""
     try:
         return {entry.name for entry in folder.iterdir() if (entry / "device").exists()}
     except OSError:

@@ -1,4 +1,4 @@
-"""A file that others append lines to, followed by its end, through rotation and truncation."""
+"""Reads lines as others append them to a file, through rotation and truncation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 1 << 16
 
 ROTATIONS = 20
 GONE = 3
-"""Looks in vain before the file is said to be gone: whoever rotates it makes a new one with the next row."""
+"""Failed attempts before the file counts as gone: after a rotation the next row creates it again."""
 
 
 class LineReader:
@@ -51,7 +51,7 @@ class LineReader:
         at the call after the one that saw it.
 
         Raises:
-            Silent: there is no such file now.
+            NoReading: there is no such file now.
         """
         if self._file is None:
             self._file = _open(self._path)

@@ -1,4 +1,4 @@
-"""The project's own instrumentation log: what a run is told goes there as it comes, for `tail -f`.
+"""Writes a run's rows to the project's own instrumentation log as they come, for `tail -f`.
 
 A thread of its own writes, so that a slow disk holds up no job. The probe, an application or another run may write the
 same file, so a row that is there already is not written again.
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["LiveLog"]
 
 HOLD_S = 0.25
-"""So long a row waits: the probe puts it into its ring before it puts it into its file, which may be this one."""
+"""How long a row waits: the probe's ring gets it before the probe's file does, and that file may be this one."""
 LOOK_BACK = 1 << 20
-"""Bytes of the log's end that are looked at first: a run that is resumed is told rows again."""
+"""Bytes of the log's end that are read first: a run that is resumed gets rows for a second time."""
 WAITING = 20_000
 REMEMBERED = 100_000
-PATIENCE_S = 2.0
+CLOSE_S = 2.0
 """How long the end of a run waits for the last rows to be written."""
 _BLOCK = 1 << 16
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 class LiveLog:
-    """Rows for the log at `path`, whose folder is there. Nothing is raised: what cannot be written is said once."""
+    """Rows for the log at `path`, whose folder exists. Nothing is raised: a failure to write is logged once."""
 
     def __init__(self, path: Path, *, hold_s: float = HOLD_S) -> None:
         self._path = path
@@ -52,14 +52,14 @@ class LiveLog:
         self._thread.start()
 
     def put(self, row: Row) -> None:
-        """Have the row written soon. Takes about a microsecond and never waits."""
+        """Write the row soon. Takes about a microsecond and never waits."""
         if self._rows.qsize() < WAITING:  # beyond that the disk hangs
             self._rows.put(row)
 
     def close(self) -> None:
         """Wait for a moment until all is written."""
         self._rows.put(None)
-        self._thread.join(self._hold_s + PATIENCE_S)
+        self._thread.join(self._hold_s + CLOSE_S)
 
     def _run(self) -> None:
         ended = False
@@ -73,10 +73,10 @@ class LiveLog:
             try:
                 self._write([row for row in batch if row is not None])
             except OSError as error:
-                self._say(error)
+                self._warn(error)
 
     def _write(self, rows: list[Row]) -> None:
-        """Append those that are not there, in one write; between the look and the write no other run writes."""
+        """Append the rows that the log lacks, in one write; no other run writes between the check and the write."""
         if not rows:
             return
         with locked(self._path, within_s=1.0) as ours:
@@ -87,7 +87,7 @@ class LiveLog:
                 append(self._path, lines, None, locked_by_us=ours)  # its age does not end a `tail -f` begun before
                 self._there.look()  # now the file is known, should another rotate it
 
-    def _say(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         if not self._failed:
             self._failed = True
             logging.getLogger("comfyload").warning(
@@ -96,7 +96,7 @@ class LiveLog:
 
 
 class _There:
-    """What the log holds already, as far as it was looked at; the file is never held open."""
+    """Which rows the log already holds, as far as it was read; the file is not kept open."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

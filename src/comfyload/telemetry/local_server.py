@@ -15,7 +15,7 @@ __all__ = ["LocalServer"]
 
 
 class LocalServer:
-    """Looked at once, in the thread of whichever source asks first: it takes some hundredths of a second."""
+    """Looked up once, in the thread of the first source that needs it: it takes some hundredths of a second."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -27,7 +27,7 @@ class LocalServer:
         """The server's process.
 
         Raises:
-            Absent: the server is not on this machine, as far as can be told. The run's environment says why.
+            NotAvailable: nothing shows that the server is on this machine. The run's environment says why.
         """
         from comfyload.record.environment.server_process import find_listener, why_elsewhere
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from comfyload.record.environment.gpu import NvmlError, find_gpus, nvml_module
 from comfyload.record.environment.which_gpu import visible_to
-from comfyload.telemetry.source import NoReading, NotAvailable, Readings
-from comfyload.telemetry.thread import Thread
+from comfyload.telemetry.source import NoReading, NotAvailable
+from comfyload.telemetry.thread import ThreadSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,44 +19,31 @@ if TYPE_CHECKING:
 __all__ = ["Gpus", "Nvml"]
 
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
-"""Reasons for which clocks are below what is asked of them: power cap, slowdowns by hardware, heat, power brake. A GPU
-at rest, or one whose clocks were set, is not slowed."""
+"""Reasons for which clocks are below the requested ones: power cap, slowdowns by hardware, heat, power brake. A GPU at
+rest, or one whose clocks were set, is not slowed."""
 
 
-class Nvml:
+class Nvml(ThreadSource):
     """NVML, in a thread: some of its answers take 20 ms, and a driver may hang."""
 
     name = "nvml"
     interval_s = 0.5
-    patience_s = 5.0
+    timeout_s = 5.0
 
-    def __init__(self, here: LocalServer, clock: Callable[[], float]) -> None:
-        self._here = here
+    def __init__(self, local: LocalServer, clock: Callable[[], float]) -> None:
+        super().__init__(clock, self._shut_down)
+        self._local = local
         self._gpus: Gpus | None = None
         self._known = False
-        self._thread = Thread("nvml", self._values, clock, self._leave)
-
-    async def open(self) -> None:
-        await self._thread.ask()
-
-    async def read(self) -> Readings:
-        answer = await self._thread.ask()
-        return Readings(values=answer.value, t=answer.began, took_s=answer.took_s)
-
-    async def finish(self) -> Readings:
-        return Readings(asked=False)
-
-    def close(self) -> None:
-        self._thread.close()
 
     def _values(self) -> dict[str, float | None]:
         if self._gpus is None:
-            listener = self._here.listener()
-            devices = self._here.server.devices
+            listener = self._local.listener()
+            devices = self._local.server.devices
             if devices and all(device.get("type") == "cpu" for device in devices):
                 raise NotAvailable
             try:
-                visible = visible_to(self._here.server, listener)
+                visible = visible_to(self._local.server, listener)
                 self._gpus = Gpus.open(devices, nvml_module(), listener.pid, visible)
             except NotAvailable:
                 if self._known:
@@ -66,10 +53,10 @@ class Nvml:
         try:
             return self._gpus.values()
         except NoReading:
-            self._leave()  # the driver may be loaded anew: they are found again at the next attempt
+            self._shut_down()  # the driver may be loaded again: the GPUs are found at the next attempt
             raise
 
-    def _leave(self) -> None:
+    def _shut_down(self) -> None:
         if self._gpus is not None:
             self._gpus.close()
             self._gpus = None
@@ -90,7 +77,7 @@ class Gpus:
         """Find them.
 
         Raises:
-            Absent: there is no NVML, or none of its GPUs is the server's. The run's environment says why.
+            NotAvailable: there is no NVML, or none of its GPUs is the server's. The run's environment says why.
         """
         if nvml is None:
             raise NotAvailable
@@ -107,7 +94,7 @@ class Gpus:
         """`gpu.N.*` by name, None where one answer failed.
 
         Raises:
-            Silent: not one answer came.
+            NoReading: not one answer came.
         """
         values: dict[str, float | None] = {}
         for gpu in self._found:

@@ -1,4 +1,4 @@
-"""The probe's ring buffer: what the server's own process saw, read while the run goes on, on the run's clock."""
+"""Reads the probe's ring buffer during the run: rows of the server's own process, converted to the run's clock."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.comfy.api import api_of
+from comfyload.comfy.wire import TransportError, decode_json, finite
 from comfyload.record.bounds import Instant, Number, instant
 from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
-from comfyload.telemetry.offset import Exchange, Offset, best_of, better
-from comfyload.telemetry.rows import SampleRows, number
-from comfyload.telemetry.source import NoReading, NotAvailable, Readings
+from comfyload.telemetry.rows import SampleRows
+from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
 
-__all__ = ["Probe"]
+__all__ = ["Exchange", "Offset", "Probe", "best_of", "better"]
 
 T = TypeVar("T")
 
@@ -38,10 +38,13 @@ PAGE_BYTES = 4 << 20
 EXCHANGES = 5
 MEASURE_EVERY_S = 30.0
 WAITS_S = (0.15, 0.1, 0.2, 0.4)
-"""Pauses before the probe is asked at the end: its writer numbers rows ten times a second, so that the last are a
-little late. After the first, it is asked again only while a prompt of which it told has not ended in its rows."""
+"""Pauses before the readings at the end: the probe numbers its rows ten times a second, so that the last are a little
+late. After the first pause, it is read again only while a prompt in its rows has no end there."""
 
-TOKEN = "it asks for a token: --header X-Comfyload-Token=env:NAME"
+DRIFT = 1e-4
+"""Most by which two machines' clocks differ in rate; two clocks of one machine do not."""
+
+TOKEN = "it requires a token: --header X-Comfyload-Token=env:NAME"
 
 
 class _Clock(Struct):
@@ -57,15 +60,44 @@ class _Events(Struct):
     missed: Number = 0
 
 
-class Probe:
-    """Reads every row from the start of the run on, or from after `since` (boot and seq) of a run that is resumed."""
+class Exchange(Struct, frozen=True, kw_only=True):
+    """One question: `sent` and `received` on the run's clock, `theirs` the other clock's answer."""
+
+    sent: float
+    received: float
+    theirs: float
+
+
+class Offset(Struct, frozen=True, kw_only=True):
+    """An instant of theirs plus `seconds` is one of ours, to within `error_s`; measured `at`, on our clock."""
+
+    seconds: float
+    error_s: float
+    at: float
+
+
+def best_of(exchanges: Sequence[Exchange]) -> Offset:
+    """From the exchange with the shortest round trip: its middle is off by half of it at most."""
+    best = min(exchanges, key=lambda one: one.received - one.sent)
+    middle = (best.sent + best.received) / 2
+    return Offset(seconds=middle - best.theirs, error_s=(best.received - best.sent) / 2, at=middle)
+
+
+def better(held: Offset, new: Offset) -> Offset:
+    """The newer one, unless the older one's error is smaller even with the drift since then."""
+    aged = held.error_s + DRIFT * max(0.0, new.at - held.at)
+    return new if new.error_s <= aged else held
+
+
+class Probe(Source):
+    """Reads every row from the start of the run on, or after `since` (boot and seq) of a run that is resumed."""
 
     name = "probe"
     interval_s = 1.0
-    patience_s = 20.0
+    timeout_s = 20.0
 
     def __init__(self, transport: Transport, clock: Callable[[], float], since: tuple[str, int] | None = None) -> None:
-        self._transport = transport
+        self._api = api_of(transport)
         self._clock = clock
         self._since = since
         self._boot = ""
@@ -73,7 +105,7 @@ class Probe:
         self._first: Offset | None = None
         self._offset = Offset(seconds=0.0, error_s=0.0, at=0.0)
         self._measure_at = 0.0
-        self._told = False
+        self._clock_noted = False
         self._rows = SampleRows()
         self._taken: list[tuple[str, int, int]] = []
         self._under_way: set[str] = set()
@@ -103,19 +135,19 @@ class Probe:
         if self._clock() >= self._measure_at:
             clock, offset = await self._measured()
             if clock.boot == self._boot:
-                self._offset, self._told = better(self._offset, offset), False
+                self._offset, self._clock_noted = better(self._offset, offset), False
         events = await self._events()
         notes = []
         if events.boot != self._boot:
             clock, offset = await self._measured()
             if clock.boot != events.boot:
-                raise NoReading("the server's process changes faster than it can be asked")
-            # From here on nothing waits: what was read and where it is remembered belong together.
+                raise NoReading("the server's process changes faster than it can be read")
+            # No await from here on: the rows and the place up to which they are read must change together.
             notes.append("the server's process is another than before; its rows are read from their start")
             self._boot, self._offset, self._first, self._begun = events.boot, offset, offset, -math.inf
-            self._rows, self._under_way, self._told = SampleRows(), set(), False
-        values = {} if self._told else self._about_clock()
-        self._told = True
+            self._rows, self._under_way, self._clock_noted = SampleRows(), set(), False
+        values = {} if self._clock_noted else self._about_clock()
+        self._clock_noted = True
         return self._take(events, values, notes)
 
     async def finish(self) -> Readings:
@@ -133,16 +165,13 @@ class Probe:
             )
         return msgspec.structs.replace(readings, more=more, notes=notes, t=began, took_s=took_s)
 
-    def close(self) -> None:
-        """There is nothing to close."""
-
     def _take(self, events: _Events, values: dict[str, float | None], notes: list[str]) -> Readings:
         samples: list[Sample] = []
         lines: list[LogLine] = []
         for row in events.rows[:PAGE]:
             if not within_levels(row):
                 continue
-            mono_s, event = number(row.get("mono_s")), row.get("event")
+            mono_s, event = finite(row.get("mono_s")), row.get("event")
             if mono_s is not None and mono_s < self._begun:  # numbered late: it is from before the run
                 continue
             t = None if mono_s is None else instant(mono_s + self._offset.seconds)
@@ -155,7 +184,7 @@ class Probe:
             self._follow(event, row.get("prompt_id"))
             lines.append(LogLine(t=t, source="probe", row=row))
         if events.rows:
-            first = number(events.rows[0].get("seq"))
+            first = finite(events.rows[0].get("seq"))
             self._took(events.boot, events.next if first is None else int(first), events.next)
         self._missed += events.missed
         self._after, self._full = events.next, len(events.rows) >= PAGE
@@ -181,7 +210,7 @@ class Probe:
         return {"clock_error_s": self._offset.error_s, "clock_drift_s": self._offset.seconds - first.seconds}
 
     async def _measured(self) -> tuple[_Clock, Offset]:
-        """The last of some exchanges, and the offset by the best of those that the same process answered."""
+        """The last answer, and the offset by the best exchange with the same process."""
         exchanges: list[Exchange] = []
         clock: _Clock | None = None
         while len(exchanges) < EXCHANGES:
@@ -203,8 +232,7 @@ class Probe:
 
     async def _get(self, path: str) -> Reply:
         try:
-            request = Request(method="GET", path=f"comfyload/v1/{path}", timeout_s=10, most_bytes=PAGE_BYTES)
-            reply = await self._transport.call(request)
+            reply = await self._api.probe(path, 10.0, PAGE_BYTES)
         except TransportError as error:
             raise NoReading(str(error)) from None
         if reply.status == 200:
@@ -221,4 +249,4 @@ class Probe:
         except msgspec.MsgspecError:
             if self.present:
                 raise NoReading("its answer is not a probe's") from None
-            raise NotAvailable from None  # something else answers any path, as a proxy with a page of its own does
+            raise NotAvailable from None  # something that answers every path, such as a proxy's own page

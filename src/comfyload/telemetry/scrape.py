@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
-from comfyload.telemetry.source import NoReading, Readings
+from comfyload.telemetry.source import NoReading, Readings, Source
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def scrape_url(text: str) -> URL:
     """The address of `--scrape`; of one without a path, `/metrics`.
 
     Raises:
-        UsageError: it is no http(s) address.
+        UsageError: it is not an http(s) address.
     """
     try:
         url = read_url(text if "://" in text else f"http://{text}")
@@ -38,7 +38,7 @@ def scrape_url(text: str) -> URL:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"--scrape {masked(text)!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
+        raise UsageError(f"invalid --scrape {masked(text)!r}", "write an http address: http://127.0.0.1:9400/metrics")
     hide_secrets(url)
     return url.with_path("/metrics") if url.path in ("", "/") else url
 
@@ -50,11 +50,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """None: its reply is an error, with its status."""
 
 
-class Scrape:
+class Scrape(Source):
     """One endpoint, fetched and parsed in a thread. The headers that go to ComfyUI are not sent to it."""
 
     interval_s = 1.0
-    patience_s = 10.0
+    timeout_s = 10.0
 
     def __init__(self, url: URL, name: str, clock: Callable[[], float]) -> None:
         self.name = name
@@ -64,18 +64,15 @@ class Scrape:
         self._cut = 0
         self._thread = Thread(name, self._named, clock)
 
-    async def open(self) -> None:
-        """Nothing: the first reading tells."""
-
     async def read(self) -> Readings:
         answer = await self._thread.ask()
         self._cut = answer.value.cut
         return Readings(values=answer.value.values, t=answer.began, took_s=answer.took_s)
 
     async def finish(self) -> Readings:
-        """How much was not kept is said at the end, when it is known."""
+        """How many series were not kept is known only at the end."""
         notes = [f"{self._cut} more series of {self._shown} were not kept"] if self._cut else []
-        return Readings(notes=notes, asked=False)
+        return Readings(notes=notes, read=False)
 
     def close(self) -> None:
         self._thread.close()
@@ -91,7 +88,7 @@ class Scrape:
         except (OSError, http.client.HTTPException) as error:
             raise NoReading(f"{self._shown}: {type(error).__name__}") from None
         except ValueError as error:
-            raise NoReading(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
+            raise NoReading(f"{self._shown} is not Prometheus text: {str(error)[:80]}") from None
 
     def _fetched(self) -> str:
         url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})

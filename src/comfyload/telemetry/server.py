@@ -1,4 +1,4 @@
-"""What ComfyUI itself tells of its machine and its queue, asked gently."""
+"""Memory and queue length as ComfyUI itself reports them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import MAX_FACTS_BYTES, Request, TransportError, decode_json, decode_queue_remaining, finite
-from comfyload.telemetry.source import NoReading, Readings
+from comfyload.comfy.api import api_of
+from comfyload.comfy.wire import TransportError, decode_json, decode_queue_remaining, finite
+from comfyload.telemetry.source import NoReading, Readings, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import Reply
@@ -27,21 +28,18 @@ class _SystemStats(Struct):
     devices: list[dict[str, Any]] = []
 
 
-class Stats:
-    """`/system_stats`: memory of the machine and of its GPUs. On CUDA each call asks the driver."""
+class Stats(Source):
+    """`/system_stats`: memory of the machine and of its GPUs. On CUDA each call queries the driver."""
 
     name = "comfy"
     interval_s = 2.0
-    patience_s = 20.0
+    timeout_s = 20.0
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def open(self) -> None:
-        """There is nothing to open: a server that was identified has it."""
+        self._api = api_of(transport)
 
     async def read(self) -> Readings:
-        reply = await _get(self._transport, "system_stats")
+        reply = await _received("/system_stats", self._api.stats())
         try:
             stats = decode_json(reply.body, _SystemStats)
         except msgspec.MsgspecError:
@@ -56,44 +54,29 @@ class Stats:
             values |= {f"gpu.{place}.{key}": value for key, value in _of_device(device).items()}
         return Readings(values=values)
 
-    async def finish(self) -> Readings:
-        return Readings(asked=False)
 
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-class QueueLength:
-    """How many prompts run and wait, asked only while the event stream, which tells it too, is not heard."""
+class QueueLength(Source):
+    """How many prompts run and wait, read only while the event stream, which reports it too, brings no events."""
 
     name = "comfy"
     interval_s = 1.0
-    patience_s = 20.0
+    timeout_s = 20.0
 
-    def __init__(self, transport: Transport, heard: Callable[[], bool]) -> None:
-        self._transport = transport
-        self._heard = heard
-
-    async def open(self) -> None:
-        """There is nothing to open."""
+    def __init__(self, transport: Transport, streamed: Callable[[], bool]) -> None:
+        self._api = api_of(transport)
+        self._streamed = streamed
 
     async def read(self) -> Readings:
-        if self._heard():
-            return Readings(asked=False)
-        remaining = decode_queue_remaining((await _get(self._transport, "prompt")).body)
-        if self._heard():  # what the stream tells since is newer
-            return Readings(asked=False)
+        if self._streamed():
+            return Readings(read=False)
+        remaining = decode_queue_remaining((await _received("/prompt", self._api.queue_info())).body)
+        if self._streamed():  # what the stream has reported since is newer
+            return Readings(read=False)
         return Readings(values={"queue_remaining": remaining})
-
-    async def finish(self) -> Readings:
-        return Readings(asked=False)
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def _of_device(device: dict[str, Any]) -> dict[str, float | None]:
-    """`torch_active_bytes` is what tensors hold, `torch_reserved_bytes` what PyTorch has taken from the driver."""
+    """`torch_active_bytes`: held by tensors; `torch_reserved_bytes`: taken from the driver by PyTorch."""
     known = {key: finite(device.get(key)) for key in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")}
     total, free, reserved, idle = known.values()
     return {
@@ -105,11 +88,11 @@ def _of_device(device: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-async def _get(transport: Transport, path: str) -> Reply:
+async def _received(route: str, call: Awaitable[Reply]) -> Reply:
     try:
-        reply = await transport.call(Request(method="GET", path=path, timeout_s=15, most_bytes=MAX_FACTS_BYTES))
+        reply = await call
     except TransportError as error:
         raise NoReading(str(error)) from None
     if reply.status != 200:
-        raise NoReading(f"/{path} answers HTTP {reply.status}")
+        raise NoReading(f"{route} answers HTTP {reply.status}")
     return reply

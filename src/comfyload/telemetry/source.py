@@ -12,20 +12,20 @@ __all__ = ["NoReading", "NotAvailable", "Readings", "Source"]
 
 
 class NotAvailable(Exception):
-    """There is no such thing here; it is not asked again. With a text, that is said."""
+    """There is nothing to read here, so that no more attempts are made. A text becomes an observation."""
 
 
 class NoReading(Exception):
-    """A source gave no answer, and why: without numbers that change, so that one reason is said once."""
+    """A source gave no answer. The text says why, without numbers that change, so that a reason is noted once."""
 
 
 class Readings(Struct, frozen=True, kw_only=True):
-    """What one reading of a source brought.
+    """The result of one reading of a source.
 
-    `values`: by name, true at `t`, or at the instant of the asking where that is None; a value None says that it could
-    not be told. `took_s`: what the reading cost, where the source knows better than who asked. `samples` and `lines`
-    have instants of their own. `notes`: what is to be said of the source, once each. `more`: there is more to read at
-    once. `asked` False: nothing was read, since nothing had to be.
+    `values`: by name, true at `t`; `t` None: at the instant when the reading began; a value None: not known. `took_s`:
+    how long the reading took; None: as measured by the collector. `samples` and `lines` have instants of their own.
+    `notes`: texts for observations, each noted once. `more`: read again at once. `read` False: there was nothing to
+    read.
     """
 
     values: dict[str, float | None] = {}
@@ -35,41 +35,39 @@ class Readings(Struct, frozen=True, kw_only=True):
     lines: list[LogLine] = []
     notes: list[str] = []
     more: bool = False
-    asked: bool = True
+    read: bool = True
 
 
 class Source(Protocol):
-    """One thing to read: `name` is the `source` of its samples, `interval_s` how far its instants lie apart.
+    """One thing to read: `name` is the `source` of its samples, `interval_s` the time between its readings.
 
     A call may be cancelled wherever it waits: what it has taken by then must come with the next.
     """
 
     name: str
     interval_s: float
-    patience_s: float
+    timeout_s: float
     """How long one call may take."""
 
     async def open(self) -> None:
-        """Before the first job: what takes long, or must be known from the start.
+        """Called before the first job, for what takes long or must be known from the start.
 
         Raises:
-            Absent: there is nothing to read here.
-            Silent: not now.
+            NotAvailable: there is nothing to read here.
+            NoReading: not now.
         """
-        ...
 
     async def read(self) -> Readings:
-        """What there is to tell now.
+        """The present readings.
 
         Raises:
-            Absent, Silent: as above.
+            NotAvailable, NoReading: as above.
         """
         ...
 
     async def finish(self) -> Readings:
-        """After the last job: what is left to tell; nothing of a source that only tells the present."""
-        ...
+        """Called after the last job, for what is not read yet."""
+        return Readings(read=False)
 
     def close(self) -> None:
-        """No more calls will come. Must not wait."""
-        ...
+        """Called last. Must not wait."""

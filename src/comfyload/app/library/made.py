@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from comfyload.clock import stopwatch
-from comfyload.comfy.view import view_path
+from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.wire import MAX_FILE_BYTES, Request, TransportError
 from comfyload.errors import ComfyloadError
 from comfyload.record.model import Execution

@@ -21,7 +21,7 @@ from comfyload.app.run.options import RunOptions, plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import asked_of
+from comfyload.app.run.telemetry import telemetry_of
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info
@@ -83,7 +83,7 @@ async def run(
                 viewer,
                 stopwatch(),
                 proof=proof,
-                telemetry=asked_of(prepared.options),
+                telemetry=telemetry_of(prepared.options),
                 live=live_log() if live else None,
                 caps=caps,
             )

@@ -20,9 +20,9 @@ from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
 from comfyload.app.run.options import RunOptions
 from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import asked_of, last_probe_row
+from comfyload.app.run.telemetry import telemetry_of, last_probe_row
 from comfyload.clock import stopwatch
-from comfyload.comfy.api import Api
+from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import identify
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.journal import RECORDS, Damage
@@ -34,6 +34,7 @@ from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
     from comfyload.app.run.viewer import Viewer
+    from comfyload.comfy.api import Api
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Manifest
 
@@ -95,7 +96,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
         restarted = await _restarted(transport, prepared.manifest, left)
-        api = Api(transport, prepared.manifest.server)
+        api = api_of(transport, prepared.manifest.server)
         untold = await _untold(api, prepared.manifest.server, manifest.run_id, left.told)
         gone = _elapsed(manifest, left)
         watch = stopwatch()
@@ -115,7 +116,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 untold=untold,
                 done=left.done,
                 restarted=restarted,
-                telemetry=asked_of(options, last_probe_row(reader)),
+                telemetry=telemetry_of(options, last_probe_row(reader)),
                 live=live_log(),
                 caps=caps,
             )
@@ -162,7 +163,7 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
         begun += [name for r in reader.lines() if isinstance(r, Record) for name in _given_up(r) if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
-        api = Api(transport, server)
+        api = api_of(transport, server)
         untold = [n for n in await _untold(api, server, reader.manifest.run_id, left.told) if n not in begun]
         begun, jobs = [*begun, *untold], jobs + len(untold)
         waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
@@ -291,7 +292,7 @@ async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bo
     """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
     if left.ended is None:
         return False
-    return await Api(transport, manifest.server).prompt_state(left.ended) == "absent"
+    return await api_of(transport, manifest.server).prompt_state(left.ended) == "absent"
 
 
 def _elapsed(manifest: Manifest, left: Left) -> float:

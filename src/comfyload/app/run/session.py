@@ -15,7 +15,7 @@ from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import Telemetry, rows_are_told, sources
+from comfyload.app.run.telemetry import Telemetry, has_rows, sources
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.room import Room
@@ -92,7 +92,7 @@ class Session:
         self._telemetry = telemetry
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
-        self._live = Live(live, manifest, lambda: rows_are_told(self._sources))
+        self._live = Live(live, manifest, lambda: has_rows(self._sources))
         self._client: ComfyClient | None = None
         self._opened: ComfyClient | RetryingClient | None = None
         self._noted = Noted(manifest.observations, viewer.noticed)

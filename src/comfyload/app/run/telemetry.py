@@ -1,4 +1,4 @@
-"""What is read beside a run, by what its options ask for."""
+"""The sources of telemetry that the options of a run choose."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from comfyload.record.run import RunReader
     from comfyload.telemetry.source import Source
 
-__all__ = ["Telemetry", "asked_of", "last_probe_row", "rows_are_told", "sources"]
+__all__ = ["Telemetry", "has_rows", "last_probe_row", "sources", "telemetry_of"]
 
 
 class Telemetry(Struct, frozen=True, kw_only=True):
-    """What is asked for. `since`: the last row of the probe that an earlier process of the run took."""
+    """Which telemetry is read. `since`: the last row of the probe that an earlier process of the run read."""
 
     on: bool = False
     scrape: list[str] = []
@@ -36,12 +36,12 @@ class Telemetry(Struct, frozen=True, kw_only=True):
     since: tuple[str, int] | None = None
 
 
-def asked_of(options: RunOptions, since: tuple[str, int] | None = None) -> Telemetry:
+def telemetry_of(options: RunOptions, since: tuple[str, int] | None = None) -> Telemetry:
     return Telemetry(on=options.telemetry, scrape=options.scrape, metrics_log=options.metrics_log, since=since)
 
 
 def last_probe_row(reader: RunReader) -> tuple[str, int] | None:
-    """Boot and number of the last row that the run took from the probe."""
+    """Boot and number of the last row that the run read from the probe."""
     last = None
     for line in reader.log():
         boot, seq = line.row.get("boot"), line.row.get("seq")
@@ -51,29 +51,29 @@ def last_probe_row(reader: RunReader) -> tuple[str, int] | None:
 
 
 def sources(
-    asked: Telemetry, transport: Transport, server: Server, clock: Callable[[], float], heard: Callable[[], bool]
+    chosen: Telemetry, transport: Transport, server: Server, clock: Callable[[], float], streamed: Callable[[], bool]
 ) -> list[Source]:
-    """The sources, in the order in which they finish: the log last, for it knows what the probe has told.
+    """The sources, in the order in which they finish: the log last, since it leaves out rows that the probe delivered.
 
-    `heard`: whether the event stream tells the length of the queue.
+    `streamed`: whether the event stream reports the length of the queue.
     """
-    if not asked.on:
+    if not chosen.on:
         return []
-    here, probe = LocalServer(server), Probe(transport, clock, asked.since)
+    local, probe = LocalServer(server), Probe(transport, clock, chosen.since)
     found: list[Source] = [
-        Nvml(here, clock),
-        HostReadings(here, clock),
+        Nvml(local, clock),
+        HostReadings(local, clock),
         Stats(transport),
-        QueueLength(transport, heard),
+        QueueLength(transport, streamed),
         probe,
     ]
-    for number, text in enumerate(asked.scrape, 1):
+    for number, text in enumerate(chosen.scrape, 1):
         found.append(Scrape(scrape_url(text), "scrape" if number == 1 else f"scrape{number}", clock))
-    if asked.metrics_log is not None:
-        found.append(MetricsLog(Path(asked.metrics_log), clock, probe))
+    if chosen.metrics_log is not None:
+        found.append(MetricsLog(Path(chosen.metrics_log), clock, probe))
     return found
 
 
-def rows_are_told(sources: Sequence[Source]) -> bool:
-    """Whether the server's side tells rows: by its probe, or in the log that is followed."""
+def has_rows(sources: Sequence[Source]) -> bool:
+    """Whether rows come from the server's side: from its probe, or from the log that is followed."""
     return any(source.present for source in sources if isinstance(source, Probe | MetricsLog))

@@ -1,9 +1,9 @@
-"""ComfyUI's words on the wire, typed and decoded leniently: unknown fields and message types never fail.
+"""ComfyUI's replies and messages, typed and decoded leniently: unknown fields and message types never fail.
 
 A real server emits bare `NaN`, custom nodes add message types, and versions rename fields. What we need is declared
 here, by the route that it comes from; everything else is skipped unread. Decoders raise `msgspec.MsgspecError` and
-nothing else, whatever the bytes are, and what they give can be written and read again: no number is wider than 64
-bits, nothing is nested deeply.
+nothing else, whatever the bytes are, and their results can be encoded again: no number is wider than 64 bits, nothing
+is nested deeply.
 """
 
 from comfyload.comfy.wire.calls import (
@@ -22,7 +22,13 @@ from comfyload.comfy.wire.history import HistoryEntry, decode_history
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.comfy.wire.messages import Data, Message, NodeState, decode_message, decode_messages
 from comfyload.comfy.wire.numbers import finite, whole_ms
-from comfyload.comfy.wire.queue import decode_job_status, decode_queue, decode_queue_remaining, place_in_queue
+from comfyload.comfy.wire.queue import (
+    PromptState,
+    decode_job_status,
+    decode_queue,
+    decode_queue_remaining,
+    place_in_queue,
+)
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -35,6 +41,7 @@ __all__ = [
     "HistoryEntry",
     "Message",
     "NodeState",
+    "PromptState",
     "Reply",
     "Request",
     "TransportError",

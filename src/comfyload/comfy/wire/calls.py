@@ -1,4 +1,4 @@
-"""What one HTTP call asks, what answers it, and how large the answer may be."""
+"""A request, its reply, and the largest sizes of replies."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ MAX_DOWNLOAD_BYTES = 2 << 30
 class Request(Struct, frozen=True, kw_only=True, gc=False):
     """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query.
 
-    `file`: what is asked for is a file, which may be larger than an answer, and may lie elsewhere by a redirect.
-    `most_bytes`: a larger answer is not read to its end.
+    `file`: a file is requested, which may be larger than other replies and may be redirected. `most_bytes`: a larger
+    reply is not read to its end.
     """
 
     method: str
@@ -71,8 +71,8 @@ class Download(Struct, frozen=True, kw_only=True, gc=False):
 class TransportError(Exception):
     """No reply. `sent` False: the request certainly never reached the server; True: it may have.
 
-    `ours`: it is the fault of the machine that asks, and says nothing of the server. `vain`: what came is too much,
-    or cannot be read, so that to ask again is in vain.
+    `ours`: a fault of our own machine, not of the server. `vain`: the reply is too large or cannot be read, so that
+    another attempt is useless.
     """
 
     def __init__(self, message: str, *, sent: bool, ours: bool = False, vain: bool = False) -> None:

@@ -25,21 +25,21 @@ def decode_modules(body: bytes) -> dict[str, str | None]:
     """`python_module` of each class in the whole of `/object_info`, the rest unread.
 
     Raises:
-        msgspec.MsgspecError: it is no object of objects.
+        msgspec.MsgspecError: it is not an object of objects.
     """
     try:
-        told = {name: one.python_module for name, one in strict(body, dict[str, _Class], ROOMY_VALUES).items()}
+        modules = {name: one.python_module for name, one in strict(body, dict[str, _Class], ROOMY_VALUES).items()}
     except msgspec.MsgspecError:
         plain = converted(lenient(body), dict[str, Any])
-        told = {name: one.get("python_module") for name, one in plain.items() if isinstance(one, dict)}
-    return {name: module if isinstance(module, str) else None for name, module in told.items()}
+        modules = {name: one.get("python_module") for name, one in plain.items() if isinstance(one, dict)}
+    return {name: module if isinstance(module, str) else None for name, module in modules.items()}
 
 
 def decode_some(body: bytes, names: Collection[str]) -> dict[str, Any]:
-    """These members of a large object, the others unread; what is no object among them is left out.
+    """These members of a large object, the others unread; members that are not objects are left out.
 
     Raises:
-        msgspec.MsgspecError: it is no object.
+        msgspec.MsgspecError: it is not an object.
     """
     fields = {f"f{number}": name for number, name in enumerate(names)}
     shape = msgspec.defstruct("Some", [(field, msgspec.Raw, msgspec.Raw(b"null")) for field in fields], rename=fields)

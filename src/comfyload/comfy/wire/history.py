@@ -67,7 +67,7 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
 
 
 class _Parts:
-    """Reads an entry part by part: one that cannot be read is named in `unread`, and takes no other with it."""
+    """Reads an entry part by part: a part that cannot be read is named in `unread`, and the others are read."""
 
     def __init__(self) -> None:
         self.unread: list[str] = []
@@ -95,10 +95,10 @@ class _Parts:
             raw = members(status).get("messages", raw) if bytes(status).strip() != b"null" else raw
         except msgspec.MsgspecError as error:
             self.unread.append(f"its status ({error})")
-        told = self.listed("messages", raw)
-        messages = decode_messages(told)
-        if len(messages) < len(told):
-            self.unread.append(f"{len(told) - len(messages)} of its messages")
+        listed = self.listed("messages", raw)
+        messages = decode_messages(listed)
+        if len(messages) < len(listed):
+            self.unread.append(f"{len(listed) - len(messages)} of its messages")
         return messages
 
     def outputs(self, raw: msgspec.Raw) -> dict[str, dict[str, Any]]:
@@ -119,5 +119,5 @@ def _entry(body: bytes, prompt_id: str) -> _RawEntry | None:
     if not isinstance(entry, dict):
         if entry is None:
             return None
-        raise msgspec.ValidationError("its entry is no object")
+        raise msgspec.ValidationError("its entry is not an object")
     return _RawEntry(**{name: as_raw(entry[name]) for name in ("prompt", "outputs", "status") if name in entry})

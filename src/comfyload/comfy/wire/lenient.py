@@ -1,4 +1,4 @@
-"""JSON from a server, whatever it holds: read leniently, within bounds, into what can be written and read again.
+"""JSON from a server, whatever it holds: decoded leniently, within bounds, into values that can be encoded again.
 
 Every function raises `msgspec.MsgspecError` and nothing else.
 """
@@ -30,17 +30,17 @@ WIDEST = 2**63
 
 
 def decode_json(text: bytes | str, shape: type[T]) -> T:
-    """Decode JSON as `shape`, accepting bare NaN and Infinity as the server writes them, and bytes that are no UTF-8.
+    """Decode JSON as `shape`, accepting bare NaN and Infinity as the server writes them, and bytes that are not UTF-8.
 
     Raises:
-        msgspec.MsgspecError: it is no JSON, not of that shape, too deep or too large to be held.
+        msgspec.MsgspecError: it is not JSON, not of that shape, too deep or too large to be held.
     """
     weigh(text)
     try:
         found = msgspec.json.decode(text, type=shape, strict=False)
         if _is_plain(found):
             return found
-    except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is what is said of bad UTF-8
+    except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is the error for bad UTF-8
         pass
     return converted(lenient(text), shape, strict=False)
 
@@ -49,7 +49,7 @@ def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
     """A list, its members unread.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        msgspec.MsgspecError: it is not a list.
     """
     try:
         return strict(text, list[msgspec.Raw])
@@ -61,7 +61,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """An object's members by name, unread.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        msgspec.MsgspecError: it is not an object.
     """
     try:
         return strict(text, dict[str, msgspec.Raw])
@@ -111,11 +111,11 @@ def _is_plain(found: Any) -> bool:
 
 
 def lenient(text: bytes | str) -> Any:
-    """JSON as Python's own encoder writes it, NaN included. Bytes that are no UTF-8 become lone surrogates, as in names
+    """JSON as Python's own encoder writes it, NaN included. Bytes that are not UTF-8 become lone surrogates, as in names
     of files.
 
     Raises:
-        msgspec.MsgspecError: it is no JSON, too deep or too large to be held.
+        msgspec.MsgspecError: it is not JSON, too deep or too large to be held.
     """
     weigh(text)
     try:

@@ -1,4 +1,4 @@
-"""What the event stream says, message by message; a history entry holds the same messages."""
+"""The messages of the event stream; a history entry holds the same messages."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class _Status(Struct, frozen=True, gc=False):
 class Data(Struct, frozen=True, gc=False):
     """The fields of a message's `data` that matter; absent ones are None.
 
-    `nodes` is a list of ids in `execution_cached` and an object of states in `progress_state`; it stays raw until
-    asked for. `value` and `max` of a `progress` are whatever its node said.
+    `nodes` is a list of ids in `execution_cached` and an object of states in `progress_state`; it stays raw until it
+    is needed. `value` and `max` of a `progress` are whatever its node sent.
     """
 
     prompt_id: str | None = None
@@ -68,7 +68,7 @@ class Data(Struct, frozen=True, gc=False):
         """The ids of an `execution_cached` message.
 
         Raises:
-            msgspec.MsgspecError: they are no list of ids.
+            msgspec.MsgspecError: they are not a list of ids.
         """
         found = decode_json(bytes(self.nodes), list[str | int]) if self.nodes else []
         return [str(node) for node in found]
@@ -77,7 +77,7 @@ class Data(Struct, frozen=True, gc=False):
         """The states of a `progress_state` message, by node id.
 
         Raises:
-            msgspec.MsgspecError: they are none.
+            msgspec.MsgspecError: they are not states.
         """
         return decode_json(bytes(self.nodes), dict[str, NodeState]) if self.nodes else {}
 
@@ -93,7 +93,7 @@ _message = msgspec.json.Decoder(Message, strict=False)
 
 
 def decode_message(text: str | bytes) -> Message | None:
-    """One WebSocket text frame; None if it is none of ComfyUI's (a custom node may send anything), or too large."""
+    """One WebSocket text frame; None: it is not ComfyUI's (a custom node may send anything), or too large."""
     try:
         weigh(text)
         return _message.decode(text)
@@ -105,7 +105,7 @@ def decode_message(text: str | bytes) -> Message | None:
 
 
 def decode_messages(raw: Iterable[msgspec.Raw]) -> list[Message]:
-    """The `[type, data]` pairs of a history entry's status; pairs that are none are skipped."""
+    """The `[type, data]` pairs of a history entry's status; anything else is skipped."""
     found = []
     for item in raw:
         try:

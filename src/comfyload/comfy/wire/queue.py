@@ -12,11 +12,16 @@ from comfyload.comfy.wire.messages import ExecInfo
 from comfyload.record.codec import converted
 
 __all__ = [
+    "PromptState",
     "decode_job_status",
     "decode_queue",
     "decode_queue_remaining",
     "place_in_queue",
 ]
+
+
+PromptState = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
+"""Where a prompt is on the server; `unknown`: the server did not say."""
 
 
 class _Queue(Struct, gc=False):
@@ -30,7 +35,7 @@ def place_in_queue(body: bytes, prompt_id: str) -> Literal["running", "pending"]
     Graphs stay unread: to make values of every waiting one would hold the event loop, which measures.
 
     Raises:
-        msgspec.MsgspecError: the body is no queue.
+        msgspec.MsgspecError: the body is not a queue.
     """
     running, pending = _rows(body)
     if any(_id(row) == prompt_id for row in running):
@@ -42,10 +47,10 @@ def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
     """The rows of what runs and of what waits, unread where the body is as it should be."""
     try:
         plain: dict[str, Any] = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])
-    except (ValueError, RecursionError):  # a NaN in somebody's graph, or no text
+    except (ValueError, RecursionError):  # a NaN in somebody's graph, or bytes that are not text
         plain = converted(lenient(body), dict[str, Any])
     if not ("queue_running" in plain or "queue_pending" in plain):
-        raise msgspec.ValidationError("it is no queue")
+        raise msgspec.ValidationError("it is not a queue")
     running, pending = (plain.get(key) for key in ("queue_running", "queue_pending"))
     return running if isinstance(running, list) else [], pending if isinstance(pending, list) else []
 
@@ -64,10 +69,10 @@ def _id(row: Any) -> Any:
 def decode_queue(body: bytes) -> tuple[list[list[Any]], list[list[Any]]]:
     """The rows of what runs and of what waits in `GET /queue`, as `[number, id, None, extra_data]`: without the graphs.
 
-    Rows that are none are left out.
+    Invalid rows are left out.
 
     Raises:
-        msgspec.MsgspecError: the body is no queue.
+        msgspec.MsgspecError: the body is not a queue.
     """
     try:
         queue = strict(body, _Queue, ROOMY_VALUES)
@@ -91,7 +96,7 @@ def decode_job_status(body: bytes) -> str:
     """`status` of an `/api/jobs/{id}` reply: pending, in_progress, completed, failed or cancelled.
 
     Raises:
-        msgspec.MsgspecError: the body tells none.
+        msgspec.MsgspecError: the body has none.
     """
     return decode_json(body, _Job).status
 
@@ -101,7 +106,7 @@ class _PromptInfo(Struct, gc=False):
 
 
 def decode_queue_remaining(body: bytes) -> int | None:
-    """Running plus pending prompts, from `GET /prompt`; None if the reply is none of ComfyUI's."""
+    """Running plus pending prompts, from `GET /prompt`; None: the reply is not ComfyUI's."""
     try:
         return decode_json(body, _PromptInfo).exec_info.queue_remaining
     except msgspec.MsgspecError:

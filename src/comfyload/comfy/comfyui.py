@@ -1,0 +1,219 @@
+"""ComfyUI's API: every route that we call, one method each, but for those that only `examine` calls."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import secrets
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from comfyload.comfy.wire import (
+    MAX_BODY_BYTES,
+    MAX_FACTS_BYTES,
+    HistoryEntry,
+    Reply,
+    Request,
+    TransportError,
+    decode_history,
+    decode_job_status,
+    decode_queue_remaining,
+    place_in_queue,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire import PromptState
+    from comfyload.record.model import Server
+
+__all__ = ["ComfyApi", "view_path"]
+
+_NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
+
+_JOB_STATES: dict[str, PromptState] = {
+    "pending": "pending",
+    "in_progress": "running",
+    "completed": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+class ComfyApi:
+    """The `Api` of a ComfyUI, by what its version can do. The whole history, the whole list of jobs and `clear` are
+    never called.
+    """
+
+    def __init__(self, transport: Transport, server: Server, unread: Callable[[str], None]) -> None:
+        self._transport = transport
+        self._server = server
+        self._unread = unread
+
+    @property
+    def lookup_interval_s(self) -> float:
+        """Without `/api/jobs`, `prompt_state` reads the whole queue, everyone's graphs included."""
+        return 0.5 if self._server.jobs_api else 10.0
+
+    async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
+        extra = b',"extra_data":' + extra_data if extra_data else b""
+        body = b'{"prompt":%b,"client_id":"%b","prompt_id":"%b"%b}' % (
+            graph,
+            client_id.encode(),
+            prompt_id.encode(),
+            extra,
+        )
+        return await self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
+
+    async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
+        request = Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
+        try:
+            reply = await self._transport.call(request)
+        except TransportError as error:
+            if error.vain:
+                self._unread(f"GET /history/{{id}}: {error}")
+            raise
+        if reply.status != 200:
+            raise TransportError(f"GET /history/{{id}} answered {reply.status}", sent=True)
+        try:
+            entry = decode_history(reply.body, prompt_id)
+        except msgspec.MsgspecError as error:
+            self._unread(f"GET /history/{{id}}: {error}")
+            raise TransportError(f"GET /history/{{id}}: {error}", sent=True, vain=True) from None
+        if entry is not None and entry.unread:
+            self._unread(f"the history of {prompt_id}: {', '.join(entry.unread)}")
+        return entry
+
+    async def prompt_state(self, prompt_id: str) -> PromptState:
+        """Without `/api/jobs`: the queue first, then the history, since that is how a prompt moves."""
+        try:
+            if self._server.jobs_api:
+                reply = await self._transport.call(Request(method="GET", path=f"api/jobs/{_segment(prompt_id)}"))
+                if reply.status == 404:
+                    return "absent"
+                return _JOB_STATES.get(decode_job_status(reply.body), "unknown") if reply.status == 200 else "unknown"
+            queued = await self._in_queue(prompt_id)
+            if queued is not None:
+                return queued
+            entry = await self.history(prompt_id)
+        except TransportError:
+            return "unknown"
+        except msgspec.MsgspecError as error:
+            self._unread(f"where {prompt_id} is: {error}")
+            return "unknown"
+        if entry is None:
+            return "absent"
+        kinds = {message.type for message in entry.messages}
+        if "execution_interrupted" in kinds:
+            return "cancelled"
+        return "failed" if "execution_error" in kinds else "finished"
+
+    async def queue_remaining(self) -> int | None:
+        try:
+            reply = await self.queue_info(timeout_s=10)
+        except TransportError:
+            return None
+        return decode_queue_remaining(reply.body) if reply.status == 200 else None
+
+    async def alive(self) -> bool:
+        try:
+            return (await self.stats(timeout_s=10)).status == 200
+        except TransportError:
+            return False
+
+    async def free(self) -> bool:
+        return await self._post("free", {"unload_models": True, "free_memory": True})
+
+    async def delete(self, prompt_ids: list[str]) -> bool:
+        return await self._post("queue", {"delete": prompt_ids})
+
+    async def stop(self, prompt_id: str) -> bool:
+        if self._server.jobs_cancel:
+            return await self._post(f"api/jobs/{_segment(prompt_id)}/cancel", {})
+        if self._server.interrupt_by_id:
+            return await self._post("interrupt", {"prompt_id": prompt_id})
+        return False
+
+    async def stats(self, timeout_s: float = 15.0) -> Reply:
+        return await self._get("system_stats", timeout_s, MAX_FACTS_BYTES)
+
+    async def queue_info(self, timeout_s: float = 15.0) -> Reply:
+        return await self._get("prompt", timeout_s, MAX_FACTS_BYTES)
+
+    async def features(self) -> Reply:
+        return await self._get("features", 15.0, MAX_FACTS_BYTES)
+
+    async def has_jobs(self) -> bool:
+        """A server without the route answers 404 in plain text; one with it says in JSON that there is no such job."""
+        try:
+            reply = await self._get(f"api/jobs/{_NO_SUCH_JOB}", 15.0)
+        except TransportError:
+            return False
+        return reply.status == 404 and reply.body.lstrip().startswith(b"{")
+
+    async def node_class(self, name: str) -> Reply:
+        return await self._get(f"object_info/{_segment(name)}", 15.0)
+
+    async def node_classes(self) -> Reply:
+        return await self._get("object_info", 15.0)
+
+    async def upload(self, name: str, content: bytes) -> Reply:
+        body, content_type = _multipart(name, content)
+        request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
+        return await self._transport.call(request)
+
+    async def probe(self, path: str, timeout_s: float, most_bytes: int) -> Reply:
+        return await self._get(f"comfyload/v1/{path}", timeout_s, most_bytes)
+
+    async def _get(self, path: str, timeout_s: float, most_bytes: int = MAX_BODY_BYTES) -> Reply:
+        return await self._transport.call(
+            Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes)
+        )
+
+    async def _in_queue(self, prompt_id: str) -> PromptState | None:
+        reply = await self._transport.call(Request(method="GET", path="queue", timeout_s=60))
+        if reply.status != 200:
+            raise TransportError(f"GET /queue answered {reply.status}", sent=True)
+        return place_in_queue(reply.body, prompt_id)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> bool:
+        request = Request(method="POST", path=path, body=json.dumps(body).encode(), timeout_s=30)
+        try:
+            return (await self._transport.call(request)).status == 200
+        except TransportError:
+            return False
+
+
+def view_path(filename: str, subfolder: str, kind: str) -> str:
+    """The route and query of a file. A name that is no Unicode, as Linux allows, goes out as the bytes that it is."""
+    parts = {"filename": filename, "subfolder": subfolder, "type": kind}
+    return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair, which no bytes of a file's name are read as
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _segment(name: str) -> str:
+    """A name or an id as one segment of a path: a server that chooses ids itself may write anything into them."""
+    return quote(name, safe="", errors="surrogatepass")
+
+
+def _multipart(name: str, content: bytes) -> tuple[bytes, str]:
+    """The form as a browser sends it, and its content type."""
+    boundary = f"comfyload-{secrets.token_hex(16)}"
+    quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\ninput\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
+        f"Content-Type: {kind}\r\n\r\n"
+    )
+    body = head.encode("utf-8", "surrogateescape") + content + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
