@@ -1,4 +1,4 @@
-"""Load a ComfyUI server and say truthfully what happened."""
+"""Load testing for ComfyUI servers: measures what happened and judges it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """What applications import, loaded when it is first asked for: the command line needs none of it."""
+    """Load a public name when it is first used: the command line needs none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -8,7 +8,7 @@ __all__ = ["start"]
 
 
 def start() -> None:
-    """Run the command line. ^C ends it without a traceback while its parts are being read, too."""
+    """Run the command line. Ctrl-C ends it without a traceback, also while modules are loaded."""
     try:
         from comfyload.cli import main
 

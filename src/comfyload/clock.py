@@ -1,4 +1,4 @@
-"""One monotonic clock for every instant of ours, and a loop with a virtual one for tests.
+"""One monotonic clock for all instants, and an event loop with a virtual clock for tests.
 
 Instants are in seconds; they never go back and have no meaning outside the process.
 Under `VirtualLoop` nothing waits: when all tasks sleep, the clock jumps to the next timer.
@@ -37,7 +37,7 @@ def stopwatch() -> Callable[[], float]:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end on the fastest loop there is (uvloop where it is installed)."""
+    """Run `main` to its end on the fastest loop (uvloop where it is installed)."""
     try:
         import uvloop
     except ImportError:

@@ -1,15 +1,15 @@
-"""The one exception tree: every error says what is wrong, how to mend it, and which code the process exits with.
+"""The exception tree: every error says what is wrong, how to fix it, and the exit code of the process.
 
 ComfyloadError
-├── UsageError            2   the command or its input cannot be right
+├── UsageError            2   the command or its input is not valid
 │   ├── WorkflowError         the graph is not one that ComfyUI can run
 │   └── RunFilesError         a run directory is missing, damaged or already there
 ├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
-│   ├── NotComfyUI            something answers, but it is no ComfyUI
-│   └── NotLetIn              it, or a guard before it, does not let us in
+│   ├── NotComfyUI            something answers, but it is not a ComfyUI
+│   └── NotLetIn              the server, or a guard before it, refuses us
 ├── NothingMeasured       5   the run ended without a number to report
 ├── OwnFault              70  comfyload itself made a mistake
-└── JobFailed             1   a job did not complete, and its caller asked to be told so by an exception
+└── JobFailed             1   a job did not complete, and its caller wants an exception for that
 
 Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · 5 run invalid or
 nothing measured · 70 a fault of comfyload · 130 interrupted.
@@ -40,11 +40,11 @@ __all__ = [
 
 INTERRUPTED = 130
 READER_GONE = 141
-"""As the shell says of a program that SIGPIPE ended (`| head`)."""
+"""The shell's exit code for a program that SIGPIPE ended (`| head`)."""
 
 
 class ComfyloadError(Exception):
-    """What went wrong, in one line, with a `hint` that says how to mend it."""
+    """What went wrong, in one line, with a `hint` that says how to fix it."""
 
     exit_code: ClassVar[int] = 1
     lines: ClassVar[bool] = False
@@ -60,7 +60,7 @@ class ComfyloadError(Exception):
 
 
 class UsageError(ComfyloadError):
-    """The command or its input cannot be right."""
+    """The command or its input is not valid."""
 
     exit_code = 2
 
@@ -80,11 +80,11 @@ class ServerUnreachable(ComfyloadError):
 
 
 class NotComfyUI(ServerUnreachable):
-    """Something answers, but it is no ComfyUI."""
+    """Something answers, but it is not a ComfyUI."""
 
 
 class NotLetIn(ServerUnreachable):
-    """It, or a guard before it, does not let us in."""
+    """The server, or a guard before it, refuses us."""
 
 
 class NothingMeasured(ComfyloadError):
@@ -108,7 +108,7 @@ class OwnFault(ComfyloadError):
 
 
 class JobFailed(ComfyloadError):
-    """A job did not complete, and its caller asked to be told so by an exception: `execution` tells what happened."""
+    """A job did not complete, and its caller wants an exception for that: `execution` says how it ended."""
 
     def __init__(self, message: str, execution: Execution) -> None:
         super().__init__(message)

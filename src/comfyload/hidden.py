@@ -1,4 +1,4 @@
-"""What is secret is remembered where it is read, so that no message and no file can tell it by accident."""
+"""Remembers secrets where they are read, so that no message and no file shows them by accident."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from urllib.parse import quote
 __all__ = ["hide", "without_hidden"]
 
 _LEAST = 4
-"""Letters of a secret: hiding shorter ones would spoil every sentence, and keep nobody out."""
+"""Shortest secret that is hidden: hiding shorter ones would garble every sentence and protect nothing."""
 
 _hidden: set[str] = set()
 
 
 def hide(*secrets: str) -> None:
-    """From now on `without_hidden` takes these out of texts, in each form in which a text may quote them."""
+    """From now on `without_hidden` removes these from texts, in each form in which a text may quote them."""
     for secret in secrets:
         _hidden.update(form for form in _forms(secret) if len(form) >= _LEAST)
 

@@ -1,4 +1,4 @@
-"""How tasks that run beside something are ended with it."""
+"""Ends background tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["end_tasks"]
 
 
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel them, wait until they have ended, and raise what one of them had failed with."""
+    """Cancel the tasks, wait until they have ended, and raise the error of one that failed."""
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):

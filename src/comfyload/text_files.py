@@ -1,4 +1,4 @@
-"""How bytes of files that people give become text: UTF-8 and UTF-16 are read; what would mislead is refused by name."""
+"""Decodes the files that people give: UTF-8 and UTF-16 are read; anything else is refused by name."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _NO_TEXT = (
 
 
 def decode(content: bytes, source: str, error: type[UsageError] = UsageError) -> str:
-    """The text of a file whose every letter counts: a graph, a table, a plan. Its byte order mark is left out.
+    """The text of a file whose every letter counts: a graph, a table, a plan. A byte order mark is removed.
 
     UTF-8 and UTF-16 are read, each with a byte order mark or without one. `error` is the class of a refusal.
 
     Raises:
-        UsageError: it is no text, or in another encoding, which cannot be told for certain; the line is named.
+        UsageError: it is not text, or in another encoding, which cannot be detected for certain; the line is named.
     """
     mark, encoding = _encoding(content)
     try:
@@ -100,7 +100,7 @@ def read_text(file: str | Path) -> str:
     """The text of a file that a user named, as `decode` reads it.
 
     Raises:
-        UsageError: it cannot be read, or is no text in UTF-8 or UTF-16.
+        UsageError: it cannot be read, or is not text in UTF-8 or UTF-16.
     """
     return decode(read_bytes(Path(file)), str(file))
 
@@ -127,7 +127,7 @@ def _unmarked(content: bytes) -> str:
 def _refusal(
     content: bytes, failure: UnicodeDecodeError, source: str, encoding: str, error: type[UsageError]
 ) -> UsageError:
-    """What a file is that cannot be decoded."""
+    """The error for a file that cannot be decoded."""
     no_text = _no_text(content)
     if no_text is not None:
         return error(f"{source} is {no_text[0]}, not a text file", no_text[1])
@@ -143,7 +143,7 @@ def _refusal(
 
 
 def _no_text(content: bytes) -> tuple[str, str] | None:
-    """What a file is whose first bytes are those of another kind, and what to do; None: it may be text."""
+    """The kind of a file by its first bytes, and what to do; None: it may be text."""
     found = next(((kind, hint) for magic, kind, hint in _NO_TEXT if content.startswith(magic)), None)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""How text from outside is shown: what would steer a terminal, turn the line or cannot be encoded is an escape."""
+"""Makes text from outside safe to show: control characters, marks of direction and lone surrogates become escapes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def visible_lines(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """The text without the middle of what it quotes at length, so that what is said of it stays in sight."""
+    """The text without the middle of long quotations, so that the words around them stay in sight."""
     return _LONG_LINE.sub(_without_middle, _LONG.sub(_without_middle, text))
 
 

@@ -277,7 +277,7 @@ def test_14_abandoning_leaves_nothing_of_ours_and_nobody_elses_prompt_is_touched
         await asyncio.sleep(1.25)
         theirs.append(server.foreign(sleeper(3.0)))
         await asyncio.sleep(0.1)
-        stop.ask()
+        stop.request()
         await client.cancel_all()
 
     played, server = play(

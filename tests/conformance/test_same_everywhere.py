@@ -198,7 +198,7 @@ def test_abandoned_jobs_leave_the_servers_queue(on: On) -> None:
         async def script(client: ComfyClient, stop: Stop) -> None:
             while not any(job.tracker.started is not None for job in client.inflight):
                 await asyncio.sleep(0.02)
-            stop.ask()
+            stop.request()
             await client.cancel_all()
 
         graph = noisy(size=1024, batch=4)

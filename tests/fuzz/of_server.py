@@ -13,6 +13,7 @@ from unittest.mock import patch
 import msgspec
 
 from comfyload.comfy.api import api_of
+from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.examine import fetch_object_info, look_at_queue, missing_images
 from comfyload.comfy.gateway import message_in, who_answers
 from comfyload.comfy.identify import describe_classes, describe_packs, describe_probe, identify
@@ -20,7 +21,6 @@ from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.wire import decode_history, decode_json, decode_message
 from comfyload.errors import ComfyloadError, UsageError
 from comfyload.judge.columns.fold import Fold

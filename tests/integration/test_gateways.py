@@ -61,7 +61,7 @@ def replying(**reply: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
         (
             {"status": 429, "text": "Too many requests", "headers": {"Retry-After": "30"}},
             'answers HTTP 429, too many requests: "Too many requests"',
-            "ask again after 30 s",
+            "try again after 30 s",
         ),
         ({"status": 429}, "answers HTTP 429", "wait a while"),
         (

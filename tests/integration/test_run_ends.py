@@ -136,7 +136,7 @@ def test_what_could_not_be_taken_off_is_said_with_the_line_that_does_it(tmp_path
         with pytest.raises(OwnFault) as caught:
             asyncio.run(run(options(tmp_path, url, seconds=3.0), Broken()))
         assert caught.value.__notes__ == [
-            f"Prompts of this run may still be on the server. This takes them off: comfyload cleanup {tmp_path / 'run'}"
+            f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {tmp_path / 'run'}"
         ]
 
 

@@ -134,7 +134,7 @@ def test_warm_up_comes_first_and_the_schedule_starts_after_it() -> None:
 def test_stopping_sends_no_more_and_lets_what_is_under_way_end() -> None:
     async def script(stop: Stop) -> None:
         await asyncio.sleep(1.05)
-        stop.ask()
+        stop.request()
 
     records, _ = drive(Open(stages=ten.stages, arrivals="constant", max_in_flight=2), script=script, duration_s=100)
     ends = Counter(record.execution.outcome for record in records)
@@ -146,7 +146,7 @@ def test_stopping_sends_no_more_and_lets_what_is_under_way_end() -> None:
 def test_stopping_ends_a_pause_at_once() -> None:
     async def script(stop: Stop) -> None:
         await asyncio.sleep(0.5)
-        stop.ask()
+        stop.request()
 
     began = drive(Closed(concurrency=1, think_s=1000.0), script=script, jobs=5)
     assert len(began[0]) == 1

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.wire import PromptState
 from comfyload.comfy.reconcile import reconcile
+from comfyload.comfy.wire import PromptState
 
 
 class Told:

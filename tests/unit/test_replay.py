@@ -113,7 +113,7 @@ def test_other_endpoints_are_chosen_by_method_and_path() -> None:
     assert offsets(lines, "* /generate") == [0, 1, 4]
     assert offsets([clf(0, "GET /a/ HTTP/1.1"), clf(1, "GET / HTTP/1.1"), clf(3, "GET / HTTP/1.1")], "GET /") == [0, 2]
     assert "none is POST …/render" in refusal(lines, "POST /render")
-    assert "tells of no requests" in refusal(["1", "2"], "POST /render")
+    assert "holds no requests" in refusal(["1", "2"], "POST /render")
     assert "--replay-match is empty" in refusal(lines, " ")
 
 
@@ -123,7 +123,7 @@ def test_a_job_that_was_refused_was_asked_for_but_one_that_came_again_counts_onc
     assert offsets(lines) == [0, 3, 6]
     said = read_recording(lines, "f").read_as
     assert "2 of them answered with 400 or above, which count as well" in said
-    assert "2 passed over that were redirected or asked for credentials" in said
+    assert "2 passed over that were redirected or refused without credentials" in said
     assert offsets([clf(0, post, 401), clf(2, post, 401)]) == [0, 2]
 
 
@@ -324,31 +324,31 @@ def test_months_of_other_languages(months: str) -> None:
         (['{"a": 1}'], "line 1 has no time that can be read"),
         (["true"], "line 1 has no time"),
         (["{", '  "due": 1', "}"], "JSON over several lines"),
-        (["NaN", "1"], "line 1: NaN is no time"),
+        (["NaN", "1"], "line 1: NaN is not a time"),
         (["0", "1e400"], "line 2: 1e400 is too large for a time"),
-        (["0", "-inf"], "line 2: -inf is no time"),
+        (["0", "-inf"], "line 2: -inf is not a time"),
         (["-5", "0"], "line 1: -5 is negative"),
         (['{"ts": -1}'], "line 1: -1 is negative"),
-        (['{"ts": NaN}'], "line 1: nan is no time"),
-        (['{"ts": 1e999}'], "line 1: inf is no time"),
+        (['{"ts": NaN}'], "line 1: nan is not a time"),
+        (['{"ts": 1e999}'], "line 1: inf is not a time"),
         (["9" * 400], "too large for a time"),
         (["0,5", "1,5"], "line 1: 0,5 may be a decimal comma or several columns"),
         (["0;1,5"], "line 1: 0;1,5 may be a decimal comma or several columns"),
         (["0 5", "1 5"], "line 1: 0 5 may be a decimal comma or several columns"),
         (["0", "1795773600"], "line 1 has a number of seconds, and line 2 a Unix time or a date with its zone"),
         (["2026-11-27T10:00:00Z", "2026-11-27T10:00:00"], "line 2 a date without a zone"),
-        (["2026-02-31T10:00:00Z"], "line 1: 2026-02-31T10:00:00Z is no date and time"),
+        (["2026-02-31T10:00:00Z"], "line 1: 2026-02-31T10:00:00Z is not a valid date and time"),
         (
             [clf(0, "POST /prompt HTTP/1.1", day="31/Feb/2026")],
-            "line 1: 31/Feb/2026:10:00:00 +0000 is no date and time",
+            "line 1: 31/Feb/2026:10:00:00 +0000 is not a valid date and time",
         ),
-        ([clf(0, "POST /prompt HTTP/1.1", day="12/Foo/2026")], "line 1: 'Foo' is no month that is known here"),
-        ([clf(0, "POST /prompt HTTP/1.1", zone="+9999")], "is no date and time"),
-        (["2026-11-27T25:00:00Z"], "is no date and time"),
-        (["2026-11-27T10:00:61Z"], "is no date and time"),
-        (["03/12/2024 10:00:00"], "day and month in an order that cannot be told"),
-        (["[03/12/2024:10:00:00 +0000] job"], "day and month in an order that cannot be told"),
-        (["2026-11-27 13:00:00 PM"], "is no date and time"),
+        ([clf(0, "POST /prompt HTTP/1.1", day="12/Foo/2026")], "line 1: 'Foo' is not a known month"),
+        ([clf(0, "POST /prompt HTTP/1.1", zone="+9999")], "is not a valid date and time"),
+        (["2026-11-27T25:00:00Z"], "is not a valid date and time"),
+        (["2026-11-27T10:00:61Z"], "is not a valid date and time"),
+        (["03/12/2024 10:00:00"], "day and month in an unknown order"),
+        (["[03/12/2024:10:00:00 +0000] job"], "day and month in an unknown order"),
+        (["2026-11-27 13:00:00 PM"], "is not a valid date and time"),
         (["[2024-05-31 15:12] got prompt"], "line 1: 2024-05-31 15:12 has no seconds"),
         (
             ["#Fields: time cs-method cs-uri-stem", "16:44:49 POST /prompt"],

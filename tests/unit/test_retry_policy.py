@@ -14,8 +14,8 @@ from comfyload.comfy.submit_error import classify_refusal
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Failure, FailureKind
 from comfyload.retry.breaker import CircuitBreaker
-from comfyload.retry.decide import RetryBudget
 from comfyload.retry.classify import KnownFailures, classify, never_sent
+from comfyload.retry.decide import RetryBudget
 from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import (
     RULES,

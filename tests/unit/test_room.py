@@ -75,14 +75,14 @@ def test_an_open_load_can_drop_what_finds_no_room() -> None:
 def test_what_is_held_back_when_the_run_is_stopped_is_not_sent() -> None:
     async def stops(_server: Server, _client: ComfyClient, stop: Stop) -> None:
         await asyncio.sleep(3.0)
-        stop.ask()
+        stop.request()
 
     played, server = play(
         before=lambda server: _others(server, 60.0),
         script=stops,
         jobs=9,
         concurrency=3,
-        room=lambda stop: Room(1, stopped=lambda: stop.asked),
+        room=lambda stop: Room(1, stopped=lambda: stop.requested),
     )
     assert played.outcomes() == ["dropped"] * 3
     assert {execution.failure.message for execution in _of(played) if execution.failure} == {STOPPED}
@@ -92,7 +92,7 @@ def test_what_is_held_back_when_the_run_is_stopped_is_not_sent() -> None:
 def test_what_is_held_back_when_all_is_cancelled_is_not_sent() -> None:
     async def cancels(_server: Server, client: ComfyClient, stop: Stop) -> None:
         await asyncio.sleep(3.0)
-        stop.ask()
+        stop.request()
         await client.cancel_all()
 
     played, server = play(before=lambda server: _others(server, 60.0), script=cancels, jobs=2, room=lambda _: Room(1))

@@ -11,7 +11,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.app.run import environment
-from comfyload.app.run.environment import PATIENCE_S, EnvironmentReader
+from comfyload.app.run.environment import FINISH_S, EnvironmentReader
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
 from tests.unit.judge_runs import manifest
@@ -72,7 +72,7 @@ def test_a_driver_that_hangs_holds_the_end_up_for_a_few_seconds_only(monkeypatch
 
     facts, waited = clock.run_virtual(main())
     machine.let.set()
-    assert waited == pytest.approx(PATIENCE_S, abs=0.1)
+    assert waited == pytest.approx(FINISH_S, abs=0.1)
     assert facts["host.cpu"].value is None
     assert facts["host.cpu"].source
     assert facts["comfyui.version"].value == "0.28.1"

@@ -47,7 +47,7 @@ def parse_server(text: str) -> URL:
     if not valid:
         hint = "write an http address: http://127.0.0.1:8188"
         if "@" in text:
-            hint = "write an http address: http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
+            hint = "write http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
         raise UsageError(f"invalid --server {masked(text)!r}", hint)
     hide_secrets(url)
     if url.path.rstrip("/").endswith("/prompt"):

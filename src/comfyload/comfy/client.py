@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "ClientOptions", "ComfyClient"]
 
 MAX_SUBMITS = 48
-"""POSTs at once, below the connection limit, so that `sent` is when a POST leaves, not when it waits for a connection."""
+"""POSTs at once, below the connection limit, so that a POST leaves at `sent` and does not wait for a connection."""
 
 
 class Client(Protocol):
@@ -153,7 +153,7 @@ class ComfyClient:
             return await self._ending.ended(job, await job.end)
 
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
-        """Cancel all our prompts: those that wait are deleted in one call, then the running one is stopped by its id."""
+        """Cancel all our prompts: those that wait are deleted in one call, then the running one is stopped."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._link.abandoned = Failure(kind=kind, message=message)
         waiting = [job for job in self.inflight if not job.end.done()]

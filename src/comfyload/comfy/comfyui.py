@@ -169,9 +169,7 @@ class ComfyApi:
         return await self._get(f"comfyload/v1/{path}", timeout_s, most_bytes)
 
     async def _get(self, path: str, timeout_s: float, most_bytes: int = MAX_BODY_BYTES) -> Reply:
-        return await self._transport.call(
-            Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes)
-        )
+        return await self._transport.call(Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes))
 
     async def _in_queue(self, prompt_id: str) -> PromptState | None:
         reply = await self._transport.call(Request(method="GET", path="queue", timeout_s=60))

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from comfyload import clock
-from comfyload.comfy.identify import describe_classes
 from comfyload.comfy.comfyui import view_path
+from comfyload.comfy.identify import describe_classes
 from comfyload.comfy.wire import (
     Request,
     TransportError,

@@ -39,7 +39,7 @@ _OF_CLOUDFLARE = {
 def who_answers(reply: Reply, name: str, path: str = "system_stats") -> ServerUnreachable | None:
     """Why this reply to `GET path` is not a ComfyUI's; None: it may be one. `name`: its redacted address.
 
-    A 500 may be ComfyUI's own, and a 200 is judged by its body, so that neither is refused here unless it is a web page.
+    A 500 may be ComfyUI's own, and a 200 is judged by its body: neither is refused here unless it is a web page.
     """
     status, words = reply.status, message_in(reply.body, reply.content_type)
     quoted = f': "{words}"' if words else ""

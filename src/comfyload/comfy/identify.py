@@ -67,9 +67,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
     argv = [str(part)[:1000] for part in argv[:1000]] if isinstance(argv, list) else None
-    features, remaining, jobs_api = await asyncio.gather(
-        _object(api.features()), api.queue_remaining(), api.has_jobs()
-    )
+    features, remaining, jobs_api = await asyncio.gather(_object(api.features()), api.queue_remaining(), api.has_jobs())
     return Server(
         url=name,
         comfyui_version=str(stats.system["comfyui_version"])[:100] if "comfyui_version" in stats.system else None,

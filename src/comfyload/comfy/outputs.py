@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.reported import files_of
 from comfyload.comfy.comfyui import view_path
+from comfyload.comfy.reported import files_of
 from comfyload.comfy.wire import TransportError
 from comfyload.record.kinds import suffix_of
 from comfyload.record.model import Fetch

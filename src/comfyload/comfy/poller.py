@@ -127,7 +127,10 @@ class HistoryPoller:
         if self._gets_events(job):
             await asyncio.sleep(0.05)
             if not job.end.done():
-                self._note("stream_stalled", "jobs ended without an event: the event stream hangs; the history is polled instead")
+                self._note(
+                    "stream_stalled",
+                    "jobs ended without an event: the event stream hangs; the history is polled instead",
+                )
         job.finish("history")
         return True
 

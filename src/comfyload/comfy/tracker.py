@@ -26,7 +26,7 @@ LONGEST_TEXT = 20_000
 
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate memory", "not enough memory: you tried")
-"""Out of a GPU's memory, or of the host's: the last two are from torch's allocator for the CPU, on Linux and Windows."""
+"""Out of a GPU's memory, or of the host's; the last two are from torch's CPU allocator on Linux and on Windows."""
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 

@@ -1,7 +1,7 @@
 """When arrivals are due: one absolute schedule, a pure function of the plan and a seeded generator.
 
 An open load is a renewal process of mean one, stretched so that its rate is that of the stages: the n-th arrival comes
-when the rate, summed over time, has reached the process's n-th point. Workers never draw, and never reset to now.
+when the rate, summed over time, has reached the process's n-th point.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def shard(schedule: Iterable[T], index: int, count: int) -> Iterator[T]:
 
 
 def expected_jobs(plan: Plan) -> int | None:
-    """About how many counted jobs the plan comes to; None where only time will tell."""
+    """About how many counted jobs the plan has; None: not known in advance."""
     arrivals = plan.jobs
     if isinstance(plan.load, Replay):
         within = (t for t in plan.load.offsets_s if plan.duration_s is None or t < plan.duration_s)
@@ -67,7 +67,7 @@ def expected_jobs(plan: Plan) -> int | None:
 
 
 def scheduled_arrivals(plan: Plan, rng: Generator) -> int | None:
-    """How many counted arrivals the plan has, exactly, chance included; None where only time will tell.
+    """How many counted arrivals the plan has, exactly, chance included; None: not known in advance.
 
     `rng` must be the one that the engine draws from. A schedule of more than a million is not counted.
     """

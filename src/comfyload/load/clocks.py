@@ -1,4 +1,4 @@
-"""Reads the machine's clocks through a run, all at once and often, so that what they disagree in can be judged."""
+"""Reads the machine's clocks during a run, all at once and often, so that their differences can be judged."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["ClockWatch", "machine_clocks"]
 
 EVERY_S = 0.5
 TRIES, NARROW_S = 5, 20e-6
-"""A reading in whose middle the kernel ran something else is taken again."""
+"""A reading that the kernel interrupted is repeated."""
 
 
 def machine_clocks() -> dict[ClockName, Callable[[], float]]:
-    """The clocks that this system has beside the monotonic one."""
+    """The clocks of this system apart from the monotonic one."""
     found: dict[ClockName, Callable[[], float]] = {"wall": lambda: time.time()}
     if sys.platform == "win32":
         monotonic, counter = (time.get_clock_info(name).implementation for name in ("monotonic", "perf_counter"))
@@ -49,7 +49,7 @@ class ClockWatch:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Start reading beside what else goes on; on virtual time there is nothing to read."""
+        """Start reading in the background; on virtual time there is nothing to read."""
         if not isinstance(asyncio.get_running_loop(), VirtualLoop):
             self._task = asyncio.create_task(self._run())
 
@@ -69,10 +69,10 @@ class ClockWatch:
         best, width = (0.0, [0.0] * len(self._others)), float("inf")
         for _ in range(TRIES):
             before = time.monotonic()
-            told = [clock() for clock in self._others.values()]
+            values = [clock() for clock in self._others.values()]
             after = time.monotonic()
             if after - before < width:
-                best, width = ((before + after) / 2, told), after - before
+                best, width = ((before + after) / 2, values), after - before
             if width < NARROW_S:
                 break
         self.readings.t.append(best[0])

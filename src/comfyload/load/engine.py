@@ -1,8 +1,8 @@
 """Drives a client by a plan: every arrival is sent at most once, and each of its jobs ends in exactly one Record.
 
-The engine knows neither servers nor files. It asks for prompts by index, hands them to a client, and gives what came of
-them to `emit`, a synchronous callable. Instants are the given clock's: seconds from the start of the run. An arrival is
-one job, or a book of several that are due together.
+The engine knows neither servers nor files. It makes prompts by their index, hands them to a client, and passes the
+results to `emit`, a synchronous callable. Instants are the given clock's: seconds from the start of the run. An arrival
+is one job, or a book of several that are due together.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class _Client(Protocol):
 
 
 class Stop:
-    """Asks the engine for no more arrivals; what is under way still ends.
+    """Stops arrivals; jobs under way still end.
 
-    `admits`: whether an arrival of so many jobs may still be sent, asked before each; after a no, none comes any more,
-    and those that wait for a place are sent.
+    `admits`: called before each arrival, whether its number of jobs may still be sent; after a no, no arrival comes any
+    more, and those that wait for a free slot are sent.
     """
 
     def __init__(self, admits: Callable[[int], bool] = lambda _: True) -> None:
@@ -44,30 +44,30 @@ class Stop:
         self._wake: Callable[[], None] | None = None
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self._event.is_set()
 
-    def ask(self) -> None:
+    def request(self) -> None:
         self._event.set()
         if self._wake is not None:
             self._wake()
 
     def admits(self, jobs: int) -> bool:
         """Whether one more arrival, of so many jobs, may be sent."""
-        return not self.asked and self._admits(jobs)
+        return not self.requested and self._admits(jobs)
 
     def wakes(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when asked."""
+        """Call `wake` when the stop is requested."""
         self._wake = wake
 
     async def within(self, seconds: float) -> None:
-        """Sleep so long, or until asked."""
+        """Sleep for so long, or until the stop is requested."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
 
 
 class Engine:
-    """One run of a plan. `done` arrivals, by number, are left out: an earlier process has seen to them."""
+    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class Engine:
         """Run the plan to its end.
 
         Warm-up arrivals come first, by one user after the other where the load is open. `on_counted` is called when the
-        counted ones begin, `on_last` when no more will come and what is under way ends.
+        counted ones begin, `on_last` after the last one, while jobs under way end.
         """
         load, plan = self._plan.load, self._plan
         warmup = Closed(concurrency=load.concurrency if isinstance(load, Closed) else 1)
         await self._closed(warmup, self._left(range(plan.warmup)), until=None)
-        if self._stop.asked:
+        if self._stop.requested:
             return
         on_counted()
         began = self._clock()
@@ -115,10 +115,10 @@ class Engine:
             await self._open(load, began, until, on_last)
 
     async def finish(self, begun: Iterable[Sent]) -> None:
-        """See to the end of jobs that an earlier process sent, or was about to send.
+        """Finish jobs that an earlier process sent, or was about to send.
 
-        Those it sent keep their due times. One that is sent only now is due at that instant: how long it was until the
-        run was taken up, and until the server was known not to have it, is no lateness of a generator.
+        Jobs that it sent keep their due times. One that is sent only now is due at that instant: the time until the run
+        was resumed, and until the server was known not to have the job, is not the generator's lateness.
         """
         pages = self._plan.pages
 
@@ -138,16 +138,16 @@ class Engine:
     async def _closed(
         self, load: Closed, numbers: Iterable[int], *, until: float | None, on_last: Callable[[], None] = lambda: None
     ) -> None:
-        """Each user takes the next arrival as soon as it is free and has thought: that instant is when it is due."""
+        """Each user takes the next arrival when it is free and its think time has passed; the arrival is due then."""
         todo = iter(numbers)
         start = self._clock()
 
-        async def user(place: int) -> None:
-            due = start + load.ramp_up_s * place / load.concurrency
+        async def user(rank: int) -> None:
+            due = start + load.ramp_up_s * rank / load.concurrency
             while until is None or due < until:
                 if due > self._clock():
                     await self._stop.within(due - self._clock())
-                number = None if self._stop.asked else next(todo, None)
+                number = None if self._stop.requested else next(todo, None)
                 if number is None or not self._stop.admits(self._plan.pages):
                     break
                 await self._arrival(number, due)
@@ -158,17 +158,17 @@ class Engine:
         first = list(itertools.islice(todo, load.concurrency))
         todo = itertools.chain(first, todo)
         async with asyncio.TaskGroup() as users:
-            for place in range(len(first)):
-                users.create_task(user(place))
+            for rank in range(len(first)):
+                users.create_task(user(rank))
 
     async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
-        """Each arrival is due at its offset from the start, whatever became of those before it."""
+        """Each arrival is due at its offset from the start, whatever happens to those before it."""
         plan = self._plan
-        places = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
+        slots = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
         zero = clocks.now() - self._clock()
         schedule: Iterator[float] = itertools.islice(offsets(load, self._rng), plan.jobs)
         if self._done:
-            # Taken up again: the gaps that are left stay as they were; the time when nobody sent is not made up for.
+            # A resumed run keeps the remaining gaps; the time between the two processes is not made up for.
             schedule, ahead = itertools.tee(schedule)
             left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self._done)
             began -= next(left, 0.0)
@@ -185,24 +185,24 @@ class Engine:
                         until = None
                         break
                     await timer.until(zero + due)
-                    if self._stop.asked:
+                    if self._stop.requested:
                         break
-                    if places is not None and load.on_full == "drop" and places.locked():
-                        self._drop(number, due, "no place was free when it was due")
+                    if slots is not None and load.on_full == "drop" and slots.locked():
+                        self._drop(number, due, "no slot was free when it was due")
                     else:
-                        under_way.create_task(self._placed(number, due, places))
-                if until is not None and not self._stop.asked:
+                        under_way.create_task(self._when_free(number, due, slots))
+                if until is not None and not self._stop.requested:
                     await timer.until(zero + until)
                 on_last()
 
-    async def _placed(self, number: int, due: float, places: asyncio.Semaphore | None) -> None:
-        """An arrival that may have to wait for a place; its due time is kept, so that the wait is in its latency."""
-        if places is None:
+    async def _when_free(self, number: int, due: float, slots: asyncio.Semaphore | None) -> None:
+        """Send an arrival when a slot is free; its due time is kept, so that the wait is in its latency."""
+        if slots is None:
             await self._arrival(number, due)
             return
-        async with places:
-            if self._stop.asked:
-                self._drop(number, due, "the run was stopped while it waited for a place")
+        async with slots:
+            if self._stop.requested:
+                self._drop(number, due, "the run was stopped while it waited for a free slot")
             else:
                 await self._arrival(number, due)
 

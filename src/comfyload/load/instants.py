@@ -1,4 +1,4 @@
-"""Instants as logs and programs write them: numbers told by their size, dates by their form. Text in, seconds out."""
+"""Parses instants as logs and programs write them: numbers by their size, dates by their form."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from msgspec import Struct
 __all__ = ["Instant", "Kind", "dated", "numbered"]
 
 Kind = Literal["offset", "absolute", "local", "yearless"]
-"""Seconds since a start of its own; Unix seconds; those of a clock whose zone is not said; the same without a year."""
+"""Seconds since some start; Unix seconds; seconds of a clock without a zone; the same without a year."""
 
 
 class Instant(Struct, frozen=True, kw_only=True):
-    """A point in time. `unit`: of the number that it was written as; "" for a date. `whole`: it has no fraction."""
+    """A point in time. `unit`: of the number in the text; "" for a date. `whole`: it has no fraction."""
 
     s: float
     kind: Kind
@@ -67,15 +67,15 @@ _FORMS = (
     re.compile(rf"(?<!\d){_DAY}\.(?P<month>\d{{1,2}})\.{_YEAR},? {_CLOCK}{_OFFSET}"),
     re.compile(rf"^(?:<\d+>)?{_WORD} +{_DAY} {_CLOCK}"),
 )
-_NOT_TOLD = (
+_UNUSABLE = (
     (
         re.compile(r"(?<!\d)\d{1,2}([/-])\d{1,2}\1\d{4}(?:,? |[:T])\d{1,2}:\d\d(?::\d\d)?"),
-        "has its day and month in an order that cannot be told",
+        "has its day and month in an unknown order",
     ),
     (re.compile(r"(?<!\d)\d{4}([-/.])\d{1,2}\1\d{1,2}[T ]\d{1,2}:\d\d(?!:?\d)"), "has no seconds"),
     (re.compile(r"(?<![\d:.])\d{1,2}:\d\d:\d\d(?![\d:])"), "is a time of day without its date"),
 )
-"""Times that are there and cannot be used, and why."""
+"""Times that cannot be used, and why."""
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _LEADING = re.compile(r"\[?(\d{9,10}(?:\.\d+)?|\d{13}|\d{16}|\d{19})\]?(?=[\s,;|])")
@@ -84,7 +84,7 @@ _FINE_UNITS = ((1e17, "absolute", 1e6, "µs"), (1e20, "absolute", 1e9, "ns"))
 
 
 def numbered(value: float | str) -> Instant | str | None:
-    """The instant that a number is, told by its size; a text that says what is wrong with it; None: it is no number.
+    """The instant of a number, by its size; a text that says what is wrong with it; None: it is not a number.
 
     Times of today are, as Unix time, some 2e9 seconds, 2e12 ms, 2e15 µs or 2e18 ns. What is below 1e8 is an offset.
     """
@@ -92,7 +92,7 @@ def numbered(value: float | str) -> Instant | str | None:
         return None
     text = str(value).strip()
     if _NO_NUMBER.fullmatch(text):
-        return f"{text} is no time"
+        return f"{text} is not a time"
     if isinstance(value, str) and not _NUMBER.fullmatch(text):
         return None
     try:
@@ -110,7 +110,7 @@ def numbered(value: float | str) -> Instant | str | None:
 def dated(text: str) -> Instant | str | None:
     """The instant of the date in a line, or of a Unix time at its beginning; a text: what is wrong with it; None: none.
 
-    In brackets, as web servers log it, it goes before others; of others the first counts.
+    A date in brackets, as web servers log it, comes before others; of others the first counts.
     """
     found = _LOGGED.search(text)
     if found is None:
@@ -121,7 +121,7 @@ def dated(text: str) -> Instant | str | None:
     leading = _LEADING.match(text)
     if leading is not None:
         return numbered(leading[1])
-    for form, why in _NOT_TOLD:
+    for form, why in _UNUSABLE:
         unclear = form.search(text)
         if unclear is not None:
             return f"{unclear[0]} {why}"
@@ -133,7 +133,7 @@ def _moment(found: re.Match[str]) -> Instant | str:
     month = part["month"]
     number = int(month) if month.isdecimal() else _MONTH.get(_plain(month))
     if number is None:
-        return f"{month!r} is no month that is known here"
+        return f"{month!r} is not a known month"
     year = 2000 if part.get("year") is None else int(part["year"])
     second = int(part["second"])
     leap = second == 60  # a clock that shows leap seconds
@@ -144,19 +144,19 @@ def _moment(found: re.Match[str]) -> Instant | str:
         )
         seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() + leap
     except ValueError:
-        return f"{found[0].strip('[')} is no date and time"
+        return f"{found[0].strip('[')} is not a valid date and time"
     fraction = part["fraction"] or part.get("millis")
     kind: Kind = "yearless" if part.get("year") is None else "local" if zone is None else "absolute"
     return Instant(s=seconds + float(f"0.{fraction or 0}"), kind=kind, whole=fraction is None)
 
 
 def _hour(part: dict[str, str | None]) -> int:
-    """Of 24. Raises ValueError: it is no hour of 12, where it says which half of the day it is in."""
+    """The hour of 24. Raises ValueError: with AM or PM, it is not an hour of 12."""
     hour, half = int(part["hour"] or 0), part.get("half")
     if half is None:
         return hour
     if not 1 <= hour <= 12:
-        raise ValueError(f"no hour of 12: {hour}")
+        raise ValueError(f"not an hour of 12: {hour}")
     return hour % 12 + (12 if half.strip().lower() == "pm" else 0)
 
 

@@ -1,4 +1,4 @@
-"""A recording's lines, whatever their format: JSON, CSV, W3C, numbers or text; the request and the instant of each."""
+"""The lines of a recording in any format (JSON, CSV, W3C, numbers, text): the request and the instant of each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEEPEST = 3
 class Line(Struct, frozen=True, kw_only=True):
     """One line that may be an arrival. `fields`: of JSON or a table; keys in small letters, of inner objects dotted.
 
-    `before`: what stands before a JSON object, as `docker compose logs` puts it there; it may say the time.
+    `before`: the text before a JSON object, as `docker compose logs` writes it; it may hold the time.
     """
 
     number: int
@@ -46,12 +46,12 @@ class Line(Struct, frozen=True, kw_only=True):
     fields: dict[str, Any] | None = None
     before: str = ""
 
-    def says(self, text: str) -> bool:
+    def contains(self, text: str) -> bool:
         return text in self.text
 
 
 def lines_of(lines: Iterable[str]) -> Iterator[Line]:
-    """The lines that can hold something: no comments, no blank ones, no header of a table."""
+    """The lines with content: without comments, blank lines and the header of a table."""
     header: list[str] = []
     delimiter = ""
     first = True
@@ -70,10 +70,10 @@ def lines_of(lines: Iterable[str]) -> Iterator[Line]:
 
 
 def request_on(line: Line) -> LoggedRequest | None:
-    """The request that a line tells of."""
+    """The request in a line; None: there is none."""
     if line.fields is None:
         return request_in(line.text)
-    if "metric" in line.fields or "metric_name" in line.fields:  # k6 tells of each request in a dozen metrics
+    if "metric" in line.fields or "metric_name" in line.fields:  # k6 writes a dozen metrics per request
         return request_of(line.fields) if _metric(line) == "http_reqs" else None
     return None if is_record(line) else request_of(line.fields)
 
@@ -85,7 +85,7 @@ def is_record(line: Line) -> bool:
 
 
 def is_noise(line: Line) -> bool:
-    """Whether a line is of a kind that is never an arrival: a run's "sent" or warm-up line, k6's other metrics."""
+    """Whether a line is never an arrival: a run's "sent" or warm-up line, k6's other metrics."""
     fields = line.fields
     if fields is None:
         return False
@@ -140,7 +140,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _header(text: str) -> tuple[str, list[str]]:
-    """Delimiter and names of a table's first line; no names: it is none."""
+    """Delimiter and names of a table's first line; no names: it is not one."""
     if text.startswith(("{", "[")) or numbered(text) is not None or dated(text) is not None:
         return "", []
     delimiter = max(_DELIMITERS, key=text.count)
@@ -176,12 +176,8 @@ def _of_fields(fields: dict[str, Any]) -> Instant | str | None:
     wrong: str | None = None
     for key in _TIMES:
         value = fields.get(key)
-        if (
-            key.startswith("date")
-            and isinstance(value, str)
-            and isinstance(beside := fields.get(f"time{key[4:]}"), str)
-        ):
-            value = f"{value} {beside}"
+        if key.startswith("date") and isinstance(value, str) and isinstance(time := fields.get(f"time{key[4:]}"), str):
+            value = f"{value} {time}"
         if value is None or isinstance(value, dict | list):
             continue
         found = numbered(value)

@@ -1,4 +1,4 @@
-"""Arrivals that have happened: offsets, a recorded run, or a log, read as a schedule. Text in, seconds out."""
+"""Reads recorded arrivals (offsets, a run, or a log) as a schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
-from comfyload.load.requests import ASKED_AGAIN, LoggedRequest, Match, listed, match_of
+from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ __all__ = ["Recording", "read_recording"]
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
 _JOB = Match(method="POST", path="/prompt")
 _GOT = "got prompt"
-"""What ComfyUI's own log says of each job that it takes."""
+"""In ComfyUI's own log, for each job that it accepts."""
 
 _KINDS = {
     "offset": "a number of seconds",
@@ -36,7 +36,7 @@ _MARCH_2000 = 951868800
 
 
 class Recording(Struct, frozen=True, kw_only=True):
-    """Seconds after the first arrival, ascending; `read_as`: what was taken for an arrival, and what was not."""
+    """Seconds after the first arrival, ascending; `read_as`: which lines count as arrivals, and which do not."""
 
     offsets_s: list[float]
     read_as: str
@@ -50,8 +50,8 @@ class _Chosen(Struct, frozen=True, kw_only=True):
 def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Recording:
     """The arrivals of a recording, their offsets divided by `speedup`.
 
-    Where lines tell of requests, those that `match` takes are arrivals, `POST …/prompt` by default; where they do not,
-    ComfyUI's "got prompt" lines, and else every line is one. A run's warm-up jobs do not count.
+    Where lines have requests, those that `match` takes are arrivals, `POST …/prompt` by default; else ComfyUI's "got
+    prompt" lines; else every line. A run's warm-up jobs do not count.
 
     Raises:
         UsageError: none is an arrival, one has no time, or their times cannot be put in one order.
@@ -86,61 +86,64 @@ def _listed(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _choose(
-    lines: Sequence[Line], requests: Sequence[LoggedRequest | None], source: str, asked: Match | None
+    lines: Sequence[Line], requests: Sequence[LoggedRequest | None], source: str, wanted: Match | None
 ) -> _Chosen:
-    """Which lines are arrivals, and the words for it."""
-    told = [request for request in requests if request is not None]
-    if asked is not None and asked.text:
-        return _with_text(lines, asked.text, source)
-    if not told and asked is not None:
-        raise UsageError(f"{source} tells of no requests", f"--replay-match {asked.words!r} has nothing to choose from")
-    if told:
-        match = asked or _JOB
+    """Which lines are arrivals, and a description of them."""
+    requested = [request for request in requests if request is not None]
+    if wanted is not None and wanted.text:
+        return _with_text(lines, wanted.text, source)
+    if not requested and wanted is not None:
+        raise UsageError(f"{source} holds no requests", f"--replay-match {wanted.words!r} has nothing to choose from")
+    if requested:
+        match = wanted or _JOB
         chosen = [
             (line, one) for line, one in zip(lines, requests, strict=True) if one is not None and match.takes(one)
         ]
         if chosen:
-            return _of_requests(lines, told, chosen, match)
-        if asked is not None or not any(line.says(_GOT) for line in lines):
-            raise _none(told, match, source)
-    if any(line.says(_GOT) for line in lines):
+            return _of_requests(lines, requested, chosen, match)
+        if wanted is not None or not any(line.contains(_GOT) for line in lines):
+            raise _none(requested, match, source)
+    if any(line.contains(_GOT) for line in lines):
         return _with_text(lines, _GOT, source)
     return _Chosen(lines=list(lines), words=_every(lines))
 
 
 def _of_requests(
-    lines: Sequence[Line], told: Sequence[LoggedRequest], chosen: Sequence[tuple[Line, LoggedRequest]], match: Match
+    lines: Sequence[Line],
+    requested: Sequence[LoggedRequest],
+    chosen: Sequence[tuple[Line, LoggedRequest]],
+    match: Match,
 ) -> _Chosen:
-    again = [one for _, one in chosen if one.status in ASKED_AGAIN]
-    taken = [(line, one) for line, one in chosen if one.status not in ASKED_AGAIN] or list(chosen)
+    again = [one for _, one in chosen if one.status in SENT_AGAIN]
+    taken = [(line, one) for line, one in chosen if one.status not in SENT_AGAIN] or list(chosen)
     failed = sum(one.status is not None and one.status >= 400 for _, one in taken)
-    rest = [one for one in told if not match.takes(one)]
+    rest = [one for one in requested if not match.takes(one)]
     words = [f"{_count(len(taken), 'request')} {match.words}"]
     if failed:
         words.append(f"{failed} of them answered with 400 or above, which count as well")
     if again and len(taken) < len(chosen):
         words.append(
-            f"{len(again)} passed over that were redirected or asked for credentials, as a client sends such again"
+            f"{len(again)} passed over that were redirected or refused without credentials: a client sends those again"
         )
     if rest:
         words.append(f"{_count(len(rest), 'other request')} passed over ({listed(rest)})")
-    if len(lines) > len(told):
-        words.append(f"{_count(len(lines) - len(told), 'line')} without a request passed over")
+    if len(lines) > len(requested):
+        words.append(f"{_count(len(lines) - len(requested), 'line')} without a request passed over")
     return _Chosen(lines=[line for line, _ in taken], words="; ".join(words))
 
 
-def _none(told: Sequence[LoggedRequest], match: Match, source: str) -> UsageError:
-    named = [one for one in told if one.method == "POST"] or [one for one in told if one.method]
+def _none(requested: Sequence[LoggedRequest], match: Match, source: str) -> UsageError:
+    named = [one for one in requested if one.method == "POST"] or [one for one in requested if one.method]
     near = Counter(f"{one.method} {excerpt(one.path)}" for one in named).most_common(1)
     example = near[0][0] if near else "POST /generate"
     return UsageError(
-        f"{source} has {_count(len(told), 'request')}, and none is {match.words} ({listed(told, 5)})",
+        f"{source} has {_count(len(requested), 'request')}, and none is {match.words} ({listed(requested, 5)})",
         f"name those that start a job, such as --replay-match '{example}', or a text in their lines",
     )
 
 
 def _with_text(lines: Sequence[Line], text: str, source: str) -> _Chosen:
-    chosen = [line for line in lines if line.says(text)]
+    chosen = [line for line in lines if line.contains(text)]
     if not chosen:
         raise UsageError(f"{source} has no line with {text!r} in it", "write --replay-match 'METHOD PATH', or a text")
     rest = len(lines) - len(chosen)

@@ -1,4 +1,4 @@
-"""Requests as logs tell of them: method, path and status, and which of them are arrivals. Text in, text out."""
+"""Requests in logs: method, path and status, and which of them are arrivals."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _NAMED_PATH = re.compile(
     r"(?:path|ur[il]|stem|target)[\"']?\s*[=:>]\s*[\"']?((?:/|https?:)[^\s\"'|,<]*)", re.IGNORECASE
 )
 _NAMED_STATUS = re.compile(r"status(?:_?code)?[\"']?\s*[=:>]\s*[\"']?(\d{3})\b", re.IGNORECASE)
-"""As logfmt (`method=GET`), LTSV (`method:GET`), XML and objects within text name them."""
+"""In logfmt (`method=GET`), LTSV (`method:GET`), XML and objects within text."""
 _UNREADABLE = re.compile(r'\] "[^"]*" (\d{3}) (?:\d+|-)')
-"""What a web server logs of noise on its port: in the request's place there is no request."""
+"""A web server's log line for noise on its port, without a request."""
 
 _WORD = re.compile(r"(?<![\w/.-])(GET|POST|PUT|OPTIONS)(?![\w/.-])")
-"""A request whose path stands where it is not looked for: better none of its file is an arrival than all are."""
+"""A request whose path is not recognized: the file then has no arrivals, which is better than too many."""
 
 _METHOD_KEYS = (
     "request_method", "requestmethod", "request.method", "httprequest.requestmethod", "http.request.method",
@@ -57,12 +57,12 @@ _STATUS_KEYS = (
 )  # fmt: skip
 _TEXT_KEYS = ("request", "log", "message", "msg", "textpayload", "event", "line", "event.original")
 _ID = re.compile(r"(?=.*\d)[0-9a-fA-F-]{2,}|\d+|.{30,}")
-ASKED_AGAIN = frozenset({301, 302, 303, 307, 308, 401, 407})
-"""Answers after which a client sends the same once more: elsewhere, or with credentials."""
+SENT_AGAIN = frozenset({301, 302, 303, 307, 308, 401, 407})
+"""Replies after which a client sends the same request again: elsewhere, or with credentials."""
 
 
 class LoggedRequest(Struct, frozen=True, kw_only=True):
-    """What somebody asked of a server. `path` is without query. "" is what the line does not say, or not readably."""
+    """A request in a log. `path`: without query. "": the line does not say, or not readably."""
 
     method: str
     path: str
@@ -99,7 +99,7 @@ def match_of(text: str) -> Match:
 
 
 def request_in(text: str) -> LoggedRequest | None:
-    """The request that a line of text tells of; None: it tells of none."""
+    """The request in a line of text; None: there is none."""
     found = _QUOTED.search(text) or _LOOSE.search(text)
     if found is not None:
         return LoggedRequest(method=found[1], path=_path(found[2]), status=_status(found[3]))
@@ -131,7 +131,7 @@ def _in_cells(text: str) -> LoggedRequest | None:
 
 
 def request_of(fields: Mapping[str, object]) -> LoggedRequest | None:
-    """The request that an object of a log tells of; its keys are in small letters, those of inner objects dotted."""
+    """The request in an object of a log, whose keys are in small letters, those of inner objects dotted."""
     method = next((m for key in _METHOD_KEYS if (m := str(fields.get(key, "")).upper()) in METHODS), None)
     paths = (str(fields[key]) for key in _PATH_KEYS if isinstance(fields.get(key), str))
     path = next((path for path in paths if _is_path(path, bare=method is not None)), None)
@@ -170,7 +170,7 @@ def _path(url: str) -> str:
 
 
 def _shape(path: str) -> str:
-    """The path with `…` for what looks like an id, and no longer than a line can bear."""
+    """The path with `…` in place of ids, cut to the length of a line."""
     parts = ["…" if _ID.fullmatch(part) else part for part in path.split("/")]
     return "".join(letter if letter.isprintable() else "?" for letter in "/".join(parts))[:60]
 

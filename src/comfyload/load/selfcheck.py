@@ -26,7 +26,7 @@ CANARY_S = 0.02
 
 
 class SelfWatch:
-    """Made when counting begins, asked at its end. `send_lateness` takes sent - due of each counted job, in seconds."""
+    """Made when counting begins, read at its end. `send_lateness` takes sent - due of each counted job, in seconds."""
 
     def __init__(self) -> None:
         self.send_lateness: array[float] = array("d")

@@ -1,4 +1,4 @@
-"""Waiting for an instant as exactly as the machine can.
+"""Waits for an instant as exactly as the machine can.
 
 Event loops round their timers to a millisecond; the kernel's own timer, watched like a socket, is as exact as
 `clock_nanosleep`. Where there is none (not Linux, or virtual time), the loop's sleep to an absolute instant has to do.

@@ -38,7 +38,7 @@ class AttemptLog:
         self.held_s = 0.0
 
     def add(self, server: str, prompt_id: str, execution: Execution, sent_at: float, now: float) -> None:
-        """Note an attempt that began at `sent_at` and has ended. One that was held back and never sent does not count."""
+        """Note an attempt that began at `sent_at` and has ended. One that was never sent does not count."""
         self.held_s += execution.held_s
         if execution.outcome == "dropped" and self.last is not None:
             return

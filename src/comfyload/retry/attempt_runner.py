@@ -40,7 +40,9 @@ class AttemptRunner:
             return await self._clarify(pending, backend, execution)
         return execution
 
-    async def find(self, pending: PendingPrompt, backends: list[ServerBackend]) -> tuple[ServerBackend, int, str] | None:
+    async def find(
+        self, pending: PendingPrompt, backends: list[ServerBackend]
+    ) -> tuple[ServerBackend, int, str] | None:
         """The server that has the job of an earlier process, the number of the last id it has there, and the id."""
         ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
         candidates = [(backend, number, name) for number, name in enumerate(ids, 1) for backend in backends]
@@ -48,7 +50,9 @@ class AttemptRunner:
         there = [candidate for candidate, answer in zip(candidates, found, strict=True) if answer == "there"]
         return there[-1] if there else None
 
-    async def states(self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float) -> dict[tuple[ServerBackend, int], PromptState]:
+    async def states(
+        self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float
+    ) -> dict[tuple[ServerBackend, int], PromptState]:
         """The state of the job on each server, by the number of its id; of a server without an answer: unknown."""
         ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
 
@@ -78,7 +82,9 @@ class AttemptRunner:
         """The attempt itself; if it is cancelled, the job is removed from the server in the background."""
         prompt = pending.prompt
         task = asyncio.create_task(backend.client.run(prompt, deadline=pending.deadline, tell=pending.tell))
-        timeout_s = None if pending.deadline is None else pending.deadline - self._clock() + self._timeouts.cancel_s + 1.0
+        timeout_s = (
+            None if pending.deadline is None else pending.deadline - self._clock() + self._timeouts.cancel_s + 1.0
+        )
         try:
             await asyncio.wait([task], timeout=timeout_s)
         except asyncio.CancelledError:

@@ -249,7 +249,10 @@ class RetryingClient:
 
     async def _holder_of_key(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
         """The server that has the job of that key; None: none is known, or it failed there and is sent again."""
-        limits = [self._policy.connect_s, *([] if pending.deadline is None else [max(0.0, pending.deadline - self._clock())])]
+        limits = [
+            self._policy.connect_s,
+            *([] if pending.deadline is None else [max(0.0, pending.deadline - self._clock())]),
+        ]
         states = await self._attempts.states(pending, list(self._pool.backends), min(limits))
         known = {key: state for key, state in states.items() if state not in ("absent", "unknown")}
         alive = [key for key, state in known.items() if state in ("pending", "running", "finished")]
@@ -264,7 +267,9 @@ class RetryingClient:
                 backend.unconfirmed_ids.add(pending.prompt.id)
         return None
 
-    def _follow_on(self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int, prompt_id: str) -> ServerBackend:
+    def _follow_on(
+        self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int, prompt_id: str
+    ) -> ServerBackend:
         """Follow the job that is on that server under that id, sent before this call."""
         log.number, log.listed = number, log.listed or number > 1
         pending.send_as(structs.replace(pending.prompt, id=prompt_id))
@@ -290,7 +295,12 @@ class RetryingClient:
         return "deterministic" if again else class_
 
     async def _again(
-        self, pending: PendingPrompt, backend: ServerBackend, log: AttemptLog, execution: Execution, class_: FailureClass
+        self,
+        pending: PendingPrompt,
+        backend: ServerBackend,
+        log: AttemptLog,
+        execution: Execution,
+        class_: FailureClass,
     ) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
         failure = execution.failure
@@ -301,7 +311,9 @@ class RetryingClient:
         if class_ in ("submit_unknown", "server_error") and not backend.facts.client_prompt_id:
             return False  # it assigns ids of its own, so that nobody can know whether it has the job
         retry_after_s = None if failure is None else failure.retry_after_s
-        wait = self._pool.dispatcher.retry_in_s(pending, backend, class_, self._pool.backends, self._clock(), retry_after_s)
+        wait = self._pool.dispatcher.retry_in_s(
+            pending, backend, class_, self._pool.backends, self._clock(), retry_after_s
+        )
         if wait is None:
             return False
         _tell(pending, log, execution, wait)
@@ -313,7 +325,9 @@ class RetryingClient:
         await self._attempts.sleep(wait)
         return True
 
-    def _sum_of_queues(self, backend: ServerBackend, on_queue: Callable[[float, int], None]) -> Callable[[float, int], None]:
+    def _sum_of_queues(
+        self, backend: ServerBackend, on_queue: Callable[[float, int], None]
+    ) -> Callable[[float, int], None]:
         def report(t: float, remaining: int) -> None:
             if remaining != backend.remaining:
                 backend.remaining, backend.last_change = remaining, t

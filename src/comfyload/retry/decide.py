@@ -134,7 +134,7 @@ class Backend:
 
 
 class RetryBudget:
-    """How many retries may follow GPU work: full at first, each first attempt adds `ratio`, each charged retry takes one.
+    """How many retries may follow GPU work: full at first; a first attempt adds `ratio`, a charged retry takes one.
 
     Counted by jobs, not by time, since jobs may be minutes apart.
     """

@@ -104,8 +104,8 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is done about one class of failures.
 
     `attempts`: the most attempts of a job that may end so; None: the policy's. `free_memory`: the server
-    unloads its models first. `elsewhere`: another server is preferred for the next attempt. `charged`: the retry follows
-    work of a GPU, and so counts against the policy's attempts and its budget.
+    unloads its models first. `elsewhere`: another server is preferred for the next attempt. `charged`: the retry
+    follows GPU work, and so counts against the policy's attempts and its budget.
     """
 
     retry: bool
@@ -144,7 +144,9 @@ RULES: dict[FailureClass, Rule] = {
     "connect": Rule(
         retry=True, attempts=50, elsewhere=True, charged=False, why="nothing was sent; it cost no GPU time"
     ),
-    "submit_unknown": Rule(retry=True, attempts=5, charged=False, why="it was looked up, and the server does not have it"),
+    "submit_unknown": Rule(
+        retry=True, attempts=5, charged=False, why="it was looked up, and the server does not have it"
+    ),
     "busy": Rule(
         retry=True, attempts=50, elsewhere=True, delay="retry_after", charged=False, why="the server asks to wait"
     ),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from comfyload.retry.decide import Assignment
     from comfyload.retry.policy import Breaker, Policy
 
-__all__ = ["PendingPrompt", "ServerBackend", "Pool"]
+__all__ = ["PendingPrompt", "Pool", "ServerBackend"]
 
 TICK_S = 1.0
 SLOW_S = 0.5
@@ -242,7 +242,7 @@ class Pool:
         return backend.circuit.state(self._clock()) in ("closed", "due")
 
     def _none_works(self, pending: PendingPrompt, now: float, since: float) -> bool:
-        """Whether all servers that could run the job have failed for `never_s`; one that may be tried again counts not."""
+        """Whether all servers that could run the job have failed for `never_s` and none may be tried again."""
         return all(
             backend in pending.unfit
             or (backend.circuit.broken_s(now) >= self._never_s and backend.circuit.hopeless(now, since))

@@ -121,9 +121,7 @@ class _Reader:
         except NotAvailable:
             return
         except (NoReading, TimeoutError) as error:
-            self._note(
-                f"its last readings at the end of the run are missing: {str(error) or 'no answer in time'}"
-            )
+            self._note(f"its last readings at the end of the run are missing: {str(error) or 'no answer in time'}")
 
     async def _round(self, read: Callable[[], Awaitable[Readings]]) -> None:
         if not self.open:

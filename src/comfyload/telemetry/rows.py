@@ -38,7 +38,7 @@ class SampleRows:
         return [Sample(t=t, source="probe", name=name, value=value) for name, value in values.items()]
 
     def peak(self, row: dict[str, Any], t: float) -> list[Sample]:
-        """The most memory that torch held in a prompt, from its `prompt.ended`; only of one GPU, as the row names none."""
+        """Torch's peak of memory in a prompt, from its `prompt.ended`, which names no GPU: only if there is one."""
         peak = finite(row.get("vram_peak_bytes"))
         if peak is None or len(self._gpus) > 1:
             return []
@@ -64,4 +64,3 @@ class SampleRows:
         reasons = gpu.get("throttle")
         values["throttled"] = float(any(reason not in SET for reason in reasons)) if isinstance(reasons, list) else None
         return {f"gpu.{index}.{key}": value for key, value in values.items()}
-

@@ -56,6 +56,7 @@ class Source(Protocol):
             NotAvailable: there is nothing to read here.
             NoReading: not now.
         """
+        return
 
     async def read(self) -> Readings:
         """The present readings.
@@ -71,3 +72,4 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Called last. Must not wait."""
+        return

@@ -51,7 +51,7 @@ class Thread(Generic[T]):
         self._under_way: asyncio.Future[TimedAnswer[T] | Exception] | None = None
 
     async def ask(self) -> TimedAnswer[T]:
-        """The next answer. Work that an earlier caller stopped waiting for is not begun again: its answer comes first."""
+        """The next answer. Work that an earlier caller abandoned is not begun again: its answer comes first."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"telemetry {self._name}", daemon=True)
             self._thread.start()

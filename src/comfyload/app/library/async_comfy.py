@@ -1,9 +1,10 @@
-"""A connection's verbs for programs with an event loop: run a workflow, fetch what it made."""
+"""A connection for programs with an event loop: run a workflow, fetch its files."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -11,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
+from msgspec import structs
+
 from comfyload.app.library.given import Graph, changed, prompt_of, read
-from comfyload.app.library.listener import EventCallback
 from comfyload.app.library.loop_thread import refuse_after_fork
 from comfyload.app.library.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
-from comfyload.record.job_events import JobEvent
+from comfyload.record.job_events import JobEvent, Progress
 from comfyload.record.model import Execution, Failure
 
 if TYPE_CHECKING:
@@ -28,17 +30,39 @@ if TYPE_CHECKING:
     from comfyload.retry.policy import Policy
     from comfyload.workflow import Workflow
 
-__all__ = ["SLACK_S", "AsyncComfy"]
+__all__ = ["SLACK_S", "AsyncComfy", "EventCallback"]
 
 T = TypeVar("T")
 SLACK_S = 1.0
-"""How much longer than its deadline a call may take: the time in which a job is taken off the server."""
+"""How much longer than its deadline a call may take, so that the job can be removed from the server."""
 ENTER_S = 20.0
-"""How long a server may take to say who it is."""
+"""How long a server may take to be identified."""
 NOBODY_S = 120.0
 """How long a job without a deadline waits for a server that has never answered."""
-ASK_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 5.0)
-"""Pauses before a server that did not answer is asked again; from then on the last."""
+TRY_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 5.0)
+"""Pauses before a server that did not answer is tried again; the last one repeats."""
+
+
+class EventCallback:
+    """Calls a program's `on_event` with each event of one job, until `over`. Its first error is logged."""
+
+    def __init__(self, on_event: Callable[[JobEvent], object], workflow: Workflow) -> None:
+        self.over = False
+        self._on_event = on_event
+        self._workflow = workflow
+        self._logged = False
+
+    def __call__(self, event: JobEvent) -> None:
+        if self.over:
+            return
+        if isinstance(event, Progress) and event.node in self._workflow.graph:
+            event = structs.replace(event, node_class=self._workflow.class_of(event.node))
+        try:
+            self._on_event(event)
+        except Exception:
+            if not self._logged:
+                self._logged = True
+                logging.getLogger("comfyload").warning("on_event failed; the job goes on", exc_info=True)
 
 
 class AsyncComfy:
@@ -57,7 +81,7 @@ class AsyncComfy:
         self._calls: set[asyncio.Task[Any]] = set()
         self._later: list[asyncio.Task[None]] = []
         self.kept_open_by: object = None
-        """What would close the connection once nothing refers to it: a program may keep only this object."""
+        """Keeps the connection open while a program refers to this object only."""
         self._numbers = itertools.count()
         self._of_key: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -71,25 +95,25 @@ class AsyncComfy:
         key: str | None = None,
         on_event: Callable[[JobEvent], object] | None = None,
     ) -> Execution:
-        """Run a workflow to its end, and tell what happened; how a job fails is told by the value, not raised.
+        """Run a workflow to its end. A job that fails raises nothing: the result says how it ended.
 
         `workflow`: a graph in API format, JSON text of one, or a path. `seed`: for every seed that a run would vary.
         `set`: values by `NODE.INPUT`, NODE being an id or a title. `deadline_s`: from now, over all attempts, and at
-        most `SLACK_S` more; None: the policy's. `key`: names the job, so that a server which has it from an earlier
-        call, of any process, is not sent it again; one that failed or was stopped is. Calls with the same key on one
-        connection go one after the other. `on_event` is called on this loop with what happens to the job; an error of
-        it goes to the log.
+        most `SLACK_S` more; None: the policy's. `key`: names the job, so that it is not sent to a server that has it
+        from an earlier call, of any process, unless it failed there or was stopped. Calls with the same key on one
+        connection run one after the other. `on_event` is called on this loop with each event of the job; its errors
+        are logged.
 
         Raises:
-            UsageError: the workflow is none, or has no such input or seed, or would kill the server's worker; or the
-                connection was opened in another process or loop, or a server keeps no key.
+            UsageError: the workflow is not valid, or has no such input or seed, or would kill the server's worker; or
+                the connection was opened in another process or loop, or a server supports no keys.
         """
-        self._here()
+        self._check_caller()
         limit_s = self.limit_s(deadline_s)
         graph = changed(read(workflow), seed, set or {})
         tell = None if on_event is None else EventCallback(on_event, graph)
         try:
-            execution = await self._within(self._see(graph, key, limit_s, tell), limit_s)
+            execution = await self._within(self._run(graph, key, limit_s, tell), limit_s)
         except TimeoutError:
             late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
             return Execution(outcome="timed_out", done=self._clock(), failure=late, server_state_after="unknown")
@@ -101,14 +125,14 @@ class AsyncComfy:
     async def fetch(
         self, execution: Execution, *, previews: bool = False, deadline_s: float | None = None
     ) -> list[tuple[str, bytes]]:
-        """The files that a job made, in the order of the graph's nodes: each with its `type/subfolder/name`.
+        """The files of a job, in the order of the graph's nodes: each with its `type/subfolder/name`.
 
         `previews`: also those in `temp`, which the server keeps until it is restarted. `deadline_s`: as in `run`.
 
         Raises:
-            ComfyloadError: one could not be had, after several tries or by the deadline.
+            ComfyloadError: one could not be downloaded, after several attempts or by the deadline.
         """
-        self._here()
+        self._check_caller()
         limit_s = self.limit_s(deadline_s)
         transport = self._transport_of(execution)
         try:
@@ -119,7 +143,7 @@ class AsyncComfy:
             raise ComfyloadError(f"the files did not come within {limit_s:g} s", "is the server reachable?") from None
 
     def limit_s(self, deadline_s: float | None) -> float | None:
-        """What bounds a call.
+        """The deadline of a call: the given one, else the policy's.
 
         Raises:
             UsageError: it is not positive.
@@ -130,7 +154,7 @@ class AsyncComfy:
 
     # --- one call
 
-    async def _see(
+    async def _run(
         self, graph: Workflow, key: str | None, limit_s: float | None, tell: EventCallback | None
     ) -> Execution:
         began = self._clock()
@@ -146,7 +170,7 @@ class AsyncComfy:
             failure = Failure(kind="connect", message=f"no server has answered: {why}")
             return Execution(outcome="failed", done=self._clock(), failure=failure)
         if key is not None and not all(facts.client_prompt_id for facts in self._facts):
-            raise UsageError("a ComfyUI older than 0.3.45 gives ids of its own, and keeps no key", "leave key out")
+            raise UsageError("a ComfyUI older than 0.3.45 assigns ids of its own and supports no keys", "leave key out")
         await refuse_deadly(next(iter(self._transports.values())), graph)
         prompt = prompt_of(graph, next(self._numbers), key)
         alone = self._of_key.setdefault(prompt.id, asyncio.Lock())  # two of one id would take each other's events
@@ -163,7 +187,7 @@ class AsyncComfy:
             alone.release()
 
     async def _within(self, call: Coroutine[Any, Any, T], limit_s: float | None, *, leave: bool = True) -> T:
-        """What comes of the call; TimeoutError: nothing within the limit and the slack. `leave`: it then goes on."""
+        """The result of the call; TimeoutError: none within the limit and the slack. `leave`: it then goes on."""
         task = asyncio.create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._ended)
@@ -181,9 +205,9 @@ class AsyncComfy:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # Else asyncio logs an error that nobody waits for any more.
+            task.exception()  # else asyncio logs an error that nobody waits for any more
 
-    def _here(self) -> None:
+    def _check_caller(self) -> None:
         refuse_after_fork(self._pid)
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("this connection was opened on another event loop", "open it on the loop that uses it")
@@ -199,26 +223,26 @@ class AsyncComfy:
     # --- servers
 
     async def enter(self, servers: Mapping[str, Transport], *, wait: bool) -> None:
-        """Ask all servers at once who they are, and go on asking those that do not answer.
+        """Identify all servers at once, and keep trying those that do not answer.
 
         `wait`: `run` will wait for a server, so that this waits no longer than the policy's `connect_s`.
 
         Raises:
-            ServerUnreachable: none answers; with `wait`, only if each is no ComfyUI or does not let us in.
+            ServerUnreachable: none answers; with `wait`, only if each is not a ComfyUI or refuses us.
         """
         self.left_out |= {name: f"{name} has not answered yet" for name in servers}
-        asked = {name: asyncio.create_task(self._ask(name, servers[name])) for name in servers}
+        attempts = {name: asyncio.create_task(self._try(name, servers[name])) for name in servers}
         self._later = [
-            asyncio.create_task(self._ask_again(name, servers[name], first)) for name, first in asked.items()
+            asyncio.create_task(self._try_again(name, servers[name], first)) for name, first in attempts.items()
         ]
-        await asyncio.wait(asked.values(), timeout=self._policy.connect_s if wait else None)
-        errors = [first.result() for first in asked.values() if first.done()]
-        in_vain = [e for e in errors if e is not None and (not wait or isinstance(e, NotComfyUI | NotLetIn))]
-        if len(in_vain) == len(servers):
-            raise in_vain[0]
+        await asyncio.wait(attempts.values(), timeout=self._policy.connect_s if wait else None)
+        errors = [first.result() for first in attempts.values() if first.done()]
+        final = [e for e in errors if e is not None and (not wait or isinstance(e, NotComfyUI | NotLetIn))]
+        if len(final) == len(servers):
+            raise final[0]
 
     async def leave(self) -> None:
-        """Wait for no server any more; jobs that do are cancelled."""
+        """Stop trying servers; jobs that wait for one are cancelled."""
         self._over = True
         self._answered.set()
         for task in self._later:
@@ -226,8 +250,8 @@ class AsyncComfy:
         if self._later:
             await asyncio.wait(self._later)
 
-    async def _ask(self, name: str, transport: Transport) -> ServerUnreachable | None:
-        """Use the server if it answers; else why not."""
+    async def _try(self, name: str, transport: Transport) -> ServerUnreachable | None:
+        """Use the server if it answers; else return the error."""
         try:
             async with asyncio.timeout(ENTER_S):
                 facts = await identify(transport, name, [])
@@ -244,10 +268,10 @@ class AsyncComfy:
         self._answered.set()
         return None
 
-    async def _ask_again(self, name: str, transport: Transport, first: asyncio.Task[ServerUnreachable | None]) -> None:
+    async def _try_again(self, name: str, transport: Transport, first: asyncio.Task[ServerUnreachable | None]) -> None:
         if await first is None:
             return
-        for pause in itertools.chain(ASK_AGAIN_S, itertools.repeat(ASK_AGAIN_S[-1])):
+        for pause in itertools.chain(TRY_AGAIN_S, itertools.repeat(TRY_AGAIN_S[-1])):
             await asyncio.sleep(pause)
-            if await self._ask(name, transport) is None:
+            if await self._try(name, transport) is None:
                 return

@@ -26,7 +26,7 @@ from comfyload.text_files import read_text
 __all__ = ["AsyncComfy", "Comfy", "Connection", "connect"]
 
 LEAVE_S = 20.0
-"""How long the servers are given when a connection is left; then it is, whatever may still be on them."""
+"""How long leaving a connection may take, whatever may still be on the servers then."""
 CANCEL_S = 0.2
 
 
@@ -44,7 +44,7 @@ def connect(
     call; a value `env:NAME` is read from the environment. Nothing is sent before it is entered.
 
     Raises:
-        UsageError: an address, a header or the policy cannot be right.
+        UsageError: an address, a header or the policy is not valid.
     """
     return Connection(servers, policy, headers=headers, ca_file=ca_file, insecure=insecure)
 
@@ -53,8 +53,8 @@ class Connection:
     """`with` gives a `Comfy`, whose methods wait; `async with` gives an `AsyncComfy`, whose methods are awaited.
 
     Servers that do not answer are left out until they do. If none does, entering raises ServerUnreachable; with a
-    policy it does not, as `run` waits for one within its deadline, unless what answers is no ComfyUI or keeps us out.
-    Leaving takes off the servers what has not ended; in a process forked since, it does nothing.
+    policy it does so only if each is not a ComfyUI or refuses us, since `run` waits for a server until its deadline.
+    Leaving removes jobs that have not ended from the servers; in a process forked since, it does nothing.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Connection:
         self._headers = parse_headers([f"{name}={value}" for name, value in (headers or {}).items()])
         for url in self._urls:
             with_credentials(url, self._headers)
-        self._patient = policy is not None
+        self._wait = policy is not None
         self._policy = _policy(policy)
         self._ca_file = ca_file
         self._insecure = insecure
@@ -100,7 +100,7 @@ class Connection:
             client = await stack.enter_async_context(RetryingClient.open([], self._policy, clock, rng=Random()))
             comfy = AsyncComfy(client, self._policy, clock)
             stack.push_async_callback(comfy.leave)
-            await comfy.enter({transport.name: transport for transport in transports}, wait=self._patient)
+            await comfy.enter({transport.name: transport for transport in transports}, wait=self._wait)
             self._stack = comfy.kept_open_by = stack.pop_all()
         return comfy
 
@@ -115,7 +115,7 @@ class Connection:
                     "no answer within %g s of leaving: jobs of ours may still be on the servers", LEAVE_S
                 )
         finally:
-            while not leaving.done():  # Each step of clearing up asks the servers anew.
+            while not leaving.done():  # each step of clearing up calls the servers again
                 leaving.cancel()
                 await asyncio.wait([leaving], timeout=CANCEL_S)
         if not leaving.cancelled():
@@ -156,10 +156,10 @@ class Comfy:
         key: str | None = None,
         on_event: Callable[[JobEvent], object] | None = None,
     ) -> Execution:
-        """As `AsyncComfy.run`; Ctrl-C takes the job off the server.
+        """As `AsyncComfy.run`; Ctrl-C removes the job from the server.
 
-        `on_event` is called on the connection's own thread, which all its jobs share: what takes long there holds them
-        up. A deadline holds even if it never returns, with twice the slack.
+        `on_event` is called on the connection's own thread, which all its jobs share: a slow one delays them all. A
+        deadline holds even if it never returns, with twice the slack.
         """
         limit_s = self._comfy.limit_s(deadline_s)
         call = self._comfy.run(workflow, seed=seed, set=set, deadline_s=deadline_s, key=key, on_event=on_event)

@@ -1,4 +1,4 @@
-"""A workflow as a program gives it, and what is made of it: a graph with other seeds and values, and its prompt."""
+"""A workflow as a program gives it, its copy with other seeds and values, and its prompt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(workflow: Graph | str | Path) -> Workflow:
     """A workflow however it is given.
 
     Raises:
-        WorkflowError: it is none.
+        WorkflowError: it is not a workflow.
     """
     if isinstance(workflow, Mapping):
         try:
@@ -65,10 +65,10 @@ def prompt_of(workflow: Workflow, index: int, key: str | None) -> Prompt:
     """The same key makes the same id, in any process; None: an id of its own.
 
     Raises:
-        UsageError: the key is no text in Unicode.
+        UsageError: the key is not Unicode text.
     """
     if key is not None and any("\ud800" <= letter <= "\udfff" for letter in key):
-        raise UsageError("the key is no text in UTF-8", "give the id that your queue has for the job")
+        raise UsageError("the key is not UTF-8 text", "give the id that your queue has for the job")
     body = json.dumps(workflow.graph).encode()
     extra = workflow.extra.get("extra_data")
     return Prompt(

@@ -24,7 +24,7 @@ class NoAnswer(ComfyloadError):
 
 
 def refuse_after_fork(pid: int) -> None:
-    """Refuse a connection after a fork, which copies no thread: all that it could do is hang.
+    """Refuse a connection after a fork, which copies no threads, so that it would hang.
 
     Raises:
         UsageError: this is another process than `pid`, in which the connection was opened.
@@ -36,7 +36,7 @@ def refuse_after_fork(pid: int) -> None:
 
 
 class LoopThread:
-    """The loop runs from here on until `close`."""
+    """Runs an event loop until `close`."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -45,10 +45,10 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
-        """Run it on the loop and return its result. Whatever ends the wait, such as Ctrl-C, cancels it.
+        """Run it on the loop and return its result. If the wait ends otherwise, as by Ctrl-C, it is cancelled.
 
         Raises:
-            NoAnswer: there was no result within `within_s`. The coroutine has a shorter limit, so the thread is stuck.
+            NoAnswer: no result within `within_s`. The coroutine has a shorter limit, so the thread is stuck.
             ComfyloadError: the thread has ended.
             UsageError: the caller is a process forked since, or the thread itself.
         """

@@ -1,4 +1,4 @@
-"""What a job made, for a program: in the graph's order, and downloaded."""
+"""The files of a job, for a program: in the graph's order, and downloaded."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FILE_S = 300.0
 
 
 def in_order_of(nodes: Iterable[str], execution: Execution) -> Execution:
-    """The execution, its outputs in the order of these nodes: the server tells them as they ended, cached ones first.
+    """The execution, its outputs in the order of these nodes; the server lists them as they ended, cached ones first.
 
-    What a node expanded into counts as that node's: `7.0.2` is of 7. Within a node the server's order is kept.
+    Nodes that a node expanded into count as that node: `7.0.2` is of 7. Within a node the server's order is kept.
     """
     places = {node: place for place, node in enumerate(nodes)}
 
@@ -38,15 +38,15 @@ def in_order_of(nodes: Iterable[str], execution: Execution) -> Execution:
 
 def files_of(execution: Execution, *, previews: bool) -> list[str]:
     """The names of its files, each once. `previews`: also those in `temp`, which the server keeps until it restarts."""
-    told = dict.fromkeys(file for output in execution.outputs for file in output.files)
-    return [file for file in told if previews or not file.startswith("temp/")]
+    files = dict.fromkeys(file for output in execution.outputs for file in output.files)
+    return [file for file in files if previews or not file.startswith("temp/")]
 
 
 async def download_all(transport: Transport, files: list[str]) -> list[tuple[str, bytes]]:
     """The files, each with its contents.
 
     Raises:
-        ComfyloadError: one could not be had, or they are together more than is held in memory.
+        ComfyloadError: one could not be downloaded, or they are too large together for memory.
     """
     found: list[tuple[str, bytes]] = []
     for file in files:
@@ -61,7 +61,7 @@ async def download(transport: Transport, file: str) -> bytes:
     """The contents of `type/subfolder/name`.
 
     Raises:
-        ComfyloadError: it could not be had, after several tries.
+        ComfyloadError: it could not be downloaded, after several attempts.
     """
     kind, _, path = file.partition("/")
     subfolder, _, name = path.rpartition("/")

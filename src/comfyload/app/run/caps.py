@@ -1,4 +1,4 @@
-"""What one command may ask of a server in all its runs together: a number of jobs, and a time."""
+"""Limits of one command over all its runs: a number of jobs, and a time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Caps:
         return ""
 
     def admits(self, jobs: int) -> bool:
-        """Whether so many more jobs may be sent; they are then counted. After the first refusal, all are refused."""
+        """Whether so many more jobs may be sent, which counts them. After the first refusal, all are refused."""
         if not self.reached and self._jobs is not None and self._sent + jobs > self._jobs:
             self._refused = True
         if self.reached:
@@ -50,7 +50,7 @@ class Caps:
         return True
 
     def short(self, what: str, folder: Path) -> NothingMeasured:
-        """The error that says that `what` could not be done any more; the runs made are in `folder`."""
+        """The error for a command that was cut short before `what`; its runs are in `folder`."""
         return NothingMeasured(
-            f"{self.reached} before {what}", f"what was run is in {folder}; allow more, or ask for less"
+            f"{self.reached} before {what}", f"the runs so far are in {folder}; raise the limit, or run less"
         )

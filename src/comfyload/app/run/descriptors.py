@@ -1,4 +1,4 @@
-"""How many files this process may have open: raised as far as it may be, and looked at before a load needs them."""
+"""Raises the limit of open files, and checks before a run that it is high enough for the load."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["check_descriptors", "descriptors_needed", "raise_limit"]
 
 MACOS_MOST = 10_240
-"""Of macOS, which tells of no limit and refuses more."""
+"""Of macOS, which reports no limit and refuses more."""
 
-BESIDE = 20
-"""The journals, the event stream, what is asked beside the jobs, and what a name or a manifest needs for a moment."""
+OTHER_FILES = 20
+"""The journals, the event stream, calls other than jobs, and what a name look-up or a manifest needs for a moment."""
 
 FEW_OPEN = 12
-"""Files that a process of ours has open before a run, where the system does not tell."""
+"""Files that our process has open before a run, where the system does not report them."""
 
 
 def raise_limit() -> int | None:
-    """Let this process open as many files as it may; how many that is, None for no limit that is known."""
+    """Raise this process's limit of open files as far as allowed; returns it, None: no limit is known."""
     if sys.platform == "win32":
         return None
     import resource
@@ -44,10 +44,10 @@ def raise_limit() -> int | None:
 
 
 def descriptors_needed(plan: Plan) -> int:
-    """Of a run of this plan at its busiest, with what is open already."""
+    """How many files a run of this plan may have open at once, with those that are open already."""
     places = plan.load.concurrency if isinstance(plan.load, Closed) else plan.load.max_in_flight
     connections = MAX_CONNECTIONS if places is None else min(MAX_CONNECTIONS, places * plan.pages)
-    return _open_now() + connections + BESIDE
+    return _open_now() + connections + OTHER_FILES
 
 
 def check_descriptors(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""`run --until-proven`: judge a run while it goes on, and say when its gates are decided."""
+"""`run --until-proven`: judges a run while it goes on, and stops it when its gates are decided."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["StopRule"]
 
 
 class StopRule:
-    """Looks at a run after some of its jobs, a few times at most, as every look is a chance to err.
+    """Judges a run after some of its jobs, a few times at most, as every look is a chance to err.
 
-    Made before the run, since numpy and scipy come with it: no job must wait for them.
+    Made before the run, since it loads numpy and scipy, for which no job must wait.
     """
 
     why = "the gates are decided"
@@ -42,9 +42,9 @@ class StopRule:
         ]
 
     def should_stop(self, record: Record, manifest: Manifest, path: Path) -> bool:
-        """Whether this job's end decides the run at `path`; every look is put down in `manifest.looks`.
+        """Whether this job's end decides the run at `path`; every look is added to `manifest.looks`.
 
-        The run's files hold all that there is to judge, this job included.
+        The run's files must hold all jobs so far, this one included.
         """
         if record.warmup or record.censored:
             return False

@@ -1,4 +1,4 @@
-"""The environment of a run, collected beside it: a thread reads it while the server works."""
+"""Reads the environment of a run, in a thread, while the server works."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["EnvironmentReader"]
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""
 
-PATIENCE_S = 5.0
-"""How long the end of a run waits for what is not known yet."""
+FINISH_S = 5.0
+"""How long the end of a run waits for facts that are not read yet."""
 
 
 class EnvironmentReader:
-    """What can be known of the machine under test, asked for once.
+    """Reads once what can be known of the machine under test.
 
-    The thread is a daemon, and not one of asyncio's pool, for which the interpreter would wait at its end: a driver
-    that hangs must not keep a run from ending.
+    The thread is a daemon, and not one of asyncio's pool, for which the interpreter waits when it exits: a driver that
+    hangs must not keep a run from ending.
     """
 
     def __init__(self, manifest: Manifest, transport: Transport) -> None:
@@ -41,26 +41,26 @@ class EnvironmentReader:
         self._thread: threading.Thread | None = None
 
     async def read_soon(self) -> None:
-        """Ask once the server is at work."""
+        """Read once the server is at work."""
         await asyncio.sleep(WORKING_S)
         self._start()
-        await self._ask_probe()
+        await self._read_probe()
 
     async def describe(self, manifest: Manifest) -> Environment:
-        """All that is known by now, or within a few seconds more, with what the server was found to be since.
+        """All facts that are known now or within a few seconds, with the server's facts in the manifest.
 
-        A run that was cut short waits for nothing.
+        A run that was cut short does not wait.
         """
-        waited = 0.0 if manifest.end in ("complete", "decided", "capped", "stopped") else PATIENCE_S
+        waited = 0.0 if manifest.end in ("complete", "decided", "capped", "stopped") else FINISH_S
         if waited == 0.0:
             self._start()
-            await self._ask_probe()
-        while self._thread is not None and self._thread.is_alive() and waited < PATIENCE_S:
+            await self._read_probe()
+        while self._thread is not None and self._thread.is_alive() and waited < FINISH_S:
             await asyncio.sleep(0.02)
             waited += 0.02
         return environment(manifest.server, self._local, self._probe, _notes(manifest.options))
 
-    async def _ask_probe(self) -> None:
+    async def _read_probe(self) -> None:
         if not self._probe and self._telemetry:
             self._probe = await describe_probe(self._transport)
 
@@ -72,15 +72,15 @@ class EnvironmentReader:
     def _read(self) -> None:
         try:
             self._local = local_environment(self._server, self._folder)
-        except OSError as error:  # this machine has no descriptors left, not even to load what would look
-            why = f"this machine could not be looked at: {(error.strerror or str(error)).lower()}"
+        except OSError as error:  # this machine has no descriptors left, not even to load the modules that read
+            why = f"this machine could not be examined: {(error.strerror or str(error)).lower()}"
             self._local = {"host.cpu": Fact(source=why)}
 
 
-def _folder(asked: dict[str, Any]) -> Path | None:
-    folder = asked.get("comfyui_dir")
+def _folder(options: dict[str, Any]) -> Path | None:
+    folder = options.get("comfyui_dir")
     return Path(folder) if isinstance(folder, str) else None
 
 
-def _notes(asked: dict[str, Any]) -> dict[str, str]:
-    return {key: text for key, _, text in (note.partition("=") for note in asked.get("notes", []))}
+def _notes(options: dict[str, Any]) -> dict[str, str]:
+    return {key: text for key, _, text in (note.partition("=") for note in options.get("notes", []))}

@@ -28,10 +28,10 @@ __all__ = ["Inputs", "JobSource", "load_inputs", "vary"]
 
 
 class Inputs:
-    """What the files hold: workflows, the values set for all jobs, and the table.
+    """The contents of the files: workflows, the values set for all jobs, and the table.
 
-    `overrides` has what was set by `node.input`, for each workflow, once the material is settled. `dropped`: outputs
-    that are left out, by the workflow's name, each with the reason.
+    `overrides`: for each workflow, the values that `settle` set, by `node.input`. `dropped`: outputs that are left out,
+    by the workflow's name, each with the reason.
     """
 
     def __init__(self, workflows: list[Workflow], settings: list[str], table: Table | None) -> None:
@@ -63,7 +63,7 @@ def load_inputs(options: RunOptions) -> Inputs:
     """Read every file the options name.
 
     Raises:
-        UsageError: one cannot be read, is no graph or table, or a setting fits none of the workflows.
+        UsageError: one cannot be read, is not a graph or a table, or a setting fits none of the workflows.
     """
     if not options.workflows:
         raise UsageError("no workflow is given", "give --workflow FILE")
@@ -81,7 +81,7 @@ def load_inputs(options: RunOptions) -> Inputs:
     return Inputs(workflows, options.settings, table)
 
 
-def vary(options: RunOptions, material: Inputs, info: ObjectInfo, folder: str | None) -> list[Variation]:
+def vary(options: RunOptions, inputs: Inputs, info: ObjectInfo, folder: str | None) -> list[Variation]:
     """How the jobs of each workflow differ; what they save goes below `folder`, unless the options keep it out.
 
     Raises:
@@ -94,25 +94,25 @@ def vary(options: RunOptions, material: Inputs, info: ObjectInfo, folder: str | 
             seed=options.plan.seed or 0,
             as_is=options.plan.as_is,
             output_folder=None if options.keep_prefix else folder,
-            table=material.table,
+            table=inputs.table,
             fixed=set(applied),
         )
-        for workflow, applied in zip(material.workflows, material.overrides, strict=True)
+        for workflow, applied in zip(inputs.workflows, inputs.overrides, strict=True)
     ]
-    if material.table is not None:
-        _check_columns(material.table, variations)
+    if inputs.table is not None:
+        _check_columns(inputs.table, variations)
     return variations
 
 
 class JobSource:
     """Every job of a run, by its index: which workflow, which values."""
 
-    def __init__(self, options: RunOptions, material: Inputs, info: ObjectInfo, run_id: str) -> None:
+    def __init__(self, options: RunOptions, inputs: Inputs, info: ObjectInfo, run_id: str) -> None:
         plan = options.plan
         self._plan: Plan = plan
         self._run_id = run_id
-        self._material = material
-        self.variations = vary(options, material, info, f"comfyload/{run_id}")
+        self._inputs = inputs
+        self.variations = vary(options, inputs, info, f"comfyload/{run_id}")
         weights = [choice.weight for choice in options.workflows]
         self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=plan.seed or 0)
 
@@ -123,8 +123,8 @@ class JobSource:
         return variation.prompt(self._run_id, index, warmup=number < self._plan.warmup)
 
     def facts(self, *, keep_graph: bool) -> list[WorkflowFacts]:
-        pairs = zip(self.variations, self._material.overrides, strict=True)
-        dropped = self._material.dropped
+        pairs = zip(self.variations, self._inputs.overrides, strict=True)
+        dropped = self._inputs.dropped
         return [
             structs.replace(
                 variation.facts(applied, keep_graph=keep_graph), dropped=dropped.get(variation.workflow.name, {})
@@ -133,7 +133,7 @@ class JobSource:
         ]
 
     def remarks(self) -> list[str]:
-        """What a reader should know of how the jobs differ."""
+        """What a reader should know about how the jobs differ."""
         jobs = None if self._plan.jobs is None else (self._plan.jobs + self._plan.warmup) * self._plan.pages
         named = len(self.variations) > 1
         return [

@@ -1,4 +1,4 @@
-"""`run`: load one server with workflows, and leave a run directory that tells all of it."""
+"""`run`: load one server with workflows and write a run directory."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run(
-    options: RunOptions, viewer: Viewer, proof: Ender | None = None, *, live: bool = True, caps: Caps | None = None
+    options: RunOptions, viewer: Viewer, stop_rule: Ender | None = None, *, live: bool = True, caps: Caps | None = None
 ) -> Path:
-    """Run the load and return the run directory. `proof` ends it early, once its gates are decided.
+    """Run the load and return the run directory. `stop_rule` ends it early, once its gates are decided.
 
-    `live`: within a project, its instrumentation log gets the run's rows. `caps`: of the command that makes several
-    runs; None: the run's own.
+    `live`: write the run's rows to the instrumentation log of the project, if there is one. `caps`: of a command with
+    several runs; None: the run's own.
 
     Raises:
         UsageError: the input cannot be right; nothing was sent and nothing written.
@@ -82,7 +82,7 @@ async def run(
                 prepared.jobs,
                 viewer,
                 stopwatch(),
-                proof=proof,
+                stop_rule=stop_rule,
                 telemetry=telemetry_of(prepared.options),
                 live=live_log() if live else None,
                 caps=caps,
@@ -92,7 +92,7 @@ async def run(
 
 
 def say_unlocked(why: str | None, viewer: Viewer) -> None:
-    """Say once that nothing keeps a second process out of the run directory, if it is so."""
+    """Warn if nothing keeps a second process out of the run directory."""
     if why is not None:
         viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
 
@@ -103,16 +103,16 @@ async def connect(options: RunOptions) -> AsyncIterator[Http]:
     if not options.server:
         raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
     if "***" in options.server:
-        raise UsageError("the server's address has *** where something secret was", "give it anew: --server URL")
+        raise UsageError("the server's address has *** in place of a secret", "give it again: --server URL")
     url, headers = parse_server(options.server), parse_headers(options.headers)
     async with Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure) as transport:
         yield transport
 
 
 async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
-    """Read the files, ask the server who it is, and settle every job; `again`: of the run that is taken up again."""
+    """Read the files, identify the server, and settle every job; `again`: the manifest of a run that is resumed."""
     check_descriptors(options.plan)
-    material = load_inputs(options)
+    inputs = load_inputs(options)
     _check_telemetry(options)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
@@ -121,25 +121,25 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     if server.queue_at_start and not options.allow_shared:
         raise UsageError(
             f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
-            "wait; with --allow-shared it is run all the same, and marked as no measurement",
+            "wait, or run with --allow-shared, which marks the run as invalid",
         )
     if options.plan.max_server_queue is not None and server.queue_at_start is None:
-        raise UsageError("the server does not tell how long its queue is", "leave --max-server-queue out")
-    described = await fetch_object_info(transport, material.classes())
+        raise UsageError("the server does not report how long its queue is", "leave --max-server-queue out")
+    described = await fetch_object_info(transport, inputs.classes())
     info = ObjectInfo(described.classes)
-    material.settle(info)
+    inputs.settle(info)
     for file in options.uploads:
         stored = await upload_image(transport, Path(file))
-        material.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in material.workflows]
+        inputs.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in inputs.workflows]
     started = datetime.now(UTC)
-    name = options.name or _folder_name("+".join(workflow.name for workflow in material.workflows))
+    name = options.name or _folder_name("+".join(workflow.name for workflow in inputs.workflows))
     run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     if again is not None:
-        material.leave_out({facts.name: facts.dropped for facts in again.workflows})
-    beforehand = Beforehand(options, material, info, described, server)
+        inputs.leave_out({facts.name: facts.dropped for facts in again.workflows})
+    beforehand = Beforehand(options, inputs, info, described, server)
     await beforehand.look(transport)
     beforehand.refuse()
-    jobs = JobSource(options, material, info, run_id)
+    jobs = JobSource(options, inputs, info, run_id)
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -156,13 +156,13 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
-        plan_sha256=plan_hash(options, [workflow.sha256 for workflow in material.workflows]),
+        plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 
 
 def _check_telemetry(options: RunOptions) -> None:
-    """Refuse what no reading can come of; a log need not be there yet."""
+    """Refuse sources that cannot work; a log need not exist yet."""
     for url in options.scrape:
         scrape_url(url)
     if options.metrics_log is not None and Path(options.metrics_log).is_dir():
@@ -170,12 +170,11 @@ def _check_telemetry(options: RunOptions) -> None:
 
 
 def _policy(file: str) -> Policy:
-    """Raises UsageError where the file is no policy."""
     return decode(read_text(file).encode())
 
 
 def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
-    """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
+    """The options as the manifest keeps them: files by their full paths, and only headers without secrets."""
     kept = structs.replace(
         options,
         server=url,
@@ -200,7 +199,7 @@ def _folder_name(text: str) -> str:
 
 
 def _new_directory(started: datetime, name: str) -> Path:
-    """`runs/<utc>-<name>`, with a number behind it where that exists."""
+    """`runs/<utc>-<name>`, with a number appended where that exists."""
     base = Path("runs") / f"{started:%Y%m%dT%H%M%SZ}-{name}"
     for number in range(1, 1000):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")

@@ -1,4 +1,4 @@
-"""What a run writes into the project's instrumentation log while it goes on, so that `tail -f` shows it."""
+"""Writes a run's rows to the project's instrumentation log while it goes on, so that `tail -f` shows them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def live_log() -> LiveLog | None:
 
 
 class Live:
-    """A run's rows: those of the probe and of the log that is followed; where neither tells any, one for each job.
+    """A run's rows: those of the probe and of the log that is followed; without such rows, one for each job.
 
-    `log` None: nothing is written. `told`: whether the server's side tells rows.
+    `log` None: nothing is written. `has_rows`: whether rows come from the server's side.
     """
 
-    def __init__(self, log: LiveLog | None, manifest: Manifest, told: Callable[[], bool]) -> None:
+    def __init__(self, log: LiveLog | None, manifest: Manifest, has_rows: Callable[[], bool]) -> None:
         self._log = log
         self._manifest = manifest
-        self._told = told
+        self._has_rows = has_rows
 
     def began(self) -> None:
         if self._log is not None:
@@ -48,7 +48,7 @@ class Live:
             self._log.put(line.row)
 
     def job(self, record: Record) -> None:
-        if self._log is not None and not self._told():
+        if self._log is not None and not self._has_rows():
             self._log.put(job_row(record, self._manifest.run_id, datetime.now(UTC)))
 
     def ended(self, after_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What is noted of a run beside its jobs: each thing once, and how often."""
+"""The observations of a run: each kind once, with its count."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOST_OBSERVATIONS = 1000
 """Observations kept one by one; those beyond are counted, by their code."""
 
 ONE_BY_ONE = ("orphan", "vary", "preflight", "dropped_outputs", "telemetry")
-"""Codes of observations that each name something else."""
+"""Codes whose observations differ from each other by their text."""
 
 
 class Noted:
-    """Keeps the first observation of each kind and counts the rest. `first` is told of each that is new."""
+    """Keeps the first observation of each kind and counts the rest. `first` is called with each that is new."""
 
     def __init__(self, earlier: Iterable[Observation], first: Callable[[Observation], None]) -> None:
         self._kept = {_key(observation): observation for observation in earlier}
@@ -44,7 +44,7 @@ class Noted:
             self._kept[key] = structs.replace(before, count=before.count + 1)
 
     def all(self) -> list[Observation]:
-        """What was kept, in the order of its coming."""
+        """The observations, in the order in which they came."""
         return list(self._kept.values())
 
 

@@ -1,4 +1,4 @@
-"""What is made sure of before the first job: what the server would do with the graphs as they will be sent."""
+"""The check before the first job: what the server would do with the graphs as they will be sent."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Beforehand:
     """What the server would do with the jobs of a run. `answers` are by the workflow's name."""
 
     def __init__(
-        self, options: RunOptions, material: Inputs, info: ObjectInfo, described: Described, server: Server
+        self, options: RunOptions, inputs: Inputs, info: ObjectInfo, described: Described, server: Server
     ) -> None:
         self._options = options
-        self._material = material
+        self._inputs = inputs
         self._info = info
         self._described = described
         self._server = server
         self.answers: dict[str, PreflightAnswer] = {}
 
     async def look(self, transport: Transport) -> None:
-        """Set `answers`; outputs that the server would drop are taken out of the material, if that is asked for.
+        """Set `answers`; outputs that the server would drop are left out, if the options say so.
 
         Raises:
             UsageError: a value of the table does not fit its input, or a column is an input of no workflow.
@@ -46,7 +46,7 @@ class Beforehand:
         self.answers = await self._look(transport)
         broken = {name: answer for name, answer in self.answers.items() if answer.left and answer.dropped}
         if self._options.drop_broken_outputs and broken:
-            self._material.leave_out(
+            self._inputs.leave_out(
                 {name: {out: answer.reason(out) for out in answer.dropped} for name, answer in broken.items()}
             )
             self.answers = await self._look(transport)
@@ -62,12 +62,12 @@ class Beforehand:
     def observations(self) -> list[Observation]:
         """What a reader of the run should know: outputs that were left out, and what the server may refuse.
 
-        Without a preflight, what can be known without asking for files is said all the same: some servers drop outputs
-        without a word.
+        Without a preflight, problems that show without looking up files are noted all the same: some servers drop
+        outputs silently.
         """
         left_out = [
             Observation(t=0.0, code="dropped_outputs", text=f"{name}: output {output} is left out: {why}")
-            for name, outputs in self._material.dropped.items()
+            for name, outputs in self._inputs.dropped.items()
             for output, why in outputs.items()
         ]
         doubts = [
@@ -80,7 +80,7 @@ class Beforehand:
 
     async def _look(self, transport: Transport) -> dict[str, PreflightAnswer]:
         found = {}
-        for variation in vary(self._options, self._material, self._info, FOLDER):
+        for variation in vary(self._options, self._inputs, self._info, FOLDER):
             places = self._rows()
             sent = (as_sent(variation, index) for index in range(len(places) or 1))
             if self._options.preflight:
@@ -92,8 +92,8 @@ class Beforehand:
         return found
 
     def _rows(self) -> list[str]:
-        """Where the rows of the table stand that are to be sent."""
-        table, plan = self._material.table, self._options.plan
+        """The places of the table's rows that will be sent."""
+        table, plan = self._inputs.table, self._options.plan
         if table is None:
             return []
         rows = len(table.rows)

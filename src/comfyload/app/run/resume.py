@@ -1,7 +1,7 @@
-"""`resume` and `cleanup`: take up a run whose process died, or take what it left off the server.
+"""`resume` and `cleanup`: finish a run whose process died, or remove its jobs from the server.
 
 The journal names every job that was sent, or was about to be. Each is looked up before anything is sent, so that no job
-runs twice; seeds and schedule are functions of the manifest, so that what is left is what it would have been.
+runs twice; seeds and schedule are functions of the manifest, so that the remaining jobs are those of the first plan.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
 from comfyload.app.run.options import RunOptions
 from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import telemetry_of, last_probe_row
+from comfyload.app.run.telemetry import last_probe_row, telemetry_of
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import identify
@@ -42,9 +42,9 @@ __all__ = ["Again", "CleanedUp", "cleanup", "resume"]
 
 
 class Again(Struct, frozen=True, kw_only=True):
-    """What a run directory does not hold, because it is secret, or has moved since.
+    """What a run directory does not hold, because it is secret or has moved since.
 
-    Caps that are not given are those of the run; they count anew.
+    Caps that are not given are those of the run; they count from zero.
     """
 
     server: str | None = None
@@ -56,18 +56,18 @@ class Again(Struct, frozen=True, kw_only=True):
 
 
 ABSENT = 20
-"""After so many jobs that a server does not know, it is asked for no later one."""
+"""After so many jobs in a row that a server does not know, no later one is looked up."""
 
 
 class Left(Struct, frozen=True, kw_only=True):
-    """What a dead process left: jobs without an end, arrivals seen to, and a job that the server surely ended.
+    """What a dead process left: jobs without an end, arrivals that are done, and a job that the server surely ended.
 
-    `told`: the jobs of which there is a line.
+    `journalled`: the jobs with a line in the journal.
     """
 
     begun: list[Sent]
     done: frozenset[int]
-    told: frozenset[int]
+    journalled: frozenset[int]
     ended: str | None
     last_instant: float
 
@@ -76,9 +76,9 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
     """Finish the run at `path`; False if there was nothing left to do.
 
     Raises:
-        UsageError: the workflow is not what it was, something secret is not given anew, or a process is at work in it.
+        UsageError: the workflow has changed, a secret is not given again, or a process is at work in the directory.
     """
-    RunReader(path)  # no directory is made of one that is mistyped
+    RunReader(path)  # a mistyped path must not become a directory
     with alone_in(path) as unlocked:
         say_unlocked(unlocked, viewer)
         return await _resume(path, again, viewer)
@@ -89,7 +89,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
         return False
-    reader.check()  # a line that is lost may be of a job that is under way: it could be sent twice
+    reader.check()  # a lost line may be of a job under way, which could then run twice
     options = _options(manifest, again)
     left, caps = _left(reader), Caps(options)
     async with connect(options) as transport:
@@ -97,13 +97,13 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
         _check_same(manifest, prepared.manifest)
         restarted = await _restarted(transport, prepared.manifest, left)
         api = api_of(transport, prepared.manifest.server)
-        untold = await _untold(api, prepared.manifest.server, manifest.run_id, left.told)
+        unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
         gone = _elapsed(manifest, left)
         watch = stopwatch()
         manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
         manifest.resumed.append(gone)
         if restarted:
-            text = "the server was restarted while nobody watched: what it had not ended is lost"
+            text = "the server was restarted between the two processes: jobs that had not ended are lost"
             manifest.observations.append(Observation(t=gone, code="restart", text=text))
         with RunWriter.reopen(path) as writer:
             session = Session(
@@ -113,7 +113,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 viewer,
                 lambda: gone + watch(),
                 begun=left.begun,
-                untold=untold,
+                unjournalled=unjournalled,
                 done=left.done,
                 restarted=restarted,
                 telemetry=telemetry_of(options, last_probe_row(reader)),
@@ -125,9 +125,9 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
 
 
 class CleanedUp(Struct, frozen=True, kw_only=True):
-    """What became of the jobs without an end: how many were there, and which still are.
+    """What happened to the jobs without an end: how many there were, and which are still there.
 
-    `damage`: what of the journal could not be read, so that jobs may be unknown.
+    `damage`: lines of the journal that could not be read, so that jobs may be unknown.
     """
 
     looked_up: int
@@ -138,12 +138,12 @@ class CleanedUp(Struct, frozen=True, kw_only=True):
 
 
 async def cleanup(path: Path, again: Again) -> CleanedUp:
-    """Take off the server what the run at `path` left there: waiting jobs are deleted, a running one is stopped.
+    """Remove from the server the jobs of the run at `path`: waiting ones are deleted, a running one is stopped.
 
-    Lines of the journal that cannot be read are passed over.
+    Lines of the journal that cannot be read are skipped.
 
     Raises:
-        UsageError: something secret is not given anew, or a process is at work in the directory.
+        UsageError: a secret is not given again, or a process is at work in the directory.
     """
     RunReader(path)
     with alone_in(path):
@@ -164,8 +164,9 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
-        untold = [n for n in await _untold(api, server, reader.manifest.run_id, left.told) if n not in begun]
-        begun, jobs = [*begun, *untold], jobs + len(untold)
+        found = await _unjournalled(api, server, reader.manifest.run_id, left.journalled)
+        unjournalled = [name for name in found if name not in begun]
+        begun, jobs = [*begun, *unjournalled], jobs + len(unjournalled)
         waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
         if begun:
             await api.delete(begun)
@@ -180,7 +181,7 @@ async def _cleanup(path: Path, again: Again) -> CleanedUp:
 
 
 def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
-    """Ids of jobs of which only lost lines may have told: an id follows from the run's and from its job's number."""
+    """Ids of jobs that only lost lines may have named: an id follows from the run's id and the job's number."""
     known = {line.index for line in reader.lines()}
     after = range(max(known, default=-1) + lines + 1)
     missing = islice((index for index in after if index not in known), lines)
@@ -188,7 +189,7 @@ def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
 
 
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
-    """Whether the server is done with the prompt, or is soon: a node looks for an interrupt only now and then."""
+    """Whether the server is done with the prompt, or soon will be: a node checks for interrupts only now and then."""
     watch = stopwatch()
     while await api.prompt_state(prompt_id) in ("pending", "running", "unknown"):
         if watch() > within_s:
@@ -202,12 +203,12 @@ def _may_be_there(record: Record) -> bool:
 
 
 def _given_up(record: Record) -> list[str]:
-    """Attempts that others followed, and of which nobody knows whether the server has them."""
+    """Attempts before the last one that the server may still have."""
     return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
 def _options(manifest: Manifest, again: Again) -> RunOptions:
-    """The options of the run, with what is given anew."""
+    """The options of the run, with those that are given again."""
     try:
         options = msgspec.convert(manifest.options, RunOptions)
     except msgspec.ValidationError as error:
@@ -215,9 +216,11 @@ def _options(manifest: Manifest, again: Again) -> RunOptions:
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
     for name in manifest.server.headers:
         if name not in missing:
-            raise UsageError(f"the run sent a header {name}, which is not kept", f"give it anew: --header {name}=VALUE")
+            raise UsageError(
+                f"the run sent a header {name}, which is not kept", f"give it again: --header {name}=VALUE"
+            )
     if "***" in options.server and again.server is None:
-        raise UsageError("the server's address held something secret, which is not kept", "give it anew: --server URL")
+        raise UsageError("the server's address held a secret, which is not kept", "give it again: --server URL")
     workflows = options.workflows
     if again.workflows:
         if len(again.workflows) != len(workflows):
@@ -243,13 +246,13 @@ def _check_same(then: Manifest, now: Manifest) -> None:
     for before, after in zip(then.workflows, now.workflows, strict=True):
         if before.sha256 != after.sha256:
             raise UsageError(
-                f"the workflow {after.name} is not the one that the run was made with",
+                f"the workflow {after.name} has changed since the run began",
                 "give the file as it was: --workflow FILE",
             )
 
 
 def _left(reader: RunReader) -> Left:
-    """Jobs with no end in the journal, and the arrivals that need not come again."""
+    """What the journal shows: jobs without an end, and the arrivals that need not come again."""
     pages = reader.manifest.plan.pages
     due: dict[int, Sent] = {}
     ended: set[int] = set()
@@ -266,17 +269,17 @@ def _left(reader: RunReader) -> Left:
             last_ended = line.prompt_id
     begun = [line for index, line in due.items() if index not in ended]
     done = frozenset(index // pages for index in [*due, *ended])
-    told = frozenset([*due, *ended])
-    return Left(begun=begun, done=done, told=told, ended=last_ended, last_instant=last_instant)
+    journalled = frozenset([*due, *ended])
+    return Left(begun=begun, done=done, journalled=journalled, ended=last_ended, last_instant=last_instant)
 
 
-async def _untold(api: Api, server: Server, run_id: str, told: frozenset[int]) -> list[str]:
-    """Ids of jobs that the server has though no line tells of them: a power cut takes a journal's last lines.
+async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:
+    """Ids of jobs that the server has although no line names them: a power cut takes a journal's last lines.
 
-    Jobs are sent about in their order, so that after `ABSENT` unknown ones in a row there are no more.
+    Jobs are sent roughly in order, so that after `ABSENT` unknown ones in a row there are no more.
     """
     found, absent = list[str](), 0
-    for index in (index for index in count() if index not in told):
+    for index in (index for index in count() if index not in journalled):
         if absent == ABSENT or not server.client_prompt_id:
             break
         name = prompt_id(run_id, index)

@@ -1,4 +1,4 @@
-"""What the arrivals of a plan are drawn from, and draws that keep to the plan's rate."""
+"""The random generator of a plan's arrivals, and seeds whose arrivals keep to the plan's rate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ __all__ = ["arrivals_rng", "near_its_rate"]
 
 
 def arrivals_rng(plan: Plan) -> Random:
-    """What the arrivals of this plan are drawn from, and nothing else is: whoever asks sees the same schedule."""
+    """The generator for the arrivals of this plan, and for nothing else: each call gives the same schedule."""
     return Random(f"{plan.seed}/arrivals")
 
 
 def near_its_rate(plan: Plan, seeds: Iterator[int], within: float = 0.05) -> Plan:
-    """An open plan of one rate and so many jobs, with the first of the seeds whose arrivals, as a whole, keep to it.
+    """An open plan of one rate and a number of jobs, with the first of the seeds whose arrivals keep to the rate.
 
-    As they come, two dozen Poisson arrivals are a fifth faster or slower one time in three: a run of them is one at
-    some other rate.
+    Two dozen Poisson arrivals are a fifth faster or slower one time in three: such a run measures another rate.
     """
     assert isinstance(plan.load, Open) and plan.jobs is not None
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""One run under way: what the engine and the client tell is journalled first, then shown."""
+"""One run under way: the lines of the engine and the client are journalled first, then shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from random import Random
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import convert, structs
 
@@ -39,16 +39,17 @@ if TYPE_CHECKING:
     from comfyload.app.run.caps import Caps
     from comfyload.app.run.inputs import JobSource
     from comfyload.app.run.viewer import Ender, Viewer
+    from comfyload.comfy.client import ClientOptions
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Line, LogLine, Manifest, Sent
     from comfyload.record.run import RunWriter
     from comfyload.telemetry.live import LiveLog
     from comfyload.telemetry.source import Source
 
-__all__ = ["Session", "take_off_line"]
+__all__ = ["Session", "cleanup_hint"]
 
 EVENT_SILENCE_S = 2.0
-"""JobSource of ours are under way, and no event of them came for so long: the event stream may hang."""
+"""If jobs of ours are under way and no event came for so long, the event stream may hang."""
 
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
@@ -56,10 +57,10 @@ End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"
 class Session:
     """Runs a plan to its end.
 
-    `begun` are jobs that an earlier process sent, or was about to, and did not see the end of; `done` are the arrivals
-    that need not come again; `restarted` says that the server forgot what it had between the two processes. `proof`
-    ends the run when it has told enough. `telemetry`: what is read beside it. `live`: the project's log, which gets
-    the run's rows. `caps`: of the command that it is a part of.
+    `begun`: jobs without an end that an earlier process sent, or was about to; `unjournalled`: ids of others that the
+    server has; `done`: arrivals that need not come again; `restarted`: the server was restarted between the two
+    processes. `stop_rule` may end the run early. `telemetry`: which sources are read. `live`: the project's log, which
+    gets the run's rows. `caps`: limits of the command that makes this run.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class Session:
         clock: Callable[[], float],
         *,
         begun: list[Sent] | None = None,
-        untold: Sequence[str] = (),
+        unjournalled: Sequence[str] = (),
         done: frozenset[int] = frozenset(),
         restarted: bool = False,
-        proof: Ender | None = None,
+        stop_rule: Ender | None = None,
         telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
         live: LiveLog | None = None,
         caps: Caps | None = None,
@@ -85,10 +86,10 @@ class Session:
         self._viewer = viewer
         self._clock = clock
         self._begun = begun or []
-        self._unconfirmed_ids = frozenset([*(line.prompt_id for line in self._begun), *untold])
+        self._unconfirmed_ids = frozenset([*(line.prompt_id for line in self._begun), *unjournalled])
         self._done = done
         self._restarted = restarted
-        self._proof = proof
+        self._stop_rule = stop_rule
         self._telemetry = telemetry
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
@@ -101,27 +102,27 @@ class Session:
         self._stop = Stop(self._admits)
         self._end: End = "crashed"
         self._queue_remaining: int | None = None
-        self._told_full = False
+        self._full_noted = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, transport: Transport) -> None:
-        """Run it. Whatever ends it, our prompts are taken off the server; if they cannot be, the error has a note.
+        """Run it. Whatever ends it, our prompts are removed from the server; if they cannot be, the error has a note.
 
         Raises:
             RunFilesError: the run cannot be written any more; what was measured before is kept.
-            OwnFault: something of ours is wrong; its cause is what was raised.
+            OwnFault: a defect of comfyload; its cause is the error that was raised.
         """
         try:
             await self._run(transport)
         except BaseException as error:
             plain = _plain(error)
             ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
-            told = OwnFault(plain, self._writer.path) if ours else plain
+            raised = OwnFault(plain, self._writer.path) if ours else plain
             if self._left():
-                told.add_note(take_off_line(self._writer.path))
-            if told is error:
+                raised.add_note(cleanup_hint(self._writer.path))
+            if raised is error:
                 raise
-            raise told from None
+            raise raised from None
 
     def _left(self) -> bool:
         """Whether prompts of ours may still be on the server although nobody waits for them."""
@@ -130,12 +131,12 @@ class Session:
 
     async def _run(self, transport: Transport) -> None:
         manifest = self._manifest
-        self._surroundings = EnvironmentReader(manifest, transport)
+        self._environment = EnvironmentReader(manifest, transport)
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
-        self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._hears_the_queue)
-        watch = Collector(
+        self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._queue_is_streamed)
+        collector = Collector(
             self._sources,
             self._clock,
             emit=self._on_sample,
@@ -145,7 +146,7 @@ class Session:
         self._clocks.begin()
         try:
             with frozen_gc():
-                await watch.begin()
+                await collector.begin()
                 async with self._open(transport) as client:
                     self._opened = client
                     self._client = client.clients[0] if isinstance(client, RetryingClient) else client
@@ -155,7 +156,7 @@ class Session:
         finally:
             self._stop_counting()
             try:
-                await watch.end(finish=not self._crashed())
+                await collector.end(finish=not self._crashed())
             finally:
                 try:
                     await self._close(transport)
@@ -164,7 +165,7 @@ class Session:
 
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest = self._manifest
-        hooks: dict[str, Any] = {
+        options: ClientOptions = {
             "timeouts": Timeouts(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
@@ -174,9 +175,9 @@ class Session:
             "room": self._room(),
         }
         if manifest.retry is None:
-            return ComfyClient.open(transport, manifest.server, self._clock, **hooks)
+            return ComfyClient.open(transport, manifest.server, self._clock, **options)
         policy, rng = convert(manifest.retry, Policy), Random(f"{manifest.plan.seed}/retries")
-        return RetryingClient.open([(transport, manifest.server)], policy, self._clock, rng=rng, **hooks)
+        return RetryingClient.open([(transport, manifest.server)], policy, self._clock, rng=rng, **options)
 
     async def _drive(self, client: ComfyClient | RetryingClient) -> None:
         plan = self._manifest.plan
@@ -192,7 +193,7 @@ class Session:
         )
 
         def on_last() -> None:
-            if not plan.drain and not self._stop.asked:
+            if not plan.drain and not self._stop.requested:
                 self._spawn(client.cancel_all("censored"))
 
         left_s = None if self._caps is None else self._caps.left_s
@@ -207,32 +208,32 @@ class Session:
             return None
 
         def on_full(length: int) -> None:
-            if not self._told_full:
-                self._told_full = True
+            if not self._full_noted:
+                self._full_noted = True
                 text = f"jobs are held back: the server's queue is {length} long (--max-server-queue)"
                 self._viewer.noticed(Observation(t=self._clock(), code="held_back", text=text))
 
         drops = getattr(plan.load, "on_full", "wait") == "drop"
-        return Room(plan.max_server_queue, drops=drops, stopped=lambda: self._stop.asked, on_full=on_full)
+        return Room(plan.max_server_queue, drops=drops, stopped=lambda: self._stop.requested, on_full=on_full)
 
     def _admits(self, jobs: int) -> bool:
         if self._caps is None or self._caps.admits(jobs):
             return True
-        self._cap()  # without stopping what was admitted and waits for a place or room
+        self._cap()  # arrivals that were admitted and wait are still sent
         return False
 
     async def _cap_in_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._cap()
-        self._stop.ask()
+        self._stop.request()
 
     def _cap(self) -> None:
-        """What the command may send is sent: no more, and that is written down."""
-        if self._stop.asked or self._caps is None or self._end == "capped":
+        """The limit is reached: send no more, and note it."""
+        if self._stop.requested or self._caps is None or self._end == "capped":
             return
         self._end, self._caps.cut = "capped", True
         self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
-        self._viewer.stopping("no more jobs are sent, those under way end")
+        self._viewer.stopping("Limit reached: waiting for running jobs")
 
     def _crashed(self) -> bool:
         return self._end == "crashed"
@@ -248,16 +249,16 @@ class Session:
             task.cancel()
 
     async def _close(self, transport: Transport) -> None:
-        """Write down how the run ended, whatever ended it."""
+        """Write the end of the run to the manifest, whatever ended it."""
         manifest = self._manifest
         if self._end in ("complete", "decided", "capped"):
-            # Asked last: the whole of /object_info holds the server's loop up for a fifth of a second and more.
+            # Last, since all of /object_info blocks the server's event loop for a fifth of a second or more.
             packs = await describe_packs(transport)
             if packs is not None:
                 manifest.server = structs.replace(manifest.server, packs=packs)
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
-        manifest.environment = await self._surroundings.describe(manifest)
+        manifest.environment = await self._environment.describe(manifest)
         manifest.observations = self._noted.all()
         self._writer.write_manifest(manifest)
         self._live.ended(self._clock())
@@ -268,28 +269,28 @@ class Session:
         self._writer.write_manifest(self._manifest)
         self._self_watch = SelfWatch()
         self._spawn(self._self_watch.run())
-        self._spawn(self._surroundings.read_soon())
+        self._spawn(self._environment.read_soon())
         self._viewer.counting()
 
     def _on_line(self, line: Line) -> None:
         self._writer.write_line(line)
         if isinstance(line, Record) and not line.warmup and self._self_watch is not None:
             sent = line.execution.sent
-            # An arrival that waited for a place, or for a retry, was late by design, not by us.
+            # An arrival that waited by plan, or for a retry, was not sent late by the generator.
             if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
-            self._prove(line)
+            self._check_stop_rule(line)
         if isinstance(line, Record):
             self._live.job(line)
         self._viewer.line(line)
 
-    def _prove(self, record: Record) -> None:
-        if self._proof is None or self._stop.asked:
+    def _check_stop_rule(self, record: Record) -> None:
+        if self._stop_rule is None or self._stop.requested:
             return
-        if self._proof.should_stop(record, self._manifest, self._writer.path):
-            self._stop.ask()
+        if self._stop_rule.should_stop(record, self._manifest, self._writer.path):
+            self._stop.request()
             self._end = "decided"
-            self._viewer.stopping(f"{self._proof.why}; no more jobs are sent, those under way end")
+            self._viewer.stopping(f"Stopping, as {self._stop_rule.why}: waiting for running jobs")
 
     def _on_log(self, line: LogLine) -> None:
         self._writer.write_log(line)
@@ -299,7 +300,7 @@ class Session:
         self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
 
     def _on_sample(self, sample: Sample) -> None:
-        """The length of the queue, told by the event stream or asked for, is written where it changes."""
+        """Write a sample; the length of the queue only where it changes."""
         if (sample.source, sample.name) == ("comfy", "queue_remaining"):
             remaining = None if sample.value is None else int(sample.value)
             if remaining == self._queue_remaining:
@@ -309,8 +310,8 @@ class Session:
                 self._viewer.queue(remaining)
         self._writer.write_sample(sample)
 
-    def _hears_the_queue(self) -> bool:
-        """Whether the event stream tells how long the queue is, as far as can be known; before it is open it will."""
+    def _queue_is_streamed(self) -> bool:
+        """Whether the event stream reports the length of the queue, as far as can be known; true before it is open."""
         client = self._client
         if client is None:
             return True
@@ -322,32 +323,32 @@ class Session:
         notes = [("vary", remark) for remark in self._jobs.remarks()]
         if server.comfyui_version is None:
             notes.append(
-                ("unknown_server", "the server does not tell its version; jobs cannot be stopped once they run")
+                ("unknown_server", "the server does not report its version; jobs cannot be stopped once they run")
             )
         if server.queue_at_start and not self._begun:
-            held = f"the server's queue held {server.queue_at_start} prompts of others at the start"
-            notes.append(("busy_at_start", held))
+            text = f"the server's queue held {server.queue_at_start} prompts of others at the start"
+            notes.append(("busy_at_start", text))
         for code, text in notes:
             self._noted.add(Observation(t=self._clock(), code=code, text=text))
 
     def _signals(self, client: ComfyClient | RetryingClient) -> AbstractContextManager[None]:
-        """First Ctrl-C: no more arrivals, what is under way ends. Second, SIGTERM or a terminal that is closed: what is
-        ours is cancelled.
+        """First Ctrl-C: no more arrivals, running jobs end. Second, SIGTERM or a terminal that is closed: our jobs are
+        cancelled.
         """
 
         def cancel() -> None:
-            self._stop.ask()
+            self._stop.request()
             self._end = "cancelled"
-            self._viewer.stopping("cancelling what is ours on the server")
+            self._viewer.stopping("Cancelling our jobs on the server")
             self._spawn(client.cancel_all())
 
         def interrupt() -> None:
-            if self._stop.asked:
+            if self._stop.requested:
                 cancel()
                 return
-            self._stop.ask()
+            self._stop.request()
             self._end = "stopped"
-            self._viewer.stopping("no more jobs are sent; waiting for those under way (Ctrl-C again cancels them)")
+            self._viewer.stopping("Stopping: waiting for running jobs (press Ctrl-C again to cancel them)")
 
         return on_signals(interrupt, cancel)
 
@@ -357,9 +358,9 @@ class Session:
         task.add_done_callback(self._background.discard)
 
 
-def take_off_line(path: Path) -> str:
-    """What a user does about prompts that we could not take off the server."""
-    return f"Prompts of this run may still be on the server. This takes them off: comfyload cleanup {quote(str(path))}"
+def cleanup_hint(path: Path) -> str:
+    """How a user removes prompts that are left on the server."""
+    return f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {quote(str(path))}"
 
 
 def _plain(error: BaseException) -> BaseException:

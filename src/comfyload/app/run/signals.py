@@ -1,4 +1,4 @@
-"""What the signals do that end a run."""
+"""Handles the signals that end a run."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Viewer(Protocol):
 
 
 class Ender(Protocol):
-    """Says when a run has told enough; `why` is for people."""
+    """Ends a run early; `why` is the reason, for people."""
 
     @property
     def why(self) -> str: ...

@@ -111,8 +111,8 @@ def _is_plain(found: Any) -> bool:
 
 
 def lenient(text: bytes | str) -> Any:
-    """JSON as Python's own encoder writes it, NaN included. Bytes that are not UTF-8 become lone surrogates, as in names
-    of files.
+    """JSON as Python's own encoder writes it, NaN included. Bytes that are not UTF-8 become lone surrogates, as in
+    file names.
 
     Raises:
         msgspec.MsgspecError: it is not JSON, too deep or too large to be held.
