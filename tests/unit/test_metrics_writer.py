@@ -126,7 +126,7 @@ def test_the_file_is_named_by_the_call_then_by_the_variable_then_by_the_folder(
     comfyload.log_event("x")
     assert Path("a/c.ndjson").exists() and Path("b/v.ndjson").exists()
     monkeypatch.delenv("COMFYUI_METRICS_LOG")
-    metrics_writer._say_once.cache_clear()
+    metrics_writer._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             comfyload.log_event("x")

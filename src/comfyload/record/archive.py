@@ -1,6 +1,7 @@
-"""The archive: a folder of baselines, each a folder of evidence with the sha256 of every file in it.
+"""The archive: a folder of baselines, each a folder of runs and reports with the sha256 of every file.
 
-A baseline is written aside and renamed, so that half of one never exists, and an existing one is never overwritten.
+A baseline is written under a temporary name and renamed, so that half of one never exists, and an existing one is never
+overwritten.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ FORMAT = 1
 """Version of a baseline's files; readers refuse a newer one."""
 
 BASE = Path("infra/observability/baselines")
-"""Where baselines lie unless another folder is named."""
+"""The default folder of baselines."""
 
 MANIFEST = "manifest.json"
 PROMOTED = "promoted"
@@ -71,7 +72,7 @@ class KeptRun(Struct, frozen=True, kw_only=True):
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """What was put into a new baseline's folder. `log`: the slice of the instrumentation log, if there is one."""
+    """The contents of a new baseline's folder. `log`: the slice of the instrumentation log, if there is one."""
 
     runs: list[KeptRun]
     environment: Environment = {}
@@ -103,7 +104,7 @@ class Kept(Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> str:
-        """What it is called in its archive: the date, and the name if it has one."""
+        """Its name in the archive: the date, and the baseline's name if it has one."""
         return self.path.name
 
     def runs(self) -> Iterator[tuple[KeptRun, RunReader]]:
@@ -120,10 +121,10 @@ class Damaged(Struct, frozen=True, kw_only=True):
 
 
 def check_free(base: Path, name: str | None, now: datetime | None = None) -> Path:
-    """Where a baseline of this name would lie, if nothing is there yet: ask before minutes of work.
+    """The path of a new baseline of this name; call it before minutes of work.
 
     Raises:
-        UsageError: the name cannot be one of a folder.
+        UsageError: the name cannot be that of a folder.
         RunFilesError: something is there.
     """
     if name is not None and (not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or name == PROMOTED):
@@ -143,7 +144,7 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
     Whatever goes wrong, in `fill` too, the archive is as it was before. `now` is in UTC.
 
     Raises:
-        UsageError: the name cannot be one of a folder.
+        UsageError: the name cannot be that of a folder.
         RunFilesError: a baseline of that name is there, or the files cannot be written.
     """
     now = now or datetime.now(UTC)
@@ -180,7 +181,7 @@ def find(base: Path, name_or_path: str) -> Kept:
     """The baseline that a folder's name, a NAME (the newest of it), "promoted" or a path means.
 
     Raises:
-        RunFilesError: there is none, or it is damaged; near names are told.
+        RunFilesError: there is none, or it is damaged; the hint has similar names.
     """
     if name_or_path == PROMOTED:
         kept = promoted(base)
@@ -225,7 +226,7 @@ def list_all(base: Path) -> list[Kept]:
 
 
 def list_damaged(base: Path) -> list[Damaged]:
-    """What lies between the baselines and cannot be read as one: one bad folder must not hide the others."""
+    """Folders that cannot be read as baselines: one bad folder must not hide the others."""
     return [found for path in _folders(base).values() if isinstance(found := _look(path), Damaged)]
 
 
@@ -235,13 +236,13 @@ def list_by_hand(base: Path) -> list[ByHand]:
 
 
 def verify_files(kept: Kept) -> list[str]:
-    """What is not as it was saved, each with the file's name; empty if every byte is."""
+    """The differences from what was saved, each with the file's name; empty if every byte is the same."""
     try:
         plain, other = walk(kept.path)
     except OSError as error:
         return [f"{kept.path} cannot be read: {error.strerror or error}"]
     listed = kept.manifest.files
-    problems = [f"{relative} is a link or no plain file" for relative in other]
+    problems = [f"{relative} is a link or not a plain file" for relative in other]
     for relative, expected in listed.items():
         if relative not in plain:
             problems.append(f"{relative} is missing")
@@ -303,7 +304,7 @@ def _read(path: Path) -> Kept:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise RunFilesError(f"{path} is no baseline: {MANIFEST}: {error.strerror or error}") from None
+        raise RunFilesError(f"{path} is not a baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
         found = decode(content, msgspec.json.Decoder(_BaselineFormat)).format
         if found > FORMAT:
@@ -334,7 +335,7 @@ def _stays_inside(relative: str) -> bool:
 
 
 def _rename(aside: Path, target: Path) -> None:
-    """Give the folder its name. The system refuses where a folder with something in it has that name by now."""
+    """Give the folder its name. The system refuses if a folder with contents has that name by now."""
     try:
         aside.rename(target)
     except OSError:

@@ -1,4 +1,4 @@
-"""How a file that a user names is written: a plain one as a whole, a device, pipe or link through what it is."""
+"""Writes a file that a user names: a plain file as a whole; a device, a pipe or an open descriptor directly."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAMED = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
 
 @contextmanager
 def written_aside(path: Path, hint: str = HINT) -> Iterator[Path]:
-    """A name to write to; what is there when the block ends well becomes `path` as a whole, else it is removed.
+    """A temporary file that replaces `path` as a whole when the block ends without an error, and is removed otherwise.
 
     A link is followed, and stays. A device, a pipe, an open descriptor (`/dev/fd/63`) and `-`, which is standard
-    output, are written through: nothing takes their place.
+    output, are written to, not replaced.
 
     Raises:
         UsageError: it cannot be written there.
-        BrokenPipeError: whoever read the pipe has gone.
+        BrokenPipeError: the reader of the pipe has gone.
     """
     target = Path(os.path.realpath(path))
     plain = _descriptor(path) is None and _is_plain(target)
@@ -60,7 +60,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_target(flag: str, path: Path) -> None:
-    """Find out before the work, not after it, whether `path` can be written; the folder is made.
+    """Check before the work, not after it, that `path` can be written; the folder is made.
 
     Raises:
         UsageError: it cannot.
@@ -84,10 +84,10 @@ def check_target(flag: str, path: Path) -> None:
 
 
 def check_folder(flag: str, folder: Path) -> None:
-    """Find out whether something can be put into a folder, which need not be there yet.
+    """Check that files can be written to a folder, which need not exist yet.
 
     Raises:
-        UsageError: nothing can.
+        UsageError: they cannot.
     """
     there = Path(os.path.realpath(folder))
     while not there.exists() and there != there.parent:
@@ -107,7 +107,7 @@ def is_stdout(path: Path | None) -> bool:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The open file that the path is a name of; to open it anew would begin it anew."""
+    """The open file that the path names: opening it again would start from its beginning."""
     text = str(path)
     found = _DESCRIPTOR.fullmatch(text)
     return int(found[1]) if found is not None else _NAMED.get(text)
@@ -126,7 +126,7 @@ def _takes_files(folder: Path) -> bool:
 
 
 def _probe(folder: Path) -> None:
-    """Write a file and remove it: no permission tells as surely. An empty one fits on a full disk."""
+    """Write a file and remove it, which is surer than permissions. It is not empty, since that fits on a full disk."""
     probe = folder / _name()
     try:
         probe.write_bytes(bytes(_BLOCK))
@@ -139,7 +139,7 @@ def _name() -> str:
 
 
 def _put(aside: Path, target: Path) -> None:
-    """Replace the file, its permissions kept; one that something is mounted on is written in place."""
+    """Replace the file, its permissions kept; a file that is a mount point is written in place."""
     with suppress(OSError):
         aside.chmod(stat.S_IMODE(target.stat().st_mode))
     try:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
-__all__ = ["MOST_COUNT", "Count", "Instant", "Milliseconds", "Number", "Rate", "Seconds", "instant", "moment"]
+__all__ = [
+    "MOST_COUNT",
+    "Count",
+    "Instant",
+    "Milliseconds",
+    "Number",
+    "Rate",
+    "Seconds",
+    "finite",
+    "instant",
+    "moment",
+    "whole_ms",
+]
 
 MOST_COUNT = 10**9
 MOST_S = 1e10
 
 Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
-"""How many of something there are or were asked for."""
+"""A number of things."""
 
 Number = Annotated[int, Meta(ge=0, le=2**53)]
 """The place of a job in its run, or a count of bytes."""
@@ -22,7 +35,7 @@ Instant = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
 """Seconds of the run's clock: within three centuries of its start, so that a date can be made of it."""
 
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
-"""How long something takes or was asked to take."""
+"""A duration."""
 
 Rate = Annotated[float, Meta(ge=0, le=1e9)]
 """Arrivals per second."""
@@ -31,6 +44,18 @@ Milliseconds = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 """A stamp of a server's wall clock, or the difference of two."""
 
 _YEARS = range(1970, 3000)
+
+
+def finite(value: object) -> float | None:
+    """A number that a float can hold; None for anything else: a bool, text, NaN, 10^400."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
+
+
+def whole_ms(stamp: float | None) -> int | None:
+    """A stamp in whole milliseconds; None for one beyond 2^53, where floats have no whole numbers between them."""
+    return int(stamp) if stamp is not None and abs(stamp) < 2**53 else None
 
 
 def instant(seconds: float | None) -> float | None:
@@ -42,12 +67,12 @@ def moment(text: str) -> datetime:
     """A date and time with its zone, in ISO 8601.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no time") from None
+        raise ValueError(f"{text[:40]!r} is not a time") from None
     if found.tzinfo is None or found.year not in _YEARS:
-        raise ValueError(f"{text[:40]!r} is no time with its zone")
+        raise ValueError(f"{text[:40]!r} is not a time with its zone")
     return found

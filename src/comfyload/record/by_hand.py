@@ -1,4 +1,4 @@
-"""Folders of the archive that somebody made by hand, as the checklist's section 4 asks: results without a manifest."""
+"""Folders of the archive that were made by hand, as section 4 of the checklist describes: without a manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _README = "README.md"
 
 
 class Stated(Struct, frozen=True, kw_only=True):
-    """What a `load*.json` states: its `summary`; None: it has none that can be read."""
+    """The `summary` of a `load*.json`; None: it has no readable one."""
 
     file: str
     summary: dict[str, Any] | None
@@ -33,13 +33,13 @@ class ByHand(Struct, frozen=True, kw_only=True):
 
 
 def is_by_hand(folder: Path) -> bool:
-    """Whether nothing says that we made this folder; one that we made and that lost its manifest is damaged."""
+    """Whether comfyload did not make this folder; one of its own without a manifest is damaged."""
     ours = (folder / _PAGE).exists() and (folder / _RUNS).is_dir()
     return not (folder / _MANIFEST).exists() and not ours
 
 
 def read_by_hand(folder: Path) -> ByHand:
-    """What is in it, as far as it can be read.
+    """The readable contents.
 
     Raises:
         RunFilesError: the folder cannot be read.
@@ -58,7 +58,7 @@ def read_by_hand(folder: Path) -> ByHand:
 
 
 def no_baseline(folder: Path) -> RunFilesError:
-    """Why nothing that rests on records can be done with it."""
+    """The error for commands that need records."""
     return RunFilesError(
         f"{folder} was made by hand: it has no {_MANIFEST}, and nothing in it can be verified or made again",
         f"see it with comfyload baseline show {folder.name}; keep a run whole with comfyload baseline save RUN",

@@ -1,4 +1,4 @@
-"""What a machine's clocks did beside the one that instants are counted on: the vocabulary of their readings."""
+"""Types for the readings of a machine's clocks, compared with the monotonic one."""
 
 from __future__ import annotations
 

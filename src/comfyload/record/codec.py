@@ -1,8 +1,8 @@
-r"""JSON as it is kept, with any text that a server can send.
+r"""Encodes and decodes JSON with any text that a server can send.
 
-Python reads a file's name that is no UTF-8 as text with lone surrogates (`caf\udce9.png`). JSON can write these as
-escapes, and msgspec does not: where it refuses, Python's own encoder and parser take its place, so that what is read is
-what was written.
+Python reads a file's name that is not UTF-8 as text with lone surrogates (`caf\udce9.png`). JSON can write these as
+escapes, and msgspec does not: where it refuses, Python's own encoder and parser are used, so that decoding returns what
+was encoded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 T = TypeVar("T")
 MOST_LEVELS = 100
-"""Lists and objects in each other: no graph and no row of a log is deeper, and no encoder writes much more."""
+"""Most levels of nesting: no graph and no row of a log has more, and encoders do not write many more."""
 _HALF = b"\\ud"
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
@@ -70,7 +70,7 @@ def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """What `encode` wrote, as the decoder's type.
 
     Raises:
-        msgspec.MsgspecError: it is no JSON, or not of that type.
+        msgspec.MsgspecError: it is not JSON, or not of that type.
     """
     try:
         return decoder.decode(content)
@@ -84,7 +84,7 @@ def parsed(content: bytes | str) -> Any:
     """What Python's own parser reads of JSON, NaN and lone surrogates included.
 
     Raises:
-        msgspec.MsgspecError: it is no JSON.
+        msgspec.MsgspecError: it is not JSON.
     """
     try:
         return json.loads(content)
@@ -113,7 +113,7 @@ def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
 
 
 def printable(text: str) -> str:
-    r"""The text with `\udce9` for what no encoding can write."""
+    r"""The text with `\udce9` in place of lone surrogates, which no encoding can write."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

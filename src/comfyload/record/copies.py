@@ -1,4 +1,4 @@
-"""Files that are kept as evidence: copied whole, hashed, and brought to the disk. Nothing is held in memory."""
+"""Copies, hashes and syncs files of a baseline. Nothing is held in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def copy_run(run: Path, folder: Path) -> str:
     """Copy a run directory whole into `folder/runs/`; returns where, relative to `folder`.
 
     Raises:
-        RunFilesError: it cannot be read, or holds a link or something else that is no plain file.
+        RunFilesError: it cannot be read, or holds a link or something else that is not a plain file.
     """
     run = run.resolve()
     parent = folder / "runs"
@@ -29,7 +29,7 @@ def copy_run(run: Path, folder: Path) -> str:
         plain, other = walk(run)
         if other:
             raise RunFilesError(
-                f"{run / other[0]} is no plain file", "a baseline holds whole files; take it away first"
+                f"{run / other[0]} is not a plain file", "a baseline holds plain files; remove it first"
             )
         (parent / name).mkdir(parents=True)
         for relative in plain - {LOCK}:  # of a process that died
@@ -42,7 +42,7 @@ def copy_run(run: Path, folder: Path) -> str:
 
 
 def walk(folder: Path) -> tuple[set[str], list[str]]:
-    """All plain files below, and what else there is; relative paths with `/`. Links are not followed."""
+    """All plain files below, and other entries; relative paths with `/`. Links are not followed."""
     plain: set[str] = set()
     other: list[str] = []
 
@@ -66,15 +66,15 @@ def sha256(path: Path) -> str:
 
 
 def hash_files(folder: Path, *, but: str) -> dict[str, str]:
-    """Bring every file but one to the disk; returns their sha256.
+    """Sync every file but one to the disk; returns their sha256.
 
     Raises:
-        RunFilesError: something is no plain file, or has a name that cannot be written as text.
+        RunFilesError: an entry is not a plain file, or has a name that cannot be written as text.
     """
     plain, other = walk(folder)
     strange = other + sorted(name for name in plain if not name.isprintable())
     if strange:
-        raise RunFilesError(f"{strange[0]!r} is no plain file with a plain name", "a baseline cannot hold it")
+        raise RunFilesError(f"{strange[0]!r} is not a plain file with a plain name", "a baseline cannot hold it")
     hashes: dict[str, str] = {}
     for relative in sorted(plain - {but}):
         with (folder / relative).open("r+b") as file:
@@ -84,13 +84,13 @@ def hash_files(folder: Path, *, but: str) -> dict[str, str]:
 
 
 def sync_folders(folder: Path) -> None:
-    """Bring the names of all files below to the disk."""
+    """Sync the folder and all folders below it to the disk."""
     for place, _, _ in os.walk(folder):
         sync_folder(Path(place))
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names of the files in a folder to the disk; Windows has no way to ask for it."""
+    """Sync a folder, that is the names of its files, to the disk; Windows has no call for that."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

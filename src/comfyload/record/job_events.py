@@ -1,4 +1,4 @@
-"""What happens to a job under way, as a program is told it: for a progress bar or a log."""
+"""Events of a job under way, for a program's progress bar or log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["JobEvent", "Progress", "Queued", "Retrying"]
 
 
 class Queued(Struct, frozen=True, kw_only=True):
-    """The job waits on `server` (its redacted address), behind so many prompts, the running one included.
+    """The job waits on `server` (its redacted address) behind `before` prompts, the running one included.
 
-    Counted from the number that the server told once and from each that ended since: prompts that somebody takes out of
-    the queue, or puts at its front, are not seen.
+    Counted once by the server, then down with each prompt that ends: prompts that somebody removes from the queue, or
+    puts at its front, are not noticed.
     """
 
     server: str
@@ -23,7 +23,7 @@ class Queued(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """A node runs. `step` of `steps`: as far as the node tells; None: it began, and has told nothing.
+    """A node runs. `step` of `steps`: as the node reports; None: it began and has reported nothing.
 
     `node_class`: "" where the node is not in the graph that was sent.
     """

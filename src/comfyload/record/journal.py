@@ -1,7 +1,7 @@
-"""Files of a run directory as they are found, whatever happened to them: plain ones only, read within bounds.
+"""Reads the files of a run directory, whatever happened to them: plain files only, within bounds.
 
-A journal is read line by line. A torn last line is what a crash leaves, and is left out; any other that cannot be read
-is damage, which is told, or counted where the rest is to be saved.
+A journal is read line by line. A torn last line, which a crash leaves, is ignored; any other unreadable line is damage,
+which raises an error, or is counted where the rest is salvaged.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ T = TypeVar("T")
 RECORDS = "records.ndjson"
 
 MOST_LINE_BYTES = 64 << 20
-"""No line of ours is longer: a server's answer, of which a record is made, is bounded too."""
+"""No line of ours is longer, since a server's replies, of which records are made, are bounded too."""
 _BLOCK = 1 << 16
 """Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
 _TOO_LONG = f"it is longer than {MOST_LINE_BYTES >> 20} MiB"
 
 
 class Damage(Struct):
-    """What of a journal cannot be read: so many lines, the number of the first, and what is wrong with it.
+    """The unreadable lines of a journal: how many, the number of the first, and what is wrong with it.
 
-    No line: the file itself.
+    No lines: the file itself cannot be read.
     """
 
     lines: int = 0
@@ -53,22 +53,22 @@ def open_plain(path: Path) -> BinaryIO:
     """The file, opened for reading. A FIFO or a device, which might never end, is refused.
 
     Raises:
-        OSError: it cannot be opened, or is no plain file.
+        OSError: it cannot be opened, or is not a plain file.
     """
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a name with NUL in it, or a lone surrogate
         raise OSError(errno.EINVAL, str(error), None) from None
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is not a plain file", str(path))
     return path.open("rb")
 
 
 def read_whole(path: Path, most: int) -> bytes:
-    """What is in a plain file.
+    """The contents of a plain file.
 
     Raises:
-        OSError: it cannot be read, is no plain file, or holds more than `most` bytes.
+        OSError: it cannot be read, is not a plain file, or holds more than `most` bytes.
     """
     with open_plain(path) as file:
         content = file.read(most + 1)
@@ -127,7 +127,7 @@ def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _decode_block(whole: bytes, count: int, decoder: msgspec.json.Decoder[T]) -> list[T] | None:
-    """Its lines' values; None if a line is damaged, or if they are not just one to a line."""
+    """The values of the lines; None: a line is damaged, or there is not exactly one value per line."""
     try:
         values = decoder.decode_lines(whole)
     except UNREADABLE:

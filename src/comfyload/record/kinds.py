@@ -1,4 +1,4 @@
-"""What a file is that a job made, by the key under which its node reported it and by its name's ending."""
+"""The kind of a job's output file, by the key under which its node reported it and by the ending of its name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 Kind = Literal["image", "video", "audio", "3d", "latent", "text", "other"]
-"""`video` holds animations too; `other` is whatever is none of these, such as weights or an archive."""
+"""`video` includes animations; `other` is anything else, such as weights or an archive."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -67,7 +67,7 @@ _KIND_OF_KEY: dict[str, Kind] = {
 """Keys of ComfyUI's own nodes and of wide-spread packs; `result` is Preview3D's, `gifs` VHS_VideoCombine's."""
 
 _MOVING = (".gif", ".webp", ".png", ".apng", ".avif")
-"""Pictures that can move: which of them do, only the node says."""
+"""Picture formats that may be animations; only the node shows which are."""
 
 SHOWING = ("result", "mesh", "model_file")
 """Keys of nodes that show a file, which another node or an earlier job may have made."""
@@ -76,11 +76,11 @@ BARE = (*SHOWING, "3d")
 """Keys under which a bare string may name a file."""
 
 SHOWN = "shown"
-"""In place of a folder, of what was reported and lies in no file, such as a text."""
+"""In place of a folder, for an output without a file, such as a text."""
 
 
 def kind_of(file: str, key: str = "images", *, animated: bool = False) -> Kind:
-    """What a file is. Its name decides, but where a picture may move; the key tells where the name does not."""
+    """The kind of a file, by its name; by the key if the name has no ending, or for possible animations."""
     suffix = suffix_of(file)
     if suffix in _MOVING and (animated or key == "gifs"):
         return "video"
@@ -88,7 +88,7 @@ def kind_of(file: str, key: str = "images", *, animated: bool = False) -> Kind:
 
 
 def kind_under(key: str) -> Kind | None:
-    """What is usually reported under a key; None: nothing that is known."""
+    """The usual kind under a key; None: not known."""
     return _KIND_OF_KEY.get(key)
 
 

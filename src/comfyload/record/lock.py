@@ -27,7 +27,7 @@ __all__ = ["LOCK", "alone_in"]
 LOCK = ".lock"
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
 _BYTE = 1 << 30
-"""What is locked on Windows, where nobody else may read it: a byte far behind the file's text."""
+"""The byte that is locked on Windows, where a locked byte cannot be read: far behind the file's text."""
 _TRIES = 100
 
 
@@ -39,9 +39,9 @@ class _Holder(Struct):
 
 @contextmanager
 def alone_in(path: Path) -> Iterator[str | None]:
-    """Nobody else is at work in the directory meanwhile; it is made. Yields None, or why there can be no lock there.
+    """Lock the directory, which is made if missing, for this process. Yields None, or why it cannot be locked.
 
-    The file of the lock is removed at the end. If a process dies its lock is gone, whether the file is there or not.
+    The lock file is removed at the end. If the process dies, the lock ends, whether the file is left or not.
 
     Raises:
         RunFilesError: another process is at work in it.
@@ -51,7 +51,7 @@ def alone_in(path: Path) -> Iterator[str | None]:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = _taken(file)
     except OSError as error:
-        yield f"{path} cannot be locked ({(error.strerror or str(error)).lower()}): let no second process work in it"
+        yield f"{path} cannot be locked ({(error.strerror or str(error)).lower()}): do not use it from a second process"
         return
     try:
         yield None
@@ -65,7 +65,7 @@ def alone_in(path: Path) -> Iterator[str | None]:
 
 
 def _taken(file: Path) -> int:
-    """The locked file. Whoever had it may have removed it between our opening and our locking: then once more."""
+    """The locked file. If its last holder removed it between our opening and our locking, try again."""
     for _ in range(_TRIES):
         descriptor = _opened(file)
         try:

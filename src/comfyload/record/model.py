@@ -1,4 +1,4 @@
-"""The vocabulary of a run: what is asked of a server, what it did, and what a run directory holds.
+"""The types of a run: prompts, what a server did with them, and the files of a run directory.
 
 Two clocks, never mixed. Fields in seconds (`due`, `sent`, `done`, …) are instants on the client's monotonic clock,
 counted from the start of the run. Fields ending in `_ms` are the server's wall clock, Unix milliseconds; only
@@ -63,18 +63,18 @@ FailureKind = Literal[
     "http",  # any other 4xx, or a reply that is no JSON
     "server_error",  # 5xx
     "connect",  # no connection: nothing was sent
-    "generator",  # our own machine failed: no descriptors, ports or names; it says nothing of the server
+    "generator",  # our own machine failed: no descriptors, ports or names; not the server's fault
     "submit_unknown",  # sent, no reply, and the server does not know the id
     "execution_error",  # a node raised
     "oom",  # a node ran out of memory, the GPU's or the host's
     "cuda",  # the GPU context is broken; the server needs a restart
     "interrupted",  # stopped by somebody else
     "timeout",  # not done within the job's timeout, or by its deadline
-    "hung",  # it ran, and nothing of it moved any more; given up by us
+    "hung",  # it ran without progress; given up by us
     "cancelled",  # stopped by us
     "lost",  # accepted once, unknown to the server now
     "fetch",  # an output could not be downloaded whole
-    "dropped",  # never sent: there was no place for it
+    "dropped",  # never sent: there was no free slot
     "shed",  # never sent: it could not have been done by its deadline
     "censored",  # cut off by the end of the run
 ]
@@ -93,9 +93,9 @@ class Prompt(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Why an execution is no success. `type` is the server's own word (`prompt_no_outputs`, `RuntimeError`).
+    """Why an execution failed. `type` is the server's own name of the error (`prompt_no_outputs`, `RuntimeError`).
 
-    `retry_after_s`: how long the server asks us to stay away.
+    `retry_after_s`: the pause that the server requests.
     """
 
     kind: FailureKind
@@ -108,7 +108,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The server's own account, Unix ms on its wall clock. Queue wait = start - create; execution = end - start."""
+    """The server's own stamps, Unix ms on its wall clock. Queue wait = start - create; execution = end - start."""
 
     create_ms: Milliseconds | None = None
     start_ms: Milliseconds | None = None
@@ -120,7 +120,7 @@ class ServerTimes(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
 
 class Span(Struct, frozen=True, array_like=True, gc=False):
-    """One node's run as seen by the client: `[node id, start, end]`, seconds; `end` None if it never finished."""
+    """One node's run, timed by the client: `[node id, start, end]`, seconds; `end` None: it never finished."""
 
     node: str
     start: Instant
@@ -141,7 +141,7 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One output file downloaded and thrown away; `problem` says what was wrong with it, "" if nothing was."""
+    """One output file, downloaded and thrown away; `problem`: what was wrong with it, "" if nothing was."""
 
     file: str
     bytes: Number
@@ -152,8 +152,8 @@ class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One of several times that a job was sent: to which server (its redacted address), under which id, and its end.
 
-    `executed_ms`: how long the server executed it, by its own clock. `waited_s`: how long we held the job before, since
-    it was asked for or since the attempt before.
+    `executed_ms`: how long the server executed it, by its own clock. `waited_s`: how long we held the job before it,
+    since the call for the job or since the attempt before.
     """
 
     server: str
@@ -167,17 +167,17 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 ServerState = Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"]
-"""Where a job that we gave up was when we last looked."""
+"""The last known state of a job that we gave up."""
 
 
 class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a server did with one prompt.
 
     `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
-    `started`: `execution_start` arrived. `done`: the end was seen, by event, or by a poll no more than
-    `done_uncertainty_s` later than it happened; `end_source` names which. `executions`: how often the server
-    started it. `held_s`: how long it was held back before it was sent, because the server's queue was full.
-    `attempts`: each time it was sent, if this tells of only the last of them, or of one server of several; else empty.
+    `started`: `execution_start` arrived. `done`: the end was noticed, by event, or by a poll no more than
+    `done_uncertainty_s` after it happened; `end_source` names which. `executions`: how often the server started it.
+    `held_s`: how long it was held back before it was sent, because the server's queue was full. `attempts`: each time
+    it was sent, if there were several, or several servers; else empty.
     """
 
     outcome: Outcome
@@ -210,9 +210,9 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
         """
         if self.outcome != "completed":
             why = self.failure
-            said = "" if why is None else f": {why.kind}" + (f" in {why.node_class}" if why.node_class else "")
+            kind = "" if why is None else f": {why.kind}" + (f" in {why.node_class}" if why.node_class else "")
             text = "" if why is None or not why.message else f", {why.message}"
-            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{said}{text}", self)
+            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{kind}{text}", self)
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
@@ -226,8 +226,8 @@ class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=F
 class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record", gc=False):
     """One job from due to end: the journal's unit. Never rounded, never sampled.
 
-    `book`: which unit of several pages it belongs to. `censored`: it was cut off by the end of the run, so that all
-    that is known of its latency is that it is longer than `execution.done - due`.
+    `book`: the number of its book, where an arrival has several pages. `censored`: it was cut off by the end of the
+    run, so that its latency is only known to be longer than `execution.done - due`.
     """
 
     index: Number
@@ -246,7 +246,7 @@ Line = Sent | Record
 
 
 class Sample(Struct, frozen=True, kw_only=True, gc=False):
-    """One telemetry reading at `t` seconds of the run; `value` None says the source could not tell."""
+    """One telemetry reading at `t` seconds of the run; `value` None: unknown to the source."""
 
     t: Instant
     source: str
@@ -257,8 +257,8 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
 class LogLine(Struct, frozen=True, kw_only=True, gc=False):
     """One row that the server's side wrote: taken from its instrumentation as it ran, or from the log.
 
-    `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None where nothing tells
-    the offset, as of a log's rows. `row` is kept as it was written.
+    `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None: the offset is not
+    known, as for a log's rows. `row` is kept as it was written.
     """
 
     t: Instant | None
@@ -267,7 +267,7 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of a node without keeping the graph. `sampler`: it is to sample in each job. `samplers` are those
+    """The facts of a node that are kept without the graph. `sampler`: it should sample in each job. `samplers`: those
     that an output depends on.
     """
 
@@ -302,7 +302,7 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was found out about a server, once. `None`: it did not say.
+    """The facts of a server, found out once. `None`: not reported.
 
     `version` is (major, minor, patch). The four abilities decide how jobs are looked up and cancelled.
     """
@@ -365,9 +365,9 @@ class SelfCheck(Struct, frozen=True, kw_only=True):
 
 
 class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing known of the system under test, and where it came from (`nvml`, `sysfs`, `server`, `git`, `note`, …).
+    """One fact of the system under test, and its source (`nvml`, `sysfs`, `server`, `git`, `note`, …).
 
-    `value` None: unknown, and `source` says what was asked in vain, or what would tell.
+    `value` None: unknown, and `source` says which source failed, or which one would know it.
     """
 
     value: str | int | float | bool | None = None
@@ -390,12 +390,12 @@ class Host(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, kw_only=True):
-    """`manifest.json`: all that made the run. Written when the run starts and once more when it ends.
+    """`manifest.json`: everything that defines the run. Written when it starts and again when it ends.
 
-    `options`: the options of the command, without what is secret, from which the run can be taken up again.
-    `plan_sha256`: of all that decides which jobs are sent and when. `scheduled`: how many counted arrivals the schedule
-    has, as drawn; None where only time will tell. `retry`: the policy by which jobs are sent again; None: each once.
-    `resumed`: instants at which a run that had died was taken up again. `end` "decided": it was stopped as soon as its
+    `options`: the options of the command, without what is secret, from which the run can be resumed.
+    `plan_sha256`: of everything that decides which jobs are sent and when. `scheduled`: how many counted arrivals the
+    schedule has; None: not known in advance. `retry`: the policy by which jobs are sent again; None: each once.
+    `resumed`: instants at which a run that had died was resumed. `end` "decided": it was stopped as soon as its
     gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
     `clocks`: what the clocks of the generator's machine did, a row for each process of the run.

@@ -1,9 +1,9 @@
-"""The run directory: `manifest.json`, `records.ndjson`, `samples.ndjson`, written so that a crash loses nothing known.
+"""The run directory: `manifest.json`, `records.ndjson`, `samples.ndjson`, written so that a crash loses no known fact.
 
-`log.ndjson` is there too if the server's side told rows of its own.
+`log.ndjson` is there too if rows came from the server's side.
 
 The journals are appended one whole line at a time, each handed to the kernel before the next step; the manifest is
-replaced as a whole. A torn last line is what a crash leaves, and is not read.
+replaced as a whole. A torn last line, which a crash leaves, is not read.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MANIFEST = "manifest.json"
 SAMPLES = "samples.ndjson"
 LOG = "log.ndjson"
 _MOST_MANIFEST_BYTES = 64 << 20
-"""A manifest holds a graph of each workflow, if that was asked for."""
+"""A manifest may hold the graph of each workflow."""
 
 
 class RunWriter:
     """A new run directory. `write_line`, `write_sample` and `write_log` are synchronous and cost a few microseconds.
 
-    What cannot be written raises RunFilesError, and leaves no part of itself behind.
+    A line that cannot be written raises RunFilesError, and no part of it is left.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -89,19 +89,19 @@ class RunWriter:
         try:
             self.close()
         except RunFilesError:
-            if kind is None:  # else what went wrong first is what is told
+            if kind is None:  # else the first error is raised
                 raise
 
     def write_line(self, line: Line) -> None:
         self._append(self._records, line)
 
     def write_sample(self, sample: Sample) -> None:
-        """A reading of no instant that can be kept is none: its clock is not one."""
+        """Write a sample, unless its instant is beyond the bounds."""
         if instant(sample.t) is not None:
             self._append(self._samples, sample)
 
     def write_log(self, line: LogLine) -> None:
-        """The file is made for the first row: most runs have none."""
+        """Write a row; the file is made for the first one, as most runs have none."""
         if instant(line.t) is None:
             line = msgspec.structs.replace(line, t=None)
         if self._log is None:
@@ -132,10 +132,10 @@ class RunWriter:
             raise self._cannot(failed)
 
     def _cannot(self, error: OSError) -> RunFilesError:
-        """The disk is full, or gone: what it holds stays what it is."""
+        """The error for a disk that is full, or gone."""
         return RunFilesError(
             f"cannot go on writing to {self.path}: {(error.strerror or str(error)).lower()}",
-            f"what was measured is kept; once it can be written: comfyload resume {self.path}",
+            f"the measurements so far are kept; when the disk is writable: comfyload resume {self.path}",
         )
 
     def _append(self, descriptor: int, line: Line | Sample | LogLine) -> None:
@@ -151,9 +151,9 @@ class RunWriter:
 
 
 class RunReader:
-    """A run directory as it lies on disk, finished or not.
+    """A run directory on disk, finished or not.
 
-    `salvage`: damaged lines are skipped. `damage`: what the last whole pass over a journal skipped, by the file's name.
+    `salvage`: damaged lines are skipped. `damage`: the lines that the last whole pass skipped, by the file's name.
     """
 
     def __init__(self, path: Path, *, salvage: bool = False) -> None:
@@ -170,12 +170,12 @@ class RunReader:
         return self._read(SAMPLES, msgspec.json.Decoder(Sample))
 
     def log(self) -> Iterator[LogLine]:
-        """Rows of the server's side in the order in which they were taken; none where none were."""
+        """Rows of the server's side, in the order in which they were read."""
         if os.path.lexists(self.path / LOG):
             yield from self._read(LOG, msgspec.json.Decoder(LogLine))
 
     def check(self) -> None:
-        """Read all of it once.
+        """Read all files once.
 
         Raises:
             RunFilesError: a line is damaged, or a file cannot be read.
@@ -207,7 +207,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def _write_whole(descriptor: int, line: bytearray) -> None:
-    """The whole line, or nothing of it: a part would spoil the line that comes after it, should there be room again."""
+    """Write the whole line, or nothing of it: a part would spoil the next line once there is room again."""
     written = 0
     try:
         while written < len(line):  # a nearly full disk takes part of a line; the next attempt raises
@@ -234,7 +234,7 @@ def _read_manifest(path: Path) -> Manifest:
         content = read_whole(path, _MOST_MANIFEST_BYTES)
     except OSError as error:
         raise RunFilesError(
-            f"{path.parent} is no run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
+            f"{path.parent} is not a run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
         ) from None
     try:
         version = decode(content, msgspec.json.Decoder(_RunFormat)).format

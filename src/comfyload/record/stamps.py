@@ -1,4 +1,4 @@
-"""Which of a server's stamps can be: one place decides for all numbers that are made of them."""
+"""Decides which of a server's stamps are plausible, for all numbers that are made of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ if TYPE_CHECKING:
 __all__ = ["COARSE_MS", "FASTER", "GIVEN_UP_MS", "LAST", "SECONDS_FROM", "SECONDS_TO", "believed"]
 
 FASTER, COARSE_MS = 1.02, 20.0
-"""How much faster than ours a server's clock may be in a valid run, and how coarse a clock of Windows is."""
+"""How much faster than ours a server's clock may run in a valid run, and how coarse a Windows clock is."""
 
 GIVEN_UP_MS = 60_000.0
-"""How much longer than we waited a job may go on that we gave up, until it is off the server."""
+"""How much longer than our wait a job that we gave up may run, until it is off the server."""
 
 SECONDS_FROM, SECONDS_TO, LAST = 1e9, 1e11, 1e14
-"""Unix times in seconds, of our age, lie between the first two; in milliseconds no year that is near does, and none
-reaches the third."""
+"""Present Unix times in seconds lie between the first two; in milliseconds no near year does, and none reaches the
+third."""
 
 _UNKNOWN = ServerTimes()
 
 
 def believed(execution: Execution, due: float | None = None) -> ServerTimes:
-    """The stamps without those that cannot be; what was told itself if all can.
+    """The stamps without implausible ones; `execution.server` itself if all are plausible.
 
-    A wait or an execution is at least nothing and at most what passed on our own clock between sending the job (or
-    `due`, where an earlier process sent it) and its end. Where two stamps contradict, the one that the third supports
-    is kept.
+    A wait or an execution takes at least 0 and at most the time on our own clock between sending the job (or `due`, if
+    an earlier process sent it) and its end. Where two stamps contradict, the one that the third supports is kept.
     """
     times = execution.server
     create, start, end = times.create_ms, times.start_ms, times.end_ms

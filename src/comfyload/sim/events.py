@@ -1,4 +1,4 @@
-"""Frames that are no ordinary message: previews, and what custom nodes and worse put on the wire."""
+"""Frames that are not ordinary messages: previews, and frames of custom nodes and other senders."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def preview_frame(metadata: dict[str, Any] | None) -> bytes:
     """A sampler's preview: bare, or with `metadata` for a client that negotiated it."""
     if metadata is None:
         return struct.pack(">II", _PREVIEW, _JPEG) + PREVIEW_JPEG
-    told = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
-    return struct.pack(">II", _PREVIEW_WITH_METADATA, len(told)) + told + PREVIEW_JPEG
+    header = json.dumps(metadata | {"image_type": "image/jpeg"}).encode()
+    return struct.pack(">II", _PREVIEW_WITH_METADATA, len(header)) + header + PREVIEW_JPEG

@@ -1,4 +1,4 @@
-"""One prompt's execution: what is told to whom, in which order, and what history will say."""
+"""One prompt's execution: its events, their order and receivers, and its history entry."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _NodeFailed(Exception):
 
 
 class Levers(Protocol):
-    """What a fault pulls on the server that runs the prompt."""
+    """What a fault may do to the server that runs the prompt."""
 
     def drop_sockets(self) -> None: ...
     def stall_events(self, on: bool) -> None: ...
@@ -70,7 +70,7 @@ class Execution:
         self._progress: dict[str, Entry] = {}
         self._outputs: Entry = {}
         self._first = True  # no node ran yet
-        self._last_step = -math.inf  # loop time of the last step told
+        self._last_step = -math.inf  # loop time of the last step that was sent
         self._samples = any(node.get("class_type") in SAMPLERS for node in item.graph.values())
         method = item.extra_data.get("preview_method", "default")
         self._previews = method in PREVIEWS or (method != "none" and state.settings.previews)
@@ -110,7 +110,7 @@ class Execution:
         return {"prompt": row, "outputs": self._outputs, "status": status, "meta": meta}
 
     async def _nodes(self, keys: dict[str, bytes]) -> bool:
-        """Run what must run; whether history says it went well."""
+        """Run the nodes that must run; whether the history calls it a success."""
         graph, cache, truth = self._item.graph, self._state.cache, self._truth
         node_id = ""
 
@@ -133,7 +133,7 @@ class Execution:
         except NoSuchSource as error:
             raise WorkerDied(str(error)) from error
         except CycleFound as error:
-            # A real server says so, and calls it a success in its history.
+            # A real server reports the error, and calls it a success in its history.
             truth.outcome = "failed"
             failed = _NodeFailed("graph.DependencyCycleError", str(error))
             self._mark("execution_error", self._where(error.node_id) | self._failure(error.node_id, failed))
@@ -156,7 +156,7 @@ class Execution:
         if state.probe is not None:
             state.probe.node(graph[node_id]["class_type"])
         self._progress[node_id] = {"value": 0.0, "max": 1.0, "state": "running"} | self._names(node_id)
-        self._tell_progress()
+        self._send_progress()
         if self._item.client_id is not None:
             state.last_node = node_id
             self._send("executing", {"node": node_id, "display_node": node_id} | self._id)
@@ -224,7 +224,7 @@ class Execution:
         if thinned and step not in (1, total) and now - self._last_step < 0.1:
             return
         self._last_step = now
-        self._tell_progress()
+        self._send_progress()
         socket = state.sockets.find(self._item.client_id)
         with_metadata = socket is not None and socket.previews_with_metadata
         if self._previews and with_metadata:
@@ -235,7 +235,7 @@ class Execution:
             self._emit(preview_frame(None))
 
     def _ui(self, node_id: str) -> Entry | None:
-        """What an output node shows; files are written here."""
+        """The output of an output node; files are written here."""
         graph, files = self._item.graph, self._state.files
         node = graph[node_id]
         match node["class_type"]:
@@ -255,7 +255,7 @@ class Execution:
         return None
 
     def _changed(self, node: Entry) -> str:
-        """What besides its inputs decides whether a node's result can be reused: the content of a file it reads."""
+        """The content of a file that a node reads, which decides with its inputs whether its result can be reused."""
         if node["class_type"] != "LoadImage":
             return ""
         subfolder, name = posixpath.split(str(node["inputs"].get("image")))
@@ -294,19 +294,21 @@ class Execution:
     def _finish(self, node_id: str) -> None:
         entry = self._progress.setdefault(node_id, {"value": 1, "max": 1} | self._names(node_id))
         entry["value"], entry["state"] = entry["max"], "finished"
-        self._tell_progress()
+        self._send_progress()
 
     def _executed(self, node_id: str, ui: Entry | None) -> None:
         if self._item.client_id is not None:
             data = {"node": node_id, "display_node": node_id, "output": ui} | self._id
             self._send("executed", data)
 
-    def _tell_progress(self) -> None:
+    def _send_progress(self) -> None:
         if self._state.settings.since(0, 3, 45):
             self._send("progress_state", self._id | {"nodes": self._progress})
 
     def _mark(self, kind: str, data: Entry, everybody: bool = False) -> None:
-        """A message with a time stamp: history keeps it, and the owner hears it (`everybody`: if there is one)."""
+        """A message with a time stamp: the history keeps it, and the owner gets it; `everybody`: all get it without an
+        owner.
+        """
         data = {**self._id, **data, "timestamp": self._state.clock.stamp()}
         if kind == "execution_cached":
             data = {"nodes": data.pop("nodes")} | data
@@ -321,7 +323,7 @@ class Execution:
         self._emit(msgspec.json.encode(message).decode() if plain else json.dumps(message))
 
     def _emit(self, sent: str | bytes) -> None:
-        """To the owner, or to everybody if the prompt has none; the faults of the event stream come in here."""
+        """Send to the owner, or to everybody if the prompt has none; the faults of the event stream act here."""
         self._events += 1
         sockets, owner = self._state.sockets, self._item.client_id
         for _ in range(2 if self._faults.duplicate_events else 1):

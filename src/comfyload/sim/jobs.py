@@ -1,4 +1,4 @@
-"""How the jobs API tells of a prompt: waiting, running, or ended."""
+"""The jobs API: a prompt that waits, runs, or has ended."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def list_jobs(queue: Queue, query: dict[str, str], now: float) -> tuple[Entry, i
     wanted = [part.strip() for part in query.get("status", "").lower().split(",") if part.strip()]
     unknown = [status for status in wanted if status not in STATUSES]
     if unknown:
-        told = f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(STATUSES)}"
-        return {"error": told}, 400
+        text = f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(STATUSES)}"
+        return {"error": text}, 400
     try:
         limit = int(query["limit"]) if "limit" in query else None
         offset = max(0, int(query.get("offset", "0")))

@@ -25,9 +25,9 @@ Row = dict[str, Any]
 SCHEMA = 1
 RING = 20_000
 AHEAD_S = 12_345.678
-"""The probe's clock is the loop's plus this: nobody may take one for the other."""
+"""The probe's clock is the loop's plus this, so that a mix-up shows."""
 OLDEST_S = 60.0
-"""Samples are made when they are asked for, and none is made up for longer ago than this."""
+"""Samples are made when they are read, for no longer ago than this."""
 
 _GIB = 2.0**30
 _IDLE_W, _BUSY_W, _IDLE_C, _HOT_C = 24.0, 250.0, 38.0, 36.0
@@ -63,8 +63,8 @@ class Probe:
     def queued(self, item: Item, depth: int) -> None:
         """A prompt was accepted, with so many before it."""
         known = {"number": item.number, "queue_depth": depth, "node_count": len(item.graph)}
-        asked = item.extra_data.get("comfyload")
-        again = {key: asked[key] for key in ("attempt", "retry_of") if key in asked} if isinstance(asked, dict) else {}
+        ours = item.extra_data.get("comfyload")
+        again = {key: ours[key] for key in ("attempt", "retry_of") if key in ours} if isinstance(ours, dict) else {}
         self._sample()
         self._row("prompt.queued", self._clock.now(), prompt_id=item.prompt_id, **known, **again)
 
@@ -81,7 +81,7 @@ class Probe:
         self._running = None if kind is None else (now, kind)
 
     def ended(self, item: Item, truth: Truth, messages: list[list[Any]]) -> None:
-        """All that is told of a prompt when it is over: a row for each node, then its own."""
+        """The rows of a prompt that has ended: one for each node, then its own."""
         self.node(None)
         end = truth.ended if truth.ended is not None else self._clock.now()
         status = {"failed": "error", "interrupted": "interrupted"}.get(truth.outcome, "ok")
@@ -91,11 +91,11 @@ class Probe:
         for node in truth.executed:
             self._node(item, node, "run", *truth.spans[node], peak)
         error = next((data for kind, data in messages if kind == "execution_error"), None)
-        told: Row = {}
+        failure: Row = {}
         if error is not None:
             status = "error"
             self._node(item, error["node_id"], "error", None, end, peak)
-            told = {
+            failure = {
                 "level": "error",
                 "error": error["exception_message"].strip()[:500],
                 "exception_type": error["exception_type"],
@@ -112,7 +112,7 @@ class Probe:
             nodes_run=len(truth.executed),
             nodes_cached=len(truth.cached),
             vram_peak_bytes=peak if truth.executed else None,
-            **told,
+            **failure,
         )
 
     def reply(self, route: str, query: dict[str, str]) -> Reply:
@@ -216,7 +216,7 @@ class Probe:
         return min(most, (0.5 + 3.0 * self._loaded() + (1.75 if busy else 0.0)) * _GIB)
 
     def _facts(self) -> Row:
-        told = {
+        facts = {
             "gpu.0.model": "Simulated GPU",
             "gpu.0.vram_bytes": int(self._settings.vram_gib * _GIB),
             "gpu.0.driver": "none: it is simulated",
@@ -224,4 +224,4 @@ class Probe:
             "comfyui.commit": "0" * 40,
             "comfyui.dirty": False,
         }
-        return {key: {"value": value, "source": "simulator"} for key, value in told.items()}
+        return {key: {"value": value, "source": "simulator"} for key, value in facts.items()}

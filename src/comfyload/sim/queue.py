@@ -107,7 +107,7 @@ class Queue:
         return False
 
     def lose(self, prompt_id: str) -> bool:
-        """Drop a waiting prompt without a word to anybody."""
+        """Drop a waiting prompt without an event."""
         kept = [row for row in self._heap if row[1] != prompt_id]
         lost = len(kept) < len(self._heap)
         self._heap = kept

@@ -84,14 +84,6 @@ def _route(state: State, parts: list[str], in_api: bool) -> tuple[str, str]:
     return "/".join(parts), ""
 
 
-def _get_prompt(state: State, _: Call) -> Reply:
-    return json_reply(state.status())
-
-
-def _post_prompt(state: State, call: Call) -> Reply:
-    return submit(state, call.json())
-
-
 def _get_queue(state: State, _: Call) -> Reply:
     running = [state.queue.running.row()] if state.queue.running else []
     return json_reply({"queue_running": running, "queue_pending": [item.row() for item in state.queue.pending]})
@@ -172,10 +164,6 @@ def _cancel(state: State, job_id: str) -> bool:
     return _interrupt_if_running(state, job_id) or state.queue.delete(job_id)
 
 
-def _cancel_one(state: State, call: Call) -> Reply:
-    return json_reply({"cancelled": _cancel(state, call.tail)})
-
-
 def _cancel_many(state: State, call: Call) -> Reply:
     try:
         body = call.json()
@@ -190,28 +178,15 @@ def _cancel_many(state: State, call: Call) -> Reply:
     return json_reply({"cancelled": sum(_cancel(state, job_id) for job_id in ids) > 0})
 
 
-def _models(state: State, call: Call) -> Reply:
-    return content.models(call.tail)
-
-
-def _object_info(state: State, call: Call) -> Reply:
-    return content.object_info(state, call.tail)
-
-
 def _probe(state: State, call: Call) -> Reply:
     return not_found() if state.probe is None else state.probe.reply(call.tail, call.query)
 
 
-def _view(state: State, call: Call) -> Reply:
-    return content.view(state, call.query)
-
-
-def _upload(state: State, call: Call) -> Reply:
-    return content.upload(state, call.request)
-
-
 _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
-    "prompt": {"GET": _get_prompt, "POST": _post_prompt},
+    "prompt": {
+        "GET": lambda state, _: json_reply(state.status()),
+        "POST": lambda state, call: submit(state, call.json()),
+    },
     "queue": {"GET": _get_queue, "POST": _post_queue},
     "history": {"GET": _get_history, "POST": _post_history},
     "history/{id}": {"GET": _get_entry},
@@ -219,17 +194,17 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
     "free": {"POST": _free},
     "api/jobs": {"GET": _jobs},
     "api/jobs/{id}": {"GET": _job},
-    "api/jobs/{id}/cancel": {"POST": _cancel_one},
+    "api/jobs/{id}/cancel": {"POST": lambda state, call: json_reply({"cancelled": _cancel(state, call.tail)})},
     "api/jobs/cancel": {"POST": _cancel_many},
     "comfyload/v1/{id}": {"GET": _probe},
-    "view": {"GET": _view},
-    "upload/image": {"POST": _upload},
-    "object_info": {"GET": _object_info},
-    "object_info/{id}": {"GET": _object_info},
+    "view": {"GET": lambda state, call: content.view(state, call.query)},
+    "upload/image": {"POST": lambda state, call: content.upload(state, call.request)},
+    "object_info": {"GET": lambda state, call: content.object_info(state, call.tail)},
+    "object_info/{id}": {"GET": lambda state, call: content.object_info(state, call.tail)},
     "system_stats": {"GET": lambda state, _: json_reply(content.system_stats(state))},
     "features": {"GET": lambda state, _: json_reply(state.sockets.features)},
     "embeddings": {"GET": lambda _state, _: json_reply([])},
     "extensions": {"GET": lambda _state, _: json_reply([])},
-    "models": {"GET": _models},
-    "models/{id}": {"GET": _models},
+    "models": {"GET": lambda _, call: content.models(call.tail)},
+    "models/{id}": {"GET": lambda _, call: content.models(call.tail)},
 }

@@ -227,7 +227,7 @@ class Server:
             self.truth[-1].outcome = "died"
 
     def _on_accept(self, prompt_id: str) -> None:
-        """The faults between accepting a prompt and telling so."""
+        """The faults between accepting a prompt and the reply."""
         self._accepted += 1
         faults, rng = self._faults, self._lasting.rng
         if faults.lost_queue != NEVER and faults.lost_queue.hits(self._accepted, rng):

@@ -1,4 +1,4 @@
-"""Who hears which event: the WebSockets of a server, registered by client id."""
+"""The WebSockets of a server, registered by client id: which one gets which event."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def steps(graph: Graph, node_id: str) -> int:
 
 
 def frame(graph: Graph, node_id: str) -> Frame:
-    """The size of what this node makes or handles, up its links; one megapixel where nothing tells."""
+    """The size of what this node makes or handles, up its links; one megapixel where that is unknown."""
     factor = 1.0
     for _ in range(len(graph)):
         node = graph[node_id]

@@ -1,4 +1,4 @@
-"""Whether a posted graph can run, said in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
+"""Whether a posted graph can run, in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def validate(
     depends on itself without an error.
 
     Raises:
-        TypeError, AttributeError: it is no graph (a real server answers 500).
+        TypeError, AttributeError: it is not a graph (a real server answers 500).
     """
     outputs = []
     for node_id, node in graph.items():
@@ -71,9 +71,8 @@ def validate(
 
 
 def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
-    """Type and message of the error that a node raises for what no check has looked at: links that its class does not
-    declare, inputs that are missing as only such a link leads here, a literal where a link belongs, and a folder where
-    a picture belongs.
+    """Type and message of the error that a node raises for what the check leaves out: links at undeclared inputs,
+    missing inputs of a node that only such a link leads to, a literal for a link, a folder for a picture.
     """
     name, inputs = node["class_type"], node["inputs"]
     if name == "LoadImage" and inputs.get("image") in ("", "."):
@@ -149,8 +148,8 @@ class _Checker:
             config = [kind, options]
             if name not in inputs:
                 if required:
-                    told = {"input_name": name}
-                    errors.append(_error("required_input_missing", "Required input is missing", name, told))
+                    extra = {"input_name": name}
+                    errors.append(_error("required_input_missing", "Required input is missing", name, extra))
             elif isinstance(inputs[name], list):
                 link = inputs[name]
                 found = self._link(name, config, link)
@@ -174,16 +173,16 @@ class _Checker:
             self._fail(node_id, "dependency_cycle", "Dependency cycle detected", shown, extra)
 
     def _link(self, name: str, config: list[Any], link: list[Any]) -> Error | None:
-        told = {"input_name": name, "input_config": config}
+        extra = {"input_name": name, "input_config": config}
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _error("bad_linked_input", message, name, told | {"received_value": link})
+            return _error("bad_linked_input", message, name, extra | {"received_value": link})
         received = CLASSES[self._graph[link[0]]["class_type"]].types[link[1]]
         if _fits(received, config[0]):
             return None
         details = f"{name}, received_type({received}) mismatch input_type({config[0]})"
-        told |= {"received_type": received, "linked_node": link}
-        return _error("return_type_mismatch", "Return type mismatch between linked nodes", details, told)
+        extra |= {"received_type": received, "linked_node": link}
+        return _error("return_type_mismatch", "Return type mismatch between linked nodes", details, extra)
 
     def _source(self, name: str, config: list[Any], link: list[Any], path: list[str]) -> bool:
         try:
@@ -207,14 +206,14 @@ class _Checker:
         value = inputs[name]
         if isinstance(value, dict) and "__value__" in value:
             value = inputs[name] = value["__value__"]
-        told = {"input_name": name, "input_config": config, "received_value": value}
+        extra = {"input_name": name, "input_config": config, "received_value": value}
         if isinstance(kind, str) and kind in _CAST:
             try:
                 value = inputs[name] = _CAST[kind](value)
             except (TypeError, ValueError, OverflowError) as error:
                 message = f"Failed to convert an input value to a {kind} value"
-                told["exception_message"] = str(error)
-                return _error("invalid_input_type", message, f"{name}, {value}, {error}", told)
+                extra["exception_message"] = str(error)
+                return _error("invalid_input_type", message, f"{name}, {value}, {error}", extra)
         if node["class_type"] == "LoadImage":
             # "." is the folder itself, which is there; the node fails then.
             if posixpath.normpath(value.removesuffix(" [input]")) in {".", *self._images}:
@@ -222,25 +221,25 @@ class _Checker:
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"
             return _error("custom_validation_failed", message, details, {"input_name": name})
-        return _limits(name, value, config, told | {"received_value": value})
+        return _limits(name, value, config, extra | {"received_value": value})
 
 
-def _limits(name: str, value: Any, config: list[Any], told: dict[str, Any]) -> Error | None:
+def _limits(name: str, value: Any, config: list[Any], extra: dict[str, Any]) -> Error | None:
     kind, options = config
     if "min" in options and value < options["min"]:
         message = f"Value {value} smaller than min of {options['min']}"
-        return _error("value_smaller_than_min", message, name, told)
+        return _error("value_smaller_than_min", message, name, extra)
     if "max" in options and value > options["max"]:
         message = f"Value {value} bigger than max of {options['max']}"
-        return _error("value_bigger_than_max", message, name, told)
+        return _error("value_bigger_than_max", message, name, extra)
     choices = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
     if choices is None or value in choices:
         return None
     shown = str(choices)
     if len(choices) > 20:  # a real server does not send back long lists
         shown = f"(list of length {len(choices)})"
-        told = told | {"input_config": None}
-    return _error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {shown}", told)
+        extra = extra | {"input_config": None}
+    return _error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {shown}", extra)
 
 
 def _fits(received: str, wanted: Any) -> bool:

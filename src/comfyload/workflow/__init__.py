@@ -1,4 +1,4 @@
-"""What is asked of the server: a graph, checked, and how its jobs differ."""
+"""The graph that is sent to the server, its checks, and how its jobs differ."""
 
 from comfyload.workflow.graph import Workflow, parse
 from comfyload.workflow.object_info import ObjectInfo

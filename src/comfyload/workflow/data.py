@@ -1,4 +1,4 @@
-"""Values from a table, so that each job has its own prompt: CSV or JSON whose columns are `NODE.INPUT`."""
+"""Reads a table of values for the jobs: CSV or JSON whose columns are `NODE.INPUT`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """One row a job, taken in order and from the start again when they run out.
+    """One row per job, in order, and again from the start after the last one.
 
-    `columns` are `NODE.INPUT`; `lines` are the rows' places in the file, for messages. `decimal_comma`: in a file whose
+    `columns` are `NODE.INPUT`; `lines`: the rows' places in the file, for messages. `decimal_comma`: in a file whose
     fields are not separated by commas, `0,5` is a number.
     """
 
@@ -40,7 +40,7 @@ class Table(Struct, frozen=True, kw_only=True):
         return [row[place] for row in self.rows]
 
     def place(self, row: int) -> str:
-        """Where a row stands."""
+        """The place of a row in the file, for messages."""
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
 
@@ -48,7 +48,7 @@ def parse_table(text: str, source: str) -> Table:
     """Read a table: JSON if its first letter is `{` or `[`, else fields separated by commas, semicolons or tabs.
 
     Raises:
-        UsageError: it is empty, a line is not like the others, or two columns have one name.
+        UsageError: it is empty, a line does not fit the others, or two columns have one name.
     """
     text = text.removeprefix("\ufeff")
     first = text.lstrip()[:1]
@@ -151,16 +151,16 @@ def _separator(text: str) -> tuple[str, str, int]:
     Without that line, it is what splits the header into the most fields.
     """
     lines = _lines(text)
-    told = _SEPARATOR.fullmatch(lines[0])
-    if told is not None:
-        return text[len(lines[0]) :].lstrip("\r\n"), told[1], 1
+    line = _SEPARATOR.fullmatch(lines[0])
+    if line is not None:
+        return text[len(lines[0]) :].lstrip("\r\n"), line[1], 1
     header = next((line for line in lines if line.strip()), "")
     counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in (",", ";", "\t")}
     return text, max(counts, key=lambda mark: counts[mark]), 0
 
 
 def _records(text: str, delimiter: str, source: str, skipped: int) -> tuple[list[str], list[tuple[int, list[Any]]]]:
-    """The header, and each record with the line on which it ends; blank lines are passed over."""
+    """The header, and each record with the line on which it ends; blank lines are skipped."""
     spaced = f"{delimiter} " in _lines(text.lstrip())[0]
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=spaced)
     try:
@@ -181,10 +181,10 @@ def _lines(text: str) -> list[str]:
 
 
 def _named_columns(header: list[str], rows: list[list[Any]], source: str) -> list[int]:
-    """The places of the columns that have a name; one without is passed over if it is empty."""
+    """The places of the columns that have a name; one without a name is skipped if it is empty."""
     for place, name in enumerate(header):
         if not name and any(row[place].strip() for row in rows):
-            raise UsageError(f"{source}: column {place + 1} has no name", "name it NODE.INPUT, or take it out")
+            raise UsageError(f"{source}: column {place + 1} has no name", "name it NODE.INPUT, or remove it")
         if name and name in header[:place]:
             raise UsageError(f"{source} has two columns {name!r}", "leave one out")
     return [place for place, name in enumerate(header) if name]

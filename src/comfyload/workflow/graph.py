@@ -20,7 +20,7 @@ Graph = dict[str, dict[str, Any]]
 
 
 class Workflow:
-    """A checked graph with its name. `extra` holds what stood beside `prompt` in the file (`extra_data`)."""
+    """A checked graph with its name. `extra` holds other parts of the file (`extra_data`)."""
 
     def __init__(self, name: str, graph: Graph, extra: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Workflow:
         ]
 
     def without(self, nodes: Collection[str]) -> Workflow:
-        """The graph less these nodes; what was linked to them still is."""
+        """The graph without these nodes; links to them are kept."""
         return Workflow(self.name, {n: body for n, body in self.graph.items() if n not in nodes}, self.extra)
 
     def ancestors(self, node: str) -> set[str]:
@@ -75,7 +75,7 @@ class Workflow:
         return found
 
     def sinks(self) -> list[str]:
-        """The nodes that no other node takes anything from: without `/object_info`, the best guess at outputs."""
+        """The nodes that no other node is linked to: without `/object_info`, the best guess at outputs."""
         used = {parent for node in self.graph for parent in self.parents(node)}
         return [node for node in self.graph if node not in used]
 
@@ -92,7 +92,7 @@ def is_link(value: object) -> bool:
 
 
 def parse(text: bytes, name: str, source: str = "") -> Workflow:
-    """Read an API-format graph, bare or wrapped (`find_graph` says in what); `source` is where it was read.
+    """Read an API-format graph, bare or wrapped as `find_graph` knows; `source`: where it was read.
 
     Integers keep all their digits.
 
@@ -110,7 +110,7 @@ def parse(text: bytes, name: str, source: str = "") -> Workflow:
 
 
 def _problems(graph: Mapping[str, Any]) -> Iterator[str]:
-    """What a server would refuse, or worse: a node without `inputs` kills the real server's worker thread."""
+    """Errors that a server would refuse, or worse: a node without `inputs` kills a real server's worker thread."""
     for node, body in graph.items():
         if not isinstance(body, dict):
             yield f"node {node} is a {kind_of(body)}, not an object"
@@ -124,7 +124,7 @@ def address(workflow: Workflow, target: str, flag: str = "") -> tuple[str, str]:
     """Node id and input of `NODE.INPUT`. Titles and inputs may hold dots themselves, so every split is tried.
 
     Raises:
-        UsageError: the graph has none such; `flag` begins the message.
+        UsageError: the graph has no such input; `flag` begins the message.
     """
     nodes_named: list[str] = []
     for dot in (at for at, letter in enumerate(target) if letter == "."):

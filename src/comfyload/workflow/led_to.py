@@ -1,4 +1,4 @@
-"""Which nodes a server looks at for each output, and which it runs: they are not the same."""
+"""Which nodes a server checks for each output, and which it runs: they are not the same."""
 
 from __future__ import annotations
 

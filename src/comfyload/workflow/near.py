@@ -1,4 +1,4 @@
-"""Which names are truly like one that is missing: a slip of the pen, another folder, another ending; no more."""
+"""Names that are similar to a missing one: a typing error, another folder, another ending."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MODEL_SUFFIXES = (
 
 MOST = 3
 CLASS_LIKENESS, FILE_LIKENESS, OPTION_LIKENESS = 0.86, 0.82, 0.75
-"""How much of two names must be the same, of 1; names of classes share many words, and mean something else."""
+"""How similar two names must be, of 1; names of classes share many words although they mean different things."""
 
 PREFIX = 5
-"""So long a beginning makes an option near to one that goes on (`dpmpp_2m` and `dpmpp_2m_karras`)."""
+"""Letters of a common beginning that make two options similar (`dpmpp_2m` and `dpmpp_2m_karras`)."""
 
 
 def near_classes(name: str, known: Collection[Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `/object_info` says of a node class: types and bounds of its inputs, what it puts out, which pack it is from."""
+"""Node classes as `/object_info` describes them: types and bounds of inputs, outputs, and the pack of each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PLAIN = frozenset(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "*"])
 
 
 class NodeClass:
-    """One class as the server describes it; every question has an answer even if the server gave none."""
+    """One class as the server describes it; every property has a value even without a description."""
 
     def __init__(self, name: str, info: Mapping[str, Any] | None) -> None:
         self.name = name
@@ -67,7 +67,7 @@ class NodeClass:
 
     @property
     def output(self) -> bool | None:
-        """Whether it is an output node; None if the server did not say."""
+        """Whether it is an output node; None: not described."""
         value = self._info.get("output_node")
         return value if isinstance(value, bool) else None
 
@@ -84,7 +84,7 @@ class NodeClass:
 
     @property
     def heavy(self) -> bool:
-        """Whether it prepares something that jobs share (a loader, a LoRA): to repeat it per job would be wrong."""
+        """Whether it prepares something that jobs share (a loader, a LoRA), which must not be repeated per job."""
         types, name = self._output_types(), self.name.lower()
         if not types:
             return "load" in name
@@ -103,12 +103,12 @@ class NodeClass:
 
     @property
     def loads(self) -> bool:
-        """Whether to repeat it in each job would be wrong: it loads or patches a model, and makes no image itself."""
+        """Whether it must not be repeated in each job: it loads or patches a model, and makes no image itself."""
         return self.heavy and not self.sampler
 
     @property
     def plain(self) -> bool | None:
-        """Whether all it puts out are numbers, texts or whatever came in; None if the server did not say."""
+        """Whether its outputs are only numbers, texts or its inputs; None: not described."""
         types = self._output_types()
         return types <= PLAIN if types else None
 
@@ -145,7 +145,7 @@ def _declared(described: Any, key: str) -> InputSpec | None:
 
 
 class ObjectInfo:
-    """The classes a server described; asking for another gives a `NodeClass` that knows nothing."""
+    """The classes that a server described; any other name gives a `NodeClass` without a description."""
 
     def __init__(self, classes: Mapping[str, Any] | None = None) -> None:
         self._classes = {

@@ -1,4 +1,4 @@
-"""Which nodes run in each job: what lies downstream of what varies, and where a salt must make up for it."""
+"""Which nodes run in each job: those downstream of what varies, and those that need a salt."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Reach"]
 
 
 class Reach:
-    """What of a graph works in each job, given what varies.
+    """The parts of a graph that run in each job, given what varies.
 
     live: the nodes that feed an output, and outputs; the server runs no others.
-    salted: nodes to give a salt: samplers that nothing varied reaches and nobody fixed, or, where nothing moves at all,
-        where the work begins. Nodes downstream of which nothing loads come first.
+    salted: nodes that get a salt: samplers that no variation reaches and nobody fixed, or, where nothing varies, the
+        nodes where the work begins. Nodes downstream of which nothing loads come first.
     runs: all nodes that run in each job, salt included.
-    samplers: samplers that are to run in each job.
-    constant: outputs that show the same in every job, beside others that do not.
+    samplers: samplers that must run in each job.
+    constant: outputs that are the same in every job, while others are not.
     reloaded: nodes among `runs` that load or patch a model.
     """
 
@@ -82,7 +82,7 @@ def _closure(nodes: Iterable[str], neighbours: dict[str, list[str]]) -> set[str]
 
 
 def _seeded(workflow: Workflow, info: ObjectInfo, live: set[str]) -> set[str]:
-    """Nodes that take a seed: what they make is random, whatever they are called."""
+    """Nodes that take a seed: their outputs are random, whatever their names are."""
     return {
         node
         for node in live

@@ -1,4 +1,4 @@
-"""Where in a file the graph is: JSON that is not quite JSON, pictures, and what programs wrap around a graph."""
+"""Finds the graph in a file: in invalid JSON, in pictures, and in the wrappers of other programs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PICTURES = (
     (re.compile(rb"\x1aE\xdf\xa3"), "video"),
     (re.compile(rb"fLaC|ID3|OggS"), "sound file"),
 )
-"""How files that ComfyUI saves begin; most hold the graph that made them in their metadata."""
+"""First bytes of files that ComfyUI saves; most hold their graph in the metadata."""
 
 DEEPEST = 12
-"""So deep a graph is looked for."""
+"""Levels in which a graph is searched."""
 
 NAMED = 3
-"""So many places are named where there are several graphs."""
+"""Places that are named where there are several graphs."""
 
 
 def refuse_pictures(content: bytes, source: str) -> None:
@@ -44,7 +44,7 @@ def load_json(text: str, source: str) -> Any:
     """The value of a JSON text. Integers keep all their digits.
 
     Raises:
-        WorkflowError: it is no JSON, or names a key twice in one object; the message says what it is instead.
+        WorkflowError: it is not JSON, or names a key twice in one object; the message says what it is instead.
     """
     try:
         found = json.loads(text, object_pairs_hook=_object)
@@ -52,8 +52,8 @@ def load_json(text: str, source: str) -> Any:
             raise RecursionError
         return found
     except _TwiceError as error:
-        said = f"{source} names {json.dumps(str(error))} twice in one object, of which only the last would count"
-        raise WorkflowError(said, "delete the one that is not meant") from None
+        text = f"{source} names {json.dumps(str(error))} twice in one object; only the last would count"
+        raise WorkflowError(text, "delete the one that is not meant") from None
     except json.JSONDecodeError as error:
         raise WorkflowError(*_no_json(text, source, error)) from None
     except RecursionError:
@@ -75,7 +75,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_json(text: str, source: str, error: json.JSONDecodeError) -> tuple[str, str]:
-    """What is wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
     if not text.strip():
         return f"{source} is empty", EXPORT_HINT
     rest, before = text[error.pos :].lstrip(), text[: error.pos].rstrip()
@@ -92,17 +92,17 @@ def _no_json(text: str, source: str, error: json.JSONDecodeError) -> tuple[str, 
         return f"{source} holds more than one JSON value, the second {where}", "give one graph a file"
     word = re.match(r"[^\s,:\[\]{}\"]{1,40}", rest)
     if error.msg == "Expecting value" and word is not None:
-        return f"{source} has {word[0]} {where}, which is no JSON value", "put a value in its place"
+        return f"{source} has {word[0]} {where}, which is not a JSON value", "put a value in its place"
     hint = "the file may be cut short; export it again" if error.pos >= len(text.rstrip()) - 1 else EXPORT_HINT
     return f"{source} is not JSON: {error.msg} {where}", hint
 
 
 def find_graph(loaded: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The one API graph in a JSON value, and what stood beside it that is sent with it (`extra_data`).
+    """The one API graph in a JSON value, and the `extra_data` that is sent with it.
 
     Known wrappers: the body of `POST /prompt`, a worker's `{"input": {"workflow": …}}`, `{"workflow_json": …}`, what
     the frontend gives as `{"output": …, "workflow": …}`, an entry of the history or the queue, a list of one, and JSON
-    text of any of these. A graph that is none passes here, and is complained of where its nodes are looked at.
+    text of any of these. An invalid graph passes here, and is refused where its nodes are checked.
 
     Raises:
         WorkflowError: there is no graph, or several, or only one in the editor's format.
@@ -124,8 +124,8 @@ def find_graph(loaded: Any, source: str) -> tuple[dict[str, Any], dict[str, Any]
     if editors:
         path = next(iter(editors))
         at = f" (at {path})" if path else ""
-        said = f"{source} is saved in the editor's own format, which the server cannot run{at}"
-        raise WorkflowError(said, EXPORT_HINT)
+        text = f"{source} is saved in the editor's own format, which the server cannot run{at}"
+        raise WorkflowError(text, EXPORT_HINT)
     inner = loaded.get("prompt") if isinstance(loaded, dict) else None
     graph = inner if isinstance(inner, dict) and "class_type" not in inner else loaded
     if not isinstance(graph, dict):

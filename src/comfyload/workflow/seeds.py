@@ -1,4 +1,4 @@
-"""Which values of a graph are its seeds: literals named so, and literals that reach such an input by links."""
+"""Finds the seeds of a graph: literals of inputs named as seeds, and literals linked to such inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from comfyload.workflow.object_info import InputSpec, ObjectInfo
 __all__ = ["Seed", "find_seeds", "is_seed_name", "takes_seed"]
 
 UNKNOWN_BOUNDS = (0, 2**32 - 1)
-"""Taken for a seed whose bounds the server does not give: every sampler accepts these."""
+"""For seeds without declared bounds: every sampler accepts these."""
 
 _EXACT_FLOATS = (-(2**53), 2**53)
 _WHOLE_TEXT = re.compile(r"[+-]?[0-9]{1,40}")
@@ -23,7 +23,7 @@ _Place = tuple[str, str]
 
 
 class Seed(Struct, frozen=True, kw_only=True):
-    """A literal to vary: where it stands, least and greatest value, and the form in which the server takes it."""
+    """A literal to vary: its place, least and greatest value, and the form in which the server takes it."""
 
     node: str
     key: str
@@ -52,7 +52,7 @@ def find_seeds(workflow: Workflow, info: ObjectInfo | None = None) -> list[Seed]
 
 
 def takes_seed(workflow: Workflow, info: ObjectInfo, node: str, key: str) -> bool:
-    """Whether the input is a seed: by its name, and by its declared type where the server tells it."""
+    """Whether the input is a seed: by its name, and by its type if the server declares it."""
     spec = info[workflow.class_of(node)].spec(key)
     if spec is not None and spec.kind == "INT" and spec.options.get("control_after_generate") and "seed" in key.lower():
         return True
@@ -84,7 +84,7 @@ class _Search:
         return [seeds[place] for place in places if place in seeds]
 
     def _follow(self, place: _Place) -> Seed | None:
-        """The literal that feeds a seed input, or None: it is no number, or more than seeds depends on it."""
+        """The literal that feeds a seed input; None: it is not a number, or not only seeds depend on it."""
         bounds, direct, passed = self._bounds(place), True, {place[0]}
         while is_link(value := self._value(place)):
             parent = value[0]

@@ -1,4 +1,4 @@
-"""Which value a text from a shell or a table stands for, by the type of the input that it is meant for."""
+"""Converts a text from a shell or a table to a value, by the type of its input."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 EXACT = 2**53
-"""Beyond it not every integer is a floating-point number: a value that was one has lost digits."""
+"""Beyond it not every integer is a floating-point number: such a float may have lost digits."""
 SPREADSHEET_DIGITS = 9
-"""Spreadsheets write whole numbers of more than eleven digits as 1.23457E+11; nobody writes shorter ones so."""
+"""Spreadsheets write whole numbers of more than eleven digits as 1.23457E+11, and never shorter ones."""
 
 
 class Unfit(ValueError):

@@ -26,7 +26,7 @@ from comfyload.workflow.values import Unfit, typed
 __all__ = ["SALT_INPUT", "Variation", "prompt_id"]
 
 SALT_INPUT = "comfyload_salt"
-"""An input that no node declares: the real server keys its cache by it and passes it to nobody."""
+"""An input that no node declares: a real server keys its cache by it and passes it to no node."""
 
 SALT_BOUNDS = (0, 2**63 - 1)
 
@@ -57,7 +57,7 @@ class Variation:
         table: Table | None = None,
         fixed: Collection[str] = (),
     ) -> None:
-        """`table` gives inputs their values job by job; a column that the graph has no input for is passed over.
+        """`table`: values of inputs, job by job; a column without an input in the graph is skipped.
         `fixed`: inputs (`node.input`) whose value somebody chose; a seed among them is not varied.
 
         Raises:
@@ -74,15 +74,15 @@ class Variation:
                 raise UsageError(
                     f"{'.'.join(place)} is set for all jobs, and a column of the table too", "leave one out"
                 )
-        self._seen = _with_first_row(workflow, self._table)
-        seeds = {(found.node, found.key): found for found in find_seeds(self._seen, info)}
+        self._filled = _with_first_row(workflow, self._table)
+        seeds = {(found.node, found.key): found for found in find_seeds(self._filled, info)}
         distinct = {place: len({_text(value) for value in values}) for place, values in self._table.items()}
         chosen = {place for place in seeds if ".".join(place) in fixed or distinct.get(place) == 1}
         fresh = [found for place, found in seeds.items() if place not in chosen and place not in self._table]
         moving = {place for place, count in distinct.items() if count > 1}
         moving |= {(found.node, found.key) for found in fresh}
         self.reach = Reach(
-            self._seen,
+            self._filled,
             info,
             self.outputs,
             moving=[] if as_is else [node for node, key in moving if key != PREFIX_INPUT],
@@ -95,14 +95,14 @@ class Variation:
         graph = copy.deepcopy(workflow.graph)
         self._slots = sorted(self._all_slots(seed), key=_place_in(graph))
         self.rows = len({tuple(map(_text, row)) for row in zip(*self._table.values(), strict=True)})
-        """How many rows of the table differ in what they ask of this graph."""
+        """How many rows of the table differ in their values for this graph."""
         sizes = [found.bounds[1] - found.bounds[0] + 1 for found in self._fresh]
         sizes += [SALT_BOUNDS[1]] if self.salted else []
         self.period = max([*sizes, self.rows], default=1)
         """How many jobs differ before they repeat."""
         self.prefixed: list[str] = []
         self.kept_prefix: list[str] = []
-        """Output nodes whose files stay where the graph puts them: how these treat a folder is not known."""
+        """Output nodes whose files stay where the graph puts them, as it is not known how they treat a folder."""
         if not as_is and output_folder is not None:
             self._move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
@@ -116,7 +116,7 @@ class Variation:
 
     @property
     def constant(self) -> list[str]:
-        """Outputs that show the same in every job (a preview of a control image): no work, and no new images."""
+        """Outputs that are the same in every job, such as a preview of a control image: neither work nor new images."""
         return self.reach.constant
 
     def _all_slots(self, seed: int) -> list[Slot]:
@@ -177,8 +177,8 @@ class Variation:
         )
 
     def facts(self, overrides: dict[str, Any], *, keep_graph: bool) -> WorkflowFacts:
-        """What the manifest keeps: identity and classes, the graph itself only if asked."""
-        workflow, samplers = self._seen, self.reach.samplers
+        """The facts for the manifest: identity and classes, and the graph itself with `keep_graph`."""
+        workflow, samplers = self._filled, self.reach.samplers
         nodes = {
             node: NodeFacts(
                 class_type=workflow.class_of(node),

@@ -21,7 +21,6 @@ from comfyload.comfy.wire.classes import decode_modules, decode_some
 from comfyload.comfy.wire.history import HistoryEntry, decode_history
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.comfy.wire.messages import Data, Message, NodeState, decode_message, decode_messages
-from comfyload.comfy.wire.numbers import finite, whole_ms
 from comfyload.comfy.wire.queue import (
     PromptState,
     decode_job_status,
@@ -29,6 +28,7 @@ from comfyload.comfy.wire.queue import (
     decode_queue_remaining,
     place_in_queue,
 )
+from comfyload.record.bounds import finite, whole_ms
 
 __all__ = [
     "MAX_BODY_BYTES",

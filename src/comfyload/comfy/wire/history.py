@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, members, raw_list, strict
 from comfyload.comfy.wire.messages import Message, decode_messages
-from comfyload.comfy.wire.numbers import whole_ms
+from comfyload.record.bounds import whole_ms
 from comfyload.record.codec import converted
 
 __all__ = [

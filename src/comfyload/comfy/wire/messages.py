@@ -9,8 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, weigh
-from comfyload.comfy.wire.numbers import finite
-from comfyload.record.bounds import MOST_COUNT, Count
+from comfyload.record.bounds import MOST_COUNT, Count, finite
 
 __all__ = [
     "Data",

@@ -1,1 +1,1 @@
-"""The system under test: what the server, its machine and its GPUs say of themselves."""
+"""The system under test: facts of the server, its machine and its GPUs."""

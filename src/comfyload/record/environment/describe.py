@@ -1,4 +1,4 @@
-"""The system under test: what the server tells of itself, and what this machine tells where the server runs on it."""
+"""Facts of the system under test: from the server, and from this machine where the server runs on it."""
 
 from __future__ import annotations
 
@@ -22,42 +22,41 @@ __all__ = ["environment", "local_environment", "server_environment", "with_notes
 
 FRONTEND = "comfyui-frontend-package"
 ROOMS = ("gpu", "enclosure", "host", "comfyui", "package", "custom_nodes", "tool", "note")
-NOT_TOLD = "the server does not tell it"
+NOT_REPORTED = "the server does not report it"
 
 
 def server_environment(server: Server) -> Environment:
-    """What `/system_stats` and `/object_info` told, and our own version."""
+    """Facts of `/system_stats` and `/object_info`, and our own version."""
     system = server.system
     facts = _devices(server)
-    facts["host.os"] = _told(system.get("os"))
-    facts["host.ram_bytes"] = _told(system.get("ram_total"))
-    facts["comfyui.version"] = _told(server.comfyui_version)
-    facts["comfyui.commit"] = Fact(source=f"{NOT_TOLD}; its folder would (--comfyui-dir)")
-    facts["comfyui.argv"] = _told(None if server.argv is None else shlex.join(server.argv))
+    facts["host.os"] = _fact(system.get("os"))
+    facts["host.ram_bytes"] = _fact(system.get("ram_total"))
+    facts["comfyui.version"] = _fact(server.comfyui_version)
+    facts["comfyui.commit"] = Fact(source=f"{NOT_REPORTED}; its folder would (--comfyui-dir)")
+    facts["comfyui.argv"] = _fact(None if server.argv is None else shlex.join(server.argv))
     facts["comfyui.cache_mode"] = (
-        Fact(source=NOT_TOLD)
+        Fact(source=NOT_REPORTED)
         if server.cache_mode is None
         else Fact(value=server.cache_mode, source="server (by its version and flags)")
     )
-    facts["comfyui.python"] = _told(system.get("python_version"))
-    facts["comfyui.torch"] = _told(system.get("pytorch_version"))
+    facts["comfyui.python"] = _fact(system.get("python_version"))
+    facts["comfyui.torch"] = _fact(system.get("pytorch_version"))
     facts |= _packages(server)
     for name in server.packs or []:
-        facts[f"custom_nodes.{name}"] = Fact(source="server names it; its version is not told")
+        facts[f"custom_nodes.{name}"] = Fact(source="server names it, without a version")
     facts["tool.version"] = Fact(value=version("comfyload"), source="comfyload")
     return facts
 
 
 def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
-    """What only the server's machine can tell, if that is this one; takes up to seconds, and never raises for what
-    cannot be known.
+    """Facts that only the server's machine has, if that is this one; takes up to seconds. Unknown facts never raise.
 
-    `comfyui_dir`: the server's folder where the user names it; else it is that of the process on the server's port.
-    A folder that the user names is believed from another machine too, if it holds the version that the server tells.
+    `comfyui_dir`: the server's folder if the user names it; else that of the process on the server's port. A named
+    folder counts on another machine too, if it holds the version that the server reports.
     """
     from comfyload.record.environment.git import comfyui_facts
     from comfyload.record.environment.gpu import gpu_facts, nvml_module, unknown_gpus
-    from comfyload.record.environment.server_process import UNTOLD, find_listener, why_elsewhere
+    from comfyload.record.environment.server_process import UNCONFIRMED, find_listener, why_elsewhere
     from comfyload.record.environment.thunderbolt import enclosure_facts
 
     listener = find_listener(server.url)
@@ -65,7 +64,7 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     if elsewhere:
         facts = unknown_gpus(server.devices, elsewhere)
         facts |= {f"host.{key}": Fact(source=elsewhere) for key in ("cpu", "cores", "kernel")}
-        facts["host.runs_generator"] = Fact(value=None if elsewhere == UNTOLD else False, source=elsewhere)
+        facts["host.runs_generator"] = Fact(value=None if elsewhere == UNCONFIRMED else False, source=elsewhere)
         folder = comfyui_dir
     else:
         # Before all else: a GPU's link and clocks go down when it has nothing to do.
@@ -82,11 +81,10 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
 
 
 def environment(server: Server, local: Environment, probe: Environment, notes: Mapping[str, str]) -> Environment:
-    """All that is known, in a fixed order: what the probe in the server knows goes before what this machine knows, and
-    that before what the server tells.
+    """All facts, in a fixed order: the probe in the server comes first, then this machine, then the server.
 
-    `notes`: what no program can see, as `note.KEY`, and in the place of the fact of that name where that is not known.
-    A pack that lies in the folder but that the server shows no node of is marked: it may not have been loaded.
+    `notes`: facts from the user, as `note.KEY`, and in place of an unknown fact of that name. A pack in the folder of
+    which the server has no node is marked: it may not have been loaded.
     """
     merged = server_environment(server)
     for key, fact in local.items():
@@ -103,9 +101,9 @@ def environment(server: Server, local: Environment, probe: Environment, notes: M
 
 
 def with_notes(facts: Environment, notes: Mapping[str, str]) -> Environment:
-    """The facts, with what a note says in the place of the fact of its name where that is not known."""
-    told = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
-    merged = facts | {key: fact for key, fact in told.items() if _is_unknown(key, facts)}
+    """The facts, with a note in place of the fact of its name where that is not known."""
+    noted = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
+    merged = facts | {key: fact for key, fact in noted.items() if _is_unknown(key, facts)}
     return dict(sorted(merged.items(), key=lambda item: _room(item[0])))
 
 
@@ -115,41 +113,43 @@ def _room(key: str) -> int:
 
 
 def _is_unknown(key: str, facts: Environment) -> bool:
-    """Whether nothing tells of what a note is named after: no value of that name, and none of a part of it."""
+    """Whether no fact has the name of a note and a value, nor a part of that name."""
     named = [fact for name, fact in facts.items() if name == key or name.startswith(f"{key}.")]
     return (bool(named) or key == "enclosure") and all(fact.value is None for fact in named)
 
 
-def _told(value: object) -> Fact:
+def _fact(value: object) -> Fact:
     if isinstance(value, str | int | float | bool) and value != "":
         return Fact(value=value, source="server")
-    return Fact(source=NOT_TOLD)
+    return Fact(source=NOT_REPORTED)
 
 
 def _devices(server: Server) -> Environment:
-    """Names such as `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync` without what is not the model."""
+    """Models from names such as `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`."""
     found = [device for device in server.devices if device.get("type") != "cpu"]
     if server.devices and not found:
         return {"gpu": Fact(value="none", source="server: it computes on its CPU")}
     facts: Environment = {}
     for number, device in enumerate(found):
-        facts[f"gpu.{number}.model"] = _told(device_model(str(device.get("name", ""))))
-        facts[f"gpu.{number}.vram_bytes"] = _told(device.get("vram_total"))
+        facts[f"gpu.{number}.model"] = _fact(device_model(str(device.get("name", ""))))
+        facts[f"gpu.{number}.vram_bytes"] = _fact(device.get("vram_total"))
     return facts
 
 
 def _packages(server: Server) -> Environment:
-    """`comfyui.frontend`, and `package.NAME` of what else ComfyUI tells the version of."""
+    """`comfyui.frontend`, and `package.NAME` of the other packages whose versions ComfyUI reports."""
     listed = server.system.get("comfy_package_versions")
     packages = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     installed = {str(row.get("name")): row.get("installed", "") for row in packages}
-    frontend = _told(installed.pop(FRONTEND, None))
+    frontend = _fact(installed.pop(FRONTEND, None))
     required = server.system.get("required_frontend_version")
     if frontend.value is None and isinstance(required, str):
-        frontend = Fact(value=required, source="server (the version it requires; which one it has is not told)")
+        frontend = Fact(
+            value=required, source="server (the version that it requires; the one that it has is not reported)"
+        )
     facts = {"comfyui.frontend": frontend}
     return facts | {
-        f"package.{name}": _told("not installed" if value is None else value) for name, value in installed.items()
+        f"package.{name}": _fact("not installed" if value is None else value) for name, value in installed.items()
     }
 
 
@@ -173,7 +173,7 @@ def _os_name() -> str:
 
 
 def _packs(server: Server, folder: Path) -> Environment:
-    """With --base-directory ComfyUI looks for packs there instead of in its own folder."""
+    """The packs; with --base-directory ComfyUI loads them from there instead of from its own folder."""
     from comfyload.record.environment.git import pack_facts
 
     argv = server.argv or []

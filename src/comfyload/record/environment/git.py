@@ -1,4 +1,4 @@
-"""What a folder of program text says of its version: its git commit, or what it declares."""
+"""The version of a source folder: its git commit, or the version that it declares."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["comfyui_facts", "declared_version", "pack_facts"]
 
-GIT_PATIENCE_S = 5.0
+GIT_TIMEOUT_S = 5.0
 
 
 class NoGitAnswer(Exception):
-    """Git gave no answer, and why."""
+    """Git gave no answer; the text says why."""
 
 
 def comfyui_facts(folder: Path, version: str | None) -> Environment:
-    """`comfyui.commit` and `comfyui.dirty` of the ComfyUI in `folder`; `version` is the one the server told.
+    """`comfyui.commit` and `comfyui.dirty` of the ComfyUI in `folder`; `version` is the one that the server reports.
 
     A folder that holds another version than the one that runs is not the server's, or was updated under it.
     """
@@ -34,8 +34,8 @@ def comfyui_facts(folder: Path, version: str | None) -> Environment:
         return _unknown(f"{folder} holds {held[0]}, the server runs {version}")
     try:
         commit, dirty = _commit(folder)
-    except NoGitAnswer as silent:
-        return {"comfyui.version": Fact(value=held[0], source=f"{held[1]} in {folder}"), **_unknown(str(silent))}
+    except NoGitAnswer as error:
+        return {"comfyui.version": Fact(value=held[0], source=f"{held[1]} in {folder}"), **_unknown(str(error))}
     source = f"git in {folder}"
     return {"comfyui.commit": Fact(value=commit, source=source), "comfyui.dirty": Fact(value=dirty, source=source)}
 
@@ -74,26 +74,26 @@ def _is_pack(path: Path) -> bool:
 
 def _pack(path: Path) -> Fact:
     if path.is_file():
-        return Fact(source="a single file, which tells no version")
+        return Fact(source="a single file, which has no version")
     try:
         commit, dirty = _commit(path)
-    except NoGitAnswer as silent:
+    except NoGitAnswer as error:
         held = declared_version(path)
         if held is not None:
             return Fact(value=held[0], source=held[1])
-        return Fact(source=f"{silent}, and it declares no version")
+        return Fact(source=f"{error}, and it declares no version")
     return Fact(value=f"{commit[:10]} dirty" if dirty else commit[:10], source="git")
 
 
 def _commit(folder: Path) -> tuple[str, bool]:
-    """HEAD, and whether a file that git tracks differs from it; what Python leaves beside them does not count."""
-    if not (folder / ".git").exists():  # git would go up, and answer for the repository around it
-        raise NoGitAnswer(f"{folder.name} is no git checkout")
+    """HEAD, and whether a tracked file differs from it; untracked files, such as Python's, do not count."""
+    if not (folder / ".git").exists():  # else git would answer for a repository around it
+        raise NoGitAnswer(f"{folder.name} is not a git checkout")
     return _git(folder, "rev-parse", "HEAD").strip(), bool(_git(folder, "status", "--porcelain", "-uno").strip())
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """Ask git without network, locks, or programs that the repository's configuration names."""
+    """Run git without network, locks, or programs from the repository's configuration."""
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -103,23 +103,23 @@ def _git(folder: Path, *arguments: str) -> str:
             env=kept | quiet,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=GIT_PATIENCE_S,
+            timeout=GIT_TIMEOUT_S,
             check=False,
         )
     except FileNotFoundError:
         raise NoGitAnswer("git is not installed here") from None
     except subprocess.TimeoutExpired:
-        raise NoGitAnswer(f"git gave no answer within {GIT_PATIENCE_S:.0f} s") from None
+        raise NoGitAnswer(f"git gave no answer within {GIT_TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise NoGitAnswer(f"git cannot be run: {error.strerror or error}") from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise NoGitAnswer(f"git: {said[0][:200]}" if said else f"git ended with {done.returncode}")
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise NoGitAnswer(f"git: {lines[0][:200]}" if lines else f"git ended with {done.returncode}")
     return done.stdout.decode(errors="replace")
 
 
 def _numbers(version: str) -> list[str]:
-    """The first three: some releases tell themselves as `v0.3.10-5-gabcdef0`."""
+    """The first three: some releases call themselves `v0.3.10-5-gabcdef0`."""
     return re.findall(r"\d+", version)[:3]
 
 

@@ -1,4 +1,4 @@
-"""What NVML tells of the GPUs that a server computes on. Every answer may fail on its own; none of it fails a run."""
+"""Facts from NVML about the GPUs that a server uses. Every call may fail on its own; no failure ends a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["MatchedGpu", "NvmlError", "find_gpus", "gpu_facts", "nvml_module", "
 T = TypeVar("T")
 
 MEMORY_AGREES = 0.06
-"""CUDA's total leaves out what the driver keeps for itself, a few per cent of what NVML tells."""
+"""CUDA's total leaves out the driver's own memory, a few per cent of NVML's total."""
 
 KEYS = (
     *("model", "driver", "cuda", "vram_bytes"),
@@ -27,17 +27,17 @@ KEYS = (
     *("power_limit_w", "power_limit_default_w", "clock_sm_mhz", "clock_sm_max_mhz", "clock_memory_mhz"),
     *("busy_percent", "persistence", "ecc"),
 )
-"""Each is `gpu.N.KEY`, N as the server counts its devices. `busy_percent` says whether the GPU worked when the link
-and the clocks were read: both go down when it rests."""
+"""Each is `gpu.N.KEY`, N as the server counts its devices. `busy_percent`: whether the GPU worked when the link and
+the clocks were read, since an idle GPU lowers both."""
 
 
 class NvmlError(Exception):
-    """NVML gave no answer, and why."""
+    """NVML gave no answer; the text says why."""
 
 
 class MatchedGpu(Struct, frozen=True):
-    """The GPU that the server's list has as `number`; `handle` None: this machine has none like it. `source` says how
-    it was found, and whether it is only one of several alike.
+    """The GPU with the `number` in the server's list; `handle` None: this machine has none like it. `source`: how it
+    was found, and whether it is only one of several alike.
     """
 
     number: int
@@ -57,23 +57,23 @@ def nvml_module() -> Any:
 def gpu_facts(
     devices: Sequence[dict[str, Any]], nvml: Any, server_pid: int | None = None, visible: Visible | None = None
 ) -> Environment:
-    """Of each GPU that the server names, or of all that the machine has where it names none.
+    """The facts of each GPU that the server names, or of all GPUs of the machine where it names none.
 
-    `devices`: of `/system_stats`. `nvml`: the module `pynvml`, or what stands in for it; None: not installed.
-    `server_pid`, `visible`: tell which of several alike the server uses.
+    `devices`: of `/system_stats`. `nvml`: the module `pynvml`, or a substitute; None: not installed.
+    `server_pid`, `visible`: show which of several alike the server uses.
     """
     if devices and not any(_is_gpu(device) for device in devices):
         return {}
     if nvml is None:
         return unknown_gpus(devices, "nvml: nvidia-ml-py is not installed")
     try:
-        _ask(nvml, nvml.nvmlInit)
-    except NvmlError as silent:
-        return unknown_gpus(devices, str(silent))
+        _call(nvml, nvml.nvmlInit)
+    except NvmlError as error:
+        return unknown_gpus(devices, str(error))
     try:
         return _of_all(find_gpus(devices, nvml, server_pid, visible), nvml)
-    except NvmlError as silent:
-        return unknown_gpus(devices, str(silent))
+    except NvmlError as error:
+        return unknown_gpus(devices, str(error))
     finally:
         _known(nvml, nvml.nvmlShutdown)
 
@@ -104,7 +104,7 @@ def find_gpus(
     """Which GPU of this machine is which of the server's; all of them where the server names none. NVML is begun.
 
     Raises:
-        Silent: NVML does not tell what GPUs there are.
+        NvmlError: NVML does not list the GPUs.
     """
     boards = _boards(nvml)
     if not devices:
@@ -119,7 +119,7 @@ def find_gpus(
         board, how = _choose(boards, alike, users, device_index(device, number), visible)
         if board is None:
             board = next((one for one in alike if one.index not in taken), alike[0])
-            how = f", one of {len(alike)} alike: which of them the server uses is not told"
+            how = f", one of {len(alike)} alike: which of them the server uses is not known"
         taken.add(board.index)
         found.append(MatchedGpu(number, board.handle, f"nvml (index {board.index}{how})"))
     return found
@@ -127,8 +127,8 @@ def find_gpus(
 
 def _boards(nvml: Any) -> list[Board]:
     boards = []
-    for index in range(int(_ask(nvml, nvml.nvmlDeviceGetCount))):
-        handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+    for index in range(int(_call(nvml, nvml.nvmlDeviceGetCount))):
+        handle = _call(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
         model = _known(nvml, nvml.nvmlDeviceGetName, handle)
         memory = _known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
         uuid = _known(nvml, nvml.nvmlDeviceGetUUID, handle) if hasattr(nvml, "nvmlDeviceGetUUID") else None
@@ -140,7 +140,7 @@ def _boards(nvml: Any) -> list[Board]:
 def _choose(
     boards: Sequence[Board], alike: Sequence[Board], users: set[int], index: int, visible: Visible | None
 ) -> tuple[Board | None, str]:
-    """The one of several alike that is the server's, and by what; None: nothing tells."""
+    """The one of several alike that is the server's, and how that is known; None: it is not."""
     if len(alike) == 1:
         return alike[0], ""
     used = [board for board in alike if board.index in users]
@@ -153,14 +153,14 @@ def _choose(
 
 
 def _alike(boards: Sequence[Board], device: dict[str, Any]) -> list[Board]:
-    """Those of the device's very model, and of its memory where both are told; a driver that names none: by memory."""
+    """Boards of the device's exact model, and of its memory where both are known; without model names: by memory."""
     model, total = device_model(str(device.get("name", ""))), device.get("vram_total")
-    told = float(total) if isinstance(total, int | float) and not isinstance(total, bool) and total > 0 else None
+    memory = float(total) if isinstance(total, int | float) and not isinstance(total, bool) and total > 0 else None
 
     def fits(board: Board) -> bool:
-        if told is None or not board.vram_bytes:
+        if memory is None or not board.vram_bytes:
             return board.model is not None
-        return abs(board.vram_bytes - told) <= MEMORY_AGREES * board.vram_bytes
+        return abs(board.vram_bytes - memory) <= MEMORY_AGREES * board.vram_bytes
 
     named = [board for board in boards if board.model is not None and same_model(board.model, model)]
     return [board for board in named or [b for b in boards if b.model is None] if fits(board)]
@@ -169,15 +169,15 @@ def _alike(boards: Sequence[Board], device: dict[str, Any]) -> list[Board]:
 def _none_like(device: dict[str, Any]) -> str:
     name = device_model(str(device.get("name", "")))[:80]
     if " MIG " in name:
-        return f"nvml: the server's GPU is a part of one (MIG): {name!r}; what is read of the whole is not its own"
-    return f"nvml: no GPU of this machine is {name!r} with the memory that the server tells"
+        return f"nvml: the server's GPU is a part of one (MIG): {name!r}; readings of the whole GPU are not its own"
+    return f"nvml: no GPU of this machine is {name!r} with the memory that the server reports"
 
 
 def _users(nvml: Any, boards: Sequence[Board], server_pid: int | None) -> set[int]:
     """Indices of the GPUs that the server's process is on.
 
-    In a container NVML may tell pids of the machine, which mean other processes there: where it tells one that is not
-    here, none is believed.
+    In a container NVML may list pids of the host, which are other processes there: where it lists one that does not
+    exist here, all are ignored.
     """
     import psutil
 
@@ -216,14 +216,14 @@ def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:
     facts: Environment = {}
     for key, answer in answers.items():
         try:
-            facts[f"gpu.{number}.{key}"] = Fact(value=_ask(nvml, answer), source=source)
-        except NvmlError as silent:
-            facts[f"gpu.{number}.{key}"] = Fact(source=str(silent))
+            facts[f"gpu.{number}.{key}"] = Fact(value=_call(nvml, answer), source=source)
+        except NvmlError as error:
+            facts[f"gpu.{number}.{key}"] = Fact(source=str(error))
     return facts
 
 
-def _ask(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
-    """The answer, or Silent. A driver older than the binding lacks functions, which is NVMLError too."""
+def _call(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
+    """The answer, or NvmlError. A driver older than the binding lacks functions, which is an NVMLError too."""
     try:
         return call(*arguments)
     except nvml.NVMLError as error:
@@ -232,7 +232,7 @@ def _ask(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
 
 def _known(nvml: Any, call: Callable[..., T], *arguments: Any) -> T | None:
     try:
-        return _ask(nvml, call, *arguments)
+        return _call(nvml, call, *arguments)
     except NvmlError:
         return None
 

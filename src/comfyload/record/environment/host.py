@@ -1,4 +1,4 @@
-"""The machine that the load comes from: what could explain a number years later."""
+"""Facts of the machine that the load comes from, which may explain a number years later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIBRARIES = ("comfyload", "aiohttp", "uvloop", "msgspec", "numpy", "scipy")
 
 
 def describe_host() -> Host:
-    """This machine and the libraries that do the measuring; what cannot be known is None."""
+    """This machine and the libraries that measure; unknown facts are None."""
     return Host(
         os=platform.platform(),
         cpu=_cpu_model(),

@@ -1,4 +1,4 @@
-"""Whether a server runs on this machine, and which process and folder it is there."""
+"""Finds out whether a server runs on this machine, and its process and folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from msgspec import Struct
 
 from comfyload.record.model import Server
 
-__all__ = ["UNTOLD", "ListeningProcess", "find_listener", "why_elsewhere"]
+__all__ = ["UNCONFIRMED", "ListeningProcess", "find_listener", "why_elsewhere"]
 
 MEMORY_AGREES = 0.001
-"""Both ask the same question of the same kernel, but of a virtual machine the answer may change between."""
+"""Both read the same number from the same kernel, but in a virtual machine it may change in between."""
 
 TUNNELS = (
     *("ssh", "autossh", "sshd", "plink", "kubectl", "cloudflared", "socat", "frpc", "chisel", "ngrok", "bore"),
@@ -26,19 +26,19 @@ TUNNELS = (
 """Programs that listen here for a server that is elsewhere; on Windows with `.exe` behind."""
 
 KERNELS = ("posix", "nt", "linux", "win32", "darwin")
-"""What ComfyUI may call its system: `os.name` until 0.3, `sys.platform` since."""
+"""ComfyUI's names of systems: `os.name` until 0.3, `sys.platform` since."""
 
-UNTOLD = "the server does not tell its memory, so that nothing shows that it is on this machine"
-"""Why a server is not taken to be here, though it may be."""
+UNCONFIRMED = "the server does not report its memory, so that nothing shows that it is on this machine"
+"""Why a server counts as elsewhere although it may be here."""
 
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
 
 class ListeningProcess(Struct, frozen=True, kw_only=True):
-    """The process that listens on the server's port; None where it is not ours to see, and `why` says so.
+    """The process that listens on the server's port; `pid` None: we may not see it, and `why` is the reason.
 
-    `gpu_environ`: of its environment what says which GPUs it sees; None: not ours to see. `contained`: it counts
-    processes apart from us, as in a container.
+    `gpu_environ`: the variables that limit which GPUs it sees; None: we may not see them. `contained`: it has process
+    numbers of its own, as in a container.
     """
 
     pid: int | None = None
@@ -51,9 +51,10 @@ class ListeningProcess(Struct, frozen=True, kw_only=True):
 
 
 def why_elsewhere(server: Server, listener: ListeningProcess) -> str:
-    """Why what is true of this machine may not be said of the server; "" if it runs here.
+    """Why facts of this machine are not facts of the server; "" if it runs here.
 
-    An address of this machine is not enough: a tunnel has one too. So the memory that the server tells must be ours.
+    An address of this machine is not enough, since a tunnel has one too: the memory that the server reports must be
+    this machine's.
     """
     host = urlsplit(server.url).hostname or ""
     if not _is_own(host):
@@ -63,16 +64,16 @@ def why_elsewhere(server: Server, listener: ListeningProcess) -> str:
     kernel = server.system.get("os")
     if isinstance(kernel, str) and kernel in KERNELS and kernel not in (os.name, sys.platform):
         return f"the server runs under another system than this one ({kernel}): in a virtual machine or container"
-    told, ours = server.system.get("ram_total"), psutil.virtual_memory().total
-    if not isinstance(told, int | float) or isinstance(told, bool):
-        return UNTOLD
-    if abs(told - ours) > MEMORY_AGREES * ours:
+    reported, ours = server.system.get("ram_total"), psutil.virtual_memory().total
+    if not isinstance(reported, int | float) or isinstance(reported, bool):
+        return UNCONFIRMED
+    if abs(reported - ours) > MEMORY_AGREES * ours:
         return "the server's memory is not this machine's: a tunnel?"
     return ""
 
 
 def find_listener(url: str) -> ListeningProcess:
-    """Who listens on the port of a server at an address of this machine."""
+    """The process that listens on the port of a server at an address of this machine."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
@@ -82,20 +83,20 @@ def find_listener(url: str) -> ListeningProcess:
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         ]
     except (psutil.Error, OSError) as error:
-        return ListeningProcess(why=f"this machine does not tell who listens on port {port}: {error}")
+        return ListeningProcess(why=f"this machine does not show which process listens on port {port}: {error}")
     pid = next((pid for pid in pids if pid), None)
     if pid is None:
-        said = "the process that listens on port {} is not ours to see" if pids else "nothing is seen listening on {}"
-        return ListeningProcess(why=said.format(port))
+        why = "we may not see the process on port {}" if pids else "no process is seen to listen on port {}"
+        return ListeningProcess(why=why.format(port))
     try:
         process = psutil.Process(pid)
         name = process.name()
     except (psutil.Error, OSError):
-        return ListeningProcess(why=f"process {pid}, which listens on port {port}, is not ours to see")
+        return ListeningProcess(why=f"we may not see process {pid}, which listens on port {port}")
     try:
         command, folder = process.cmdline(), Path(process.cwd())
     except (psutil.Error, OSError):
-        return ListeningProcess(pid=pid, name=name, why=f"the folder of the process on port {port} is not ours to see")
+        return ListeningProcess(pid=pid, name=name, why=f"we may not see the folder of the process on port {port}")
     return ListeningProcess(
         pid=pid,
         name=name,
@@ -107,7 +108,7 @@ def find_listener(url: str) -> ListeningProcess:
 
 
 def _gpu_environ(process: psutil.Process) -> dict[str, str] | None:
-    """What the process was started with; what it set for itself since is not told."""
+    """The environment that the process was started with, without its own later changes."""
     try:
         environ = process.environ()
     except (psutil.Error, OSError):

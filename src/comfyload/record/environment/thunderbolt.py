@@ -1,4 +1,4 @@
-"""What is connected by Thunderbolt or USB4, as Linux shows it: an external GPU's enclosure, and its link."""
+"""Devices connected by Thunderbolt or USB4, from Linux: an external GPU's enclosure, and its link."""
 
 from __future__ import annotations
 

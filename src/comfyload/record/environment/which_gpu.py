@@ -1,4 +1,4 @@
-"""Which of a machine's GPUs a server's device is: by its name, and by what its flags and environment leave to it."""
+"""Finds which of a machine's GPUs a server's device is, by its name, and by the server's flags and environment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Board", "Visible", "board_at", "device_index", "device_model", "gpus_alike", "same_model", "visible_to"]
 
 _ALL = ("all", "none", "void", "")
-"""Values of NVIDIA_VISIBLE_DEVICES that name no GPU: a process with any of these sees all that it sees."""
+"""Values of NVIDIA_VISIBLE_DEVICES that name no GPU, and so hide none."""
 _MOST = 32
-"""As many GPUs as ComfyUI thinks of for --default-device."""
+"""The number of GPUs that ComfyUI assumes for --default-device."""
 
 
 class Board(Struct, frozen=True):
@@ -33,10 +33,10 @@ class Board(Struct, frozen=True):
 
 
 class Visible(Struct, frozen=True, kw_only=True):
-    """Which GPUs CUDA shows the server's process, in its order; `by` says in a few words how that is known.
+    """Which GPUs CUDA shows the server's process, in its order; `by` says how that is known.
 
-    `words`: indices or UUIDs; None: all. `only`: those that its container has at all. `by_bus`: whether CUDA counts
-    them in the order of the bus; it puts the fastest first unless told to.
+    `words`: indices or UUIDs; None: all. `only`: those that its container has. `by_bus`: CUDA counts them in the order
+    of the bus, not the fastest first, which is its default.
     """
 
     words: list[str] | None
@@ -46,13 +46,13 @@ class Visible(Struct, frozen=True, kw_only=True):
 
 
 def device_model(name: str) -> str:
-    """The model in a name as ComfyUI tells it: `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, `CUDA 0: …`."""
+    """The model in a device's name in ComfyUI: `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, `CUDA 0: …`."""
     rest = re.sub(r"^(?:\w+:\d+\s+|cuda\s+\S+:\s+)", "", name.strip(), flags=re.IGNORECASE)
     return re.split(r" :(?: |$)", rest)[0].strip()
 
 
 def device_index(device: Mapping[str, Any], place: int) -> int:
-    """Which device it is by the count of the server's process; `place`: in its list, where nothing else tells."""
+    """The index of the device in the server's process; `place`: in its list, if the device has no index."""
     index = device.get("index")
     if isinstance(index, int) and not isinstance(index, bool) and index >= 0:
         return index
@@ -61,7 +61,7 @@ def device_index(device: Mapping[str, Any], place: int) -> int:
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two names are of one model: word for word, but for the maker's name, which old drivers leave out."""
+    """Whether two names are of one model: equal but for the maker's name, which old drivers leave out."""
     return _plain(a) == _plain(b)
 
 
@@ -71,16 +71,16 @@ def _plain(name: str) -> list[str]:
 
 
 def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
-    """What the server's flags and its process's environment say; None: neither does.
+    """By the server's flags and its process's environment; None: neither says it.
 
-    The environment is that of the process on the server's port, if its command line is the one that the server tells.
+    The environment is that of the process on the server's port, if its command line is the one that the server reports.
     """
     environ = listener.gpu_environ if _is_process_of(server, listener) else None
     by_bus = environ is not None and environ.get("CUDA_DEVICE_ORDER", "") == "PCI_BUS_ID"
     only = None if environ is None else environ.get("NVIDIA_VISIBLE_DEVICES")
     only_words = None if only is None or only.strip().casefold() in _ALL else _words(only)
     if environ is not None and listener.contained and only is None:
-        return None  # its container may have been given some of the GPUs, and nothing tells which
+        return None  # its container may have only some of the GPUs, and which ones is not known
     flag = _flag(server.argv or [], "--cuda-device")
     if flag is not None and flag != "all":
         return Visible(words=_words(flag), by=f"--cuda-device {flag}", only=only_words, by_bus=by_bus)
@@ -99,7 +99,7 @@ def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
 def board_at(boards: Sequence[Board], visible: Visible, index: int) -> Board | None:
     """The GPU that the process counts as `index`; None where that cannot be known.
 
-    A number means something only where CUDA's order is known: told to be that of the bus, or one model throughout.
+    An index is usable only where CUDA's order is known: set to that of the bus, or the same model throughout.
     """
     base = list(boards)
     if visible.only is not None:
@@ -114,12 +114,12 @@ def board_at(boards: Sequence[Board], visible: Visible, index: int) -> Board | N
 
 
 def gpus_alike(environment: Environment) -> dict[str, int]:
-    """GPUs of which a run's environment says that each is but one of so many alike, by the server's number."""
+    """GPUs that a run's environment marks as one of several alike: how many, by the server's number."""
     found: dict[str, int] = {}
     for key, fact in environment.items():
-        gpu, said = re.match(r"gpu\.(\w+)\.", key), re.search(r", one of (\d+) alike", fact.source)
-        if gpu and said:
-            found[gpu[1]] = int(said[1])
+        gpu, alike = re.match(r"gpu\.(\w+)\.", key), re.search(r", one of (\d+) alike", fact.source)
+        if gpu and alike:
+            found[gpu[1]] = int(alike[1])
     return found
 
 

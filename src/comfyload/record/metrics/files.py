@@ -1,7 +1,7 @@
 """The files of the instrumentation log: the one that is written, and the older ones `FILE.1`, `FILE.2`, …
 
-Rotation may happen while they are read: `FILE` becomes `FILE.1` and so on, and a new `FILE` begins. What is open stays
-open, so nothing is lost and nothing comes twice.
+Rotation may happen while they are read: `FILE` becomes `FILE.1` and so on, and a new `FILE` begins. Open files stay
+open, so that nothing is lost and nothing comes twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VARIABLE = "COMFYUI_METRICS_LOG"
 """The environment variable that names the log."""
 
 DEFAULT_LOG = Path("infra/observability/comfyui_metrics.ndjson")
-"""Where the log lies if nobody says otherwise, seen from the root of a project."""
+"""The default path of the log, from the root of a project."""
 
 _BLOCK = 1 << 16
 _PACKED = b"\x1f\x8b"
@@ -41,11 +41,11 @@ _BEING_WRITTEN_S = 2.0
 """A last line without its end is torn if the file was written no later than so long ago."""
 
 _SLACK_S = 60.0
-"""By so much a file's own time may be before that of its last row."""
+"""How much a file's own time may be before that of its last row."""
 
 
 class LogFiles:
-    """The lines of a log and of its older files, oldest first; asked again, those that have come since.
+    """The lines of a log and of its older files, oldest first; a second call of `lines` gives those that are new.
 
     `since` None: with `older`, all older files; else those that were still written then. The log itself is always read.
     """
@@ -72,7 +72,7 @@ class LogFiles:
         self._close()
 
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
-        """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is no JSON.
+        """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is not JSON.
 
         A last line without its end comes too, with an end if nobody is writing it; unless the log is `growing`: then it
         is kept until the rest has come.
@@ -140,7 +140,7 @@ class LogFiles:
         return len(self._open) > 1
 
     def _open_newer(self, older: list[Path], since: datetime | None) -> None:
-        """Open the log and `older` files, the newest first: what is renamed meanwhile is met twice, not missed."""
+        """Open the log and `older` files, newest first: a file that is renamed meanwhile is met twice, not missed."""
         met = {_identity(os.fstat(file.fileno())) for _, file in self._open}
         at = len(self._open)
         missing = None
@@ -173,7 +173,7 @@ def project_log() -> Path | None:
     """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
 
     A project has a folder `infra/observability`; the nearest one counts. One above the working directory must have the
-    same owner: whoever plants a folder in /tmp gets no rows of ours.
+    same owner: a folder that somebody else put into /tmp gets no rows of ours.
     """
     try:
         if DEFAULT_LOG.parent.is_dir():
@@ -184,7 +184,7 @@ def project_log() -> Path | None:
             folder = above / DEFAULT_LOG.parent
             if folder.is_dir() and folder.stat().st_uid == owner:
                 return above / DEFAULT_LOG
-    except OSError:  # the working directory is gone, or what is above it may not be looked into
+    except OSError:  # the working directory is gone, or a folder above it is not readable
         pass
     return None
 

@@ -1,8 +1,8 @@
-"""Parts the bytes of a log into lines, each in UTF-8, whatever each was written in.
+"""Splits the bytes of a log into lines, each in UTF-8, whatever its encoding was.
 
 A log has several writers: PowerShell's `>>` and `Tee-Object` append UTF-16 to what others write in UTF-8, and a crash
-leaves a torn line, or a block of zero bytes. So every line is looked at on its own, and one that is broken ends where
-the next can be told.
+leaves a torn line, or a block of zero bytes. So every line is decoded on its own, and a broken line ends where the next
+one can be recognized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LINE_LIMIT", "Lines", "ends_a_line"]
 
 LINE_LIMIT = 8 * 2**20
-"""Bytes; a longer line is no log row but another file by mistake, and is not held in memory."""
+"""Bytes; a longer line is not a log row but another file by mistake, and is not held in memory."""
 
 _CUT = b" (cut)\n"
 _ROW = re.compile(rb'\n?(?:\xef\xbb\xbf)?\{"[\w.$-]{1,60}" ?:')
@@ -58,7 +58,7 @@ class Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """What is left where no more will come: a last line that has no end, if any."""
+        """The last line if it has no end; no more bytes will come."""
         data, self._rest = self._rest, b""
         if not data or self._skip:
             return []
@@ -96,7 +96,7 @@ def ends_a_line(tail: bytes) -> bool:
 
 
 def _kind(data: bytes, at: int) -> tuple[str, int]:
-    """What the line at `at` is written in, and where it begins, after a mark of the byte order."""
+    """The encoding of the line at `at`, and where it begins, after a byte order mark."""
     head = data[at : at + 4]
     if head[:2] == b"\xff\xfe" and head[3:] == b"\0":
         return "utf-16-le", at + 2

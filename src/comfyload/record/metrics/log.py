@@ -1,7 +1,7 @@
-"""The instrumentation log (`comfyui_metrics.ndjson`): what its rows say, and those between two instants.
+"""The instrumentation log (`comfyui_metrics.ndjson`): its rows, and those between two instants.
 
-The probe in ComfyUI and applications write it side by side, so it is read with patience: what is no JSON object is
-counted, not refused.
+The probe in ComfyUI and applications write the same file, so that a line that is not a JSON object is counted, not
+refused.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ ERROR_LEVELS = ("error", "critical", "fatal")
 TEXT_KEYS = ("error", "exception", "message", "msg", "event")
 
 OURS = "comfyload."
-"""How the events of our own rows begin."""
+"""The prefix of the events in our own rows."""
 
 MILLISECONDS_FROM = 1e11
-"""A Unix time from here on is in milliseconds: as seconds it would be the year 5138."""
+"""A larger Unix time is in milliseconds: as seconds it would be the year 5138."""
 
 
 LOOK_BACK = 1000
@@ -55,14 +55,14 @@ _HALVES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[
 """Halves of a character that stand alone, which JSON can say and UTF-8 cannot."""
 
 _NEIGHBOURS = timedelta(seconds=5)
-"""By so much rows of several writers may be out of order."""
+"""How much the rows of several writers may be out of order."""
 
 _TIMELESS_BYTES = 2000
-"""Of a line that cannot be read, so many are kept."""
+"""Bytes of an unreadable line that are kept."""
 
 
 class LogRow(Struct, frozen=True, kw_only=True):
-    """One row. `utc` None: it has no time that can be read. `error`: its text, where the row tells of an error.
+    """One row. `utc` None: it has no readable time. `error`: the error's text; None: the row is not an error.
 
     `t`: seconds of the run, where the row lies in a run's own log.
     """
@@ -75,13 +75,13 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
     @property
     def event(self) -> str:
-        """What happened; "" where the row does not say."""
+        """The name of the event; "" if the row has none."""
         value = self.raw.get("event")
         return value if isinstance(value, str) else ""
 
     @property
     def context(self) -> dict[str, Any]:
-        """What an application added."""
+        """The fields that an application added."""
         value = self.raw.get("context")
         return value if isinstance(value, dict) else {}
 
@@ -92,22 +92,22 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
     @property
     def of_the_probe_itself(self) -> bool:
-        """Whether it tells of the instrument, not of the server under test."""
+        """Whether it is about the probe, not about the server under test."""
         return self.event.startswith("probe.")
 
     @property
     def of_the_harness(self) -> bool:
-        """Whether we wrote it: it says what the records of a run say, and nothing that the server's side saw."""
+        """Whether comfyload wrote it: it repeats records of a run, and is not from the server's side."""
         return self.seq is None and self.event.startswith(OURS)
 
 
 class LogSlice(Struct, kw_only=True):
     """The rows of a window, and what else the log held.
 
-    `lines`: all that are not empty. `other_lines`: lines that are no JSON object, the first of them in `first_other`
+    `lines`: all that are not empty. `other_lines`: lines that are not a JSON object, the first of them in `first_other`
     ("line 7: …"). `without_time`: rows left out because no time can be read and no job of the run is named. `outside`:
-    rows of another time; `begins` and `ends` are the first and last time that any row tells. `unread` are those of
-    `other_lines` that may be of the window, `untimed` rows that tell of an error, name no prompt and may be of it.
+    rows of another time; `begins` and `ends` are the first and last time of any row. `unread`: those of `other_lines`
+    that may be of the window; `untimed`: errors without a time and a prompt that may be of it.
     """
 
     rows: list[LogRow] = []
@@ -151,13 +151,13 @@ def write_slice(
 
     A row of ours about a job is left out where a line of the log names its prompt.
 
-    Lines in UTF-8 are copied byte for byte. Those that cannot be read and may be of a window are kept: what was in
-    doubt stays in doubt. Returns how many lines were written. `path` None: there is no log.
+    Lines in UTF-8 are copied byte for byte. Unreadable lines that may be of a window are kept, so that the doubt stays
+    visible. Returns how many lines were written. `path` None: there is no log.
 
     Raises:
         RunFilesError: the log cannot be read, or the target cannot be written or is there.
     """
-    written, met, told = 0, set[tuple[str, int] | bytes](), set[str | None]()
+    written, met, prompts = 0, set[tuple[str, int] | bytes](), set[str | None]()
     try:
         with target.open("xb") as file:
             for line, row in () if path is None else _sorted_out(path, windows, prompt_ids, LogSlice()):
@@ -165,10 +165,10 @@ def write_slice(
                 written += 1
                 if row is not None:
                     met.add(key_of_row(row.raw))
-                    told.add(row.prompt_id)
+                    prompts.add(row.prompt_id)
             for raw in more:
                 row = log_row(raw)
-                if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in told):
+                if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in prompts):
                     met.add(key)
                     file.write(encode(raw) + b"\n")
                     written += 1
@@ -183,7 +183,7 @@ def write_slice(
 def _sorted_out(
     path: Path, windows: Sequence[tuple[datetime, datetime]], prompt_ids: Collection[str], tally: LogSlice
 ) -> Iterator[tuple[bytes, LogRow | None]]:
-    """The lines of the windows with their rows, and those without a row that may be of one; counts go to `tally`."""
+    """The lines of the windows with their rows, and unreadable lines that may be of one; counts go to `tally`."""
     timeless = _Timeless(windows, tally)
     for place, line in _lines(path, min((since for since, _ in windows), default=None)):
         row = row_of_line(line)
@@ -192,9 +192,9 @@ def _sorted_out(
         tally.lines += 1
         if row is None:
             tally.other_lines += 1
-            said = f"{place}: {line[:80].decode(errors='replace').rstrip()}"
-            tally.first_other = tally.first_other or said
-            timeless.add(said, line, is_row=False)
+            text = f"{place}: {line[:80].decode(errors='replace').rstrip()}"
+            tally.first_other = tally.first_other or text
+            timeless.add(text, line, is_row=False)
         elif row.utc is None and row.error is not None and row.prompt_id is None:
             tally.without_time += 1
             timeless.add(place, line, is_row=True)
@@ -220,14 +220,14 @@ class _Timeless:
         self._held: list[bytes] = []
         self._counts, self._firsts = [0, 0], ["", ""]
 
-    def add(self, said: str, line: bytes, *, is_row: bool) -> None:
-        self._firsts[is_row] = self._firsts[is_row] or said
+    def add(self, text: str, line: bytes, *, is_row: bool) -> None:
+        self._firsts[is_row] = self._firsts[is_row] or text
         self._counts[is_row] += 1
         if len(self._held) < LOOK_BACK:
             self._held.append(line[:_TIMELESS_BYTES])
 
     def until(self, after: datetime | None) -> Iterator[tuple[bytes, None]]:
-        """Settle what came since the last row that has a time; `after` None: the log has ended."""
+        """Decide about the lines since the last row with a time; `after` None: the log has ended."""
         tally, before, self._before = self._tally, self._before, after
         if any(self._counts) and any(self._may_be(window, before, after) for window in self._windows):
             tally.unread += self._counts[0]
@@ -246,7 +246,7 @@ class _Timeless:
 
 
 def row_of_line(line: bytes) -> LogRow | None:
-    """What a line of a log says, also of a run's own, which has the row in an envelope; None: it is no JSON object."""
+    """The row of a line, also of a run's own log, which wraps the row; None: it is not a JSON object."""
     raw = object_of_line(line)
     if raw is None:
         return None
@@ -258,9 +258,9 @@ def row_of_line(line: bytes) -> LogRow | None:
 
 
 def object_of_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None: it is none. It can be written again as JSON.
+    """The JSON object of a line; None: it is not one. It can be written again as JSON.
 
-    Bytes that are no UTF-8, and halves of characters, are replaced: what counts is written in ASCII.
+    Bytes that are not UTF-8, and halves of characters, are replaced: the fields that count are ASCII.
     """
     found = _object_of_line(line)
     return found if found is not None and (len(line) < MOST_LEVELS or within_levels(found)) else None
@@ -271,7 +271,7 @@ def _object_of_line(line: bytes) -> dict[str, Any] | None:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    try:  # Python writes NaN and Infinity, which are no JSON; its errors are worth keeping
+    try:  # Python writes NaN and Infinity, which are not JSON; such rows are worth keeping
         text = line.decode("utf-8", "replace").removeprefix("\ufeff")
         found = json.loads(_HALVES.sub(r"\\ufffd", text) if _HALVES.search(text) else text)
     except (ValueError, RecursionError):
@@ -280,13 +280,13 @@ def _object_of_line(line: bytes) -> dict[str, Any] | None:
 
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:
-    """What tells a row from all others: the probe's by boot and number, others by all that they say."""
-    # Not msgspec: a name that is no Unicode has lone surrogates, which it refuses.
+    """The key that identifies a row: boot and number of a probe's row, the whole content of others."""
+    # Not msgspec: a name that is not Unicode has lone surrogates, which it refuses.
     return _seq(raw) or json.dumps(raw, sort_keys=True, default=str).encode()
 
 
 def log_row(raw: dict[str, Any], *, t: float | None = None) -> LogRow:
-    """What a row says."""
+    """The row of a JSON object."""
     times = (_utc(raw[key]) for key in TIME_KEYS if key in raw)
     context = raw.get("context")
     named = raw.get("prompt_id") or (context.get("prompt_id") if isinstance(context, dict) else None)
@@ -312,7 +312,7 @@ class InOrder:
         self._before = 0.0
 
     def add(self, row: LogRow, arrived: float = 0.0) -> Iterator[LogRow]:
-        """Hold the row, which `arrived` at that instant of any clock; gives those that are held no longer."""
+        """Hold the row, which `arrived` at that instant of any clock; yields rows that need not be held any longer."""
         self._before = self._before if row.utc is None else row.utc.timestamp()
         self._count += 1
         heapq.heappush(self._held, (self._before, self._count, arrived, row))
@@ -371,7 +371,7 @@ def _unix(number: float) -> datetime | None:
 
 
 def _error(raw: dict[str, Any]) -> str | None:
-    """The text of the error that a row tells of. What was interrupted is none, nor is a warning of the probe."""
+    """The text of the error in a row; None: it has none. An interruption or a warning of the probe is not an error."""
     marked = any(_word(raw.get(key)) in ERROR_LEVELS for key in ("status", "level"))
     if not marked and (_word(raw.get("status")) == "interrupted" or _warning_of_the_probe(raw)):
         return None

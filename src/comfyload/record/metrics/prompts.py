@@ -1,12 +1,13 @@
-"""What the rows of the instrumentation log say of each prompt, the probe's and an application's together."""
+"""Joins the rows of the instrumentation log by prompt, the probe's and an application's together."""
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+
+from comfyload.record.bounds import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["ByPrompt", "PromptRows"]
 
 HELD = 10_000
-"""Prompts that are held at once; the oldest is let go of, ended or not, when there are more."""
+"""Prompts that are held at once; beyond that the oldest is yielded, ended or not."""
 
 APP_ROWS = 50
 """Rows of an application that are kept of one prompt; the rest is counted."""
 
 
 class PromptRows(Struct, kw_only=True):
-    """One prompt. None: no row says.
+    """The rows of one prompt. None: in no row.
 
-    `status`: of its end. `nodes_run`, `nodes_cached`: as its end says, else as many rows of nodes as came. `error` and
-    the three after it: of the prompt's end or of a node. `app`: an application's rows, and `more_app` of those not
-    kept. `chosen`: a row of it is among those that were asked for.
+    `status`: of its end. `nodes_run`, `nodes_cached`: from its end, else the number of rows of nodes. `error` and the
+    three after it: of the prompt's end or of a node. `app`: an application's rows; `more_app`: how many are not kept.
+    `chosen`: one of its rows was chosen.
     """
 
     prompt_id: str
@@ -52,7 +53,7 @@ class PromptRows(Struct, kw_only=True):
 
     @property
     def failed(self) -> bool:
-        """Whether the server, or the application, tells of an error."""
+        """Whether a row of the server or of the application has an error."""
         return self.error is not None or any(row.error is not None for row in self.app)
 
 
@@ -74,7 +75,7 @@ class ByPrompt:
                 yield from self._let_go(prompt_id)
 
     def add(self, row: LogRow, arrived: float = 0.0) -> Iterator[PromptRows]:
-        """Enter a row that `arrived` at that instant of any clock; gives what can no longer be held."""
+        """Add a row that `arrived` at that instant of any clock; yields prompts that can no longer be held."""
         if row.prompt_id is None:
             self.without += 1
             return
@@ -117,14 +118,14 @@ def _enter(group: PromptRows, row: LogRow) -> None:
         group.queued = True
         group.attempt, group.retry_of = _whole(raw.get("attempt")), _text(raw.get("retry_of"))
     elif row.event == "prompt.started":
-        group.started, group.waited_ms = True, _number(raw.get("waited_ms"))
+        group.started, group.waited_ms = True, finite(raw.get("waited_ms"))
     elif row.event == "node":
         group.nodes_run += raw.get("status") == "run"
         group.nodes_cached += raw.get("status") == "cached"
         if row.error is not None:
             _enter_error(group, row)
     elif row.event == "prompt.ended":
-        group.status, group.duration_ms = _text(raw.get("status")), _number(raw.get("duration_ms"))
+        group.status, group.duration_ms = _text(raw.get("status")), finite(raw.get("duration_ms"))
         run, cached = _whole(raw.get("nodes_run")), _whole(raw.get("nodes_cached"))
         group.nodes_run = group.nodes_run if run is None else run
         group.nodes_cached = group.nodes_cached if cached is None else cached
@@ -141,13 +142,6 @@ def _enter_error(group: PromptRows, row: LogRow) -> None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _number(value: Any) -> float | None:
-    """A number that a float holds; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def _whole(value: Any) -> int | None:

@@ -1,7 +1,7 @@
-"""Writes an application's own rows into the instrumentation log, beside those of the probe in ComfyUI.
+"""Writes an application's own rows to the instrumentation log, which the probe in ComfyUI writes too.
 
-Whoever calls this has work of its own: nothing is raised, nothing is waited for, and what cannot be written is said
-once through `logging`. Only the standard library is loaded.
+The caller has work of its own: nothing is raised, nothing is waited for, and a failure is logged once through
+`logging`. Only the standard library is loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENTRIES_LIMIT, DEPTH_LIMIT = 100, 8
 MAX_MB, MAX_AGE_H, KEEP = (64.0, 0.001, 1e6), (168.0, 0.001, 1e6), (5.0, 0.0, 1000.0)
 """When the log is rotated (MiB, hours) and how many older files are kept: the default, and the bounds of the variables.
 
-The probe in ComfyUI has the same: whoever writes a row may be the one who rotates.
+The probe in ComfyUI has the same values, since any writer may rotate the log.
 """
 
 _HEAD = 1 << 16
@@ -62,7 +62,7 @@ class StageTimer:
         self._began = time.perf_counter()
 
     def note(self, *, prompt_id: str | None = None, **context: object) -> None:
-        """Add what only becomes known on the way."""
+        """Add fields that become known during the work."""
         self._prompt_id = prompt_id if prompt_id is not None else self._prompt_id
         self._context |= context
 
@@ -71,7 +71,7 @@ class StageTimer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Cancelling a task and Ctrl-C are no errors of the work.
+        # A cancelled task and Ctrl-C are not errors of the work.
         status = "ok" if error is None else "error" if isinstance(error, Exception) else "interrupted"
         _write(
             self._log,
@@ -143,11 +143,11 @@ def _write(
     try:
         append(Path(target).expanduser(), _encoded(row), now, make_folder=target is not DEFAULT_LOG)
     except (OSError, ValueError, RuntimeError) as failed:  # a path with a zero byte; a home that nobody has
-        _say_once(str(target), str(failed))
+        _warn_once(str(target), str(failed))
 
 
 @lru_cache(maxsize=64)
-def _say_once(log: str, reason: str) -> None:
+def _warn_once(log: str, reason: str) -> None:
     hint = f"; ${VARIABLE} names the log" if log == str(DEFAULT_LOG) else ""
     logging.getLogger("comfyload").warning("rows for the instrumentation log %s are lost: %s%s", log, reason, hint)
 
@@ -164,7 +164,7 @@ def _encoded(row: dict[str, object]) -> bytes:
 
 
 def _plain(value: object, depth: int = 0) -> object:
-    """The value as JSON can have it: whatever else becomes its text."""
+    """The value as JSON; any other object becomes its text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and type(value) is int:
@@ -182,7 +182,7 @@ def _plain(value: object, depth: int = 0) -> object:
 def _text(value: object) -> str:
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - whatever an object of somebody else's does, the work goes on
+    except Exception:  # noqa: BLE001 - whatever a foreign object raises, the work goes on
         text = f"a {type(value).__name__} without a text"
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
 
@@ -193,10 +193,10 @@ def _text(value: object) -> str:
 def append(
     path: Path, row: bytes, now: datetime | None, *, make_folder: bool = False, locked_by_us: bool | None = None
 ) -> None:
-    """Append the row, or several, in one write. The file is opened anew: so it is always the one that has the name.
+    """Append the row, or several, in one write. The file is opened each time, so that it is always the current one.
 
     `now` None: the log is not rotated for its age. `locked_by_us`: whether we hold the log's lock, without which it is
-    not rotated at all; None: it is asked for.
+    not rotated; None: the lock is tried.
 
     Raises:
         OSError: they are not written, or not whole.
@@ -259,9 +259,9 @@ def _is_torn(descriptor: int) -> bool:
 
 
 def _rotate(path: Path, more: int, now: datetime | None, locked_by_us: bool | None) -> bool:
-    """Rename the log and its older files by one, and drop the oldest; False if another process is about it.
+    """Rename the log and its older files by one, and delete the oldest; False: another process does it.
 
-    Then the row goes to the file as it is: nobody waits.
+    Then the row goes to the file as it is, without a wait.
     """
     if locked_by_us is None:
         with locked(path) as ours:
@@ -334,7 +334,7 @@ def _locked_by_creation(name: str) -> Iterator[bool]:
 
 
 def _setting(name: str, default: float, lowest: float, highest: float) -> float:
-    """A number from the environment; what is none, or out of bounds, counts as not given."""
+    """A number from the environment; an invalid one, or one out of bounds, counts as not given."""
     try:
         value = float(os.environ.get(name, ""))
     except ValueError:
