@@ -24,11 +24,9 @@ class Api(Protocol):
     @property
     def lookup_interval_s(self) -> float:
         """How often `prompt_state` of one prompt may be called without a burden for the server."""
-        ...
 
     async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
         """Send a prompt. The error's `sent` says whether the server may have it although no reply came."""
-        ...
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
         """The history entry of a prompt that has ended; None: the server has none.
@@ -36,63 +34,48 @@ class Api(Protocol):
         Raises:
             TransportError: no reply, or one that is no history.
         """
-        ...
 
     async def prompt_state(self, prompt_id: str) -> PromptState:
         """Where the prompt is now."""
-        ...
 
     async def queue_remaining(self) -> int | None:
         """How many prompts run and wait, everyone's; None: not known."""
-        ...
 
     async def alive(self) -> bool:
         """Whether the server answers. It does even when its worker hangs."""
-        ...
 
     async def free(self) -> bool:
         """Unload all models and drop the cache before the next prompt runs."""
-        ...
 
     async def delete(self, prompt_ids: list[str]) -> bool:
         """Take waiting prompts of ours out of the queue; a running one is not touched."""
-        ...
 
     async def stop(self, prompt_id: str) -> bool:
         """Stop the prompt if it runs; False: this server can only stop whichever prompt runs, which is not done."""
-        ...
 
     async def stats(self) -> Reply:
         """The server's facts: version, flags, memory, devices."""
-        ...
 
     async def queue_info(self) -> Reply:
         """How long the queue is."""
-        ...
 
     async def features(self) -> Reply:
         """The server's feature flags."""
-        ...
 
     async def has_jobs(self) -> bool:
         """Whether prompts can be looked up one by one."""
-        ...
 
     async def node_class(self, name: str) -> Reply:
         """The description of one node class."""
-        ...
 
     async def node_classes(self) -> Reply:
         """The description of every node class: megabytes, which block the server's event loop for 0.2 s or more."""
-        ...
 
     async def upload(self, name: str, content: bytes) -> Reply:
         """Store an input image; one of the same name is not overwritten."""
-        ...
 
     async def probe(self, path: str, timeout_s: float, most_bytes: int) -> Reply:
         """What the instrumentation pack answers at `path`."""
-        ...
 
 
 def api_of(transport: Transport, server: Server | None = None, unread: Callable[[str], None] = lambda _: None) -> Api:

@@ -18,12 +18,9 @@ class Transport(Protocol):
 
     async def call(self, request: Request) -> Reply:
         """One HTTP exchange, body read whole."""
-        ...
 
     async def download(self, path: str, timeout_s: float) -> Download:
         """GET `path`, reading its body as a stream and keeping none of it."""
-        ...
 
     def events(self, client_id: str) -> AbstractAsyncContextManager[AsyncIterator[str | bytes]]:
         """The WebSocket of `client_id`: frames as they arrive, ending when the connection does."""
-        ...

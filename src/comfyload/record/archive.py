@@ -20,11 +20,12 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError, UsageError
+from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import decode, encode_pretty
 from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
-from comfyload.record.run import RunReader, replace_file
+from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from comfyload.errors import UsageError
 
-__all__ = ["check_folder", "check_target", "is_stdout", "write_whole", "written_aside"]
+__all__ = ["check_folder", "check_target", "is_stdout", "replace_file", "write_whole", "written_aside"]
 
 HINT = "name a file in a folder you can write"
 _BLOCK = 4096
@@ -57,6 +57,21 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file that a user names, as `written_aside` does."""
     with written_aside(path) as aside:
         aside.write_bytes(content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file of ours so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_bytes(content)
+        _sync(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_target(flag: str, path: Path) -> None:
@@ -140,6 +155,7 @@ def _name() -> str:
 
 def _put(aside: Path, target: Path) -> None:
     """Replace the file, its permissions kept; a file that is a mount point is written in place."""
+    _sync(aside)
     with suppress(OSError):
         aside.chmod(stat.S_IMODE(target.stat().st_mode))
     try:
@@ -148,6 +164,12 @@ def _put(aside: Path, target: Path) -> None:
         if not target.exists():
             raise
         _pour(aside, target)
+
+
+def _sync(file: Path) -> None:
+    """Without this, a power cut after the renaming may leave an empty file."""
+    with file.open("r+b") as opened:
+        os.fsync(opened.fileno())
 
 
 def _pour(aside: Path, path: Path) -> None:

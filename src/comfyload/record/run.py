@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from comfyload.errors import RunFilesError
+from comfyload.record.atomic import replace_file
 from comfyload.record.bounds import instant, moment
 from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
@@ -25,7 +26,7 @@ from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Samp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["RECORDS", "RunReader", "RunWriter", "replace_file"]
+__all__ = ["RECORDS", "RunReader", "RunWriter"]
 
 T = TypeVar("T")
 
@@ -191,19 +192,6 @@ class RunReader:
         yield from read_journal(self.path / name, decoder, found)
         if found.why:
             self.damage[name] = found
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader sees the old content or the new, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_whole(descriptor: int, line: bytearray) -> None:

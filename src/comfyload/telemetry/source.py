@@ -64,7 +64,6 @@ class Source(Protocol):
         Raises:
             NotAvailable, NoReading: as above.
         """
-        ...
 
     async def finish(self) -> Readings:
         """Called after the last job, for what is not read yet."""
