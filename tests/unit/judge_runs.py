@@ -144,7 +144,7 @@ def served(
         under_way = [end for end in ends if end > instant + 1e-9]
         full = places is not None and len(under_way) >= places
         if full and drop:
-            failure = Failure(kind="dropped", message="no place was free when it was due")
+            failure = Failure(kind="dropped", message="no slot was free when it was due")
             dropped = Execution(outcome="dropped", failure=failure)
             records.append(structs.replace(job(index, instant, 0.0), execution=dropped))
             continue

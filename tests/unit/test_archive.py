@@ -113,7 +113,7 @@ def test_files_that_are_missing_extra_or_links_are_named(base: Path, fill: Fill)
     output.symlink_to(base / "moved.json")
     assert archive.verify_files(kept) == [
         "README.md is missing",
-        "load_book.json is a link or no plain file",
+        "load_book.json is a link or not a plain file",
         "load_book.json is missing",
         "runs/late.txt was not there when the baseline was saved",
     ]
@@ -289,7 +289,7 @@ def test_a_run_is_no_baseline_and_a_baseline_is_no_run(base: Path, fill: Fill, t
 def test_a_run_with_a_link_in_it_is_not_copied(base: Path, tmp_path: Path) -> None:
     run = a_run(tmp_path / "linked")
     (run / "secret").symlink_to("/etc/passwd")
-    with pytest.raises(RunFilesError, match="secret is no plain file"):
+    with pytest.raises(RunFilesError, match="secret is not a plain file"):
         archive.save(base, "a", filler(run), NOW)
     assert list(base.iterdir()) == []
 

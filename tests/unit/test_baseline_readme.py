@@ -27,7 +27,7 @@ def _kept(*names: str, **changes: object) -> Contents:
         "gpu.0.model": Fact(value="NVIDIA L4", source="nvml"),
         "gpu.0.vram_bytes": Fact(value=24 * 2**30, source="nvml"),
         "comfyui.commit": Fact(value="8a6bb8c", source="git"),
-        "custom_nodes.rgthree": Fact(source="server names it; its version is not told"),
+        "custom_nodes.rgthree": Fact(source="server names it, without a version"),
     }
     base = {"environment": facts, "notes": {"enclosure": "Razer Core X"}, "command": ["comfyload run -n 30"]}
     return Contents(runs=runs, **{**base, **changes})  # type: ignore[arg-type]

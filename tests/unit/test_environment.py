@@ -217,9 +217,9 @@ def test_the_server_tells_of_itself() -> None:
     assert facts["comfyui.frontend"].value == "1.49.6"
     assert facts["package.comfy-aimdo"].value == "not installed"
     assert facts["comfyui.commit"].value is None
-    assert facts["custom_nodes.impact"] == Fact(source="server names it; its version is not told")
+    assert facts["custom_nodes.impact"] == Fact(source="server names it, without a version")
     bare = server_environment(Server(url="http://x"))
-    assert bare["comfyui.version"] == Fact(source="the server does not tell it")
+    assert bare["comfyui.version"] == Fact(source="the server does not report it")
     assert all(fact.source for fact in bare.values())
 
 
@@ -240,7 +240,7 @@ def test_a_frontend_that_is_only_required_is_said_to_be_so() -> None:
         ({"url": "https://192.0.2.7/comfy"}, None, "another machine"),
         ({"url": "http://no-such-host.invalid:8188"}, None, "another machine"),
         ({"system": {"ram_total": 1.05 * SERVER.system["ram_total"]}}, None, "a tunnel?"),
-        ({"system": {}}, None, "does not tell its memory"),
+        ({"system": {}}, None, "does not report its memory"),
         ({}, "ssh", "a tunnel: ssh"),
     ],
 )
@@ -287,7 +287,7 @@ def test_the_process_on_a_port_is_found(tmp_path: Path) -> None:
         pytest.skip(f"psutil may not look here: {found.why}")
     assert found.pid == os.getpid()
     assert found.folder is not None
-    assert find_listener(f"http://127.0.0.1:{port}").why == f"nothing is seen listening on {port}"
+    assert find_listener(f"http://127.0.0.1:{port}").why == f"no process is seen to listen on port {port}"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -336,7 +336,7 @@ def test_a_folder_within_another_repository_does_not_pass_for_it(tmp_path: Path)
     (folder / "comfyui_version.py").write_text("__version__ = '0.33.0'\n")
     facts = comfyui_facts(folder, None)
     assert facts["comfyui.commit"].value is None
-    assert "no git checkout" in facts["comfyui.commit"].source
+    assert "not a git checkout" in facts["comfyui.commit"].source
     assert facts["comfyui.version"].value == "0.33.0"
     assert "comfyui_version.py" in facts["comfyui.version"].source
 

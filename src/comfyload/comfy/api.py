@@ -32,7 +32,7 @@ class Api(Protocol):
         """The history entry of a prompt that has ended; None: the server has none.
 
         Raises:
-            TransportError: no reply, or one that is no history.
+            TransportError: no reply, or not a history.
         """
 
     async def prompt_state(self, prompt_id: str) -> PromptState:

@@ -186,7 +186,7 @@ class ComfyApi:
 
 
 def view_path(filename: str, subfolder: str, kind: str) -> str:
-    """The route and query of a file. A name that is no Unicode, as Linux allows, goes out as the bytes that it is."""
+    """The route and query of a file. A name that is not Unicode, as Linux allows, goes out as the bytes that it is."""
     parts = {"filename": filename, "subfolder": subfolder, "type": kind}
     return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
 

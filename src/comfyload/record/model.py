@@ -60,7 +60,7 @@ FailureKind = Literal[
     "partial_validation",  # 200, but some outputs were dropped
     "too_large",  # 413
     "auth",  # 401, 403
-    "http",  # any other 4xx, or a reply that is no JSON
+    "http",  # any other 4xx, or a reply that is not JSON
     "server_error",  # 5xx
     "connect",  # no connection: nothing was sent
     "generator",  # our own machine failed: no descriptors, ports or names; not the server's fault

@@ -34,7 +34,7 @@ class Call(Struct, frozen=True):
         """The body, parsed as leniently as Python does.
 
         Raises:
-            ValueError: it is no JSON.
+            ValueError: it is not JSON.
         """
         return json.loads(self.request.body or b"")
 

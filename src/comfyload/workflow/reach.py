@@ -64,7 +64,7 @@ class Reach:
         targets: set[str] = set()
         for output in outputs:
             own = _closure([output], self._parents) & work
-            # Where all work but the output's own goes through a loader, there is no sparing it.
+            # Where all work but the output's own goes through a loader, it cannot be spared.
             targets |= self._first(own & spared if own & spared - {output} else own) or {output}
         return sorted(targets)
 

@@ -33,7 +33,7 @@ TEXT_LIMIT = 2000
 """Characters of one text."""
 
 ENTRIES_LIMIT, DEPTH_LIMIT = 100, 8
-"""Of a list or a mapping, and of lists in lists: a tensor's values are no context."""
+"""Of a list or a mapping, and of lists in lists: a tensor's values are not context."""
 
 MAX_MB, MAX_AGE_H, KEEP = (64.0, 0.001, 1e6), (168.0, 0.001, 1e6), (5.0, 0.0, 1000.0)
 """When the log is rotated (MiB, hours) and how many older files are kept: the default, and the bounds of the variables.
