@@ -71,6 +71,9 @@ class Api(Protocol):
     async def node_classes(self) -> Reply:
         """The description of every node class: megabytes, which block the server's event loop for 0.2 s or more."""
 
+    def view_path(self, filename: str, subfolder: str, kind: str) -> str:
+        """The path and query under which the server gives out a file."""
+
     async def upload(self, name: str, content: bytes) -> Reply:
         """Store an input image; one of the same name is not overwritten."""
 

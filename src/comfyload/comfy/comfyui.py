@@ -160,6 +160,9 @@ class ComfyApi:
     async def node_classes(self) -> Reply:
         return await self._get("object_info", 15.0)
 
+    def view_path(self, filename: str, subfolder: str, kind: str) -> str:
+        return view_path(filename, subfolder, kind)
+
     async def upload(self, name: str, content: bytes) -> Reply:
         body, content_type = _multipart(name, content)
         request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.comfyui import view_path
+from comfyload.comfy.api import api_of
 from comfyload.comfy.reported import files_of
 from comfyload.comfy.wire import TransportError
 from comfyload.record.kinds import suffix_of
@@ -34,12 +34,12 @@ async def fetch_outputs(
     transport: Transport, entry: HistoryEntry, clock: Callable[[], float], timeout_s: float
 ) -> list[Fetch]:
     """Every file of the job, one after the other; seconds from the request to the last byte."""
-    fetched = []
+    api, fetched = api_of(transport), []
     for filename, subfolder, kind in files_of(entry):
         name = f"{kind}/{subfolder}/{filename}" if subfolder else f"{kind}/{filename}"
         began = clock()
         try:
-            download = await transport.download(view_path(filename, subfolder, kind), timeout_s)
+            download = await transport.download(api.view_path(filename, subfolder, kind), timeout_s)
         except TransportError as error:
             fetched.append(Fetch(file=name, bytes=0, seconds=clock() - began, problem=str(error)))
         else:

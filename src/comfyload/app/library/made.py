@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from comfyload.clock import stopwatch
-from comfyload.comfy.comfyui import view_path
+from comfyload.comfy.api import api_of
 from comfyload.comfy.wire import MAX_FILE_BYTES, Request, TransportError
 from comfyload.errors import ComfyloadError
 from comfyload.record.model import Execution
@@ -65,7 +65,7 @@ async def download(transport: Transport, file: str) -> bytes:
     """
     kind, _, path = file.partition("/")
     subfolder, _, name = path.rpartition("/")
-    where, problem, watch = view_path(name, subfolder, kind), "", stopwatch()
+    where, problem, watch = api_of(transport).view_path(name, subfolder, kind), "", stopwatch()
     for attempt in range(DOWNLOAD_TRIES):
         if attempt:
             await asyncio.sleep(0.5 * 2**attempt)
