@@ -229,7 +229,7 @@ def test_what_would_kill_the_worker_is_not_sent_even_without_preflight(sim: str,
         (["--workflow", "graph.json", "--set", "2.secs=1"], "no such input"),
         (["--workflow", "graph.json", "--set", "nobody.x=1"], "no such node"),
         (["--workflow", "graph.json", "--server", "ftp://x"], "no http address"),
-        (["--workflow", "graph.json", "--header", "Authorization"], "--header is not NAME=VALUE"),
+        (["--workflow", "graph.json", "--header", "Authorization"], "invalid --header"),
         (["--workflow", "graph.json", "--header", "X=env:NOT_SET_ANYWHERE"], "no NOT_SET_ANYWHERE"),
         (["--workflow", "graph.json", "--output", "."], "is a directory"),
         (["--workflow", "graph.json", "--name", "../x"], "as a folder's name"),
@@ -453,7 +453,7 @@ def test_one_ctrl_c_ends_what_is_under_way_and_keeps_it(tmp_path: Path) -> None:
     assert summary["cancelled"] == 0
     assert summary["completed"] == summary["total_jobs"] >= 5
     assert summary["unfinished"] == 0
-    assert "waiting for those under way" in err
+    assert "waiting for running jobs" in err
     assert "stopped" in out.lower()
 
 

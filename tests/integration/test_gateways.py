@@ -83,7 +83,7 @@ def replying(**reply: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
             "/system_stats",
         ),
         ({"status": 200, "text": '{"status":"ok"}'}, "is not what a ComfyUI answers", "is this the address"),
-        ({"status": 200, "text": '{"system":{"status":"up"}}'}, "tells none of its facts", "is this the address"),
+        ({"status": 200, "text": '{"system":{"status":"up"}}'}, "none of its facts is in it", "is this the address"),
         ({"status": 204}, "has no /system_stats (HTTP 204)", "is this the address"),
         ({"status": 404, "text": "404: Not Found"}, 'HTTP 404): "404: Not Found"', "is this the address"),
     ],
