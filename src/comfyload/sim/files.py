@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Files"]
 
-Key = tuple[str, str, str]  # type (output, temp, input), subfolder, name
+Key = tuple[str, str]  # subfolder, name
 
 
 class Files:
@@ -23,7 +23,8 @@ class Files:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._counters: dict[tuple[str, str], int] = {}
-        self._bytes: dict[Key, bytes] = {("input", "", name): IMAGE_PNG for name in INPUT_IMAGES}
+        # By type, so that what a job saved is not walked through to list the inputs.
+        self._bytes: dict[str, dict[Key, bytes]] = {"input": {("", name): IMAGE_PNG for name in INPUT_IMAGES}}
 
     def save(self, prefix: str, count: int, suffix: str = ".png") -> list[dict[str, str]]:
         """`count` output files as `prefix_00001_.png`; a prefix may name a subfolder."""
@@ -39,26 +40,28 @@ class Files:
         """The name it was stored under: another one if the name is taken by other bytes."""
         stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
         stored, index = name, 0
-        while not overwrite and self._bytes.get((kind, subfolder, stored), data) != data:
+        while not overwrite and self._of(kind).get((subfolder, stored), data) != data:
             index += 1
             stored = f"{stem} ({index}){dot}{ending}"
-        self._bytes[kind, subfolder, stored] = data
+        self._of(kind)[subfolder, stored] = data
         return stored
 
     def read(self, kind: str, subfolder: str, name: str) -> bytes | None:
-        return self._bytes.get((kind, subfolder, name))
+        return self._of(kind).get((subfolder, name))
 
     def inputs(self) -> Iterable[str]:
         """The names LoadImage offers."""
-        return sorted(name for kind, subfolder, name in self._bytes if kind == "input" and not subfolder)
+        return sorted(name for subfolder, name in self._of("input") if not subfolder)
 
     def paths(self) -> Iterable[str]:
         """The names that LoadImage takes: those of subfolders, too."""
-        return {posixpath.join(subfolder, name) for kind, subfolder, name in self._bytes if kind == "input"}
+        return {posixpath.join(subfolder, name) for subfolder, name in self._of("input")}
 
     def wipe_temp(self) -> None:
-        for key in [key for key in self._bytes if key[0] == "temp"]:
-            del self._bytes[key]
+        self._of("temp").clear()
+
+    def _of(self, kind: str) -> dict[Key, bytes]:
+        return self._bytes.setdefault(kind, {})
 
     def _write(self, kind: str, subfolder: str, stem: str, count: int, suffix: str) -> list[dict[str, str]]:
         written = []
@@ -66,7 +69,7 @@ class Files:
         for _ in range(count):
             counter += 1
             name = f"{stem}_{counter:05}_{suffix}"
-            self._bytes[kind, subfolder, name] = IMAGE_PNG
+            self._of(kind)[subfolder, name] = IMAGE_PNG
             written.append({"filename": name, "subfolder": subfolder, "type": kind})
         if kind != "temp":  # five random letters do not come again
             self._counters[kind, f"{subfolder}/{stem}"] = counter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from comfyload.sim.reply import json_reply, text
@@ -136,9 +137,9 @@ class Probe:
         after, limit = int(numbers["after"]), max(1, min(int(numbers["limit"]), 5000))
         if query.get("boot", self._boot) != self._boot:
             after = 0
-        rows = [row for row in self._rows if row["seq"] > after]
         oldest = self._rows[0]["seq"] if self._rows else 1
-        given = rows[:limit]
+        first = max(0, after + 1 - oldest)  # rows are numbered without a gap
+        given = list(islice(self._rows, first, first + limit))
         missed = max(0, oldest - after - 1)
         return json_reply(
             {**about, "next": given[-1]["seq"] if given else after, "missed": missed if given else 0, "rows": given}
