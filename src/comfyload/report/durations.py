@@ -37,9 +37,9 @@ def durations(summary: Summary) -> Table:
         if all(cell.n == 0 for cell in cells if cell is not None) or (key == "latency_sent" and not own_delay(summary)):
             continue
         known = [cell.value for cell in cells if cell is not None and cell.value is not None]
-        factor, unit = scale(known, below=1.0)
+        factor, unit = _scale(known)
         # Two places keep six intervals within 80 columns. The server's times are whole milliseconds.
-        most = 2 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
+        most = 2 if unit != "ms" else 0 if key in ("queue_wait", "execution") else 1
         name = Value(words=f"{label}, {unit}", note=_GREW if key in growing else "")
         rows.append([name, *(_value(cell, factor, most) for cell in cells)])
     titles = ("mean", *_SHOWN[1:])
@@ -66,8 +66,15 @@ def open_ends(tables: Iterable[Table], summary: Summary) -> list[str]:
 
 
 def _written(values: Sequence[float]) -> list[str]:
-    factor, unit = scale(values, below=1.0)
-    return [f"{fixed(value * factor, _places(value * factor, 2 if unit == 's' else 0))} {unit}" for value in values]
+    factor, unit = _scale(values)
+    return [f"{fixed(value * factor, _places(value * factor, 2 if unit != 'ms' else 0))} {unit}" for value in values]
+
+
+def _scale(seconds: Sequence[float]) -> tuple[float, str]:
+    """Minutes where one is a thousand seconds: six intervals of thousands do not fit 80 columns."""
+    if any(1000 <= value < math.inf for value in seconds):
+        return 1 / 60, "min"
+    return scale(seconds, below=1.0)
 
 
 def _growing(summary: Summary) -> set[str]:

@@ -115,7 +115,7 @@ def _time(summary: Summary) -> Bars | None:
     if total <= 0:
         return None
     bars = [Bar(label=label, share=seconds / total, words=duration(seconds)) for label, seconds in parts]
-    return Bars(key="time", title="where the time goes", bars=bars)
+    return Bars(key="time", title="where the time goes", bars=bars, parts=True)
 
 
 def _longest(summary: Summary) -> dict[str, float]:

@@ -44,11 +44,12 @@ class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Bars(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Bars side by side: the parts of a whole."""
+    """Bars side by side, the longest first. `parts`: of a whole, so that none may be left out for want of room."""
 
     key: str
     title: str
     bars: list[Bar]
+    parts: bool = False
 
 
 class Column(Struct, frozen=True, kw_only=True, omit_defaults=True):

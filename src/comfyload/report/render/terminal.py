@@ -141,7 +141,7 @@ class _Screen:
     def _bars(self, bars: Bars, title: int) -> Lines:
         """As many as one line has room for, at least two; if these would be too short, each on a line of its own."""
         shown = list(bars.bars)
-        while len(shown) > 2 and self._room(shown, title) < _LEAST:
+        while len(shown) > 2 and not bars.parts and self._room(shown, title) < _LEAST:
             shown.pop()
         line, room = Text(padded(bars.title, title), style="dim"), self._room(shown, title)
         if room >= _LEAST:
