@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -13,7 +14,6 @@ from comfyload.judge.summary import Measured, Summary
 from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.busy import server_words
-from comfyload.report.charts.chart import Chart
 from comfyload.report.durations import durations, open_ends
 from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
@@ -23,6 +23,9 @@ from comfyload.report.render.notes import RANGES
 from comfyload.report.run_facts import cache_words, ends_words, facts
 from comfyload.report.verdicts import gate_state, gate_tables
 from comfyload.words import DASH, count, duration
+
+if TYPE_CHECKING:
+    from comfyload.report.charts.chart import Chart
 
 __all__ = ["page_of", "validity"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from comfyload.report.charts.chart import Chart
+if TYPE_CHECKING:
+    from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
 __all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
 
