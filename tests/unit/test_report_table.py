@@ -11,22 +11,21 @@ from msgspec import structs
 from rich.console import Console
 
 from comfyload.judge.columns.gpu import GpuRow
-from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.report.busy import gpu_value
 from comfyload.report.faults import Outcome, render_faults
-from comfyload.report.plan_text import plan_words
 from comfyload.report.of_run import page_of
 from comfyload.report.page import Column, Table, Value
+from comfyload.report.plan_text import plan_words
 from comfyload.report.render.layout import wrapped
 from comfyload.report.render.terminal import render, render_tables
 from comfyload.words import decimals, duration, fixed, percent
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
-
 
 GATES = GateSet(gates=[parse_gate(text) for text in (*DEFAULT_GATES, "images_per_minute >= 0.95 * baseline")])
 
@@ -71,7 +70,7 @@ def test_a_footnote_of_something_withheld_hangs_on_nothing_that_is_printed() -> 
         vram_per_job_bytes=withheld,
         torch_vram_per_job_bytes=withheld,
     )
-    assert gpu_value(row) == Value(words="233 W · – J a job", note="withheld: too coarse")
+    assert gpu_value(row) == Value(words="233 W · energy per job –", note="withheld: too coarse")
 
 
 def test_a_good_run_says_so_first() -> None:
@@ -194,7 +193,9 @@ def test_a_plan_is_said_in_words(plan: Plan, words: str) -> None:
 def _overloaded(all: bool = True, **changes: object) -> str:
     load = Open(stages=[Stage(per_s=10.0, seconds=15.0)], arrivals="constant", **changes)  # type: ignore[arg-type]
     places = load.max_in_flight
-    return _draw(planned(load), served([i / 10 for i in range(150)], 0.2, places=places, drop=load.on_full == "drop"), all=all)
+    return _draw(
+        planned(load), served([i / 10 for i in range(150)], 0.2, places=places, drop=load.on_full == "drop"), all=all
+    )
 
 
 def test_a_number_that_grew_through_the_run_says_so() -> None:
@@ -302,7 +303,9 @@ def test_lines_break_between_words_and_keep_a_number_with_its_unit(text: str, wi
 @pytest.mark.parametrize("width", [40, 80])
 def test_sentences_that_have_no_room_in_a_row_stand_beneath_it(width: int) -> None:
     columns = [Column(title="name"), Column(title="n", right=True), Column(title="why", prose=True)]
-    rows = [[Value(words=name), Value(words="7"), Value(words=why)] for name, why in (("a" * 24, "short"), ("b", "x " * 60))]
+    rows = [
+        [Value(words=name), Value(words="7"), Value(words=why)] for name, why in (("a" * 24, "short"), ("b", "x " * 60))
+    ]
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", write_through=True)
     render_tables([Table(key="t", title="", columns=columns, rows=rows)], Console(file=file, width=width))

@@ -14,7 +14,7 @@ from comfyload.judge.summary import Measured, Summary
 from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.busy import server_words
-from comfyload.report.durations import durations, open_ends
+from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Value
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
 
 __all__ = ["page_of", "validity"]
-
-_WAITS = 0.05
-"""Of the latency, the share of time before a job was sent that is worth a bar."""
 
 
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
@@ -108,7 +105,7 @@ def _time(summary: Summary) -> Bars | None:
     known = {name: summary.statistics[f"avg_{name}_s"].value for name in ("latency", "latency_sent")}
     whole, sent = known["latency"], known["latency_sent"]
     waited = whole - sent if whole is not None and sent is not None else 0.0
-    parts = [("not sent yet", waited)] if whole and waited > _WAITS * whole else []
+    parts = [("not sent yet", waited)] if whole and waited > OWN_DELAY * whole else []
     for label, name in (("queue", "queue_wait"), ("execution", "execution")):
         seconds = summary.statistics[f"avg_{name}_s"].value
         if seconds is None:

@@ -151,7 +151,10 @@ class _Screen:
             return [line]
         label = max(cell_len(bar.label) for bar in shown)
         room = max(_LEAST, min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in shown)))
-        return [line, *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown)]
+        return [
+            line,
+            *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown),
+        ]
 
     def _room(self, bars: Sequence[Bar], title: int) -> int:
         """Columns that are left for the bars themselves on one line."""
