@@ -37,7 +37,7 @@ OK, INVALID = 0, 5
 def report_run(
     path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False, all: bool = False
 ) -> int:
-    """Summarise the run at `path`, write `output` and print what was asked for; returns the exit code.
+    """Summarise the run at `path`, write `output` and print the page or JSON; returns the exit code.
 
     The page shows the default gates, which do not change the exit code. `salvage`: lines that cannot be read are left
     out and counted, those of the log too. `all`: with every number; as JSON the page in words.

@@ -1,4 +1,4 @@
-"""How the load on server and GPU is said in a few words."""
+"""The load on server and GPU, in a few words."""
 
 from __future__ import annotations
 

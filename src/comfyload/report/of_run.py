@@ -129,7 +129,7 @@ def _longest(summary: Summary) -> dict[str, float]:
 
 
 def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[GateVerdict]:
-    """Of an invalid run, without the reason of each gate that it leaves open: the page has said it."""
+    """Of an invalid run, without the reason of each gate that it leaves open: the page names it above."""
     spoilt = [not summary.valid and verdict.verdict == "INCONCLUSIVE" for verdict in verdicts]
     return [structs.replace(one, why="") if repeats else one for one, repeats in zip(verdicts, spoilt, strict=True)]
 
