@@ -63,9 +63,7 @@ def read_run(path: Path, *, salvage: bool = False) -> Target:
     return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
 
 
-def print_run(
-    found: Target, verdicts: Sequence[GateVerdict], output: Path | None, *, to_be_kept: bool = False
-) -> None:
+def print_run(found: Target, verdicts: Sequence[GateVerdict], output: Path | None, *, to_be_kept: bool = False) -> None:
     """The page of a run that has just ended. `to_be_kept`: the caller says what to type next."""
     page = _page(found, verdicts, output)
     render(structs.replace(page, next=[]) if to_be_kept else page, Screen(stderr=is_stdout(output)))
