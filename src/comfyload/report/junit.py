@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from comfyload.judge.comparison.compare import Comparison
 from comfyload.judge.gates.gate import GateVerdict
-from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
+from comfyload.judge.numbers import number_of
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 from comfyload.report.headline import headline
@@ -113,9 +113,10 @@ def _tally(verdicts: Sequence[GateVerdict], failing: set[str]) -> dict[str, str]
 
 def _judged_s(verdict: GateVerdict) -> float | None:
     """The duration that a gate is about, in seconds; None: it is about something else, or none is known."""
-    workflow, _, name = verdict.metric.rpartition(".")
-    known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
-    of_time = known is not None and known.unit == "s" and verdict.value is not None and math.isfinite(verdict.value)
+    number = number_of(verdict.metric)
+    of_time = (
+        number is not None and number.measure == "s" and verdict.value is not None and math.isfinite(verdict.value)
+    )
     return verdict.value if of_time else None
 
 

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from comfyload.judge.columns.nodes import NODE_CLOCK_S
 from comfyload.judge.findings.table import Finding
+from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.blocks import books, rates, retried, switches, workflows
 from comfyload.report.busy import gpu_words, server_words
 from comfyload.report.console import draw
@@ -32,15 +34,6 @@ from comfyload.visible import visible
 
 __all__ = ["render"]
 
-_ENDS = (
-    ("completed", "completed"),
-    ("failed", "failed"),
-    ("timeouts", "timed out"),
-    ("cancelled", "cancelled"),
-    ("censored", "cut off by the end"),
-    ("lost", "lost"),
-    ("dropped", "dropped"),
-)
 _COLOURS = {"invalid": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -100,7 +93,8 @@ def _ledger(manifest: Manifest, summary: Summary, notes: Notes) -> Table:
     flat, grid = summary.summary, _grid(2)
     by_us = int(flat["cancelled"] or 0) - int(flat["censored"] or 0)
     counts = {**flat, "cancelled": by_us}
-    ends = [f"{counts[key]} {words}" for key, words in _ENDS if counts[key] or key == "completed"]
+    numbers = [*(NUMBERS[row.key] for row in OUTCOMES.values()), NUMBERS["censored"]]
+    ends = [f"{counts[row.key]} {row.words}" for row in numbers if counts[row.key] or row.key == "completed"]
     unfinished = f" · {flat['unfinished']} without an end" if flat["unfinished"] else ""
     grid.add_row("Jobs", f"{flat['total_jobs']} offered = {' + '.join(ends)}{unfinished}")
     arrivals = "Arrivals/min" if summary.books is None else "Books/min"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
-from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
+from comfyload.judge.numbers import number_of
 from comfyload.judge.summary import jsonable
 from comfyload.report.console import draw, escaped
 from comfyload.report.text import DASH, count, decimals, fixed, percent, scale, span
@@ -94,11 +94,10 @@ def value_words(verdict: GateVerdict) -> str:
     A mean or a rate has its interval behind it. That of a share or a percentile stands with the run's numbers: a
     verdict rests on one side of it, and would show a second one.
     """
-    workflow, _, name = verdict.metric.rpartition(".")
-    known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
-    unit = "" if known is None else known.unit
+    number = number_of(verdict.metric)
+    unit = "" if number is None else number.measure
     beside = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
-    counted = known is not None and known.kind in ("share", "percentile")
+    counted = number is not None and number.kind in ("share", "percentile")
     ends = (None, None) if counted and verdict.baseline is None else (verdict.low, verdict.high)
     return f"{_in_words(verdict.value, *ends, unit)}{beside}"
 

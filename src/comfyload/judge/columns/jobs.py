@@ -18,7 +18,6 @@ Flags = NDArray[np.bool_]
 CACHE_CLASSES = ("fresh", "partial", "cached")
 _PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
 """A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""
-_METRICS = {metric.name: metric for metric in METRICS}
 
 
 class Columns(Struct, frozen=True, kw_only=True):
@@ -83,7 +82,7 @@ class Jobs:
     def negative(self) -> dict[str, int]:
         """How many durations of counted jobs were negative, by whose clock."""
         counts: Counter[str] = Counter()
-        for name, metric in _METRICS.items():
+        for name, metric in METRICS.items():
             counts[metric.clock] += int(np.count_nonzero(self._difference(name) < 0))
         return {clock: count for clock, count in sorted(counts.items()) if count}
 
@@ -144,7 +143,7 @@ class Jobs:
         return order, pauses
 
     def _difference(self, name: str) -> Floats:
-        metric = _METRICS[name]
+        metric = METRICS[name]
         difference = self.instant(metric.ends) - self.instant(metric.begins)
         difference /= metric.per_s
         return difference

@@ -12,9 +12,10 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, student, tail
 from comfyload.judge.gates.rules import fact_verdict
-from comfyload.judge.gates.verdict import GateVerdict, make_verdict, percent, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, make_verdict, verdict_of
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import percent
 
 __all__ = ["BETWEEN_RUNS_SD", "against"]
 
@@ -49,7 +50,7 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
         why = f"none of its {len(baseline)} runs is valid, another, and of the same workflows and load"
         why = f"Nothing to compare with in the baseline: {why}." if baseline else "No baseline was given."
         return make_verdict(gate, measured, "INCONCLUSIVE", why)
-    if gate.known.kind == "fact":
+    if gate.number.kind == "fact":
         return _fact(gate, measured, peers)
     source = _with_failures(gate, [measured, *peers])
     found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
@@ -127,7 +128,7 @@ def _log_sd(found: Statistic) -> float | None:
 
 def _with_failures(gate: Gate, runs: Sequence[Measured]) -> Gate:
     """The same percentile with failures as infinite, if a run has any: those that completed may be the quick ones."""
-    plainly = gate.known.kind == "percentile" and gate.name.endswith("_latency_s") and "book" not in gate.name
+    plainly = gate.number.kind == "percentile" and gate.name.endswith("_latency_s") and "book" not in gate.name
     if gate.workflow or not plainly or not any(run.summary.failures for run in runs):
         return gate
     return structs.replace(gate, metric=gate.metric.replace("_latency_s", "_latency_with_failures_s"))

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from msgspec import structs
 
 from comfyload.judge.gates.against import against
-from comfyload.judge.gates.grammar import ERRORS, Gate, GateSet
+from comfyload.judge.gates.grammar import Gate, GateSet
 from comfyload.judge.gates.proof import SIDE, holm
 from comfyload.judge.gates.rules import RULES
 from comfyload.judge.gates.unexpected import errors
 from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, no_data
+from comfyload.judge.numbers import ERRORS
 from comfyload.judge.summary import Measured
 
 __all__ = ["GateVerdict", "RunError", "Verdict", "exit_code", "judge", "overall"]
@@ -43,7 +44,7 @@ def judge(
         if gate.workflow and gate.workflow not in measured.summary.workflows:
             has = ", ".join(measured.summary.workflows)
             return no_data(gate, measured, f"this run has no workflow {gate.workflow}; it has {has}")
-        return against(gate, measured, baseline) if gate.of_baseline else RULES[gate.known.kind](gate, measured)
+        return against(gate, measured, baseline) if gate.of_baseline else RULES[gate.number.kind](gate, measured)
 
     asked = [structs.replace(gate, independent=gates.independent_failures) for gate in gates.gates]
     return [_with_doubts(draft, measured) for draft in _together([alone(gate) for gate in asked])]

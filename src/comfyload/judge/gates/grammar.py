@@ -15,16 +15,13 @@ from msgspec import Struct
 
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.metrics import METRICS
+from comfyload.judge.number import Measure, Number
+from comfyload.judge.numbers import NUMBERS, workflow_numbers
 
 __all__ = [
     "DEFAULT_GATES",
-    "ERRORS",
-    "KNOWN",
-    "OF_A_WORKFLOW",
     "Gate",
     "GateSet",
-    "Known",
     "Op",
     "expected_patterns",
     "parse_gate",
@@ -33,19 +30,6 @@ __all__ = [
 
 Op = Literal["<=", "<", ">=", ">", "=="]
 DEFAULT_GATES = ("success_rate >= 98 %", "p95_latency_s <= 45", "unexpected_errors == 0")
-ERRORS = "unexpected_errors"
-"""The one gate that is not on a number of the summary."""
-
-
-class Known(Struct, frozen=True, kw_only=True):
-    """What a number is, which decides how it is judged.
-
-    `share`: k of n. `percentile`, `mean` (rates too): with an interval. `fact`: a count, a maximum or a time of this
-    run, from which nothing is inferred. `errors`: those that no pattern expects.
-    """
-
-    kind: Literal["share", "percentile", "mean", "fact", "errors"]
-    unit: Literal["s", "share", "count", "/min", "/h", "bytes"]
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -77,9 +61,9 @@ class Gate(Struct, frozen=True, kw_only=True):
         return self.op in ("<=", "<", "==")
 
     @property
-    def known(self) -> Known:
-        """What the number is."""
-        return (OF_A_WORKFLOW if self.workflow else KNOWN)[self.name]
+    def number(self) -> Number:
+        """The row of the number."""
+        return (workflow_numbers() if self.workflow else NUMBERS)[self.name]
 
     def holds(self, value: float, limit: float) -> bool:
         """Whether a value stands on the right side of a limit."""
@@ -99,45 +83,6 @@ class GateSet(Struct, frozen=True, kw_only=True):
     expected_errors: list[str] = []
     independent_failures: bool = False
 
-
-def _facts(unit: Literal["s", "count", "/min"], names: str) -> dict[str, Known]:
-    return {name: Known(kind="fact", unit=unit) for name in names.split()}
-
-
-def _durations(metric: str, shown: Iterable[str]) -> dict[str, Known]:
-    kinds: dict[str, Literal["mean", "fact"]] = {"avg": "mean", "max": "fact"}
-    return {f"{name}_{metric}_s": Known(kind=kinds.get(name, "percentile"), unit="s") for name in shown}
-
-
-_SHARE, _RATE = Known(kind="share", unit="share"), Known(kind="mean", unit="/min")
-
-KNOWN: dict[str, Known] = {
-    "success_rate": _SHARE,
-    **{key: known for metric in METRICS for key, known in _durations(metric.name, metric.shown).items()},
-    **_durations("latency_with_failures", ("p50", "p90", "p95", "p99")),
-    "images_per_minute": _RATE,
-    "jobs_per_minute": _RATE,
-    "book_success_rate": _SHARE,
-    "books_per_hour": Known(kind="mean", unit="/h"),
-    **_durations("book_latency", ("avg", "p50", "p95", "max")),
-    **_facts("count", "total_jobs completed failed timeouts cancelled lost dropped censored unfinished warmup_jobs"),
-    **_facts("count", "cached cached_fully cached_partly books books_completed"),
-    **_facts("count", "images previews videos audio_files files_3d latents texts other_files"),
-    "image_bytes": Known(kind="fact", unit="bytes"),
-    **_facts("s", "wall_clock_s observed_p99_latency_s"),
-    **_facts("/min", "offered_per_minute sent_per_minute completed_per_minute"),
-    ERRORS: Known(kind="errors", unit="count"),
-}
-"""Every number of the summary that a gate can name."""
-
-OF_A_WORKFLOW: dict[str, Known] = {
-    "success_rate": _SHARE,
-    **_durations("latency", ("avg", "p50", "p95", "max")),
-    **_durations("execution", ("avg", "p50", "p95")),
-    "images_per_minute": _RATE,
-    **_facts("count", "jobs completed images previews cached"),
-}
-"""Every number of one workflow in a run of several."""
 
 _SHAPE = re.compile(r"(?P<metric>[^<>=]+?)\s*(?P<op><=|>=|==|<|>)\s*(?P<limit>[^<>=]+)")
 _NUMBER = r"(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
@@ -161,19 +106,19 @@ def parse_gate(text: str) -> Gate:
     if shape is None:
         raise UsageError(f"this is no gate: {text or '(nothing)'}", _EXAMPLE)
     metric, op = shape["metric"], cast(Op, shape["op"])
-    known = _known(text, metric)
-    exact = known.kind == "errors" or known.unit in ("count", "bytes")
+    number = _number(text, metric)
+    exact = number.measure in ("count", "bytes")
     if op == "==" and not exact:
         _refuse(text, f"{metric} is measured, so it is equal to nothing", "use <= or >=")
     relative = _OF_BASELINE.fullmatch(shape["limit"].strip())
     if relative is not None:
-        if op == "==" or known.kind == "errors":
+        if op == "==" or number.kind == "errors":
             _refuse(text, f"{metric} is not judged by a baseline's", "compare it with a number")
         factor = float(relative["number"] or relative["after"] or 1)
         if not 0 < factor < float("inf"):
             _refuse(text, "a share of the baseline is more than nothing", _EXAMPLE)
         return Gate(text=text, metric=metric, op=op, limit=factor, of_baseline=True)
-    return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), known))
+    return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), number.measure))
 
 
 def read_gates(text: str, origin: str) -> GateSet:
@@ -226,9 +171,9 @@ def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pa
     return patterns
 
 
-def _known(text: str, metric: str) -> Known:
+def _number(text: str, metric: str) -> Number:
     workflow, _, name = metric.rpartition(".")
-    names = OF_A_WORKFLOW if workflow else KNOWN
+    names = workflow_numbers() if workflow else {key: row for key, row in NUMBERS.items() if row.kind != "flag"}
     if name not in names:
         of = " of one workflow" if workflow else ""
         hint = _nearest(name, names) or "name a key of the summary, such as success_rate or p95_latency_s"
@@ -241,18 +186,18 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def _limit(text: str, written: str, known: Known) -> float:
+def _limit(text: str, written: str, measure: Measure) -> float:
     parts = _LIMIT.fullmatch(written)
     if parts is None:
         _refuse(text, f"{written} is no limit", _EXAMPLE)
-    units = _UNITS.get(known.unit, {})
+    units = _UNITS.get(measure, {})
     unit = parts["unit"]
     if unit is not None and unit not in units:
         _refuse(text, f"the unit {unit} does not fit", f"use {', '.join(units)}" if units else "leave it out")
     limit = float(parts["number"]) * (1.0 if unit is None else units[unit])
     if limit == float("inf"):
         _refuse(text, "the limit is infinite", _EXAMPLE)
-    if known.unit == "share":
+    if measure == "share":
         limit = round(limit, 12)  # 98 * 0.01 is not quite 0.98
         if limit > 1:
             _refuse(text, "a share is at most 1", "write 98 % or 0.98")

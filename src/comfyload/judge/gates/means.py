@@ -38,7 +38,7 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
         why += f" Slow jobs that are rarer than {rare:.2g} % may not be among these {found.n}."
     if needs is not None:
         why += f" About {needs:,} jobs would prove it, if the value stays."
-    if gate.known.unit == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
+    if gate.number.measure == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
         why += " Of the completed jobs alone."
     return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, needs=needs)
 

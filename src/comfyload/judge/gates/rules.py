@@ -187,7 +187,7 @@ def fact_verdict(gate: Gate, measured: Measured, value: float, limit: float, why
     verdict: Verdict = "PASS" if gate.holds(value, limit) else "FAIL"
     n = int(flat["total_jobs"] or 0)
     others = n - int(flat["completed"] or 0)
-    if verdict == "PASS" and gate.upper and others and gate.known.unit == "s" and "latency" in gate.name:
+    if verdict == "PASS" and gate.upper and others and gate.number.measure == "s" and "latency" in gate.name:
         verdict, why = "INCONCLUSIVE", f"Of the completed jobs alone: {others} more did not complete."
     return make_verdict(gate, measured, verdict, why, value=value, n=n, limit=limit)
 

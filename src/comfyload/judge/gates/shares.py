@@ -14,9 +14,10 @@ from comfyload.judge.columns.jobs import failures_of
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, percent, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import percent
 
 __all__ = ["judge_share"]
 

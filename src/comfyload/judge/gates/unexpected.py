@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from comfyload.judge.columns.ledger import FailureRow, clean
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data, percent
+from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import percent
+from comfyload.record.outcomes import OUTCOMES
 
 __all__ = ["errors"]
 
@@ -82,8 +84,8 @@ def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
             common = _common(row)
             text = f"{common}: {row.example}" if row.example else common
             out.append((RunError(where="records", text=text, count=row.count, first=f"job {row.index}"), common))
-    for outcome in ("failed", "timed_out", "lost"):
-        if count := measured.summary.warmup.get(outcome, 0):
+    for outcome, ended in OUTCOMES.items():
+        if ended.error and (count := measured.summary.warmup.get(outcome, 0)):
             text = f"warm-up {outcome}"
             out.append((RunError(where="records", text=text, count=count, first="before the counted jobs"), text))
     return out

@@ -11,7 +11,7 @@ from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["GateVerdict", "RunError", "Verdict", "make_verdict", "no_data", "open_words", "percent", "verdict_of"]
+__all__ = ["GateVerdict", "RunError", "Verdict", "make_verdict", "no_data", "open_words", "verdict_of"]
 
 Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
 """Proven; inside and not proven; outside and not disproven, or nothing to go by; disproven."""
@@ -89,9 +89,3 @@ def open_words(verdict: Verdict, p_fail: float) -> str:
     if verdict == "FAIL":
         return f" (p = {p_fail:.2g} if the gate held)"
     return ", so the value is outside, but not disproven" if verdict == "INCONCLUSIVE" else ""
-
-
-def percent(share: float) -> str:
-    """97.9 %; only all of them is 100 %."""
-    text = f"{100 * share:.3g}"
-    return f"{100 * share:.6g} %" if text == "100" and share < 1 else f"{text} %"

@@ -22,7 +22,6 @@ __all__ = ["ChartData", "JobColumns", "every", "see"]
 Floats = NDArray[np.float64]
 _EXTREME = 20
 _EVENLY = 160
-_LATENCY = next(metric for metric in METRICS if metric.name == "latency")
 
 
 class ChartData(Struct, frozen=True, kw_only=True):
@@ -124,7 +123,7 @@ class _Picks:
     def _add(self, record: Record) -> None:
         if record.index % self._step == 0:
             self._evenly.setdefault(record.index, record)
-        seconds = _LATENCY.of(record)
+        seconds = METRICS["latency"].of(record)
         if seconds is not None and not record.warmup:
             _keep(self._slow, (seconds, record.index, record))
             _keep(self._fast, (-seconds, record.index, record))

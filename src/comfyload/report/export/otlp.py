@@ -197,7 +197,7 @@ def _attributes(record: Record) -> dict[str, Any]:
         "comfyload.censored": record.censored,
         "comfyload.end_known": run.done is not None,
     }
-    for metric in METRICS:
+    for metric in METRICS.values():
         seconds = metric.of(record) if metric.clock == "server" else None
         if seconds is not None:
             attributes[f"comfyui.server.{metric.name}_s"] = seconds

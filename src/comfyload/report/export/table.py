@@ -55,7 +55,7 @@ _BEFORE = (
     Column(name="cache", kind="word"),
     *(Column(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
     *(Column(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
-    *(Column(name=f"{metric.name}_s", kind="float", unit="s") for metric in METRICS),
+    *(Column(name=f"{metric.name}_s", kind="float", unit="s") for metric in METRICS.values()),
     Column(name="seen_by", kind="word"),
     Column(name="done_within_s", kind="float", unit="s"),
     Column(name="images", kind="int", unit="1"),
