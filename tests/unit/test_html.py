@@ -138,7 +138,7 @@ def test_a_page_has_one_interval_of_success_and_one_count_of_independent_jobs() 
     measured = measure("r", run, served(due, [0.5 + (i // 5 % 2) * 1.4 for i in range(40)]))
     gates = GateSet(gates=[parse_gate(f"{name}_latency_s <= 9") for name in ("p50", "p90", "p95")] + GATES.gates)
     text = _Page(render_html("a run", [Shown(measured=measured, charts=[])], verdicts=judge(gates, measured))).text
-    assert len(set(re.findall(r"worth (\d+) independent", text))) == 1
+    assert len(set(re.findall(r"information of (\d+) independent", text))) == 1
     assert set(re.findall(r"(\d+\.\d) . 100 %", text)) == {"91.2"}
     assert "92.8" not in text  # what the gate's one-sided test would bound it by
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from comfyload.record.outcomes import OUTCOMES
-
 TYPES = {
     "Count": "int ≥ 0",
     "Number": "int ≥ 0",
@@ -43,7 +41,6 @@ JOB: dict[str, tuple[str, str]] = {
     "workflow": ("", "name of the workflow"),
     "book": ("", "number of the book it is a page of, from 0; null where an arrival is one job"),
     "warmup": ("", "whether it is left out of every number"),
-    "outcome": ("", f"one of {', '.join(f'`{outcome}`' for outcome in OUTCOMES)}"),
     "censored": ("", "the end of the run cut it off: it took longer than what was seen of it"),
     "cached": ("", "`cache` is not `fresh`"),
     "cache": ("", "`fresh`, `partial` or `cached`"),

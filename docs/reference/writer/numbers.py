@@ -26,6 +26,7 @@ from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import model
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.document import document, jobs
 from writer.markdown import NOTE, agree, info_of, listed, struct_text, structs_in, table
 from writer.meanings import JOB, STATISTICS
@@ -38,10 +39,11 @@ def summary_page() -> str:
     beside = [key for key in shown["statistics"] if key not in summary.statistics]
     agree("STATISTICS", beside, STATISTICS)
     (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
-    durations = {f"{metric.name}_s": ("s", metric.meaning) for metric in METRICS.values()}
-    agree("JOB", [key for key in job if key not in durations], JOB)
+    known = {"outcome": ("", f"one of {listed(OUTCOMES)}")}
+    known |= {f"{metric.name}_s": ("s", metric.meaning) for metric in METRICS.values()}
+    agree("JOB", [key for key in job if key not in known], JOB)
     rows = [(f"`{key}`", NUMBERS[key].unit, NUMBERS[key].meaning) for key in flat]
-    job_rows = [(f"`{key}`", *(durations.get(key) or JOB[key])) for key in job]
+    job_rows = [(f"`{key}`", *(known.get(key) or JOB[key])) for key in job]
     nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
     nested += [("gpus.*", GpuRow), ("saturation", Saturation), ("saturation.gpus.*", GpuBusy)]
     nested += [

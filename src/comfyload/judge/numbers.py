@@ -15,7 +15,7 @@ from comfyload.judge.number import Count, Counts, Judged, Number
 from comfyload.record.kinds import Kind
 from comfyload.record.outcomes import OUTCOMES, Outcome
 
-__all__ = ["ERRORS", "NUMBERS", "number_of", "numbers_of_metric", "workflow_numbers"]
+__all__ = ["ERRORS", "NUMBERS", "number_of", "number_of_outcome", "numbers_of_metric", "workflow_numbers"]
 
 ERRORS = "unexpected_errors"
 """The one gate that is not on a number of the summary."""
@@ -63,7 +63,8 @@ def _number(kind: Judged, key: str, unit: str, meaning: str, count: Count = None
     return Number(key=key, unit=unit, kind=kind, meaning=meaning, count=count, **shown)
 
 
-def _outcome(outcome: Outcome) -> Number:
+def number_of_outcome(outcome: Outcome) -> Number:
+    """The row that counts the jobs that ended so."""
     row = OUTCOMES[outcome]
 
     def count(counts: Counts) -> int:
@@ -108,7 +109,7 @@ NUMBERS: dict[str, Number] = {
             of_workflow="jobs",
             place="fact",
         ),
-        *map(_outcome, OUTCOMES),
+        *map(number_of_outcome, OUTCOMES),
         _fact(
             "censored",
             "jobs",

@@ -43,7 +43,7 @@ class Column(Struct, frozen=True, kw_only=True):
     unit: str = ""
 
 
-_BEFORE = (
+_BEFORE_METRICS = (
     Column(name="index", kind="int", unit="1"),
     Column(name="prompt_id", kind="text"),
     Column(name="workflow", kind="word"),
@@ -55,7 +55,8 @@ _BEFORE = (
     Column(name="cache", kind="word"),
     *(Column(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
     *(Column(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
-    *(Column(name=f"{metric.name}_s", kind="float", unit="s") for metric in METRICS.values()),
+)
+_AFTER_METRICS = (
     Column(name="seen_by", kind="word"),
     Column(name="done_within_s", kind="float", unit="s"),
     Column(name="images", kind="int", unit="1"),
@@ -76,13 +77,16 @@ def columns(lines: Lines) -> list[Column]:
         if isinstance(line, Record):
             for key, value in line.values.items():
                 seen.setdefault(key, set()).add(_seen(value))
-    return [*_BEFORE, *(Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in seen.items())]
+    inputs = [Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in seen.items()]
+    durations = [Column(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
+    return [*_BEFORE_METRICS, *durations, *_AFTER_METRICS, *inputs]
 
 
 def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dict[str, Any]]:
     """A flat object for each job by the names of `of`, in the order of the journal; a value fits its column's kind."""
     began = datetime.fromisoformat(manifest.started_utc)
-    inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in list(of)[len(_BEFORE) :]]
+    values_of = [column for column in of if column.name.startswith(_VALUE)]
+    inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in values_of]
     for job in jobs(manifest, lines()):
         failure, values = job.pop("failure") or {}, job.pop("values")
         job.pop("made")
