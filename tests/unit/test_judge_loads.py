@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.judge.arrivals import asked_in, planned_jobs
+from comfyload.judge.arrivals import planned_in, planned_jobs
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.overload import in_system
 from comfyload.judge.summary import Summary, summarise
@@ -262,8 +262,8 @@ def test_jobs_dropped_as_the_run_was_stopped_are_no_overload() -> None:
 
 def test_how_many_arrivals_a_load_has_by_then() -> None:
     load = Open(stages=[Stage(per_s=1.0, seconds=10.0), Stage(per_s=0.0, to_per_s=2.0, seconds=10.0)])
-    assert [asked_in(load, s) for s in (5.0, 10.0, 15.0, 20.0, 99.0)] == [5.0, 10.0, 12.5, 20.0, 20.0]
-    assert asked_in(Replay(offsets_s=[0.0, 1.0, 5.0]), 1.0) == 2.0
+    assert [planned_in(load, s) for s in (5.0, 10.0, 15.0, 20.0, 99.0)] == [5.0, 10.0, 12.5, 20.0, 20.0]
+    assert planned_in(Replay(offsets_s=[0.0, 1.0, 5.0]), 1.0) == 2.0
 
 
 @pytest.mark.parametrize(

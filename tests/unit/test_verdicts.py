@@ -42,7 +42,7 @@ def _draw(verdicts: list[GateVerdict], width: int = 80, encoding: str = "utf-8",
 def test_the_verdict_is_the_first_word_and_why_stands_below() -> None:
     lines = _draw(_judged()).splitlines()
     assert lines[0].split() == ["PASS*", "success_rate", ">=", "98", "%", "100", "%,", "n", "12"]
-    assert lines[1].strip() == "12 clean jobs do not prove 98 %; 149 clean ones would if failures"
+    assert lines[1].strip() == "All 12 jobs completed. To prove 98 %: 149 jobs if failures come"
     assert lines[-1].startswith("INCONCLUSIVE. Of 6 gates: ") or lines[-2].startswith("INCONCLUSIVE. Of 6 gates: ")
 
 

@@ -29,7 +29,7 @@ Flags = NDArray[np.bool_]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _BOOK_SHOWN = ("avg", "p50", "p95")
 _WITH_FAILURES = ("p50", "p90", "p95", "p99")
-GAP = "the run was taken up again after it had died: its wall clock has a gap"
+GAP = "the run died and was resumed: its wall clock has a gap"
 """Why no rate is given of a resumed run."""
 
 
@@ -72,8 +72,8 @@ def estimates(evidence: Evidence) -> dict[str, Statistic]:
 def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags | None = None) -> dict[str, Statistic]:
     """Statistics of a metric over completed jobs, those of `only`, by prefix.
 
-    Jobs that the end of the run cut off enter a latency as longer than what was seen, as if they were to complete.
-    The server tells no wait of theirs, so beside them a queue wait is withheld: it would be that of the lucky ones. An
+    Jobs that the end of the run cut off enter a latency as longer than they were observed for, as if they were to
+    complete. Their queue wait is not known, so that of all is withheld: it would be that of the lucky ones. An
     execution is given of the completed alone: a serial server had one under way when the run ended.
     """
     jobs = evidence.jobs
@@ -104,7 +104,7 @@ def success_rate(jobs: Jobs, what: str, of: Flags | None = None) -> Statistic:
 
 def _completed(failed: Flags, what: str) -> Statistic:
     bursts = bursts_of(failed)
-    return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.seen())
+    return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.observed())
 
 
 def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:

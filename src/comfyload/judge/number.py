@@ -53,7 +53,7 @@ class Number(Struct, frozen=True, kw_only=True):
     of n; a `percentile` and a `mean` (rates too) have an interval; from a `fact` of this run nothing is inferred; a
     `flag` is no number. `count`: how it is counted; None: it is the `Statistic` of that key. `of_workflow`: the field
     of `WorkflowRow` that is the same number of one workflow, "" if there is none. `place`: where a page shows it, ""
-    for nowhere. `compared`: two runs are compared by it.
+    for nowhere.
     """
 
     key: str
@@ -64,7 +64,6 @@ class Number(Struct, frozen=True, kw_only=True):
     count: Count = None
     of_workflow: str = ""
     place: Place = "detail"
-    compared: bool = False
 
     @property
     def measure(self) -> Measure:

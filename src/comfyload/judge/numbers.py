@@ -15,7 +15,7 @@ from comfyload.judge.number import Count, Counts, Judged, Number
 from comfyload.record.kinds import Kind
 from comfyload.record.outcomes import OUTCOMES, Outcome
 
-__all__ = ["ERRORS", "NUMBERS", "number_of", "number_of_outcome", "numbers_of_metric", "workflow_numbers"]
+__all__ = ["COMPARED", "ERRORS", "NUMBERS", "number_of", "number_of_outcome", "numbers_of_metric", "workflow_numbers"]
 
 ERRORS = "unexpected_errors"
 """The one gate that is not on a number of the summary."""
@@ -32,7 +32,6 @@ _STATISTICS: dict[str, tuple[str, str]] = {
 _TILES = {"p50_latency_s", "p95_latency_s"}
 _FACTS = {"max_latency_s", "p50_queue_wait_s", "p50_execution_s", "p50_book_latency_s"}
 _OF_A_WORKFLOW = {"latency": ("avg", "p50", "p95", "max"), "execution": ("avg", "p50", "p95")}
-_COMPARED = {"latency": ("avg", "p50", "p95"), "execution": ("avg", "p50"), "queue_wait": ("p50",)}
 
 
 def _duration(name: str, words: str, meaning: str, statistic: str) -> Number:
@@ -48,7 +47,6 @@ def _duration(name: str, words: str, meaning: str, statistic: str) -> Number:
         count=(lambda counts: counts.longest[name]) if statistic == "max" else None,
         of_workflow=key if statistic in _OF_A_WORKFLOW.get(name, ()) else "",
         place="tile" if key in _TILES else "fact" if key in _FACTS else "detail",
-        compared=statistic in _COMPARED.get(name, ()),
     )
 
 
@@ -243,9 +241,8 @@ NUMBERS: dict[str, Number] = {
             "empty list: `.statistics.images_per_minute.unit` says which",
             of_workflow="images_per_minute",
             place="tile",
-            compared=True,
         ),
-        _rate("jobs_per_minute", "jobs/min", "`completed` over `wall_clock_s`", place="fact", compared=True),
+        _rate("jobs_per_minute", "jobs/min", "`completed` over `wall_clock_s`", place="fact"),
         _share(
             "book_success_rate",
             "0..1",
@@ -274,6 +271,19 @@ NUMBERS: dict[str, Number] = {
     )
 }
 """Every number by its key, in the order of the summary."""
+
+
+COMPARED = (
+    "p50_latency_s",
+    "avg_latency_s",
+    "p95_latency_s",
+    "p50_execution_s",
+    "avg_execution_s",
+    "p50_queue_wait_s",
+    "images_per_minute",
+    "jobs_per_minute",
+)
+"""The numbers by which two runs are compared, in the order of the rows."""
 
 
 def workflow_numbers() -> dict[str, Number]:

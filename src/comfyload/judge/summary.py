@@ -50,6 +50,7 @@ from comfyload.record.environment.which_gpu import gpus_alike
 from comfyload.record.journal import Damage
 from comfyload.record.kinds import Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
+from comfyload.record.ranks import nearest_rank
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
@@ -343,8 +344,10 @@ def _observed(jobs: Jobs) -> dict[str, float | None]:
 
 
 def _nearest(seconds: Floats, p: float) -> float | None:
-    rank = math.ceil(p * len(seconds))
-    return order_statistics(seconds, [rank])[rank] if rank else None
+    if not len(seconds):
+        return None
+    rank = nearest_rank(len(seconds), p)
+    return order_statistics(seconds, [rank])[rank]
 
 
 def _linear(seconds: Floats, p: float) -> float | None:

@@ -32,7 +32,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
-"""Metrics of a trend, unless others are asked for: keys of `Summary.statistics`."""
+"""Metrics of a trend, unless others are named: keys of `Summary.statistics`."""
 
 Change = tuple[int, float | None]
 """The index of the first point of a level, and the factor from the level before; None: that was 0."""

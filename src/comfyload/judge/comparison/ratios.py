@@ -20,7 +20,7 @@ from comfyload.judge.comparison.effects import (
     from_runs,
     from_single_jobs,
 )
-from comfyload.judge.numbers import NUMBERS
+from comfyload.judge.numbers import COMPARED, NUMBERS
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
@@ -40,7 +40,7 @@ _NOT_MEASURED = Statistic(value=None, n=0, unit="s", method="none", reason="it d
 
 
 class Ratio(Struct, frozen=True, kw_only=True):
-    """One number of B over the same of A, and what that says.
+    """One number of B over the same of A, and what follows.
 
     `ratio` None: withheld, and `note` says why. `low` or `high` None: that side is not bounded. `a`, `b`: geometric
     means over the runs of a side; of failures, their share of jobs. `n_a`, `n_b` count jobs, or a node's runs.
@@ -72,7 +72,7 @@ class Ratio(Struct, frozen=True, kw_only=True):
 
 
 class Group(Struct, frozen=True, kw_only=True):
-    """Runs of one load, of both sides; `paired`: the first of A was run beside the first of B, and so on.
+    """Runs of one load, of both sides; `paired`: the first of A was run next to the first of B, and so on.
 
     `load`: its name in words, "" if it is the only one.
     """
@@ -142,16 +142,10 @@ def metric_drafts(group: Group, between_sd: float, margin: float) -> Iterator[Dr
     """A row for each metric of all jobs, then for each of every workflow of a mix."""
     mixed = len(group.a[0].manifest.workflows) > 1
     workflow = None if mixed or not group.workflows else group.workflows[0]
-    compared = {key: number for key, number in NUMBERS.items() if number.compared}
-    whole = {key: _whole(group, key) for key in compared}
-    yield from _metrics(group, whole, workflow, between_sd, margin)
+    yield from _metrics(group, {key: _whole(group, key) for key in COMPARED}, workflow, between_sd, margin)
+    durations = [key for key in COMPARED if NUMBERS[key].of_workflow and NUMBERS[key].measure == "s"]
     for name in group.workflows if mixed else ():
-        rows = {
-            key: _of_workflow(group, name, key)
-            for key, number in compared.items()
-            if number.measure == "s" and number.of_workflow
-        }
-        yield from _metrics(group, rows, name, between_sd, margin)
+        yield from _metrics(group, {k: _of_workflow(group, name, k) for k in durations}, name, between_sd, margin)
 
 
 def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:

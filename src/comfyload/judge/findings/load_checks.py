@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from comfyload.judge.arrivals import asked_in
+from comfyload.judge.arrivals import planned_in
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.overload import SATURATED, Overload
@@ -126,7 +126,7 @@ def _due(evidence: Evidence) -> Iterator[Finding]:
     if not isinstance(load, Open) or len(due) < 10 or manifest.resumed or manifest.scheduled is not None:
         return
     began = float(due.min()) if manifest.counted_from is None else manifest.counted_from
-    expected = asked_in(load, float(due.max()) - began) + (load.arrivals == "constant")
+    expected = planned_in(load, float(due.max()) - began) + (load.arrivals == "constant")
     cv = {"constant": 0.0, "poisson": 1.0, "gamma": load.cv}[load.arrivals]
     if abs(len(due) - expected) > max(_APART * expected, 3 * cv * math.sqrt(expected), 2.0):
         yield _missed(evidence, f"{len(due)} {evidence.arrivals.unit}s came due where the plan has {expected:.0f}.")
@@ -154,14 +154,19 @@ def _sent(evidence: Evidence) -> Iterator[Finding]:
 
 def _missed(evidence: Evidence, what: str, why: str = "The files were cut, or are a part of a run.") -> Finding:
     rates, unit = evidence.rates, evidence.arrivals.unit
-    known = {"planned": rates.asked, "due": rates.offered, "sent": rates.sent, "completed": rates.completed}
+    known = {"planned": rates.planned, "due": rates.offered, "sent": rates.sent, "completed": rates.completed}
     each = ", ".join(f"{digits(rate)} {name}" for name, rate in known.items() if rate is not None)
     return finding("rate_missed", f"{what} {unit.capitalize()}s a minute: {each}. {why}".strip(), _rates(evidence))
 
 
 def _rates(evidence: Evidence) -> dict[str, float | None]:
     rates = evidence.rates
-    return {f"{name}_per_minute": getattr(rates, name) for name in rates.__struct_fields__}
+    return {
+        "asked_per_minute": rates.planned,
+        "offered_per_minute": rates.offered,
+        "sent_per_minute": rates.sent,
+        "completed_per_minute": rates.completed,
+    }
 
 
 def _censored(evidence: Evidence) -> Iterator[Finding]:

@@ -75,8 +75,8 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateSet(Struct, frozen=True, kw_only=True):
-    """Gates, and regular expressions of errors that are no surprise. `independent_failures`: they are said to come one
-    at a time, and not in bursts.
+    """Gates, and regular expressions of expected errors. `independent_failures`: failures are taken to come one at a
+    time, and not in bursts.
     """
 
     gates: list[Gate]
@@ -99,24 +99,24 @@ def parse_gate(text: str) -> Gate:
     """Read one gate.
 
     Raises:
-        UsageError: it is not written as a gate is, names no number of the summary, or asks what cannot be judged.
+        UsageError: it is not written as a gate is, names no number of the summary, or cannot be judged.
     """
     text = clean(text, 200)
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        raise UsageError(f"this is no gate: {text or '(nothing)'}", _EXAMPLE)
+        raise UsageError(f"invalid gate {text or '(empty)'!r}", _EXAMPLE)
     metric, op = shape["metric"], cast(Op, shape["op"])
     number = _number(text, metric)
     exact = number.measure in ("count", "bytes")
     if op == "==" and not exact:
-        _refuse(text, f"{metric} is measured, so it is equal to nothing", "use <= or >=")
+        _refuse(text, f"{metric} is measured, so == never holds", "use <= or >=")
     relative = _OF_BASELINE.fullmatch(shape["limit"].strip())
     if relative is not None:
         if op == "==" or number.kind == "errors":
-            _refuse(text, f"{metric} is not judged by a baseline's", "compare it with a number")
+            _refuse(text, f"{metric} cannot be compared with a baseline in this way", "give a number")
         factor = float(relative["number"] or relative["after"] or 1)
         if not 0 < factor < float("inf"):
-            _refuse(text, "a share of the baseline is more than nothing", _EXAMPLE)
+            _refuse(text, "the factor of the baseline must be above 0", _EXAMPLE)
         return Gate(text=text, metric=metric, op=op, limit=factor, of_baseline=True)
     return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), number.measure))
 
@@ -128,12 +128,12 @@ def read_gates(text: str, origin: str) -> GateSet:
     A file without gates has an empty list of them: whoever reads it uses the defaults then.
 
     Raises:
-        UsageError: it is no TOML, holds another key or another type, or something in it is not written as it must be.
+        UsageError: it is not TOML, holds another key or another type, or something in it is not written as it must be.
     """
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+        raise UsageError(f"{origin} is not TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)
     if not isinstance(independent, bool):
@@ -143,7 +143,7 @@ def read_gates(text: str, origin: str) -> GateSet:
             hint = _nearest(key, [*lists, "independent_failures"])
             raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint or f"the keys are {_KEYS}")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{origin}: {key} is no list of texts", f'write {key} = ["…"]')
+            raise UsageError(f"{origin}: {key} is not a list of texts", f'write {key} = ["…"]')
         lists[key] = value
     expected_patterns(lists["expected_errors"], f"{origin}: ")
     try:
@@ -157,17 +157,17 @@ def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pa
     """Compile what is expected.
 
     Raises:
-        UsageError: one is no regular expression, or matches everything because it is empty.
+        UsageError: one is not a regular expression, or matches everything because it is empty.
     """
     patterns = []
     for expression in expressions:
         try:
             patterns.append(re.compile(expression))
         except re.error as error:
-            message = f"{where}no regular expression: {clean(expression, 80)}"
-            raise UsageError(message, f"{error.msg}; put \\ before a sign that stands for itself") from None
+            message = f"{where}invalid regular expression {clean(expression, 80)}"
+            raise UsageError(message, f"{error.msg}; put \\ before a character that stands for itself") from None
         if not expression:
-            raise UsageError(f"{where}an empty pattern would expect every error", "leave it out")
+            raise UsageError(f"{where}an empty pattern matches every error", "leave it out")
     return patterns
 
 
@@ -177,7 +177,7 @@ def _number(text: str, metric: str) -> Number:
     if name not in names:
         of = " of one workflow" if workflow else ""
         hint = _nearest(name, names) or "name a key of the summary, such as success_rate or p95_latency_s"
-        _refuse(text, f"there is no number {name}{of}", hint)
+        _refuse(text, f"unknown number {name}{of}", hint)
     return names[name]
 
 
@@ -189,11 +189,11 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 def _limit(text: str, written: str, measure: Measure) -> float:
     parts = _LIMIT.fullmatch(written)
     if parts is None:
-        _refuse(text, f"{written} is no limit", _EXAMPLE)
+        _refuse(text, f"invalid limit {written}", _EXAMPLE)
     units = _UNITS.get(measure, {})
     unit = parts["unit"]
     if unit is not None and unit not in units:
-        _refuse(text, f"the unit {unit} does not fit", f"use {', '.join(units)}" if units else "leave it out")
+        _refuse(text, f"unknown unit {unit}", f"use {', '.join(units)}" if units else "leave it out")
     limit = float(parts["number"]) * (1.0 if unit is None else units[unit])
     if limit == float("inf"):
         _refuse(text, "the limit is infinite", _EXAMPLE)

@@ -80,9 +80,8 @@ def every(measured: Measured) -> JobColumns:
     """The run's jobs as columns, warm-up included."""
     columns = measured.jobs.every
     at = {name: column.astype(np.float64) for name, column in columns.instants.items()}
-    latency, unsent = at["done"] - at["due"], at["sent"] - at["due"]
-    queue = np.maximum(at["start_ms"] - at["create_ms"], 0) / 1000
-    execution = np.maximum(at["end_ms"] - at["start_ms"], 0) / 1000
+    latency, unsent = columns.metric("latency"), at["sent"] - at["due"]
+    queue, execution = columns.metric("queue_wait"), columns.metric("execution")
     known = np.nan_to_num(unsent) + np.nan_to_num(queue) + np.nan_to_num(execution)
     n = len(latency)
     return JobColumns(

@@ -72,12 +72,12 @@ _AFTER_METRICS = (
 
 def columns(lines: Lines) -> list[Column]:
     """The columns of a run: the same for every run, and then one for each input that some job gave a value."""
-    seen: dict[str, set[str]] = {}
+    kinds: dict[str, set[str]] = {}
     for line in lines():
         if isinstance(line, Record):
             for key, value in line.values.items():
-                seen.setdefault(key, set()).add(_seen(value))
-    inputs = [Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in seen.items()]
+                kinds.setdefault(key, set()).add(_value_kind(value))
+    inputs = [Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in kinds.items()]
     durations = [Column(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
     return [*_BEFORE_METRICS, *durations, *_AFTER_METRICS, *inputs]
 
@@ -105,7 +105,7 @@ def _printable(value: Any) -> Any:
     return [printable(text) for text in value] if isinstance(value, list) else value
 
 
-def _seen(value: object) -> str:
+def _value_kind(value: object) -> str:
     """What a value is, as far as it decides its column's kind."""
     if isinstance(value, bool):
         return "flag"
@@ -122,10 +122,10 @@ def _seen(value: object) -> str:
     return "float" if isinstance(value, float) else "text"
 
 
-def _kind(seen: set[str]) -> Kind:
+def _kind(kinds: set[str]) -> Kind:
     """The kind that holds all of them unchanged, as far as there is one; any mix can be a text."""
     for kind, holds in _HOLDS.items():
-        if seen <= holds:
+        if kinds <= holds:
             return kind
     return "text"
 
