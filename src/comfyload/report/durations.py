@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from comfyload.judge.metrics import METRICS
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.stats import Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
@@ -14,15 +15,8 @@ from comfyload.words import DASH, decimals, fixed, scale
 __all__ = ["OWN_DELAY", "durations", "open_ends", "own_delay"]
 
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
-_ROWS = (  # label, key
-    ("latency", "latency"),
-    ("without own delay", "latency_sent"),
-    ("failures as ∞", "latency_with_failures"),
-    ("book latency", "book_latency"),
-    ("queue wait", "queue_wait"),
-    ("execution", "execution"),
-    ("acknowledge", "acknowledge"),
-)
+_DERIVED = (("failures as ∞", "latency_with_failures"), ("book latency", "book_latency"))
+"""Rows that are no duration of a single job: label, and name in the keys."""
 
 OWN_DELAY = 0.05
 """Of a latency, the share of time before a job was sent that is worth a line."""
@@ -33,7 +27,7 @@ _GREW = "overload: it grew through the run, so it depends on how long the run la
 def durations(summary: Summary) -> Table:
     """Mean, percentiles and the longest of each duration. Its rows are none where nothing was measured."""
     growing, rows = _growing(summary), []
-    for label, key in _ROWS:
+    for label, key in (*((metric.words, metric.name) for metric in METRICS.values()), *_DERIVED):
         cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
         if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
             continue

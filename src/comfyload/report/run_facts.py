@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.findings.table import Finding
+from comfyload.judge.number import Number
+from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.record.plan import Closed
 from comfyload.report.busy import gpu_value, server_words
 from comfyload.report.durations import own_delay
@@ -18,15 +21,16 @@ from comfyload.words import DASH, count, decimals, duration, fixed, percent
 
 __all__ = ["cache_words", "ends_words", "facts"]
 
-_ENDS = (  # key of the summary, words
-    ("failed", "failed"),
-    ("timeouts", "timed out"),
-    ("cancelled", "cancelled"),
-    ("censored", "cut off by the end"),
-    ("lost", "lost"),
-    ("dropped", "dropped"),
-    ("unfinished", "without an end"),
-)
+_ALONE = ("share", "mean", "fact")
+_ELSEWHERE = {
+    *(row.key for row in OUTCOMES.values()),
+    *("total_jobs", "censored", "unfinished", "warmup_jobs", "cached", "cached_fully", "cached_partly", "image_bytes"),
+    *("images", "previews", "videos", "audio_files", "files_3d", "latents", "texts", "other_files"),
+    *("offered_per_minute", "sent_per_minute", "completed_per_minute", "images_per_minute", "jobs_per_minute"),
+    *("success_rate", "books", "books_completed", "book_success_rate", "books_per_hour"),
+}
+"""Numbers that a line of the page says together with others."""
+
 _OF_THE_GENERATOR = ("generator_late", "generator_busy", "little_law", "slept", "clock_rate")
 """Findings for which one looks at the self-check."""
 
@@ -37,6 +41,7 @@ def facts(manifest: Manifest, summary: Summary) -> list[Fact]:
     wall = summary.summary["wall_clock_s"]
     took = f"{duration(wall)}, from the first due time to the last end" if isinstance(wall, float) else DASH
     found.append(_fact("Took", Value(words=took), "wall_clock_s", detail=True))
+    found += _others(summary)
     found.append(_self_check(manifest.self_check, summary.findings))
     found.append(_fact("Run id", Value(words=manifest.run_id), detail=True))
     return found
@@ -46,8 +51,9 @@ def ends_words(summary: Summary) -> list[str]:
     """How the jobs ended: `97 of 100 completed`, `1 failed`, `1 timed out`."""
     flat = summary.summary
     counts = {**flat, "cancelled": int(flat["cancelled"] or 0) - int(flat["censored"] or 0)}
-    completed = f"{flat['completed']} of {flat['total_jobs']} completed"
-    return [completed, *(f"{counts[key]} {words}" for key, words in _ENDS if counts[key])]
+    rows = [NUMBERS[key] for key in (*(row.key for row in OUTCOMES.values()), "censored", "unfinished")]
+    others = [f"{counts[row.key]} {row.words}" for row in rows if counts[row.key] and row.key != "completed"]
+    return [f"{flat['completed']} of {flat['total_jobs']} completed", *others]
 
 
 def cache_words(summary: Summary) -> str:
@@ -152,6 +158,20 @@ def _retries(row: RetryRow | None) -> Iterator[Fact]:
         if statistic.value is not None:
             first.append(f"{name} {duration(statistic.value)}")
     yield _fact("First attempts", Value(words=", ".join(first) or DASH))
+
+
+def _others(summary: Summary) -> Iterator[Fact]:
+    """Counts and rates that no other line of the page has, so that a row that is added to NUMBERS is shown."""
+    for key, row in NUMBERS.items():
+        value = summary.summary.get(key)
+        if row.kind in _ALONE and row.measure != "s" and key not in _ELSEWHERE and row.place and value:
+            yield _fact(row.words[:1].upper() + row.words[1:], _value(row, value, summary), key, detail=True)
+
+
+def _value(row: Number, value: object, summary: Summary) -> Value:
+    if row.key in summary.statistics:
+        return value_of(summary.statistics[row.key])
+    return Value(words=_number(float(value)) if isinstance(value, int | float) else str(value))
 
 
 def _self_check(check: SelfCheck | None, findings: list[Finding]) -> Fact:

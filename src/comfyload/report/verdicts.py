@@ -10,27 +10,17 @@ from rich.console import Console
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
-from comfyload.judge.gates.grammar import ERRORS, KNOWN, OF_A_WORKFLOW
+from comfyload.judge.gates.verdict import VERDICTS
+from comfyload.judge.numbers import ERRORS, number_of
 from comfyload.judge.summary import jsonable
-from comfyload.report.page import Column, Look, Page, State, Table, Value
+from comfyload.report.page import Column, Page, State, Table, Value
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render as draw_page
 from comfyload.words import DASH, count, decimals, duration, fixed, percent, scale, span
 
 __all__ = ["as_json", "by_result", "by_run", "gate_state", "gate_tables", "markdown", "render", "value_words"]
 
-_SHOWN: dict[Verdict, tuple[str, str, Look]] = {  # sign, word and look, as people read them
-    "PASS": ("✓", "PASS", "good"),
-    "PASS*": ("✓", "ok", "plain"),
-    "INCONCLUSIVE": ("?", "INCONCLUSIVE", "doubt"),
-    "FAIL": ("✗", "FAIL", "bad"),
-}
-_MEANING: dict[Verdict, str] = {
-    "FAIL": "disproven",
-    "INCONCLUSIVE": "undecided",
-    "PASS*": "inside the limit, not proven",
-    "PASS": "proven at 95 %",
-}
+_SIGNS: dict[Verdict, str] = {"PASS": "✓", "PASS*": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 _LONGEST = 1000
 """Characters of a sentence that are shown; errors are cut before that."""
 
@@ -52,13 +42,12 @@ def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
 
 def gate_state(verdicts: Sequence[GateVerdict]) -> State:
     """What the verdicts come to, and how many there are of each; the place where the words are explained."""
-    worst = overall(verdicts)
-    _, word, look = _SHOWN[worst]
+    worst = VERDICTS[overall(verdicts)]
     if not verdicts:
-        return State(word=word, look=look, sentence="No gate was judged.")
-    counts = {one: sum(verdict.verdict == one for verdict in verdicts) for one in _MEANING}
-    parts = [f"{number} {_SHOWN[one][1]} ({_MEANING[one]})" for one, number in counts.items() if number]
-    return State(word=word, look=look, sentence=f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.")
+        return State(word=worst.word, look=worst.look, sentence="No gate was judged.")
+    counts = [(row, sum(verdict.verdict == one for verdict in verdicts)) for one, row in reversed(VERDICTS.items())]
+    parts = [f"{number} {row.word} ({row.meaning})" for row, number in counts if number]
+    return State(word=worst.word, look=worst.look, sentence=f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.")
 
 
 def gate_tables(
@@ -112,25 +101,25 @@ def value_words(verdict: GateVerdict) -> str:
     A mean or a rate has its interval behind it. That of a share or a percentile stands with the run's numbers: a
     verdict rests on one side of it, and would show a second one.
     """
-    workflow, _, name = verdict.metric.rpartition(".")
-    known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
-    unit = "" if known is None else known.unit
+    number = number_of(verdict.metric)
+    unit = "" if number is None else number.measure
     baseline = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
-    counted = known is not None and known.kind in ("share", "percentile")
+    counted = number is not None and number.kind in ("share", "percentile")
     ends = (None, None) if counted and verdict.baseline is None else (verdict.low, verdict.high)
     return f"{_in_words(verdict.value, *ends, unit)}{baseline}"
 
 
 def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> list[Value]:
-    sign, word, look = _SHOWN[verdict.verdict]
+    shown = VERDICTS[verdict.verdict]
     value = value_words(verdict)
     slowest = longest.get(verdict.metric.partition("_")[2].removesuffix("_s"))
     if verdict.value is None and slowest is not None and verdict.metric.startswith("p"):
         value = f"slowest {duration(slowest)}"
     rest = clean(verdict.why, _LONGEST) if whole else _rest(verdict)
-    cells = [Value(words=sign, look=look), Value(words=clean(verdict.gate, 200)), Value(words=value)]
+    sign = Value(words=_SIGNS[verdict.verdict], look=shown.look)
+    cells = [sign, Value(words=clean(verdict.gate, 200)), Value(words=value)]
     cells += [Value(words=str(verdict.n or ""))] if whole else []
-    return [*cells, Value(words=word, look=look), Value(words=rest)]
+    return [*cells, Value(words=shown.word, look=shown.look), Value(words=rest)]
 
 
 def _rest(verdict: GateVerdict) -> str:
