@@ -16,7 +16,7 @@ __all__ = ["OWN_DELAY", "durations", "open_ends", "own_delay"]
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
 _ROWS = (  # label, key
     ("latency", "latency"),
-    ("without own delay", "latency_sent"),
+    ("latency once sent", "latency_sent"),
     ("failures as ∞", "latency_with_failures"),
     ("book latency", "book_latency"),
     ("queue wait", "queue_wait"),
