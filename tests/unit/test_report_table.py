@@ -200,14 +200,14 @@ def _overloaded(all: bool = True, **changes: object) -> str:
 
 def test_a_number_that_grew_through_the_run_says_so() -> None:
     text = _overloaded()
-    assert re.search(r"latency, s[¹²]", text) and "execution, ms " in text and "without own delay" not in text
+    assert re.search(r"latency, s[¹²]", text) and "execution, ms " in text and "latency once sent" not in text
     assert "overload: it grew through the run, so it depends on how long the run lasted" in text
     assert "Arrivals/min  600 due, 600 sent, 300 completed" in text
 
 
 def test_latency_once_sent_is_shown_only_where_it_differs() -> None:
     waiting = _overloaded(max_in_flight=4)
-    assert re.search(r"latency, s[¹²]", waiting) and "without own delay, ms " in waiting
+    assert re.search(r"latency, s[¹²]", waiting) and "latency once sent, ms " in waiting
     short = _overloaded(max_in_flight=4, all=False)
     assert "Once sent     0.800 s for half of the jobs, 0.800 s for the slowest" in short
     assert [line.split()[0] for line in short.splitlines() if "▇" in line] == ["not", "queue", "execution"]

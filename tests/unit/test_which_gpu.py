@@ -217,7 +217,7 @@ def test_nothing_rests_on_a_gpu_that_is_one_of_several_alike() -> None:
     row, busy = unsure.summary.gpus["0"], unsure.summary.saturation.gpus["0"]
     assert gpus_alike(unsure.manifest.environment) == {"0": 2}
     assert (busy.utilisation_percent, busy.over_90_percent, busy.at_ceiling) == (None, None, None)
-    assert row.energy_per_job_j.value is None and "one of 2 alike" in row.energy_per_job_j.reason
+    assert row.energy_per_job_j.value is None and "one of 2 identical" in row.energy_per_job_j.reason
     assert gpu_value(row).words.startswith("one of 2 alike, perhaps not the server's: 99 % busy")
     assert [f.level for f in unsure.summary.findings if f.code == "gpu_alike"] == ["warning"]
     assert not [said for said in observations([unsure]) if "GPU 0" in said and "alike" not in said]

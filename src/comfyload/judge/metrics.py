@@ -66,7 +66,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="latency_sent",
-            words="latency, client's delay left out",
+            words="latency once sent",
             clock="client",
             begins="sent",
             ends="done",
