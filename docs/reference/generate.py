@@ -1,7 +1,8 @@
 """Writes the reference pages from the code: `python docs/reference/generate.py`.
 
-The code gives names, types, defaults and docstrings; `writer/meanings.py` gives the meaning of each key and code. A key
-or code that has no entry there, or an entry that the code no longer has, stops the script.
+The code gives names, types, defaults and docstrings; its tables give the meaning of numbers, outcomes and findings;
+`writer/meanings.py` gives that of types, nested keys and exit codes. A key that has no entry there, or an entry that
+the code no longer has, stops the script.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import msgspec
 from writer.commands import cli_page, commands, options_of
 from writer.files import baseline_page, policy_page, run_directory_page
 from writer.numbers import judgement_page, summary_page
-from writer.trouble import exit_codes_page, finding_levels, findings_page, observation_codes
+from writer.trouble import exit_codes_page, findings_page
 
 from comfyload.retry import policy
 
-__all__ = ["commands", "finding_levels", "main", "observation_codes", "options_of", "pages"]
+__all__ = ["commands", "main", "options_of", "pages"]
 
 HERE = Path(__file__).parent
 

@@ -27,7 +27,7 @@ PUBLIC = {
         list_all list_by_hand list_damaged promote promoted save verify_files
     """,
     "comfyload.judge.gates.grammar": """
-        DEFAULT_GATES ERRORS Gate GateSet KNOWN Known OF_A_WORKFLOW Op expected_patterns parse_gate read_gates
+        DEFAULT_GATES Gate GateSet Op expected_patterns parse_gate read_gates
     """,
     "comfyload.judge.gates.gate": "GateVerdict RunError Verdict exit_code judge overall",
     "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",

@@ -225,7 +225,7 @@ def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp
     assert dry.returncode == 0, dry.stderr
     assert len(dry.stdout.splitlines()) < 40
     assert "5000 requests POST …/prompt; 5000 other requests passed over (5000 GET /history/…)" in dry.stdout
-    assert "5000 arrivals, the last after 4999.000 s, at most 60 in a minute" in dry.stdout
+    assert "5 000 arrivals, the last after 4999.000 s, at most 60 in a minute" in dry.stdout
     assert "7.000, … 4988 more …, 4996.000" in dry.stdout
     assert json.loads(as_json.stdout)["due_s"] == [float(n) for n in range(5000)]
     assert none.returncode == 2
@@ -253,7 +253,7 @@ def test_a_run_and_its_jobs_can_be_shown_from_their_files(tmp_path: Path) -> Non
             cwd=tmp_path,
         )
     whole = call("show", "run", cwd=tmp_path)
-    assert "3 offered = 3 completed" in whole.stdout
+    assert "3 of 3 completed" in whole.stdout
     one = call("show", "run", "--job", "1", cwd=tmp_path)
     assert one.returncode == 0
     assert "KSampler" in one.stdout

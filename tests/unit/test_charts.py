@@ -100,7 +100,7 @@ def test_a_limit_is_drawn_and_named() -> None:
 def test_a_percentile_that_is_withheld_is_not_drawn() -> None:
     few = _named(shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)]))))["distribution"]
     assert [row["what"] for row in _data(few, "lines")] == ["p50"]
-    assert "The p95 is withheld: 12 completed jobs; a p95 needs 20." in few.description
+    assert "The p95 is withheld: 12 completed jobs are too few: a p95 needs 20." in few.description
     assert few.rows[0][-2] == "\N{EN DASH}"
 
 
@@ -150,7 +150,7 @@ def test_the_waterfall_starts_with_the_slowest_and_says_what_can_be_chosen(long:
     (choice,) = chart.spec["params"]
     assert choice["value"] == choice["bind"]["options"][0] == "17"
     assert choice["bind"]["labels"][0] == "job 17: 30.0 s, timed out"
-    assert len(choice["bind"]["options"]) <= 200 and "of 5002 jobs can be chosen" in chart.description
+    assert len(choice["bind"]["options"]) <= 200 and "of 5 002 jobs can be chosen" in chart.description
 
 
 def test_of_a_long_run_groups_are_drawn_and_it_is_said(long: Shown) -> None:

@@ -21,10 +21,10 @@ from comfyload.judge.comparison.effects import (
     from_pairs,
     from_runs,
     hodges_lehmann,
-    holm,
     runs_needed,
     verdict,
 )
+from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Record, ServerTimes, WorkflowFacts
 from comfyload.record.plan import Closed, Plan

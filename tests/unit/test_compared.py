@@ -58,7 +58,7 @@ def test_an_undecided_difference_inside_the_margin_is_not_proof_and_says_what_wo
 def test_an_undecided_difference_beyond_the_margin_is_exit_3_with_and_without_strict() -> None:
     verdict = _slower(compare([_run(10.0, 1, 12, 0.1)], [_run(11.5, 2, 12, 0.1)]))
     assert verdict.verdict == "INCONCLUSIVE" and verdict.ratio is not None and verdict.ratio > 1.05
-    assert "Beyond it: book: p50_execution_s +" in verdict.why
+    assert "Outside it: book: p50_execution_s +" in verdict.why
     assert [exit_code([verdict], True, strict=strict) for strict in (False, True)] == [3, 3]
 
 

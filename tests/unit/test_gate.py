@@ -15,7 +15,9 @@ from comfyload.errors import UsageError
 from comfyload.judge.gates.against import BETWEEN_RUNS_SD
 from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
-from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, proof, share_bounds
+from comfyload.judge.gates.proof import SIDE, count_test, disproof, needed, proof
+from comfyload.judge.statistics.binomial import clopper_pearson
+from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage
@@ -105,11 +107,11 @@ def test_twelve_clean_jobs_prove_77_9_per_cent_and_what_they_do_not_is_said() ->
     verdict = _of(_run(12), SUCCESS)
     assert (verdict.verdict, verdict.value, verdict.n) == ("PASS*", 1.0, 12)
     assert verdict.why == (
-        "12 clean jobs do not prove 98 %; 149 clean ones would if failures came one at a time, 1,483 if in bursts of "
+        "All 12 jobs completed. To prove 98 %: 149 jobs if failures come one at a time, 1483 if they come in bursts of "
         "up to 10."
     )
     alone = _of(_run(12), SUCCESS, independent=True)
-    assert (alone.verdict, alone.needs) == ("PASS*", 149) and alone.why.endswith("98 %; 149 clean ones would.")
+    assert (alone.verdict, alone.needs) == ("PASS*", 149) and alone.why.endswith("To prove 98 %: 149 jobs.")
     assert alone.low == pytest.approx(0.05 ** (1 / 12)) and alone.high == 1.0
 
 
@@ -117,11 +119,11 @@ def test_a_clean_run_holds_nothing_on_how_failures_would_come() -> None:
     verdict = _of(_run(149), SUCCESS)
     assert (verdict.verdict, verdict.needs) == ("PASS*", 1483)
     assert verdict.why == (
-        "149 clean jobs prove 98 % only if failures come one at a time; in bursts of up to 10 it takes 1,483 clean "
-        "ones."
+        "All 149 jobs completed. That proves 98 % if failures come one at a time; if they come in bursts of up to 10, "
+        "it takes 1483 jobs."
     )
     alone = _of(_run(149), SUCCESS, independent=True)
-    assert alone.verdict == "PASS" and alone.why.endswith("if failures come one at a time, as was said.")
+    assert alone.verdict == "PASS" and alone.why.endswith("if failures come one at a time.")
     assert _of(_run(1482), SUCCESS).verdict == "PASS*" and _of(_run(1483), SUCCESS).verdict == "PASS"
 
 
@@ -129,14 +131,14 @@ def test_bursts_that_were_seen_decide_how_many_jobs_are_a_trial() -> None:
     apart, together = _of(_apart(600, 10), "success_rate >= 95 %"), _of(_run(600, fail=10), "success_rate >= 95 %")
     assert (apart.verdict, together.verdict) == ("PASS", "PASS*")
     assert apart.low is not None and together.low is not None and together.low < 0.95 <= apart.low
-    assert "failures in bursts allowed for" in apart.why and "in bursts as long as they may be here" in together.why
+    assert "bursts of failures allowed for" in apart.why and "in bursts as long as they may be here" in together.why
 
 
 def test_one_burst_disproves_less_than_as_many_failures_apart() -> None:
     apart, together = _of(_apart(60, 6), SUCCESS), _of(_run(60, fail=6), SUCCESS)
     assert (apart.verdict, together.verdict) == ("FAIL", "INCONCLUSIVE")
     assert together.why == (
-        "54 of 60 jobs completed, the others failed in 1 burst, so the value is outside, but not disproven."
+        "54 of 60 jobs completed; the others failed in 1 burst: outside the limit, which may be chance."
     )
     assert apart.high is not None and apart.high < 0.98 < (together.high or 0.0)
     assert _of(_run(60, fail=60), SUCCESS).verdict == _of(_run(12, fail=12), SUCCESS).verdict == "FAIL"
@@ -145,18 +147,18 @@ def test_one_burst_disproves_less_than_as_many_failures_apart() -> None:
 def test_one_failure_in_a_hundred_is_inside_and_says_how_many_jobs_more() -> None:
     verdict = _of(_run(100, fail=1), SUCCESS, independent=True)
     assert (verdict.verdict, verdict.needs) == ("PASS*", 236)
-    assert "do not prove 98 %; 236 jobs with no more than 1 failed would" in verdict.why
+    assert "To prove 98 %: 236 jobs with no more than 1 failed." in verdict.why
 
 
 def test_three_failures_in_a_hundred_are_outside_and_not_disproven() -> None:
     verdict = _of(_run(100, fail=3), SUCCESS)
-    assert verdict.verdict == "INCONCLUSIVE" and "outside, but not disproven" in verdict.why
+    assert verdict.verdict == "INCONCLUSIVE" and "outside the limit, which may be chance" in verdict.why
     assert verdict.p_fail is not None and verdict.p_fail > SIDE
 
 
 def test_all_is_never_proven_and_one_failure_disproves_it() -> None:
     clean = _of(_run(1000), "success_rate >= 100 %")
-    assert (clean.verdict, clean.needs) == ("PASS*", None) and "do not prove 100 %; no number of jobs does" in clean.why
+    assert (clean.verdict, clean.needs) == ("PASS*", None) and "No number of jobs proves 100 %." in clean.why
     assert _of(_run(1000, fail=1), "success_rate >= 100 %").verdict == "FAIL"
 
 
@@ -165,10 +167,10 @@ def test_all_is_never_proven_and_one_failure_disproves_it() -> None:
 
 def test_clopper_and_pearsons_bounds_are_the_published_ones() -> None:
     # 1 of 20 at 90 %: 0.0026 to 0.2161, as in tables of exact limits; and scipy's.
-    assert share_bounds(1, 20) == pytest.approx((0.002561, 0.216106), abs=1e-6)
+    assert clopper_pearson(1, 20, 1 - 2 * SIDE) == pytest.approx((0.002561, 0.216106), abs=1e-6)
     for k, n in ((0, 12), (12, 12), (97, 100), (196, 200)):
         expected = oracle.binomtest(k, n).proportion_ci(0.90, "exact")
-        assert share_bounds(k, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+        assert clopper_pearson(k, n, 1 - 2 * SIDE) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @pytest.mark.parametrize(("bad", "n", "allowed"), [(0, 59, 0.05), (3, 12, 0.05), (4, 200, 0.02), (12, 12, 0.02)])
@@ -216,7 +218,7 @@ def test_a_job_that_did_not_complete_took_longer_than_any_limit() -> None:
         verdict = _of(run, P95)
         assert run.summary.summary["p95_latency_s"] == pytest.approx(12.0)
         assert (verdict.verdict, verdict.value, verdict.n) == ("FAIL", math.inf, 60)
-        assert "7 of 60 jobs took longer than 45 s, with 7 that did not complete" in verdict.why
+        assert "7 of 60 jobs took longer than 45 s (7 did not complete)" in verdict.why
         assert _of(run, "p95_execution_s <= 45").verdict == "PASS*"  # what ran, ran as fast
 
 
@@ -240,7 +242,7 @@ def test_jobs_cut_off_may_disprove_and_never_prove() -> None:
         return _of(measure("", planned(Closed(), 200 + jobs, drain=False), [*records, *last]), P95)
 
     short = cut(20.0, 1)
-    assert short.verdict == "PASS*" and short.needs is None and "1 were cut off by the end" in short.why
+    assert short.verdict == "PASS*" and short.needs is None and "1 job was cut off by the end" in short.why
     assert cut(50.0, 20).verdict == "FAIL"
     assert cut(20.0, 20).verdict == "INCONCLUSIVE"
 
@@ -252,7 +254,7 @@ def test_jobs_in_one_queue_are_worth_fewer() -> None:
     queue = measure("", planned(Open(stages=[Stage(per_s=0.05)], arrivals="constant"), 200), served(due, slow))
     assert _of(alone, P95).verdict == "PASS"
     verdict = _of(queue, P95)
-    assert verdict.verdict in ("INCONCLUSIVE", "PASS*") and "waited in one queue" in verdict.why
+    assert verdict.verdict in ("INCONCLUSIVE", "PASS*")
 
 
 def test_dependence_never_turns_an_open_verdict_into_another() -> None:
@@ -270,7 +272,7 @@ def test_books_have_a_latency_of_their_own() -> None:
     load = Open(stages=[Stage(per_s=0.01)], arrivals="constant")
     run = measure("", planned(load, 120, pages=2), records)
     verdict = _of(run, "p95_book_latency_s <= 45")
-    assert (verdict.verdict, verdict.n) == ("PASS", 120) and "0 of 120 books" in verdict.why
+    assert (verdict.verdict, verdict.n) == ("PASS", 120) and verdict.why == "All 120 books took 45 s or less."
     broken = [failed(1, records[1].due, 5.0)] + [r for r in records if r.index != 1]
     broken[0] = structs.replace(broken[0], book=0)
     run = measure("", planned(load, 120, pages=2), broken)
@@ -304,7 +306,7 @@ def test_a_mean_passes_if_its_whole_interval_is_inside() -> None:
 def test_a_rate_that_is_withheld_is_open() -> None:
     run = measure("", manifest(12, resumed=[5.0]), one_by_one([10.0] * 12))
     verdict = _of(run, "images_per_minute >= 1")
-    assert verdict.verdict == "INCONCLUSIVE" and "taken up again" in verdict.why
+    assert verdict.verdict == "INCONCLUSIVE" and "was resumed" in verdict.why
 
 
 def test_a_count_or_a_maximum_is_a_fact_of_this_run_alone() -> None:
@@ -312,7 +314,7 @@ def test_a_count_or_a_maximum_is_a_fact_of_this_run_alone() -> None:
     texts = ("max_latency_s < 90 s", "max_latency_s < 60 s", "failed == 0", "images >= 61", "failed <= 0")
     verdicts = judge(_gates(*texts), run)
     assert [verdict.verdict for verdict in verdicts] == ["PASS", "FAIL", "PASS", "FAIL", "PASS"]
-    assert all("this run alone" in verdict.why and verdict.p_fail is None for verdict in verdicts)
+    assert all("A fact of this run" in verdict.why and verdict.p_fail is None for verdict in verdicts)
 
 
 def test_the_longest_latency_is_not_known_where_jobs_did_not_complete() -> None:
@@ -337,13 +339,10 @@ def test_one_workflow_of_several_is_judged_by_its_own_jobs() -> None:
 # --- errors
 
 
-def test_no_error_in_so_many_jobs_bounds_their_rate() -> None:
+def test_no_error_is_said_of_jobs_and_of_the_log_that_was_read() -> None:
     verdict = _of(_run(149), "unexpected_errors == 0")
-    assert (
-        verdict.verdict == "PASS" and "None in 149 jobs: if they come one at a time, fewer than 1.99 %" in verdict.why
-    )
-    assert "No log was read." in verdict.why
-    assert "The log was read." in _of(_run(149), "unexpected_errors == 0", log_errors=[]).why
+    assert (verdict.verdict, verdict.why) == ("PASS", "No error in 149 jobs. No log was read.")
+    assert _of(_run(149), "unexpected_errors == 0", log_errors=[]).why == "No error in 149 jobs and the log."
 
 
 def test_an_error_nobody_expected_fails_and_is_named() -> None:
@@ -368,7 +367,7 @@ def test_an_error_in_the_log_is_one_unless_it_is_expected() -> None:
     assert verdict.verdict == "FAIL" and verdict.value == 3 and "\x1b" not in verdict.why
     assert "in the log, 2026-01-01T00:00:07+00:00" in verdict.why
     expected = judge(_gates("unexpected_errors == 0", expected=["CUDA error"]), _run(60), seen)[0]
-    assert expected.verdict == "PASS" and "None in 60 jobs but 3 that were expected" in expected.why
+    assert expected.verdict == "PASS" and "No error in 60 jobs and the log but 3 that were expected" in expected.why
 
 
 def test_a_message_speaks_only_for_its_own_job() -> None:
@@ -390,7 +389,7 @@ def test_dropped_and_cut_jobs_are_no_errors_of_the_server() -> None:
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="invalid regular expression"):
         judge(_gates("unexpected_errors == 0", expected=["("]), _run(12))
 
 
@@ -471,8 +470,8 @@ def test_facts_and_errors_are_no_part_of_the_family() -> None:
 def test_looks_are_named_because_each_is_a_chance_to_err() -> None:
     run = _run(200, looks=[60, 100, 150, 200])
     verdicts = judge(_gates(P95, "failed == 0"), run)
-    assert "Judged at 4 looks" in verdicts[0].why and "looks" not in verdicts[1].why
-    assert "looks" not in _of(_run(200, looks=[200]), SUCCESS).why
+    assert "Judged 4 times" in verdicts[0].why and "Judged" not in verdicts[1].why
+    assert "Judged" not in _of(_run(200, looks=[200]), SUCCESS).why
 
 
 @pytest.mark.parametrize(
@@ -510,7 +509,7 @@ def test_one_run_a_side_is_never_proven() -> None:
     base = [_scaled(1.0, "base")]
     for factor, verdict in ((0.5, "PASS*"), (1.0, "PASS*"), (1.1, "INCONCLUSIVE"), (1.3, "FAIL")):
         given = _of(_scaled(factor, "new"), RATE, baseline=base)
-        assert given.verdict == verdict and "One run a side: 4 % between runs is assumed" in given.why
+        assert given.verdict == verdict and "One run a side; 4 % noise between runs assumed" in given.why
     assert given.limit == pytest.approx(0.95 * float(base[0].summary.summary["images_per_minute"] or 0))
 
 
@@ -520,17 +519,18 @@ def test_a_gate_against_a_baseline_shows_both_values_and_says_one_thing() -> Non
     theirs = base.summary.summary["images_per_minute"]
     assert failing.baseline == theirs and isinstance(theirs, float) and failing.value is not None
     assert failing.ratio == pytest.approx(failing.value / theirs)
-    assert failing.verdict == "FAIL" and "proven" not in failing.why and "0.769 times the baseline" in failing.why
+    assert failing.verdict == "FAIL" and "nothing can be proven" not in failing.why
+    assert failing.why.startswith("23.1 % below the baseline's 5.71 (15.5 to 29.9 % at 90 %)")
     assert ", baseline 5.71/min" in value_words(failing)
     inside = _of(base, "p50_latency_s <= 1.1 * baseline", baseline=[_scaled(1.0, "other")])
-    assert inside.verdict == "PASS*" and inside.why.endswith("is assumed, so that nothing can be proven.")
+    assert inside.verdict == "PASS*" and inside.why.endswith("assumed, so nothing can be proven.")
     assert value_words(inside).endswith(", baseline 10.5 s")
     several = _of(new, RATE, baseline=[base, _scaled(0.99, "base2")])
     assert several.baseline == pytest.approx(math.sqrt(theirs * theirs / 0.99), rel=1e-6)
     fact = _of(new, "max_latency_s <= 1.2 * baseline", baseline=[base])
     assert fact.ratio == pytest.approx(1.3) and value_words(fact) == "14.3 s, baseline 11.0 s"
     without = _of(_scaled(1.0, "two", n=12), "p99_latency_s <= 1.1 * baseline", baseline=[base])
-    assert without.why.startswith("No ratio: this run has none, 12 completed jobs; a p99 needs 299")
+    assert without.why.startswith("No ratio: this run has none, 12 completed jobs are too few: a p99 needs 299")
     assert _of(new, RATE).baseline is None
 
 
@@ -547,7 +547,9 @@ def test_previews_are_not_held_against_images_that_were_saved() -> None:
 
 def test_the_noise_between_runs_widens_what_one_run_a_side_says() -> None:
     given = _of(_scaled(1.0, "new"), RATE, baseline=[_scaled(1.0, "base")])
-    low, high = (float(part) for part in given.why.split("(")[1].split(" at")[0].split(" to "))
+    assert given.why.startswith("Equal to the baseline's 5.71 (")
+    low, high = (float(part.split(" %")[0]) for part in given.why.split("(")[1].split(" at")[0].split(" to "))
+    low, high = 1 - low / 100, 1 + high / 100
     assert high / low > math.exp(2 * 1.645 * math.sqrt(2) * BETWEEN_RUNS_SD) * 0.999
 
 

@@ -10,13 +10,11 @@ import pytest
 from comfyload.errors import UsageError
 from comfyload.judge.gates.grammar import (
     DEFAULT_GATES,
-    ERRORS,
-    KNOWN,
-    OF_A_WORKFLOW,
     expected_patterns,
     parse_gate,
     read_gates,
 )
+from comfyload.judge.numbers import ERRORS, NUMBERS, workflow_numbers
 from comfyload.judge.summary import summarise
 from comfyload.judge.workflows import WorkflowRow
 from tests.unit.judge_runs import manifest, one_by_one
@@ -95,11 +93,11 @@ def test_a_gate_on_the_other_side_of_its_limit_does_not_hold() -> None:
 
 def test_gates_name_every_number_of_the_summary_and_no_other() -> None:
     flat = summarise(manifest(12), one_by_one([10.0] * 12)).summary
-    assert set(KNOWN) == set(flat) - {"valid"} | {ERRORS}
+    assert set(NUMBERS) == set(flat) | {ERRORS}
     rows = summarise(manifest(12), one_by_one([10.0] * 12))
-    with_interval = {name for name, known in KNOWN.items() if known.kind not in ("fact", "errors")}
+    with_interval = {name for name, number in NUMBERS.items() if number.kind not in ("fact", "errors", "flag")}
     assert with_interval == set(rows.statistics)
-    assert set(OF_A_WORKFLOW) == set(WorkflowRow.__struct_fields__) - {"after"}
+    assert set(workflow_numbers()) == set(WorkflowRow.__struct_fields__) - {"after"}
 
 
 def test_the_defaults_are_gates() -> None:
@@ -116,12 +114,12 @@ def test_gates_come_from_a_file() -> None:
     ("text", "says"),
     [
         ('gate = ["failed <= 1"]', "unknown key gate (did you mean gates?)"),
-        ("gates = 3", "gates is no list of texts"),
-        ("gates = [1]", "gates is no list of texts"),
-        ("gates = [", "is no TOML"),
-        ('gates = ["failed"]', "this is no gate: failed"),
-        ('expected_errors = ["("]', "no regular expression: ("),
-        ('expected_errors = [""]', "would expect every error"),
+        ("gates = 3", "gates is not a list of texts"),
+        ("gates = [1]", "gates is not a list of texts"),
+        ("gates = [", "is not TOML"),
+        ('gates = ["failed"]', "invalid gate 'failed'"),
+        ('expected_errors = ["("]', "invalid regular expression ("),
+        ('expected_errors = [""]', "matches every error"),
     ],
 )
 def test_a_file_that_is_not_right_is_refused_by_name(text: str, says: str) -> None:

@@ -128,7 +128,7 @@ def test_verdict_and_validity_come_before_any_number() -> None:
     assert (
         text.index("✓ VALID") < text.index("✓ PASS*") < text.index("Success rate") < text.index("Latency of each job")
     )
-    assert "success_rate >= 98 %" in text and "30 clean jobs do not prove 98 %" in text
+    assert "success_rate >= 98 %" in text and "All 30 jobs completed. To prove 98 %:" in text
 
 
 def test_a_page_has_one_interval_of_success_and_one_count_of_independent_jobs() -> None:
@@ -138,7 +138,7 @@ def test_a_page_has_one_interval_of_success_and_one_count_of_independent_jobs() 
     measured = measure("r", run, served(due, [0.5 + (i // 5 % 2) * 1.4 for i in range(40)]))
     gates = GateSet(gates=[parse_gate(f"{name}_latency_s <= 9") for name in ("p50", "p90", "p95")] + GATES.gates)
     text = _Page(render_html("a run", [Shown(measured=measured, charts=[])], verdicts=judge(gates, measured))).text
-    assert len(set(re.findall(r"worth (\d+) independent", text))) == 1
+    assert len(set(re.findall(r"information of (\d+) independent", text))) == 1
     assert set(re.findall(r"(\d+\.\d) . 100 %", text)) == {"91.2"}
     assert "92.8" not in text  # what the gate's one-sided test would bound it by
 
@@ -150,7 +150,7 @@ def test_a_run_that_is_not_valid_says_so_first() -> None:
 
 def test_a_withheld_number_gives_its_reason() -> None:
     few = shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)])))
-    assert "withheld: 12 completed jobs; a p95 needs 20" in _Page(render_html("few", [few])).text
+    assert "withheld: 12 completed jobs are too few: a p95 needs 20" in _Page(render_html("few", [few])).text
 
 
 def test_several_runs_have_an_overview_whose_links_lead_to_them() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.judge.arrivals import asked_in, planned_jobs
+from comfyload.judge.arrivals import planned_in, planned_jobs
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.overload import in_system
 from comfyload.judge.summary import Summary, summarise
@@ -86,8 +86,8 @@ def test_three_hundred_drained_jobs_carry_a_p99() -> None:
 def test_places_that_are_too_few_for_the_rate_are_named_with_what_they_carry() -> None:
     summary = _sum(planned(_constant(max_in_flight=4)), served(DUE, 0.2, places=4))
     missed = _find(summary, "rate_missed")
-    assert missed.level == "invalid" and "600 asked, 600 due, 306 sent, 300 completed" in missed.text
-    assert missed.hint.startswith("4 places carry 305 a minute")
+    assert missed.level == "invalid" and "600 planned, 600 due, 306 sent, 300 completed" in missed.text
+    assert "4 places carry 305 a minute" in missed.text
     assert missed.evidence["sent_per_minute"] == pytest.approx(306, abs=1)
 
 
@@ -194,7 +194,7 @@ def test_an_open_run_that_is_short_against_its_latencies_says_so() -> None:
     due = [float(i) for i in range(40)]
     load = Open(stages=[Stage(per_s=1.0)], arrivals="constant")
     finding = _find(_sum(planned(load, 40), _side_by_side(due, [15.0] * 40)), "little_law")
-    assert "still under way" in finding.text
+    assert "still running" in finding.text
     assert finding.evidence["expected"] > finding.evidence["in_flight"]
     assert "little_law" not in _codes(_sum(planned(load, 40), _side_by_side(due, [1.5] * 40)))
 
@@ -262,8 +262,8 @@ def test_jobs_dropped_as_the_run_was_stopped_are_no_overload() -> None:
 
 def test_how_many_arrivals_a_load_has_by_then() -> None:
     load = Open(stages=[Stage(per_s=1.0, seconds=10.0), Stage(per_s=0.0, to_per_s=2.0, seconds=10.0)])
-    assert [asked_in(load, s) for s in (5.0, 10.0, 15.0, 20.0, 99.0)] == [5.0, 10.0, 12.5, 20.0, 20.0]
-    assert asked_in(Replay(offsets_s=[0.0, 1.0, 5.0]), 1.0) == 2.0
+    assert [planned_in(load, s) for s in (5.0, 10.0, 15.0, 20.0, 99.0)] == [5.0, 10.0, 12.5, 20.0, 20.0]
+    assert planned_in(Replay(offsets_s=[0.0, 1.0, 5.0]), 1.0) == 2.0
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_percentile_is_withheld_below_the_jobs_it_needs_and_given_from_there(p
 
 
 def test_the_reason_says_how_many_jobs_there_were_and_how_many_are_needed() -> None:
-    assert percentile(_jobs(12), 0.95).reason == "12 jobs; a p95 needs 20"
+    assert percentile(_jobs(12), 0.95).reason == "12 jobs are too few: a p95 needs 20"
     assert percentile(_jobs(0), 0.95).reason == "no jobs"
 
 
@@ -106,7 +106,7 @@ def test_values_that_wait_for_each_other_widen_the_upper_end() -> None:
     assert narrow.high is not None and wide.high is not None and wide.high > narrow.high and wide.low == narrow.low
     assert mean(x, queue=Queue(memory=math.inf)).high is None
     assert mean(x, queue=Queue(memory=40.0)).reason == (
-        "400 jobs that depend on each other: no upper bound; that of a mean needs 59 independent ones"
+        "no upper bound: jobs depend on each other; a mean's upper bound needs 59"
     )
     free, waited = percentiles(x, [0.95])[0], percentiles(x, [0.95], queue=Queue(memory=4.0))[0]
     assert free.high is not None and (waited.high is None or waited.high > free.high) and waited.low == free.low
@@ -122,7 +122,7 @@ def test_jobs_that_found_the_queue_short_prove_nothing() -> None:
 def test_a_mean_has_an_upper_end_from_59_jobs() -> None:
     few, enough = mean(_jobs(INDEPENDENT - 1)), mean(_jobs(INDEPENDENT))
     assert few.low is not None and few.high is None and enough.low is not None and enough.high is not None
-    assert few.reason == "58 jobs: no upper bound; that of a mean needs 59" and not enough.reason
+    assert few.reason == "no upper bound: a mean's upper bound needs 59 jobs" and not enough.reason
 
 
 def test_a_limit_at_the_end_of_an_interval_has_a_p_value_of_five_per_cent() -> None:
@@ -140,13 +140,13 @@ def test_bursts_are_unbroken_runs_of_failures() -> None:
     bursts = bursts_of(np.array([True, True, False, True, False, False, True, True, True]))
     assert (bursts.n, bursts.bad, bursts.runs) == (9, 6, 3)
     none = bursts_of(np.zeros(5, np.bool_))
-    assert (none.bad, none.runs, none.seen(), none.jobs_per_trial(0.02)) == (0, 0, 1.0, 10.0)
+    assert (none.bad, none.runs, none.observed(), none.jobs_per_trial(0.02)) == (0, 0, 1.0, 10.0)
 
 
 def test_failures_in_bursts_widen_the_interval_of_their_share() -> None:
     apart, together = np.zeros(200, np.bool_), np.zeros(200, np.bool_)
     apart[::20], together[:10] = True, True
-    wide, narrow = (proportion(190, 200, jobs_per_trial=bursts_of(bad).seen()) for bad in (together, apart))
+    wide, narrow = (proportion(190, 200, jobs_per_trial=bursts_of(bad).observed()) for bad in (together, apart))
     assert wide.low is not None and narrow.low is not None and wide.low < narrow.low
     assert "bursts" in wide.method and "independent" in narrow.method and narrow == proportion(190, 200)
 

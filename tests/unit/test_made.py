@@ -24,7 +24,6 @@ from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
 from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
 from comfyload.report.blocks import workflows
 from comfyload.report.comparison import comparison_markdown
-from comfyload.report.durations import Notes
 from comfyload.report.history import history_markdown
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.sections import job_rows
@@ -306,7 +305,7 @@ def test_jobs_that_made_no_image_though_their_like_did_are_named(nothing: list[O
     records = _run(*(nothing if i in (3, 7, 11) else _images(i) for i in range(12)))
     found = _finding(records)
     assert found is not None and found.level == "warning"
-    assert found.text == "3 of 12 jobs made no image although their like did (job 3, 7, 11)."
+    assert found.text == "3 of 12 jobs made no image although similar jobs did (job 3, 7, 11)."
     assert _sum(records).summary["success_rate"] == 1.0 and _sum(records).summary["images"] == 9
 
 
@@ -391,10 +390,10 @@ def test_a_node_that_made_less_is_named_beside_one_that_did_not() -> None:
     records = _run(*(_images(i, 1, 0 if i == 4 else 1) for i in range(12)))
     found = _finding(records, workflows=[facts])
     assert found is not None
-    assert found.text == "1 of 12 jobs made no image at node 10 (PreviewImage) although their like did (job 4)."
+    assert found.text == "1 of 12 jobs made no image at node 10 (PreviewImage) although similar jobs did (job 4)."
     fewer = _finding(_run(*(_images(i, 3 if i == 7 else 4) for i in range(12))))
     assert fewer is not None
-    assert fewer.text == "1 of 12 jobs made 3 images at node 9 (SaveImage) where their like made 4 (job 7)."
+    assert fewer.text == "1 of 12 jobs made 3 images at node 9 (SaveImage) where similar jobs made 4 (job 7)."
 
 
 def test_a_filter_before_the_saving_leaves_a_preview_and_is_found_however_often_it_refuses() -> None:
@@ -402,7 +401,7 @@ def test_a_filter_before_the_saving_leaves_a_preview_and_is_found_however_often_
     records = _run(*([*refused, *_images(i, 0, 1)[1:]] if i % 2 else _images(i, 1, 1) for i in range(12)))
     found = _finding(records)
     assert found is not None
-    assert found.text == "6 of 12 jobs saved no image although their like did (job 1, 3, 5, 7, 9, …)."
+    assert found.text == "6 of 12 jobs saved no image although similar jobs did (job 1, 3, 5, 7, 9, …)."
 
 
 def test_an_extra_picture_that_the_seed_decides_on_leaves_the_others_not_short() -> None:
@@ -423,7 +422,7 @@ def test_each_workflow_has_its_own_like() -> None:
     assert _finding(mixed, workflows=[FACTS, other]) is None
     mixed[4] = structs.replace(mixed[4], execution=structs.replace(mixed[4].execution, outputs=[]))
     found = _finding(mixed, workflows=[FACTS, other])
-    assert found is not None and found.text == "1 of 6 jobs of text made no text although their like did (job 4)."
+    assert found is not None and found.text == "1 of 6 jobs of text made no text although similar jobs did (job 4)."
 
 
 def test_an_older_run_that_counted_a_model_as_three_things_has_no_job_short() -> None:
@@ -454,8 +453,7 @@ def test_whatever_compares_runs_of_previews_calls_them_that() -> None:
     assert "previews/min" in text and "images/min" not in text
     assert any(row.unit == "previews/min" for row in compare([a], [b]).rows)
     assert any("previews per minute 6 to 12" in said for said in observations([a, _previews("c", 5.0, users=2)]))
-    notes = Notes()
-    table = workflows(a.summary, notes)
-    assert table is not None and [column.header for column in table.columns][6] == "prev/min"
+    table = workflows(a.summary)
+    assert table is not None and [column.title for column in table.columns][6] == "prev/min"
     (series,) = history([("x", "2026-01-01", a), ("y", "2026-01-02", b)], ["images_per_minute"])
     assert "previews/min" in history_markdown([series])

@@ -1,4 +1,4 @@
-"""What the code does not say of itself: the meaning of each key and code."""
+"""What no table of the code has yet: the meaning of types, of nested keys and of exit codes."""
 
 from __future__ import annotations
 
@@ -12,72 +12,6 @@ TYPES = {
 }
 """What the bounded types of `record/bounds.py` are to a reader; `run-directory.md` says what an instant is."""
 
-SUMMARY: dict[str, tuple[str, str]] = {
-    "valid": ("bool", "no finding of level `invalid`: the numbers measure what they are named after"),
-    "total_jobs": ("jobs", "counted jobs offered; the sum of the six outcomes below. Warm-up is not in it"),
-    "completed": ("jobs", "ended well by the server's history, and with `--fetch` every output was whole"),
-    "failed": ("jobs", "refused, raised in a node, interrupted by somebody else, or an output could not be fetched"),
-    "timeouts": ("jobs", "not done within `--timeout`; cancelled on the server"),
-    "cancelled": ("jobs", "stopped by us: a second Ctrl-C, SIGTERM, or the end of a run that does not drain"),
-    "lost": ("jobs", "accepted once, and unknown to the server afterwards"),
-    "dropped": ("jobs", "due but never sent: no place was free, or the run was stopped while they waited for one"),
-    "censored": ("jobs", "of `cancelled`: cut off by the end of the run, with `--no-drain`; no failures"),
-    "unfinished": ("jobs", "sent, and without a record of their end: the generator was killed before"),
-    "warmup_jobs": ("jobs", "run before counting began; in no other number"),
-    "cached": ("jobs", "completed, with an output or a sampler taken from the server's cache: the sum of the next two"),
-    "cached_fully": ("jobs", "completed, with every output from the cache: the job made nothing"),
-    "cached_partly": ("jobs", "completed, with some output or sampler from the cache, but not every output"),
-    "images": (
-        "images",
-        "image files in the server's `output` folder that counted, completed jobs made themselves: not cached, not "
-        "returned by an earlier job, each once in its job. Pictures that move count as videos",
-    ),
-    "previews": ("images", "the same of images in any other folder, mostly `temp`"),
-    "videos": ("files", "new videos and animations, of any folder: `.statistics.made` has them by folder"),
-    "audio_files": ("files", "new audio files, of any folder"),
-    "files_3d": ("files", "new 3D files, of any folder, those that a node reports as a bare path included"),
-    "latents": ("files", "new latents, of any folder"),
-    "texts": ("texts", "new texts, in files or only shown"),
-    "other_files": ("files", "new files of any other sort"),
-    "image_bytes": ("bytes", "size of the images downloaded with `--fetch`; null without it"),
-    "wall_clock_s": ("s", "from when the first counted job was due until the last one's end was seen"),
-    "offered_per_minute": ("arrivals/min", "arrivals (jobs, or books) that were due, from the first due to the last"),
-    "sent_per_minute": ("arrivals/min", "arrivals that were sent, from the first sent to the last"),
-    "completed_per_minute": ("arrivals/min", "arrivals that completed, over `wall_clock_s`"),
-    "books": ("books", "counted books offered; null where an arrival is one job"),
-    "books_completed": ("books", "of which every page completed"),
-    "success_rate": ("0..1", "`completed` over `total_jobs` less `censored`"),
-    "images_per_minute": (
-        "images/min",
-        "`images` over `wall_clock_s`; `previews`, where no job put any file into `output` and none reported an empty "
-        "list: `.statistics.images_per_minute.unit` says which",
-    ),
-    "jobs_per_minute": ("jobs/min", "`completed` over `wall_clock_s`"),
-    "book_success_rate": ("0..1", "`books_completed` over `books` less those that the end of the run cut off"),
-    "books_per_hour": ("books/h", "`books_completed` over `wall_clock_s`"),
-    "observed_p99_latency_s": (
-        "s",
-        "the p99 of the completed jobs by nearest rank: what happened, and no estimate. Null of fewer than 299, where "
-        "it would be the maximum, or nearly",
-    ),
-}
-DURATIONS: dict[str, str] = {
-    "latency": "from when the job was due until its end was seen, on the client's clock",
-    "latency_sent": "from when the job was sent until its end was seen, on the client's clock",
-    "latency_with_failures": "`latency`, every job that did not complete counted as infinitely long",
-    "queue_wait": "from queued to started, on the server's clock",
-    "execution": "from started to ended, on the server's clock",
-    "book_latency": "from when a book was due until the end of its last page was seen, on the client's clock",
-    "acknowledge": "from sending the job until the reply that it is queued was read, on the client's clock",
-}
-PREFIXES = {
-    "avg": "mean",
-    "p50": "median",
-    "p90": "90th percentile",
-    "p95": "95th percentile",
-    "p99": "99th percentile",
-    "max": "maximum",
-}
 STATISTICS: dict[str, str] = {
     "quantile_method": "the definition of every percentile here: `hf8`, Hyndman & Fan's eighth",
     "observed": "percentiles and maxima of the completed jobs by nearest rank; a percentile is null of too few",
@@ -107,7 +41,6 @@ JOB: dict[str, tuple[str, str]] = {
     "workflow": ("", "name of the workflow"),
     "book": ("", "number of the book it is a page of, from 0; null where an arrival is one job"),
     "warmup": ("", "whether it is left out of every number"),
-    "outcome": ("", "`completed`, `failed`, `timed_out`, `cancelled`, `lost` or `dropped`"),
     "censored": ("", "the end of the run cut it off: it took longer than what was seen of it"),
     "cached": ("", "`cache` is not `fresh`"),
     "cache": ("", "`fresh`, `partial` or `cached`"),
@@ -141,14 +74,3 @@ EXIT_CODES: dict[int, str] = {
     "without what is secret: please report it. What was measured is kept, and jobs of the run are off the server.",
     130: "Stopped by Ctrl-C or SIGTERM. The run directory and `--output` are written, with the jobs that ended.",
 }
-LEVELS: dict[str, str] = {
-    "damaged_lines": "invalid for records; warning for samples and the log",
-    "clock_rate": "warning; invalid above 2 %, unless a server on another machine counts as our monotonic clock does",
-    "server_clock_rate": "warning; invalid above 2 %",
-    "cached_jobs": "invalid; warning with `--as-is`",
-    "repeated_files": "invalid; warning with `--as-is`, or if the files were written over",
-    "generator_late": "invalid; warning if only the tail is touched",
-    "polled_ends": "info; warning above 1 % of the median",
-    "dependent_jobs": "info; warning with one job in flight",
-}
-"""Of findings whose level depends on what was found."""

@@ -20,14 +20,16 @@ from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates import grammar as judge_gates
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.metrics import METRICS
+from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.judge.saturation import GpuBusy, Saturation
 from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import model
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.document import document, jobs
 from writer.markdown import NOTE, agree, info_of, listed, struct_text, structs_in, table
-from writer.meanings import DURATIONS, JOB, PREFIXES, STATISTICS, SUMMARY
+from writer.meanings import JOB, STATISTICS
 
 
 def summary_page() -> str:
@@ -35,14 +37,13 @@ def summary_page() -> str:
     shown = document(_manifest(), summary, [])
     flat = shown["summary"]
     beside = [key for key in shown["statistics"] if key not in summary.statistics]
-    agree("SUMMARY", [key for key in flat if not _duration(key)], SUMMARY)
-    agree("DURATIONS", {"_".join(key.split("_")[1:-1]) for key in flat if _duration(key)}, DURATIONS)
     agree("STATISTICS", beside, STATISTICS)
     (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
-    durations = [f"{metric.name}_s" for metric in METRICS]
-    agree("JOB", [key for key in job if key not in durations], JOB)
-    rows = [(f"`{key}`", *_meaning(key)) for key in flat]
-    job_rows = [(f"`{key}`", *(JOB[key] if key in JOB else ("s", DURATIONS[key.removesuffix("_s")]))) for key in job]
+    known = {"outcome": ("", f"one of {listed(OUTCOMES)}")}
+    known |= {f"{metric.name}_s": ("s", metric.meaning) for metric in METRICS.values()}
+    agree("JOB", [key for key in job if key not in known], JOB)
+    rows = [(f"`{key}`", NUMBERS[key].unit, NUMBERS[key].meaning) for key in flat]
+    job_rows = [(f"`{key}`", *(known.get(key) or JOB[key])) for key in job]
     nested = [("Statistic", Statistic), ("nodes[]", NodeRow), ("failures[]", FailureRow), ("outputs.*", OutputCount)]
     nested += [("gpus.*", GpuRow), ("saturation", Saturation), ("saturation.gpus.*", GpuBusy)]
     nested += [
@@ -102,19 +103,6 @@ def summary_page() -> str:
     )
 
 
-def _duration(key: str) -> bool:
-    return key.endswith("_s") and key.partition("_")[0] in PREFIXES
-
-
-def _meaning(key: str) -> tuple[str, str]:
-    if not _duration(key):
-        return SUMMARY[key]
-    prefix, _, name = key.removesuffix("_s").partition("_")
-    return "s", f"{PREFIXES[prefix]} of the time {DURATIONS[name]}" if "`" not in DURATIONS[name] else (
-        f"{PREFIXES[prefix]} of {DURATIONS[name]}"
-    )
-
-
 def _manifest() -> model.Manifest:
     return msgspec.convert({**_blank(model.Manifest), "end": "complete"}, model.Manifest)
 
@@ -153,9 +141,9 @@ GATE_KINDS = {
 
 
 def judgement_page() -> str:
-    by_kind = {kind: [n for n, known in judge_gates.KNOWN.items() if known.kind == kind] for kind in GATE_KINDS}
+    by_kind = {kind: [key for key, number in NUMBERS.items() if number.kind == kind] for kind in GATE_KINDS}
     rows = [(GATE_KINDS[kind], listed(names)) for kind, names in by_kind.items()]
-    of_one = ", ".join(f"`{name}`" for name in judge_gates.OF_A_WORKFLOW)
+    of_one = ", ".join(f"`{name}`" for name in workflow_numbers())
     return "\n".join(
         [
             "# Gates, comparisons, trends",

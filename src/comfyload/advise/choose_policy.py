@@ -16,6 +16,7 @@ from comfyload.advise.retry_model import Setting, scores, worlds
 from comfyload.advise.scenarios import World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
+from comfyload.judge.statistics.binomial import wilson
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
 
 __all__ = [
@@ -184,10 +185,7 @@ def _upper(failed: int, of: int) -> float:
     """Upper end of Wilson's 80 % interval, also where nothing failed; at least 1 %."""
     if not of:
         return 0.05
-    z = float(special.ndtri(0.9))
-    share, weight = failed / of, z * z / of
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / of + weight / (4 * of))
-    return min(0.99, max(0.01, (share + weight / 2) / (1 + weight) + half))
+    return min(0.99, max(0.01, wilson(failed, of, 0.8)[1]))
 
 
 def _by_rule(numbers: _Numbers) -> Policy:

@@ -6,7 +6,6 @@ been another day. At or beyond capacity there is no latency to expect: it is inf
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
 from comfyload.advise.validation import Prediction, Validation, prediction_band, validate
+from comfyload.record.ranks import nearest_rank
 
 __all__ = [
     "CAUTION",
@@ -169,18 +169,13 @@ def _forecast(
 
 def _quantiles(rows: Floats, shares: Sequence[float]) -> Floats:
     """By nearest rank, row by row: with thousands of values, and infinite ones among them, no need for better."""
-    ranks = [_rank(share, rows.shape[1]) for share in shares]
+    ranks = [nearest_rank(rows.shape[1], share) - 1 for share in shares]
     return np.partition(rows, ranks, axis=1)[:, ranks]
-
-
-def _rank(share: float, n: int) -> int:
-    """The place, from 0, of a quantile by nearest rank."""
-    return max(0, math.ceil(share * n - 1e-9) - 1)
 
 
 def _with_interval(value: float, replicates: Floats, side: float) -> Estimate:
     """The replicates' own quantiles, opened as far as the estimate where that lies outside."""
-    ordered, rank = np.sort(replicates), _rank(side, len(replicates))
+    ordered, rank = np.sort(replicates), nearest_rank(len(replicates), side) - 1
     low, high = float(ordered[rank]), float(ordered[-1 - rank])
     return Estimate(estimate=value, low=min(low, value), high=max(high, value))
 

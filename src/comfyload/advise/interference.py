@@ -13,8 +13,9 @@ from msgspec import Struct
 from scipy.stats import mannwhitneyu
 
 from comfyload.advise.rate import Rate
-from comfyload.advise.service_times import Floats, in_order
+from comfyload.advise.service_times import Floats
 from comfyload.advise.validation import in_phases
+from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.judge.summary import Measured
@@ -119,7 +120,8 @@ def _beside_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> Fl
     logs: list[float] = []
     for run, factor in zip(runs, factors, strict=True):
         names = [facts.name for facts in run.manifest.workflows]
-        for seconds, workflow, same, first in zip(*in_order(run.jobs), strict=True):
+        ran = executions_of(run.jobs)
+        for seconds, workflow, same, first in zip(ran.seconds, ran.workflow, ran.same, ran.first, strict=True):
             if seconds > 0 and not first:
                 kinds.setdefault((names[workflow], bool(same)), []).append(len(logs))
                 logs.append(math.log(factor * seconds))

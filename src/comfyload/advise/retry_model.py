@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
-from scipy import special
 
 from comfyload.advise.cluster import Cluster, SimJob
 from comfyload.advise.naive_client import NAIVE, Naive, client
 from comfyload.advise.scenarios import Scenario, World, draw
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.judge.statistics.binomial import wilson
+from comfyload.judge.statistics.tests import student
 from comfyload.retry.policy import Policy, Score
 
 __all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]
@@ -187,7 +187,7 @@ def _half_width(good: Floats, counted: Floats, pace: Floats, collapses: bool) ->
     if worlds > 2 and variance > 0.0 and pace.std() > 0.0:
         # R² adjusted for what one number explains of so few by chance.
         explained = max(0.0, 1 - (1 - float(np.corrcoef(rest, pace)[0, 1]) ** 2) * (worlds - 1) / (worlds - 2))
-    side = float(special.stdtrit(worlds - 1, 0.975))
+    side = student(0.975, worlds - 1)
     half = side * math.sqrt(variance * ((1 - explained) / worlds + explained))
     low, high = wilson(round(share * total / _IN_A_ROW), max(1, round(total / _IN_A_ROW)))
     return max(half, (high - low) / 2, share / (worlds + 1) if collapses else 0.0)

@@ -9,11 +9,11 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
-from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["ServiceTimes", "Workload", "in_order", "pools_of"]
+__all__ = ["ServiceTimes", "Workload", "pools_of"]
 
 Floats = NDArray[np.float64]
 _FEW = 3
@@ -170,14 +170,14 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     overheads, cold = [], []
     for run, factor in zip(runs, factors or [1.0] * len(runs), strict=True):
         overheads.append(_overhead(run))
-        seconds, workflow, same, first = in_order(run.jobs)
-        seconds = factor * seconds
+        ran = executions_of(run.jobs)
+        seconds = factor * ran.seconds
         codes = [names.index(facts.name) for facts in run.manifest.workflows]
         for here, code in enumerate(codes):
-            of_it = workflow == here
-            warm[code].append(seconds[of_it & same] + gap)
-            switched[code].append(seconds[of_it & ~same & ~first] + gap)
-        cold.append(seconds[first])
+            of_it = ran.workflow == here
+            warm[code].append(seconds[of_it & ran.same] + gap)
+            switched[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
+        cold.append(seconds[ran.first])
     known = [overhead_s for overhead_s in overheads if overhead_s is not None]
     overhead_s = max(0.0, float(np.median(known))) if known else 0.0
     return _whole(
@@ -213,26 +213,6 @@ def _whole(seen: ServiceTimes) -> ServiceTimes:
                 made_up.append(name)
             switched[code] = warm[code] + cost
     return structs.replace(seen, warm=warm, switched=switched, made_up=made_up)
-
-
-def in_order(jobs: Jobs) -> tuple[Floats, NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Executions of completed counted jobs in the server's order, their workflows, whether the job before was of the
-    same, and whether there was none before.
-    """
-    every = jobs.every
-    start = every.instants["start_ms"]
-    order = np.argsort(start, kind="stable")
-    ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
-    order = order[ran[order]]
-    seconds = (every.instants["end_ms"][order] - start[order]) / 1000
-    workflow = every.workflow[order]
-    same = np.zeros(len(order), np.bool_)
-    same[1:] = workflow[1:] == workflow[:-1]
-    first = np.zeros(len(order), np.bool_)
-    first[:1] = True
-    kept = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
-    kept &= ~np.isnan(seconds) & (seconds >= 0)
-    return seconds[kept], workflow[kept], same[kept], first[kept]
 
 
 def _overhead(run: Measured) -> float | None:

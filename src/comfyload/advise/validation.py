@@ -153,20 +153,20 @@ def prediction_band(
 
 def _ran(measured: Measured, pools: ServiceTimes) -> _Ran:
     every = measured.jobs.every
-    start, end, sent = (every.instants[name] for name in ("start_ms", "end_ms", "sent"))
-    known = ~(np.isnan(start) | np.isnan(end) | np.isnan(sent)) & (end >= start)
+    start, sent, execution = every.instants["start_ms"], every.instants["sent"], every.metric("execution")
+    known = ~(np.isnan(execution) | np.isnan(sent))
     order = np.flatnonzero(known)[np.argsort(start[known], kind="stable")]
     unknown = sorted({facts.name for facts in measured.manifest.workflows} - set(pools.workflows))
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no service time was measured")
     codes = np.array([pools.workflows.index(facts.name) for facts in measured.manifest.workflows], np.int64)
-    latencies = every.instants["done"][order] - sent[order]
-    delay = np.nan_to_num(every.instants["acknowledged"][order] - sent[order])
+    latencies = every.metric("latency_sent")[order]
+    delay = np.nan_to_num(every.metric("acknowledge")[order])
     return _Ran(
         arrivals=sent[order],
         taken=sent[order] + np.maximum(delay - np.median(delay), 0.0) if len(order) else sent[order],
         pauses=np.nan_to_num(measured.jobs.pause_after()[order]),
-        services=(end[order] - start[order]) / 1000 + measured.jobs.gap_s(),
+        services=execution[order] + measured.jobs.gap_s(),
         latencies=latencies,
         workflows=codes[every.workflow[order]],
         counted=(order < measured.jobs.n) & every.completed[order] & ~np.isnan(latencies),

@@ -14,6 +14,7 @@ from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Record
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.text import count
 from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
@@ -167,7 +168,7 @@ def _jobs(result: Result) -> tuple[set[str], set[str]]:
     jobs, failed = set(), set()
     for line in result.reader.lines():
         jobs.add(line.prompt_id)
-        if isinstance(line, Record) and line.execution.outcome in ("failed", "timed_out", "lost"):
+        if isinstance(line, Record) and OUTCOMES[line.execution.outcome].error:
             failed.add(line.prompt_id)
     return jobs, failed
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
+from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
 from comfyload.report.text import decimals, fixed
 from comfyload.visible import visible
@@ -122,10 +123,10 @@ class LiveCounts:
         if self.queue is not None:
             words.append(f"server queue {self.queue}")
         if self.recent:
-            ordered = sorted(self.recent)
-            words.append(f"p50 {ordered[len(ordered) // 2]:.3g} s")
-            if len(ordered) >= 20:
-                words.append(f"p95 {ordered[int(len(ordered) * 0.95)]:.3g} s")
+            median, p95 = quantiles_of(self.recent, (0.5, 0.95))
+            words.append(f"p50 {median:.3g} s")
+            if len(self.recent) >= 20:
+                words.append(f"p95 {p95:.3g} s")
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
             rate = 60 * self.images / elapsed

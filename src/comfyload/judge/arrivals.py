@@ -12,7 +12,7 @@ from comfyload.judge.columns.jobs import Jobs
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
-__all__ = ["Arrivals", "Rates", "arrivals_of", "asked_in", "books_failed", "planned_jobs", "rates"]
+__all__ = ["Arrivals", "Rates", "arrivals_of", "books_failed", "planned_in", "planned_jobs", "rates"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 class Arrivals(Struct, frozen=True, kw_only=True):
     """Counted arrivals in the order of completion, on the client's clock; NaN is "never".
 
-    `sent`: the first of its jobs left. `done`: its last job's end was seen. `completed`: all its jobs did. `censored`:
+    `sent`: its first job was sent. `done`: the end of its last job. `completed`: all its jobs did. `censored`:
     the end of the run cut one off, and none is known to have failed. `dropped`: none was sent.
     """
 
@@ -40,13 +40,13 @@ class Arrivals(Struct, frozen=True, kw_only=True):
 
 
 class Rates(Struct, frozen=True, kw_only=True):
-    """Arrivals per minute. `asked`: by the plan, over the time that arrivals came; None for a closed load.
+    """Arrivals per minute. `planned`: by the plan, over the time that arrivals came; None for a closed load.
 
     `offered`: due, from the first due to the last. `sent`: the same of those sent. `completed`: by wall clock.
     None where fewer than two were, or the wall clock has a gap.
     """
 
-    asked: float | None = None
+    planned: float | None = None
     offered: float | None = None
     sent: float | None = None
     completed: float | None = None
@@ -82,18 +82,18 @@ def arrivals_of(jobs: Jobs, pages: int) -> Arrivals:
 
 
 def rates(manifest: Manifest, arrivals: Arrivals, wall_clock_s: float | None) -> Rates:
-    """At which rates arrivals were asked for, came due, left and completed."""
+    """At which rates arrivals were planned, came due, were sent and completed."""
     load, due = manifest.plan.load, arrivals.due
-    asked = None
+    planned = None
     if not isinstance(load, Closed) and len(due) > 1:
-        seconds = _asked_for(manifest, due)
-        asked = asked_in(load, seconds) / seconds if seconds > 0 else None
+        seconds = _planned_s(manifest, due)
+        planned = planned_in(load, seconds) / seconds if seconds > 0 else None
         if isinstance(load, Replay):
-            asked = _rate(np.asarray(load.offsets_s, dtype=np.float64))
+            planned = _rate(np.asarray(load.offsets_s, dtype=np.float64))
     completed = int(arrivals.completed.sum()) / wall_clock_s if wall_clock_s else None
     if manifest.resumed:
-        return Rates(asked=None if asked is None else 60 * asked)
-    found = asked, _rate(due), _rate(arrivals.sent), completed
+        return Rates(planned=None if planned is None else 60 * planned)
+    found = planned, _rate(due), _rate(arrivals.sent), completed
     return Rates(**dict(zip(Rates.__struct_fields__, (None if r is None else 60 * r for r in found), strict=True)))
 
 
@@ -103,8 +103,8 @@ def _rate(instants: Floats) -> float | None:
     return (len(known) - 1) / span if span > 0 else None
 
 
-def _asked_for(manifest: Manifest, due: Floats) -> float:
-    """Seconds over which the plan asked for arrivals: until its time was up, or else until the last was due."""
+def _planned_s(manifest: Manifest, due: Floats) -> float:
+    """Seconds over which the plan has arrivals: until its time was up, or else until the last was due."""
     plan, began = manifest.plan, manifest.counted_from
     came = float(due.max()) - (float(due.min()) if began is None else began)
     whole = plan.duration_s if plan.duration_s is not None else math.inf
@@ -113,7 +113,7 @@ def _asked_for(manifest: Manifest, due: Floats) -> float:
     return came if manifest.end != "complete" or plan.jobs is not None or math.isinf(whole) else max(came, whole)
 
 
-def asked_in(load: Open | Replay, seconds: float) -> float:
+def planned_in(load: Open | Replay, seconds: float) -> float:
     """How many arrivals the load has in its first `seconds`, on average; the integral of its rate."""
     if isinstance(load, Replay):
         return float(np.searchsorted(np.asarray(load.offsets_s, dtype=np.float64), seconds, side="right"))

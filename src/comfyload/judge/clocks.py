@@ -15,7 +15,7 @@ __all__ = ["STEP_S", "check_clocks"]
 STEP_S = 0.05
 """A sudden change above this is a step; what is below enters the rate alone."""
 _FEWEST = 4
-"""Of fewer intervals a step cannot be told from a rate."""
+"""With fewer intervals a step cannot be distinguished from a rate."""
 
 
 def check_clocks(readings: ClockReadings) -> ClockCheck | None:

@@ -29,9 +29,7 @@ Flags = NDArray[np.bool_]
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _BOOK_SHOWN = ("avg", "p50", "p95")
 _WITH_FAILURES = ("p50", "p90", "p95", "p99")
-_TO_THE_END = {metric.name for metric in METRICS if metric.ends == "done"}
-_WAITS = {*_TO_THE_END, "queue_wait"}
-GAP = "the run was taken up again after it had died: its wall clock has a gap"
+GAP = "the run died and was resumed: its wall clock has a gap"
 """Why no rate is given of a resumed run."""
 
 
@@ -59,7 +57,7 @@ def estimates(evidence: Evidence) -> dict[str, Statistic]:
     jobs, ledger = evidence.jobs, evidence.fold.ledger
     what = "jobs whose end is known" if ledger.censored else "jobs offered"
     out = {"success_rate": success_rate(jobs, "jobs that our own machine did not fail" if ledger.ours else what)}
-    for metric in METRICS:
+    for metric in METRICS.values():
         shown = [name for name in metric.shown if name != "max"]  # of n values it estimates nothing: no interval
         for name, statistic in duration(evidence, metric.name, shown).items():
             out[f"{name}_{metric.name}_s"] = statistic
@@ -74,15 +72,16 @@ def estimates(evidence: Evidence) -> dict[str, Statistic]:
 def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags | None = None) -> dict[str, Statistic]:
     """Statistics of a metric over completed jobs, those of `only`, by prefix.
 
-    Jobs that the end of the run cut off enter a latency as longer than what was seen, as if they were to complete.
-    The server tells no wait of theirs, so beside them a queue wait is withheld: it would be that of the lucky ones. An
+    Jobs that the end of the run cut off enter a latency as longer than they were observed for, as if they were to
+    complete. Their queue wait is not known, so that of all is withheld: it would be that of the lucky ones. An
     execution is given of the completed alone: a serial server had one under way when the run ended.
     """
     jobs = evidence.jobs
     columns, seconds = jobs.counted, jobs.metric(metric)
     chosen = np.ones(jobs.n, np.bool_) if only is None else only
     cut = columns.censored & chosen
-    at_stake = (columns.completed & chosen) | (cut if metric in _TO_THE_END else False)
+    to_the_end = METRICS[metric].ends == "done"
+    at_stake = (columns.completed & chosen) | (cut if to_the_end else False)
     known = at_stake & ~np.isnan(seconds)
     if metric == "queue_wait" and cut.any():
         reason = f"censored: the waits of {int(cut.sum())} jobs that were cut off are not known"
@@ -94,8 +93,8 @@ def duration(evidence: Evidence, metric: str, shown: Sequence[str], only: Flags 
     none_failed = np.zeros(int(known.sum()), np.bool_)
     seconds = seconds[known]  # of a million jobs, those of all are 8 MB that nobody needs any longer
     lengths = Lengths(seconds=seconds, cut=columns.censored[known], failed=none_failed)
-    queue = evidence.queue if metric in _WAITS else ALONE
-    return _statistics(lengths, shown, what, evidence.overload if metric in _TO_THE_END else None, queue)
+    queue = evidence.queue if to_the_end or metric == "queue_wait" else ALONE
+    return _statistics(lengths, shown, what, evidence.overload if to_the_end else None, queue)
 
 
 def success_rate(jobs: Jobs, what: str, of: Flags | None = None) -> Statistic:
@@ -105,7 +104,7 @@ def success_rate(jobs: Jobs, what: str, of: Flags | None = None) -> Statistic:
 
 def _completed(failed: Flags, what: str) -> Statistic:
     bursts = bursts_of(failed)
-    return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.seen())
+    return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.observed())
 
 
 def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:

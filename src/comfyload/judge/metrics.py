@@ -1,4 +1,7 @@
-"""Which durations a job has, one row each: between which two instants, and on whose clock."""
+"""Which durations a job has, one row each: between which two instants, and on whose clock.
+
+No numpy here: gates are read before the first job leaves.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from comfyload.record.stamps import believed
 __all__ = ["INSTANTS", "METRICS", "Instant", "Metric", "instants"]
 
 Instant = Literal["due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms"]
-"""What is known of when: the first four by the client's clock in seconds, the others by the server's in ms."""
+"""The instants of a job: the first four by the client's clock in seconds, the others by the server's in ms."""
 
 INSTANTS: tuple[Instant, ...] = ("due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms")
 
@@ -20,16 +23,16 @@ INSTANTS: tuple[Instant, ...] = ("due", "sent", "acknowledged", "done", "create_
 class Metric(Struct, frozen=True, kw_only=True):
     """A duration of a job, in seconds, from one instant to another of the same clock.
 
-    `shown` are the statistics that the summary states of it, as prefixes of `_NAME_s`.
+    `words` name it for people. `shown` are the statistics that the summary states of it, as prefixes of `_NAME_s`.
     """
 
     name: str
-    unit: str
+    words: str
     clock: Literal["client", "server"]
     begins: Instant
     ends: Instant
     shown: tuple[str, ...]
-    description: str
+    meaning: str
 
     @property
     def per_s(self) -> float:
@@ -37,64 +40,67 @@ class Metric(Struct, frozen=True, kw_only=True):
         return 1000.0 if self.clock == "server" else 1.0
 
     def of(self, record: Record) -> float | None:
-        """The job's; None where an instant is not known, or the clock was set back between them."""
+        """The job's duration; None where an instant is not known, or the clock was set back between them."""
         known = instants(record)
         begin, end = known[INSTANTS.index(self.begins)], known[INSTANTS.index(self.ends)]
         return None if begin is None or end is None or end < begin else (end - begin) / self.per_s
 
 
 def instants(record: Record) -> tuple[float | None, ...]:
-    """All of `INSTANTS`, in their order; of the server's, those that can be."""
+    """All of `INSTANTS`, in their order; None for a stamp of the server that cannot be true."""
     run, times = record.execution, believed(record.execution, record.due)
     return record.due, run.sent, run.acknowledged, run.done, times.create_ms, times.start_ms, times.end_ms
 
 
-METRICS = (
-    Metric(
-        name="latency",
-        unit="s",
-        clock="client",
-        begins="due",
-        ends="done",
-        shown=("avg", "p50", "p90", "p95", "p99", "max"),
-        description="from when the job was due until its end was seen",
-    ),
-    Metric(
-        name="latency_sent",
-        unit="s",
-        clock="client",
-        begins="sent",
-        ends="done",
-        shown=("avg", "p50", "p90", "p95", "p99", "max"),
-        description="from when the job was sent until its end was seen",
-    ),
-    Metric(
-        name="queue_wait",
-        unit="s",
-        clock="server",
-        begins="create_ms",
-        ends="start_ms",
-        shown=("avg", "p50", "p95", "max"),
-        description="from queued to started, by the server's clock",
-    ),
-    Metric(
-        name="execution",
-        unit="s",
-        clock="server",
-        begins="start_ms",
-        ends="end_ms",
-        shown=("avg", "p50", "p90", "p95", "max"),
-        description="from started to ended, by the server's clock",
-    ),
-    Metric(
-        name="acknowledge",
-        unit="s",
-        clock="client",
-        begins="sent",
-        ends="acknowledged",
-        shown=("avg", "p50", "p95", "max"),
-        description="from sending the job to the reply that it is queued",
-    ),
-)
-"""Every duration the summary knows. Each is over completed, counted jobs only, cached ones included; jobs that the end
-of the run cut off enter those that end with `done` as longer than what was seen of them."""
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="latency",
+            words="latency",
+            clock="client",
+            begins="due",
+            ends="done",
+            shown=("avg", "p50", "p90", "p95", "p99", "max"),
+            meaning="from when the job was due until its end was seen, on the client's clock",
+        ),
+        Metric(
+            name="latency_sent",
+            words="latency once sent",
+            clock="client",
+            begins="sent",
+            ends="done",
+            shown=("avg", "p50", "p90", "p95", "p99", "max"),
+            meaning="from when the job was sent until its end was seen, on the client's clock",
+        ),
+        Metric(
+            name="queue_wait",
+            words="queue wait",
+            clock="server",
+            begins="create_ms",
+            ends="start_ms",
+            shown=("avg", "p50", "p95", "max"),
+            meaning="from queued to started, on the server's clock",
+        ),
+        Metric(
+            name="execution",
+            words="execution",
+            clock="server",
+            begins="start_ms",
+            ends="end_ms",
+            shown=("avg", "p50", "p90", "p95", "max"),
+            meaning="from started to ended, on the server's clock",
+        ),
+        Metric(
+            name="acknowledge",
+            words="acknowledge",
+            clock="client",
+            begins="sent",
+            ends="acknowledged",
+            shown=("avg", "p50", "p95", "max"),
+            meaning="from sending the job until the reply that it is queued was read, on the client's clock",
+        ),
+    )
+}
+"""Every duration of a job, over completed, counted jobs only, cached ones included. Jobs that the end of the run cut
+off enter those that end with `done` as longer than the time they were observed for."""

@@ -1,4 +1,4 @@
-"""What is worth saying of runs in sentences: found by rules, each with its numbers, none beyond its intervals."""
+"""Sentences on runs: found by rules, each with its numbers, none beyond its intervals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from comfyload.judge.findings.stability import drift
 from comfyload.judge.saturation import GpuBusy
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import digits, percent
+from comfyload.judge.words import seconds as in_seconds
 from comfyload.record.model import Manifest
 
 __all__ = ["observations"]
@@ -29,15 +31,15 @@ _GROWN, _READINGS = 0.05, 20
 
 
 def observations(runs: Sequence[Measured]) -> list[str]:
-    """Sentences: first about what changes between runs, then about each; what is true of several is said once."""
+    """Sentences: first about what changes between runs, then about each; what is true of several stands once."""
     if len(runs) < 2:
         return [sentence for run in runs for sentence in _of_one(run)]
     of: dict[str, list[str]] = {}
-    seen: set[str] = set()
+    works: set[str] = set()
     for label, run in zip(_labels(runs), runs, strict=True):
-        for sentence in _of_one(run, first=_work(run) not in seen):
+        for sentence in _of_one(run, first=_work(run) not in works):
             of.setdefault(sentence, []).append(label)
-        seen.add(_work(run))
+        works.add(_work(run))
     out = list(_across(runs))
     for sentence, labels in of.items():
         out.append(f"{f'All {len(runs)} runs' if len(labels) == len(runs) else '; '.join(labels)}: {sentence}")
@@ -49,7 +51,7 @@ def _work(run: Measured) -> str:
 
 
 def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
-    """`first`: of its workflow. Which nodes cost most, and what a cold start costs, is not said again of the others."""
+    """`first`: of its workflow. Which nodes cost most, and what a cold start costs, stands once."""
     if not run.summary.valid:
         codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
         yield f"This run is not valid ({codes}): what follows describes it and is no measurement."
@@ -61,38 +63,40 @@ def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
 def _busy(run: Measured) -> Iterator[str]:
     """Service times over the wall clock, and each GPU against its own ceiling and the 90 % of a checklist."""
     found, users = run.summary.saturation, run.manifest.plan.concurrency
-    asked = "" if users is None else f" at {users} in flight"
     if found.server_busy is None:
         if not run.manifest.resumed and run.summary.summary["wall_clock_s"] is not None:
-            yield "How busy the server was is not known: it told the execution times of too few jobs."
+            yield "How busy the server was is not known: too few jobs have an execution time."
     elif found.server_busy > 1.02:
-        times = f"{found.server_busy:.1f} jobs side by side on average{asked} (sum of execution over wall clock)"
+        load = "" if users is None else f" at {users} in flight"
+        times = f"{found.server_busy:.1f} jobs at a time on average{load} (sum of execution over wall clock)"
         yield f"The server ran {times}."
     else:
-        more = ": more in flight would wait in its queue" if found.server_saturated else ""
+        more = ": more jobs in flight only wait" if found.server_saturated else ""
+        when = "Already at" if found.server_saturated else "At"
+        load = "On average" if users is None else f"{when} {users} in flight"
         of = f"sum of service times over wall clock, n = {found.service_times}"
-        yield f"The server was {_percent(found.server_busy)} busy{asked} ({of}){more}."
+        yield f"{load} the server is busy {percent(found.server_busy)} of the time ({of}){more}."
     for gpu, busy in found.gpus.items():
         if busy.utilisation_percent is not None:
             yield _gpu_busy(gpu, busy, run.summary.gpus[gpu], full=bool(found.server_saturated))
 
 
 def _gpu_busy(gpu: str, busy: GpuBusy, row: GpuRow, *, full: bool) -> str:
-    said = f"GPU {gpu} had a kernel running {busy.utilisation_percent:.0f} % of the time on average"
+    words = f"GPU {gpu} had a kernel running {busy.utilisation_percent:.0f} % of the time on average"
     unknown = f", {row.unknown} unknown" if row.unknown else ""
     of = f"({row.readings} readings by {row.source}{unknown})"
     if busy.ceiling_percent is None:
-        return f"{said} {of}."
-    said += f", {busy.ceiling_percent:.0f} % while a job executed {of}"
+        return f"{words} {of}."
+    words += f", {busy.ceiling_percent:.0f} % while a job executed {of}"
     if full and not busy.over_90_percent:
         rest = 100 - busy.ceiling_percent
         return (
-            f"{said}. It will not reach 90 %: in {rest:.0f} % of a job's time no kernel runs. More in flight will not "
-            f"help, a faster disk, CPU or encoder will."
+            f"{words}. It cannot reach 90 %: no kernel runs in {rest:.0f} % of a job's time. A faster disk, CPU or "
+            f"encoder helps; more in flight does not."
         )
     if full:
-        return f"{said}: more in flight will not help, a faster GPU will."
-    return f"{said}: {'at' if busy.at_ceiling else 'below'} what these jobs can make of it."
+        return f"{words}: a faster GPU helps; more in flight does not."
+    return f"{words}: {'at' if busy.at_ceiling else 'below'} what these jobs can make of it."
 
 
 def _energy(run: Measured) -> Iterator[str]:
@@ -102,7 +106,7 @@ def _energy(run: Measured) -> Iterator[str]:
             sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
             yield f"A job took {joules.value:.0f} J{sure} of GPU {gpu} on average (n = {joules.n}, {joules.method})."
         if row.throttled_share and row.alike == 1:
-            yield f"GPU {gpu} was throttled in {_percent(row.throttled_share)} of its readings."
+            yield f"GPU {gpu} was throttled in {percent(row.throttled_share)} of its readings."
 
 
 def _memory(run: Measured) -> Iterator[str]:
@@ -117,20 +121,20 @@ def _memory(run: Measured) -> Iterator[str]:
     for gpu, most in used.items():
         total = run.summary.gpus[gpu].vram_total_bytes or _vram(run.manifest, gpu)
         if total is None:
-            yield f"GPU {gpu} held {most / _GIB:.1f} GiB at most; how much it has is unknown, so is the headroom."
+            yield f"GPU {gpu} held {most / _GIB:.1f} GiB at most; its size and so the headroom are unknown."
             continue
         free = total - most
         tight = ": little is left" if free < _TIGHT * total else ""
         yield (
             f"GPU {gpu} held {most / _GIB:.1f} of {total / _GIB:.1f} GiB at most: a headroom of {free / _GIB:.1f} GiB "
-            f"({_percent(max(free, 0.0) / total)}){tight}."
+            f"({percent(max(free, 0.0) / total)}){tight}."
         )
 
 
 def _has_own_memory(run: Measured, gpu: str) -> bool:
-    """Whether its memory was read of the server's own GPU, be it one of several alike: ComfyUI tells it itself."""
-    row, told = run.summary.gpus.get(gpu), run.summary.telemetry.get(f"comfy.gpu.{gpu}.vram_used_bytes")
-    return row is None or row.alike == 1 or (told is not None and told.n > 0)
+    """Whether the reading is of the server's own GPU, also where several are identical: ComfyUI reports its own."""
+    row, own = run.summary.gpus.get(gpu), run.summary.telemetry.get(f"comfy.gpu.{gpu}.vram_used_bytes")
+    return row is None or row.alike == 1 or (own is not None and own.n > 0)
 
 
 def _growth(run: Measured) -> Iterator[str]:
@@ -146,7 +150,7 @@ def _growth(run: Measured) -> Iterator[str]:
         if reading.n >= _READINGS and grown > _GROWN * mean:
             yield (
                 f"Memory of GPU {known.gpu} grew by about {grown / _GIB:.2f} GiB over the run "
-                f"({_percent(grown / mean)} of its mean; least squares over {reading.n} readings)."
+                f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)."
             )
 
 
@@ -164,7 +168,7 @@ def _steady(run: Measured) -> Iterator[str]:
     if "drift" in found:
         change = float(found["drift"].evidence["change"])
         pace = "slower" if change > 0 else "faster"
-        yield f"Execution drifted: jobs became {_percent(abs(change))} {pace} from first to last (Theil-Sen, 99 %)."
+        yield f"Execution drifted: jobs became {percent(abs(change))} {pace} from first to last (Theil-Sen, 99 %)."
     if "overload" in found:
         yield "The queue grew through the run: latencies depend on how long it lasted."
     execution = _fresh(run, "execution")
@@ -172,7 +176,7 @@ def _steady(run: Measured) -> Iterator[str]:
         return
     change_or_none = drift(execution)
     if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
-        yield f"No drift of execution times beyond {_percent(_UNSTEADY)} was found over {len(execution)} fresh jobs."
+        yield f"No drift of execution times beyond {percent(_UNSTEADY)} was found over {len(execution)} fresh jobs."
 
 
 def _cold(run: Measured) -> Iterator[str]:
@@ -192,15 +196,16 @@ def _cold(run: Measured) -> Iterator[str]:
         yield "The cost of a cold start is unknown: the first warm-up job has no execution time to compare."
         return
     middle = float(np.median(fresh))
+    took, usual, n = in_seconds(seconds), in_seconds(middle), len(fresh)
     if seconds > 1.1 * middle and seconds > float(fresh.max()):
         yield (
-            f"The first warm-up job executed in {_s(seconds)}, {seconds / middle:.1f} times the median of fresh jobs "
-            f"({_s(middle)}, n = {len(fresh)}). The cold start cost about {_s(seconds - middle)}: one job, no interval."
+            f"The first warm-up job executed in {took}, {seconds / middle:.1f} times the median of fresh jobs "
+            f"({usual}, n = {n}). The cold start cost about {in_seconds(seconds - middle)}: one job, no interval."
         )
     else:
         yield (
-            f"No cold start was seen: the first warm-up job executed in {_s(seconds)}, fresh jobs in {_s(middle)} "
-            f"(median, n = {len(fresh)}). The server may have been warm already."
+            f"No cold start: the first warm-up job executed in {took}, fresh jobs in {usual} (median, n = {n}). The "
+            "server may have been warm already."
         )
 
 
@@ -212,10 +217,10 @@ def _nodes(run: Measured) -> Iterator[str]:
     parts = []
     for row in rows:
         where = f"{row.workflow}: " if several else ""
-        share = "" if row.share is None else f", {_percent(row.share)} of execution"
+        share = "" if row.share is None else f", {percent(row.share)} of execution"
         parts.append(
             clean(f"{where}{row.node} {row.class_type or 'not in the graph'}", 60)
-            + f" ({_s(row.avg_s.value or 0.0)} a run, n = {row.n}{share})"
+            + f" ({in_seconds(row.avg_s.value or 0.0)} a run, n = {row.n}{share})"
         )
     yield f"The costliest nodes are {'; '.join(parts)}."
 
@@ -229,7 +234,7 @@ def _cache(run: Measured) -> Iterator[str]:
         yield f"No completed counted job came from the server's cache (n = {completed})."
         return
     fresh = run.summary.cache["fresh"].p50_latency_s.value
-    alone = "" if fresh is None else f"; the fresh alone had a median latency of {_s(fresh)}"
+    alone = "" if fresh is None else f"; the fresh alone had a median latency of {in_seconds(fresh)}"
     yield f"Of {completed} completed jobs {whole} came wholly and {partial} partly from the server's cache{alone}."
 
 
@@ -238,10 +243,10 @@ def _failures(run: Measured) -> Iterator[str]:
     for row in run.summary.failures:
         counts[row.kind] += row.count
     if not counts:
-        yield f"No job failed of {run.summary.statistics['success_rate'].n}."
+        yield f"No job failed, of {run.summary.statistics['success_rate'].n}."
         return
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
-    yield f"{counts.total()} of {run.jobs.n} jobs had no success: {kinds}."
+    yield f"{counts.total()} of {run.jobs.n} jobs did not complete: {kinds}."
 
 
 def _across(runs: Sequence[Measured]) -> Iterator[str]:
@@ -259,17 +264,13 @@ def _across(runs: Sequence[Measured]) -> Iterator[str]:
             yield f"{name}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
 
 
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-
-
 def _rate(one: Measured, other: Measured) -> str:
     for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
         a, b = one.summary.statistics[key], other.summary.statistics[key]
         if a.value and b.value and a.unit == b.unit:
             words = words.replace("images", "previews") if a.unit == "previews/min" else words
             change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
-            return f"{words} {_number(a.value)} to {_number(b.value)} ({change})"
+            return f"{words} {digits(a.value)} to {digits(b.value)} ({change})"
     return "throughput unknown"
 
 
@@ -278,13 +279,13 @@ def _wait(one: Measured, other: Measured) -> str:
     if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
         return "p50 latency unknown"
     times = f"\N{MULTIPLICATION SIGN}{b.value / a.value:.2f}"
-    return f"p50 latency {_s(a.value)} to {_s(b.value)} ({times}, {_apart(a, b)})"
+    return f"p50 latency {in_seconds(a.value)} to {in_seconds(b.value)} ({times}, {_apart(a, b)})"
 
 
 def _apart(a: Statistic, b: Statistic) -> str:
-    """Intervals that meet show no difference; those that do not, show one within these runs, not between days."""
+    """Intervals that overlap show no difference; others show one between these runs, not between days."""
     if a.low is None or a.high is None or b.low is None or b.high is None:
-        return "not proven: an interval is open"
+        return "too few jobs to be sure"
     return "within noise" if a.low <= b.high and b.low <= a.high else "intervals apart"
 
 
@@ -303,14 +304,3 @@ def _labels(runs: Sequence[Measured]) -> list[str]:
 def _fresh(run: Measured, metric: str, of: NDArray[np.bool_] | None = None) -> Floats:
     fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
     return run.jobs.known(metric, fresh if of is None else fresh & of)
-
-
-def _s(seconds: float) -> str:
-    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
-    places = 0 if value <= 0 else min(3, max(0, 2 - math.floor(math.log10(value))))
-    return f"{value:.{places}f} {unit}"
-
-
-def _percent(share: float) -> str:
-    value = 100 * share
-    return f"{value:.0f} %" if value in (0, 100) or value >= 99.95 else f"{value:.1f} %"

@@ -1,4 +1,4 @@
-"""Whether an open load asked for more than the server can do, so that its queue grew for as long as it lasted."""
+"""Whether an open load offered more than the server can do, so that its queue grew for as long as it lasted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Overload(Struct, frozen=True, kw_only=True):
 
     @property
     def grew(self) -> bool:
-        """Whether the queue was seen to grow; it does not where arrivals are dropped instead."""
+        """Whether the queue grew; it does not where arrivals are dropped instead."""
         return self.growth_per_s is not None and self.growth_per_s > 0.01 * self.offered_per_s
 
 
@@ -69,7 +69,7 @@ def find_overload(load: Load, arrivals: Arrivals, jobs: Jobs, rates: Rates) -> O
     where the plan changes its rate: the number in the system grew by more than 5 and faster than 3 % of the offered
     rate, with 99 % confidence.
     """
-    rate = rates.asked or rates.offered
+    rate = rates.planned or rates.offered
     if isinstance(load, Closed) or rate is None or len(arrivals.due) < _FEWEST:
         return None
     offered, occupancy, slopes = rate / 60, occupancy_s(arrivals, jobs), _growth(arrivals)
@@ -117,7 +117,7 @@ def _growth(arrivals: Arrivals) -> tuple[float, float] | None:
 
 
 def occupancy_s(arrivals: Arrivals, jobs: Jobs) -> float | None:
-    """Mean seconds for which an arrival keeps a serial server busy; None if it is not serial, or does not tell."""
+    """Mean seconds for which an arrival keeps a serial server busy; None if it is not serial, or that is not known."""
     execution, completed = jobs.known("execution"), int(jobs.completed.sum())
     if not len(execution) or len(execution) < 0.9 * completed or jobs.overlaps():
         return None

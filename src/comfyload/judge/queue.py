@@ -44,12 +44,12 @@ def queue_of(plan: Plan, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> Queue:
 def _utilisation(load: Load, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> tuple[float, float]:
     """Share of the time that the server is busy, and the variation of its service times; infinite where not known.
 
-    Of a server that runs jobs side by side or tells no times: the share of the time in which any job was under way.
+    Of a server that runs jobs side by side or reports no times: the share of the time in which any job was running.
     """
-    asked = _fastest(load) if isinstance(load, Open) else rates.offered
+    planned = _fastest(load) if isinstance(load, Open) else rates.offered
     each = occupancy_s(arrivals, jobs)
-    if each is not None and asked is not None:
-        return asked / 60 * each, _cv(jobs.known("execution")) / math.sqrt(arrivals.pages)
+    if each is not None and planned is not None:
+        return planned / 60 * each, _cv(jobs.known("execution")) / math.sqrt(arrivals.pages)
     due, done = arrivals.due, arrivals.done
     known = ~np.isnan(done)
     if known.sum() < _FEWEST:

@@ -1,4 +1,4 @@
-"""Whether more in flight would help: how busy the server was, and how busy its GPUs, each said on its own."""
+"""Whether more in flight would help: how busy the server was, and how busy its GPUs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _KNOWN = 0.9
 class GpuBusy(Struct, frozen=True, kw_only=True):
     """One GPU's part: `of_ceiling` is its utilisation over what it reaches while a job executes.
 
-    `at_ceiling`: that is at least 0.95, so that more in flight cannot make it busier. `over_90_percent`: what a
-    checklist asks for; a GPU whose jobs compute or save on the CPU for a tenth of their time never gets there. All are
+    `at_ceiling`: that is at least 0.95, so that more in flight cannot make it busier. `over_90_percent`: the limit of a
+    checklist; a GPU whose jobs compute or save on the CPU for a tenth of their time never gets there. All are
     None where the GPU is one of several alike.
     """
 
@@ -38,7 +38,7 @@ class GpuBusy(Struct, frozen=True, kw_only=True):
 class Saturation(Struct, frozen=True, kw_only=True):
     """`server_busy`: the sum of service times over the wall clock, above 1 where jobs run side by side; None: not
     known. `service_times`: of how many jobs. A service time is the execution and the server's mean pause between jobs.
-    `saturated`: any of the three says so; None if none is known.
+    `saturated`: any of the three is so; None if none is known.
     """
 
     server_busy: float | None
@@ -49,7 +49,7 @@ class Saturation(Struct, frozen=True, kw_only=True):
 
 
 def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow], *, resumed: bool) -> Saturation:
-    """Of the counted jobs. A run that was taken up again has a hole in its wall clock, so nothing is said of it."""
+    """Of the counted jobs. A resumed run has a gap in its wall clock, so nothing is known of it."""
     seconds = jobs.metric("execution")
     known = seconds[~np.isnan(seconds)]
     busy = None
@@ -58,14 +58,14 @@ def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow
         busy = min(busy, 1.0) if not jobs.overlaps() else busy
     rows = {gpu: _gpu(row) for gpu, row in gpus.items()}
     server = None if busy is None else busy >= BUSY
-    said = [server, *(one for row in rows.values() for one in (row.at_ceiling, row.over_90_percent))]
-    told = [one for one in said if one is not None]
+    signs = [server, *(one for row in rows.values() for one in (row.at_ceiling, row.over_90_percent))]
+    known_signs = [sign for sign in signs if sign is not None]
     return Saturation(
         server_busy=busy,
         service_times=len(known),
         server_saturated=server,
         gpus=rows,
-        saturated=any(told) if told else None,
+        saturated=any(known_signs) if known_signs else None,
     )
 
 

@@ -36,6 +36,8 @@ from comfyload.judge.findings.load_checks import load_findings
 from comfyload.judge.findings.stability import steadiness_findings
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.metrics import METRICS
+from comfyload.judge.number import Counts, Plain
+from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.overload import find_overload
 from comfyload.judge.queue import queue_of
 from comfyload.judge.saturation import Saturation, saturation
@@ -46,13 +48,13 @@ from comfyload.judge.statistics.stats import QUANTILE_METHOD, Statistic, percent
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
 from comfyload.record.environment.which_gpu import gpus_alike
 from comfyload.record.journal import Damage
-from comfyload.record.kinds import KINDS, Kind
+from comfyload.record.kinds import Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
+from comfyload.record.ranks import nearest_rank
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
 Floats = NDArray[np.float64]
-Plain = int | float | str | bool | None
 _AT_ONCE = 512
 """Lines folded at a time: enough to spread what a block costs; of many more, the values leave the processor's cache."""
 
@@ -169,7 +171,7 @@ def measure(
     findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
-        summary=_flat(evidence, statistics, observed, valid),
+        summary=_flat(statistics, _counts(evidence, observed, valid)),
         statistics=statistics,
         findings=findings,
         nodes=node_rows(fold, manifest.workflows),
@@ -187,7 +189,7 @@ def measure(
             "p95_latency_linear_s": _linear(jobs.known("latency"), 0.95),
             "p95_latency_nearest_rank_s": _nearest(jobs.known("latency"), 0.95),
         },
-        warmup=dict(fold.ledger.warmup),
+        warmup=dict[str, int](fold.ledger.warmup.items()),
         observed=observed,
         workflows=workflow_rows(evidence),
         after=after_rows(jobs),
@@ -282,59 +284,39 @@ def _wall_clock(jobs: Jobs) -> float | None:
     return window if window > 0 else None
 
 
-def _flat(
-    evidence: Evidence, statistics: dict[str, Statistic], observed: dict[str, float | None], valid: bool
-) -> dict[str, Plain]:
-    fold, jobs, arrivals, books = evidence.fold, evidence.jobs, evidence.arrivals, _book_row(evidence)
-    counted, classes = fold.ledger.counted, jobs.cache[jobs.completed]
-    by_class = {name: int((classes == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
-    out: dict[str, Plain] = {
-        "valid": valid,
-        "total_jobs": fold.ledger.offered,
-        "completed": counted["completed"],
-        "failed": counted["failed"],
-        "timeouts": counted["timed_out"],
-        "cancelled": counted["cancelled"],
-        "lost": counted["lost"],
-        "dropped": counted["dropped"],
-        "censored": fold.ledger.censored,
-        "unfinished": len(fold.ledger.unfinished),
-        "warmup_jobs": fold.ledger.warmup.total(),
-        "cached": by_class["cached"] + by_class["partial"],
-        "cached_fully": by_class["cached"],
-        "cached_partly": by_class["partial"],
-        **_made(fold.made.by_kind),
-        "image_bytes": fold.fetched.image_bytes if fold.fetched.files else None,
-        "wall_clock_s": evidence.wall_clock_s,
-        "offered_per_minute": evidence.rates.offered,
-        "sent_per_minute": evidence.rates.sent,
-        "completed_per_minute": evidence.rates.completed,
-        "books": None if books is None else books.books,
-        "books_completed": None if books is None else books.completed,
-    }
-    out.update({name: _or_inf(statistic.value) for name, statistic in statistics.items()})
-    for metric in METRICS:
-        out[f"max_{metric.name}_s"] = _longest(jobs.known(metric.name))
-    whole = (arrivals.done - arrivals.due)[arrivals.completed]
-    out["max_book_latency_s"] = None if books is None else _longest(whole[~np.isnan(whole)])
-    out["observed_p99_latency_s"] = observed["p99_latency_s"]
-    return out
-
-
-def _made(by_kind: dict[Kind, dict[str, int]]) -> dict[str, Plain]:
-    """New files: of images those that were saved, and the others as previews; of any other kind all."""
-    of_kind = {kind: sum(by_kind.get(kind, {}).values()) for kind in KINDS}
-    saved = by_kind.get("image", {}).get("output", 0)
+def _flat(statistics: dict[str, Statistic], counts: Counts) -> dict[str, Plain]:
     return {
-        "images": saved,
-        "previews": of_kind["image"] - saved,
-        "videos": of_kind["video"],
-        "audio_files": of_kind["audio"],
-        "files_3d": of_kind["3d"],
-        "latents": of_kind["latent"],
-        "texts": of_kind["text"],
-        "other_files": of_kind["other"],
+        key: _or_inf(statistics[key].value) if number.count is None else number.count(counts)
+        for key, number in NUMBERS.items()
+        if number.kind != "errors"
     }
+
+
+def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) -> Counts:
+    fold, jobs, arrivals, books = evidence.fold, evidence.jobs, evidence.arrivals, _book_row(evidence)
+    classes = jobs.cache[jobs.completed]
+    whole = (arrivals.done - arrivals.due)[arrivals.completed]
+    longest = {name: _longest(jobs.known(name)) for name in METRICS}
+    longest["book_latency"] = None if books is None else _longest(whole[~np.isnan(whole)])
+    return Counts(
+        valid=valid,
+        outcomes=fold.ledger.counted,
+        censored=fold.ledger.censored,
+        unfinished=len(fold.ledger.unfinished),
+        warmup=fold.ledger.warmup.total(),
+        cached_fully=int((classes == CACHE_CLASSES.index("cached")).sum()),
+        cached_partly=int((classes == CACHE_CLASSES.index("partial")).sum()),
+        made=fold.made.by_kind,
+        image_bytes=fold.fetched.image_bytes if fold.fetched.files else None,
+        wall_clock_s=evidence.wall_clock_s,
+        offered_per_minute=evidence.rates.offered,
+        sent_per_minute=evidence.rates.sent,
+        completed_per_minute=evidence.rates.completed,
+        books=None if books is None else books.books,
+        books_completed=None if books is None else books.completed,
+        longest=longest,
+        observed_p99_s=observed["p99_latency_s"],
+    )
 
 
 def _longest(seconds: Floats) -> float | None:
@@ -362,8 +344,10 @@ def _observed(jobs: Jobs) -> dict[str, float | None]:
 
 
 def _nearest(seconds: Floats, p: float) -> float | None:
-    rank = math.ceil(p * len(seconds))
-    return order_statistics(seconds, [rank])[rank] if rank else None
+    if not len(seconds):
+        return None
+    rank = nearest_rank(len(seconds), p)
+    return order_statistics(seconds, [rank])[rank]
 
 
 def _linear(seconds: Floats, p: float) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.columns.jobs import Jobs, executions_of
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic
@@ -93,22 +93,9 @@ def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
 
 def _after(jobs: Jobs, codes: Iterable[int | None]) -> dict[int | None, AfterRow]:
     """The rows of these workflows; of all together for None."""
-    every = jobs.every
-    start = every.instants["start_ms"]
-    order = np.argsort(start, kind="stable")
-    ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
-    order = order[ran[order]]
-    workflow = every.workflow[order]
-    seconds = every.instants["end_ms"][order]
-    seconds -= start[order]
-    seconds /= 1000
-    measured = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
-    measured &= seconds >= 0
-    measured[:1] = False
-    same = np.ones(len(order), np.bool_)
-    same[1:] = workflow[1:] == workflow[:-1]
-    rows = {}
+    ran, rows = executions_of(jobs), {}
     for code in codes:
-        of_it = measured if code is None else measured & (workflow == code)
-        rows[code] = AfterRow(same_s=mean(seconds[of_it & same]), switched_s=mean(seconds[of_it & ~same]))
+        of_it = ~ran.first if code is None else ~ran.first & (ran.workflow == code)
+        same, switched = ran.seconds[of_it & ran.same], ran.seconds[of_it & ~ran.same]
+        rows[code] = AfterRow(same_s=mean(same), switched_s=mean(switched))
     return rows

@@ -1,6 +1,7 @@
-"""The generator watches itself: how late its timers fire, how busy it is, what its garbage collector and CPU cost it.
+"""How late the generator's timers fire, how busy it is, and what its garbage collector and CPU cost it.
 
-These are our own error bar: a latency below them means nothing, and a run in which they are large is no measurement.
+They are our own error bar: a latency below them means nothing, and a run in which they are large measures
+the generator.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfyload.clock import now
 from comfyload.record.model import Quantiles, SelfCheck
+from comfyload.record.ranks import quantiles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,14 +86,11 @@ def frozen_gc() -> Iterator[None]:
 
 
 def spread(values: Sequence[float]) -> Quantiles | None:
-    """Median, p99 and maximum by nearest rank; None of nothing."""
+    """Median, p99 and maximum by nearest rank; None without a value."""
     if not values:
         return None
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return Quantiles(
-        n=len(ordered), p50=ordered[last // 2], p99=ordered[min(last, int(len(ordered) * 0.99))], max=ordered[-1]
-    )
+    p50, p99, most = quantiles_of(values, (0.5, 0.99, 1.0))
+    return Quantiles(n=len(values), p50=p50, p99=p99, max=most)
 
 
 def _run_queue_delay() -> float | None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from comfyload.errors import JobFailed
 from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds
 from comfyload.record.clocks import ClockCheck
+from comfyload.record.outcomes import OUTCOMES, Outcome
 from comfyload.record.plan import Plan
 
 __all__ = [
@@ -49,9 +50,6 @@ __all__ = [
 
 FORMAT = 1
 """Version of the run directory's files; readers refuse a newer one."""
-
-Outcome = Literal["completed", "failed", "timed_out", "cancelled", "lost", "dropped"]
-"""How an arrival ended. Exactly one each; offered = their sum."""
 
 FailureKind = Literal[
     "validation",  # 400: the graph cannot run on this server
@@ -212,7 +210,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
             why = self.failure
             kind = "" if why is None else f": {why.kind}" + (f" in {why.node_class}" if why.node_class else "")
             text = "" if why is None or not why.message else f", {why.message}"
-            raise JobFailed(f"the job {self.outcome.replace('_', ' ')}{kind}{text}", self)
+            raise JobFailed(f"the job {OUTCOMES[self.outcome].words}{kind}{text}", self)
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):

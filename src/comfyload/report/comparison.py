@@ -15,7 +15,7 @@ from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
 from comfyload.report.console import draw, escaped
-from comfyload.report.durations import Notes
+from comfyload.report.render.notes import Notes
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, span
 from comfyload.report.verdicts import as_json
 

@@ -55,7 +55,7 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
     run, files = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
-    durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS}
+    durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS.values()}
     return {
         "index": record.index,
         "prompt_id": record.prompt_id,

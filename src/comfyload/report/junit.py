@@ -1,4 +1,4 @@
-"""How verdicts are told to a CI system: as JUnit's XML, a suite for each run and a case for each gate."""
+"""Verdicts for a CI system: as JUnit's XML, a suite for each run and a case for each gate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from comfyload.judge.comparison.compare import Comparison
 from comfyload.judge.gates.gate import GateVerdict
-from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
+from comfyload.judge.numbers import number_of
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 from comfyload.report.headline import headline
@@ -68,14 +68,14 @@ def junit(verdicts: Sequence[GateVerdict], suites: Mapping[str, Suite] | None = 
         suite = ET.SubElement(root, "testsuite", {"name": _text(run), **_tally(given, failing)})
         suite.set("skipped", str(sum(_skips(verdict, failing) for verdict in given)))
         if run in known:
-            _tell_suite(suite, known[run])
+            _describe_suite(suite, known[run])
         for verdict in given:
             _case(suite, verdict, failing)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _tell_suite(element: ET.Element, suite: Suite) -> None:
+def _describe_suite(element: ET.Element, suite: Suite) -> None:
     if suite.seconds is not None:
         element.set("time", _time(suite.seconds))
     if suite.began is not None:
@@ -87,19 +87,19 @@ def _tell_suite(element: ET.Element, suite: Suite) -> None:
 
 
 def _case(suite: ET.Element, verdict: GateVerdict, failing: set[str]) -> None:
-    """`message` is what a reporter shows beside the name; the element's text has the numbers too."""
+    """`message` is what a reporter shows next to the name; the element's text has the numbers too."""
     duration = _judged_s(verdict)
     case = ET.SubElement(
         suite, "testcase", classname=_text(verdict.run), name=_text(verdict.gate), time=_time(duration or 0.0)
     )
-    told = _text(f"{verdict.verdict}: {value_words(verdict)}, n {verdict.n}. {verdict.why}")
+    detail = _text(f"{verdict.verdict}: {value_words(verdict)}, n {verdict.n}. {verdict.why}")
     message = _text(f"{verdict.verdict}: {verdict.why}")
     if verdict.verdict in failing:
-        ET.SubElement(case, "failure", type=verdict.verdict, message=message).text = told
+        ET.SubElement(case, "failure", type=verdict.verdict, message=message).text = detail
     elif _skips(verdict, failing):
-        ET.SubElement(case, "skipped", message=message).text = told
+        ET.SubElement(case, "skipped", message=message).text = detail
     else:
-        ET.SubElement(case, "system-out").text = told
+        ET.SubElement(case, "system-out").text = detail
 
 
 def _skips(verdict: GateVerdict, failing: set[str]) -> bool:
@@ -113,9 +113,10 @@ def _tally(verdicts: Sequence[GateVerdict], failing: set[str]) -> dict[str, str]
 
 def _judged_s(verdict: GateVerdict) -> float | None:
     """The duration that a gate is about, in seconds; None: it is about something else, or none is known."""
-    workflow, _, name = verdict.metric.rpartition(".")
-    known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
-    of_time = known is not None and known.unit == "s" and verdict.value is not None and math.isfinite(verdict.value)
+    number = number_of(verdict.metric)
+    of_time = (
+        number is not None and number.measure == "s" and verdict.value is not None and math.isfinite(verdict.value)
+    )
     return verdict.value if of_time else None
 
 
@@ -145,8 +146,8 @@ def _made_by(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _estimates(measured: Measured) -> Iterator[tuple[str, str]]:
     """As they stand at the head of a report: the value, its interval, n; or why it is withheld."""
     for one in headline(measured):
-        beside = f" ({one.beside})" if one.beside else ""
-        yield one.label.lower().replace(" ", "_"), f"{one.value}{beside}" if one.beside else f"{one.value} {one.why}"
+        rest = f" ({one.beside})" if one.beside else f" {one.why}"
+        yield one.label.lower().replace(" ", "_"), f"{one.value}{rest}"
 
 
 def _text(text: str) -> str:

@@ -30,7 +30,7 @@ class JobFiles(Struct, frozen=True, kw_only=True):
 
     `new`: made by this job; `made` counts these by kind and folder, and texts that lie in no file. `repeated`: not
     reported as cached, yet an earlier job of the run returned the same name; `overwritten` of these had their output
-    node seen running, so a file was written, over the earlier one.
+    node run, so a file was written, over the earlier one.
     """
 
     cache: CacheClass
@@ -119,7 +119,7 @@ class CacheJudge:
         )
 
     def _split(self, makers: dict[str, str | None], files: dict[str, Output]) -> tuple[list[str], list[str]]:
-        """Files that the job made, new ones and those seen before; all of them are seen now."""
+        """Files that the job made, new ones and those of earlier jobs; all are remembered now."""
         new: list[str] = []
         repeated: list[str] = []
         for file, maker in makers.items():
@@ -166,7 +166,7 @@ def _kind(file: str, output: Output) -> Kind:
 
 def _written(file: str, output: Output) -> bool:
     """Whether a file that comes again should have been written anew: a node may show an input, or what another saved
-    before, and a list of its own beside its pictures.
+    before, and a list of its own next to its pictures.
     """
     shown = output.kind in SHOWING or file.startswith("input/")
     return not shown and _kind(file, output) not in ("text", "other")

@@ -79,7 +79,7 @@ class Held(Struct, kw_only=True):
 
 
 class Reading(Struct, kw_only=True):
-    """Telemetry under one name: `unknown` readings said nothing and are in no other number.
+    """Telemetry under one name: `unknown` readings have no value and are in no other number.
 
     `per_s`: how fast it grew, by least squares over all readings; None of fewer than two instants.
     """
@@ -167,7 +167,7 @@ class Fold:
         reading.high = value if reading.high is None else max(reading.high, value)
 
     def finish(self) -> Jobs:
-        """The jobs, when all lines are folded; what only folding needs is given back, so this is asked once."""
+        """The jobs, when all lines are folded; what only folding needs is given back, so this works once."""
         self.truth.forget()
         columns, self._columns = self._columns, {}
         warmup = _view(columns["flags"], np.uint8) & _WARMUP != 0
@@ -197,7 +197,7 @@ class Fold:
         )
 
     def _instants(self, records: list[Record]) -> dict[Instant, Floats]:
-        """When all was, NaN where that is not known. Of stamps that cannot be nobody knows from here on: `records` too
+        """All instants, NaN where one is not known. Stamps that cannot be true are left out from here on: `records` too
         are without them.
         """
         runs = [record.execution for record in records]

@@ -104,7 +104,7 @@ class GpuReadings:
         self._columns: dict[tuple[str, str], dict[str, tuple[array[float], array[float]]]] = {}
 
     def add(self, sample: Sample) -> None:
-        """Keep a reading, if it is of a GPU; one that said nothing is kept as NaN."""
+        """Keep a reading, if it is of a GPU; one without a value is kept as NaN."""
         if sample.name not in self._known:
             self._known[sample.name] = gpu_reading(sample.name)
         known = self._known[sample.name]
@@ -187,7 +187,7 @@ def _windows(jobs: Jobs) -> Windows:
 
 
 def _without_ends(windows: Windows) -> Windows:
-    """Of at least three jobs, all but the first and the last: beside these the server may have had nothing to do."""
+    """Of at least three jobs, all but the first and the last: during these the server may have had nothing to do."""
     begins, ends = windows
     return (begins[1:-1], ends[1:-1]) if len(begins) >= 3 else windows
 
@@ -245,7 +245,7 @@ def _vram(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -
 
 
 def _not_surely(alike: int) -> str:
-    return f"the GPU is one of {alike} alike: which of them the server uses is not told" if alike > 1 else ""
+    return f"the GPU is one of {alike} identical ones: it is not known which the server uses" if alike > 1 else ""
 
 
 def _too_coarse(at: Floats, windows: Windows, *, overlap: bool) -> str:

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from comfyload.judge.metrics import METRICS, Instant
 
-__all__ = ["CACHE_CLASSES", "Columns", "Jobs", "failures_of"]
+__all__ = ["CACHE_CLASSES", "Columns", "Executions", "Jobs", "executions_of", "failures_of"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 CACHE_CLASSES = ("fresh", "partial", "cached")
 _PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
 """A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""
-_METRICS = {metric.name: metric for metric in METRICS}
 
 
 class Columns(Struct, frozen=True, kw_only=True):
@@ -39,6 +38,19 @@ class Columns(Struct, frozen=True, kw_only=True):
     retried: Flags
     ours: Flags
     workflow: NDArray[np.uint16]
+
+    def difference(self, name: str) -> Floats:
+        """A duration of each job in seconds; negative where a clock was set back, NaN where it is not known."""
+        metric = METRICS[name]
+        difference = self.instants[metric.ends] - self.instants[metric.begins]
+        difference /= metric.per_s
+        return difference
+
+    def metric(self, name: str) -> Floats:
+        """A duration of each job in seconds; NaN where it is not known, or a clock was set back."""
+        seconds = self.difference(name)
+        seconds[seconds < 0] = np.nan
+        return seconds
 
 
 class Jobs:
@@ -64,10 +76,8 @@ class Jobs:
         return self.counted.instants[name]
 
     def metric(self, name: str) -> Floats:
-        """A duration of each counted job, in seconds; NaN too where the clock was set back."""
-        seconds = self._difference(name)
-        seconds[seconds < 0] = np.nan
-        return seconds
+        """A duration of each counted job, in seconds; NaN where it is not known."""
+        return self.counted.metric(name)
 
     def known(self, name: str, only: Flags | None = None) -> Floats:
         """A metric of completed jobs, where it is known; of those chosen by `only`, if given."""
@@ -83,8 +93,8 @@ class Jobs:
     def negative(self) -> dict[str, int]:
         """How many durations of counted jobs were negative, by whose clock."""
         counts: Counter[str] = Counter()
-        for name, metric in _METRICS.items():
-            counts[metric.clock] += int(np.count_nonzero(self._difference(name) < 0))
+        for name, metric in METRICS.items():
+            counts[metric.clock] += int(np.count_nonzero(self.counted.difference(name) < 0))
         return {clock: count for clock, count in sorted(counts.items()) if count}
 
     @cached_property
@@ -143,12 +153,6 @@ class Jobs:
         pauses[pauses > _PAUSES_FASTER * np.maximum(room, 0.0) + _SEEN_LATE_S] = np.nan
         return order, pauses
 
-    def _difference(self, name: str) -> Floats:
-        metric = _METRICS[name]
-        difference = self.instant(metric.ends) - self.instant(metric.begins)
-        difference /= metric.per_s
-        return difference
-
 
 def failures_of(jobs: Jobs, of: Flags | None = None) -> Flags:
     """Which counted jobs failed, in the order of submission; of those `of` a kind if given. Jobs that the end cut off
@@ -159,3 +163,33 @@ def failures_of(jobs: Jobs, of: Flags | None = None) -> Flags:
     if of is not None:
         known &= of
     return ~columns.completed[known][np.argsort(jobs.instant("due")[known], kind="stable")]
+
+
+class Executions(Struct, frozen=True, kw_only=True):
+    """Executions in the server's order, in its seconds. `same`: the job before was of the same workflow. `first`: there
+    was none before.
+    """
+
+    seconds: Floats
+    workflow: NDArray[np.uint16]
+    same: Flags
+    first: Flags
+
+
+def executions_of(jobs: Jobs) -> Executions:
+    """Those of completed counted jobs with nothing from the cache. The job before may be of the warm-up; a job wholly
+    from the cache loads no model and is passed over.
+    """
+    every = jobs.every
+    start = every.instants["start_ms"]
+    order = np.argsort(start, kind="stable")
+    ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
+    order = order[ran[order]]
+    seconds, workflow = every.metric("execution")[order], every.workflow[order]
+    same = np.zeros(len(order), np.bool_)
+    same[1:] = workflow[1:] == workflow[:-1]
+    first = np.zeros(len(order), np.bool_)
+    first[:1] = True
+    kept = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
+    kept &= ~np.isnan(seconds)
+    return Executions(seconds=seconds[kept], workflow=workflow[kept], same=same[kept], first=first[kept])

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from comfyload.record.model import Line, Record, Sent
+from comfyload.record.outcomes import Outcome
 
 __all__ = ["FailureRow", "Ledger", "Tagged", "clean", "is_ours"]
 
@@ -61,8 +62,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.counted: Counter[str] = Counter()
-        self.warmup: Counter[str] = Counter()
+        self.counted: Counter[Outcome] = Counter()
+        self.warmup: Counter[Outcome] = Counter()
         self.censored = 0
         self.ours = 0
         self.duplicates = Tagged()

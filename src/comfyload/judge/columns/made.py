@@ -176,7 +176,7 @@ def _without(
         kinds |= {at_node[0][1] for shape in made for at_node in shape if at_node[part]}
         short += [(shape, named) for shape, named in several if made and not _total(shape, part)]
     usual = 1
-    if not kinds:  # no job made any: is it said so?
+    if not kinds:  # no job made any: is that reported?
         usual, short = 0, [pair for several in alike.values() for pair in several if pair[0]]
         kinds = {place[1] for shape, _ in short for place, _, _ in shape}
     if short:

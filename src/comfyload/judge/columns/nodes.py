@@ -22,8 +22,8 @@ class NodeRow(Struct, frozen=True, kw_only=True):
     """Runs of one node in completed counted jobs; where it came from the cache, it did not run.
 
     Client's seconds, good to `NODE_CLOCK_S`. `share`: of the execution time of the workflow's jobs, 0..1, and more in
-    all where nodes run side by side; None where the server told no execution time, or where messages came so late that
-    the node would have run for longer than its jobs. `class_type` None: not in the graph.
+    all where nodes run side by side; None where the server reported no execution time, or where messages came so late
+    that the node would have run for longer than its jobs. `class_type` None: not in the graph.
     """
 
     workflow: str

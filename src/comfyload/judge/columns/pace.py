@@ -47,7 +47,7 @@ class Ends:
         self._done, self._stamped = array("d"), array("d")
 
     def add(self, records: Iterable[Record]) -> None:
-        """Those of these jobs that completed, warm-up too, with their stamps as they were told."""
+        """Those of these jobs that completed, warm-up too, with the stamps that the server sent."""
         for record in records:
             run = record.execution
             end = run.server.end_ms

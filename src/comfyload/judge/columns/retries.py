@@ -1,4 +1,4 @@
-"""What retries saved and cost, and what the first attempts did beside, so that no retry embellishes a run."""
+"""What retries saved and cost, with the results of first attempts apart, so that no retry flatters a run."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Retries:
         self._again: Counter[str] = Counter()
         self._sent_again = self._jobs = self._not_sent = 0
         self._wasted_ms = self._unknown = 0
-        self.seen = False
+        self.any = False
 
     def add(self, runs: Iterable[Execution]) -> None:
         """Executions of counted jobs."""
         for run in runs:
             self._jobs += 1
             if run.attempts:
-                self.seen = True
+                self.any = True
                 self._again[run.outcome] += len(run.attempts) > 1
                 self._sent_again += len(run.attempts) - 1
                 wasted = [_executed_ms(attempt) for attempt in run.attempts if attempt.outcome != "completed"]

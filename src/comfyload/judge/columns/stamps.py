@@ -1,4 +1,4 @@
-"""Which of many jobs' stamps are worth a second look: all that cannot be are among them."""
+"""Which of many jobs' stamps need a second look: all that cannot be true are among them."""
 
 from __future__ import annotations
 

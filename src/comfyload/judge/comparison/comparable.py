@@ -38,7 +38,7 @@ _SHOWN = re.compile(
 """Facts of the environment that one may be comparing, and that the server did not tell of itself."""
 
 _TOLD_ABOVE = tuple(f"comfyui.{name}" for name in ("version", "argv", "cache_mode", "torch", "python"))
-"""Facts that the server told of itself, under a key of their own."""
+"""Facts that the server reported of itself, under a key of their own."""
 
 _CACHE_FLAGS = ("--cache-none", "--cache-classic", "--high-ram", "--cache-lru", "--cache-ram")
 Told = tuple[str, str | None]
@@ -64,10 +64,10 @@ def differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Difference
     Runs of one side must agree among themselves too. What one side does not tell may be the same, so it is shown.
     """
     found = [difference for difference in (_valid(a, b), _counted(a, b)) if difference is not None]
-    told = [[list(_told(run)) for run in side] for side in (a, b)]
-    keys = dict.fromkeys(key for side in told for run in side for key, _ in run)
+    facts = [[list(_facts(run)) for run in side] for side in (a, b)]
+    keys = dict.fromkeys(key for side in facts for run in side for key, _ in run)
     for key in keys:
-        sides = [[value for run in side for value in ([v for k, v in run if k == key] or [None])] for side in told]
+        sides = [[value for run in side for value in ([v for k, v in run if k == key] or [None])] for side in facts]
         difference = _differs(key, sides[0], sides[1])
         if difference is not None:
             found.append(difference)
@@ -161,7 +161,7 @@ def _weights(manifest: Manifest) -> str:
     return "" if len(set(weights)) < 2 else ":".join(f"{weight or 1:g}" for weight in weights)
 
 
-def _told(run: Measured) -> Iterator[Told]:
+def _facts(run: Measured) -> Iterator[Told]:
     """What refuses, then what is shown, each as words that are the same if and only if the thing is."""
     manifest = run.manifest
     plan, server = manifest.plan, manifest.server
@@ -213,8 +213,8 @@ def _seeds(manifest: Manifest) -> str:
 def _settings(manifest: Manifest) -> str:
     data = manifest.options.get("data")
     settings = [f"{key}={value!r}" for facts in manifest.workflows for key, value in sorted(facts.overrides.items())]
-    told = sorted({slot for facts in manifest.workflows for slot in facts.varied}) if data else []
-    rows = [f"rows of {data} for {', '.join(told)}"] if data else []
+    slots = sorted({slot for facts in manifest.workflows for slot in facts.varied}) if data else []
+    rows = [f"rows of {data} for {', '.join(slots)}"] if data else []
     return ", ".join([*dict.fromkeys(settings), *rows]) or "none"
 
 
@@ -236,7 +236,7 @@ def _differs(key: str, a: list[str | None], b: list[str | None]) -> Difference |
     refusing, open_question = key in REFUSING, len(known) == 1 and None in (*a, *b)
     if len(known) == 0 or (len(known) == 1 and not (refusing and open_question)):
         return None  # what only one side tells of its environment is no difference that anyone saw
-    why = "not told by every run, so it may be the same" if open_question else REFUSING.get(key, "")
+    why = "not known of every run, so it may be the same" if open_question else REFUSING.get(key, "")
     return Difference(key=key, a=_joined(a), b=_joined(b), refuses=refusing and not open_question, why=why)
 
 

@@ -25,7 +25,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
     `rows` are in the order in which they are read. `overall`: the geometric mean of the headline medians' ratios over
     loads and workflows, or of the means' where these alone are proven to have moved; None if no median is known of both
-    sides. `why`: what is to be known of its verdict, in sentences, or "". `caveats` are sentences.
+    sides. `why`: what to know of its verdict, in sentences, or "". `caveats` are sentences.
     """
 
     design: Literal["paired", "runs", "single"]
@@ -49,7 +49,7 @@ def compare(
 ) -> Comparison:
     """Compare the runs of two sides; those of the same workflows and load with each other.
 
-    `paired`: a[i] and b[i] were run beside each other. `accept`: keys of differences that shall not refuse.
+    `paired`: a[i] and b[i] were run alternately. `accept`: keys of differences that shall not refuse.
     `repeatability`: standard deviation of the logarithm of run medians between runs of the same thing on this server,
     where it has been measured; the margin is at least twice that.
 
@@ -127,7 +127,7 @@ def _by_kind(runs: Sequence[Measured], accept: Collection[str]) -> dict[str, lis
 
 
 def _differences(groups: Sequence[Group]) -> list[Difference]:
-    """Of all groups; one that is the same in several is told once."""
+    """Of all groups; one that is the same in several stands once."""
     found = [difference for group in groups for difference in differences(group.a, group.b)]
     unique = [difference for place, difference in enumerate(found) if difference not in found[:place]]
     return sorted(unique, key=lambda difference: not difference.refuses)
@@ -140,7 +140,7 @@ def _caveats(
     repeatability: float | None,
     accept: Collection[str],
 ) -> list[str]:
-    said = []
+    sentences = []
     single = [group.load for group in groups if group.single]
     if single:
         which = "" if len(single) == len(groups) else f" of {'; '.join(single)}"
@@ -149,34 +149,36 @@ def _caveats(
             if repeatability is None
             else f"Intervals are wider by the {100 * repeatability:.2g} % found between runs of the same thing."
         )
-        said.append(f"Single run each{which}: between-run noise unknown. {how} Interleaved pairs would measure it.")
-    said += [f"Not compared, {words}." for words in alone]
+        sentences.append(
+            f"Single run each{which}: between-run noise unknown. {how} Interleaved pairs would measure it."
+        )
+    sentences += [f"Not compared, {words}." for words in alone]
     accepted = [difference.key for difference in found if difference.refuses and difference.key in accept]
     if accepted:
-        said.append(f"Compared although these differ, as was asked: {', '.join(dict.fromkeys(accepted))}.")
+        sentences.append(f"Compared although these differ, as requested: {', '.join(dict.fromkeys(accepted))}.")
     if all(difference.key != "gpu" for difference in found) and not any(
         run.manifest.server.devices for group in groups for run in group.a
     ):
-        said.append("The server does not tell its GPU: that both sides had the same is taken on trust.")
-    said += [words for group in groups for words in _incomplete(group)]
-    return list(dict.fromkeys(said))
+        sentences.append("The server does not report its GPU: both sides are assumed to have the same.")
+    sentences += [words for group in groups for words in _incomplete(group)]
+    return list(dict.fromkeys(sentences))
 
 
 def _incomplete(group: Group) -> list[str]:
     """Jobs whose durations are in no number, or are those of a cache; nodes that only one side ran."""
-    said, where = [], f" ({group.load})" if group.load else ""
+    sentences, where = [], f" ({group.load})" if group.load else ""
     sides = (("A", group.a), ("B", group.b))
     for name, runs in sides:
         bad = sum(int((~run.jobs.completed & ~run.jobs.counted.censored).sum()) for run in runs)
         cached = sum(int((run.jobs.cache[run.jobs.completed] > 0).sum()) for run in runs)
         if bad:
-            said.append(f"Durations are of completed jobs alone: {bad} of {name}{where} did not complete.")
+            sentences.append(f"Durations are of completed jobs alone: {bad} of {name}{where} did not complete.")
         if cached:
-            said.append(f"{cached} completed jobs of {name}{where} came partly or wholly from the server's cache.")
+            sentences.append(f"{cached} completed jobs of {name}{where} came partly or wholly from the server's cache.")
     ran = [
         {f"{row.node} {row.class_type or ''}".strip() for run in runs for row in run.summary.nodes} for _, runs in sides
     ]
     for name, mine, others in (("A", ran[0], ran[1]), ("B", ran[1], ran[0])):
         if mine - others:
-            said.append(f"Nodes that ran only in {name}{where}: {join(sorted(mine - others))}.")
-    return said
+            sentences.append(f"Nodes that ran only in {name}{where}: {join(sorted(mine - others))}.")
+    return sentences

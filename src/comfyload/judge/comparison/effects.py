@@ -1,7 +1,7 @@
 """How sure a ratio of two sides is, from the logarithms of what they measured.
 
 The unit of replication is the run: jobs of one run share its clocks, heat and cache, so that more jobs do not make
-the difference between two runs any surer. Of single runs that part is not seen, and has to be assumed.
+the difference between two runs any surer. Single runs do not show that part: it has to be assumed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scipy import special
 from scipy.stats import mannwhitneyu
 
 from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
+from comfyload.judge.statistics.tests import student, tail
 
 __all__ = [
     "ASSUMED_SD",
@@ -29,7 +30,6 @@ __all__ = [
     "from_runs",
     "from_single_jobs",
     "hodges_lehmann",
-    "holm",
     "runs_needed",
     "verdict",
 ]
@@ -124,7 +124,7 @@ def from_pools(a: Bounds, b: Bounds, between: Effect, runs: int) -> Effect:
         low=middle - below,
         high=middle + above,
         p=_p(middle, below if middle > 0 else above),
-        spread=(below + above) / 2 / _quantile(max(runs - 1, 1)) * math.sqrt(runs),
+        spread=(below + above) / 2 / student((1 + CONFIDENCE) / 2, max(runs - 1, 1)) * math.sqrt(runs),
         paired=between.paired,
         method=f"all jobs of a side together, widened by {between.method}",
     )
@@ -161,16 +161,6 @@ def combined(effects: Sequence[Effect]) -> Effect:
     return Effect(log=middle, low=middle - below, high=middle + above, p=p, spread=math.nan, method=method)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjustment: to be compared with the level as they are."""
-    order = sorted(range(len(values)), key=lambda place: values[place])
-    adjusted, worst = [0.0] * len(values), 0.0
-    for number, place in enumerate(order):
-        worst = max(worst, min(1.0, (len(values) - number) * values[place]))
-        adjusted[place] = worst
-    return adjusted
-
-
 def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p: float | None = None) -> CompareVerdict:
     """What the interval says of a margin: both proven and worth it, proven to be too small, or neither.
 
@@ -190,20 +180,20 @@ def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p:
 def runs_needed(effect: Effect, margin: float, tests: float = 1.0) -> int | None:
     """Pairs, or runs a side, after which an effect as it was seen would be decided; None: more than 200.
 
-    `tests`: by how much its p is corrected, if it is one of several that are told from none.
+    `tests`: by how much its p is corrected, if it is one of several that are distinguished from none.
 
-    An effect beyond the margin must be told from none, a smaller one from the margin; one right at the margin is
-    decided by no number of runs, so that a quarter of the margin is the least that is told apart.
+    An effect beyond the margin must be distinguished from none, a smaller one from the margin; one right at the margin
+    is decided by no number of runs, so that a quarter of the margin is the least that is distinguished.
     """
     limit = math.log1p(margin)
     moved = abs(effect.log) >= limit
     gap = abs(effect.log) if moved else max(limit - abs(effect.log), limit / 4)
-    tail = (1 - CONFIDENCE) / 2 / (tests if moved else 1)
+    side = (1 - CONFIDENCE) / 2 / (tests if moved else 1)
     if not math.isfinite(effect.spread):
         return None
     for k in range(2, _MOST_RUNS + 1):
         freedom = k - 1 if effect.paired else 2 * k - 2
-        if float(special.stdtrit(freedom, 1 - tail)) * effect.spread / math.sqrt(k) < gap:
+        if student(1 - side, freedom) * effect.spread / math.sqrt(k) < gap:
             return k
     return None
 
@@ -228,8 +218,8 @@ def _widened(middle: float, below: float, above: float, sd: float, method: str, 
 def _student(middle: float, error: float, freedom: float) -> tuple[float, float, float]:
     if error == 0:
         return middle, middle, 1.0 if middle == 0 else 0.0
-    half = _quantile(freedom) * error
-    return middle - half, middle + half, 2 * float(special.stdtr(freedom, -abs(middle) / error))
+    half = student((1 + CONFIDENCE) / 2, freedom) * error
+    return middle - half, middle + half, 2 * tail(abs(middle), error, freedom)
 
 
 def _p(middle: float, side: float) -> float:
@@ -237,10 +227,6 @@ def _p(middle: float, side: float) -> float:
     if side == 0:
         return 1.0 if middle == 0 else 0.0
     return 2 * float(special.ndtr(-abs(middle) / (side / _Z)))
-
-
-def _quantile(freedom: float) -> float:
-    return float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def _thinned(x: Floats) -> Floats:

@@ -8,10 +8,10 @@ import numpy as np
 from msgspec import structs
 from scipy.stats import fisher_exact
 
-from comfyload.judge.comparison.effects import holm
 from comfyload.judge.comparison.ratios import Group, Ratio
 from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.stats import CONFIDENCE
+from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured
 
 __all__ = ["failure_rows"]
@@ -23,10 +23,10 @@ def failure_rows(groups: Sequence[Group], margin: float) -> list[Ratio]:
     adjusted = iter(holm([row.p for row in rows if row.p is not None]))
     out = []
     for row in rows:
-        p, said = None if row.p is None else next(adjusted), row.verdict
+        p, word = None if row.p is None else next(adjusted), row.verdict
         if p is not None and p < 1 - CONFIDENCE:
-            said = "more failures" if (row.b or 0) > (row.a or 0) else "fewer failures"
-        out.append(structs.replace(row, p_holm=p, verdict=said))
+            word = "more failures" if (row.b or 0) > (row.a or 0) else "fewer failures"
+        out.append(structs.replace(row, p_holm=p, verdict=word))
     return out
 
 

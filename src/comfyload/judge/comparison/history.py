@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.comparison.comparable import label
 from comfyload.judge.comparison.levels import durations, levels, shares
+from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.summary import Measured
 
 __all__ = [
@@ -31,12 +32,10 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
-"""Metrics of a trend, unless others are asked for: keys of `Summary.statistics`."""
+"""Metrics of a trend, unless others are named: keys of `Summary.statistics`."""
 
 Change = tuple[int, float | None]
 """The index of the first point of a level, and the factor from the level before; None: that was 0."""
-
-_RATES = ("images_per_minute", "jobs_per_minute", "books_per_hour")
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -148,8 +147,9 @@ def _step(metric: str, change: Change) -> LevelShift:
 
 def _word(metric: str, ratio: float | None) -> str:
     more = ratio is None or ratio > 1
-    if metric.endswith("_s"):
+    number = NUMBERS[metric]
+    if number.measure == "s":
         return "slower" if more else "faster"
-    if metric in _RATES:
+    if number.rate:
         return "faster" if more else "slower"
     return "higher" if more else "lower"

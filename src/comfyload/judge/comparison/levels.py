@@ -3,7 +3,7 @@
 Points come one after the other. Those of the present level are split at each place that leaves two or more after it,
 and Student's t is taken of the two sides. A split is a change of level if its p is below 0.0005, if the sides are apart
 by more than is of interest, and if the first two points after it lie nearer to the new level than to the old one. What
-points deviate by is taken from all of them about their side's mean, together with a prior that is worth six points of
+points deviate by is taken from all of them about their side's mean, together with a prior that counts as six points of
 4 %, the noise between runs that the whole tool assumes (scaled inverse chi-squared: Gelman et al. 2013, Bayesian Data
 Analysis, 2.6), and is never less than what the intervals of that side's points, or of all, tell. A point far off that
 the next one does not confirm belongs to no level. How often that errs: docs/why/trend.md,
@@ -138,9 +138,9 @@ def _splits(x: Floats, own: Floats) -> _Splits:
     squares = np.maximum(float(np.sum((x - centre) ** 2)) - m * before**2 - (n - m) * after**2, 0.0)
     freedom = _PRIOR_POINTS + n - 2
     variance = (_PRIOR_POINTS * ASSUMED_SD**2 + squares) / freedom
-    told = np.cumsum(np.nan_to_num(own) ** 2)
-    least = np.maximum(variance, told[-1] / n)
-    sides = np.maximum(least, told[:-1] / m), np.maximum(least, (told[-1] - told[:-1]) / (n - m))
+    total = np.cumsum(np.nan_to_num(own) ** 2)
+    least = np.maximum(variance, total[-1] / n)
+    sides = np.maximum(least, total[:-1] / m), np.maximum(least, (total[-1] - total[:-1]) / (n - m))
     error = np.sqrt(sides[0] / m + sides[1] / (n - m))
     p = 2 * special.stdtr(freedom, -np.abs(after - before) / error)
     if np.isnan(own).any():

@@ -1,4 +1,4 @@
-"""What a comparison says in one word, by the median and by the mean together.
+"""The verdict of a comparison in one word, by the median and by the mean together.
 
 Who waits for one picture has the median, who pays for all has the mean. Each of them is tested for a difference, with
 Holm's correction for the two; no practical difference takes both within the margin, of every load and workflow (two
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from comfyload.judge.comparison.effects import combined, holm
+from comfyload.judge.comparison.effects import combined
 from comfyload.judge.comparison.ratios import Draft, Ratio, geometric_mean
 from comfyload.judge.comparison.rows import row_of
 from comfyload.judge.statistics.stats import CONFIDENCE
+from comfyload.judge.statistics.tests import holm
 
 __all__ = ["overall_of"]
 
@@ -24,7 +25,7 @@ _SAME = "no practical difference"
 
 
 def overall_of(drafts: Sequence[Draft], rows: Sequence[Ratio], margin: float) -> tuple[Ratio | None, str]:
-    """The overall row, and in sentences what else is to be known of it; no row if no median is known of both sides.
+    """The overall row, and in sentences what else to know of it; no row if no median is known of both sides.
 
     `drafts` of the metrics; `rows`: of metrics and failures, with their verdicts.
     """
@@ -83,20 +84,20 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
     unlike = [row for row in headline if row.verdict != _SAME]
     if unlike or len(tested) == 1:
         mean_alone = len(tested) > 1 and _seems(tested) == [tested[1]]
-        said = "It is the mean that seems to have moved." if mean_alone else ""
+        why = "It is the mean that seems to have moved." if mean_alone else ""
         if all(row.verdict == _SAME for row in headline if row.name.startswith("p50")):
-            said = f"Medians are the same; of the means that is not shown. {said}".rstrip()
-        return _open(median, _needed(tested, headline)), said
+            why = f"Medians are the same; of the means that is not shown. {why}".rstrip()
+        return _open(median, _needed(tested, headline)), why
     others = [row for row in rows if row.verdict not in (_SAME, "inconclusive")]
     if others:
-        said = ", ".join(dict.fromkeys(_in_words(row) for row in others))
-        return _open(median, None), f"Median and mean are the same, but not {said}."
+        why = ", ".join(dict.fromkeys(_in_words(row) for row in others))
+        return _open(median, None), f"Median and mean are the same, but not {why}."
     jobs = min(min(row.n_a, row.n_b) for row in headline)
     rare = 100 * (1 - (1 - CONFIDENCE) ** (1 / jobs))
-    said = f"Slow jobs that are rarer than {rare:.2g} % may not be among the {jobs} of a side."
+    why = f"Slow jobs that are rarer than {rare:.2g} % may not be among the {jobs} of a side."
     if any(row.name.startswith("p95") and row.ratio is None for row in rows):
-        said += " The tail is not compared."
-    return structs.replace(median, verdict=_SAME, runs_needed=None), said
+        why += " The tail is not compared."
+    return structs.replace(median, verdict=_SAME, runs_needed=None), why
 
 
 def _in_words(row: Ratio) -> str:

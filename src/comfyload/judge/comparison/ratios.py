@@ -20,6 +20,7 @@ from comfyload.judge.comparison.effects import (
     from_runs,
     from_single_jobs,
 )
+from comfyload.judge.numbers import COMPARED, NUMBERS
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
@@ -30,18 +31,6 @@ Floats = NDArray[np.float64]
 HEADLINE = ("p50_execution_s", "p50_latency_s")
 """The metric a comparison is about: the first of these that both sides have."""
 
-_METRICS = (
-    "p50_latency_s",
-    "avg_latency_s",
-    "p95_latency_s",
-    "p50_execution_s",
-    "avg_execution_s",
-    "p50_queue_wait_s",
-    "images_per_minute",
-    "jobs_per_minute",
-)
-_OF_A_WORKFLOW = ("p50_latency_s", "avg_latency_s", "p95_latency_s", "p50_execution_s", "avg_execution_s")
-_RATES = ("images_per_minute", "jobs_per_minute")
 _TAIL_NEEDS = 200
 MEAN_NEEDS = 59
 """Jobs a side without which two means are not shown to be the same: one in 20 that is slow may not be among fewer."""
@@ -51,7 +40,7 @@ _NOT_MEASURED = Statistic(value=None, n=0, unit="s", method="none", reason="it d
 
 
 class Ratio(Struct, frozen=True, kw_only=True):
-    """One number of B over the same of A, and what that says.
+    """One number of B over the same of A, and what follows.
 
     `ratio` None: withheld, and `note` says why. `low` or `high` None: that side is not bounded. `a`, `b`: geometric
     means over the runs of a side; of failures, their share of jobs. `n_a`, `n_b` count jobs, or a node's runs.
@@ -83,7 +72,7 @@ class Ratio(Struct, frozen=True, kw_only=True):
 
 
 class Group(Struct, frozen=True, kw_only=True):
-    """Runs of one load, of both sides; `paired`: the first of A was run beside the first of B, and so on.
+    """Runs of one load, of both sides; `paired`: the first of A was run next to the first of B, and so on.
 
     `load`: its name in words, "" if it is the only one.
     """
@@ -128,12 +117,12 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     @property
     def higher_is_faster(self) -> bool:
-        return self.name in _RATES
+        return self.name in NUMBERS and NUMBERS[self.name].rate
 
     @property
     def mean(self) -> bool:
         """Whether it is made of all jobs' sum, to which a few slow ones may bring most."""
-        return self.kind == "node" or self.name in _RATES or self.name.startswith("avg_")
+        return self.kind == "node" or (self.name in NUMBERS and NUMBERS[self.name].kind == "mean")
 
     @property
     def few(self) -> bool:
@@ -153,10 +142,10 @@ def metric_drafts(group: Group, between_sd: float, margin: float) -> Iterator[Dr
     """A row for each metric of all jobs, then for each of every workflow of a mix."""
     mixed = len(group.a[0].manifest.workflows) > 1
     workflow = None if mixed or not group.workflows else group.workflows[0]
-    whole = {name: _whole(group, name) for name in _METRICS}
-    yield from _metrics(group, whole, workflow, between_sd, margin)
+    yield from _metrics(group, {key: _whole(group, key) for key in COMPARED}, workflow, between_sd, margin)
+    durations = [key for key in COMPARED if NUMBERS[key].of_workflow and NUMBERS[key].measure == "s"]
     for name in group.workflows if mixed else ():
-        yield from _metrics(group, {m: _of_workflow(group, name, m) for m in _OF_A_WORKFLOW}, name, between_sd, margin)
+        yield from _metrics(group, {k: _of_workflow(group, name, k) for k in durations}, name, between_sd, margin)
 
 
 def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:

@@ -1,12 +1,13 @@
-"""The verdict of each row of a comparison, with the rows that are tested beside it."""
+"""The verdict of each row of a comparison, with the rows that are tested together with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from comfyload.judge.comparison.effects import CompareVerdict, holm, runs_needed, verdict
+from comfyload.judge.comparison.effects import CompareVerdict, runs_needed, verdict
 from comfyload.judge.comparison.ratios import MEAN_NEEDS, Draft, Ratio
+from comfyload.judge.statistics.tests import holm
 
 __all__ = ["metric_rows", "row_of", "rows_of"]
 
@@ -28,12 +29,12 @@ def rows_of(drafts: Sequence[Draft], margin: float) -> list[Ratio]:
 
 def row_of(draft: Draft, p_holm: float | None, margin: float) -> Ratio:
     """`p_holm`: its p, corrected for the family."""
-    effect, said, notes = draft.effect, _verdict(draft, p_holm, margin), [draft.note]
-    if said != (alone := _verdict(draft, None, margin)):
+    effect, word, notes = draft.effect, _verdict(draft, p_holm, margin), [draft.note]
+    if word != (alone := _verdict(draft, None, margin)):
         notes.append(f"{alone}, if it were the only row: not after Holm's correction")
-    equal = said == "no practical difference" and draft.few
+    equal = word == "no practical difference" and draft.few
     if equal:
-        said, notes = "inconclusive", [*notes, _FEW]
+        word, notes = "inconclusive", [*notes, _FEW]
     return Ratio(
         name=draft.name,
         kind=draft.kind,
@@ -48,9 +49,9 @@ def row_of(draft: Draft, p_holm: float | None, margin: float) -> Ratio:
         n_b=draft.n_b,
         p=None if effect is None else effect.p,
         p_holm=p_holm,
-        verdict=said,
+        verdict=word,
         margin=margin,
-        runs_needed=_needed(draft, p_holm, margin) if said == "inconclusive" else None,
+        runs_needed=_needed(draft, p_holm, margin) if word == "inconclusive" else None,
         method="withheld" if effect is None else effect.method,
         note="; ".join(note for note in notes if note),
         load=draft.load,

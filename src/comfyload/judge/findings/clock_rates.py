@@ -1,7 +1,7 @@
 """What clocks that disagree mean for a run's numbers: which is wrong by majority, or that it cannot be known.
 
-All instants of ours are the monotonic clock's. What it disagrees with is the other clocks of its machine, and the
-server's, which is a witness of its own only on another machine.
+All our instants are the monotonic clock's. It is compared with the other clocks of its machine, and with the server's,
+which is an independent witness only on another machine.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from comfyload.judge.columns.pace import Pace
 from comfyload.judge.estimates import Evidence
-from comfyload.judge.findings.table import Finding
+from comfyload.judge.findings.table import Finding, finding
 from comfyload.record.clocks import ClockCheck, ClockRate
 
 __all__ = ["MOVES", "clock_findings"]
 
-SAID = 0.002
-"""Clocks that part by more than this are spoken of; NTP never slews by more than a quarter of it."""
+REPORTED = 0.002
+"""Clocks that differ by more than this are reported; NTP never slews by more than a quarter of it."""
 MOVES = 0.02
 """A disagreement beyond this moves a latency by more than a gate or a comparison can overlook: the run is not valid."""
 LEAST_S = 0.01
@@ -29,15 +29,13 @@ def clock_findings(evidence: Evidence) -> Iterator[Finding]:
     checks = evidence.manifest.clocks
     slept = sum(check.slept_s for check in checks)
     if slept > 0:
-        yield Finding(
-            code="slept",
-            level="invalid",
-            text=f"The generator's machine slept for {slept:.3g} s during the run: jobs under way then took longer "
+        yield finding(
+            "slept",
+            f"The generator's machine slept for {slept:.3g} s during the run: jobs that were running then took longer "
             "than their latencies say.",
-            evidence={"slept_s": slept},
-            hint="Keep the machine awake, then run again.",
+            {"slept_s": slept},
         )
-    off = [(check, _off(check, SAID)) for check in checks]
+    off = [(check, _off(check, REPORTED)) for check in checks]
     worst = max(off, key=lambda pair: max((abs(one.rate) for one in pair[1]), default=0.0), default=None)
     if worst is not None and worst[1]:
         yield _own(evidence, *worst)
@@ -74,21 +72,20 @@ def _own(evidence: Evidence, check: ClockCheck, off: list[ClockRate]) -> Finding
             f"The {names} clock{'s' if len(off) > 1 else ''} of the generator's machine ran {_pace(worst.rate)} than "
         )
         text += f"the monotonic clock, by which instants are counted ({by})."
-    said, stands = _witness(evidence, worst)
+    verdict, stands = _witness(evidence, worst)
     grave = bool(_off(check, MOVES)) and not stands
-    text = f"{text} {said}" if stands else f"{text} Latencies may be {_share(worst.rate)}. {said}"
-    return Finding(
-        code="clock_rate",
-        level="invalid" if grave else "warning",
-        text=text.strip(),
-        evidence={
+    text = f"{text} {verdict}" if stands else f"{text} Latencies may be {_share(worst.rate)}. {verdict}"
+    return finding(
+        "clock_rate",
+        text.strip(),
+        {
             "seconds": check.seconds,
             "rates": {one.clock: one.rate for one in check.rates},
             "steps": worst.steps,
             "stepped_s": worst.stepped_s,
             "server": None if evidence.pace is None else evidence.pace.rate,
         },
-        hint="A virtual machine (WSL, Docker) whose clock its host corrects does this: run the generator outside.",
+        level="invalid" if grave else "warning",
     )
 
 
@@ -97,7 +94,7 @@ def _witness(evidence: Evidence, worst: ClockRate) -> tuple[str, bool]:
     pace = evidence.pace
     here = evidence.manifest.environment.get("host.runs_generator")
     if here is None or here.value is not False or pace is None:
-        return "Which of them is right cannot be known: no clock of another machine tells.", False
+        return "It cannot be known which of them is right: there is no clock of another machine to compare with.", False
     if pace.low > -AGREES and pace.high < AGREES:
         return (
             f"The server, on another machine, counts as the monotonic clock does: by majority the {worst.clock} "
@@ -114,38 +111,35 @@ def _witness(evidence: Evidence, worst: ClockRate) -> tuple[str, bool]:
 
 
 def _stepped(check: ClockCheck, rate: ClockRate) -> Finding:
-    return Finding(
-        code="clock_step",
-        level="warning",
-        text=f"The {rate.clock} clock of the generator's machine was set during the run{_steps(rate)}. Instants are "
+    return finding(
+        "clock_step",
+        f"The {rate.clock} clock of the generator's machine was set during the run{_steps(rate)}. Instants are "
         "counted on the monotonic clock, which no step moves.",
-        evidence={"clock": rate.clock, "steps": rate.steps, "stepped_s": rate.stepped_s, "seconds": check.seconds},
-        hint="Times of day in logs of this run are off by as much.",
+        {"clock": rate.clock, "steps": rate.steps, "stepped_s": rate.stepped_s, "seconds": check.seconds},
     )
 
 
 def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
     pace = evidence.pace
-    if pace is None or not pace.beyond(SAID) or not _is_news(evidence, pace):
+    if pace is None or not pace.beyond(REPORTED) or not _is_news(evidence, pace):
         return
-    ours = "Which of the two is right cannot be known."
+    ours = "It cannot be known which of the two is right."
     if agree:
         ours = "Those of this machine agree with each other, so that by majority it is the server's that is wrong; a "
         ours += "fault that they share cannot be known here."
-    yield Finding(
-        code="server_clock_rate",
-        level="invalid" if pace.beyond(MOVES) and abs(pace.rate) * pace.seconds > 0.25 else "warning",
-        text=f"The server's clock ran {_pace(pace.rate)} than ours ({100 * pace.low:+.2f} to {100 * pace.high:+.2f} %, "
+    yield finding(
+        "server_clock_rate",
+        f"The server's clock ran {_pace(pace.rate)} than ours ({100 * pace.low:+.2f} to {100 * pace.high:+.2f} %, "
         f"by the ends of {pace.n} jobs over {pace.seconds:.3g} s): its execution times and waits do not add up with "
         f"our latencies. {ours}",
-        evidence={"rate": pace.rate, "low": pace.low, "high": pace.high, "jobs": pace.n, "seconds": pace.seconds},
-        hint="Check time synchronisation on both machines; a virtual machine's clock is the usual cause.",
+        {"rate": pace.rate, "low": pace.low, "high": pace.high, "jobs": pace.n, "seconds": pace.seconds},
+        level="invalid" if pace.beyond(MOVES) and abs(pace.rate) * pace.seconds > 0.25 else "warning",
     )
 
 
 def _is_news(evidence: Evidence, pace: Pace) -> bool:
-    """Whether it is not just our own wall clock, of which it was spoken already, seen on a server beside us."""
-    rates = [one.rate for check in evidence.manifest.clocks for one in _off(check, SAID)]
+    """Whether it is more than our own wall clock, already reported, that a server on this machine uses too."""
+    rates = [one.rate for check in evidence.manifest.clocks for one in _off(check, REPORTED)]
     return not any(abs(rate - pace.rate) < AGREES for rate in rates)
 
 

@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
-from comfyload.judge.findings.table import Finding
+from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.statistics.stats import autocorrelation_time, quantile
 from comfyload.judge.statistics.trend import theil_sen
+from comfyload.judge.words import seconds
 from comfyload.record.plan import Closed
 
 __all__ = ["cold_head", "dependence", "drift", "in_flight", "steadiness_findings"]
 
 Floats = NDArray[np.float64]
-_UNSPOKEN_S = 0.001
+_UNREPORTED_S = 0.001
 
 
 def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
-    """Every doubt about time, the gravest first."""
+    """Every doubt about time, the most serious first."""
     yield from _generator(evidence)
     yield from _polled(evidence)
     yield from _little(evidence)
@@ -33,19 +34,14 @@ def _generator(evidence: Evidence) -> Iterator[Finding]:
     yield from _late(evidence)
     check = evidence.manifest.self_check
     if check is not None and check.busy_fraction > 0.8:
-        yield Finding(
-            code="generator_busy",
-            level="warning",
-            text=f"The generator used {check.busy_fraction:.0%} of a CPU: it may be what limited the rate.",
-            evidence={"busy_fraction": check.busy_fraction},
-            hint="Lower the concurrency, or split the load over several processes.",
-        )
+        text = f"The generator used {check.busy_fraction:.0%} of a CPU: it may have limited the rate."
+        yield finding("generator_busy", text, {"busy_fraction": check.busy_fraction})
 
 
 def _late(evidence: Evidence) -> Iterator[Finding]:
     """Sending late falsifies an open load, whose arrivals are the measurement. In a closed loop, where the time between
     arrivals is an outcome and no yardstick, it adds to the latencies: a rare delay to their tail, a usual one to all.
-    There, less than 1 ms is not spoken of, as the server's own times are whole milliseconds.
+    There, less than 1 ms is not reported, as the server's own times are whole milliseconds.
     """
     jobs, plan = evidence.jobs, evidence.manifest.plan
     latency, due, closed = jobs.known("latency"), jobs.instant("due"), isinstance(plan.load, Closed)
@@ -58,18 +54,16 @@ def _late(evidence: Evidence) -> Iterator[Finding]:
         between = float(due.max() - due.min()) / (len(due) / plan.pages - 1)
         if 0 < between < whole:  # arrivals that are all due at one instant have no time between them
             yardstick, whole = "mean time between arrivals", between
-    if worst <= max(0.05 * whole, _UNSPOKEN_S if closed else 0.0):
+    if worst <= max(0.05 * whole, _UNREPORTED_S if closed else 0.0):
         return
     grave = not closed or usual > 0.05 * whole
-    yield Finding(
-        code="generator_late",
+    what = "These numbers are" if grave else "The tail of the latencies is"
+    yield finding(
+        "generator_late",
+        f"We sent jobs up to {seconds(worst)} late (p99; {seconds(usual)} on average), more than 5 % of the "
+        f"{yardstick} ({seconds(whole)}). {what} partly the generator's.",
+        {"p99_late_s": worst, "mean_late_s": usual, "max_late_s": longest, "of_s": whole},
         level="invalid" if grave else "warning",
-        text=f"We sent jobs up to {_s(worst)} late (p99; {_s(usual)} on average), more than 5 % of "
-        f"the {yardstick} ({_s(whole)}).",
-        evidence={"p99_late_s": worst, "mean_late_s": usual, "max_late_s": longest, "of_s": whole},
-        hint="The numbers are partly the generator's: let it run on a machine that does nothing else."
-        if grave
-        else "The tail of the latencies from due is partly the generator's; compare it with that from sent.",
     )
 
 
@@ -92,15 +86,13 @@ def _polled(evidence: Evidence) -> Iterator[Finding]:
     if not len(within) or not len(latency):
         return
     worst, median, n = float(within.max()), quantile(latency, 0.5), len(latency)
-    yield Finding(
-        code="polled_ends",
+    share = f" ({worst / median:.1%} of the median)" if median > 0 else ""
+    yield finding(
+        "polled_ends",
+        f"The ends of {len(within)} of {n} jobs were found by polling: their latency may be up to {seconds(worst)} too "
+        f"long{share}.",
+        {"count": len(within), "of": n, "max_within_s": worst, "mean_within_s": float(within.mean())},
         level="warning" if worst > 0.01 * median else "info",
-        text=f"The ends of {len(within)} of {n} jobs were seen by polling: their latency may be up to {_s(worst)} "
-        f"too long ({worst / median:.1%} of the median)."
-        if median > 0
-        else f"The ends of {len(within)} of {n} jobs were seen by polling.",
-        evidence={"count": len(within), "of": n, "max_within_s": worst, "mean_within_s": float(within.mean())},
-        hint="Find out why the WebSocket did not tell: a proxy that drops or delays it is the usual cause.",
     )
 
 
@@ -127,19 +119,12 @@ def _little(evidence: Evidence) -> Iterator[Finding]:
     if expected <= 0 or abs(mean / expected - 1) <= 0.1:
         return
     if isinstance(load, Closed):
-        asked = f"{users}" if not idle else f"{expected:.1f} (of {users}, who start and think)"
-        text = f"{mean:.1f} {unit}s were in flight on average where {asked} were asked for."
-        hint = "Time was lost between jobs, on our side: look at the self-check."
+        planned = f"{users}" if not idle else f"{expected:.1f} (of {users}, who start and think)"
+        text = f"{mean:.1f} {unit}s were in flight on average where the plan has {planned}."
     else:
-        text = f"{mean:.1f} {unit}s were in flight on average, and rate times latency is {expected:.1f}: much was still"
-        text, hint = f"{text} under way when the last was due.", "The run was short against its latencies: run longer."
-    yield Finding(
-        code="little_law",
-        level="warning",
-        text=text,
-        evidence={"in_flight": mean, "expected": expected},
-        hint=hint,
-    )
+        text = f"{mean:.1f} {unit}s were in flight on average, and rate times latency is {expected:.1f}: many were "
+        text += "still running when the last was due."
+    yield finding("little_law", text, {"in_flight": mean, "expected": expected})
 
 
 def in_flight(due: Floats, done: Floats) -> float | None:
@@ -157,29 +142,20 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
     """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills."""
     plan, jobs = evidence.manifest.plan, evidence.jobs
     alone = plan.concurrency == 1 and plan.pages == 1
-    fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # beside a cache hit, any job looks cold
+    fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # compared with a cache hit, any job looks cold
     latency, execution = jobs.known("latency", fresh), jobs.known("execution", fresh)
     steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
     head = cold_head(steady)
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
-        which = f"first {head} jobs were" if head > 1 else "first counted job was"
-        yield Finding(
-            code="cold_head",
-            level="warning",
-            text=f"The {which} unlike the rest ({ratio:.2f} times the later median): warm-up was not over.",
-            evidence={"jobs": head, "ratio": ratio},
-            hint=f"Run again with {plan.warmup + head} or more jobs of warm-up.",
-        )
+        which = f"first {head} jobs took" if head > 1 else "first counted job took"
+        slower = f"{abs(ratio - 1):.0%}".replace("%", " %") + (" longer" if ratio > 1 else " less")
+        text = f"The {which} {slower} than the later median: warm-up was not over."
+        yield finding("cold_head", text, {"jobs": head, "ratio": ratio}, fields={"warmup": str(plan.warmup + head)})
     change = drift(steady[head:])
     if change is not None and abs(change) > 0.03:
-        yield Finding(
-            code="drift",
-            level="warning",
-            text=f"Jobs became {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the first to the last.",
-            evidence={"change": change},
-            hint="A clock, a temperature or a cache was still moving: warm up for longer, or run longer.",
-        )
+        text = f"Jobs became {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the first to the last."
+        yield finding("drift", text, {"change": change})
     yield from dependence(latency, alone)
 
 
@@ -187,13 +163,12 @@ def dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
     """Jobs that queue behind each other depend on each other; one at a time, something else is at work."""
     n, tau = len(latency), autocorrelation_time(latency)
     if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
-        yield Finding(
-            code="dependent_jobs",
+        why = "Jobs depend on the ones before them" if alone else "Jobs queue behind each other"
+        yield finding(
+            "dependent_jobs",
+            f"{why}: {n} of them carry the information of {n / tau:.0f} independent ones.",
+            {"n": n, "n_eff": n / tau},
             level="warning" if alone else "info",
-            text=f"Latencies depend on their neighbours: {n} jobs are worth {n / tau:.0f} independent ones"
-            + ("." if alone else ", as they queue behind each other."),
-            evidence={"n": n, "n_eff": n / tau},
-            hint="The intervals here already allow for it; more jobs would narrow them.",
         )
 
 
@@ -233,7 +208,3 @@ def _lag_one(x: Floats) -> float:
     centred = x - np.mean(x)
     whole = float(np.sum(centred**2))
     return float(np.sum(centred[1:] * centred[:-1])) / whole if whole > 0 else 0.0
-
-
-def _s(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

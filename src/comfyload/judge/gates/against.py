@@ -1,4 +1,4 @@
-"""How a run stands against a baseline: the ratio of two values, on the log scale, with the noise between runs."""
+"""How a run compares with a baseline: the ratio of two values, on the log scale, with the noise between runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from msgspec import Struct, structs
 
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import plain, statistic
-from comfyload.judge.gates.proof import SIDE, student, tail
+from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.rules import fact_verdict
-from comfyload.judge.gates.verdict import GateVerdict, make_verdict, percent, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, make_verdict, verdict_of
 from comfyload.judge.statistics.stats import Statistic
+from comfyload.judge.statistics.tests import student, tail
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import digits, percent, seconds
 
 __all__ = ["BETWEEN_RUNS_SD", "against"]
 
@@ -24,6 +26,8 @@ the upper end of the 2 to 4 % by which clocks, temperature and caches move whole
 """
 
 _NORMAL_975 = 1.96
+_EQUAL = 0.0005
+"""A change that is written as 0 %."""
 _SAME = ("load", "pages", "order", "stickiness", "as_is")
 """What of two plans must be equal before their numbers are compared."""
 
@@ -42,19 +46,19 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     """Judge a gate that is relative to a baseline; of its runs, the valid ones of the same workflows and load count.
 
     One run of a baseline: each side is given the noise between runs that is assumed, and nothing is proven. Several:
-    the new run is held against their own spread by Student's t.
+    the new run is compared with their own spread by Student's t.
     """
     peers = [run for run in baseline if _same_work(run, measured)]
     if not peers:
-        why = f"none of its {len(baseline)} runs is valid, another, and of the same workflows and load"
+        why = f"none of its {len(baseline)} runs is another valid run of the same workflows and load"
         why = f"Nothing to compare with in the baseline: {why}." if baseline else "No baseline was given."
         return make_verdict(gate, measured, "INCONCLUSIVE", why)
-    if gate.known.kind == "fact":
+    if gate.number.kind == "fact":
         return _fact(gate, measured, peers)
     source = _with_failures(gate, [measured, *peers])
     found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
     if gate.upper and found.low == math.inf:
-        why = "So many jobs did not complete that it is infinite."
+        why = "It is infinite: too many jobs did not complete."
         return make_verdict(gate, measured, "FAIL", why, found, baseline=_reference(theirs))
     ratio = _ratio(found, theirs)
     if ratio is None or found.value is None:
@@ -65,14 +69,33 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     p_pass, p_fail = tail(-wrong, ratio.sd, ratio.freedom), tail(wrong, ratio.sd, ratio.freedom)
     verdict = verdict_of(1.0 if ratio.single else p_pass, p_fail, gate.holds(found.value, limit))
     reach = ratio.sd * student(1 - SIDE, ratio.freedom)
-    low, high = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
-    how = f"{len(peers)} runs of the baseline show how runs differ."
+    ends = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
+    noise = f"Noise between runs: as between the baseline's {len(peers)}."
     if ratio.single:
-        how = f"One run a side: {percent(BETWEEN_RUNS_SD)} between runs is assumed"
-        how += "." if verdict == "FAIL" else ", so that nothing can be proven."
-    why = f"{math.exp(ratio.log):.3f} times the baseline ({low:.3f} to {high:.3f} at 90 %). {how}"
-    beside = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
-    return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **beside)
+        noise = f"One run a side; {percent(BETWEEN_RUNS_SD)} noise between runs assumed"
+        noise += "." if verdict == "FAIL" else ", so nothing can be proven."
+    why = f"{_change(math.exp(ratio.log), ends, _written(ratio.reference, gate))} {noise}"
+    numbers = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
+    return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **numbers)
+
+
+def _written(value: float, gate: Gate) -> str:
+    """A value as its gate counts it: 0.842 s as 842 ms, a share in per cent, a rate per minute without its unit."""
+    measure = gate.number.measure
+    return seconds(value) if measure == "s" else percent(value) if measure == "share" else digits(value)
+
+
+def _change(ratio: float, ends: tuple[float, float], reference: str) -> str:
+    """24 % below the baseline's 909 (14 to 32 % at 90 %)."""
+    parts = [(abs(end - 1), "above" if end >= 1 else "below") for end in (ratio, *ends)]
+    (change, side), *rest = parts
+    off = "Equal to" if change < _EQUAL else f"{percent(change)} {side}"
+    if all(other == side for _, other in rest):
+        low, high = sorted(part for part, _ in rest)
+        around = f"{percent(low).removesuffix(' %')} to {percent(high)}"
+    else:
+        around = " to ".join(f"{percent(part)} {other}" for part, other in rest)
+    return f"{off} the baseline's {reference} ({around} at 90 %)."
 
 
 def _reference(theirs: Sequence[Statistic]) -> float | None:
@@ -127,7 +150,7 @@ def _log_sd(found: Statistic) -> float | None:
 
 def _with_failures(gate: Gate, runs: Sequence[Measured]) -> Gate:
     """The same percentile with failures as infinite, if a run has any: those that completed may be the quick ones."""
-    plainly = gate.known.kind == "percentile" and gate.name.endswith("_latency_s") and "book" not in gate.name
+    plainly = gate.number.kind == "percentile" and gate.name.endswith("_latency_s") and "book" not in gate.name
     if gate.workflow or not plainly or not any(run.summary.failures for run in runs):
         return gate
     return structs.replace(gate, metric=gate.metric.replace("_latency_s", "_latency_with_failures_s"))
@@ -139,13 +162,13 @@ def _fact(gate: Gate, measured: Measured, peers: Sequence[Measured]) -> GateVerd
     if value is None or not theirs:
         return make_verdict(gate, measured, "INCONCLUSIVE", f"No data: a run has no {gate.name}.")
     mean = math.fsum(theirs) / len(theirs)
-    why = f"The baseline has {mean:.4g} on average. Of these runs alone: it says nothing of others."
-    said = fact_verdict(gate, measured, value, mean * gate.limit, why)
-    return structs.replace(said, baseline=mean, ratio=value / mean if mean else None)
+    why = f"The baseline has {digits(mean)} on average. A fact of these runs: nothing follows for others."
+    judged = fact_verdict(gate, measured, value, mean * gate.limit, why)
+    return structs.replace(judged, baseline=mean, ratio=value / mean if mean else None)
 
 
 def _same_work(run: Measured, measured: Measured) -> bool:
-    """A run is no baseline of itself, and one that is not valid is none at all."""
+    """A run is not a baseline of itself, and an invalid one of no other."""
     a, b = run.manifest, measured.manifest
     if a.run_id == b.run_id or not run.summary.valid:
         return False

@@ -1,4 +1,4 @@
-"""What a comparison says to a gate: that B is not slower than A, and that it does not fail more often."""
+"""Verdicts on a comparison: that B is not slower than A, and that it does not fail more often."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def judge_comparison(found: Comparison, conditions: Sequence[Condition]) -> list
 
 
 def _not_slower(found: Comparison) -> GateVerdict:
-    """By the overall row; a metric that is proven slower beside it leaves the question open."""
+    """By the overall row; another metric that is proven slower leaves the question open."""
     row, slower = found.overall, _slower(found)
     draft = GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", value=None, limit=None, why="")
     if row is None or row.ratio is None:
         return structs.replace(draft, why="No data: no duration is known of both sides.")
-    said = _word(found, row, slower)
+    verdict = _word(found, row, slower)
     parts = [_change(row), found.why]
-    if said == "INCONCLUSIVE" and (beyond := slower or _beyond(found, row.margin)):
-        parts.append(f"Beyond it: {join(beyond)}.")
-    if row.runs_needed and said != "FAIL":
+    if verdict == "INCONCLUSIVE" and (beyond := slower or _beyond(found, row.margin)):
+        parts.append(f"Outside it: {join(beyond)}.")
+    if row.runs_needed and verdict != "FAIL":
         parts.append(
             f"About {row.runs_needed} {'pairs' if found.design == 'paired' else 'runs a side'} would settle it."
         )
     return structs.replace(
         draft,
-        verdict=said,
+        verdict=verdict,
         metric=_name(row),
         value=row.b,
         n=row.n_b,
@@ -91,8 +91,8 @@ def _change(row: Ratio) -> str:
     """p50_execution_s +12.3 % (+8.1 to +16.7 %), margin 5 %."""
     low, high = (None if end is None else f"{100 * (end - 1):+.1f}" for end in (row.low, row.high))
     ends = f"{low} to {high} %" if low and high else f"from {low} %" if low else f"up to {high} %" if high else ""
-    said = f"{_name(row)} {100 * ((row.ratio or 1.0) - 1):+.1f} %{f' ({ends})' if ends else ''}"
-    return f"{said}, margin {100 * row.margin:.3g} %."
+    change = f"{_name(row)} {100 * ((row.ratio or 1.0) - 1):+.1f} %{f' ({ends})' if ends else ''}"
+    return f"{change}, margin {100 * row.margin:.3g} %."
 
 
 def _not_more_failures(found: Comparison) -> GateVerdict:
@@ -111,12 +111,12 @@ def _not_more_failures(found: Comparison) -> GateVerdict:
         return structs.replace(draft, why="No data: no job's end is known on one side.")
     worst = max(rows, key=lambda row: (row.verdict == "more failures", (row.b or 0.0) - (row.a or 0.0)))
     a, b = worst.a or 0.0, worst.b or 0.0
-    said: Verdict = "INCONCLUSIVE" if b > a else "PASS*"
+    verdict: Verdict = "INCONCLUSIVE" if b > a else "PASS*"
     if worst.verdict != "inconclusive":
-        said = "FAIL" if worst.verdict == "more failures" else "PASS"
+        verdict = "FAIL" if worst.verdict == "more failures" else "PASS"
     p = "" if worst.p_holm is None else f" (p = {worst.p_holm:.2g} if both fail alike)"
     where = f"{worst.load}: " if worst.load else ""
     why = f"{where}{worst.note}{p}."
     return structs.replace(
-        draft, verdict=said, value=1 - b, n=worst.n_b, limit=1 - a, baseline=1 - a, why=why[:1].upper() + why[1:]
+        draft, verdict=verdict, value=1 - b, n=worst.n_b, limit=1 - a, baseline=1 - a, why=why[:1].upper() + why[1:]
     )

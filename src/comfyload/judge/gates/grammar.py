@@ -15,16 +15,13 @@ from msgspec import Struct
 
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.metrics import METRICS
+from comfyload.judge.number import Measure, Number
+from comfyload.judge.numbers import NUMBERS, workflow_numbers
 
 __all__ = [
     "DEFAULT_GATES",
-    "ERRORS",
-    "KNOWN",
-    "OF_A_WORKFLOW",
     "Gate",
     "GateSet",
-    "Known",
     "Op",
     "expected_patterns",
     "parse_gate",
@@ -33,19 +30,6 @@ __all__ = [
 
 Op = Literal["<=", "<", ">=", ">", "=="]
 DEFAULT_GATES = ("success_rate >= 98 %", "p95_latency_s <= 45", "unexpected_errors == 0")
-ERRORS = "unexpected_errors"
-"""The one gate that is not on a number of the summary."""
-
-
-class Known(Struct, frozen=True, kw_only=True):
-    """What a number is, which decides how it is judged.
-
-    `share`: k of n. `percentile`, `mean` (rates too): with an interval. `fact`: a count, a maximum or a time of this
-    run, from which nothing is inferred. `errors`: those that no pattern expects.
-    """
-
-    kind: Literal["share", "percentile", "mean", "fact", "errors"]
-    unit: Literal["s", "share", "count", "/min", "/h", "bytes"]
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -77,9 +61,9 @@ class Gate(Struct, frozen=True, kw_only=True):
         return self.op in ("<=", "<", "==")
 
     @property
-    def known(self) -> Known:
-        """What the number is."""
-        return (OF_A_WORKFLOW if self.workflow else KNOWN)[self.name]
+    def number(self) -> Number:
+        """The row of the number."""
+        return (workflow_numbers() if self.workflow else NUMBERS)[self.name]
 
     def holds(self, value: float, limit: float) -> bool:
         """Whether a value stands on the right side of a limit."""
@@ -91,53 +75,14 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class GateSet(Struct, frozen=True, kw_only=True):
-    """Gates, and regular expressions of errors that are no surprise. `independent_failures`: they are said to come one
-    at a time, and not in bursts.
+    """Gates, and regular expressions of expected errors. `independent_failures`: failures are taken to come one at a
+    time, and not in bursts.
     """
 
     gates: list[Gate]
     expected_errors: list[str] = []
     independent_failures: bool = False
 
-
-def _facts(unit: Literal["s", "count", "/min"], names: str) -> dict[str, Known]:
-    return {name: Known(kind="fact", unit=unit) for name in names.split()}
-
-
-def _durations(metric: str, shown: Iterable[str]) -> dict[str, Known]:
-    kinds: dict[str, Literal["mean", "fact"]] = {"avg": "mean", "max": "fact"}
-    return {f"{name}_{metric}_s": Known(kind=kinds.get(name, "percentile"), unit="s") for name in shown}
-
-
-_SHARE, _RATE = Known(kind="share", unit="share"), Known(kind="mean", unit="/min")
-
-KNOWN: dict[str, Known] = {
-    "success_rate": _SHARE,
-    **{key: known for metric in METRICS for key, known in _durations(metric.name, metric.shown).items()},
-    **_durations("latency_with_failures", ("p50", "p90", "p95", "p99")),
-    "images_per_minute": _RATE,
-    "jobs_per_minute": _RATE,
-    "book_success_rate": _SHARE,
-    "books_per_hour": Known(kind="mean", unit="/h"),
-    **_durations("book_latency", ("avg", "p50", "p95", "max")),
-    **_facts("count", "total_jobs completed failed timeouts cancelled lost dropped censored unfinished warmup_jobs"),
-    **_facts("count", "cached cached_fully cached_partly books books_completed"),
-    **_facts("count", "images previews videos audio_files files_3d latents texts other_files"),
-    "image_bytes": Known(kind="fact", unit="bytes"),
-    **_facts("s", "wall_clock_s observed_p99_latency_s"),
-    **_facts("/min", "offered_per_minute sent_per_minute completed_per_minute"),
-    ERRORS: Known(kind="errors", unit="count"),
-}
-"""Every number of the summary that a gate can name."""
-
-OF_A_WORKFLOW: dict[str, Known] = {
-    "success_rate": _SHARE,
-    **_durations("latency", ("avg", "p50", "p95", "max")),
-    **_durations("execution", ("avg", "p50", "p95")),
-    "images_per_minute": _RATE,
-    **_facts("count", "jobs completed images previews cached"),
-}
-"""Every number of one workflow in a run of several."""
 
 _SHAPE = re.compile(r"(?P<metric>[^<>=]+?)\s*(?P<op><=|>=|==|<|>)\s*(?P<limit>[^<>=]+)")
 _NUMBER = r"(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)"
@@ -154,26 +99,26 @@ def parse_gate(text: str) -> Gate:
     """Read one gate.
 
     Raises:
-        UsageError: it is not written as a gate is, names no number of the summary, or asks what cannot be judged.
+        UsageError: it is not written as a gate is, names no number of the summary, or cannot be judged.
     """
     text = clean(text, 200)
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        raise UsageError(f"this is no gate: {text or '(nothing)'}", _EXAMPLE)
+        raise UsageError(f"invalid gate {text or '(empty)'!r}", _EXAMPLE)
     metric, op = shape["metric"], cast(Op, shape["op"])
-    known = _known(text, metric)
-    exact = known.kind == "errors" or known.unit in ("count", "bytes")
+    number = _number(text, metric)
+    exact = number.measure in ("count", "bytes")
     if op == "==" and not exact:
-        _refuse(text, f"{metric} is measured, so it is equal to nothing", "use <= or >=")
+        _refuse(text, f"{metric} is measured, so == never holds", "use <= or >=")
     relative = _OF_BASELINE.fullmatch(shape["limit"].strip())
     if relative is not None:
-        if op == "==" or known.kind == "errors":
-            _refuse(text, f"{metric} is not judged by a baseline's", "compare it with a number")
+        if op == "==" or number.kind == "errors":
+            _refuse(text, f"{metric} cannot be compared with a baseline in this way", "give a number")
         factor = float(relative["number"] or relative["after"] or 1)
         if not 0 < factor < float("inf"):
-            _refuse(text, "a share of the baseline is more than nothing", _EXAMPLE)
+            _refuse(text, "the factor of the baseline must be above 0", _EXAMPLE)
         return Gate(text=text, metric=metric, op=op, limit=factor, of_baseline=True)
-    return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), known))
+    return Gate(text=text, metric=metric, op=op, limit=_limit(text, shape["limit"].strip(), number.measure))
 
 
 def read_gates(text: str, origin: str) -> GateSet:
@@ -183,12 +128,12 @@ def read_gates(text: str, origin: str) -> GateSet:
     A file without gates has an empty list of them: whoever reads it uses the defaults then.
 
     Raises:
-        UsageError: it is no TOML, holds another key or another type, or something in it is not written as it must be.
+        UsageError: it is not TOML, holds another key or another type, or something in it is not written as it must be.
     """
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+        raise UsageError(f"{origin} is not TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)
     if not isinstance(independent, bool):
@@ -198,7 +143,7 @@ def read_gates(text: str, origin: str) -> GateSet:
             hint = _nearest(key, [*lists, "independent_failures"])
             raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint or f"the keys are {_KEYS}")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{origin}: {key} is no list of texts", f'write {key} = ["…"]')
+            raise UsageError(f"{origin}: {key} is not a list of texts", f'write {key} = ["…"]')
         lists[key] = value
     expected_patterns(lists["expected_errors"], f"{origin}: ")
     try:
@@ -212,27 +157,27 @@ def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pa
     """Compile what is expected.
 
     Raises:
-        UsageError: one is no regular expression, or matches everything because it is empty.
+        UsageError: one is not a regular expression, or matches everything because it is empty.
     """
     patterns = []
     for expression in expressions:
         try:
             patterns.append(re.compile(expression))
         except re.error as error:
-            message = f"{where}no regular expression: {clean(expression, 80)}"
-            raise UsageError(message, f"{error.msg}; put \\ before a sign that stands for itself") from None
+            message = f"{where}invalid regular expression {clean(expression, 80)}"
+            raise UsageError(message, f"{error.msg}; put \\ before a character that stands for itself") from None
         if not expression:
-            raise UsageError(f"{where}an empty pattern would expect every error", "leave it out")
+            raise UsageError(f"{where}an empty pattern matches every error", "leave it out")
     return patterns
 
 
-def _known(text: str, metric: str) -> Known:
+def _number(text: str, metric: str) -> Number:
     workflow, _, name = metric.rpartition(".")
-    names = OF_A_WORKFLOW if workflow else KNOWN
+    names = workflow_numbers() if workflow else {key: row for key, row in NUMBERS.items() if row.kind != "flag"}
     if name not in names:
         of = " of one workflow" if workflow else ""
         hint = _nearest(name, names) or "name a key of the summary, such as success_rate or p95_latency_s"
-        _refuse(text, f"there is no number {name}{of}", hint)
+        _refuse(text, f"unknown number {name}{of}", hint)
     return names[name]
 
 
@@ -241,18 +186,18 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def _limit(text: str, written: str, known: Known) -> float:
+def _limit(text: str, written: str, measure: Measure) -> float:
     parts = _LIMIT.fullmatch(written)
     if parts is None:
-        _refuse(text, f"{written} is no limit", _EXAMPLE)
-    units = _UNITS.get(known.unit, {})
+        _refuse(text, f"invalid limit {written}", _EXAMPLE)
+    units = _UNITS.get(measure, {})
     unit = parts["unit"]
     if unit is not None and unit not in units:
-        _refuse(text, f"the unit {unit} does not fit", f"use {', '.join(units)}" if units else "leave it out")
+        _refuse(text, f"unknown unit {unit}", f"use {', '.join(units)}" if units else "leave it out")
     limit = float(parts["number"]) * (1.0 if unit is None else units[unit])
     if limit == float("inf"):
         _refuse(text, "the limit is infinite", _EXAMPLE)
-    if known.unit == "share":
+    if measure == "share":
         limit = round(limit, 12)  # 98 * 0.01 is not quite 0.98
         if limit > 1:
             _refuse(text, "a share is at most 1", "write 98 % or 0.98")

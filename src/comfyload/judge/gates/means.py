@@ -35,19 +35,19 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
     why = _why(found, nearer, verdict, p_fail)
     if verdict == "PASS" and gate.upper == (found.unit == "s"):  # a slow job would speak against it
         rare = 100 * (1 - SIDE ** (1 / found.n))
-        why += f" Slow jobs that are rarer than {rare:.2g} % may not be among these {found.n}."
+        why += f" A slow job in {100 / rare:.0f} may be missing among these {found.n}."
     if needs is not None:
-        why += f" About {needs:,} jobs would prove it, if the value stays."
-    if gate.known.unit == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
-        why += " Of the completed jobs alone."
+        why += f" To prove it: about {needs} jobs, if the value stays."
+    if gate.number.measure == "s" and found.n < int(measured.summary.summary["total_jobs"] or 0):
+        why += " Completed jobs only."
     return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, needs=needs)
 
 
 def _why(found: Statistic, nearer: float | None, verdict: Verdict, p_fail: float) -> str:
     if nearer is None:
         return f"Nothing is proven: {found.reason}{open_words(verdict, p_fail)}."
-    where = {"PASS": "inside", "FAIL": "outside"}.get(verdict, "on both sides of the limit")
-    return f"The 95 % interval lies {where}{open_words(verdict, p_fail)}."
+    where = {"PASS": "is inside the limit", "FAIL": "is outside the limit"}.get(verdict, "contains the limit")
+    return f"The 95 % interval {where}{open_words(verdict, p_fail)}."
 
 
 def _p(found: Statistic, end: float | None, limit: float) -> float:

@@ -1,24 +1,12 @@
-"""What counts and values prove of a limit, or disprove: p-values, and how many jobs it would take."""
+"""What counts prove or disprove of a limit: p-values, and how many jobs a proof takes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from scipy import special
 
-__all__ = [
-    "SIDE",
-    "count_test",
-    "disproof",
-    "effective_n",
-    "holm",
-    "needed",
-    "proof",
-    "share_bounds",
-    "student",
-    "tail",
-]
+__all__ = ["SIDE", "count_test", "disproof", "effective_n", "needed", "proof"]
 
 SIDE = 0.05
 """Chance of a false PASS where a run stands exactly at the limit; the same of a false FAIL."""
@@ -74,32 +62,5 @@ def count_test(bad: tuple[int, int], n: int, allowed: float, tau: float = 1.0) -
 
 
 def effective_n(n: int, tau: float) -> int:
-    """How many whole independent jobs `n` of them are worth."""
+    """How many whole independent jobs carry the information of `n` of them."""
     return max(1, math.floor(n / tau + 1e-9))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value as large as Holm's (1979) step-down procedure makes it, in the same order."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[at]))
-        adjusted[at] = largest
-    return adjusted
-
-
-def share_bounds(k: float, n: float) -> tuple[float, float]:
-    """Clopper & Pearson's bounds of a share, 5 % on each side."""
-    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, SIDE))
-    high = 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - SIDE))
-    return low, high
-
-
-def student(q: float, freedom: float) -> float:
-    return float(special.ndtri(q) if math.isinf(freedom) else special.stdtrit(freedom, q))
-
-
-def tail(x: float, sd: float, freedom: float) -> float:
-    """Chance of as much or more, if it is nothing but noise of that deviation."""
-    if sd <= 0:
-        return 0.0 if x > 0 else 1.0
-    return float(special.ndtr(-x / sd) if math.isinf(freedom) else special.stdtr(freedom, -x / sd))

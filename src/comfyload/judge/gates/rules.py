@@ -2,7 +2,7 @@
 
 - A percentile is a count of jobs, judged by the exact binomial test: 5 % on each side. Nothing is assumed of how
   durations are distributed. A job that failed took longer than any limit; one that the end of the run cut off took
-  longer than what was seen of it, so it can disprove a gate and never proves one.
+  longer than it was observed for, so it can disprove a gate and never proves one.
 - A count or a maximum is a fact of this run. Nothing is inferred from it.
 """
 
@@ -52,7 +52,7 @@ class _Column(Struct, frozen=True, kw_only=True):
 
 
 class _Count(Struct, frozen=True, kw_only=True):
-    """Jobs on the wrong side of a limit: surely, and those that were cut off before they told."""
+    """Jobs on the wrong side of a limit: those that surely are, and those that were cut off too early to know."""
 
     surely: int
     unknown: int
@@ -66,7 +66,7 @@ class _Count(Struct, frozen=True, kw_only=True):
 def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     """A percentile is below a limit if few enough jobs are above it; above it, if few enough are below.
 
-    A proof rests on what the queue's jobs are worth by theory, and not on its first ones, that found it short.
+    A proof counts independent jobs by the theory of queues, and leaves out the first ones, which found a short queue.
     """
     shown, _, metric = gate.name.removesuffix("_s").partition("_")
     p, found, column = PERCENTILES[shown], statistic(gate, measured), _column(gate, measured, metric)
@@ -84,28 +84,26 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
         value = quantile(column.seconds, p) if n >= value_needs(p) else None
         low = quantile_interval(column.seconds, p, 1 - 2 * SIDE, queue.surely(tau, p))[0]
         high = quantile_interval(later.seconds, p, 1 - 2 * SIDE, time)[1]
-    told = value is not None and not counts.unknown
-    inside = gate.holds(value, gate.limit) if told and value is not None else counts.most <= n * counts.allowed
+    known = value is not None and not counts.unknown
+    inside = gate.holds(value, gate.limit) if known and value is not None else counts.most <= n * counts.allowed
     verdict = verdict_of(1.0 if counts.unknown else p_pass, p_fail, inside)
     needs = _needs(proving, queue, n, time) if verdict == "PASS*" and not counts.unknown else None
-    why = f"{_counted(gate, column, counts, needs)}{open_words(verdict, p_fail)}.{_doubts(counts, queue, n, time)}"
+    why = f"{_counted(gate, column, counts)}{open_words(verdict, p_fail)}.{_proof(gate, counts, needs)}"
+    why += _doubts(counts, time)
     return make_verdict(gate, measured, verdict, why, value=value, low=low, high=high, n=n, p_fail=p_fail, needs=needs)
 
 
-def _doubts(counts: _Count, queue: Queue, n: int, time: float) -> str:
-    why = ""
+def _doubts(counts: _Count, time: float) -> str:
     if counts.unknown:
-        why += f" {counts.unknown} were cut off by the end before they told, so nothing is proven."
+        cut = "1 job was" if counts.unknown == 1 else f"{counts.unknown} jobs were"
+        return f" {cut} cut off by the end of the run, so nothing is proven."
     if math.isinf(time):
-        return f"{why} They waited in a queue of which is not known how long it remembers, so nothing is proven."
-    if effective_n(n, time) < n:
-        waited = "waited in one queue and " if queue != ALONE else ""
-        why += f" They {waited}depend on each other, which is allowed for."
-    return why
+        return " It is not known for how long jobs in this queue depend on each other, so nothing is proven."
+    return ""
 
 
 def _wrong(gate: Gate, column: _Column, p: float) -> _Count:
-    """What was cut off will be longer than was seen: beyond an upper limit it stays, below it may yet go there."""
+    """A cut job takes longer than it was observed for: beyond an upper limit it stays, below it may still go there."""
     seconds, cut = column.seconds, column.cut
     below = seconds < gate.limit if gate.op in ("<", ">=") else seconds <= gate.limit
     wrong, unknown = (~below, cut & below) if gate.upper else (below & ~cut, cut & below)
@@ -120,15 +118,20 @@ def _needs(counts: _Count, queue: Queue, n: int, time: float) -> int | None:
     return None if fewest is None or math.isinf(time) else max(n + 1, math.ceil(fewest * time) + queue.early)
 
 
-def _counted(gate: Gate, column: _Column, counts: _Count, needs: int | None) -> str:
-    unit = "books" if "book" in gate.name else "jobs"
-    text = f"{counts.surely} of {len(column.seconds)} {unit} took {'longer' if gate.upper else 'less'}"
-    text += f" than {gate.limit:.4g} s"
-    if column.failed and gate.upper:
-        text += f", with {column.failed} that did not complete"
+def _counted(gate: Gate, column: _Column, counts: _Count) -> str:
+    unit, limit = "books" if "book" in gate.name else "jobs", f"{gate.limit:.4g} s"
+    if counts.most == 0:
+        inside = {"<=": f"{limit} or less", "<": f"less than {limit}", ">=": f"{limit} or more"}
+        return f"All {len(column.seconds)} {unit} took {inside.get(gate.op, f'more than {limit}')}"
+    text = f"{counts.surely} of {len(column.seconds)} {unit} took {'longer' if gate.upper else 'less'} than {limit}"
+    return f"{text} ({column.failed} did not complete)" if column.failed and gate.upper else text
+
+
+def _proof(gate: Gate, counts: _Count, needs: int | None) -> str:
     if needs is None:
-        return text
-    return f"{text}; {needs} with {f'no more than {counts.most}' if counts.most else 'none'} would prove it"
+        return ""
+    few = f" with no more than {counts.most} that take {'longer' if gate.upper else 'less'}" if counts.most else ""
+    return f" To prove it: {needs} {'books' if 'book' in gate.name else 'jobs'}{few}."
 
 
 def _column(gate: Gate, measured: Measured, metric: str) -> _Column:
@@ -178,17 +181,17 @@ def _fact(gate: Gate, measured: Measured) -> GateVerdict:
     value = plain(gate, measured)
     if value is None:
         return no_data(gate, measured, f"the run has no {gate.name}")
-    return fact_verdict(gate, measured, value, gate.limit, "Of this run alone: it says nothing of another.")
+    return fact_verdict(gate, measured, value, gate.limit, "A fact of this run: nothing follows for another.")
 
 
 def fact_verdict(gate: Gate, measured: Measured, value: float, limit: float, why: str) -> GateVerdict:
-    """Whether a value stands where it should. The longest latency is not known where jobs did not complete."""
+    """Whether a value is on the right side. The longest latency is not known where jobs did not complete."""
     flat = measured.summary.summary
     verdict: Verdict = "PASS" if gate.holds(value, limit) else "FAIL"
     n = int(flat["total_jobs"] or 0)
     others = n - int(flat["completed"] or 0)
-    if verdict == "PASS" and gate.upper and others and gate.known.unit == "s" and "latency" in gate.name:
-        verdict, why = "INCONCLUSIVE", f"Of the completed jobs alone: {others} more did not complete."
+    if verdict == "PASS" and gate.upper and others and gate.number.measure == "s" and "latency" in gate.name:
+        verdict, why = "INCONCLUSIVE", f"Completed jobs only: {others} others did not complete."
     return make_verdict(gate, measured, verdict, why, value=value, n=n, limit=limit)
 
 

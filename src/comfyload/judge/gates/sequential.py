@@ -67,7 +67,7 @@ def evidence(completed: int, failed: int, limit: float) -> float:
 
 
 def early_abort(completed: int, failed: int, limit: float = 0.98) -> Literal["continue", "fail"]:
-    """Whether a gate `success_rate >= limit` is lost, to be asked after every job whose end is known. `failed`: those
+    """Whether a gate `success_rate >= limit` is lost, to be checked after every job whose end is known. `failed`: those
     that are evidence by `strikes`; all failures only if they come one at a time.
 
     The failing side of Wald's sequential probability ratio test with 5 % on each side. At a rate of exactly `limit` it

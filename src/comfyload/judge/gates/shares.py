@@ -13,10 +13,12 @@ from comfyload.judge.arrivals import arrivals_of, books_failed
 from comfyload.judge.columns.jobs import failures_of
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.numbers import statistic
-from comfyload.judge.gates.proof import disproof, needed, proof, share_bounds
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, percent, verdict_of
+from comfyload.judge.gates.proof import SIDE, disproof, needed, proof
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
+from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
+from comfyload.judge.words import percent
 
 __all__ = ["judge_share"]
 
@@ -42,8 +44,8 @@ class _BurstCount(Struct, frozen=True, kw_only=True):
     def bounds(self) -> tuple[float, float]:
         """Of the share of jobs on the wrong side, 5 % on each side."""
         bad, n = self.bursts.bad, self.bursts.n
-        low, high = share_bounds(bad / self.per_trial, n / self.per_trial)
-        return max(low, share_bounds(self.bursts.runs, n)[0]), high
+        low, high = clopper_pearson(bad / self.per_trial, n / self.per_trial, 1 - 2 * SIDE)
+        return max(low, clopper_pearson(self.bursts.runs, n, 1 - 2 * SIDE)[0]), high
 
 
 def judge_share(gate: Gate, measured: Measured) -> GateVerdict:
@@ -82,30 +84,29 @@ def _why(gate: Gate, count: _BurstCount, verdict: Verdict, needs: int | None) ->
     unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
     n, bad, runs = count.bursts.n, count.bursts.bad, count.bursts.runs
     good = bad if gate.upper else n - bad
-    told = f"{n} clean {unit if n > 1 else unit[:-1]}" if good == n else f"{good} of {n} {unit} completed"
+    counted = f"{'All ' if n > 1 else 'The '}{f'{n} {unit}' if n > 1 else unit[:-1]} completed"
+    counted = counted if good == n else f"{good} of {n} {unit} completed"
     if verdict == "PASS":
-        given = "if failures come one at a time, as was said" if gate.independent else "failures in bursts allowed for"
-        most = "at most " if gate.upper else ""
-        return f"{told}{' prove' if good == n else ', which proves'} {most}{goal} (one-sided, 95 %), {given}."
+        taken = "if failures come one at a time" if gate.independent else "bursts of failures allowed for"
+        return f"{counted}. {'At most' if gate.upper else 'At least'} {goal} is proven (one-sided, 95 %), {taken}."
     if verdict == "PASS*":
-        return f"{told}{_more(gate, count, unit, goal, needs)}"
-    several = f", the others failed in {runs} burst{'' if runs == 1 else 's'}" if runs < bad and not gate.upper else ""
-    return f"{told}{several}{open_words(verdict, count.p_fail)}."
+        return f"{counted}. {_proof(gate, count, unit, goal, needs)}"
+    several = f"; the others failed in {runs} burst{'' if runs == 1 else 's'}" if runs < bad and not gate.upper else ""
+    return f"{counted}{several}{open_words(verdict, count.p_fail)}."
 
 
-def _more(gate: Gate, count: _BurstCount, unit: str, goal: str, needs: int | None) -> str:
-    """How many jobs it would take if failures came one at a time, and in bursts."""
+def _proof(gate: Gate, count: _BurstCount, unit: str, goal: str, needs: int | None) -> str:
+    """How many jobs a proof takes if failures come one at a time, and in bursts."""
     n, bad = count.bursts.n, count.bursts.bad
     alone = needed(bad, count.allowed)
-    clean = bad == 0 and not gate.upper
-    verb = (" does" if n == 1 else " do") if clean else ": they do"
     if needs is None or alone is None:
-        return f"{verb} not prove {goal}; no number of {unit} does."
-    what = "clean ones" if clean else f"{unit} with no more than {bad} {'completed' if gate.upper else 'failed'}"
+        return f"No number of {unit} proves {goal}."
+    few = "" if bad == 0 else f" with no more than {bad} {'completed' if gate.upper else 'failed'}"
     if count.per_trial == 1:
-        return f"{verb} not prove {goal}; {needs:,} {what} would."
+        return f"To prove {goal}: {needs} {unit}{few}."
     bursts = f"in bursts of up to {LONGEST:.0f}" if bad == 0 else "in bursts as long as they may be here"
     if n >= alone:
-        only = " prove" if clean else ", which proves"
-        return f"{only} {goal} only if failures come one at a time; {bursts} it takes {needs:,} {what}."
-    return f"{verb} not prove {goal}; {alone:,} {what} would if failures came one at a time, {needs:,} if {bursts}."
+        return (
+            f"That proves {goal} if failures come one at a time; if they come {bursts}, it takes {needs} {unit}{few}."
+        )
+    return f"To prove {goal}: {alone} {unit}{few} if failures come one at a time, {needs} if they come {bursts}."

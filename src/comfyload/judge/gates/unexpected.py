@@ -1,4 +1,4 @@
-"""Which errors of a run nobody expected: those of its records, of its warm-up, and of the log beside it."""
+"""The errors of a run that no pattern expects: of its records, of its warm-up, and of its log."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from comfyload.judge.columns.ledger import FailureRow, clean
 from comfyload.judge.gates.grammar import Gate, expected_patterns
-from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data, percent
+from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data
 from comfyload.judge.summary import Measured
+from comfyload.record.outcomes import OUTCOMES
 
 __all__ = ["errors"]
 
@@ -22,25 +22,26 @@ def errors(
     """Judge the errors that no pattern finds: of counted jobs, of warm-up jobs, and of the log if one was read.
 
     Of jobs that failed alike (by kind, type and node class) only the first one's message is kept, so a pattern is
-    held against the message of a single job, and of several against what they have in common. What the log says of
-    other prompts and of the probe is no error of the run, and is said. A log of which not all could be read can show an
-    error, and never that there was none.
+    compared with the message of a single job, and of several with what they have in common. Rows of other prompts and
+    of the probe are no errors of the run, and are reported. A log that could not be read whole can show an error, and
+    never that there was none.
     """
     patterns, surprises, known = expected_patterns(expected), [], 0
     for error, common in _recorded(measured) + [(one, one.text) for one in log_errors or () if one.where == "log"]:
-        seen = error.text if error.count == 1 else common
-        if any(pattern.search(seen) for pattern in patterns):
+        text = error.text if error.count == 1 else common
+        if any(pattern.search(text) for pattern in patterns):
             known += error.count
         else:
             surprises.append(error)
     doubts = [error.text for error in log_errors or () if error.where == "unread"]
-    read = doubts or ["No log was read." if log_errors is None else "The log was read."]
-    log = " ".join([*read, *_aside(log_errors or ())])
+    read = doubts or ["No log was read." if log_errors is None else ""]
+    log = " ".join(part for part in [*read, *_aside(log_errors or ())] if part)
     n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
     if n == 0:
         return no_data(gate, measured, "the run has no job")
     count = sum(error.count for error in surprises)
-    why = f"{_first(surprises, bool(patterns)) if surprises else _none(n, known)} {log}"
+    what = _first(surprises, bool(patterns)) if surprises else _none(n, known, log=log_errors is not None)
+    why = f"{what} {log}".strip()
     verdict: Verdict = "INCONCLUSIVE" if doubts else "PASS"
     return make_verdict(
         gate, measured, verdict if gate.holds(count, gate.limit) else "FAIL", why, value=float(count), n=n
@@ -48,12 +49,12 @@ def errors(
 
 
 def _aside(log_errors: Sequence[RunError]) -> Iterator[str]:
-    """What else the log says."""
+    """What else is in the log."""
     others = sum(error.count for error in log_errors if error.where == "others")
     if others:
         yield f"{'1 row of other prompts was' if others == 1 else f'{others} rows of other prompts were'} left out."
     for error in [error for error in log_errors if error.where == "probe"][:3]:
-        yield f"The probe said of itself: {clean(error.text, 120)} ({error.count} in all)."
+        yield f"The probe reported: {clean(error.text, 120)} ({error.count} in all)."
 
 
 def _first(surprises: Sequence[RunError], patterns: bool) -> str:
@@ -67,11 +68,9 @@ def _first(surprises: Sequence[RunError], patterns: bool) -> str:
     return text
 
 
-def _none(n: int, known: int) -> str:
-    if known:
-        return f"None in {n} jobs but {known} that were expected."
-    most = percent(1 - SIDE ** (1 / n))
-    return f"None in {n} jobs: if they come one at a time, fewer than {most} of jobs have one, at 95 %."
+def _none(n: int, known: int, *, log: bool) -> str:
+    where = f"in {n} jobs{' and the log' if log else ''}"
+    return f"No error {where} but {known} that were expected." if known else f"No error {where}."
 
 
 def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
@@ -82,8 +81,8 @@ def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
             common = _common(row)
             text = f"{common}: {row.example}" if row.example else common
             out.append((RunError(where="records", text=text, count=row.count, first=f"job {row.index}"), common))
-    for outcome in ("failed", "timed_out", "lost"):
-        if count := measured.summary.warmup.get(outcome, 0):
+    for outcome, ended in OUTCOMES.items():
+        if ended.error and (count := measured.summary.warmup.get(outcome, 0)):
             text = f"warm-up {outcome}"
             out.append((RunError(where="records", text=text, count=count, first="before the counted jobs"), text))
     return out

@@ -1,4 +1,4 @@
-"""What is said of a gate: the verdict, the numbers it rests on, and why."""
+"""The verdict on a gate, the numbers it rests on, and why."""
 
 from __future__ import annotations
 
@@ -11,17 +11,44 @@ from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["GateVerdict", "RunError", "Verdict", "make_verdict", "no_data", "open_words", "percent", "verdict_of"]
+__all__ = [
+    "VERDICTS",
+    "GateVerdict",
+    "RunError",
+    "Verdict",
+    "VerdictRow",
+    "make_verdict",
+    "no_data",
+    "open_words",
+    "verdict_of",
+]
 
 Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
-"""Proven; inside and not proven; outside and not disproven, or nothing to go by; disproven."""
+"""As JSON, JUnit and exit codes have it; `VERDICTS` says what people read."""
+
+
+class VerdictRow(Struct, frozen=True, kw_only=True):
+    """`word`: what people read; `look`: how it catches their eye."""
+
+    word: str
+    meaning: str
+    look: Literal["good", "plain", "doubt", "bad"]
+
+
+VERDICTS: dict[Verdict, VerdictRow] = {
+    "PASS": VerdictRow(word="PASS", meaning="proven", look="good"),
+    "PASS*": VerdictRow(word="ok", meaning="inside the limit, not proven", look="plain"),
+    "INCONCLUSIVE": VerdictRow(word="INCONCLUSIVE", meaning="undecided", look="doubt"),
+    "FAIL": VerdictRow(word="FAIL", meaning="disproven, or an unexpected error", look="bad"),
+}
+"""The best first."""
 
 
 class RunError(Struct, frozen=True, kw_only=True):
     """One class of error. `text`: its kind, type, node class and first message, or a line of the log; `first`: where it
-    was seen first, by job or by time. `where` "others": of prompts that are not the run's; "probe": what the instrument
-    says of itself. These two are no errors of the run. "unread": what of the log could not be read, in a sentence, so
-    that nobody knows whether an error is in it.
+    came first, by job or by time. `where` "others": of prompts that are not the run's; "probe": errors of
+    the probe itself. These two are no errors of the run. "unread": what could not be read of the log, in a sentence:
+    there may be an error in it.
     """
 
     where: Literal["records", "log", "others", "probe", "unread"]
@@ -31,7 +58,7 @@ class RunError(Struct, frozen=True, kw_only=True):
 
 
 class GateVerdict(Struct, frozen=True, kw_only=True):
-    """What a run says to a gate.
+    """The verdict of a run on a gate.
 
     `value`, `low`, `high`, `limit` are in the unit of the gate's key. The interval is what the verdict rests on: 5 % on
     each side of a share or a percentile, 2.5 % of a mean or a rate; of shares with bursts of failures allowed for; of
@@ -88,10 +115,4 @@ def open_words(verdict: Verdict, p_fail: float) -> str:
     """What ends the sentence of a FAIL or an INCONCLUSIVE; nothing for the others."""
     if verdict == "FAIL":
         return f" (p = {p_fail:.2g} if the gate held)"
-    return ", so the value is outside, but not disproven" if verdict == "INCONCLUSIVE" else ""
-
-
-def percent(share: float) -> str:
-    """97.9 %; only all of them is 100 %."""
-    text = f"{100 * share:.3g}"
-    return f"{100 * share:.6g} %" if text == "100" and share < 1 else f"{text} %"
+    return ": outside the limit, which may be chance" if verdict == "INCONCLUSIVE" else ""

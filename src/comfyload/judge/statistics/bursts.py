@@ -1,4 +1,4 @@
-"""How failures come in bursts, and so of how many independent trials a count of them is worth.
+"""How failures come in bursts, and so how many independent trials a count of them stands for.
 
 A server that ran out of memory fails the next jobs too. A run without a failure holds nothing on how long such bursts
 are: there, ten jobs are taken for one trial.
@@ -35,7 +35,7 @@ class Bursts(Struct, frozen=True, kw_only=True):
         """How many jobs are one independent trial, to judge whether the share of bad ones is `allowed`.
 
         Bursts of geometric length b spread a count like trials of 2 b - 1 jobs. b is bounded from above, at 90 %, from
-        the lengths that were seen: `runs` bursts have ended within `bad` failures (negative binomial). Independent ones
+        the observed lengths: `runs` bursts have ended within `bad` failures (negative binomial). Independent ones
         are runs of 1 / (1 - allowed) by chance, which is no burst.
         """
         if not self.runs:
@@ -44,7 +44,7 @@ class Bursts(Struct, frozen=True, kw_only=True):
         length = min(max((1 - allowed) / ends, 1.0), LONGEST)
         return min(2 * length - 1, _MOST)
 
-    def seen(self) -> float:
+    def observed(self) -> float:
         """The same as far as the run shows it: 1 where bursts are no longer than independent failures make them."""
         length = self.bad / self.runs * (1 - self.bad / self.n) if self.runs else 1.0
         return max(2 * length - 1, 1.0)

@@ -1,4 +1,4 @@
-"""How values of a series depend on those before them, and so how many independent ones they are worth."""
+"""How values of a series depend on those before them, and so how many independent ones carry the same information."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK = 1 << 14
 
 
 def autocorrelation_time(x: Floats | Flags) -> float:
-    """How many consecutive values are worth one independent value: `1 + 2 * sum(rho_k)`, from 1 to n.
+    """How many consecutive values carry the information of one: `1 + 2 * sum(rho_k)`, from 1 to n.
 
     The sum runs over Geyer's (1992) initial positive sequence of pairs. Below 1 is reported as 1: that neighbours
     balance each other is not taken as a reason for a narrower interval.

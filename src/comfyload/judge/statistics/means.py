@@ -1,9 +1,9 @@
-"""What a mean and a rate are worth: their intervals where values are skewed and depend on each other.
+"""Intervals of a mean and a rate where values are skewed and depend on each other.
 
 No interval of a mean is valid whatever the law of the values (Bahadur & Savage 1956): jobs that happened to hold no
 slow one say nothing of how slow it would have been. So the end that slow jobs would move, the upper one of a mean time
 and the lower one of a rate, is given from 59 independent jobs on: with fewer, one slow job in 20 goes unseen in more
-than 5 % of runs. The skew of those that were seen is taken out by Hall's transformation.
+than 5 % of runs. The skew of the observed jobs is taken out by Hall's transformation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MEAN, _RATE = "mean, Hall's transformed t", "renewal reward, Hall's transformed
 
 
 class _Sample(Struct, frozen=True, kw_only=True):
-    """The mean of a sample of `worth` independent values, its standard error, and its own skewness."""
+    """Mean, standard error and skewness of a sample that carries the information of `worth` independent values."""
 
     middle: float
     error: float
@@ -57,7 +57,7 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -
     lower, upper, worth = _sample(later, shown), _sample(later, proven), len(later) / _believed(proven)
     n_eff = max(1.0, len(later) / shown)
     if lower is None:
-        reason = f"fewer than 2 independent {what}: no interval"
+        reason = f"no interval: fewer than 2 independent {what}"
         return Statistic(value=value, n=n, n_eff=n_eff, unit=unit, method=_MEAN, reason=reason)
     low = min(lower.interval()[0], value)
     if float(np.min(x)) >= 0:  # no duration is negative
@@ -89,7 +89,7 @@ def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str
     rest = gaps - time * made
     tau = autocorrelation_time(rest)
     sample, worth = _sample(rest, tau), n / _believed(tau)
-    reason = f"fewer than 2 independent {what}: no interval"
+    reason = f"no interval: fewer than 2 independent {what}"
     low = high = skew = None
     if sample is not None:
         least = queue.rate_error * total / n
@@ -112,13 +112,12 @@ def _believed(time: float) -> float:
 
 def _missing(n: int, what: str, worth: float, end: str, of: str) -> str:
     """Why an end of the interval is not given."""
-    if worth >= n:
-        return f"{n} {what}: no {end} bound; that of a {of} needs {INDEPENDENT}"
-    return f"{n} {what} that depend on each other: no {end} bound; that of a {of} needs {INDEPENDENT} independent ones"
+    of = f"a {of}'s {end} bound needs {INDEPENDENT}"
+    return f"no {end} bound: {of} {what}" if worth >= n else f"no {end} bound: {what} depend on each other; {of}"
 
 
 def _sample(x: Floats, tau: float) -> _Sample | None:
-    """None where `x` is worth fewer than two independent values, `tau` being its autocorrelation time."""
+    """None where `x` carries the information of fewer than two values, `tau` being its autocorrelation time."""
     n = len(x)
     if n < 2 or n / tau < 2:
         return None

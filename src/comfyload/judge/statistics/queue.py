@@ -1,4 +1,4 @@
-"""How many jobs in a row are worth one independent one, because they waited in one queue."""
+"""How many jobs in a row carry the information of one, because they waited in one queue."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["ALONE", "Queue"]
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """`memory`: how many jobs in a row are worth one independent one, of their mean wait; infinite: not known, or the
+    """`memory`: how many jobs in a row carry the information of one, on their mean wait; infinite: not known, or the
     queue has no steady state. `shared`: how many in a row waited for the same executions, whatever these were. `early`:
     the first jobs, that found fewer ahead of them than all later ones did. `rate_error`: relative standard error of how
-    many arrivals came, by the chance that the plan asks for.
+    many arrivals came, by the chance in the plan.
     """
 
     memory: float = 1.0
@@ -19,17 +19,17 @@ class Queue(Struct, frozen=True, kw_only=True):
     early: int = 0
     rate_error: float = 0.0
 
-    def time(self, seen: float, p: float = 1.0) -> float:
-        """The larger of the autocorrelation time that was `seen` and the theory's.
+    def time(self, observed: float, p: float = 1.0) -> float:
+        """The larger of the autocorrelation time `observed` and the theory's.
 
         Being beyond the p-quantile is forgotten sooner than the wait itself: in simulations after 0.35 of the memory
         for the median, 0.8 for the p90, 0.9 for the p95; p is above all of these.
         """
-        return max(seen, p * self.memory)
+        return max(observed, p * self.memory)
 
-    def surely(self, seen: float, p: float) -> float:
-        """The larger of the autocorrelation time that was `seen` and what neighbours certainly share."""
-        return max(seen, p * self.shared)
+    def surely(self, observed: float, p: float) -> float:
+        """The larger of the autocorrelation time `observed` and what neighbours certainly share."""
+        return max(observed, p * self.shared)
 
     def of_books(self, pages: int) -> Queue:
         """The same queue, with books of so many jobs counted instead of jobs."""

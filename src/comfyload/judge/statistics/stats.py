@@ -52,8 +52,8 @@ class Statistic(Struct, frozen=True, kw_only=True):
     """One number and how sure it is.
 
     `value` None: withheld, and `reason` says why. `low` or `high` None: that side cannot be bounded by this sample;
-    `reason` says why if the value is given. `n` counts jobs, `n_eff` the independent jobs they are worth, as far as the
-    sample shows. `skew`: of a mean or a rate, the skewness of the estimate itself.
+    `reason` says why if the value is given. `n` counts jobs, `n_eff` the independent jobs that carry the same
+    information, as far as the sample shows. `skew`: of a mean or a rate, the skewness of the estimate itself.
     """
 
     value: float | None
@@ -76,7 +76,7 @@ def percentile(x: Floats, p: float, unit: str = "s", what: str = "jobs") -> Stat
 def percentiles(
     x: Floats, shares: Sequence[float], unit: str = "s", what: str = "jobs", queue: Queue = ALONE
 ) -> list[Statistic]:
-    """The quantiles of `shares`, each as `percentile` gives it; the upper bound is of what the queue's jobs are worth.
+    """The quantiles of `shares`, each as `percentile` gives it; the upper bound counts independent jobs of the queue.
 
     Too short a sample has one all the same where failures prove it: infinite, if its lower bound is.
     """
@@ -96,7 +96,7 @@ def percentiles(
             statistic = _percentile(values[p], interval, p, n, depend=depend, what=what)
             out.append(structs.replace(statistic, unit=unit, n_eff=n / times[beyond[p]]))
         else:
-            reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {value_needs(p)}"
+            reason = f"no {what}" if n == 0 else f"{n} {what} are too few: a p{100 * p:g} needs {value_needs(p)}"
             out.append(Statistic(value=None, n=n, unit=unit, method=_RANKS, reason=reason))
     return out
 
@@ -104,10 +104,9 @@ def percentiles(
 def _percentile(value: float, interval: Interval, p: float, n: int, *, depend: bool, what: str) -> Statistic:
     (low, high), reason = interval, ""
     if low is None or high is None:
-        told = f"{n} {what} that depend on each other" if depend else f"{n} {what}"
-        side = "no interval" if low is None else "no upper bound"
-        needs = f"{upper_bound_needs(p)}{' independent ones' if depend else ''}"
-        reason = f"{told}: {side}; that of a p{100 * p:g} needs {needs}"
+        side = "interval" if low is None else "upper bound"
+        of = f"a p{100 * p:g} {side} needs {upper_bound_needs(p)}"
+        reason = f"no {side}: jobs depend on each other; {of} independent ones" if depend else f"no {side}: {of} jobs"
     return Statistic(value=value, low=low, high=high, n=n, unit="s", method=_RANKS, reason=reason)
 
 

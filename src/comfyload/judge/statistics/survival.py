@@ -1,6 +1,6 @@
 """What durations say of a distribution when some were cut off before they had ended.
 
-Of a job that the end of the run cut off, all that is known is that it takes longer than what was seen of it. Left out,
+Of a job that the end of the run cut off, all that is known is that it takes longer than it was observed for. Left out,
 it would flatter every percentile; counted as if it had ended, too. The product-limit estimator (Kaplan & Meier 1958)
 uses what is known. It takes for granted that being cut off says nothing about how long a job would have taken: a queue
 that grows until the end breaks that, and `overload` says so.
@@ -40,7 +40,7 @@ _TINY = 1e-12
 
 class Lengths(Struct, frozen=True, kw_only=True):
     """Durations in seconds, in the order of completion. `cut`: it was longer than that. `failed`: it never ended well;
-    its duration is when that was known, which matters only beside jobs that were cut.
+    its duration is when that was known, which matters only if other jobs were cut.
     """
 
     seconds: Floats
@@ -97,20 +97,20 @@ def censored_percentiles(
     if not lengths.cut.any():
         return percentiles(lengths.endless, shares, what=what, queue=queue)
     known = incidence(lengths)
-    # Of the seconds as seen: how long dependence lasts is not changed by cutting the last few off.
+    # Of the observed seconds: how long dependence lasts is not changed by cutting the last few off.
     times = {p: quantile_time(lengths.seconds, p) for p in shares}
     return [_percentile(known, lengths, p, (queue.surely(times[p], p), queue.time(times[p], p)), what) for p in shares]
 
 
 def _percentile(known: Incidence, lengths: Lengths, p: float, times: tuple[float, float], what: str) -> Statistic:
-    """`times`: how many jobs are worth one, for the lower bound and for the upper one."""
+    """`times`: how many jobs carry the information of one, for the lower bound and for the upper one."""
     n, cut, some_failed = len(lengths.seconds), int(lengths.cut.sum()), bool(lengths.failed.any())
     method, name = "aalen-johansen" if some_failed else "kaplan-meier", f"p{100 * p:g}"
     value, reason = _reached(known, p), ""
     if _proven_endless(lengths, p):
         value = math.inf
     elif n < value_needs(p):
-        value, reason = None, f"{n} {what}; a {name} needs {value_needs(p)}"
+        value, reason = None, f"{n} {what} are too few: a {name} needs {value_needs(p)}"
     elif value is None:
         reason = f"censored: {cut} of {n} {what} were cut off before enough had ended for a {name}"
     if value is None or math.isinf(value):

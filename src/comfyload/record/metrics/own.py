@@ -6,14 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from comfyload.record.metrics.log import OURS
+from comfyload.record.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from comfyload.record.model import Failure, Manifest, Record
 
 __all__ = ["job_row", "run_row"]
-
-_STATUS = {"completed": "ok", "cancelled": "interrupted", "dropped": "interrupted"}
-"""Of a row by a job's outcome; of any other outcome it is `error`."""
 
 
 def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | None = None) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | No
 def job_row(record: Record, run_id: str, at: datetime) -> dict[str, Any]:
     """How a job ended; `duration_ms` is its latency, from due to done."""
     execution, failure = record.execution, record.execution.failure
-    status = _STATUS.get(execution.outcome, "error")
+    status = OUTCOMES[execution.outcome].log_status
     context = {
         "prompt_id": record.prompt_id,
         "run": run_id,

@@ -22,7 +22,6 @@ __all__ = ["ChartData", "JobColumns", "every", "see"]
 Floats = NDArray[np.float64]
 _EXTREME = 20
 _EVENLY = 160
-_LATENCY = next(metric for metric in METRICS if metric.name == "latency")
 
 
 class ChartData(Struct, frozen=True, kw_only=True):
@@ -81,9 +80,8 @@ def every(measured: Measured) -> JobColumns:
     """The run's jobs as columns, warm-up included."""
     columns = measured.jobs.every
     at = {name: column.astype(np.float64) for name, column in columns.instants.items()}
-    latency, unsent = at["done"] - at["due"], at["sent"] - at["due"]
-    queue = np.maximum(at["start_ms"] - at["create_ms"], 0) / 1000
-    execution = np.maximum(at["end_ms"] - at["start_ms"], 0) / 1000
+    latency, unsent = columns.metric("latency"), at["sent"] - at["due"]
+    queue, execution = columns.metric("queue_wait"), columns.metric("execution")
     known = np.nan_to_num(unsent) + np.nan_to_num(queue) + np.nan_to_num(execution)
     n = len(latency)
     return JobColumns(
@@ -124,7 +122,7 @@ class _Picks:
     def _add(self, record: Record) -> None:
         if record.index % self._step == 0:
             self._evenly.setdefault(record.index, record)
-        seconds = _LATENCY.of(record)
+        seconds = METRICS["latency"].of(record)
         if seconds is not None and not record.warmup:
             _keep(self._slow, (seconds, record.index, record))
             _keep(self._fast, (-seconds, record.index, record))

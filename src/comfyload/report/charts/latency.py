@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 
 from comfyload.judge.summary import Measured
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
 from comfyload.report.charts.chart_data import ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
@@ -18,12 +19,12 @@ __all__ = ["latency_chart"]
 PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
 _NOT_TOLD = "phases not told"
 _X = "M-1,-1L1,1M1,-1L-1,1"
-_ENDS = {  # what marks a job: words, shape, colour
-    "failed": ("failed", _X, RED),
-    "timed_out": ("timed out", "triangle-down", RED),
-    "cancelled": ("cancelled", "square", RED),
-    "lost": ("lost", "cross", RED),
-    "dropped": ("dropped, never sent", "diamond", PURPLE),
+_ENDS: dict[str, tuple[str, str, str]] = {  # what marks a job: words, shape, colour
+    **{
+        name: (row.words if row.sent else f"{row.words}, never sent", row.mark, RED if row.sent else PURPLE)
+        for name, row in OUTCOMES.items()
+        if row.mark
+    },
     "censored": ("cut off: took longer", "triangle-up", PURPLE),
     "cached": ("all from the cache", "circle", GREEN),
     "partial": ("partly from the cache", "triangle-right", SKY),
@@ -231,7 +232,7 @@ def _words(measured: Measured, columns: JobColumns, *, grouped: bool) -> str:
             f"the fastest {duration(float(seconds.min()))} and the slowest {duration(float(seconds.max()))}."
         )
     flat = measured.summary.summary
-    bad = sum(int(flat[key] or 0) for key in ("failed", "timeouts", "lost"))
+    bad = sum(int(flat[row.key] or 0) for row in OUTCOMES.values() if row.error)
     words.append(f"{count(bad, 'job')} failed; {flat['cached']} used the server's cache.")
     if grouped:
         words.append(

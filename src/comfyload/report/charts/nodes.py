@@ -11,6 +11,7 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
+from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
@@ -115,7 +116,7 @@ def waterfall_chart(measured: Measured, seen: ChartData) -> Chart:
         rows += spans
         took = factor * (_took(record) or 0.0)
         warm = ", warm-up" if record.warmup else ""
-        end = "" if record.execution.outcome == "completed" else f", {record.execution.outcome.replace('_', ' ')}"
+        end = "" if record.execution.outcome == "completed" else f", {OUTCOMES[record.execution.outcome].words}"
         jobs.append((str(record.index), f"job {record.index}: {fixed(took, decimals(took))} {unit}{warm}{end}"))
     if not jobs:
         return withheld(name, title, "no job was seen to end")

@@ -48,25 +48,27 @@ def send_otlp(url: str, manifest: Manifest, lines: Iterable[Record | Sent], time
         from opentelemetry.sdk.trace.export import SpanExportResult
     except ImportError:
         raise UsageError("OTLP needs OpenTelemetry", _NEEDS) from None
-    parts, count, told = urlsplit(url), 0, _FirstError()
+    parts, count, first_error = urlsplit(url), 0, _FirstError()
     endpoint = urlunsplit(parts._replace(path=_PATH)) if parts.path in ("", "/") else url
     exporter = OTLPSpanExporter(endpoint, timeout=timeout_s)
-    logging.getLogger("opentelemetry").addHandler(told)
+    logging.getLogger("opentelemetry").addHandler(first_error)
     try:
         for batch in _batches(manifest, lines):
             if exporter.export(batch) is not SpanExportResult.SUCCESS:
                 before = f" after {count} spans" if count else ""
                 hint = "is an OTLP collector listening for HTTP (usually port 4318) there?"
-                raise UsageError(f"{parts.hostname} did not take the traces{before}: {clean(told.first, 300)}", hint)
+                raise UsageError(
+                    f"{parts.hostname} did not take the traces{before}: {clean(first_error.first, 300)}", hint
+                )
             count += len(batch)
     finally:
         exporter.shutdown()  # type: ignore[no-untyped-call]
-        logging.getLogger("opentelemetry").removeHandler(told)
+        logging.getLogger("opentelemetry").removeHandler(first_error)
     return count
 
 
 class _FirstError(logging.Handler):
-    """Keeps what the exporter logs off the screen; `first` is why it failed, which it tells nowhere else."""
+    """Keeps what the exporter logs off the screen; `first` is why it failed, which it reports nowhere else."""
 
     first = ""
 
@@ -197,7 +199,7 @@ def _attributes(record: Record) -> dict[str, Any]:
         "comfyload.censored": record.censored,
         "comfyload.end_known": run.done is not None,
     }
-    for metric in METRICS:
+    for metric in METRICS.values():
         seconds = metric.of(record) if metric.clock == "server" else None
         if seconds is not None:
             attributes[f"comfyui.server.{metric.name}_s"] = seconds

@@ -17,22 +17,26 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from comfyload.judge.number import Measure, Plain
+from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
+from comfyload.record.outcomes import OUTCOMES
 
 __all__ = ["BUCKETS_S", "metrics_text", "write_prometheus"]
 
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 """Upper edges of the latency histogram, in seconds: from a cached job to a long video."""
 
-_BASE_UNITS = (("_per_minute", "_per_second", 60), ("_per_hour", "_per_second", 3600), ("_s", "_seconds", 1))
-_OUTCOMES = {
-    "timeouts": "timed_out",
-    **{name: name for name in ("completed", "failed", "cancelled", "lost", "dropped")},
+_BASE_UNITS: dict[Measure, tuple[str, str, float]] = {
+    "s": ("_s", "_seconds", 1),
+    "/min": ("_per_minute", "_per_second", 60),
+    "/h": ("_per_hour", "_per_second", 3600),
+    "share": ("_rate", "_ratio", 1),
 }
-Plain = int | float | str | bool | None
+"""By what a number measures: how its key ends, how the metric's name ends instead, by what to divide."""
 
 
 def write_prometheus(path: Path, measured: Measured) -> None:
@@ -76,7 +80,8 @@ def _gauges(measured: Measured) -> Iterator[Metric]:
         name, per = _name(key)
         family = families.get(name)
         if family is None:
-            text = f"The run's {key.replace('_', ' ')}, in base units; see the reference of the summary."
+            number = NUMBERS[key]
+            text = f"{number.words[:1].upper()}{number.words[1:]}, in base units: {number.meaning}."
             family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
         family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()
@@ -90,14 +95,10 @@ def _numbers(measured: Measured) -> Iterator[tuple[str, str, str, float]]:
         for bound, value in _bounds(statistic) if statistic is not None else _only(plain):
             yield key, "", bound, value
     for workflow, row in summary.workflows.items():
-        for field in row.__struct_fields__:
-            held, key = getattr(row, field), "total_jobs" if field == "jobs" else field
-            if isinstance(held, Statistic):
-                known = _bounds(held)
-            else:
-                known = _only(held) if isinstance(held, int | float) else iter(())
-            for bound, value in known:
-                yield key, workflow, bound, value
+        for field, number in workflow_numbers().items():
+            held = getattr(row, field)
+            for bound, value in _bounds(held) if isinstance(held, Statistic) else _only(held):
+                yield number.key, workflow, bound, value
 
 
 def _bounds(statistic: Statistic) -> Iterator[tuple[str, float]]:
@@ -114,16 +115,14 @@ def _only(plain: Plain) -> Iterator[tuple[str, float]]:
 
 def _name(key: str) -> tuple[str, float]:
     """A metric's name, and by what to divide for its base unit."""
-    for suffix, base, per in _BASE_UNITS:
-        if key.endswith(suffix):
-            return f"comfyload_{key.removesuffix(suffix)}{base}", per
-    return f"comfyload_{key.removesuffix('_rate')}_ratio" if key.endswith("_rate") else f"comfyload_{key}", 1
+    suffix, base, per = _BASE_UNITS.get(NUMBERS[key].measure, ("", "", 1))
+    return f"comfyload_{key.removesuffix(suffix)}{base}", per
 
 
 def _outcomes(measured: Measured) -> Metric:
     family = CounterMetricFamily("comfyload_jobs", "Counted jobs by how they ended.", labels=("run", "outcome"))
-    for key, outcome in _OUTCOMES.items():
-        for _, count in _only(measured.summary.summary[key]):
+    for outcome, row in OUTCOMES.items():
+        for _, count in _only(measured.summary.summary[row.key]):
             family.add_metric((measured.manifest.run_id, outcome), count)
     return family
 

@@ -43,7 +43,7 @@ class Column(Struct, frozen=True, kw_only=True):
     unit: str = ""
 
 
-_BEFORE = (
+_BEFORE_METRICS = (
     Column(name="index", kind="int", unit="1"),
     Column(name="prompt_id", kind="text"),
     Column(name="workflow", kind="word"),
@@ -55,7 +55,8 @@ _BEFORE = (
     Column(name="cache", kind="word"),
     *(Column(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
     *(Column(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
-    *(Column(name=f"{metric.name}_s", kind="float", unit="s") for metric in METRICS),
+)
+_AFTER_METRICS = (
     Column(name="seen_by", kind="word"),
     Column(name="done_within_s", kind="float", unit="s"),
     Column(name="images", kind="int", unit="1"),
@@ -71,18 +72,21 @@ _BEFORE = (
 
 def columns(lines: Lines) -> list[Column]:
     """The columns of a run: the same for every run, and then one for each input that some job gave a value."""
-    seen: dict[str, set[str]] = {}
+    kinds: dict[str, set[str]] = {}
     for line in lines():
         if isinstance(line, Record):
             for key, value in line.values.items():
-                seen.setdefault(key, set()).add(_seen(value))
-    return [*_BEFORE, *(Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in seen.items())]
+                kinds.setdefault(key, set()).add(_value_kind(value))
+    inputs = [Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in kinds.items()]
+    durations = [Column(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
+    return [*_BEFORE_METRICS, *durations, *_AFTER_METRICS, *inputs]
 
 
 def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dict[str, Any]]:
     """A flat object for each job by the names of `of`, in the order of the journal; a value fits its column's kind."""
     began = datetime.fromisoformat(manifest.started_utc)
-    inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in list(of)[len(_BEFORE) :]]
+    values_of = [column for column in of if column.name.startswith(_VALUE)]
+    inputs = [(column.name, column.name.removeprefix(_VALUE), column.kind) for column in values_of]
     for job in jobs(manifest, lines()):
         failure, values = job.pop("failure") or {}, job.pop("values")
         job.pop("made")
@@ -101,7 +105,7 @@ def _printable(value: Any) -> Any:
     return [printable(text) for text in value] if isinstance(value, list) else value
 
 
-def _seen(value: object) -> str:
+def _value_kind(value: object) -> str:
     """What a value is, as far as it decides its column's kind."""
     if isinstance(value, bool):
         return "flag"
@@ -118,10 +122,10 @@ def _seen(value: object) -> str:
     return "float" if isinstance(value, float) else "text"
 
 
-def _kind(seen: set[str]) -> Kind:
+def _kind(kinds: set[str]) -> Kind:
     """The kind that holds all of them unchanged, as far as there is one; any mix can be a text."""
     for kind, holds in _HOLDS.items():
-        if seen <= holds:
+        if kinds <= holds:
             return kind
     return "text"
 
