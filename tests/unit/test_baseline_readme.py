@@ -61,7 +61,7 @@ def test_each_number_has_its_interval_and_n() -> None:
 
 def test_a_withheld_number_says_why_in_its_place() -> None:
     few = shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)])))
-    assert "–<br>withheld: 12 completed jobs are too few: a p95 needs 20<br>n = 12" in render_readme(_kept("book"), [few])
+    assert "–<br>withheld: 12 completed jobs; a p95 needs 20<br>n = 12" in render_readme(_kept("book"), [few])
 
 
 def test_an_invalid_run_is_named_before_the_results() -> None:
