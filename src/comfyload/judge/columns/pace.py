@@ -41,7 +41,7 @@ class Pace(Struct, frozen=True, kw_only=True):
 
 
 class Ends:
-    """When completed jobs ended, by our clock and by the server's: those of which an event told the end at once."""
+    """When completed jobs ended, by our clock and by the server's: those whose end arrived as an event at once."""
 
     def __init__(self) -> None:
         self._done, self._stamped = array("d"), array("d")
