@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the pages beside this script."""
+    """Write the pages next to this script."""
     for name, text in pages().items():
         (HERE / name).write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(f"{HERE / name}\n")

@@ -15,7 +15,6 @@ from msgspec import structs
 from comfyload.errors import RunFilesError
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.columns.fold import Fold
-from comfyload.judge.columns.hash_set import HashSet
 from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
 from comfyload.record.run import RECORDS, RunReader, RunWriter
@@ -82,29 +81,6 @@ def test_numbers_do_not_depend_on_how_many_lines_are_folded_at_a_time(records: l
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("comfyload.judge.summary._AT_ONCE", room)
         assert jsonable(summarise(run, records)) == whole
-
-
-@given(names=st.lists(st.integers(0, 3000).map(str), max_size=4000))
-@settings(max_examples=30, deadline=None)
-def test_a_name_is_known_from_its_second_time_on(names: list[str]) -> None:
-    seen, known = HashSet(), set[str]()
-    for name in names:
-        assert seen.add(name) is (name in known)
-        known.add(name)
-
-
-@given(blocks=st.lists(st.lists(st.integers(0, 3000).map(str), unique=True, max_size=600), max_size=8))
-@settings(max_examples=30, deadline=None)
-def test_names_are_known_alike_one_by_one_and_together(blocks: list[list[str]]) -> None:
-    together, one_by_one = HashSet(), HashSet()
-    for names in blocks:
-        assert together.add_all(names) == [one_by_one.add(name) for name in names]
-
-
-def test_many_names_are_all_remembered() -> None:
-    seen = HashSet()
-    assert not any(seen.add(f"output//{number}.png") for number in range(20_000))
-    assert all(seen.add(f"output//{number}.png") for number in range(20_000))
 
 
 @given(books=st.lists(st.none() | st.integers(0, 3), max_size=12), room=st.integers(1, 5))

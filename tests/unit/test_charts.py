@@ -100,7 +100,7 @@ def test_a_limit_is_drawn_and_named() -> None:
 def test_a_percentile_that_is_withheld_is_not_drawn() -> None:
     few = _named(shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)]))))["distribution"]
     assert [row["what"] for row in _data(few, "lines")] == ["p50"]
-    assert "The p95 is withheld: 12 completed jobs are too few: a p95 needs 20." in few.description
+    assert "The p95 is withheld: 12 completed jobs; a p95 needs 20." in few.description
     assert few.rows[0][-2] == "\N{EN DASH}"
 
 

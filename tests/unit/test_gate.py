@@ -530,7 +530,7 @@ def test_a_gate_against_a_baseline_shows_both_values_and_says_one_thing() -> Non
     fact = _of(new, "max_latency_s <= 1.2 * baseline", baseline=[base])
     assert fact.ratio == pytest.approx(1.3) and value_words(fact) == "14.3 s, baseline 11.0 s"
     without = _of(_scaled(1.0, "two", n=12), "p99_latency_s <= 1.1 * baseline", baseline=[base])
-    assert without.why.startswith("No ratio: this run has none, 12 completed jobs are too few: a p99 needs 299")
+    assert without.why.startswith("No ratio: this run has none, 12 completed jobs; a p99 needs 299")
     assert _of(new, RATE).baseline is None
 
 

@@ -150,7 +150,7 @@ def test_a_run_that_is_not_valid_says_so_first() -> None:
 
 def test_a_withheld_number_gives_its_reason() -> None:
     few = shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)])))
-    assert "withheld: 12 completed jobs are too few: a p95 needs 20" in _Page(render_html("few", [few])).text
+    assert "withheld: 12 completed jobs; a p95 needs 20" in _Page(render_html("few", [few])).text
 
 
 def test_several_runs_have_an_overview_whose_links_lead_to_them() -> None:

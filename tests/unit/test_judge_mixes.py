@@ -33,7 +33,7 @@ def test_a_book_takes_until_its_last_page_and_is_whole_only_if_all_pages_are() -
     assert flat["avg_book_latency_s"] == flat["max_book_latency_s"] == pytest.approx(33.0)
     assert flat["p50_book_latency_s"] == pytest.approx(33.0)
     assert flat["p95_book_latency_s"] is None
-    assert summary.statistics["p95_book_latency_s"].reason == "9 completed books are too few: a p95 needs 20"
+    assert summary.statistics["p95_book_latency_s"].reason == "9 completed books; a p95 needs 20"
     assert flat["books_per_hour"] == pytest.approx(9 / 933 * 3600)
     assert flat["completed"] == 29 and flat["success_rate"] == pytest.approx(29 / 30)
 

@@ -33,7 +33,7 @@ def test_a_percentile_is_withheld_below_the_jobs_it_needs_and_given_from_there(p
 
 
 def test_the_reason_says_how_many_jobs_there_were_and_how_many_are_needed() -> None:
-    assert percentile(_jobs(12), 0.95).reason == "12 jobs are too few: a p95 needs 20"
+    assert percentile(_jobs(12), 0.95).reason == "12 jobs; a p95 needs 20"
     assert percentile(_jobs(0), 0.95).reason == "no jobs"
 
 

@@ -110,7 +110,7 @@ def test_nothing_offered_is_unknown_and_not_zero() -> None:
 def test_twelve_jobs_carry_no_p95_and_the_reason_is_given() -> None:
     summary = summarise(manifest(12), one_by_one(_durations(12)))
     assert summary.summary["p95_latency_s"] is None
-    assert summary.statistics["p95_latency_s"].reason == "12 completed jobs are too few: a p95 needs 20"
+    assert summary.statistics["p95_latency_s"].reason == "12 completed jobs; a p95 needs 20"
     assert summary.other_methods["p95_latency_linear_s"] is not None
     assert summary.valid
 

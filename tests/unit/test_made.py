@@ -280,6 +280,14 @@ def test_progress_counts_what_is_saved() -> None:
     assert tally.images == 2
 
 
+def test_progress_counts_what_the_summary_counts_where_a_file_comes_again() -> None:
+    records = _run(_images(0, 2), _images(0, 2), _images(5))
+    tally = LiveCounts()
+    for record in records:
+        tally.add(record)
+    assert tally.images == _sum(records).summary["images"] == 3
+
+
 def test_the_page_names_what_each_job_made() -> None:
     made = {"video": {"output": 1}, "image": {"output": 2, "temp": 1}}
     one: dict[str, Any] = dict.fromkeys(("latency_s", "queue_wait_s", "execution_s", "failure"))

@@ -89,7 +89,7 @@ def test_an_invalid_run_says_why_before_any_number() -> None:
 def test_what_is_withheld_is_a_dash_with_a_footnote() -> None:
     text = _draw(manifest(12), one_by_one([10.0 + i % 3 for i in range(12)]))
     assert "\N{EN DASH}¹" in text
-    assert "¹ withheld: 12 completed jobs are too few: a p95 needs 20" in text
+    assert "¹ withheld: 12 completed jobs; a p95 needs 20" in text
 
 
 def test_failures_are_listed_with_their_first_message() -> None:

@@ -1,1 +1,1 @@
-"""Writes the reference pages from the code; `generate.py` beside this folder is the command."""
+"""Writes the reference pages from the code; `generate.py` next to this folder is the command."""

@@ -20,20 +20,20 @@ def cli_page() -> str:
         table(("flag", "meaning", "default"), [_version_row(), ("`--help`, `-h`", "Show the help and leave.", "")])
     ]
     parts.append("Every command ends with one of the [exit codes](exit-codes.md).\n")
-    told: dict[str, list[Row]] = {}
+    earlier: dict[str, list[Row]] = {}
     for name, function in commands():
         rows = list(_options(function))
         parts += [f"## comfyload {name}\n", _prose(function)]
-        like = next((other for other, known in told.items() if len(set(known) & set(rows)) > 0.5 * len(known)), None)
+        like = next((other for other, known in earlier.items() if len(set(known) & set(rows)) > 0.5 * len(known)), None)
         if like is not None:
-            less = listed(row[0].split("`")[1] for row in told[like] if row not in rows)
+            less = listed(row[0].split("`")[1] for row in earlier[like] if row not in rows)
             parts.append(f"It has the flags of `comfyload {like}`, less {less}.\n")
-        own = [row for row in rows if like is None or row not in told[like]]
+        own = [row for row in rows if like is None or row not in earlier[like]]
         if own:
             parts.append(table(("flag", "meaning", "default"), own))
         elif like is None:
             parts.append("It has no flags.\n")
-        told[name] = rows
+        earlier[name] = rows
     return "\n".join(parts)
 
 
@@ -65,11 +65,11 @@ def _options(function: Callable[..., Any]) -> Iterable[Row]:
         named = ", ".join(f"`{flag}`" for flag in flags)
         if kind is not bool:
             named = f"{named} `{option.metavar or _kind(kind)}`".strip()
-        text, _, said = str(option.help).replace("\\[", "[").partition(" [default: ")
+        text, _, default_text = str(option.help).replace("\\[", "[").partition(" [default: ")
         if option.envvar:
             text += f" Read from `{option.envvar}` where the flag is not given."
         text += _bounds(option)
-        known = said.removesuffix("]") or ("" if default in (None, False) else str(default))
+        known = default_text.removesuffix("]") or ("" if default in (None, False) else str(default))
         shown = "**required**" if default is inspect.Parameter.empty else f"`{known}`" if known else ""
         yield named, text, shown
 

@@ -30,7 +30,7 @@ def run_directory_page() -> str:
             "- `records.ndjson`: the journal. One line before a job's POST leaves, one when the job has ended, each",
             "  handed to the kernel at once.",
             "- `samples.ndjson`: telemetry, one reading a line.",
-            "- `log.ndjson`, where there was one to read: what the server's instrumentation and the application told.",
+            "- `log.ndjson`, where there was one: rows of the server's instrumentation and of the application.",
             "",
             "A last line without a line end is what a crash leaves; it is not read.",
             f"`format` is {model.FORMAT}; a reader refuses a newer one. Most objects leave out a field that has its",

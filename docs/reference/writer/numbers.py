@@ -36,8 +36,8 @@ def summary_page() -> str:
     summary = judge_summary.summarise(_manifest(), [])
     shown = document(_manifest(), summary, [])
     flat = shown["summary"]
-    beside = [key for key in shown["statistics"] if key not in summary.statistics]
-    agree("STATISTICS", beside, STATISTICS)
+    others = [key for key in shown["statistics"] if key not in summary.statistics]
+    agree("STATISTICS", others, STATISTICS)
     (job,) = jobs(_manifest(), [msgspec.convert({**_blank(model.Record), "line": "record"}, model.Record)])
     known = {"outcome": ("", f"one of {listed(OUTCOMES)}")}
     known |= {f"{metric.name}_s": ("s", metric.meaning) for metric in METRICS.values()}
@@ -78,7 +78,7 @@ def summary_page() -> str:
             "",
             "Beside these:",
             "",
-            table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in beside]),
+            table(("key", "meaning"), [(f"`{key}`", STATISTICS[key]) for key in others]),
             *(f"### `{title}`\n\n{struct_text(kind)}" for title, kind in nested),
             "## `.workflows.*`",
             "",

@@ -13,8 +13,8 @@ from writer.meanings import EXIT_CODES
 
 def exit_codes_page() -> str:
     text = inspect.getdoc(errors) or ""
-    said = " ".join(text.partition("Exit codes:")[2].split()).rstrip(".")
-    codes = {int(code): words for code, _, words in (part.strip().partition(" ") for part in said.split("·"))}
+    listed = " ".join(text.partition("Exit codes:")[2].split()).rstrip(".")
+    codes = {int(code): words for code, _, words in (part.strip().partition(" ") for part in listed.split("·"))}
     agree("EXIT_CODES", codes, EXIT_CODES)
     for kind in _errors():
         if kind.exit_code not in codes:

@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.record.kinds import kind_of
+from comfyload.judge.columns.cache import CacheJudge
+from comfyload.judge.metrics import METRICS
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 from comfyload.record.ranks import quantiles_of
@@ -66,7 +67,7 @@ class _Beside(Screen):
 
 
 class LiveCounts:
-    """The few numbers that progress shows, kept as jobs end. The summary makes its own, from the files."""
+    """The few numbers that progress shows, counted as the summary counts them. `cache`: which files a job made."""
 
     def __init__(self) -> None:
         self.total: int | None = None
@@ -75,6 +76,7 @@ class LiveCounts:
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.images = 0
+        self.cache = CacheJudge([])
         self.phase = "warm-up"
         self.began = time.monotonic()
 
@@ -94,14 +96,11 @@ class LiveCounts:
             return
         execution = line.execution
         self.outcomes[execution.outcome] += 1
-        if execution.outcome == "completed" and execution.done is not None:
-            self.recent.append(execution.done - line.due)
-            self.images += sum(
-                file.startswith("output/") and kind_of(file, output.kind, animated=output.animated) == "image"
-                for output in execution.outputs
-                for file in output.files
-                if output.node not in execution.cached
-            )
+        files = self.cache.judge(line)
+        if execution.outcome == "completed":
+            self.images += files.images
+            if (latency_s := METRICS["latency"].of(line)) is not None:
+                self.recent.append(latency_s)
 
     def place(self) -> list[str]:
         """How far the run is: done, time left."""
@@ -164,6 +163,7 @@ class Plain(NoProgress):
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
         self._expected = expected
+        self.tally.cache = CacheJudge(manifest.workflows)
         self.tally.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         self.say(
             f"{manifest.name}: {_load(plan, expected)} on {server.url}"

@@ -51,7 +51,7 @@ class Number(Struct, frozen=True, kw_only=True):
 
     `words` name it for people; `unit` is what the reference prints. `kind` decides how a gate judges it: a `share` is k
     of n; a `percentile` and a `mean` (rates too) have an interval; from a `fact` of this run nothing is inferred; a
-    `flag` is no number. `count`: how it is counted; None: it is the `Statistic` of that key. `of_workflow`: the field
+    `flag` is true or false. `count`: how it is counted; None: the `Statistic` of that key. `of_workflow`: the field
     of `WorkflowRow` that is the same number of one workflow, "" if there is none. `place`: where a page shows it, ""
     for nowhere.
     """

@@ -54,7 +54,7 @@ def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
     """`first`: of its workflow. Which nodes cost most, and what a cold start costs, stands once."""
     if not run.summary.valid:
         codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
-        yield f"This run is not valid ({codes}): what follows describes it and is no measurement."
+        yield f"This run is not valid ({codes}): what follows describes it and does not measure the server."
     once = (_cold, _nodes) if first else ()
     for rule in (_busy, _memory, _energy, _steady, *once, _cache, _failures):
         yield from rule(run)

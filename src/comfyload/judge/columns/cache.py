@@ -1,5 +1,7 @@
 """Which files a job really made, and which the server took from its cache or returned before.
 
+No numpy here: progress counts images while jobs run.
+
 ComfyUI answers an unchanged graph from its cache in milliseconds, with the names of the files it wrote the first
 time. Such a job is completed, but it made nothing.
 """
@@ -13,7 +15,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from comfyload.judge.columns.hash_set import HashSet
 from comfyload.record.kinds import IMAGE_SUFFIXES, SHOWING, SHOWN, Kind, kind_of
 from comfyload.record.model import Output, Record, WorkflowFacts
 
@@ -52,12 +53,15 @@ class JobFiles(Struct, frozen=True, kw_only=True):
 
 
 class CacheJudge:
-    """Judges jobs one after another, in the order of their completion, warm-up included."""
+    """Judges jobs one after another, in the order of their completion, warm-up included.
+
+    Names are kept as hashes: a million take some 100 MB, and two of them share their 64 bits with a chance of 3e-8.
+    """
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._mixed = {name for name, graph in self._facts.items() if graph.constant}
-        self._returned = HashSet()
+        self._returned: set[int] = set()
 
     def plain(self, records: Sequence[Record]) -> list[bool]:
         """Which of successive jobs are like most: completed, nothing from the cache, and one still image, a new one.
@@ -82,7 +86,10 @@ class CacheJudge:
         others = [file for run in unlike for output in run.outputs for file in output.files]
         if len(set(names + others)) < len(names) + len(others):
             return [False] * len(records)
-        known = self._returned.add_all(names)
+        before = self._returned
+        hashes = [hash(name) for name in names]
+        known = [of_name in before for of_name in hashes]
+        before.update(hashes)
         if any(known):
             again = iter(known)
             return [is_alike and not next(again) for is_alike in alike]
@@ -123,7 +130,9 @@ class CacheJudge:
         new: list[str] = []
         repeated: list[str] = []
         for file, maker in makers.items():
-            known = self._returned.add(file)
+            of_name = hash(file)
+            known = of_name in self._returned
+            self._returned.add(of_name)
             if maker is not None and not known:
                 new.append(file)
             elif maker is not None and _written(file, files[file]):
@@ -132,7 +141,7 @@ class CacheJudge:
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
-        self._returned = HashSet()
+        self._returned = set()
 
 
 class _Graph:

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 _FEWEST, _BLOCKS = 8, 200
 _REACH_S = 0.1
 _CLOCK_MS = 1e14
-"""A stamp beyond this, the year 5138, is no reading of a clock."""
+"""A stamp beyond this, the year 5138, is not a reading of a clock."""
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class Pace(Struct, frozen=True, kw_only=True):
 
 
 class Ends:
-    """When completed jobs ended, by our clock and by the server's: those of which an event told the end at once."""
+    """When completed jobs ended, by our clock and by the server's: those whose end arrived as an event at once."""
 
     def __init__(self) -> None:
         self._done, self._stamped = array("d"), array("d")

@@ -235,7 +235,7 @@ def _differs(key: str, a: list[str | None], b: list[str | None]) -> Difference |
     known = {value for value in (*a, *b) if value is not None}
     refusing, open_question = key in REFUSING, len(known) == 1 and None in (*a, *b)
     if len(known) == 0 or (len(known) == 1 and not (refusing and open_question)):
-        return None  # what only one side tells of its environment is no difference that anyone saw
+        return None  # a fact of one side alone is not a difference
     why = "not known of every run, so it may be the same" if open_question else REFUSING.get(key, "")
     return Difference(key=key, a=_joined(a), b=_joined(b), refuses=refusing and not open_question, why=why)
 

@@ -85,7 +85,7 @@ class LevelShifts(Struct, frozen=True, kw_only=True):
 def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str] = DEFAULT) -> list[TrendSeries]:
     """Series by workflows and load, from (baseline's name, UTC in ISO 8601, run); what is withheld is left out.
 
-    A run that is not valid is no point of a series.
+    An invalid run is left out.
     """
     kinds: dict[str, list[tuple[str, str, Measured]]] = {}
     for entry in sorted(entries, key=lambda entry: entry[1]):

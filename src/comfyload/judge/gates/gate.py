@@ -34,7 +34,7 @@ def judge(
     """A verdict on each gate. `log_errors` None: no log was read.
 
     Raises:
-        UsageError: an expected error is no regular expression.
+        UsageError: an expected error is not a regular expression.
     """
 
     def alone(gate: Gate) -> GateVerdict:

@@ -107,7 +107,7 @@ def make_verdict(
 
 
 def no_data(gate: Gate, measured: Measured, why: str, found: Statistic | None = None) -> GateVerdict:
-    """Nothing to judge is no pass."""
+    """The verdict where there is nothing to judge: INCONCLUSIVE, never a pass."""
     return make_verdict(gate, measured, "INCONCLUSIVE", f"No data: {why}.", found)
 
 

@@ -36,7 +36,7 @@ class Bursts(Struct, frozen=True, kw_only=True):
 
         Bursts of geometric length b spread a count like trials of 2 b - 1 jobs. b is bounded from above, at 90 %, from
         the observed lengths: `runs` bursts have ended within `bad` failures (negative binomial). Independent ones
-        are runs of 1 / (1 - allowed) by chance, which is no burst.
+        are runs of 1 / (1 - allowed) by chance, without any burst.
         """
         if not self.runs:
             return LONGEST

@@ -106,7 +106,7 @@ def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str
 
 
 def _believed(time: float) -> float:
-    """Estimated from independent jobs, an autocorrelation time is often a little above 1: that is no dependence."""
+    """Estimated from independent jobs, an autocorrelation time is often a little above 1 without any dependence."""
     return time if 1 / time < _DEPENDENT else 1.0
 
 

@@ -96,7 +96,7 @@ def percentiles(
             statistic = _percentile(values[p], interval, p, n, depend=depend, what=what)
             out.append(structs.replace(statistic, unit=unit, n_eff=n / times[beyond[p]]))
         else:
-            reason = f"no {what}" if n == 0 else f"{n} {what} are too few: a p{100 * p:g} needs {value_needs(p)}"
+            reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {value_needs(p)}"
             out.append(Statistic(value=None, n=n, unit=unit, method=_RANKS, reason=reason))
     return out
 

@@ -110,7 +110,7 @@ def _percentile(known: Incidence, lengths: Lengths, p: float, times: tuple[float
     if _proven_endless(lengths, p):
         value = math.inf
     elif n < value_needs(p):
-        value, reason = None, f"{n} {what} are too few: a {name} needs {value_needs(p)}"
+        value, reason = None, f"{n} {what}; a {name} needs {value_needs(p)}"
     elif value is None:
         reason = f"censored: {cut} of {n} {what} were cut off before enough had ended for a {name}"
     if value is None or math.isinf(value):

@@ -209,7 +209,7 @@ def _attributes(record: Record) -> dict[str, Any]:
 
 
 def _failure(record: Record) -> str:
-    """Why the job is an error; "" if it is none: being cut off by the end of the run is no failure."""
+    """Why the job is an error; "" if it is not: a job that the end of the run cut off did not fail."""
     run = record.execution
     if run.outcome == "completed" or record.censored:
         return ""
