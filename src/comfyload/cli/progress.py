@@ -1,12 +1,14 @@
-"""What is shown while a run goes on: a live line on a terminal, a plain one every few seconds elsewhere."""
+"""Progress of a run on standard error: redrawn in place on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
+import io
 import time
 from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -18,54 +20,70 @@ from comfyload.record.kinds import kind_of
 from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.console import Screen
-from comfyload.report.text import decimals, fixed
+from comfyload.report.text import decimals, duration, fixed
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from comfyload.record.model import Line, Manifest, Observation
     from comfyload.record.plan import Plan
+    from comfyload.report.page import Table as PageTable
 
-__all__ = ["NoProgress", "Plain", "Terminal", "viewer_for", "working"]
+__all__ = ["NoProgress", "Part", "Plain", "Terminal", "clock_words", "table_text", "viewer_for", "working"]
 
 RECENT = 100
-"""Jobs that the rolling numbers are taken over."""
+"""Jobs that the rolling p50 is taken over."""
 
 PLAIN_EVERY_S = 5.0
+COLOUR = "cyan"
+"""Of the bar: rich's own red is the colour of FAIL."""
 
 
-def viewer_for(*, quiet: bool) -> NoProgress:
+class Part(Struct, frozen=True, kw_only=True):
+    """One of several runs that a command makes.
+
+    `name`: as `Run 3 of 9`. `above`: a table of the results so far. `left`: the time left of all runs in words, from
+    the share of this run that is done; "" if it is not known.
+    """
+
+    name: str
+    above: Callable[[], RenderableType] = Text
+    left: Callable[[float], str] = lambda _: ""
+
+
+def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
     """The viewer that fits where standard error goes."""
     if quiet:
         return NoProgress()
-    console = _Beside(stderr=True)
-    return Terminal(console) if console.is_terminal else Plain(console)
+    console = _Errors(stderr=True)
+    return Terminal(console, part) if console.is_terminal else Plain(console, part)
 
 
 @contextmanager
 def working(words: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """Shows on a terminal how far a computation is, and when it may end; what it yields is told the share done."""
-    console = _Beside(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    """A bar for a computation, with the time left. Call what it yields with the share done, from 0 to 1."""
+    console = _Errors(stderr=True)
+    bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
+    columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=silent) as shown:
         task = shown.add_task(words, total=1.0)
         yield lambda share: shown.update(task, completed=share)
 
 
-class _Beside(Screen):
-    """Standard error of a command that goes on whether somebody reads that or not."""
+class _Errors(Screen):
+    """Standard error of a command that goes on whether or not somebody reads it."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class LiveCounts:
-    """The few numbers that progress shows, kept as jobs end. The summary makes its own, from the files."""
+    """The few numbers that progress shows, kept as jobs end. The summary computes its own from the files."""
 
     def __init__(self) -> None:
         self.total: int | None = None
@@ -73,6 +91,7 @@ class LiveCounts:
         self.outcomes: Counter[str] = Counter()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
+        self.slowest = 0.0
         self.images = 0
         self.phase = "warm-up"
         self.began = time.monotonic()
@@ -81,9 +100,14 @@ class LiveCounts:
     def done(self) -> int:
         return sum(self.outcomes.values())
 
+    @property
+    def share(self) -> float:
+        """Of the jobs of this phase, those that have ended; 0 where the total is not known."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
     def start(self, total: int | None, phase: str) -> None:
         self.total, self.phase, self.began = total, phase, time.monotonic()
-        self.sent, self.images = 0, 0
+        self.sent, self.images, self.slowest = 0, 0, 0.0
         self.outcomes.clear()
         self.recent.clear()
 
@@ -95,6 +119,7 @@ class LiveCounts:
         self.outcomes[execution.outcome] += 1
         if execution.outcome == "completed" and execution.done is not None:
             self.recent.append(execution.done - line.due)
+            self.slowest = max(self.slowest, self.recent[-1])
             self.images += sum(
                 file.startswith("output/") and kind_of(file, output.kind, animated=output.animated) == "image"
                 for output in execution.outputs
@@ -103,29 +128,27 @@ class LiveCounts:
             )
 
     def place(self) -> list[str]:
-        """How far the run is: done, time left."""
-        if self.total is None or self.done > self.total:  # how many chance arrivals there will be is a guess
+        """Jobs done of how many, and the time left of this phase."""
+        if self.total is None or self.done > self.total:  # the number of random arrivals is not known beforehand
             return [f"{self.done} done"]
         words = [f"{self.done}/{self.total}"]
         elapsed = time.monotonic() - self.began
         if self.done and elapsed > 1 and self.done < self.total:
-            words.append(f"{_clock(elapsed / self.done * (self.total - self.done))} left")
+            words.append(f"{clock_words(elapsed / self.done * (self.total - self.done))} left")
         return words
 
     def words(self) -> list[str]:
-        """Failed, in flight, server queue, recent latency, images per minute."""
+        """Failed, in flight, the server's queue, recent latency, images per minute."""
         dropped = self.outcomes["dropped"]
         failed = self.done - dropped - self.outcomes["completed"]
         words = [f"{failed} failed", f"{self.sent + dropped - self.done} in flight"]
         if dropped:
             words.append(f"{dropped} dropped")
         if self.queue is not None:
-            words.append(f"server queue {self.queue}")
+            words.append(f"queue {self.queue}")
         if self.recent:
             ordered = sorted(self.recent)
-            words.append(f"p50 {ordered[len(ordered) // 2]:.3g} s")
-            if len(ordered) >= 20:
-                words.append(f"p95 {ordered[int(len(ordered) * 0.95)]:.3g} s")
+            words += [f"p50 {duration(ordered[len(ordered) // 2])}", f"slowest {duration(self.slowest)}"]
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
             rate = 60 * self.images / elapsed
@@ -154,32 +177,36 @@ class NoProgress:
 class Plain(NoProgress):
     """A line every few seconds, for logs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, part: Part | None = None) -> None:
         self.console = console
-        self.tally = LiveCounts()
+        self.part = part
+        self.counts = LiveCounts()
         self._expected: int | None = None
         self._shown = time.monotonic()
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
         self._expected = expected
-        self.tally.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
-        self.say(
-            f"{manifest.name}: {_load(plan, expected)} on {server.url}"
-            f" (ComfyUI {server.comfyui_version or 'of unknown version'}); run in {path}"
-        )
+        self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
+        load = f"{manifest.name}: {_load(plan, expected)}"
+        version = server.comfyui_version or "of unknown version"
+        self.heading(load, f"{load} on {server.url} (ComfyUI {version}); run in {path}")
+
+    def heading(self, short: str, full: str) -> None:
+        """Say what begins: in full, unless it is one of several runs."""
+        self.say(full if self.part is None else f"{self.part.name} · {short.rstrip(',')}")
 
     def counting(self) -> None:
-        self.tally.start(self._expected, "jobs")
+        self.counts.start(self._expected, "jobs")
         self.refresh()
 
     def line(self, line: Line) -> None:
-        self.tally.add(line)
+        self.counts.add(line)
         if isinstance(line, Record):
             self.refresh()
 
     def queue(self, remaining: int) -> None:
-        self.tally.queue = remaining
+        self.counts.queue = remaining
 
     def noticed(self, observation: Observation) -> None:
         self.say(f"noticed: {observation.text}")
@@ -190,23 +217,34 @@ class Plain(NoProgress):
     def say(self, text: str) -> None:
         self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
+    def place(self) -> list[str]:
+        """How far the run is, with the time left of all runs where that is known, else of this one."""
+        place = self.counts.place()
+        counting = self.counts.phase == "jobs"
+        left = self.part.left(self.counts.share if counting else 0.0) if self.part is not None else ""
+        return [place[0], left] if left else place
+
     def refresh(self) -> None:
         now = time.monotonic()
         if now - self._shown >= PLAIN_EVERY_S:
             self._shown = now
-            self.say(f"{self.tally.phase} " + " · ".join([*self.tally.place(), *self.tally.words()]))
+            self.say(f"{self.counts.phase} " + " · ".join([*self.place(), *self.counts.words()]))
 
 
 class Terminal(Plain):
     """A bar that is redrawn in place, at most five times a second and only when something has changed."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, part: Part | None = None) -> None:
+        super().__init__(console, part)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         super().began(manifest, path, expected)
         self._live.start()
+
+    def heading(self, short: str, full: str) -> None:
+        if self.part is None:
+            self.say(full)
 
     def refresh(self) -> None:
         now = time.monotonic()
@@ -225,13 +263,16 @@ class Terminal(Plain):
         self.console.print(visible(text), markup=False, highlight=False)
 
     def _drawn(self) -> Group:
+        counts, part = self.counts, self.part
+        phase = counts.phase if part is None else part.name if counts.phase == "jobs" else f"{part.name}, warm-up"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            Text(self.tally.phase, style="bold"),
-            ProgressBar(total=max(self.tally.total or 0, self.tally.done, 1), completed=self.tally.done, width=30),
-            Text(" · ".join(self.tally.place())),
+        total = max(counts.total or 0, counts.done, 1)
+        drawn = ProgressBar(
+            total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR
         )
-        return Group(bar, Text(" · ".join(self.tally.words()), style="dim", overflow="ellipsis", no_wrap=True))
+        bar.add_row(Text(phase, style="bold"), drawn, Text(" · ".join(self.place())))
+        words = Text(" · ".join(counts.words()), style="dim", overflow="ellipsis", no_wrap=True)
+        return Group(*([] if part is None else [part.above()]), bar, words)
 
 
 def _load(plan: Plan, expected: int | None) -> str:
@@ -246,6 +287,18 @@ def _load(plan: Plan, expected: int | None) -> str:
     return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
 
 
-def _clock(seconds: float) -> str:
+def clock_words(seconds: float) -> str:
+    """0:23, 5:40, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def table_text(table: PageTable) -> Text:
+    """A page's table as it is drawn above a bar on standard error."""
+    from comfyload.report.render.terminal import render_tables
+
+    screen = Screen(stderr=True)
+    lines = Screen(file=io.StringIO(), width=screen.width, color_system="standard", force_terminal=True)
+    with lines.capture() as capture:
+        render_tables([table], lines)
+    return Text.from_ansi(capture.get())

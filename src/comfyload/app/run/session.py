@@ -338,7 +338,7 @@ class Session:
         def cancel() -> None:
             self._stop.ask()
             self._end = "cancelled"
-            self._viewer.stopping("cancelling what is ours on the server")
+            self._viewer.stopping("Cancelling: removing our jobs from the server")
             self._spawn(client.cancel_all())
 
         def interrupt() -> None:
@@ -347,7 +347,7 @@ class Session:
                 return
             self._stop.ask()
             self._end = "stopped"
-            self._viewer.stopping("no more jobs are sent; waiting for those under way (Ctrl-C again cancels them)")
+            self._viewer.stopping("Stopping: waiting for running jobs (press Ctrl-C again to cancel them)")
 
         return on_signals(interrupt, cancel)
 
