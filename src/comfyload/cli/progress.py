@@ -271,7 +271,7 @@ class Terminal(Plain):
             total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR
         )
         bar.add_row(Text(phase, style="bold"), drawn, Text(" · ".join(self.place())))
-        words = Text(" · ".join(counts.words()), style="dim", overflow="ellipsis", no_wrap=True)
+        words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
         return Group(*([] if part is None else [part.above()]), bar, words)
 
 
