@@ -30,7 +30,6 @@ from comfyload.advise.service_times import Workload, pools_of
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.record.plan import Closed, Open, Stage
-from comfyload.report.text import decimals, fixed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -131,9 +130,8 @@ class Campaign:
             warmup=FIRST_WARMUP if first else WARMUP,
             order="aabb" if len(self._options.run.workflows) > 1 else "random",
         )
-        takes = "" if first or math.isnan(self.takes_s(jobs)) else f": {about(self.takes_s(jobs + WARMUP))}"
         name = f"c{places}-{before + 1}" if before else f"c{places}"
-        self._closed.append(await self._make(plan, name, f"{places} in flight{takes}"))
+        self._closed.append(await self._make(plan, name, f"{places} in flight"))
 
     async def _open(self, rate: Rate) -> Measured | None:
         """The confirming run; None where no rate is known, no such run is wanted, or a cap was reached."""
@@ -145,11 +143,9 @@ class Campaign:
             self._options.run.plan, load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs, warmup=WARMUP
         )
         plan = near_its_rate(plan, iter(lambda: randbits(53), None))
-        per_minute = fixed(60 * per_s, decimals(60 * per_s))
-        words = f"Confirming run, {per_minute} jobs a minute: {about(jobs / per_s)}"
         before = len(self._confirming)
         try:
-            return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", words)
+            return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", "confirming run")
         except Cut as cut:
             self._cut = f"{cut.message}: the rate to deploy is not confirmed."
             return None

@@ -85,10 +85,10 @@ async def saturate(
         path, guard = folder / name, Guard()
         await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
         if caps.cut:
-            raise Cut(f"{caps.reached}, with {words}", f"allow more; see the run: comfyload show {path}")
+            raise Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
         found = measured(RunReader(path))
         if guard.why:
-            raise NothingMeasured(f"stopped with {words}: {guard.why}", f"see the run: comfyload show {path}")
+            raise NothingMeasured(f"stopped ({words}): {guard.why}", f"see the run: comfyload show {path}")
         return found
 
     campaign = Campaign(options, make)

@@ -6,7 +6,7 @@ import io
 import time
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 from rich.console import Group
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from comfyload.record.plan import Plan
     from comfyload.report.page import Table as PageTable
 
-__all__ = ["NoProgress", "Part", "Plain", "Terminal", "clock_words", "table_text", "viewer_for", "working"]
+__all__ = ["NoProgress", "Part", "Plain", "Terminal", "Working", "clock_words", "table_text", "viewer_for", "working"]
 
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
@@ -64,15 +64,15 @@ def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
 
 
 @contextmanager
-def working(words: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """A bar for a computation, with the time left. Call what it yields with the share done, from 0 to 1."""
+def working(words: str, *, quiet: bool) -> Iterator[Working]:
+    """A bar on a terminal for a computation, with the time left."""
     console = _Errors(stderr=True)
     bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
     columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=silent) as shown:
         task = shown.add_task(words, total=1.0)
-        yield lambda share: shown.update(task, completed=share)
+        yield lambda share, step="": shown.update(task, completed=share, description=step or words)
 
 
 class _Errors(Screen):
@@ -80,6 +80,12 @@ class _Errors(Screen):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+class Working(Protocol):
+    """Takes the share done, from 0 to 1, and what is being done."""
+
+    def __call__(self, share: float, step: str = "") -> None: ...
 
 
 class LiveCounts:
@@ -194,7 +200,8 @@ class Plain(NoProgress):
 
     def heading(self, short: str, full: str) -> None:
         """Say what begins: in full, unless it is one of several runs."""
-        self.say(full if self.part is None else f"{self.part.name} · {short.rstrip(',')}")
+        name = "" if self.part is None or self.part.name in short else f"{self.part.name} · "
+        self.say(full if self.part is None else f"{name}{short.rstrip(',')}")
 
     def counting(self) -> None:
         self.counts.start(self._expected, "jobs")
