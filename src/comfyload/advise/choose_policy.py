@@ -27,7 +27,6 @@ __all__ = [
     "infeasible",
     "naive_for",
     "synthesise",
-    "where_naive_wins",
 ]
 
 Floats = NDArray[np.float64]
@@ -90,8 +89,8 @@ def synthesise(
     """The policy for a deadline and the share of jobs that must meet it, with its reasons and scores.
 
     `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
-    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` gets the share
-    done. `infeasible` lists what no policy can reach.
+    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` gets the
+    share done. `infeasible` lists what no policy can reach.
 
     Raises:
         ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
@@ -137,17 +136,6 @@ def infeasible(policy: Policy) -> list[str]:
     return [
         policy.explanations[key] for key in ("infeasible.deadline", "infeasible.load") if key in policy.explanations
     ]
-
-
-def where_naive_wins(policy: Policy, by: float = 0.005) -> list[tuple[Score, Score]]:
-    """The policy's score and the best other one, for each trouble in which the latter has more success by so much."""
-    out = []
-    for ours in (row for row in policy.scores if row.policy == OURS):
-        others = [row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS]
-        best = max(others, key=lambda row: row.success, default=None)
-        if best is not None and best.success > ours.success + by:
-            out.append((ours, best))
-    return out
 
 
 def depth(
@@ -314,7 +302,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
     tried = ""
     if policy.attempts != start.attempts:
         tried = f": a formula gives {start.attempts}; simulated, {policy.attempts} did better"
-    backoff, breaker = policy.backoff, policy.breaker
+    backoff = policy.backoff
     out = {
         "deadline_s": f"as given: {deadline} from when the job is wanted, all attempts together",
         "admission.depth": (
@@ -329,8 +317,8 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         ),
         "backoff.cap_s": f"a sixth of {deadline}, 1 s to 15 s: a pause must leave time for the job",
         "backoff.base_s": (
-            f"random pause up to {backoff.base_s:g} s, then {2 * backoff.base_s:g} s, at most {backoff.cap_s:.3g} s, so "
-            f"that not all return at once after an outage"
+            f"random pause up to {backoff.base_s:g} s, then {2 * backoff.base_s:g} s, at most {backoff.cap_s:.3g} s, "
+            f"so that not all return at once after an outage"
         ),
         "budget.ratio": (
             "one retry for every job: the queue limit, the deadline and cancelling bound the damage"
@@ -338,7 +326,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
             else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, because their queues are hidden"
         ),
         "budget.cap": "in jobs; a reserve by time would be as much as all jobs of a minute",
-        "breaker.open_max_s": f"{breaker.open_max_s:.3g} s (a sixth of {deadline}, 2 s to 60 s): a longer pause is late",
+        "breaker.open_max_s": f"a sixth of {deadline}, 2 s to 60 s: a job that waits longer for a server is late",
         "breaker.failures": "three failures in a row are not chance",
         "connect_s": "5 s: a running server answers at once",
         "submit_s": "30 s: a server answers a POST while it executes",

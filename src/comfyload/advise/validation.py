@@ -249,9 +249,7 @@ def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Pre
     return _predictions("blind", ran, _statistics(made[0]), _statistics(made[1]))
 
 
-def _predictions(
-    name: Checked, ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]
-) -> list[Prediction]:
+def _predictions(name: Checked, ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]) -> list[Prediction]:
     was = ran.latencies[ran.counted]
     found: dict[Of, float] = {"mean": float(was.mean()), "p50": quantile(was, 0.5), "p95": quantile(was, 0.95)}
     out = []

@@ -139,9 +139,7 @@ class Campaign:
             return None
         per_s = CONFIRM_SHARE * rate.low / 60
         jobs = max(self._options.confirm_jobs, _long(per_s))
-        plan = structs.replace(
-            self._options.run.plan, load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs, warmup=WARMUP
-        )
+        plan = structs.replace(self._options.run.plan, load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs, warmup=WARMUP)
         plan = near_its_rate(plan, iter(lambda: randbits(53), None))
         before = len(self._confirming)
         try:
@@ -343,9 +341,7 @@ def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
 
 def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
     weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
-    return Workload(
-        shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness
-    )
+    return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
 
 
 def _throughput(run_: Measured) -> Rate | None:

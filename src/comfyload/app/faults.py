@@ -25,7 +25,7 @@ from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
-from comfyload.report.faults import Outcome
+from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
@@ -39,13 +39,12 @@ if TYPE_CHECKING:
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
-__all__ = ["CLIENTS", "POLICY", "SCENARIOS", "FaultOptions", "faults"]
+__all__ = ["CLIENTS", "SCENARIOS", "FaultOptions", "Scenario", "faults"]
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 BAD_PROMPTS = ("validation", "oom", "poison")
 """Scenarios that send prompts that cannot succeed; the simulator runs out of memory by itself."""
-POLICY = "policy"
 CLIENTS = ("no retry", "3 retries at once", POLICY)
 LOAD, BURST = 0.6, 2.0
 """Of what the server can do: as a rule, and while there is a burst."""

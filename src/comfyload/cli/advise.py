@@ -124,9 +124,7 @@ def saturate(
         max_jobs=max_jobs,
         max_time_s=parse_cap(max_time),
     )
-    wanted = CampaignOptions(
-        run=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow
-    )
+    wanted = CampaignOptions(run=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
         echo(
@@ -172,7 +170,8 @@ def capacity(
     ] = None,
     p95: P95 = "45s",
     servers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
     ] = None,
     dispatch: Annotated[
         str,
@@ -264,9 +263,7 @@ def policy(
         Path | None, typer.Option(metavar="FILE", help="Past outages, a duration a line: 60s, 5m.")
     ] = None,
     share: Share = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="A gateway hides the servers' queues.")
-    ] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="A gateway hides the servers' queues.")] = False,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")

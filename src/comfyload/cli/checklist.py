@@ -47,7 +47,9 @@ def checklist(
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run; with 20 or more a p95 is known."),
+        typer.Option(
+            "--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run; with 20 or more a p95 is known."
+        ),
     ] = 20,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")

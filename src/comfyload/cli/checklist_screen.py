@@ -38,7 +38,9 @@ class ChecklistProgress:
         if not quiet:
             whole = pace.whole_s(1)
             total = len(planned) * (jobs + WARMUP)
-            takes = "the time left appears once each workflow has run" if whole is None else f"about {clock_words(whole)}"
+            takes = (
+                "the time left appears once each workflow has run" if whole is None else f"about {clock_words(whole)}"
+            )
             echo(f"\n{len(planned)} runs of {jobs} jobs, each after one to warm up: {total} jobs, {takes}.", err=True)
 
     def viewer(self, number: int) -> NoProgress:
@@ -63,9 +65,7 @@ class ChecklistProgress:
         return words
 
 
-def show_results(
-    found: Target, verdicts: list[GateVerdict], kept: Kept, *, server: str, workflows: list[str]
-) -> None:
+def show_results(found: Target, verdicts: list[GateVerdict], kept: Kept, *, server: str, workflows: list[str]) -> None:
     """The table of results, what they mean, where they are kept, and what to do next."""
     middle = workflows[len(workflows) // 2]
     page = checklist_page(
@@ -78,7 +78,9 @@ def show_results(
             places=[("Page", str(kept.path / PAGE)), ("README", str(kept.path / README))],
             next=[
                 shlex.join(["comfyload", "saturate", "--server", server, "--workflow", middle, "--p95", "45s"]),
-                shlex.join(["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]),
+                shlex.join(
+                    ["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]
+                ),
             ],
         )
     )

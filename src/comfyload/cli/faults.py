@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, echo, for_people, server_url
 from comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from comfyload.app.faults import Scenario
 
 __all__ = ["faults"]
 
@@ -57,7 +60,7 @@ def faults(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Cause trouble on purpose and count the jobs that are done in time: without retries, with naive ones, with a policy.
+    """Cause trouble on purpose and count the jobs done in time: without retries, with naive ones, and with a policy.
 
     The simulator plays every scenario; a real server those of a bad network and of bad prompts, through a proxy. Jobs
     of others are not touched. Exit code 1: with the policy a job was lost, done twice, or left in the queue.
@@ -102,12 +105,13 @@ def faults(
     with working("Playing", quiet=silent) as shown:
         last = ""
 
-        def progress(name: str, share: float) -> None:
+        def progress(name: Scenario, share: float) -> None:
             nonlocal last
-            shown(share, f"{name} ({chosen.index(name) + 1} of {len(chosen)})")
-            if name != last and not silent and not terminal:
-                echo(f"{name} ({chosen.index(name) + 1} of {len(chosen)})", err=True)
-            last = name
+            words = f"{name} ({chosen.index(name) + 1} of {len(chosen)})"
+            shown(share, words)
+            if words != last and not silent and not terminal:
+                echo(words, err=True)
+            last = words
 
         found = clock.run(play(options, progress))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from comfyload.advise.choose_policy import OURS, infeasible, where_naive_wins
+from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing, Validation
 from comfyload.report.page import Column, Look, Page, Remark, State, Table, Value
 from comfyload.report.saturation import validation_table
@@ -18,13 +17,14 @@ from comfyload.words import seconds_words
 __all__ = ["Outlook", "capacity_page", "forecast_table", "policy_page", "policy_sentence", "sizing_words"]
 
 NO_RETRY = "no retry"
+_ALIKE = 0.005
 _TROUBLE = {
     "steady": "no trouble",
     "burst": "twice the capacity",
     "restart": "a restart",
     "failures": "5 % of executions fail",
     "stall": "a minute's stall",
-    "poison": "5 % fail, 3 % of jobs always",
+    "poison": "5 % fail, 3 % always",
     "sick": "60 % of executions fail",
 }
 
@@ -60,14 +60,13 @@ def policy_sentence(policy: Policy) -> str:
 
 def _against_rivals(policy: Policy) -> Table:
     """A row for each trouble: the share done in time with this policy, without any, and with the best other one."""
-    beaten = {ours.scenario: other.policy for ours, other in where_naive_wins(policy)}
     rows = []
     for ours in (row for row in policy.scores if row.policy == OURS):
         others = {row.policy: row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS}
         best = max(others.values(), key=lambda row: row.success, default=None)
         half = "" if ours.success_half_width is None else f" ±{100 * ours.success_half_width:.1f}"
-        look: Look = "bad" if ours.scenario in beaten else "plain"
-        mark = "" if best is None else f"✗ {beaten[ours.scenario]}" if ours.scenario in beaten else _mark(ours, best)
+        mark = "" if best is None else _mark(ours, best)
+        look: Look = "bad" if mark.startswith("✗") else "plain"
         rows.append(
             [
                 Value(words=_TROUBLE.get(ours.scenario, ours.scenario)),
@@ -79,11 +78,15 @@ def _against_rivals(policy: Policy) -> Table:
         )
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
     columns = [Column(title=done), *_right(("with it", NO_RETRY, "best other")), Column(title="")]
-    return Table(key="rivals", title="", columns=columns, rows=rows, note="Simulated from the measured jobs.")
+    note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
+    return Table(key="rivals", title="", columns=columns, rows=rows, note=note)
 
 
-def _mark(ours: Score, best: Score, by: float = 0.005) -> str:
-    return "✓" if ours.success > best.success + by else "="
+def _mark(ours: Score, best: Score) -> str:
+    """Better, alike, or worse and than which; alike is what the simulated worlds do not tell apart."""
+    noise = max(_ALIKE, ours.success_half_width or 0.0)
+    ahead = ours.success - best.success
+    return "✓" if ahead > noise else f"✗ {best.policy}" if ahead < -noise else "="
 
 
 def _numbers(policy: Policy) -> Table:
@@ -191,7 +194,9 @@ def forecast_table(rows: Sequence[Forecast], limit_s: float | None = None) -> Ta
         per_min = 60 * row.rate_per_s
         cells = [fixed(per_min, decimals(per_min)), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s, row.p99_s)]
-        out.append([*(Value(words=cell) for cell in cells), *_stable(row, latencies), *([_late(row)] if limited else [])])
+        out.append(
+            [*(Value(words=cell) for cell in cells), *_stable(row, latencies), *([_late(row)] if limited else [])]
+        )
     titles = ("per min", "servers", "load", *(f"{name}, {unit[1]}" for name in ("p50", "p95", "p99")), *late)
     return Table(key="forecast", title="", columns=_right(titles), rows=out, note="Ranges are 90 % intervals.")
 

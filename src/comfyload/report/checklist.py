@@ -187,7 +187,10 @@ def _takes(found: Found, jobs: int) -> str:
     """How long all runs take with so many jobs each, in brackets; "" if that is not known."""
     paces = [seconds_a_job(run) for run in found.runs]
     known = [pace for pace in paces if pace is not None]
-    return f" (about {seconds_words(round(sum(known) * (jobs + found.warmup)))})" if len(known) == len(paces) else ""
+    if len(known) < len(paces):
+        return ""
+    seconds = sum(known) * (jobs + found.warmup)
+    return f" (about {seconds_words(round(seconds) if seconds < 120 else 60 * round(seconds / 60))})"
 
 
 def seconds_a_job(run: Measured) -> float | None:
@@ -197,7 +200,7 @@ def seconds_a_job(run: Measured) -> float | None:
 
 
 def _busy(runs: Sequence[Measured]) -> Value | None:
-    """From how many in flight on the server has no idle time left."""
+    """With how many in flight the server has no idle time left."""
     knees: dict[int, list[str]] = {}
     least, idle = 1.0, []
     for name, group in _by_workflow(runs).items():
@@ -214,9 +217,11 @@ def _busy(runs: Sequence[Measured]) -> Value | None:
     parts = []
     if knees:
         where = " or ".join(
-            str(at) if len(knees) == 1 and not idle else f"{at} ({', '.join(names)})" for at, names in sorted(knees.items())
+            str(at) if len(knees) == 1 and not idle else f"{at} ({', '.join(names)})"
+            for at, names in sorted(knees.items())
         )
-        parts.append(f"From {where} in flight on the server is {percent(least)} busy: more only waits.")
+        at_least = "at least " if sum(map(len, knees.values())) > 1 else ""
+        parts.append(f"At {where} in flight the server is {at_least}{percent(least)} busy: more only waits.")
     if idle:
         parts.append(f"{'; '.join(idle)}: more in flight may help.")
     return Value(words=" ".join(parts))
@@ -245,9 +250,11 @@ def _slowest(runs: Sequence[Measured]) -> Value | None:
 def _remarks(found: Found) -> Iterator[Remark]:
     """Gates that do not hold, and why runs are not valid."""
     for verdict in found.verdicts:
-        if verdict.verdict in ("FAIL", "INCONCLUSIVE"):
-            level = "invalid" if verdict.verdict == "FAIL" else "warning"
-            yield Remark(level=level, text=f"{verdict.verdict}  {verdict.run}: {verdict.gate}. {verdict.why}")
+        text = f"{verdict.verdict}  {verdict.run}: {verdict.gate}. {verdict.why}"
+        if verdict.verdict == "FAIL":
+            yield Remark(level="invalid", text=text)
+        elif verdict.verdict == "INCONCLUSIVE":
+            yield Remark(level="warning", text=text)
     for run in found.runs:
         for finding in run.summary.findings:
             if finding.level == "invalid":

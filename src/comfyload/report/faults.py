@@ -115,7 +115,9 @@ def _counts(title: str, rows: Sequence[Outcome], *, detail: bool = False) -> Tab
     out, before = [], ""
     for row in rows:
         sums = (row.jobs, row.in_time, row.late, row.failed, row.given_up)
-        bad = [Value(words=str(number), look="bad" if number else "plain") for number in (row.lost, row.twice, row.left)]
+        bad = [
+            Value(words=str(number), look="bad" if number else "plain") for number in (row.lost, row.twice, row.left)
+        ]
         name = "" if row.scenario == before else row.scenario
         out.append([Value(words=name), Value(words=row.client), *(Value(words=str(number)) for number in sums), *bad])
         before = row.scenario
@@ -159,7 +161,9 @@ def _remarks(rows: Sequence[Outcome]) -> Iterator[Remark]:
         if row.why:
             yield Remark(level="info", text=f"{scenario}: not played, {row.why}.")
         elif row.of < row.jobs:
-            yield Remark(level="info", text=f"{scenario}: {row.jobs - row.of} of {row.jobs} jobs cannot be done at all.")
+            yield Remark(
+                level="info", text=f"{scenario}: {row.jobs - row.of} of {row.jobs} jobs cannot be done at all."
+            )
     for row in rows:
         if row.client == POLICY and not row.why and not row.clean:
             faults = {"lost": row.lost, "run twice": row.twice, "left in the queue": row.left}

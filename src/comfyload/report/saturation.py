@@ -7,7 +7,7 @@ import math
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
-from comfyload.report.page import Column, Fact, Page, Remark, State, Table, Value
+from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
 
 __all__ = ["saturation_page", "validation_table"]
@@ -54,7 +54,7 @@ def _answers(found: Saturated) -> list[Fact]:
         highest = _rate(rate)
         words = f"{highest.words} with {sla}" if rate.estimate is not None else highest.words
         facts.append(Fact(label="Highest rate", value=Value(words=words, interval=highest.interval)))
-        look = "good" if rate.confirmed and found.deploy_per_minute else "doubt"
+        look: Look = "good" if rate.confirmed and found.deploy_per_minute else "doubt"
         facts.append(Fact(label="To deploy", value=Value(words=_to_deploy(found, rate)), look=look))
     return facts
 
@@ -101,7 +101,9 @@ def _steps(found: Saturated) -> Table:
         for one in found.steps
     ]
     titles = ("in flight", "jobs", "server busy", "GPU busy", "service time", "jobs/min")
-    return Table(key="steps", title="", columns=_right(titles), rows=[[Value(words=words) for words in row] for row in rows])
+    return Table(
+        key="steps", title="", columns=_right(titles), rows=[[Value(words=words) for words in row] for row in rows]
+    )
 
 
 def _right(titles: tuple[str, ...]) -> list[Column]:
