@@ -195,6 +195,25 @@ def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
     assert [len(list(result.reader.lines())) for result in results] == [8] and ended == ["g.json"]
 
 
+def test_a_checklist_of_which_the_user_stops_a_run_ends(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
+    small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
+    read, numbers = RunReader.__init__, list[int]()
+
+    def stopped(self: RunReader, path: Path) -> None:
+        read(self, path)
+        self.manifest = structs.replace(self.manifest, end="stopped")
+
+    def viewer(number: int) -> NoProgress:
+        numbers.append(number)
+        return NoProgress()
+
+    monkeypatch.setattr(RunReader, "__init__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        clock.run(run_rounds(small, planned, viewer, lambda *_: None))
+    assert numbers == [1]
+
+
 def test_others_hold_a_run_back_and_its_numbers_say_so(options: RunOptions) -> None:
     with in_thread(lambda: Server(speed=200)) as (address, _):
         for seed in range(2):

@@ -16,7 +16,7 @@ from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Output, Sent, ServerTimes
-from comfyload.report.checklist import Found, checklist_page, results_table
+from comfyload.report.checklist import Found, checklist_pages, results_table
 from comfyload.report.render.terminal import render
 from tests.unit.judge_runs import job, manifest
 
@@ -52,7 +52,8 @@ def _found(runs: list[Measured], *, log: bool = True, **changes: Any) -> Found:
 
 def _printed(found: Found, width: int = 80) -> list[str]:
     out = io.StringIO()
-    render(checklist_page(found), Console(file=out, width=width))
+    for page in checklist_pages(found):
+        render(page, Console(file=out, width=width))
     return out.getvalue().splitlines()
 
 

@@ -12,6 +12,7 @@ from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import WorkflowChoice
+from comfyload.app.saturate import check_interrupted
 from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed
@@ -108,6 +109,7 @@ async def run_rounds(
 
     Raises:
         NothingMeasured: a cap was reached before all were made.
+        KeyboardInterrupt: the user stopped a run.
     """
     base = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-checklist"
     if base.exists():
@@ -122,6 +124,7 @@ async def run_rounds(
         if caps.cut or (caps.reached and number < len(planned)):
             raise caps.short(f"all {len(planned)} runs were made: no baseline is kept", base)
         reader = RunReader(path)
+        check_interrupted(reader)
         results.append(Result(reader=reader, measured=measured(reader)))
         ended(one, elapsed(), results[-1])
     return results

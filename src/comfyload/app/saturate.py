@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import Manifest, Record
     from comfyload.record.plan import Plan
 
-__all__ = ["CampaignOptions", "expected_jobs", "saturate"]
+__all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
 
 BROKEN = ("oom", "cuda")
 
@@ -62,6 +62,16 @@ def expected_jobs(options: CampaignOptions) -> int:
     return FIRST_WARMUP + options.jobs + 2 * WARMUP + max(FEW, 3 * workflows) + options.confirm_jobs
 
 
+def check_interrupted(reader: RunReader) -> None:
+    """End the whole command where the user stopped one of its runs.
+
+    Raises:
+        KeyboardInterrupt: the user did.
+    """
+    if reader.manifest.end in ("stopped", "cancelled"):
+        raise KeyboardInterrupt
+
+
 async def saturate(
     options: CampaignOptions,
     viewer: Callable[[str], Viewer],
@@ -86,7 +96,9 @@ async def saturate(
         await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
         if caps.cut:
             raise Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
-        found = measured(RunReader(path))
+        reader = RunReader(path)
+        check_interrupted(reader)
+        found = measured(reader)
         if guard.why:
             raise NothingMeasured(f"stopped ({words}): {guard.why}", f"see the run: comfyload show {path}")
         return found

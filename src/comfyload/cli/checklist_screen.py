@@ -11,7 +11,7 @@ from comfyload.app.baseline import PAGE, README
 from comfyload.app.checklist import WARMUP
 from comfyload.cli.flags import echo
 from comfyload.cli.progress import Part, clock_words, table_text, viewer_for
-from comfyload.report.checklist import Found, checklist_page, results_table
+from comfyload.report.checklist import Found, checklist_pages, results_table
 from comfyload.report.console import Screen
 from comfyload.report.render.terminal import render
 
@@ -68,22 +68,21 @@ class ChecklistProgress:
 def show_results(found: Target, verdicts: list[GateVerdict], kept: Kept, *, server: str, workflows: list[str]) -> None:
     """The table of results, what they mean, where they are kept, and what to do next."""
     middle = workflows[len(workflows) // 2]
-    page = checklist_page(
-        Found(
-            name=kept.folder,
-            server=found.runs[0].manifest.server.url,
-            runs=found.runs,
-            verdicts=verdicts,
-            warmup=WARMUP,
-            places=[("Page", str(kept.path / PAGE)), ("README", str(kept.path / README))],
-            next=[
-                shlex.join(["comfyload", "saturate", "--server", server, "--workflow", middle, "--p95", "45s"]),
-                shlex.join(
-                    ["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]
-                ),
-            ],
-        )
+    result = Found(
+        name=kept.folder,
+        server=found.runs[0].manifest.server.url,
+        runs=found.runs,
+        verdicts=verdicts,
+        warmup=WARMUP,
+        places=[("Page", str(kept.path / PAGE)), ("README", str(kept.path / README))],
+        next=[
+            shlex.join(["comfyload", "saturate", "--server", server, "--workflow", middle, "--p95", "45s"]),
+            shlex.join(
+                ["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]
+            ),
+        ],
     )
     console = Screen()
-    console.print()
-    render(page, console)
+    for page in checklist_pages(result):
+        console.print()
+        render(page, console)

@@ -13,11 +13,11 @@ from comfyload.judge.gates.proof import needed
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.headline import number
-from comfyload.report.page import Column, Look, Page, Remark, Table, Value
+from comfyload.report.page import Column, Fact, Look, Page, Remark, Table, Value
 from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
 from comfyload.words import seconds_words
 
-__all__ = ["Found", "checklist_page", "results_table", "seconds_a_job"]
+__all__ = ["Found", "checklist_pages", "results_table"]
 
 _SLOWER = 0.95
 """Of the best rate with fewer in flight: what is below it, and by its interval too, is called slower."""
@@ -36,31 +36,37 @@ class Found(Struct, frozen=True, kw_only=True):
     next: list[str] = []
 
 
-def checklist_page(found: Found) -> Page:
-    """The results, what they come to, and where to go on."""
-    return Page(
-        title=found.name,
-        subtitle=[count(len(found.runs), "run"), found.server],
-        tables=[results_table(found.runs), _in_short(found)],
-        remarks=list(_remarks(found)),
-        places=found.places,
-        next=found.next,
-    )
+def checklist_pages(found: Found) -> list[Page]:
+    """The results; then what they mean in short, and where to go on."""
+    runs = count(len(found.runs), "run")
+    return [
+        Page(title=found.name, subtitle=[runs, found.server], tables=[results_table(found.runs)]),
+        Page(
+            title="In short",
+            facts=_in_short(found),
+            remarks=list(_remarks(found)),
+            places=found.places,
+            next=found.next,
+        ),
+    ]
 
 
-def _in_short(found: Found) -> Table:
+def _in_short(found: Found) -> list[Fact]:
     good = overall(found.verdicts) != "FAIL" and all(run.summary.valid for run in found.runs)
     answers = {
-        "Good" if good else "Not good": _good(found, good=good),
+        "Good" if good else "Not good": _good(found),
         "Gates": _gates(found),
         "Enough?": _enough(found),
         "Busy": _busy(found.runs),
         "GPU": _gpu(found.runs),
         "Slowest": _slowest(found.runs),
     }
-    rows = [[Value(words=label), value] for label, value in answers.items() if value is not None]
-    columns = [Column(title=""), Column(title="", prose=True)]
-    return Table(key="in_short", title="In short", columns=columns, rows=rows)
+    looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
+    return [
+        Fact(label=label, value=Value(words=words), look=looks.get(label, "plain"))
+        for label, words in answers.items()
+        if words
+    ]
 
 
 # --- the table
@@ -135,7 +141,7 @@ def _saturates(run: Measured) -> bool:
 # --- in short
 
 
-def _good(found: Found, *, good: bool) -> Value:
+def _good(found: Found) -> str:
     counts = [run.summary.summary for run in found.runs]
     jobs, completed = (sum(int(one[key] or 0) for one in counts) for key in ("total_jobs", "completed"))
     longest = [one["max_latency_s"] for one in counts if isinstance(one["max_latency_s"], float)]
@@ -145,19 +151,16 @@ def _good(found: Found, *, good: bool) -> Value:
     invalid = sum(not run.summary.valid for run in found.runs)
     if invalid:
         words += f"; {count(invalid, 'run is', 'runs are')} not valid"
-    return Value(words=f"{words}.", look="good" if good else "bad")
+    return f"{words}."
 
 
-def _gates(found: Found) -> Value | None:
+def _gates(found: Found) -> str:
     """Each gate with the worst verdict of all runs."""
-    if not found.verdicts:
-        return None
     gates: dict[str, list[GateVerdict]] = {}
     for verdict in found.verdicts:
         gates.setdefault(verdict.gate, []).append(verdict)
     words = [f"{gate}: {_word(overall(given))}" for gate, given in gates.items()]
-    look: Look = "bad" if overall(found.verdicts) == "FAIL" else "plain"
-    return Value(words=" · ".join(words), look=look)
+    return " · ".join(words)
 
 
 def _word(verdict: str) -> str:
@@ -165,27 +168,27 @@ def _word(verdict: str) -> str:
     return "ok" if verdict == "PASS*" else verdict
 
 
-def _enough(found: Found) -> Value | None:
+def _enough(found: Found) -> str:
     """Whether the jobs are enough to prove the gates, and if not, how many are and how long they take."""
     unproven = [verdict for verdict in found.verdicts if verdict.verdict == "PASS*"]
     if not unproven:
         proven = bool(found.verdicts) and overall(found.verdicts) == "PASS"
-        return Value(words="Yes: every gate is proven.") if proven else None
+        return "Yes: every gate is proven." if proven else ""
     gates = " and ".join(dict.fromkeys(verdict.gate for verdict in unproven))
     needs = max((verdict.needs for verdict in unproven if verdict.needs is not None), default=None)
     if needs is None:
-        return Value(words=f"Not to prove {gates}.")
+        return f"Not to prove {gates}."
     words = f"Not to prove {gates}: that takes --jobs {needs}{_takes(found, needs)}"
     success = next((verdict for verdict in unproven if verdict.metric == "success_rate"), None)
     alone = None if success is None or success.limit is None else needed(0, 1 - success.limit)
     if alone is not None and alone < needs and success is not None and success.needs == needs:
         words += f", or --jobs {alone} --independent-failures if failures come one at a time"
-    return Value(words=f"{words}.")
+    return f"{words}."
 
 
 def _takes(found: Found, jobs: int) -> str:
     """How long all runs take with so many jobs each, in brackets; "" if that is not known."""
-    paces = [seconds_a_job(run) for run in found.runs]
+    paces = [_seconds_a_job(run) for run in found.runs]
     known = [pace for pace in paces if pace is not None]
     if len(known) < len(paces):
         return ""
@@ -193,13 +196,13 @@ def _takes(found: Found, jobs: int) -> str:
     return f" (about {seconds_words(round(seconds) if seconds < 120 else 60 * round(seconds / 60))})"
 
 
-def seconds_a_job(run: Measured) -> float | None:
+def _seconds_a_job(run: Measured) -> float | None:
     """By the wall clock, with as many in flight as the run had; None: not known."""
     wall = run.summary.summary["wall_clock_s"]
     return wall / run.jobs.n if isinstance(wall, float) and run.jobs.n else None
 
 
-def _busy(runs: Sequence[Measured]) -> Value | None:
+def _busy(runs: Sequence[Measured]) -> str:
     """With how many in flight the server has no idle time left."""
     knees: dict[int, list[str]] = {}
     least, idle = 1.0, []
@@ -208,7 +211,7 @@ def _busy(runs: Sequence[Measured]) -> Value | None:
         run = next((run for run in group if _in_flight(run) == at), None)
         busy = None if run is None else run.summary.saturation.server_busy
         if at is None or run is None or busy is None:
-            return None
+            return ""
         if not _saturates(run):
             idle.append(f"{name} leaves it {percent(1 - busy)} idle at {at} in flight")
             continue
@@ -224,27 +227,27 @@ def _busy(runs: Sequence[Measured]) -> Value | None:
         parts.append(f"At {where} in flight the server is {at_least}{percent(least)} busy: more only waits.")
     if idle:
         parts.append(f"{'; '.join(idle)}: more in flight may help.")
-    return Value(words=" ".join(parts))
+    return " ".join(parts)
 
 
-def _gpu(runs: Sequence[Measured]) -> Value | None:
+def _gpu(runs: Sequence[Measured]) -> str:
     sentences = gpu_words(max(runs, key=_in_flight))
-    return Value(words=sentences[0]) if sentences else None
+    return sentences[0] if sentences else ""
 
 
-def _slowest(runs: Sequence[Measured]) -> Value | None:
+def _slowest(runs: Sequence[Measured]) -> str:
     """The node that takes most of the time in most of the runs, and the range of its share."""
     first = [run.summary.nodes[0] for run in runs if run.summary.nodes and run.summary.nodes[0].share is not None]
     names = Counter(row.class_type for row in first if row.class_type)
     if not names:
-        return None
+        return ""
     (name, times) = names.most_common(1)[0]
     shares = [row.share or 0.0 for row in first if row.class_type == name]
     low, high = percent(min(shares)), percent(max(shares))
     share = high if low == high else f"{low.removesuffix(' %')} to {high}"
     where = "each job" if times == len(runs) else f"a job in {times} of {len(runs)} runs"
     tip = " A faster disk or a lower PNG compression shortens that." if name in _FILES else ""
-    return Value(words=f"{name} takes {share} of {where}.{tip}")
+    return f"{name} takes {share} of {where}.{tip}"
 
 
 def _remarks(found: Found) -> Iterator[Remark]:

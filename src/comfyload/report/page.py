@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from comfyload.report.charts.chart import Chart
+if TYPE_CHECKING:
+    from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
 __all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
 
@@ -44,11 +45,12 @@ class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Bars(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Bars side by side: the parts of a whole."""
+    """Bars side by side, the longest first. `parts`: of a whole, so that none may be left out for want of room."""
 
     key: str
     title: str
     bars: list[Bar]
+    parts: bool = False
 
 
 class Column(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,7 +99,8 @@ class Remark(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Title, answers, the few numbers that a person came for (`tiles`), then all else in the order of reading.
 
-    A tile is a number and, as its label, what it is of: `69` `images/min`. `short`: what goes into one line below.
+    A tile is a number and, as its label, what it is of: `69` `images/min`; under it stands the interval, or else the
+    note. `short`: what goes into one line below.
     `notes`: sentences about the details. `next`: command lines that a reader would type now. `places`: where to find
     more, label and path or command.
     """

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.report.page import Bars, Column, Fact, Look, Page, Remark, State, Table, Value
-from comfyload.report.render.layout import padded, shrunk, wrapped
+from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Table, Value
+from comfyload.report.render.grid import LOOKS, table_lines
+from comfyload.report.render.layout import padded, wrapped
 from comfyload.report.render.notes import Notes
 from comfyload.visible import visible
 from comfyload.words import ascii_only
 
 __all__ = ["render", "render_facts", "render_tables"]
 
-LOOKS: dict[Look, str] = {"good": "bold green", "doubt": "yellow", "bad": "bold red", "plain": ""}
 _SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
 _BAR = 44
 """Columns that the bars of a line share at most."""
 
-_PROSE = 28
-"""Columns that sentences need to stand in the line of a row, and not beneath it."""
+_LEAST = 14
+"""Columns that bars need on one line to be compared."""
 
-_WORDS, _NARROW = 20, 10
-"""Columns that a column of words keeps for the sake of sentences, and however narrow the terminal."""
+_SHORTEST = 0.01
+"""Less than this share has no bar, only its number."""
 
 Lines = list[Text]
 T = TypeVar("T")
@@ -38,14 +36,14 @@ T = TypeVar("T")
 def render(page: Page, console: Console, *, all: bool = False) -> None:
     """Print the page; details only with `all`. What a server wrote is shown as text, never obeyed."""
     screen = _Screen(console)
-    page = screen.fitting(msgspec.structs.replace(page, charts=[]), Page)
+    page = screen.fitting(structs.replace(page, charts=[]))
     invalid = [remark for remark in page.remarks if remark.level == "invalid"]
     others = [remark for remark in page.remarks if remark.level != "invalid" and (all or not remark.detail)]
     tables = [screen.table(table) for table in page.tables if all or not table.detail]
     facts = screen.facts([fact for fact in page.facts if all or not fact.detail])
     parts = [
         screen.title(page),
-        [*screen.states(page.states), *screen.remarks(invalid)],
+        [*screen.states(page.states[:1]), *screen.remarks(invalid), *screen.states(page.states[1:])],
         screen.tiles(page.tiles),
         [*screen.short(page.short), *screen.bars(page.bars)],
         facts,
@@ -60,25 +58,15 @@ def render(page: Page, console: Console, *, all: bool = False) -> None:
 def render_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables alone, with their footnotes."""
     screen = _Screen(console)
-    parts = [screen.table(screen.fitting(table, Table)) for table in tables]
+    parts = [screen.table(screen.fitting(table)) for table in tables]
     screen.print([*parts, screen.dim(screen.notes.lines())])
 
 
 def render_facts(facts: Sequence[Fact], console: Console) -> None:
     """Print a label and a value a line, with their footnotes."""
     screen = _Screen(console)
-    parts = screen.facts([screen.fitting(fact, Fact) for fact in facts])
+    parts = screen.facts([screen.fitting(fact) for fact in facts])
     screen.print([parts, screen.dim(screen.notes.lines())])
-
-
-class _Grid(Struct, frozen=True, kw_only=True):
-    """The columns of a table but its sentences, which have `prose` columns, or stand `beneath` each row."""
-
-    columns: list[Column]
-    widths: list[int]
-    gap: int
-    prose: int = 0
-    beneath: bool = False
 
 
 class _Screen:
@@ -91,9 +79,9 @@ class _Screen:
         self.width = console.width
         self.notes = Notes()
 
-    def fitting(self, value: T, kind: type[T]) -> T:
+    def fitting(self, value: T) -> T:
         """The value with every text in letters that the terminal has, on one line, without what it would obey."""
-        return msgspec.convert(_mapped(msgspec.to_builtins(value), self._fit), kind)
+        return _mapped(value, self._fit)
 
     def _fit(self, text: str) -> str:
         text = visible(text)
@@ -151,21 +139,29 @@ class _Screen:
         return [line for one in several for line in self._bars(one, title)]
 
     def _bars(self, bars: Bars, title: int) -> Lines:
-        """On one line if its bars are long enough there to be compared, else each on its own."""
-        words = sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars.bars)
-        room = min(_BAR, self.width - title - words)
-        line = Text(padded(bars.title, title), style="dim")
-        if room >= 16:
-            for bar in bars.bars:
-                line.append(f"{bar.label} {self._bar(bar.share, room)} {bar.words}   ", style="not dim")
+        """As many as one line has room for, at least two; if these would be too short, each on a line of its own."""
+        shown = list(bars.bars)
+        while len(shown) > 2 and not bars.parts and self._room(shown, title) < _LEAST:
+            shown.pop()
+        line, room = Text(padded(bars.title, title), style="dim"), self._room(shown, title)
+        if room >= _LEAST:
+            for bar in shown:
+                drawn = self._bar(bar.share, room)
+                line.append(" ".join(filter(None, (bar.label, drawn, bar.words))) + "   ", style="not dim")
             return [line]
-        label = max(cell_len(bar.label) for bar in bars.bars)
-        room = min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in bars.bars))
-        rows = [f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}" for bar in bars.bars]
-        return [line, *map(Text, rows)]
+        label = max(cell_len(bar.label) for bar in shown)
+        room = max(_LEAST, min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in shown)))
+        return [
+            line,
+            *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown),
+        ]
+
+    def _room(self, bars: Sequence[Bar], title: int) -> int:
+        """Columns that are left for the bars themselves on one line."""
+        return min(_BAR, self.width - title - sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars))
 
     def _bar(self, share: float, room: int) -> str:
-        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share > 0 else 0)
+        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
 
     def facts(self, facts: Sequence[Fact]) -> Lines:
         width = max((cell_len(fact.label) for fact in facts), default=0) + 2
@@ -188,53 +184,9 @@ class _Screen:
 
     def table(self, table: Table) -> Lines:
         rows = [[f"{cell.words}{self._mark(cell)}" for cell in row] for row in table.rows]
-        grid = self._grid(table, rows)
         lines = [Text(line, style="bold") for line in wrapped(table.title, self.width)] if table.title else []
-        if any(column.title for column in table.columns):
-            titles = [Value(words=column.title, look="plain") for column in table.columns]
-            heading = self._row(titles, [value.words for value in titles], grid)
-            lines += [Text(line.plain, style="bold") for line in heading]
-        for row, words in zip(table.rows, rows, strict=True):
-            lines += self._row(row, words, grid)
+        lines += table_lines(table, rows, self.width)
         return [*lines, *self.dim([table.note] if table.note else [])] if table.rows else []
-
-    def _grid(self, table: Table, rows: Sequence[Sequence[str]]) -> _Grid:
-        """Columns that hold what they have; those of words give way where it does not fit, or sentences lack room."""
-        columns = [column for column in table.columns if not column.prose]
-        widths = []
-        for at, column in enumerate(columns):
-            texts = [column.title, *(row[at] for row in rows), *(row[at].interval for row in table.rows)]
-            widths.append(max(map(cell_len, texts)))
-        flexible = [not column.right for column in columns]
-        gap = 2 if sum(widths) + 2 * len(widths) <= self.width else 1
-        room = self.width - gap * (len(widths) - 1)
-        if len(columns) == len(table.columns):
-            return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap)
-        longest = max((cell_len(row[-1]) for row in rows), default=0)
-        tight = shrunk(widths, flexible, room - gap - min(_PROSE, longest), _WORDS)
-        left = room - gap - sum(tight)
-        if left >= min(_PROSE, longest):
-            return _Grid(columns=columns, widths=tight, gap=gap, prose=left)
-        return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap, beneath=True)
-
-    def _row(self, row: Sequence[Value], words: Sequence[str], grid: _Grid) -> Lines:
-        """As many lines as its tallest cell; beneath them the intervals, and a sentence that has no room beside."""
-        cells = [wrapped(text, width) for text, width in zip(words, grid.widths, strict=False)]
-        sentence = wrapped(words[-1], grid.prose) if grid.prose else []
-        lines = []
-        for parts in zip_longest(*cells, sentence, fillvalue=""):
-            line = Text()
-            for part, column, width, value in zip(parts, grid.columns, grid.widths, row, strict=False):
-                line.append(padded(part, width, right=column.right), style=LOOKS[value.look])
-                line.append(" " * grid.gap)
-            lines.append(line.append(parts[-1] if sentence else "", style=LOOKS[row[-1].look]))
-        if any(value.interval for value in row):
-            ends = zip(row, grid.columns, grid.widths, strict=False)
-            beneath = [padded(value.interval, width, right=one.right) for value, one, width in ends]
-            lines.append(Text((" " * grid.gap).join(beneath), style="dim"))
-        if grid.beneath and words[-1]:
-            lines += [Text(f"    {line}", style="dim") for line in wrapped(words[-1], self.width - 4)]
-        return lines
 
     def remarks(self, remarks: Iterable[Remark]) -> Lines:
         lines = []
@@ -270,9 +222,13 @@ def _joined(parts: Sequence[str], between: str, width: int) -> Iterator[str]:
     yield line
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _mapped(value: T, change: Callable[[str], str]) -> T:
+    """The value with every text in it changed."""
     if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _mapped(inner, change) for key, inner in value.items()}
-    return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
+        return cast(T, change(value))
+    if isinstance(value, list | tuple):
+        return cast(T, type(value)(_mapped(inner, change) for inner in value))
+    if isinstance(value, Struct):
+        names = value.__struct_fields__
+        return structs.replace(value, **{name: _mapped(getattr(value, name), change) for name in names})
+    return value
