@@ -162,6 +162,7 @@ def test_phases_that_nothing_explains_leave_no_rate_to_deploy() -> None:
     rate = found.sla_rate_per_minute
     assert rate is not None and rate.estimate is None and rate.confirmed is False
     assert any("slow and fast phases" in words for words in found.findings)
+    assert found.deploy_per_minute is None and found.lower_bound_per_minute is None
 
 
 def test_short_jobs_are_sent_for_half_a_minute_to_see_the_pauses() -> None:

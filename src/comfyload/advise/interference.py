@@ -78,7 +78,7 @@ def changed(before: Sequence[Floats], now: Sequence[Floats]) -> str | None:
     if abs(ratio.estimate - 1) <= _SMALL or ratio.low <= 1 <= ratio.high:
         return None
     return (
-        f"In the run that confirms, executions were {_by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)} than "
+        f"In the confirming run, executions were {_by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)} than "
         f"before; a queue multiplies that."
     )
 

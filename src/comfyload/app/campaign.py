@@ -223,7 +223,7 @@ class Campaign:
                 bound = None if _spoiled(run) else _bound(run, tried, sla)
         if phases(*self._evidence()[:2]):
             rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
-            findings += [PHASES]
+            findings, bound = [*findings, PHASES], None
         drifted = None if findings else drift(*self._evidence()[:2])
         cut = [self._cut] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]

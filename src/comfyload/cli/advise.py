@@ -93,8 +93,9 @@ def saturate(
 ) -> None:
     """Find where a server saturates, its capacity, and the rate at which it keeps the SLA, with some 80 jobs.
 
-    One ComfyUI runs one prompt at a time. So jobs are measured one by one, then with one waiting; what a rate does to
-    latency is simulated from their times, and confirmed by a run at nine tenths of the rate to deploy.
+    One ComfyUI runs one prompt at a time, so jobs are measured one by one, then
+    with one waiting. Latency at other rates is simulated from their times, and
+    confirmed by a run at nine tenths of the rate to deploy.
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
@@ -191,7 +192,8 @@ def capacity(
 ) -> None:
     """Predict latency at other rates and numbers of servers, from the service times of measured runs.
 
-    Every latency has an interval. Beyond the capacity the queue grows without end: such a load is called unstable.
+    Every latency has an interval. Beyond the capacity the queue grows without
+    end: such a load is called unstable.
 
     [bold]Examples[/bold]
 
@@ -277,8 +279,8 @@ def policy(
 ) -> None:
     """Make a retry policy from measured runs: deadline, admission, attempts, backoff, budget, breaker, classes.
 
-    It is tried against the usual naive retries in seven simulated troubles; a cross marks where one of those does
-    better. With --all each number is shown with its reason.
+    It is compared with the usual naive retries in seven simulated troubles.
+    With --all each number is shown with its reason.
 
     [bold]Examples[/bold]
 

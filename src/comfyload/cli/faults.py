@@ -62,8 +62,10 @@ def faults(
 ) -> None:
     """Cause trouble on purpose and count the jobs done in time: without retries, with naive ones, and with a policy.
 
-    The simulator plays every scenario; a real server those of a bad network and of bad prompts, through a proxy. Jobs
-    of others are not touched. Exit code 1: with the policy a job was lost, done twice, or left in the queue.
+    The simulator plays every scenario; a real server those of a bad network and
+    of bad prompts, through a proxy. Jobs of others are not touched.
+
+    Exit code 1: with the policy a job was lost, done twice, or left in the queue.
 
     [bold]Examples[/bold]
 
