@@ -159,7 +159,7 @@ def campaign(world: World, seed: int, *, rate_too: bool = True, replicates: int 
         workflows=[WorkflowChoice(file=f"{name}.json") for name in names],
         plan=Plan(load=Closed(), timeout_s=None),
     )
-    asked = CampaignOptions(options=options, limit_s=world.limit_s, replicates=replicates)
+    asked = CampaignOptions(run=options, limit_s=world.limit_s, replicates=replicates)
     given = Rate(estimate=40 / world.service_s, low=40 / world.service_s, high=None)
 
     async def whole() -> Saturated:

@@ -12,9 +12,10 @@ from comfyload.advise.choose_policy import synthesise
 from comfyload.advise.forecast import forecasts, size, validate
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.app.advice import Basis, ahead
-from comfyload.report.advice import forecast_table, render_policy, sizing_words, validation_table
-from comfyload.report.console import draw
+from comfyload.report.advice import forecast_table, policy_page, sizing_words
+from comfyload.report.render.terminal import render, render_tables
 from comfyload.report.retry_export import formats, retry_export
+from comfyload.report.saturation import validation_table
 from comfyload.retry.policy import Admission, Backoff, Policy, Score, default
 from tests.unit.advise_pools import pools_of_one, ran, unimodal
 
@@ -30,42 +31,60 @@ def _console() -> tuple[Console, io.StringIO]:
     return Console(file=file, width=100), file
 
 
-def test_a_policy_is_shown_with_its_reasons_and_scores() -> None:
-    console, file = _console()
+def _policy_text(policy: Policy, width: int = 80, *, all_: bool = False, file: str = "retry.json") -> str:
+    out = io.StringIO()
+    render(policy_page(policy, file, [], ["comfyload faults"]), Console(file=out, width=width), all=all_)
+    return out.getvalue()
+
+
+def test_a_policy_is_a_sentence_and_a_line_for_each_trouble_and_all_else_is_detail() -> None:
     policy = synthesise(
         pools_of_one(unimodal(60, _rng())), ONE, deadline_s=90, rate_per_s=0.06, rng=_rng(), replications=2
     )
-    render_policy(policy, console)
-    text = file.getvalue()
-    assert "admission.depth" in text and "twice what they can do" in text and "this policy" in text
-    assert "never" in text and ("Others did better in" in text or "No other policy" in text)
-    assert max(len(line) for line in text.splitlines()) <= 100
+    short, whole = _policy_text(policy), _policy_text(policy, all_=True)
+    assert short.startswith("Wrote retry.json: 90 s in all, at most ") and "hung after 60 s." in short.replace(
+        "\n", " "
+    )
+    lines = short.splitlines()
+    (head,) = (at for at, line in enumerate(lines) if line.startswith("done in 90 s"))
+    troubles = lines[head + 1 : head + 8]
+    assert [line[:13] for line in troubles[:2]] == ["no trouble   ", "twice the cap"]
+    assert all("%" in line and line.rstrip()[-1:] and any(sign in line for sign in "✓=✗") for line in troubles)
+    assert lines[-1] == "Next  comfyload faults" and "admission.depth" not in short
+    assert "admission.depth" in whole and "this policy" in whole and "never" in whole
+    assert max(map(len, (short + whole).splitlines())) <= 80
+    assert not any(line.strip() == "each" for line in whole.splitlines())
 
 
-def test_what_cannot_be_had_comes_first() -> None:
-    console, file = _console()
-    render_policy(Policy(explanations={"infeasible.deadline": "8 s is too short", "deadline_s": "as asked"}), console)
-    assert file.getvalue().startswith("Not possible: 8 s is too short.")
+def test_what_cannot_be_had_is_said_before_the_numbers() -> None:
+    policy = Policy(explanations={"infeasible.deadline": "8 s is too short", "deadline_s": "as given"})
+    assert _policy_text(policy, file="").startswith(
+        "Not written: no deadline, any number of prompts ahead, 3 attempts."
+    )
+    assert "NOT POSSIBLE. 8 s is too short." in _policy_text(policy)
 
 
-def test_where_others_did_better_is_said() -> None:
-    console, file = _console()
+def test_a_trouble_in_which_another_policy_does_better_is_crossed_and_names_it() -> None:
     rows = [
         Score(scenario="sick", policy="this policy", success=0.67, success_half_width=0.01, recovery_s=0.0),
         Score(scenario="sick", policy="3 retries at once", success=0.77),
+        Score(scenario="burst", policy="this policy", success=0.9),
+        Score(scenario="burst", policy="no retry", success=0.5),
+        Score(scenario="steady", policy="this policy", success=0.997),
+        Score(scenario="steady", policy="no retry", success=1.0),
     ]
-    render_policy(Policy(scores=rows), console)
-    text = file.getvalue()
-    assert "Others did better in: 60 % of executions fail: 3 retries at once 77.0 %, this 67.0 %." in text
-    assert "at once" in text and "never" in text
+    lines = {line[:18]: line.split() for line in _policy_text(Policy(scores=rows)).splitlines()}
+    assert " ".join(lines["60 % of executions"]).endswith("67.0 % ±1.0 – 77.0 % ✗ 3 retries at once")
+    assert " ".join(lines["twice the capacity"]).endswith("90.0 % 50.0 % 50.0 % ✓")
+    assert " ".join(lines["no trouble        "]).endswith("99.7 % 100 % 100 % =")
 
 
 def test_an_unstable_load_has_no_number() -> None:
     console, file = _console()
     rows = forecasts(pools_of_one([10.0] * 40), ONE, rates_per_s=[0.05, 0.12], deadline_s=60, rng=_rng())
-    draw(forecast_table(rows, 60), console)
-    _, stable, unstable = file.getvalue().splitlines()
-    assert "50 %" in stable and "(" in stable
+    render_tables([forecast_table(rows, 60)], console)
+    _, stable, interval, unstable, _ = file.getvalue().splitlines()
+    assert "50 %" in stable and "–" in interval
     assert "unstable" in unstable and "∞" in unstable and "100 %" in unstable and " s (" not in unstable
 
 
@@ -84,23 +103,36 @@ def test_how_wide_a_forecast_is_is_said_with_the_jobs_that_would_halve_it() -> N
         for n, cv in ((30, 0.5), (400, 0.05))
     )
     first, said = ahead(few, rate_per_s=0.07, limit_s=45, servers=1).doubts
-    assert first == "a doubt" and said.startswith("At 4.2 a minute the p95 may be") and "as it rests on 30 jobs" in said
-    assert said.endswith("with four times as many: 120.")
+    assert (
+        first == "a doubt"
+        and said.startswith("At 4.2 a minute the p95 may be")
+        and "because it rests on 30 jobs" in said
+    )
+    assert said.endswith("Four times as many, 120, halve that interval.")
     assert ahead(many, rate_per_s=0.05, limit_s=45, servers=1).doubts == ["a doubt"]
 
 
 def test_checks_of_the_model_are_a_table() -> None:
     console, file = _console()
     pools = pools_of([ran(np.arange(60) * 100.0, unimodal(60, _rng()))])
-    draw(validation_table(validate(ran(np.arange(40) * 12.0, unimodal(40, _rng())), pools, rng=_rng())), console)
-    assert "structural, mean" in file.getvalue() and "replay, p95" in file.getvalue()
+    found = validate(ran(np.arange(40) * 12.0, unimodal(40, _rng())), pools, rng=_rng())
+    render_tables([validation_table("checks", "A run", found)], console)
+    assert "mean, from its own times" in file.getvalue() and "p95, with its own arrivals" in file.getvalue()
+
+
+def test_short_latencies_are_milliseconds_and_an_interval_that_rounds_to_its_number_is_left_out() -> None:
+    console, file = _console()
+    rows = forecasts(pools_of_one([0.0602] * 40), ONE, rates_per_s=[5.0], deadline_s=60, rng=_rng())
+    render_tables([forecast_table(rows, 60)], console)
+    text = file.getvalue()
+    assert "p50, ms" in text and "60.2" in text and "0.06" not in text and "60.2–60.2" not in text
 
 
 @pytest.mark.parametrize("to", formats())
 @pytest.mark.parametrize("policy", [default(), Policy(deadline_s=90, attempts=4, admission=Admission(depth=6))])
 def test_every_export_says_what_it_cannot_express(to: str, policy: Policy) -> None:
     text = retry_export(policy, to)  # type: ignore[arg-type]
-    assert "Cannot be said here" in text and text.endswith("\n") and "None" not in text.replace("timeout=None", "")
+    assert "Not expressible here" in text and text.endswith("\n") and "None" not in text.replace("timeout=None", "")
 
 
 def test_python_exports_are_python() -> None:

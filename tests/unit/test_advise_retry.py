@@ -7,13 +7,11 @@ import pytest
 from msgspec import structs
 
 from comfyload.advise.choose_policy import (
-    OURS,
     Capabilities,
     depth,
     depth_by_formula,
     infeasible,
     synthesise,
-    where_naive_wins,
 )
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
@@ -264,13 +262,3 @@ def test_where_the_queue_cannot_be_seen_the_budget_is_small() -> None:
         replications=2,
     )
     assert policy.admission.depth is None and policy.budget.ratio <= 0.5 and not policy.cancel
-
-
-def test_a_naive_policy_that_wins_is_told() -> None:
-    rows = [
-        Score(scenario="sick", policy=OURS, success=0.67),
-        Score(scenario="sick", policy="3 retries at once", success=0.77),
-        Score(scenario="steady", policy=OURS, success=0.99),
-        Score(scenario="steady", policy="3 retries at once", success=0.992),
-    ]
-    assert where_naive_wins(Policy(scores=rows)) == [(rows[0], rows[1])]

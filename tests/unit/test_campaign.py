@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,9 @@ from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured, jsonable
 from comfyload.record.plan import Closed, Open, Plan
-from comfyload.report.saturation import render_saturation
+from comfyload.report.render.terminal import render
+from comfyload.report.saturation import saturation_page
+from comfyload.report.text import decimals, fixed
 from tests.error_rates.laws import LAWS
 from tests.error_rates.saturate import Server, World
 
@@ -34,7 +37,7 @@ def _asked() -> CampaignOptions:
         workflows=[WorkflowChoice(file="book.json")],
         plan=Plan(load=Closed(), timeout_s=None),
     )
-    return CampaignOptions(options=options, replicates=40)
+    return CampaignOptions(run=options, replicates=40)
 
 
 class _Watched(Server):
@@ -69,7 +72,7 @@ def _found(server: _Watched) -> Saturated:
 
 def _printed(found: Saturated) -> str:
     out = io.StringIO()
-    render_saturation(found, Console(file=out, width=80))
+    render(saturation_page(found, ["comfyload policy s"]), Console(file=out, width=80))
     return out.getvalue()
 
 
@@ -98,7 +101,8 @@ def test_a_steady_server_is_confirmed_and_all_jobs_count() -> None:
     assert carries is not None and carries.confirmed
     load = server.plans["confirm"].load
     assert isinstance(load, Open) and load.stages[0].per_s >= CONFIRM_SHARE * rate.low / 60
-    assert "CONFIRMED by a run" in _printed(found)
+    assert _printed(found).startswith("CONFIRMED. A run at ") and found.deploy_per_minute == rate.low
+    assert found.lower_bound_per_minute is None and found.tried_per_minute == pytest.approx(60 * load.stages[0].per_s)
 
 
 def test_a_rate_that_its_run_disproves_is_withheld_with_what_the_run_leaves_in_its_place() -> None:
@@ -116,8 +120,12 @@ def test_a_rate_that_its_run_disproves_is_withheld_with_what_the_run_leaves_in_i
     assert service is not None and service.estimate == pytest.approx(1.5 * STEADY.service_s, rel=0.06)
     assert any("% longer (" in words for words in found.findings)
     text = " ".join(_printed(found).split())
-    assert "Highest rate withheld" in text and "To deploy withheld: no more than" in text
-    assert "NOT CONFIRMED: " in text
+    assert text.startswith("NOT CONFIRMED. A run at ")
+    bound = fixed(rate.high, decimals(rate.high))
+    assert re.search(
+        rf"To deploy – \(not confirmed: its p50 is .*; lower bound from the .* run: {bound} a minute\)", text
+    )
+    assert found.deploy_per_minute is None and found.confirmed is False
     told = json.loads(json.dumps(jsonable(found)))
     assert told["sla_rate_per_minute"]["estimate"] is None and told["sla_rate_per_minute"]["confirmed"] is False
 
@@ -154,6 +162,7 @@ def test_phases_that_nothing_explains_leave_no_rate_to_deploy() -> None:
     rate = found.sla_rate_per_minute
     assert rate is not None and rate.estimate is None and rate.confirmed is False
     assert any("slow and fast phases" in words for words in found.findings)
+    assert found.deploy_per_minute is None and found.lower_bound_per_minute is None
 
 
 def test_short_jobs_are_sent_for_half_a_minute_to_see_the_pauses() -> None:
@@ -237,7 +246,7 @@ def test_a_rate_that_no_run_confirmed_says_so_and_one_that_is_not_known_is_not_g
         return " ".join(_printed(structs.replace(found, sla_rate_per_minute=rate, confirmation=None)).split())
 
     assert "To deploy 4.00 a minute, which no run has confirmed" in shown(4.0)
-    assert "To deploy withheld: so few jobs do not tell" in shown(0.0)
+    assert "To deploy – (too few jobs to know how long the longest take)" in shown(0.0)
 
 
 def test_how_many_more_jobs_grows_with_the_square_of_what_is_not_known() -> None:

@@ -160,9 +160,9 @@ def _search(asked: CampaignOptions) -> Saturated:
 
 def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
     asked = CampaignOptions(
-        options=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
+        run=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
     )
-    with pytest.raises(NothingMeasured, match=r"^--max-jobs 9 was reached, with 1 in flight \(allow more"):
+    with pytest.raises(NothingMeasured, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
         _search(asked)
     assert _sent("s/c1") == 9
 
@@ -181,15 +181,37 @@ def test_a_checklist_that_is_cut_keeps_no_baseline(options: RunOptions) -> None:
     asked = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     with pytest.raises(NothingMeasured, match="--max-jobs 5 was reached before all 2 runs were made: no baseline"):
-        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _one, _number: NoProgress()))
+        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _: NoProgress(), lambda *_: None))
 
 
 def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
     asked = [Round(workflow="g.json", concurrency=1)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
-    assert (
-        len(clock.run(run_rounds(structs.replace(small, max_jobs=4), asked, lambda _one, _number: NoProgress()))) == 1
+    ended: list[str] = []
+    capped = structs.replace(small, max_jobs=4)
+    results = clock.run(
+        run_rounds(capped, asked, lambda _: NoProgress(), lambda one, _seconds, _result: ended.append(one.workflow))
     )
+    assert [len(list(result.reader.lines())) for result in results] == [8] and ended == ["g.json"]
+
+
+def test_a_checklist_of_which_the_user_stops_a_run_ends(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
+    small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
+    read, numbers = RunReader.__init__, list[int]()
+
+    def stopped(self: RunReader, path: Path) -> None:
+        read(self, path)
+        self.manifest = structs.replace(self.manifest, end="stopped")
+
+    def viewer(number: int) -> NoProgress:
+        numbers.append(number)
+        return NoProgress()
+
+    monkeypatch.setattr(RunReader, "__init__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        clock.run(run_rounds(small, planned, viewer, lambda *_: None))
+    assert numbers == [1]
 
 
 def test_others_hold_a_run_back_and_its_numbers_say_so(options: RunOptions) -> None:

@@ -18,7 +18,6 @@ from comfyload.judge.summary import measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.report.busy import gpu_value
-from comfyload.report.faults import Outcome, render_faults
 from comfyload.report.of_run import page_of
 from comfyload.report.page import Column, Table, Value
 from comfyload.report.plan_text import plan_words
@@ -251,24 +250,6 @@ def test_books_and_workflows_have_rows_of_their_own(width: int) -> None:
 def test_one_workflow_and_single_jobs_have_no_such_rows() -> None:
     text = _draw(manifest(100), _hundred())
     assert not any(word in text for word in ("Workflows", "Mean execution", "Books", "/min  0", "Arrivals"))
-
-
-def test_the_parts_of_a_row_of_faults_add_up_to_the_jobs_and_fit_80_columns() -> None:
-    rows = [
-        Outcome(scenario="validation", client="3 retries at once", jobs=100, in_time=60, late=20, failed=10, given_up=7,
-                lost=3, of=84, slowest_s=123.4, recovery_s=61.2, twice=11, executed=100, executions_failed=12, left=10),
-        Outcome(scenario="restart", client="policy", why="a server cannot be restarted from outside"),
-    ]  # fmt: skip
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", write_through=True)
-    render_faults(rows, 6.0, Console(file=file, width=80, color_system=None))
-    lines = raw.getvalue().decode().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[2] == "validation, 100 jobs"
-    numbers = lines[3].removeprefix(" 3 retries at once").split()
-    assert sum(map(int, numbers[:5])) == 100 and numbers[-3:] == ["11", "112", "10"]
-    text = " ".join(lines)
-    assert "validation: 16 of 100 jobs cannot be done at all." in text and "restart: not done, a server cannot" in text
 
 
 def test_details_are_shown_only_when_asked_for() -> None:

@@ -27,7 +27,6 @@ __all__ = [
     "infeasible",
     "naive_for",
     "synthesise",
-    "where_naive_wins",
 ]
 
 Floats = NDArray[np.float64]
@@ -36,7 +35,7 @@ _DEEPEST = 200
 _SUMS = 20_000
 _QUANTILE = 0.95
 _WASTE = 0.2
-"""What a wasted share of the GPUs' time costs beside a share of the jobs."""
+"""The weight of a wasted share of the GPUs' time against a share of the jobs."""
 _TIE = 0.01
 """Regrets closer than this are no reason to leave the numbers that the rules gave."""
 _USUAL_S = 60.0
@@ -51,7 +50,7 @@ _TRIED_AT = 0.9
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What can be asked of the servers: how long their queues are, to drop a job, which jobs they know."""
+    """What the servers can do: report the length of their queues, drop one job, report the jobs that they know."""
 
     depth: bool = True
     cancel: bool = True
@@ -87,11 +86,11 @@ def synthesise(
     replications: int = 24,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Policy:
-    """The policy for a deadline and a share of jobs that is to keep it, with the reasons and the scores.
+    """The policy for a deadline and the share of jobs that must meet it, with its reasons and scores.
 
     `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
-    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` is told the
-    share that is done. What cannot be had is said by `infeasible`.
+    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` gets the
+    share done. `infeasible` lists what no policy can reach.
 
     Raises:
         ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
@@ -139,17 +138,6 @@ def infeasible(policy: Policy) -> list[str]:
     ]
 
 
-def where_naive_wins(policy: Policy, by: float = 0.005) -> list[tuple[Score, Score]]:
-    """The policy's score and the best other one, for each trouble in which the latter has more success by so much."""
-    out = []
-    for ours in (row for row in policy.scores if row.policy == OURS):
-        others = [row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS]
-        best = max(others, key=lambda row: row.success, default=None)
-        if best is not None and best.success > ours.success + by:
-            out.append((ours, best))
-    return out
-
-
 def depth(
     pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05
 ) -> int:
@@ -183,9 +171,7 @@ def _deepest(sums: Floats, left_s: float, share: float = _QUANTILE) -> int:
 
 def _upper(failed: int, of: int) -> float:
     """Upper end of Wilson's 80 % interval, also where nothing failed; at least 1 %."""
-    if not of:
-        return 0.05
-    return min(0.99, max(0.01, wilson(failed, of, 0.8)[1]))
+    return min(0.99, max(0.01, wilson(failed, of, 0.8)[1])) if of else 0.05
 
 
 def _by_rule(numbers: _Numbers) -> Policy:
@@ -309,40 +295,46 @@ def _inputs(numbers: _Numbers, failed: int, of: int, outages: Sequence[float]) -
 
 
 def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]:
-    """A sentence a number."""
+    """A sentence for each number."""
     deadline, mean = f"{numbers.setting.deadline_s:g} s", f"{numbers.setting.mean_s:.3g} s"
-    moved = "" if policy.admission.depth == start.admission.depth else "; one off that did better in simulated trouble"
-    tried = "" if policy.attempts == start.attempts else f"; by rule {start.attempts}, which did worse when simulated"
     ours, before = policy.admission.depth, max(0, numbers.depth)
+    moved = "" if ours == start.admission.depth else f"; simulated, {ours} did better"
+    tried = ""
+    if policy.attempts != start.attempts:
+        tried = f": a formula gives {start.attempts}; simulated, {policy.attempts} did better"
+    backoff = policy.backoff
     out = {
-        "deadline_s": f"as asked for: {deadline} from when a job is asked for, over all its attempts",
+        "deadline_s": f"as given: {deadline} from when the job is wanted, all attempts together",
         "admission.depth": (
-            "no limit, as the servers' queues cannot be seen"
+            "no limit, because the servers' queues are hidden"
             if ours is None
-            else f"with {before} prompts before it, 95 % of jobs are done within {deadline}, by {numbers.jobs} "
-            f"measured service times of {mean} on average{moved}"
+            else f"with {before} prompts ahead, 95 % of jobs are done within {deadline}, by {numbers.jobs} measured "
+            f"service times of {mean} on average{moved}"
         ),
         "attempts": (
             f"at most {100 * numbers.p_fail:.2g} % of attempts fail in a way that may pass, a job takes {mean} of "
-            f"{deadline}, and {100 * numbers.target:g} % shall succeed{tried}"
+            f"{deadline}, and {100 * numbers.target:g} % must succeed{tried}"
         ),
         "backoff.cap_s": f"a sixth of {deadline}, 1 s to 15 s: a pause must leave time for the job",
-        "backoff.base_s": "full jitter from 1 s: only clients that come back at once after an outage need it",
-        "budget.ratio": (
-            "a retry for every job: the limit of the queue, the deadline and the cancelling bound the damage"
-            if numbers.capabilities.depth
-            else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, as their queues cannot be seen"
+        "backoff.base_s": (
+            f"random pause up to {backoff.base_s:g} s, then {2 * backoff.base_s:g} s, at most {backoff.cap_s:.3g} s, "
+            f"so that not all return at once after an outage"
         ),
-        "budget.cap": "counted in jobs, without a reserve by time: that would be as much as all jobs of a minute",
-        "breaker.open_max_s": f"a sixth of {deadline}, 2 s to 60 s: who waits longer for a server is late",
-        "breaker.failures": "three in a row are no accident",
-        "connect_s": "5 s: a server that is there answers at once",
+        "budget.ratio": (
+            "one retry for every job: the queue limit, the deadline and cancelling bound the damage"
+            if numbers.capabilities.depth
+            else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, because their queues are hidden"
+        ),
+        "budget.cap": "in jobs; a reserve by time would be as much as all jobs of a minute",
+        "breaker.open_max_s": f"a sixth of {deadline}, 2 s to 60 s: a job that waits longer for a server is late",
+        "breaker.failures": "three failures in a row are not chance",
+        "connect_s": "5 s: a running server answers at once",
         "submit_s": "30 s: a server answers a POST while it executes",
         "liveness_s": f"60 s, or three times the p99 of a job ({numbers.p99_s:.3g} s) if that is more",
         "cancel": (
-            "work that nobody waits for delays all others"
+            "work that nobody waits for delays all other jobs"
             if policy.cancel
-            else "the servers cannot drop one job and no other"
+            else "the servers cannot drop a single job"
         ),
     }
     return {**out, **_impossible(numbers)}
@@ -352,7 +344,7 @@ def _impossible(numbers: _Numbers) -> dict[str, str]:
     setting, out = numbers.setting, {}
     if numbers.depth < 0:
         out["infeasible.deadline"] = (
-            f"{setting.deadline_s:g} s is too short: more than 5 % of jobs take longer than that where none is before "
+            f"{setting.deadline_s:g} s is too short: more than 5 % of jobs take longer even if none is ahead of "
             f"them (mean {setting.mean_s:.3g} s, p99 {numbers.p99_s:.3g} s)"
         )
     if numbers.load >= FULL:

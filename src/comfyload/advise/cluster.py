@@ -1,6 +1,6 @@
-"""Servers that each run one job at a time, event by event: what is queued, runs, fails, stands still, is lost.
+"""Servers that each run one job at a time, event by event: jobs queue, run, fail, stall and get lost.
 
-Seconds of the simulated world. A client submits and cancels, and is told what ended.
+Seconds of the simulated world. A client submits and cancels, and is called when an attempt ends.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SimClient(Protocol):
     """Who sends the jobs."""
 
     def arrive(self, job: SimJob) -> None:
-        """A job is asked for."""
+        """A job comes."""
 
     def started(self, attempt: SimAttempt) -> None:
         """The server begins to execute it."""

@@ -41,7 +41,7 @@ _SIDE = 0.05
 CAUTION = 0.075
 """On each side of the interval of a highest rate."""
 _ROWS = 32
-"""Rows of jobs behind an estimate; its own error is then small beside that of what was measured."""
+"""Rows of jobs behind an estimate; its own error is then small against that of the measurement."""
 _JOBS, _FLEET_JOBS = 8000, 2500
 
 
@@ -140,20 +140,20 @@ def _both(
 def _forecast(
     traffic: Traffic, doubts: Traffic, rate: float, servers: int, dispatch: Dispatch, deadline_s: float | None
 ) -> Forecast:
-    said, load = traffic.latencies(np.full(traffic.rows, rate), servers, dispatch)
+    expected, load = traffic.latencies(np.full(traffic.rows, rate), servers, dispatch)
     might, loads = doubts.latencies(np.full(doubts.rows, rate), servers, dispatch)
     if servers > 1:  # by its own luck, one row of jobs may ask for more than the servers have, and another for less
         stable = float(load.mean()) < FULL
         if not stable:
-            said = np.full_like(said, np.inf)
+            expected = np.full_like(expected, np.inf)
     else:
-        stable = bool(np.isfinite(said).all())
+        stable = bool(np.isfinite(expected).all())
     shares = (0.5, 0.95, 0.99)
-    values, spread = _quantiles(said.reshape(1, -1), shares)[0], _quantiles(might, shares)
+    values, spread = _quantiles(expected.reshape(1, -1), shares)[0], _quantiles(might, shares)
     p50, p95, p99 = (_with_interval(value, spread[:, at], _SIDE) for at, value in enumerate(values.tolist()))
     missed = None
     if deadline_s is not None:
-        missed = _with_interval(float((said > deadline_s).mean()), (might > deadline_s).mean(axis=1), _SIDE)
+        missed = _with_interval(float((expected > deadline_s).mean()), (might > deadline_s).mean(axis=1), _SIDE)
     return Forecast(
         rate_per_s=rate,
         servers=servers,

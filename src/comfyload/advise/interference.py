@@ -55,9 +55,9 @@ def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interfer
     if not pairs:
         return None
     before = np.concatenate([a - np.median(a) for a, _ in pairs])
-    beside = np.concatenate([b - np.median(a) for a, b in pairs])
-    shift, low, high = hodges_lehmann(before, beside)
-    slower = float(mannwhitneyu(beside, before, alternative="greater").pvalue) < _CHANCE
+    after = np.concatenate([b - np.median(a) for a, b in pairs])
+    shift, low, high = hodges_lehmann(before, after)
+    slower = float(mannwhitneyu(after, before, alternative="greater").pvalue) < _CHANCE
     bounded = math.isfinite(low) and math.isfinite(high)
     return Interference(
         ratio=Rate(
@@ -79,7 +79,7 @@ def changed(before: Sequence[Floats], now: Sequence[Floats]) -> str | None:
     if abs(ratio.estimate - 1) <= _SMALL or ratio.low <= 1 <= ratio.high:
         return None
     return (
-        f"In the run that confirms, executions were {_by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)} than "
+        f"In the confirming run, executions were {_by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)} than "
         f"before; a queue multiplies that."
     )
 
@@ -88,7 +88,7 @@ def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
     """In words, by how much jobs execute longer or shorter at the end of these runs than at their beginning; None if
     it is little, or may be chance: by the slope of Theil and Sen. `factors` as in `pools_of`.
     """
-    values = _beside_their_kind(runs, factors)
+    values = _against_their_kind(runs, factors)
     n = len(values)
     slopes = theil_sen(np.arange(float(n)), values, 0.95) if n >= _FEW_IN_ORDER else None
     if slopes is None or slopes[1] <= 0 <= slopes[2]:
@@ -108,12 +108,12 @@ def phases(runs: Sequence[Measured], factors: Sequence[float]) -> bool:
     That one run is slower than another is no phase: `drift` and `changed` tell of it. Nor are jobs that differ by less
     than a tenth: whatever they depend on moves no rate by much.
     """
-    values = np.concatenate([_beside_their_kind([run], [by]) for run, by in zip(runs, factors, strict=True)])
+    values = np.concatenate([_against_their_kind([run], [by]) for run, by in zip(runs, factors, strict=True)])
     return len(values) > 0 and float(values.std()) >= _DISTURBED and in_phases(values - values.mean())
 
 
-def _beside_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> Floats:
-    """The logarithm of each execution, in order, beside the median of its kind: its workflow, and whether that was also
+def _against_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> Floats:
+    """The logarithm of each execution, in order, less the median of its kind: its workflow, and whether that was also
     the one before.
     """
     kinds: dict[tuple[str, bool], list[int]] = {}

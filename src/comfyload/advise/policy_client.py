@@ -1,9 +1,9 @@
 """How a client that follows a policy behaves in the simulated world.
 
-It decides nothing itself: where, when and whether again is asked of `retry.decide`, as the client over sockets does.
-What is imitated here is what that client gets to know, and when: it starts without any service time, looks at the
-queues only when a job waits, and hears that a job was lost once its server answers again. What hangs is not taken back:
-no server that is scored stands still for longer than the shortest `liveness_s` of a policy made here, a minute.
+All decisions are those of `retry.decide`, which the client over sockets uses too. This module imitates what that client
+knows, and when: it starts without service times, reads the queues only while a job waits, and learns that a job was
+lost once its server answers again. Hung jobs are not recalled: no simulated server stands still for longer than a
+minute, the shortest `liveness_s` of a policy made here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PolicyClient:
             back = world.event_from_s + _reconnects_after(world.event_to_s - world.event_from_s)
             farm.at(back, self._reconnected, self._servers[0])
 
-    # --- what the farm tells
+    # --- what the servers report
 
     def arrive(self, job: SimJob) -> None:
         farm = self._farm

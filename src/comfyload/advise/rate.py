@@ -1,4 +1,4 @@
-"""What is said of a rate: a number, how sure it is, and whether a run bore it out."""
+"""A rate: a number, how sure it is, and whether a run confirmed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a retry policy does in simulated trouble, beside the retries that are usually written."""
+"""How a retry policy does in simulated trouble, against the retries that are usually written."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def worlds(
     """The same worlds for every policy: what differs is then the policies' doing.
 
     `takes`: what jobs take in truth. None: as the measured jobs may be few, each world draws them anew first, with
-    replacement, at the same rates; how scores change with that tells how far the measurement leaves them open. No more
+    replacement, at the same rates; the spread of the scores then includes what the measurement leaves open. No more
     worlds of a trouble than have about `most_jobs`, but four: a deadline of many jobs makes worlds of many jobs.
     """
     drawn: dict[str, list[World]] = {}

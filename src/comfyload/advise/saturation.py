@@ -63,11 +63,13 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Saturated(Struct, frozen=True, kw_only=True):
-    """What was found; rates per minute. `sla_rate_per_minute.low` is the one to deploy. None: not known, or not asked.
+    """The result; rates per minute. None: not known, or not wanted.
 
-    A rate that the confirming run disproved has no estimate, and as `high` the most that this run's own jobs allow.
-    `more_jobs`: how many more would make the rate to deploy worth it; 0: it is. `paths` are the run directories in the
-    order in which they were made.
+    `deploy_per_minute`: the rate to deploy, the lower end of `sla_rate_per_minute`; None where that is not known, or
+    the confirming run did not confirm it. `confirmed` None: there was no such run. `tried_per_minute`: its rate.
+    `lower_bound_per_minute`: what its own jobs allow where it confirmed nothing. A rate that it disproved has no
+    estimate, and that bound as `high`. `more_jobs`: how many more would bring the rate to deploy near the highest one;
+    0: it is near. `paths`: the run directories in the order in which they were made.
     """
 
     knee: int | None
@@ -83,6 +85,19 @@ class Saturated(Struct, frozen=True, kw_only=True):
     findings: list[str]
     paths: list[str]
     more_jobs: int = 0
+    tried_per_minute: float | None = None
+    lower_bound_per_minute: float | None = None
+
+    @property
+    def confirmed(self) -> bool | None:
+        """Whether the confirming run went as predicted; None: there was none."""
+        return None if self.sla_rate_per_minute is None else self.sla_rate_per_minute.confirmed
+
+    @property
+    def deploy_per_minute(self) -> float | None:
+        """The rate to deploy; None: not known, or not confirmed."""
+        rate = self.sla_rate_per_minute
+        return None if rate is None or rate.confirmed is False or rate.estimate is None else rate.low or None
 
 
 def step(run: Measured) -> Step:
@@ -194,21 +209,27 @@ def gpu_words(run: Measured) -> list[str]:
     """Whether the 90 % of a checklist can be reached, from the run with the most in flight."""
     found = run.summary.saturation
     out = []
-    told = run.manifest.environment.get("gpu")
-    if told is not None and told.value == "none":
+    fact = run.manifest.environment.get("gpu")
+    if fact is not None and fact.value == "none":
         return ["The server computes on its CPU: there is no GPU to saturate."]
     if not found.gpus:
-        out.append("GPU utilisation is not known: no source told it. Install the probe: comfyload probe install.")
+        out.append("GPU utilisation is not known: nothing measures it. Install the probe: comfyload probe install.")
     for gpu, busy in found.gpus.items():
         if busy.utilisation_percent is None:
             continue
+        name = f"{'Simulated ' if _simulated(run) else ''}GPU {gpu}"
         if busy.over_90_percent:
-            out.append(f"GPU {gpu} is {busy.utilisation_percent:.0f} % busy: the 90 % of the checklist are reached.")
+            out.append(f"{name} is {busy.utilisation_percent:.0f} % busy: the checklist's 90 % are reached.")
         elif found.server_saturated:
             share = busy.ceiling_percent if busy.ceiling_percent is not None else busy.utilisation_percent
             out.append(
-                f"GPU {gpu} never reaches 90 %: the server is {100 * (found.server_busy or 0):.1f} % busy, and in "
+                f"{name} never reaches 90 %: the server is {100 * (found.server_busy or 0):.1f} % busy, and in "
                 f"{100 - share:.0f} % of a job's time no kernel runs. A faster disk, CPU or encoder shortens that; "
                 f"more in flight does not."
             )
     return out
+
+
+def _simulated(run: Measured) -> bool:
+    """Whether the server is the simulator, whose GPU readings are no measurement."""
+    return any("Simulated GPU" in str(device.get("name")) for device in run.manifest.server.devices)

@@ -24,7 +24,7 @@ _TAIL, _LONGEST = 0.04, math.log(10)
 
 
 class Workload(Struct, frozen=True, kw_only=True):
-    """What is asked of the servers: each workflow's share of the jobs, and the chance that one follows itself beyond
+    """The load: each workflow's share of the jobs, and the chance that one follows itself beyond
     that.
     """
 

@@ -1,4 +1,4 @@
-"""Jobs that might come: drawn once, so that all rates and numbers of servers are asked with the same luck."""
+"""Random jobs, drawn once, so that all rates and numbers of servers are compared on the same ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Traffic:
         for row, pool in enumerate(pools):
             self._warm[row], self._switched[row] = pool.services(self._workflows[row], u[row])
             self._swings[row] = pool.swings(u[row])
-        self._beside = np.array([pool.overhead_s - pool.gap_s for pool in pools])
+        self._overhead = np.array([pool.overhead_s - pool.gap_s for pool in pools])
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
         self._takes = after(self._workflows, self._warm, self._switched)
         self._worked = np.cumsum(self._takes, axis=1)
@@ -55,7 +55,7 @@ class Traffic:
         self._settled = jobs // _SETTLES if warmup_jobs is None else warmup_jobs
 
     def most(self, servers: int) -> Floats:
-        """The rate, row by row, beyond which there is no asking; with several servers it may be less than this."""
+        """The rate, row by row, beyond which nothing is simulated; with several servers it may be less than this."""
         if servers == 1:
             return np.array([FULL / max(pool.mean_s(self._workload), _TICK_S) for pool in self._pools])
         least: Floats = np.minimum(self._warm, self._switched).mean(axis=1)
@@ -88,7 +88,7 @@ class Traffic:
             load = rates_per_s * took[:, self._settled :].mean(axis=1) / servers
             done -= arrive
             out = done[:, self._settled :]
-        out += self._beside[:, None]
+        out += self._overhead[:, None]
         out -= self._swings[:, self._settled :]
         out[load >= FULL] = np.inf
         return out, load

@@ -1,4 +1,4 @@
-"""Whether a run went as the queue of one serial server says: a forecast is worth no more than that.
+"""Whether a run went as the model of one queue predicts: a forecast is worth no more than that.
 
 Three questions, each with less taken from the run itself: are its waits those of its own arrivals and its own execution
 times (structural); those of its arrivals with execution times measured elsewhere (replay); those of any arrivals at
@@ -23,10 +23,11 @@ from comfyload.judge.statistics.stats import autocorrelation_time, quantile
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Prediction", "Validation", "in_phases", "prediction_band", "validate"]
+__all__ = ["Checked", "Prediction", "Validation", "in_phases", "prediction_band", "validate"]
 
 Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
+Checked = Literal["structural", "replay", "blind"]
 _REPLICATES = 200
 _SIDE = 0.025
 """Of each band: two of them have a mark, and both together hold nine of ten runs (Bonferroni)."""
@@ -44,12 +45,12 @@ _STILL_S = 0.1
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
-    """One number of the run beside its prediction, in seconds. `error`: relative, above 0 where too much was predicted;
+    """One number of the run and its prediction, in seconds. `error`: relative, above 0 where too much was predicted;
     of `structural` it is the mean absolute error over the mean. `low`, `high`: where 19 of 20 runs would have it.
     `passed` None: no mark is set for it.
     """
 
-    name: Literal["structural", "replay", "blind"]
+    name: Checked
     of: Of
     measured_s: float
     predicted_s: float
@@ -108,7 +109,7 @@ class _Ran(Struct, frozen=True, kw_only=True):
 
 
 def validate(measured: Measured, pools: ServiceTimes, *, rng: np.random.Generator) -> Validation:
-    """The run beside the model; `pools` come from other runs.
+    """Check the model against the run; `pools` come from other runs.
 
     Raises:
         ValueError: it ran a workflow of which the pools have no service time.
@@ -182,16 +183,16 @@ def _fed_back(measured: Measured) -> bool:
 def _structural(ran: _Ran, jobs: Jobs) -> Prediction:
     rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
     rest = rest[jobs.completed & ~np.isnan(rest)]
-    beside = float(np.median(rest)) if len(rest) else 0.0
+    overhead = float(np.median(rest)) if len(rest) else 0.0
     alone = ran.services - jobs.gap_s()
-    said = (lindley(ran.taken, alone + ran.pauses) - ran.pauses - ran.arrivals + beside)[ran.counted]
+    predicted = (lindley(ran.taken, alone + ran.pauses) - ran.pauses - ran.arrivals + overhead)[ran.counted]
     was = ran.latencies[ran.counted]
-    error = float(np.mean(np.abs(said - was)) / np.mean(was))
+    error = float(np.mean(np.abs(predicted - was)) / np.mean(was))
     return Prediction(
         name="structural",
         of="mean",
         measured_s=float(was.mean()),
-        predicted_s=float(said.mean()),
+        predicted_s=float(predicted.mean()),
         error=error,
         passed=error <= _LIMITS["structural", "mean"],
     )
@@ -228,7 +229,7 @@ def _statistics(replicates: Floats) -> dict[Of, Floats]:
 
 def _replay(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
     doubts, point = _replayed(ran, pools, rng)
-    return _beside("replay", ran, _statistics(doubts), _statistics(point))
+    return _predictions("replay", ran, _statistics(doubts), _statistics(point))
 
 
 def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
@@ -245,17 +246,15 @@ def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Pre
         rows = [pools.resampled(rng) if again else pools for _ in range(_REPLICATES)]
         traffic = Traffic(rows, workload, n, rng, warmup_jobs=0)
         made.append(traffic.latencies(np.full(_REPLICATES, rate))[0][:, jobs])
-    return _beside("blind", ran, _statistics(made[0]), _statistics(made[1]))
+    return _predictions("blind", ran, _statistics(made[0]), _statistics(made[1]))
 
 
-def _beside(
-    name: Literal["replay", "blind"], ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]
-) -> list[Prediction]:
+def _predictions(name: Checked, ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]) -> list[Prediction]:
     was = ran.latencies[ran.counted]
     found: dict[Of, float] = {"mean": float(was.mean()), "p50": quantile(was, 0.5), "p95": quantile(was, 0.95)}
     out = []
     for of, value in found.items():
-        said = float(np.median(point[of]))
+        predicted = float(np.median(point[of]))
         ordered, side = np.sort(doubts[of]), int(_SIDE * _REPLICATES)
         low, high = float(ordered[side]), float(ordered[-1 - side])
         limit = _LIMITS.get((name, of))
@@ -264,12 +263,12 @@ def _beside(
                 name=name,
                 of=of,
                 measured_s=value,
-                predicted_s=said,
-                error=said / value - 1,
+                predicted_s=predicted,
+                error=predicted / value - 1,
                 low=low,
                 high=high,
                 inside=low <= value <= high,
-                passed=None if limit is None else abs(said / value - 1) <= limit or low <= value <= high,
+                passed=None if limit is None else abs(predicted / value - 1) <= limit or low <= value <= high,
             )
         )
     return out

@@ -1,4 +1,4 @@
-"""`capacity` and `policy`: what kept runs say of other loads, and of retries."""
+"""`capacity` and `policy`: what measured runs predict of other loads, and of retries."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ SEED = 20_240_601
 DISPATCHES: tuple[Dispatch, ...] = ("affinity", "shortest_queue", "round_robin")
 FEW_JOBS = 30
 WIDE = 0.2
-"""Half of a p95's interval, as a share of it, from which on it is said how wide it is."""
+"""Half of a p95's interval, as a share of it, from which on a sentence says how wide it is."""
 USUAL_LOAD = 0.7
 LOADS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TRANSIENT = ("execution_error", "oom", "connect", "submit_unknown", "server_error", "lost")
-"""Kinds of failure that may pass; of which of them a job tells again, the retrying client learns."""
+"""Kinds of failure that may pass; the retrying client learns which of them come back."""
 
 
 class Basis(Struct, frozen=True, kw_only=True):
-    """What advice rests on: service times by cause, what is asked for, and how many jobs failed of how many.
+    """What advice rests on: service times by cause, the future load, and how many jobs failed of how many.
 
-    `doubts`: sentences on what the runs cannot tell.
+    `doubts`: sentences on what the runs do not show.
     """
 
     pools: ServiceTimes
@@ -50,9 +50,9 @@ class Basis(Struct, frozen=True, kw_only=True):
 
 
 class Ahead(Struct, frozen=True, kw_only=True):
-    """What to expect. `rows`: at the asked rate by number of servers, or of a given number by rate; `dispatches`: the
+    """What to expect. `rows`: at the given rate by number of servers, or of a given number by rate; `dispatches`: the
     ways to share jobs out among several servers, at the same load; `sizing` None: the number of servers was given.
-    `doubts`: sentences on what it cannot tell.
+    `doubts`: sentences on what it does not cover.
     """
 
     rows: list[Forecast]
@@ -63,16 +63,16 @@ class Ahead(Struct, frozen=True, kw_only=True):
 
 
 def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
-    """The runs behind a name or path; `shares`, NAME=WEIGHT: how often each workflow will be asked for.
+    """The runs behind a name or path; `shares`, NAME=WEIGHT: the share of each workflow in the future load.
 
     Raises:
-        UsageError: nothing in them tells how long jobs take, or a share names no workflow of theirs.
+        UsageError: they have no service times, or a share names no workflow of theirs.
     """
     found = find(target, archive)
     runs = [run for run in found.runs if not run.jobs.overlaps()]
     if not runs:
         raise UsageError(
-            f"{target}: jobs executed side by side in every run", "the queue of one server is no model of this one"
+            f"{target}: jobs executed side by side in every run", "the model of one queue does not fit such a server"
         )
     doubts = [] if len(runs) == len(found.runs) else [f"{len(found.runs) - len(runs)} runs had jobs side by side."]
     try:
@@ -83,10 +83,10 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
     if pools.made_up:
         names = ", ".join(pools.made_up)
         doubts.append(
-            f"What {names} takes after another workflow was not measured: run them together with --order aabb."
+            f"The time of {names} after another workflow was not measured: run them together with --order aabb."
         )
     if pools.n < FEW_JOBS:
-        doubts.append(f"It rests on {pools.n} jobs: no interval knows of slow jobs that were not among them.")
+        doubts.append(f"It rests on {pools.n} jobs: no interval covers slow jobs that were not among them.")
     return Basis(
         pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=_transient(runs), doubts=doubts
     )
@@ -129,18 +129,18 @@ def ahead(
             )
             for way in DISPATCHES
         ]
-    asked = [row for row in rows if row.servers == count]
+    wanted = [row for row in rows if row.servers == count]
     return Ahead(
         rows=list(rows),
         dispatches=others,
         sizing=sizing,
         capacity_per_s=per_s,
-        doubts=on.doubts + _width(asked, on.pools.n),
+        doubts=on.doubts + _width(wanted, on.pools.n),
     )
 
 
 def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
-    """What is to be said of the p95 at the rate asked for, or at the usual load, if its interval is wide."""
+    """A sentence on the p95 at the given rate, or at the usual load, if its interval is wide."""
     stable = [row for row in rows if row.stable]
     if not stable:
         return []
@@ -151,8 +151,8 @@ def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
     below, above = (100 * abs(end / p95.estimate - 1) for end in (p95.low, p95.high))
     much = f"{above:.0f} % more" if math.isfinite(above) else "any number of times as much"
     return [
-        f"At {60 * row.rate_per_s:.3g} a minute the p95 may be {below:.0f} % less or {much} than is said, as it rests "
-        f"on {jobs} jobs. Its interval is about half as wide with four times as many: {4 * jobs}."
+        f"At {60 * row.rate_per_s:.3g} a minute the p95 may be {below:.0f} % less or {much} than shown, because it "
+        f"rests on {jobs} jobs. Four times as many, {4 * jobs}, halve that interval."
     ]
 
 
@@ -190,13 +190,13 @@ def policy(
     )
 
 
-def _shares(pools: ServiceTimes, runs: Sequence[Measured], asked: Sequence[str]) -> list[float]:
+def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str]) -> list[float]:
     named: dict[str, float] = {}
-    for text in asked:
+    for text in given:
         name, _, weight = text.rpartition("=")
         if name not in pools.workflows or not weight.replace(".", "", 1).isdigit() or float(weight) <= 0:
             known = ", ".join(pools.workflows)
-            raise UsageError(f"--share {text!r} is none", f"write NAME=WEIGHT, NAME one of {known}")
+            raise UsageError(f"invalid --share {text!r}", f"write NAME=WEIGHT, with NAME one of {known}")
         named[name] = float(weight)
     if named:
         return [named.get(name, 0.0) or 1e-9 for name in pools.workflows]

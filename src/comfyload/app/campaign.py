@@ -52,18 +52,18 @@ work. The run that confirms lasts as long.
 """
 
 PHASES = (
-    "Executions come in slow and fast phases that neither workflow nor switch explains. Jobs of one phase say nothing "
-    "of the next, so no rate to deploy follows from them: find out what makes them slow, or measure for longer."
+    "Executions come in slow and fast phases that neither workflow nor switch explains. Jobs of one phase do not "
+    "predict the next, so no rate to deploy follows: find out what makes them slow, or measure for longer."
 )
 
 
 class CampaignOptions(Struct, frozen=True, kw_only=True):
-    """`jobs`: with one in flight. `confirm_jobs`: of the run at a rate, 0 for none. `limit_s`: what `share` of the
-    latencies must keep. `slow`: the classical ladder of concurrencies, whether it tells anything or not. `replicates`:
-    of the bootstrap behind the rate to deploy.
+    """`jobs`: with one in flight. `confirm_jobs`: of the confirming run, 0 for none. `limit_s`: the limit that `share`
+    of the latencies must meet. `slow`: every concurrency of the ladder, whether it is needed or not. `replicates`: of
+    the bootstrap behind the rate to deploy.
     """
 
-    options: RunOptions
+    run: RunOptions
     jobs: int = 40
     confirm_jobs: int = 24
     limit_s: float = 45.0
@@ -77,13 +77,13 @@ class Cut(NothingMeasured):
 
 
 class Campaign:
-    """Runs, made one after the other by `make`: from a plan, the name of its directory, and words for who watches.
+    """Runs, made one after the other by `make`: from a plan, the name of its directory, and words for the progress.
 
-    `make` may raise `Cut`. The run that confirms is then missed, and that is said; without the others nothing is known.
+    `make` may raise `Cut`. Without the confirming run the result has a finding; without the others there is no result.
     """
 
-    def __init__(self, asked: CampaignOptions, make: Callable[[Plan, str, str], Awaitable[Measured]]) -> None:
-        self._asked = asked
+    def __init__(self, options: CampaignOptions, make: Callable[[Plan, str, str], Awaitable[Measured]]) -> None:
+        self._options = options
         self._make = make
         self._closed: list[Measured] = []
         self._confirming: list[Measured] = []
@@ -95,10 +95,10 @@ class Campaign:
         """Closed runs, until it is known where the server saturates and whether a waiting job slows the other."""
         while (places := self._next()) is not None:
             await self._close(places, self._jobs(places))
-        with suppress(ValueError):  # Of jobs of which no time is known: that is said with the result.
+        with suppress(ValueError):  # jobs without known times: `result` raises for them
             found = self._interference()
-            if not self._asked.slow and found is not None and found.disturbed:
-                await self._close(2, self._jobs(2))  # It is said only of twice as many jobs.
+            if not self._options.slow and found is not None and found.disturbed:
+                await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
 
     async def more(self, jobs: int) -> None:
         """More jobs with one in flight."""
@@ -110,44 +110,40 @@ class Campaign:
         return 60 * jobs / rate if rate else math.nan
 
     def _next(self) -> int | None:
-        if self._asked.slow:
+        if self._options.slow:
             done = {_places(run) for run in self._closed}
             return next((places for places in LADDER if places not in done), None)
         return next_step([step(run) for run in self._closed])
 
     def _jobs(self, places: int) -> int:
-        if places == 1 or self._asked.slow or not self._serial:
-            return self._asked.jobs
+        if places == 1 or self._options.slow or not self._serial:
+            return self._options.jobs
         service_s = step(self._closed[0]).service_s
-        return max(FEW, 3 * len(self._asked.options.workflows), _long(1 / service_s if service_s else 0.0))
+        return max(FEW, 3 * len(self._options.run.workflows), _long(1 / service_s if service_s else 0.0))
 
     async def _close(self, places: int, jobs: int) -> None:
         first, before = not self._closed, sum(_places(run) == places for run in self._closed)
         plan = structs.replace(
-            self._asked.options.plan,
+            self._options.run.plan,
             load=Closed(concurrency=places),
             jobs=jobs,
             warmup=FIRST_WARMUP if first else WARMUP,
-            order="aabb" if len(self._asked.options.workflows) > 1 else "random",
+            order="aabb" if len(self._options.run.workflows) > 1 else "random",
         )
-        takes = "" if first or math.isnan(self.takes_s(jobs)) else f": {about(self.takes_s(jobs + WARMUP))}"
         name = f"c{places}-{before + 1}" if before else f"c{places}"
-        self._closed.append(await self._make(plan, name, f"{places} in flight{takes}"))
+        self._closed.append(await self._make(plan, name, f"{places} in flight"))
 
     async def _open(self, rate: Rate) -> Measured | None:
-        """The run that confirms the rate to deploy; None where there is none, or none is asked for."""
-        if not self._asked.confirm_jobs or not rate.low:
+        """The confirming run; None where no rate is known, no such run is wanted, or a cap was reached."""
+        if not self._options.confirm_jobs or not rate.low:
             return None
         per_s = CONFIRM_SHARE * rate.low / 60
-        jobs = max(self._asked.confirm_jobs, _long(per_s))
-        plan = structs.replace(
-            self._asked.options.plan, load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs, warmup=WARMUP
-        )
+        jobs = max(self._options.confirm_jobs, _long(per_s))
+        plan = structs.replace(self._options.run.plan, load=Open(stages=[Stage(per_s=per_s)]), jobs=jobs, warmup=WARMUP)
         plan = near_its_rate(plan, iter(lambda: randbits(53), None))
-        words = f"{60 * per_s:.3g} arrivals a minute, to confirm it: {about(jobs / per_s)}"
         before = len(self._confirming)
         try:
-            return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", words)
+            return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", "confirming run")
         except Cut as cut:
             self._cut = f"{cut.message}: the rate to deploy is not confirmed."
             return None
@@ -184,10 +180,10 @@ class Campaign:
     # --- what it comes to
 
     async def result(self) -> Saturated:
-        """What the runs tell, after one more that confirms it.
+        """What the runs show, after one more that confirms it.
 
         Raises:
-            NothingMeasured: the server tells no times.
+            NothingMeasured: the server reports no execution times.
         """
         try:
             return await self._predicted() if self._serial else self._side_by_side()
@@ -198,14 +194,15 @@ class Campaign:
 
     async def _predicted(self) -> Saturated:
         pools = pools_of(*self._evidence())
-        workload = _workload(self._asked, pools)
+        workload = _workload(self._options, pools)
         sla = Sla(
             workload=workload,
-            limit_s=self._asked.limit_s,
-            share=self._asked.share,
-            replicates=self._asked.replicates,
+            limit_s=self._options.limit_s,
+            share=self._options.share,
+            replicates=self._options.replicates,
         )
         rate, carries, validation, findings = allowed(pools, sla, _rng()), capacity(pools, workload), None, []
+        tried, bound = CONFIRM_SHARE * (rate.low or 0.0), None
         run = await self._open(rate)
         if run is not None:
             self._confirming.append(run)
@@ -217,23 +214,26 @@ class Campaign:
                 carries, pools = structs.replace(capacity(every, workload), confirmed=True), every
             elif validation.disproved and not _spoiled(run):
                 own = pools_of([run])
-                rate = disproved(CONFIRM_SHARE * (rate.low or 0.0), allowed(own, sla, _rng()))
+                rate = disproved(tried, allowed(own, sla, _rng()))
+                bound = rate.high
                 pools = every if change is None else own
                 carries = structs.replace(capacity(pools, workload), confirmed=False)
             else:
                 rate, carries = (structs.replace(one, confirmed=False) for one in (rate, carries))
+                bound = None if _spoiled(run) else _bound(run, tried, sla)
         if phases(*self._evidence()[:2]):
             rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
-            findings += [PHASES]
+            findings, bound = [*findings, PHASES], None
         drifted = None if findings else drift(*self._evidence()[:2])
         cut = [self._cut] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
-        return self._saturated(pools, carries, rate, validation, findings)
+        found = self._saturated(pools, carries, rate, validation, findings)
+        return structs.replace(found, tried_per_minute=None if run is None else tried, lower_bound_per_minute=bound)
 
     def _side_by_side(self) -> Saturated:
         finding = (
-            "Jobs execute side by side, so that the queue of one server is no model of this one: the rate within "
-            "the SLA is not predicted. Measure it: comfyload run --rate."
+            "Jobs execute side by side, so the model of one queue does not fit: no rate within the limit is predicted. "
+            "Measure it: comfyload run --rate."
         )
         return self._saturated(None, _throughput(self._closed[-1]), None, None, [finding])
 
@@ -256,8 +256,8 @@ class Campaign:
             serial=self._serial,
             capacity_per_minute=carries,
             sla_rate_per_minute=rate,
-            limit_s=self._asked.limit_s,
-            share=self._asked.share,
+            limit_s=self._options.limit_s,
+            share=self._options.share,
             steps=steps,
             interference=self._interference(),
             service_s=None if carries is None or pools is None else carries.inverse(60),
@@ -270,7 +270,7 @@ class Campaign:
     def _change(self, before: ServiceTimes, run: Measured) -> str | None:
         found = self._interference()
         if found is not None and found.disturbed:
-            return None  # which jobs of the run were slowed by another is not known
+            return None  # it is not known which jobs of the run another one slowed
         return changed(before.executions, pools_of([run]).executions)
 
     def _disturbance(self) -> list[str]:
@@ -278,30 +278,30 @@ class Campaign:
         if found is None or not found.disturbed or found.ratio.estimate is None:
             return []
         return [
-            f"A job executes {100 * (found.ratio.estimate - 1):.0f} % longer while another one waits: what is "
-            f"predicted takes all jobs so."
+            f"A job executes {100 * (found.ratio.estimate - 1):.0f} % longer while another one waits: the prediction "
+            f"takes every job to be that slow."
         ]
 
     def _how_sure(self, carries: Rate, rate: Rate, jobs: int, more: int) -> list[str]:
-        said, alone = [], sum(run.jobs.n for run in self._closed if _places(run) == 1)
+        sentences, alone = [], sum(run.jobs.n for run in self._closed if _places(run) == 1)
         found = vague(carries, jobs)
         if found is not None:
             doubt, needed = found
-            said.append(
-                f"Jobs differ so much that {jobs} of them tell the capacity to {100 * doubt:.0f} %; to "
-                f"{100 * SURE:.0f} % it takes some {needed}: --jobs {needed - jobs + alone}."
+            sentences.append(
+                f"Jobs differ so much that {jobs} of them give the capacity to {100 * doubt:.0f} % only; "
+                f"{100 * SURE:.0f} % takes about {needed}: --jobs {needed - jobs + alone}."
             )
         if more and rate.low is not None and rate.estimate:
             away = (
-                f"lies {100 * (1 - rate.low / rate.estimate):.0f} % below the highest one"
+                f"lies {100 * (1 - rate.low / rate.estimate):.0f} % below the highest rate"
                 if rate.low
                 else "is not known"
             )
-            said.append(
-                f"The rate to deploy {away}: {jobs} jobs tell little of the longest ones. Some {more} more would "
-                f"narrow that: --jobs {more + alone}."
+            sentences.append(
+                f"The rate to deploy {away}: {jobs} jobs show little of the longest ones. About {more} more would "
+                f"narrow the gap: --jobs {more + alone}."
             )
-        return said
+        return sentences
 
 
 def about(seconds: float) -> str:
@@ -324,18 +324,24 @@ def _long(per_s: float) -> int:
 
 
 def _invalid(runs: Sequence[Measured]) -> list[str]:
-    said = []
+    sentences = []
     for run in runs:
-        where = f"{_places(run)} in flight" if _places(run) else "To confirm it"
-        said += [f"{where}: {finding.text}" for finding in run.summary.findings if finding.level == "invalid"]
-    return list(dict.fromkeys(said))
+        where = f"With {_places(run)} in flight" if _places(run) else "In the confirming run"
+        sentences += [f"{where}: {finding.text}" for finding in run.summary.findings if finding.level == "invalid"]
+    return list(dict.fromkeys(sentences))
 
 
-def _workload(asked: CampaignOptions, pools: ServiceTimes) -> Workload:
-    weights = {Path(choice.file).stem: choice.weight for choice in asked.options.workflows}
-    return Workload(
-        shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=asked.options.plan.stickiness
-    )
+def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
+    """What the jobs of the confirming run alone allow, and no more than was tried; None: they have no known times."""
+    with suppress(ValueError):
+        low = allowed(pools_of([run]), sla, _rng()).low
+        return None if low is None else min(low, tried)
+    return None
+
+
+def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
+    weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
+    return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
 
 
 def _throughput(run_: Measured) -> Rate | None:

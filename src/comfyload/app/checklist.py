@@ -1,4 +1,4 @@
-"""`checklist`: from a server to a baseline in one go: look, run each workflow at each concurrency, keep, judge."""
+"""`checklist`: look at the server, run each workflow with 1, 2 and 4 jobs in flight, keep a baseline, judge it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import WorkflowChoice
+from comfyload.app.saturate import check_interrupted
+from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed
+from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from comfyload.app.doctor import DoctorCheck
     from comfyload.app.run.options import RunOptions
     from comfyload.app.run.viewer import Viewer
 
-__all__ = ["CONCURRENCY", "Round", "default_workflows", "rounds", "run_rounds"]
+__all__ = ["CONCURRENCY", "JOBS", "WARMUP", "Pace", "Round", "default_workflows", "rounds", "run_rounds"]
 
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")
 CONCURRENCY = (1, 2, 4)
+JOBS = 20
+"""The fewest of which a p95 is known."""
 WARMUP = 1
 
 
@@ -33,6 +40,40 @@ class Round(Struct, frozen=True, kw_only=True):
 
     workflow: str
     concurrency: int
+
+
+class Pace:
+    """How long the runs take, by the seconds that a job of each workflow has taken so far.
+
+    One server runs one job at a time, so that this hardly depends on how many are in flight.
+    """
+
+    def __init__(self, planned: Sequence[Round], jobs: int) -> None:
+        self._planned = planned
+        self._jobs = jobs + WARMUP
+        self._job_s: dict[str, float] = {}
+        self._elapsed = 0.0
+
+    def expect(self, workflows: Sequence[str], checks: Sequence[DoctorCheck]) -> None:
+        """Take over what doctor knows from earlier runs; it has one check of the cost for each workflow, in order."""
+        costs = [check.facts.get("execution_s") for check in checks if check.name == "cost"]
+        self._job_s = {file: cost for file, cost in zip(workflows, costs, strict=False) if cost is not None}
+
+    def ended(self, one: Round, seconds: float) -> None:
+        """A run ended that took so long, warm-up included."""
+        self._job_s[one.workflow] = seconds / self._jobs
+        self._elapsed += seconds
+
+    def left_s(self, number: int, share: float = 0.0) -> float | None:
+        """Seconds from here to the end, where this share of run `number`, from 1, is done; None: not known."""
+        costs = [self._job_s.get(one.workflow) for one in self._planned[number - 1 :]]
+        known = [cost for cost in costs if cost is not None]
+        return None if len(known) < len(costs) else self._jobs * (sum(known) - share * known[0])
+
+    def whole_s(self, number: int) -> float | None:
+        """Seconds that all runs take together, as known at the start of run `number`, from 1; None: not known."""
+        left = self.left_s(number)
+        return None if left is None else self._elapsed + left
 
 
 def default_workflows() -> list[str]:
@@ -56,28 +97,34 @@ def rounds(workflows: list[str]) -> list[Round]:
     return [Round(workflow=file, concurrency=places) for file in workflows for places in CONCURRENCY]
 
 
-async def run_rounds(options: RunOptions, asked: list[Round], viewer: Callable[[Round, int], Viewer]) -> list[Path]:
-    """Make the runs one after the other, each after a job to warm up; returns their directories.
+async def run_rounds(
+    options: RunOptions,
+    planned: list[Round],
+    viewer: Callable[[int], Viewer],
+    ended: Callable[[Round, float, Result], None],
+) -> list[Result]:
+    """Make the runs one after the other, each after a job to warm up.
 
-    `viewer` is given the round and its number from 1.
+    `viewer` is called with the number of a run, from 1. `ended`: with a run, the seconds that it took, and its result.
 
     Raises:
         NothingMeasured: a cap was reached before all were made.
+        KeyboardInterrupt: the user stopped a run.
     """
     base = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-checklist"
     if base.exists():
         raise UsageError(f"{base} exists", "try again in a second")
-    paths, caps = [], Caps(options)
-    for number, one in enumerate(asked, 1):
+    results, caps = [], Caps(options)
+    for number, one in enumerate(planned, 1):
         plan = structs.replace(options.plan, load=Closed(concurrency=one.concurrency), warmup=WARMUP)
         path = base / f"{number:02}-{Path(one.workflow).stem}-c{one.concurrency}"
-        paths.append(
-            await run(
-                structs.replace(options, workflows=[WorkflowChoice(file=one.workflow)], plan=plan, run_dir=str(path)),
-                viewer(one, number),
-                caps=caps,
-            )
-        )
-        if caps.cut or (caps.reached and number < len(asked)):
-            raise caps.short(f"all {len(asked)} runs were made: no baseline is kept", base)
-    return paths
+        this = structs.replace(options, workflows=[WorkflowChoice(file=one.workflow)], plan=plan, run_dir=str(path))
+        elapsed = stopwatch()
+        await run(this, viewer(number), caps=caps)
+        if caps.cut or (caps.reached and number < len(planned)):
+            raise caps.short(f"all {len(planned)} runs were made: no baseline is kept", base)
+        reader = RunReader(path)
+        check_interrupted(reader)
+        results.append(Result(reader=reader, measured=measured(reader)))
+        ended(one, elapsed(), results[-1])
+    return results

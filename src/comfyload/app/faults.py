@@ -1,4 +1,4 @@
-"""`faults`: trouble on purpose, for clients with and without a retry policy, on a simulator or before a real server."""
+"""`faults`: trouble on purpose, for clients with and without a retry policy, on the simulator or a real server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
-from comfyload.report.faults import Outcome
+from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
@@ -36,17 +36,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from comfyload.advise.naive_client import Naive
-    from comfyload.comfy.api import Api
+    from comfyload.comfy.api import api_of
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
-__all__ = ["CLIENTS", "POLICY", "SCENARIOS", "FaultOptions", "faults"]
+__all__ = ["CLIENTS", "SCENARIOS", "FaultOptions", "Scenario", "faults"]
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 BAD_PROMPTS = ("validation", "oom", "poison")
 """Scenarios that send prompts that cannot succeed; the simulator runs out of memory by itself."""
-POLICY = "policy"
 CLIENTS = ("no retry", "3 retries at once", POLICY)
 LOAD, BURST = 0.6, 2.0
 """Of what the server can do: as a rule, and while there is a burst."""
@@ -70,9 +69,12 @@ _USUAL_DEADLINE_S, _USUAL_TIMEOUT_S = 90.0, 60.0
 """With which the usual retries are thought, and the timeout that scripts have when nobody has thought about it."""
 
 
+_TICK_S = 0.5
+
+
 class FaultOptions(Struct, frozen=True, kw_only=True):
     """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace. `heavy`: a
-    workflow that exhausts the server's memory; None: one that asks for more than there can be, and is refused.
+    workflow that exhausts the server's memory; None: one that requests more than there can be, and is refused.
     """
 
     policy: Policy
@@ -89,7 +91,7 @@ class FaultOptions(Struct, frozen=True, kw_only=True):
     clients: tuple[str, ...] = CLIENTS
 
 
-class _Ask(Struct, kw_only=True):
+class _Job(Struct, kw_only=True):
     """One job: when it was due, whether it could succeed, the ids under which it was sent, and how it ended."""
 
     due: float
@@ -99,54 +101,90 @@ class _Ask(Struct, kw_only=True):
     outcome: str = ""
 
 
-async def faults(asked: FaultOptions, begins: Callable[[str, str], None]) -> list[Outcome]:
-    """Every scenario for every client; `begins` is told which. On the simulator the clients of a scenario have a server
-    each and play it side by side, a real one has them one after the other.
+async def faults(options: FaultOptions, progress: Callable[[Scenario, float], None]) -> list[Outcome]:
+    """Play every scenario for every client; `progress` gets the scenario and the share done, twice a second.
+
+    On the simulator the clients of a scenario play side by side, each with a server of its own; a real server has them
+    one after the other.
 
     Raises:
-        UsageError: the server is busy with the work of others, or no workflow is given for it, or one that is none.
+        UsageError: the server is busy with the work of others, or no workflow is given for it, or an invalid one.
     """
-    if asked.server is not None and asked.workflow is None:
+    if options.server is not None and options.workflow is None:
         raise UsageError("a real server needs a workflow", "give --workflow FILE")
-    if asked.server is None and asked.heavy is not None:
+    if options.server is None and options.heavy is not None:
         raise UsageError("a heavy workflow is for a real server", "give --server URL, or leave --heavy out")
-    if asked.heavy is not None:
-        parse(asked.heavy, "heavy", "the heavy workflow")
-
-    async def one(scenario: Scenario, client: str) -> Outcome:
-        begins(scenario, client)
-        try:
-            return await _play(asked, scenario, client)
-        except CannotPlay as error:
-            return Outcome(scenario=scenario, client=client, why=str(error))
-
+    if options.heavy is not None:
+        parse(options.heavy, "heavy", "the heavy workflow")
     out: list[Outcome] = []
-    for scenario in asked.scenarios:
-        if asked.server is not None and scenario == "restart":
+    steps = _Steps(options, progress)
+    for scenario in options.scenarios:
+        if options.server is not None and scenario == "restart":
             why = "a server cannot be restarted from outside"
-            out += [Outcome(scenario=scenario, client=client, why=why) for client in asked.clients]
-        elif asked.server is not None:
-            out += [await one(scenario, client) for client in asked.clients]
+            out += [Outcome(scenario=scenario, client=client, why=why) for client in options.clients]
+            steps.done += len(options.clients)
+        elif options.server is not None:
+            for client in options.clients:
+                async with steps.one(scenario):
+                    out.append(await _outcome(options, scenario, client))
         else:
-            out += await asyncio.gather(*(one(scenario, client) for client in asked.clients))
+            async with steps.one(scenario):
+                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in options.clients))
     return out
 
 
-async def _play(asked: FaultOptions, scenario: Scenario, name: str) -> Outcome:
+class _Steps:
+    """How much is done: by steps, and within one by the time that the steps before it took."""
+
+    def __init__(self, options: FaultOptions, progress: Callable[[Scenario, float], None]) -> None:
+        self._progress = progress
+        self._total = len(options.scenarios) * (1 if options.server is None else len(options.clients))
+        self._usual_s = options.jobs * options.job_s / LOAD + 2 * options.job_s
+        self._elapsed = stopwatch()
+        self.done = 0
+
+    @asynccontextmanager
+    async def one(self, scenario: Scenario) -> AsyncIterator[None]:
+        """A step, during which progress is reported."""
+        begun = self._elapsed()
+
+        async def tick() -> None:
+            while True:
+                share = min(0.95, (self._elapsed() - begun) / self._usual_s)
+                self._progress(scenario, (self.done + share) / self._total)
+                await asyncio.sleep(_TICK_S)
+
+        ticking = asyncio.create_task(tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+        self.done += 1
+        self._usual_s = self._elapsed() - begun
+
+
+async def _outcome(options: FaultOptions, scenario: Scenario, client: str) -> Outcome:
+    try:
+        return await _play(options, scenario, client)
+    except CannotPlay as error:
+        return Outcome(scenario=scenario, client=client, why=str(error))
+
+
+async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome:
     async with AsyncExitStack() as stack:
         simulated: Server | None = None
-        url = asked.server
+        url = options.server
         if url is None:
-            simulated = await stack.enter_async_context(Server(faults=_inside(asked, scenario), seed=asked.seed))
+            simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=options.seed))
             url = await stack.enter_async_context(serve(simulated))
-        headers = parse_headers(asked.headers)
+        headers = parse_headers(options.headers)
         address, headers = with_credentials(parse_server(url), headers)
         parts = urlsplit(str(address))
-        rng = Random(f"{asked.seed}/{scenario}")
+        rng = Random(f"{options.seed}/{scenario}")
         proxy = await stack.enter_async_context(Proxy(parts.hostname or "", parts.port or 80, rng))
         direct = await stack.enter_async_context(Http.connect(address, headers))
         facts = await identify(direct, direct.name, [])
-        if simulated is None and facts.queue_at_start and not asked.allow_shared:
+        if simulated is None and facts.queue_at_start and not options.allow_shared:
             raise UsageError(
                 f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
                 "wait; with --allow-shared it is done all the same",
@@ -155,60 +193,60 @@ async def _play(asked: FaultOptions, scenario: Scenario, name: str) -> Outcome:
         transport = await stack.enter_async_context(
             Http.connect(address.with_host(proxied.host or "").with_port(proxied.port), headers)
         )
-        prompts = await _prompts(asked, direct, scenario)
-        clock, asks = stopwatch(), list[_Ask]()
-        timeouts = _timeouts(asked)
-        async with _client(asked, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
-            trouble = asyncio.create_task(_make_trouble(asked, scenario, proxy, simulated))
-            await _send(asked, scenario, client, prompts, asks, clock)
+        prompts = await _prompts(options, direct, scenario)
+        clock, jobs = stopwatch(), list[_Job]()
+        timeouts = _timeouts(options)
+        async with _client(options, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
+            trouble = asyncio.create_task(_make_trouble(options, scenario, proxy, simulated))
+            await _send(options, scenario, client, prompts, jobs, clock)
             await trouble
             if isinstance(client, NaiveHttpClient):
-                for ask in asks:
-                    ask.ids = client.ids.get(ask.ids[0], ask.ids)
-        await asyncio.sleep(2 * asked.job_s)
-        return await _judge(asked, scenario, name, asks, api_of(direct, facts), simulated)
+                for job in jobs:
+                    job.ids = client.ids.get(job.ids[0], job.ids)
+        await asyncio.sleep(2 * options.job_s)
+        return await _judge(options, scenario, name, jobs, api_of(direct, facts), simulated)
 
 
-def _inside(asked: FaultOptions, scenario: Scenario) -> Faults:
-    begin, end = _times(asked)
+def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
+    begin, end = _times(options)
     if scenario == "stall":
-        return Faults(hang=Which(at=(max(1, int(BEGINS * asked.jobs)),)), hang_s=end - begin)
+        return Faults(hang=Which(at=(max(1, int(BEGINS * options.jobs)),)), hang_s=end - begin)
     return Faults(oom=Which(every=EVERY)) if scenario == "oom" else Faults()
 
 
-def _timeouts(asked: FaultOptions) -> Timeouts:
+def _timeouts(options: FaultOptions) -> Timeouts:
     """On a simulator whose jobs take a fraction of a second, waits shrink with them."""
-    if asked.server is not None:
+    if options.server is not None:
         return Timeouts()
-    scale = min(1.0, asked.job_s)
+    scale = min(1.0, options.job_s)
     return Timeouts(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
 
 
-async def _prompts(asked: FaultOptions, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
+async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
     """The jobs, and which of them can succeed."""
-    content = asked.workflow
+    content = options.workflow
     if content is None:
         job = json.loads(json.dumps(_JOB))
-        job["2"]["inputs"]["seconds"] = asked.job_s
+        job["2"]["inputs"]["seconds"] = options.job_s
         content = json.dumps(job).encode()
     workflow = parse(content, "job", "job")
     await refuse_deadly(direct, workflow)
     classes = {workflow.class_of(node) for node in workflow.graph}
     info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
-    variation = Variation(workflow, info, seed=asked.seed, output_folder="comfyload/faults")
-    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and asked.server is None)
+    variation = Variation(workflow, info, seed=options.seed, output_folder="comfyload/faults")
+    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.server is None)
     out = []
     run = f"faults-{uuid.uuid4().hex[:8]}"
-    for index in range(asked.jobs):
+    for index in range(options.jobs):
         prompt = variation.prompt(run, index, warmup=False)
         bad = some_bad and index % EVERY == EVERY - 1
-        out.append((_spoilt(asked, scenario, prompt, info) if bad else prompt, not bad))
+        out.append((_spoilt(options, scenario, prompt, info) if bad else prompt, not bad))
     return out
 
 
-def _spoilt(asked: FaultOptions, scenario: Scenario, prompt: Prompt, info: ObjectInfo) -> Prompt:
-    if scenario == "oom" and asked.heavy is not None:
-        content = json.dumps(parse(asked.heavy, "heavy", "the heavy workflow").graph).encode()
+def _spoilt(options: FaultOptions, scenario: Scenario, prompt: Prompt, info: ObjectInfo) -> Prompt:
+    if scenario == "oom" and options.heavy is not None:
+        content = json.dumps(parse(options.heavy, "heavy", "the heavy workflow").graph).encode()
     else:
         content = bad_graph(scenario, prompt.index, info)
     # Under a name of its own: a client that learns from it must not learn of the good ones.
@@ -217,7 +255,7 @@ def _spoilt(asked: FaultOptions, scenario: Scenario, prompt: Prompt, info: Objec
 
 @asynccontextmanager
 async def _client(
-    asked: FaultOptions,
+    options: FaultOptions,
     name: str,
     transport: Http,
     api: Api,
@@ -227,12 +265,12 @@ async def _client(
 ) -> AsyncIterator[Client]:
     if name != POLICY:
         yield NaiveHttpClient(
-            _naive(name, asked.deadline_s), script(api, asked.deadline_s / 40), clock, Random(asked.seed)
+            _naive(name, options.deadline_s), script(api, options.deadline_s / 40), clock, Random(options.seed)
         )
         return
-    policy = structs.replace(asked.policy, deadline_s=asked.deadline_s)
+    policy = structs.replace(options.policy, deadline_s=options.deadline_s)
     async with RetryingClient.open(
-        [(transport, facts)], policy, clock, rng=Random(asked.seed), timeouts=timeouts
+        [(transport, facts)], policy, clock, rng=Random(options.seed), timeouts=timeouts
     ) as client:
         yield client
 
@@ -244,42 +282,42 @@ def _naive(name: str, deadline_s: float) -> Naive:
 
 
 async def _send(
-    asked: FaultOptions,
+    options: FaultOptions,
     scenario: Scenario,
     client: Client,
     prompts: list[tuple[Prompt, bool]],
-    asks: list[_Ask],
+    jobs: list[_Job],
     clock: Callable[[], float],
 ) -> None:
-    rng, due = Random(f"{asked.seed}/arrivals"), clock()
-    begin, end = (due + at for at in _times(asked))
+    rng, due = Random(f"{options.seed}/arrivals"), clock()
+    begin, end = (due + at for at in _times(options))
 
-    async def one(prompt: Prompt, ask: _Ask) -> None:
+    async def one(prompt: Prompt, job: _Job) -> None:
         execution = await client.run(prompt)
-        ask.done, ask.outcome = clock(), execution.outcome
-        ask.ids = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
+        job.done, job.outcome = clock(), execution.outcome
+        job.ids = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
 
     async with asyncio.TaskGroup() as group:
         for prompt, good in prompts:
             burst = scenario == "burst" and begin <= due < end
-            due += rng.expovariate((BURST if burst else LOAD) / asked.job_s)
+            due += rng.expovariate((BURST if burst else LOAD) / options.job_s)
             await asyncio.sleep(max(0.0, due - clock()))
-            ask = _Ask(due=due, good=good, ids=[prompt.id])
-            asks.append(ask)
-            group.create_task(one(prompt, ask))
+            job = _Job(due=due, good=good, ids=[prompt.id])
+            jobs.append(job)
+            group.create_task(one(prompt, job))
 
 
-def _times(asked: FaultOptions) -> tuple[float, float]:
-    whole = asked.jobs * asked.job_s / LOAD
+def _times(options: FaultOptions) -> tuple[float, float]:
+    whole = options.jobs * options.job_s / LOAD
     return BEGINS * whole, ENDS * whole
 
 
-async def _make_trouble(asked: FaultOptions, scenario: Scenario, proxy: Proxy, simulated: Server | None) -> None:
-    begin, end = _times(asked)
+async def _make_trouble(options: FaultOptions, scenario: Scenario, proxy: Proxy, simulated: Server | None) -> None:
+    begin, end = _times(options)
     bad: Mapping[Scenario, Trouble] = {
         "blip": Trouble(reset=0.3, lose_reply=0.3, reset_after_bytes=500),
         "crash": Trouble(refuse=True),
-        "latency": Trouble(delay_s=asked.job_s / 4, jitter_s=asked.job_s / 2),
+        "latency": Trouble(delay_s=options.job_s / 4, jitter_s=options.job_s / 2),
         "stall": Trouble(silent=True),
     }
     await asyncio.sleep(begin)
@@ -297,19 +335,19 @@ async def _make_trouble(asked: FaultOptions, scenario: Scenario, proxy: Proxy, s
 
 
 async def _judge(
-    asked: FaultOptions, scenario: Scenario, name: str, asks: list[_Ask], api: Api, simulated: Server | None
+    options: FaultOptions, scenario: Scenario, name: str, jobs: list[_Job], api: Api, simulated: Server | None
 ) -> Outcome:
-    good = [ask for ask in asks if ask.good]
-    took = [ask.done - ask.due for ask in good if ask.done is not None and ask.outcome == "completed"]
-    _, end = _times(asked)
-    late = [ask for ask in good if ask.outcome != "completed" or (ask.done or 0.0) - ask.due > asked.deadline_s]
-    ran, failed = await _executions(asks, api, simulated)
-    fates = Counter(_fate(ask, asked.deadline_s) for ask in asks)
-    twice = sum(sum(ran[prompt_id] for prompt_id in set(ask.ids)) > 1 for ask in asks)
+    good = [job for job in jobs if job.good]
+    took = [job.done - job.due for job in good if job.done is not None and job.outcome == "completed"]
+    _, end = _times(options)
+    late = [job for job in good if job.outcome != "completed" or (job.done or 0.0) - job.due > options.deadline_s]
+    ran, failed = await _executions(jobs, api, simulated)
+    fates = Counter(_fate(job, options.deadline_s) for job in jobs)
+    twice = sum(sum(ran[prompt_id] for prompt_id in set(job.ids)) > 1 for job in jobs)
     return Outcome(
         scenario=scenario,
         client=name,
-        jobs=len(asks),
+        jobs=len(jobs),
         in_time=fates["in_time"],
         late=fates["late"],
         failed=fates["failed"],
@@ -317,30 +355,30 @@ async def _judge(
         lost=fates["lost"],
         of=len(good),
         slowest_s=max(took, default=None),
-        recovery_s=max([0.0, *(ask.due - end for ask in late if ask.due > end)]),
+        recovery_s=max([0.0, *(job.due - end for job in late if job.due > end)]),
         twice=twice,
         executed=sum(ran.values()),
         executions_failed=failed,
-        left=await _left(asks, api),
+        left=await _left(jobs, api),
     )
 
 
-def _fate(ask: _Ask, deadline_s: float) -> str:
+def _fate(job: _Job, deadline_s: float) -> str:
     """Which of an Outcome's counts a job belongs to: exactly one."""
-    if ask.outcome == "completed":
-        return "in_time" if ask.done is not None and ask.done - ask.due <= deadline_s else "late"
-    if ask.outcome in ("", "lost"):
+    if job.outcome == "completed":
+        return "in_time" if job.done is not None and job.done - job.due <= deadline_s else "late"
+    if job.outcome in ("", "lost"):
         return "lost"
-    return "given_up" if ask.outcome in ("timed_out", "cancelled", "dropped") else "failed"
+    return "given_up" if job.outcome in ("timed_out", "cancelled", "dropped") else "failed"
 
 
-async def _left(asks: list[_Ask], api: Api) -> int:
+async def _left(jobs: list[_Job], api: Api) -> int:
     """How many prompts of ours the server has still to do, those that it does not tell of included."""
-    ids = {prompt_id for ask in asks for prompt_id in ask.ids}
+    ids = {prompt_id for job in jobs for prompt_id in job.ids}
     return sum([await api.prompt_state(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
 
 
-async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
+async def _executions(jobs: list[_Job], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
     """How often each id was executed to its end, and how many executions failed, by the simulator's own account or by
     the server's history.
     """
@@ -349,7 +387,7 @@ async def _executions(asks: list[_Ask], api: Api, simulated: Server | None) -> t
         ran.update(truth.prompt_id for truth in simulated.truth if truth.outcome == "completed")
         return ran, sum(truth.outcome == "failed" for truth in simulated.truth)
     failed = 0
-    for prompt_id in {prompt_id for ask in asks for prompt_id in ask.ids}:
+    for prompt_id in {prompt_id for job in jobs for prompt_id in job.ids}:
         entry = await api.history(prompt_id)
         kinds = {message.type for message in entry.messages} if entry is not None else set()
         ran[prompt_id] += "execution_success" in kinds

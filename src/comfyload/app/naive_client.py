@@ -1,4 +1,4 @@
-"""Clients as they are usually written, over real sockets: what a policy is held against."""
+"""Clients as they are usually written, over real sockets: a policy is compared with them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ __all__ = ["NaiveHttpClient", "script"]
 
 
 class NaiveHttpClient:
-    """Tries again as `naive` says, each time under a new id. It never asks whether a prompt is there, and what it gives
-    up on stays there.
+    """Retries as `naive` says, each time under a new id. It never looks a prompt up, and leaves what it gives up on.
 
     `attempt` sends a prompt and sees it to its end. `ids`: all under which a job was sent, by the first.
     """
@@ -60,7 +59,7 @@ class NaiveHttpClient:
 
 
 def script(api: Api, poll_s: float) -> Callable[[Prompt], Awaitable[Execution]]:
-    """An attempt as scripts make it: POST, then ask the history until the prompt is there. It has no event stream."""
+    """An attempt as scripts make it: POST, then poll the history until the prompt is in it. It has no event stream."""
 
     async def attempt(prompt: Prompt) -> Execution:
         try:

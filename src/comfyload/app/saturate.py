@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from comfyload.record.model import Manifest, Record
     from comfyload.record.plan import Plan
 
-__all__ = ["CampaignOptions", "expected_jobs", "saturate"]
+__all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
 
 BROKEN = ("oom", "cuda")
 
 
 class Guard:
-    """Ends a run early when going on would be a waste: the GPU is out of memory or broken, or too much fails."""
+    """Ends a run early when the GPU is out of memory or broken, or too many jobs fail."""
 
     def __init__(self) -> None:
         self.why = ""
@@ -42,7 +42,7 @@ class Guard:
         self._broken = 0
 
     def should_stop(self, record: Record, _manifest: Manifest, _path: Path) -> bool:
-        """Whether this job's end is the one too many."""
+        """Whether the run should end with this job."""
         failure = record.execution.failure
         self._broken += failure is not None and failure.kind in BROKEN
         if not record.warmup and not record.censored:
@@ -50,51 +50,63 @@ class Guard:
         if self._broken >= 2:
             self.why = "the GPU ran out of memory, or broke, in two jobs"
         elif early_abort(self._ends[True], self._ends[False]) == "fail":
-            self.why = f"{self._ends[False]} of {self._ends.total()} jobs had no success"
+            self.why = f"{self._ends[False]} of {self._ends.total()} jobs failed"
         return bool(self.why)
 
 
-def expected_jobs(asked: CampaignOptions) -> int:
-    """How many jobs will be sent, if no more than two in flight are needed, and a job takes some seconds."""
-    workflows = len(asked.options.workflows)
-    if asked.slow:
-        return len(LADDER) * (asked.jobs + WARMUP) + FIRST_WARMUP - WARMUP
-    return FIRST_WARMUP + asked.jobs + 2 * WARMUP + max(FEW, 3 * workflows) + asked.confirm_jobs
+def expected_jobs(options: CampaignOptions) -> int:
+    """How many jobs will be sent where no more than two in flight are needed and a job takes some seconds."""
+    workflows = len(options.run.workflows)
+    if options.slow:
+        return len(LADDER) * (options.jobs + WARMUP) + FIRST_WARMUP - WARMUP
+    return FIRST_WARMUP + options.jobs + 2 * WARMUP + max(FEW, 3 * workflows) + options.confirm_jobs
+
+
+def check_interrupted(reader: RunReader) -> None:
+    """End the whole command where the user stopped one of its runs.
+
+    Raises:
+        KeyboardInterrupt: the user did.
+    """
+    if reader.manifest.end in ("stopped", "cancelled"):
+        raise KeyboardInterrupt
 
 
 async def saturate(
-    asked: CampaignOptions,
+    options: CampaignOptions,
     viewer: Callable[[str], Viewer],
     folder: Path | None = None,
     more: Callable[[int, float], bool] = lambda _jobs, _seconds: False,
 ) -> Saturated:
-    """Run, judge, and go on until it is known; `viewer` is given in words what each run is for.
+    """Make runs until the rate to deploy is known; `viewer` gets the purpose of each run in words.
 
-    `more`: whether to send so many more jobs, which take so many seconds, where those sent tell too little.
+    `more`: whether to send this many more jobs, which take this many seconds, where the first ones are too few.
 
     Raises:
         UsageError: the folder exists.
-        NothingMeasured: jobs failed, the server tells no times, or a cap was reached too soon: nothing can be said.
+        NothingMeasured: jobs failed, the server reports no times, or a cap was reached too soon for a result.
     """
-    caps = Caps(asked.options)
+    caps = Caps(options.run)
     folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-saturate"
     if folder.exists():
         raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(structs.replace(asked.options, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
+        await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
         if caps.cut:
-            raise Cut(f"{caps.reached}, with {words}", f"allow more; look at what was run: comfyload show {path}")
-        found = measured(RunReader(path))
+            raise Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
+        reader = RunReader(path)
+        check_interrupted(reader)
+        found = measured(reader)
         if guard.why:
-            raise NothingMeasured(f"stopped with {words}: {guard.why}", f"look at it: comfyload show {path}")
+            raise NothingMeasured(f"stopped ({words}): {guard.why}", f"see the run: comfyload show {path}")
         return found
 
-    campaign = Campaign(asked, make)
+    campaign = Campaign(options, make)
     await campaign.measure()
     found = await campaign.result()
-    with suppress(Cut):  # what is found stays found
+    with suppress(Cut):  # the result so far stays
         while found.more_jobs and not caps.reached and more(found.more_jobs, campaign.takes_s(found.more_jobs)):
             await campaign.more(found.more_jobs)
             found = await campaign.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,21 +34,24 @@ from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
+    from comfyload.report.console import Screen
+    from comfyload.report.page import Page
 
 __all__ = ["capacity", "policy", "saturate"]
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]
-P95 = Annotated[str, typer.Option("--p95", metavar="DURATION", help="What 95 % of the latencies must keep.")]
+P95 = Annotated[str, typer.Option("--p95", metavar="DURATION", help="Latency limit that 95 % of jobs must meet.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
 ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the picture as PNG.")]
+All = Annotated[bool, typer.Option("--all", help="Show every number and check, with its reason.")]
 Share = Annotated[
     list[str] | None,
     typer.Option(
         "--share",
         metavar="NAME=WEIGHT",
-        help="How often a workflow will be asked for. Repeatable. \\[default: as it was measured]",
+        help="Share of a workflow in the future load. Repeatable. \\[default: as it was measured]",
     ),
 ]
 
@@ -83,13 +87,15 @@ def saturate(
     ] = None,
     output: Output = None,
     chart: ChartFile = None,
+    all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Find where a server saturates, its capacity, and the rate at which it keeps the SLA, with some 80 jobs.
 
-    One ComfyUI runs one prompt at a time. So jobs are measured one by one, then with one waiting; what a rate does to
-    latency is simulated from their times, and confirmed by a run at nine tenths of the rate to deploy.
+    One ComfyUI runs one prompt at a time, so jobs are measured one by one, then
+    with one waiting. Latency at other rates is simulated from their times, and
+    confirmed by a run at nine tenths of the rate to deploy.
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
@@ -99,7 +105,7 @@ def saturate(
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
     from comfyload.cli.options import parse_cap, parse_workflows
-    from comfyload.cli.progress import NoProgress, viewer_for
+    from comfyload.cli.progress import NoProgress, Part, viewer_for
     from comfyload.load.grammar import parse_duration
     from comfyload.record.plan import Closed, Plan
 
@@ -119,24 +125,20 @@ def saturate(
         max_jobs=max_jobs,
         max_time_s=parse_cap(max_time),
     )
-    asked = CampaignOptions(
-        options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow
-    )
+    wanted = CampaignOptions(run=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
     silent = quiet or json_
     if not silent:
         echo(
-            f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early"
+            f"About {expected_jobs(wanted)} jobs will be sent: more if they are short, fewer if it stops early"
             + (f", and no more than {max_jobs}." if max_jobs else "."),
             err=True,
         )
 
     def viewer(words: str) -> NoProgress:
-        if not silent:
-            echo(f"\n{words}", err=True)
-        return viewer_for(quiet=silent)
+        return viewer_for(quiet=silent, part=Part(name=words))
 
     def more(jobs: int, seconds: float) -> bool:
-        """On a terminal, who started it is asked."""
+        """Ask on a terminal."""
         if silent or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
         takes = "" if math.isnan(seconds) else f", {about(seconds)}"
@@ -146,30 +148,31 @@ def saturate(
             err=True,
         )
 
-    found = clock.run(search(asked, viewer, run_dir, more))
+    found = clock.run(search(wanted, viewer, run_dir, more))
 
     from comfyload.judge.summary import jsonable
     from comfyload.report.charts.advice import saturation_chart
-    from comfyload.report.console import Screen
-    from comfyload.report.saturation import render_saturation
+    from comfyload.report.saturation import saturation_page
 
-    document = jsonable(found)
+    rate = {"deploy_per_minute": found.deploy_per_minute, "confirmed": found.confirmed}
+    document = jsonable({"knee": found.knee, **rate, **{key: getattr(found, key) for key in found.__struct_fields__}})
     _write(output, document)
     _draw(chart, saturation_chart(found))
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        render_saturation(found, for_people(output, chart))
+    folder = str(Path(found.paths[0]).parent)
+    next_ = ["comfyload", "policy", folder, "--deadline", "90s", "--output", "retry.json"]
+    page = saturation_page(found, [shlex.join(next_)])
+    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet, all_=all_)
 
 
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="What will be asked for: 20/min, 3/s. \\[default: several]")
+        str | None, typer.Option(metavar="RATE", help="Future load: 20/min, 3/s. \\[default: several]")
     ] = None,
     p95: P95 = "45s",
     servers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="So many alike. \\[default: as many as --rate needs]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
     ] = None,
     dispatch: Annotated[
         str,
@@ -179,7 +182,7 @@ def capacity(
     ] = "affinity",
     share: Share = None,
     validate: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Hold the forecast against a run, or several.")
+        str | None, typer.Option(metavar="RUN", help="Compare the forecast with a run, or several.")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Output = None,
@@ -189,7 +192,8 @@ def capacity(
 ) -> None:
     """Predict latency at other rates and numbers of servers, from the service times of measured runs.
 
-    Every number has an interval; beyond the capacity there is no latency, and none is given.
+    Every latency has an interval. Beyond the capacity the queue grows without
+    end: such a load is called unstable.
 
     [bold]Examples[/bold]
 
@@ -201,10 +205,11 @@ def capacity(
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
     from comfyload.load.grammar import parse_duration, parse_rate
+    from comfyload.words import count
 
     way = next((one for one in DISPATCHES if one == dispatch), None)
     if way is None:
-        raise UsageError(f"--dispatch {dispatch!r} is none", f"choose one of {', '.join(DISPATCHES)}")
+        raise UsageError(f"unknown --dispatch {dispatch!r}", f"choose {', '.join(DISPATCHES[:-1])} or {DISPATCHES[-1]}")
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
             check_writable(flag, file, json_=json_)
@@ -219,35 +224,28 @@ def capacity(
     )
 
     from comfyload.judge.summary import jsonable
-    from comfyload.report.advice import render_ahead
+    from comfyload.report.advice import Outlook, capacity_page
     from comfyload.report.charts.advice import forecast_chart
-    from comfyload.report.console import Screen
 
-    document = jsonable(
-        {
-            **{key: getattr(found, key) for key in found.__struct_fields__},
-            "jobs": on.pools.n,
-            "limit_s": limit_s,
-            "validation": dict(checks),
-        }
-    )
+    fields = {key: getattr(found, key) for key in found.__struct_fields__}
+    more = {"jobs": on.pools.n, "limit_s": limit_s, "validation": dict(checks)}
+    document = jsonable({**fields, **more})
     _write(output, document)
     _draw(chart, forecast_chart(found.rows, limit_s))
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        words = f"{on.pools.n} jobs of {', '.join(on.pools.workflows)}"
-        render_ahead(
-            words,
-            60 * found.capacity_per_s,
-            found.rows,
-            found.dispatches,
-            found.sizing,
-            checks,
+    page = capacity_page(
+        Outlook(
+            source=f"{count(on.pools.n, 'job')} of {', '.join(on.pools.workflows)}",
+            capacity_per_minute=60 * found.capacity_per_s,
+            rows=found.rows,
+            dispatches=found.dispatches,
+            sizing=found.sizing,
+            checks=checks,
             limit_s=limit_s,
             doubts=found.doubts,
-            console=for_people(output, chart),
+            next=[shlex.join(["comfyload", "policy", target, "--deadline", "90s", "--output", "retry.json"])],
         )
+    )
+    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet)
 
 
 def policy(
@@ -260,16 +258,14 @@ def policy(
     ] = 98.0,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="What will be asked for: 4/min. \\[default: 0.6 of the capacity]"),
+        typer.Option(metavar="RATE", help="Future load: 4/min. \\[default: 0.6 of the capacity]"),
     ] = None,
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Servers alike.")] = 1,
+    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1,
     outages: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Past outages, a duration a line: 60s, 5m.")
     ] = None,
     share: Share = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="The servers' queues cannot be seen: a gateway is in front of them.")
-    ] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="A gateway hides the servers' queues.")] = False,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
@@ -277,13 +273,14 @@ def policy(
     export: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="Print it for tenacity, stamina, envoy, nginx or env instead.")
     ] = None,
+    all_: All = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Make a retry policy from measured runs: deadline, admission, attempts, backoff, budget, breaker, classes.
 
-    Each number says from which inputs it follows, and is tried against the usual naive policies in simulated troubles.
-    Where one of those does better, that is said.
+    It is compared with the usual naive retries in seven simulated troubles.
+    With --all each number is shown with its reason.
 
     [bold]Examples[/bold]
 
@@ -295,16 +292,17 @@ def policy(
     from comfyload.app.advice import policy as made_of
     from comfyload.cli.progress import working
     from comfyload.load.grammar import parse_duration, parse_rate
-    from comfyload.report.advice import render_policy
+    from comfyload.report.advice import policy_page
+    from comfyload.report.render.terminal import render
     from comfyload.report.retry_export import formats, retry_export
     from comfyload.retry.policy import encode
     from comfyload.text_files import read_text
 
     way = next((one for one in formats() if one == export), None)
     if export is not None and way is None:
-        raise UsageError(f"--export {export!r} is none", f"choose one of {', '.join(formats())}")
+        raise UsageError(f"unknown --export {export!r}", f"choose {', '.join(formats()[:-1])} or {formats()[-1]}")
     if not 0 < goal < 100:
-        raise UsageError(f"--target {goal:g} is no share", "give per cent between 0 and 100, such as 98")
+        raise UsageError(f"invalid --target {goal:g}", "give per cent between 0 and 100, such as 98")
     if output is not None:
         check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(outages)).split("\n") if outages is not None else []
@@ -327,10 +325,23 @@ def policy(
     elif json_:
         echo(encode(made).decode(), nl=False)
     elif not quiet:
-        console = for_people(output)
-        render_policy(made, console)
-        for doubt in on.doubts:
-            console.print(f"note: {doubt}", style="yellow", highlight=False, markup=False)
+        if output is not None:
+            next_ = ["comfyload", "faults", "--scenario", "all", "--policy", str(output)]
+        else:
+            next_ = ["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"]
+        written = "" if output is None else str(output)
+        render(policy_page(made, written, on.doubts, [shlex.join(next_)]), for_people(output), all=all_)
+
+
+def _show(page: Page, document: object | None, console: Screen, *, quiet: bool, all_: bool = False) -> None:
+    """The document as JSON if there is one, else the page, else nothing."""
+    from comfyload.report.console import Screen
+    from comfyload.report.render.terminal import render
+
+    if document is not None:
+        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
+    elif not quiet:
+        render(page, console, all=all_)
 
 
 def _write(file: Path | None, document: object) -> None:

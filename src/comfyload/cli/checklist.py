@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,15 +27,9 @@ from comfyload.cli.flags import (
     ServerUrl,
     Set,
     Strict,
-    echo,
     server_url,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.app.checklist import Round
-    from comfyload.cli.progress import NoProgress
+from comfyload.cli.gating import say_what_failed
 
 __all__ = ["checklist"]
 
@@ -51,7 +45,12 @@ def checklist(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run.")] = 12,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run; with 20 or more a p95 is known."
+        ),
+    ] = 20,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")
     ] = 420.0,
@@ -74,9 +73,9 @@ def checklist(
     max_time: MaxTime = None,
     quiet: Quiet = False,
 ) -> None:
-    """Walk the whole checklist: look at the server, run each workflow at 1, 2 and 4 in flight, keep a baseline, judge.
+    """Run the whole checklist: check the server, run each workflow with 1, 2 and 4 jobs in flight, keep a baseline.
 
-    It ends with the archive, its README and page, and a verdict for each gate and run.
+    It ends with a table of the results, what they mean in short, the baseline's page, and the next commands.
 
     [bold]Example[/bold]: comfyload checklist --server http://127.0.0.1:8188 --name rtx5060ti
     """
@@ -84,6 +83,7 @@ def checklist(
     from comfyload.app import checklist as steps
     from comfyload.app.doctor import doctor, exit_code
     from comfyload.app.run.options import RunOptions, WorkflowChoice, parse_notes
+    from comfyload.cli.checklist_screen import ChecklistProgress, show_results
     from comfyload.cli.doctor import show_checks
     from comfyload.cli.options import parse_cap
     from comfyload.record.archive import check_free
@@ -112,29 +112,26 @@ def checklist(
     )
     checks = clock.run(doctor(options))
     if not quiet:
-        show_checks(checks, as_json=False)
+        known = [check for check in checks if (check.name, check.status) != ("cost", "unknown")]
+        show_checks(known, as_json=False)
     if (code := exit_code(checks)) != 0:
         raise typer.Exit(code)
-    paths = clock.run(steps.run_rounds(options, steps.rounds(workflows), viewers(len(workflows), quiet=quiet)))
+    planned = steps.rounds(workflows)
+    pace = steps.Pace(planned, jobs)
+    pace.expect(workflows, checks)
+    screen = ChecklistProgress(planned, pace, jobs, quiet=quiet)
+    results = clock.run(steps.run_rounds(options, planned, screen.viewer, screen.ended))
 
+    from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.app.check import gate_set
-    from comfyload.app.locate import default_log, find
-    from comfyload.cli.baseline import keep
+    from comfyload.app.locate import Target, default_log
+    from comfyload.judge.gates.gate import exit_code as code_of
 
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
-    found = find(",".join(map(str, paths)), archive)
-    raise typer.Exit(keep(archive, name, found, asked, default_log(metrics_log), quiet=quiet, strict=strict))
-
-
-def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], NoProgress]:
-    """Says which run of how many begins, and gives its progress."""
-    from comfyload.app.checklist import CONCURRENCY
-    from comfyload.cli.progress import viewer_for
-
-    def viewer(one: Round, number: int) -> NoProgress:
-        if not quiet:
-            of = workflows * len(CONCURRENCY)
-            echo(f"\nRun {number} of {of}: {one.workflow}, {one.concurrency} in flight", err=True)
-        return viewer_for(quiet=quiet)
-
-    return viewer
+    rules = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    found = Target(name=name or "", results=results)
+    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=rules, log=default_log(metrics_log)))
+    if quiet:
+        say_what_failed(verdicts, strict=strict)
+    else:
+        show_results(found, verdicts, kept, server=server, workflows=workflows)
+    raise typer.Exit(code_of(verdicts, all(run.summary.valid for run in found.runs), strict=strict))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, echo, for_people, server_url
 from comfyload.errors import UsageError
+
+if TYPE_CHECKING:
+    from comfyload.app.faults import Scenario
 
 __all__ = ["faults"]
 
@@ -52,13 +56,16 @@ def faults(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outcomes as JSON.")
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Show every count and time.")] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Make trouble on purpose, and see what becomes of jobs without a retry policy, with naive retries, and with one.
+    """Cause trouble on purpose and count the jobs done in time: without retries, with naive ones, and with a policy.
 
-    On the simulator all of it; on a real server what a bad network and bad prompts do, through a proxy of ours. Nothing
-    of others is touched. Exit code 1: with the policy a job was lost, done twice, or left in the queue.
+    The simulator plays every scenario; a real server those of a bad network and
+    of bad prompts, through a proxy. Jobs of others are not touched.
+
+    Exit code 1: with the policy a job was lost, done twice, or left in the queue.
 
     [bold]Examples[/bold]
 
@@ -69,20 +76,21 @@ def faults(
     from comfyload import clock
     from comfyload.app.faults import SCENARIOS, FaultOptions
     from comfyload.app.faults import faults as play
+    from comfyload.cli.progress import working
     from comfyload.load.grammar import parse_duration
     from comfyload.retry.policy import decode, default
     from comfyload.text_files import read_text
 
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
     if not chosen:
-        raise UsageError(f"--scenario {scenario!r} is none", f"choose one of {', '.join(SCENARIOS)} or all")
+        raise UsageError(f"unknown --scenario {scenario!r}", f"choose {', '.join(SCENARIOS)} or all")
     if output is not None:
         check_writable("--output", output, json_=json_)
     job_s = parse_duration(job_time)
     if job_s <= 0:
-        raise UsageError("--job-time is no time", "give what a job takes, such as 300ms")
+        raise UsageError(f"invalid --job-time {job_time!r}", "write the time of a job, such as 300ms")
     deadline_s = 30 * job_s if deadline is None else parse_duration(deadline)
-    asked = FaultOptions(
+    options = FaultOptions(
         policy=default(deadline_s) if policy is None else decode(read_text(str(policy)).encode()),
         scenarios=chosen,
         server=None if server is None else server_url(server),
@@ -95,17 +103,25 @@ def faults(
         allow_shared=allow_shared,
     )
     silent = quiet or json_
+    terminal = sys.stderr.isatty()
+    with working("Playing", quiet=silent) as shown:
+        last = ""
 
-    def begins(name: str, client: str) -> None:
-        if not silent:
-            echo(f"{name}: {client}", err=True)
+        def progress(name: Scenario, share: float) -> None:
+            nonlocal last
+            words = f"{name} ({chosen.index(name) + 1} of {len(chosen)})"
+            shown(share, words)
+            if words != last and not silent and not terminal:
+                echo(words, err=True)
+            last = words
 
-    found = clock.run(play(asked, begins))
+        found = clock.run(play(options, progress))
 
     from comfyload.judge.summary import jsonable
     from comfyload.record.atomic import write_whole
     from comfyload.report.console import Screen
-    from comfyload.report.faults import render_faults
+    from comfyload.report.faults import faults_page
+    from comfyload.report.render.terminal import render
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
     if output is not None:
@@ -113,5 +129,5 @@ def faults(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
     elif not quiet:
-        render_faults(found, deadline_s, for_people(output))
+        render(faults_page(found, deadline_s), for_people(output), all=all_)
     raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

@@ -1,12 +1,14 @@
-"""What is shown while a run goes on: a live line on a terminal, a plain one every few seconds elsewhere."""
+"""Progress of a run on standard error: redrawn in place on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
+import io
 import time
 from collections import Counter, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -20,50 +22,72 @@ from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
-from comfyload.report.text import decimals, fixed
+from comfyload.report.text import decimals, duration, fixed
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from comfyload.record.model import Line, Manifest, Observation
     from comfyload.record.plan import Plan
+    from comfyload.report.page import Table as PageTable
 
-__all__ = ["NoProgress", "Plain", "Terminal", "viewer_for", "working"]
+__all__ = ["NoProgress", "Part", "Plain", "Terminal", "Working", "clock_words", "table_text", "viewer_for", "working"]
 
 RECENT = 100
-"""Jobs that the rolling numbers are taken over."""
+"""Jobs that the rolling p50 is taken over."""
 
 PLAIN_EVERY_S = 5.0
+COLOUR = "cyan"
+"""Of the bar: rich's own red is the colour of FAIL."""
 
 
-def viewer_for(*, quiet: bool) -> NoProgress:
+class Part(Struct, frozen=True, kw_only=True):
+    """One of several runs that a command makes.
+
+    `name`: as `Run 3 of 9`. `above`: a table of the results so far. `left`: the time left of all runs in words, from
+    the share of this run that is done; "" if it is not known.
+    """
+
+    name: str
+    above: Callable[[], RenderableType] = Text
+    left: Callable[[float], str] = lambda _: ""
+
+
+def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
     """The viewer that fits where standard error goes."""
     if quiet:
         return NoProgress()
-    console = _Beside(stderr=True)
-    return Terminal(console) if console.is_terminal else Plain(console)
+    console = _Errors(stderr=True)
+    return Terminal(console, part) if console.is_terminal else Plain(console, part)
 
 
 @contextmanager
-def working(words: str, *, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """Shows on a terminal how far a computation is, and when it may end; what it yields is told the share done."""
-    console = _Beside(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+def working(words: str, *, quiet: bool) -> Iterator[Working]:
+    """A bar on a terminal for a computation, with the time left."""
+    console = _Errors(stderr=True)
+    bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
+    columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=silent) as shown:
         task = shown.add_task(words, total=1.0)
-        yield lambda share: shown.update(task, completed=share)
+        yield lambda share, step="": shown.update(task, completed=share, description=step or words)
 
 
-class _Beside(Screen):
-    """Standard error of a command that goes on whether somebody reads that or not."""
+class _Errors(Screen):
+    """Standard error of a command that goes on whether or not somebody reads it."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+class Working(Protocol):
+    """Takes the share done, from 0 to 1, and what is being done."""
+
+    def __call__(self, share: float, step: str = "") -> None: ...
 
 
 class LiveCounts:
@@ -75,6 +99,7 @@ class LiveCounts:
         self.outcomes: Counter[str] = Counter()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
+        self.slowest = 0.0
         self.images = 0
         self.cache = CacheJudge([])
         self.phase = "warm-up"
@@ -84,9 +109,14 @@ class LiveCounts:
     def done(self) -> int:
         return sum(self.outcomes.values())
 
+    @property
+    def share(self) -> float:
+        """Of the jobs of this phase, those that have ended; 0 where the total is not known."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
     def start(self, total: int | None, phase: str) -> None:
         self.total, self.phase, self.began = total, phase, time.monotonic()
-        self.sent, self.images = 0, 0
+        self.sent, self.images, self.slowest = 0, 0, 0.0
         self.outcomes.clear()
         self.recent.clear()
 
@@ -101,31 +131,30 @@ class LiveCounts:
             self.images += files.images
             if (latency_s := METRICS["latency"].of(line)) is not None:
                 self.recent.append(latency_s)
+                self.slowest = max(self.slowest, latency_s)
 
     def place(self) -> list[str]:
-        """How far the run is: done, time left."""
-        if self.total is None or self.done > self.total:  # how many chance arrivals there will be is a guess
+        """Jobs done of how many, and the time left of this phase."""
+        if self.total is None or self.done > self.total:  # the number of random arrivals is not known beforehand
             return [f"{self.done} done"]
         words = [f"{self.done}/{self.total}"]
         elapsed = time.monotonic() - self.began
         if self.done and elapsed > 1 and self.done < self.total:
-            words.append(f"{_clock(elapsed / self.done * (self.total - self.done))} left")
+            words.append(f"{clock_words(elapsed / self.done * (self.total - self.done))} left")
         return words
 
     def words(self) -> list[str]:
-        """Failed, in flight, server queue, recent latency, images per minute."""
+        """Failed, in flight, the server's queue, recent latency, images per minute."""
         dropped = self.outcomes["dropped"]
         failed = self.done - dropped - self.outcomes["completed"]
         words = [f"{failed} failed", f"{self.sent + dropped - self.done} in flight"]
         if dropped:
             words.append(f"{dropped} dropped")
         if self.queue is not None:
-            words.append(f"server queue {self.queue}")
+            words.append(f"queue {self.queue}")
         if self.recent:
-            median, p95 = quantiles_of(self.recent, (0.5, 0.95))
-            words.append(f"p50 {median:.3g} s")
-            if len(self.recent) >= 20:
-                words.append(f"p95 {p95:.3g} s")
+            (median,) = quantiles_of(self.recent, (0.5,))
+            words += [f"p50 {duration(median)}", f"slowest {duration(self.slowest)}"]
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
             rate = 60 * self.images / elapsed
@@ -154,33 +183,38 @@ class NoProgress:
 class Plain(NoProgress):
     """A line every few seconds, for logs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, part: Part | None = None) -> None:
         self.console = console
-        self.tally = LiveCounts()
+        self.part = part
+        self.counts = LiveCounts()
         self._expected: int | None = None
         self._shown = time.monotonic()
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
         self._expected = expected
-        self.tally.cache = CacheJudge(manifest.workflows)
-        self.tally.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
-        self.say(
-            f"{manifest.name}: {_load(plan, expected)} on {server.url}"
-            f" (ComfyUI {server.comfyui_version or 'of unknown version'}); run in {path}"
-        )
+        self.counts.cache = CacheJudge(manifest.workflows)
+        self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
+        load = f"{manifest.name}: {_load(plan, expected)}"
+        version = server.comfyui_version or "of unknown version"
+        self.heading(load, f"{load} on {server.url} (ComfyUI {version}); run in {path}")
+
+    def heading(self, short: str, full: str) -> None:
+        """Say what begins: in full, unless it is one of several runs."""
+        name = "" if self.part is None or self.part.name in short else f"{self.part.name} · "
+        self.say(full if self.part is None else f"{name}{short.rstrip(',')}")
 
     def counting(self) -> None:
-        self.tally.start(self._expected, "jobs")
+        self.counts.start(self._expected, "jobs")
         self.refresh()
 
     def line(self, line: Line) -> None:
-        self.tally.add(line)
+        self.counts.add(line)
         if isinstance(line, Record):
             self.refresh()
 
     def queue(self, remaining: int) -> None:
-        self.tally.queue = remaining
+        self.counts.queue = remaining
 
     def noticed(self, observation: Observation) -> None:
         self.say(f"noticed: {observation.text}")
@@ -191,23 +225,34 @@ class Plain(NoProgress):
     def say(self, text: str) -> None:
         self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
+    def place(self) -> list[str]:
+        """How far the run is, with the time left of all runs where that is known, else of this one."""
+        place = self.counts.place()
+        counting = self.counts.phase == "jobs"
+        left = self.part.left(self.counts.share if counting else 0.0) if self.part is not None else ""
+        return [place[0], left] if left else place
+
     def refresh(self) -> None:
         now = time.monotonic()
         if now - self._shown >= PLAIN_EVERY_S:
             self._shown = now
-            self.say(f"{self.tally.phase} " + " · ".join([*self.tally.place(), *self.tally.words()]))
+            self.say(f"{self.counts.phase} " + " · ".join([*self.place(), *self.counts.words()]))
 
 
 class Terminal(Plain):
     """A bar that is redrawn in place, at most five times a second and only when something has changed."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, part: Part | None = None) -> None:
+        super().__init__(console, part)
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         super().began(manifest, path, expected)
         self._live.start()
+
+    def heading(self, short: str, full: str) -> None:
+        if self.part is None:
+            self.say(full)
 
     def refresh(self) -> None:
         now = time.monotonic()
@@ -226,13 +271,14 @@ class Terminal(Plain):
         self.console.print(visible(text), markup=False, highlight=False)
 
     def _drawn(self) -> Group:
+        counts, part = self.counts, self.part
+        phase = counts.phase if part is None else part.name if counts.phase == "jobs" else f"{part.name}, warm-up"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            Text(self.tally.phase, style="bold"),
-            ProgressBar(total=max(self.tally.total or 0, self.tally.done, 1), completed=self.tally.done, width=30),
-            Text(" · ".join(self.tally.place())),
-        )
-        return Group(bar, Text(" · ".join(self.tally.words()), style="dim", overflow="ellipsis", no_wrap=True))
+        total = max(counts.total or 0, counts.done, 1)
+        drawn = ProgressBar(total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR)
+        bar.add_row(Text(phase, style="bold"), drawn, Text(" · ".join(self.place())))
+        words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
+        return Group(*([] if part is None else [part.above()]), bar, words)
 
 
 def _load(plan: Plan, expected: int | None) -> str:
@@ -247,6 +293,18 @@ def _load(plan: Plan, expected: int | None) -> str:
     return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
 
 
-def _clock(seconds: float) -> str:
+def clock_words(seconds: float) -> str:
+    """0:23, 5:40, 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def table_text(table: PageTable) -> Text:
+    """A page's table as it is drawn above a bar on standard error."""
+    from comfyload.report.render.terminal import render_tables
+
+    screen = Screen(stderr=True)
+    lines = Screen(file=io.StringIO(), width=screen.width, color_system="standard", force_terminal=True)
+    with lines.capture() as capture:
+        render_tables([table], lines)
+    return Text.from_ansi(capture.get())

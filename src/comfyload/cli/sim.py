@@ -29,15 +29,18 @@ def sim(
 
 
 def demo() -> None:
-    """Start a simulated ComfyUI, run a small load against it through sockets, and show what comes of it.
+    """Start a simulated ComfyUI, run a small load against it over sockets, and show the results.
 
-    Needs no server, no GPU and no network. Takes some ten seconds.
+    Needs no server, no GPU and no network. Takes about ten seconds.
     """
-    from comfyload.app.demo import run_demo
+    from comfyload.app.demo import NEXT, run_demo
+    from comfyload.cli.flags import echo
     from comfyload.cli.progress import viewer_for
 
     path, output = run_demo(viewer_for(quiet=False))
 
     from comfyload.app.summary import report_run
 
-    raise typer.Exit(report_run(path, output=output, quiet=False, as_json=False))
+    code = report_run(path, output=output, quiet=False, as_json=False)
+    echo(f"\nThe server was simulated: these are not measurements of a GPU.\n\nNext  {NEXT}")
+    raise typer.Exit(code)

@@ -1,116 +1,102 @@
-"""The tables of advice: a retry policy with its reasons and scores, and what to expect at other loads."""
+"""The Pages of `policy` and `capacity`: a retry policy with its scores, and what to expect at other loads."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from msgspec import Struct, structs
 
-from comfyload.advise.choose_policy import OURS, infeasible, where_naive_wins
+from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing, Validation
-from comfyload.report.console import draw
-from comfyload.report.plan_text import seconds_words
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent
+from comfyload.report.page import Column, Look, Page, Remark, State, Table, Value
+from comfyload.report.saturation import validation_table
+from comfyload.report.text import DASH, count, decimals, fixed, percent, scale
 from comfyload.retry.policy import Policy, Score
+from comfyload.words import seconds_words
 
-__all__ = [
-    "forecast_table",
-    "policy_tables",
-    "render_ahead",
-    "render_policy",
-    "score_table",
-    "sizing_words",
-    "validation_table",
-]
+__all__ = ["Outlook", "capacity_page", "forecast_table", "policy_page", "policy_sentence", "sizing_words"]
 
+NO_RETRY = "no retry"
+_ALIKE = 0.005
 _TROUBLE = {
     "steady": "no trouble",
-    "burst": "twice what they can do",
+    "burst": "twice the capacity",
     "restart": "a restart",
     "failures": "5 % of executions fail",
     "stall": "a minute's stall",
-    "poison": "and 3 % of jobs always fail",
+    "poison": "5 % fail, 3 % always",
     "sick": "60 % of executions fail",
 }
 
 
-def render_policy(policy: Policy, console: Console) -> None:
-    """Print the numbers with their reasons, then how they did."""
-    for number, part in enumerate(policy_tables(policy)):
-        if number:
-            console.print()
-        draw(part, console)
+# --- a policy
 
 
-def render_ahead(
-    words: str,
-    capacity_per_min: float,
-    rows: Sequence[Forecast],
-    dispatches: Sequence[Forecast],
-    sizing: Sizing | None,
-    checks: Sequence[tuple[str, Validation]],
-    *,
-    limit_s: float,
-    doubts: Sequence[str],
-    console: Console,
-) -> None:
-    """Print a forecast: what it rests on, the rows, the ways to share jobs out, and how it did against runs."""
-    per_min = fixed(capacity_per_min, decimals(capacity_per_min))
-    parts: list[Text | Table] = [Text(f"From {words}: one server completes {per_min} a minute at most.")]
-    if sizing is not None:
-        parts.append(Text(sizing_words(sizing), style="bold"))
-    if rows:
-        parts.append(forecast_table(rows, limit_s))
-    if dispatches:
-        parts.append(_dispatch_table(dispatches, limit_s))
-    for path, validation in checks:
-        head = "as predicted" if validation.passed else "not as predicted, or not to be told"
-        parts += [Text(f"{path}: {head}.", style="bold"), validation_table(validation)]
-        parts += [Text(reason, style="dim") for reason in validation.reasons]
-    parts += [Text(f"note: {doubt}", style="yellow") for doubt in doubts]
-    for number, part in enumerate(parts):
-        if number:
-            console.print()
-        draw(part, console)
-
-
-def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="not bold dim")
-    table.add_column(f"{rows[0].servers} servers, by dispatch")
-    for name in ("p50, s", "p95, s", f"over {limit_s:g} s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        name = row.dispatch.replace("_", " ")
-        if row.stable:
-            missed = DASH if row.missed is None else percent(row.missed.estimate)
-            table.add_row(name, _seconds(row.p50_s), _seconds(row.p95_s), missed)
-        else:
-            table.add_row(name, Text("unstable", style="bold red"), "∞", "100 %")
-    return table
-
-
-def policy_tables(policy: Policy) -> list[Text | Table]:
-    """First what cannot be had, then each number, then the scores, then where others did better."""
-    parts: list[Text | Table] = [Text(f"Not possible: {text}.", style="bold red") for text in infeasible(policy)]
-    parts.append(_numbers(policy))
+def policy_page(policy: Policy, file: str, doubts: Sequence[str], next_: list[str]) -> Page:
+    """`file`: where it was written, "" if nowhere. `doubts`: what the runs do not show. `next_`: commands to type."""
+    wrote = f"Wrote {file}" if file else "Not written"
+    tables = [_numbers(policy)]
     if policy.scores:
-        parts.append(score_table(policy.scores))
-        parts.append(_better(policy))
-    return parts
+        tables = [_against_rivals(policy), *tables, *_scores(policy)]
+    return Page(
+        title=f"{wrote}: {policy_sentence(policy)}.",
+        states=[State(word="NOT POSSIBLE", look="bad", sentence=f"{text}.") for text in infeasible(policy)],
+        tables=tables,
+        remarks=[Remark(level="warning", text=doubt) for doubt in doubts],
+        next=next_,
+    )
+
+
+def policy_sentence(policy: Policy) -> str:
+    """The numbers that a user feels: 90 s in all, at most 22 prompts ahead, 3 attempts, hung after 60 s."""
+    depth, attempts = policy.admission.depth, count(policy.attempts, "attempt")
+    parts = ["no deadline" if policy.deadline_s is None else f"{seconds_words(policy.deadline_s)} in all"]
+    parts.append("any number of prompts ahead" if depth is None else f"at most {count(depth, 'prompt')} ahead")
+    parts.append(attempts)
+    if policy.liveness_s is not None:
+        parts.append(f"hung after {policy.liveness_s:.3g} s")
+    return ", ".join(parts)
+
+
+def _against_rivals(policy: Policy) -> Table:
+    """A row for each trouble: the share done in time with this policy, without any, and with the best other one."""
+    rows = []
+    for ours in (row for row in policy.scores if row.policy == OURS):
+        others = {row.policy: row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS}
+        best = max(others.values(), key=lambda row: row.success, default=None)
+        half = "" if ours.success_half_width is None else f" ±{100 * ours.success_half_width:.1f}"
+        mark = "" if best is None else _mark(ours, best)
+        look: Look = "bad" if mark.startswith("✗") else "plain"
+        rows.append(
+            [
+                Value(words=_TROUBLE.get(ours.scenario, ours.scenario)),
+                Value(words=f"{percent(ours.success)}{half}", look=look),
+                Value(words=percent(others[NO_RETRY].success) if NO_RETRY in others else DASH),
+                Value(words=DASH if best is None else percent(best.success)),
+                Value(words=mark, look=look),
+            ]
+        )
+    done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
+    columns = [Column(title=done), *_right(("with it", NO_RETRY, "best other")), Column(title="")]
+    note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
+    return Table(key="rivals", title="", columns=columns, rows=rows, note=note)
+
+
+def _mark(ours: Score, best: Score) -> str:
+    """Better, alike, or worse and than which; alike is what the simulated worlds do not tell apart."""
+    noise = max(_ALIKE, ours.success_half_width or 0.0)
+    ahead = ours.success - best.success
+    return "✓" if ahead > noise else f"✗ {best.policy}" if ahead < -noise else "="
 
 
 def _numbers(policy: Policy) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column()
-    for path, why in policy.explanations.items():
-        if not path.startswith("infeasible."):
-            table.add_row(Text(path), Text(_value(policy, path)), Text(why, style="dim"))
-    return table
+    rows = [
+        [Value(words=path), Value(words=_value(policy, path)), Value(words=why)]
+        for path, why in policy.explanations.items()
+        if not path.startswith("infeasible.")
+    ]
+    columns = [Column(title=""), Column(title="", right=True), Column(title="", prose=True)]
+    return Table(key="numbers", title="Each number and its reason", columns=columns, rows=rows, detail=True)
 
 
 def _value(policy: Policy, path: str) -> str:
@@ -124,32 +110,35 @@ def _value(policy: Policy, path: str) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def score_table(scores: Sequence[Score]) -> Table:
-    """A row for each policy in each trouble: the share done within the deadline, and what it cost."""
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="not bold dim")
-    for name, side in (("trouble, policy", "left"), ("in time", "right"), ("±", "right"), ("per min", "right")):
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
-    for name in ("sent", "wasted", "recovers"):
-        table.add_column(name, justify="right", no_wrap=True)
-    last = ""
-    for row in scores:
-        if row.scenario != last:
-            table.add_row(Text(_TROUBLE.get(row.scenario, row.scenario), style="bold"))
-            last = row.scenario
-        table.add_row(Text(f"  {row.policy}", style="bold" if row.policy == OURS else ""), *_cells(row))
-    return table
+def _scores(policy: Policy) -> list[Table]:
+    """A table for each trouble, with a row for each policy: the share done in time, and what it cost."""
+    titles = _right(("in time", "±", "per min", "sent", "wasted", "recovers"))
+    tables = []
+    for scenario in dict.fromkeys(row.scenario for row in policy.scores):
+        scores = [row for row in policy.scores if row.scenario == scenario]
+        tables.append(
+            Table(
+                key=f"scores.{scenario}",
+                title=_TROUBLE.get(scenario, scenario),
+                columns=[Column(title="policy"), *titles],
+                rows=[[Value(words=cell) for cell in _cells(row)] for row in scores],
+                detail=True,
+            )
+        )
+    return tables
 
 
 def _cells(row: Score) -> list[str]:
-    troubled = row.scenario in ("burst", "restart", "stall", "sick")
-    never = "never" if troubled else ""
+    never = "never" if row.scenario in ("burst", "restart", "stall", "sick") else ""
+    recovers = never if row.recovery_s is None else seconds_words(row.recovery_s) if row.recovery_s else "at once"
     return [
+        row.policy,
         percent(row.success),
         "" if row.success_half_width is None else f"{100 * row.success_half_width:.1f}",
         _or_dash(row.goodput_per_min),
         _or_dash(row.submits_per_job),
         DASH if row.wasted_share is None else percent(row.wasted_share),
-        never if row.recovery_s is None else "at once" if row.recovery_s == 0 else seconds_words(row.recovery_s),
+        recovers,
     ]
 
 
@@ -157,50 +146,102 @@ def _or_dash(value: float | None) -> str:
     return DASH if value is None else fixed(value, decimals(value, 2))
 
 
-def _better(policy: Policy) -> Text:
-    wins = where_naive_wins(policy)
-    if not wins:
-        return Text("No other policy succeeded more often in any of these.", style="dim")
-    words = [
-        f"{_TROUBLE.get(ours.scenario, ours.scenario)}: {other.policy} {percent(other.success)}, this "
-        f"{percent(ours.success)}"
-        for ours, other in wins
-    ]
-    return Text("Others did better in: " + "; ".join(words) + ".")
+# --- a forecast
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """A forecast and what it rests on. `source`: as `180 jobs of book_small`. `checks`: validations by run."""
+
+    source: str
+    capacity_per_minute: float
+    rows: Sequence[Forecast]
+    dispatches: Sequence[Forecast]
+    sizing: Sizing | None
+    checks: Sequence[tuple[str, Validation]]
+    limit_s: float
+    doubts: Sequence[str]
+    next: list[str]
+
+
+def capacity_page(found: Outlook) -> Page:
+    """The answer in a sentence, then latency by rate or by number of servers, then how the model did on other runs."""
+    per_min = fixed(found.capacity_per_minute, decimals(found.capacity_per_minute))
+    source = f"From {found.source}: one server completes at most {per_min} jobs a minute."
+    answer = "" if found.sizing is None else sizing_words(found.sizing)
+    tables = [forecast_table(found.rows, found.limit_s)] if found.rows else []
+    if found.dispatches:
+        tables.append(_dispatch_table(found.dispatches, found.limit_s))
+    for path, validation in found.checks:
+        head = "as predicted" if validation.passed else "not as predicted, or too little known to tell"
+        table = validation_table("validation", f"{path}: {head}", validation)
+        tables.append(structs.replace(table, detail=False, note=". ".join(validation.reasons)))
+    return Page(
+        title=answer or source,
+        subtitle=[source] if answer else [],
+        tables=tables,
+        remarks=[Remark(level="warning", text=doubt) for doubt in found.doubts],
+        next=found.next,
+    )
 
 
 def forecast_table(rows: Sequence[Forecast], limit_s: float | None = None) -> Table:
     """A row for each number of servers at each rate; latencies with their 90 % intervals."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="not bold dim")
-    for name in ("per min", "servers", "load", "p50, s", "p95, s", "p99, s"):
-        table.add_column(name, justify="right", no_wrap=True)
+    unit = _unit(rows, ("p50_s", "p95_s", "p99_s"))
     limited = any(row.missed is not None for row in rows)
-    if limited:
-        table.add_column("late" if limit_s is None else f">{limit_s:g} s", justify="right", no_wrap=True)
+    late = [] if not limited else ["late" if limit_s is None else f">{limit_s:g} s"]
+    out = []
     for row in rows:
         per_min = 60 * row.rate_per_s
         cells = [fixed(per_min, decimals(per_min)), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
-        if not row.stable:
-            table.add_row(*cells, Text("unstable", style="bold red"), "∞", "∞", *(["100 %"] if limited else []))
-            continue
-        cells += [_seconds(row.p50_s), _seconds(row.p95_s), _seconds(row.p99_s)]
-        if row.missed is not None:
-            cells.append(percent(row.missed.estimate))
-        table.add_row(*cells)
-    return table
+        latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s, row.p99_s)]
+        out.append(
+            [*(Value(words=cell) for cell in cells), *_stable(row, latencies), *([_late(row)] if limited else [])]
+        )
+    titles = ("per min", "servers", "load", *(f"{name}, {unit[1]}" for name in ("p50", "p95", "p99")), *late)
+    return Table(key="forecast", title="", columns=_right(titles), rows=out, note="Ranges are 90 % intervals.")
 
 
-def _seconds(value: Estimate) -> str:
-    places = decimals(value.estimate, 2)
-    ends = (fixed(end, places) for end in (value.low, value.high))
-    return f"{fixed(value.estimate, places)} ({DASH.join(ends)})"
+def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
+    unit = _unit(rows, ("p50_s", "p95_s"))
+    out = []
+    for row in rows:
+        latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s)]
+        out.append([Value(words=row.dispatch.replace("_", " ")), *_stable(row, latencies), _late(row)])
+    titles = _right((f"p50, {unit[1]}", f"p95, {unit[1]}", f">{limit_s:g} s"))
+    head = Column(title=f"{count(rows[0].servers, 'server')}, by dispatch")
+    return Table(key="dispatch", title="", columns=[head, *titles], rows=out)
+
+
+def _stable(row: Forecast, latencies: list[Value]) -> list[Value]:
+    """At or beyond the capacity there is no latency to expect."""
+    rest = [Value(words="∞")] * (len(latencies) - 1)
+    return latencies if row.stable else [Value(words="unstable", look="bad"), *rest]
+
+
+def _late(row: Forecast) -> Value:
+    if not row.stable:
+        return Value(words="100 %")
+    return Value(words=DASH if row.missed is None else percent(row.missed.estimate))
+
+
+def _unit(rows: Sequence[Forecast], names: Sequence[str]) -> tuple[float, str]:
+    """Milliseconds where every latency is below a second."""
+    return scale([getattr(row, name).estimate for row in rows if row.stable for name in names], below=1.0)
+
+
+def _seconds(value: Estimate, unit: tuple[float, str]) -> Value:
+    """A latency with its interval, which goes without saying where all of it rounds to the same number."""
+    factor, name = unit
+    places = decimals(factor * value.estimate, 1 if name == "ms" else 3)
+    words, low, high = (fixed(factor * one, places) for one in (value.estimate, value.low, value.high))
+    return Value(words=words, interval="" if low == words == high else f"{low}{DASH}{high}")
 
 
 def sizing_words(sizing: Sizing) -> str:
     """How many servers, in a sentence."""
     limit = f"{sizing.limit_s:g} s"
     if not sizing.rows:
-        return f"No number of servers keeps the p95 within {limit}: too many jobs take longer where none waits."
+        return f"No number of servers keeps the p95 within {limit}: too many jobs take longer even if none waits."
     if sizing.enough is None:
         return f"Not even {count(sizing.rows[-1].servers, 'server')} keep the p95 within {limit}."
     words = f"{count(sizing.enough, 'server')} {'keeps' if sizing.enough == 1 else 'keep'} the p95 within {limit}"
@@ -211,23 +252,5 @@ def sizing_words(sizing: Sizing) -> str:
     return f"{words}; to carry the load when one is lost, {sizing.with_spare} are needed."
 
 
-def validation_table(validation: Validation) -> Table:
-    """Each check of the model against a run."""
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="not bold dim")
-    table.add_column("check")
-    for name in ("measured", "predicted", "error", "19 of 20 runs", ""):
-        table.add_column(name, justify="right", no_wrap=True)
-    for check in validation.checks:
-        known = check.low is not None and check.high is not None and math.isfinite(check.high)
-        band = f"{duration(check.low or 0.0)} {DASH} {duration(check.high or 0.0)}" if known else ""
-        off = "off" if check.inside is None else "longer" if check.error < 0 else "shorter"
-        verdict = "" if check.passed is None else "ok" if check.passed else off
-        table.add_row(
-            f"{check.name}, {check.of}",
-            duration(check.measured_s),
-            duration(check.predicted_s),
-            f"{100 * check.error:+.1f} %",
-            band,
-            verdict,
-        )
-    return table
+def _right(titles: Sequence[str]) -> list[Column]:
+    return [Column(title=title, right=True) for title in titles]

@@ -1,4 +1,4 @@
-"""A retry policy in the words of other tools, and says in each what that tool cannot do."""
+"""A retry policy for other tools; each file lists what that tool cannot do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GONE_LACKS = "the depth of the queue, the budget over all jobs, and taking a la
 
 
 def formats() -> tuple[Format, ...]:
-    """All that can be asked for."""
+    """Every format."""
     return get_args(Format)
 
 
@@ -43,7 +43,7 @@ def _tenacity(policy: Policy) -> str:
     names = sorted({text.split("(")[0] for text in (*stops, wait)})
     return (
         _comment(
-            f"Cannot be said here: {_GONE_LACKS}.\n"
+            f"Not expressible here: {_GONE_LACKS}.\n"
             "stop_after_delay is looked at between attempts only: it ends no attempt that is under way.\n"
             "No attempt may have a timeout of its own: it would leave the job on the server and send another.\n"
             + _RUNS_TWICE
@@ -67,7 +67,7 @@ def _stamina(policy: Policy) -> str:
     timeout = "None" if policy.deadline_s is None else f"{policy.deadline_s:g}"
     return (
         _comment(
-            f"Cannot be said here: {_GONE_LACKS}; full jitter (stamina adds up to wait_jitter to a growing pause).\n"
+            f"Not expressible here: {_GONE_LACKS}; full jitter (stamina adds up to wait_jitter to a growing pause).\n"
             "timeout is looked at between attempts only: it ends no attempt that is under way. The default of 45 s\n"
             "ends before one slow job does.\n" + _RUNS_TWICE
         )
@@ -89,7 +89,7 @@ def _envoy(policy: Policy) -> str:
     return (
         _comment(
             "Only the HTTP request is retried: Envoy does not know that a prompt which was accepted fails later.\n"
-            f"Cannot be said here: the deadline of a job ({_or_none(policy.deadline_s, ' s')}), its attempts, the\n"
+            f"Not expressible here: the deadline of a job ({_or_none(policy.deadline_s, ' s')}), its attempts, the\n"
             "depth of ComfyUI's queue, taking a job off the server.\n"
             "retry_on has connect-failure alone: after any other error the prompt may be queued already. Its budget\n"
             "(20 %, at least 3 at once) is left out: at some jobs a minute its floor lets every retry pass."
@@ -136,10 +136,10 @@ def _nginx(policy: Policy) -> str:
     return (
         _comment(
             "Only the HTTP request is retried: nginx does not know that a prompt which was accepted fails later.\n"
-            f"Cannot be said here: the deadline of a job ({_or_none(policy.deadline_s, ' s')}), its attempts, the\n"
+            f"Not expressible here: the deadline of a job ({_or_none(policy.deadline_s, ' s')}), its attempts, the\n"
             "depth of ComfyUI's queue, a pause between tries, jitter, a budget, taking a job off the server.\n"
             "proxy_next_upstream error would try the next server also after a POST was sent, but nginx does not do so\n"
-            "for a POST unless it is told non_idempotent. Do not tell it: the prompt may be queued already."
+            "for a POST unless non_idempotent is set. Do not set it: the prompt may be queued already."
         )
         + "upstream comfyui {\n"
         "    ip_hash;  # results, files and the WebSocket of a prompt are on the server that runs it\n"
@@ -166,7 +166,7 @@ def _nginx(policy: Policy) -> str:
 def _env(policy: Policy) -> str:
     backoff, budget, breaker = policy.backoff, policy.budget, policy.breaker
     rows: list[tuple[str, float | int | None, str]] = [
-        ("COMFY_DEADLINE_SEC", policy.deadline_s, "from when a job is asked for, over all its attempts"),
+        ("COMFY_DEADLINE_SEC", policy.deadline_s, "from when a job is wanted, over all its attempts"),
         ("COMFY_MAX_RETRIES", policy.attempts - 1, "after the first attempt; only of what may pass"),
         ("COMFY_RETRY_BACKOFF_SEC", backoff.base_s, "doubled with each failure; draw from 0 to it"),
         ("COMFY_RETRY_BACKOFF_MAX_SEC", backoff.cap_s, ""),
@@ -181,7 +181,7 @@ def _env(policy: Policy) -> str:
         ("COMFY_BREAKER_OPEN_MAX_SEC", breaker.open_max_s, ""),
         ("COMFY_CANCEL_ON_DEADLINE", int(policy.cancel), ""),
     ]
-    head = "Cannot be said here: which failures may pass, and that an id is looked up before it is sent again."
+    head = "Not expressible here: which failures may pass, and that an id is looked up before it is sent again."
     lines = [_comment(head)]
     for name, value, words in rows:
         if words:

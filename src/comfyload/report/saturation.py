@@ -1,117 +1,154 @@
-"""How a found saturation is shown: the answers first, then what was measured, then what to know of it."""
+"""The Page of `saturate`: knee, capacity and the rate to deploy first, then what was measured and checked."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import math
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
-from comfyload.advise.validation import Prediction
-from comfyload.report.advice import validation_table
-from comfyload.report.console import draw
+from comfyload.advise.validation import Checked, Prediction, Validation
+from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
 from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
 
-__all__ = ["render_saturation"]
+__all__ = ["saturation_page", "validation_table"]
+
+HOW: dict[Checked, str] = {
+    "structural": "from its own times",
+    "replay": "with its own arrivals",
+    "blind": "before it ran",
+}
+"""How the model predicted a run: with less and less taken from the run itself."""
 
 
-def render_saturation(found: Saturated, console: Console) -> None:
-    """Print it; at 80 columns nothing is cut."""
-    parts: list[Text | Table] = [_answers(found), _steps(found)]
+def saturation_page(found: Saturated, next_: list[str]) -> Page:
+    """`next_`: command lines to type now."""
+    tables = [_steps(found)]
     if found.confirmation is not None:
-        parts += [_confirmed(found), validation_table(found.confirmation)]
-    if found.findings:
-        parts.append(Text("\n".join(found.findings)))
-    for number, part in enumerate(parts):
-        if number:
-            console.print()
-        draw(part, console)
+        tables.append(validation_table("checks", "The confirming run", found.confirmation))
+    return Page(
+        title="",
+        states=[] if found.confirmation is None else [_confirmed(found, found.confirmation)],
+        facts=_answers(found),
+        tables=tables,
+        remarks=[Remark(level="info", text=sentence) for sentence in found.findings],
+        next=next_,
+    )
 
 
-def _answers(found: Saturated) -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column()
-    knee = DASH if found.knee is None else f"{found.knee} in flight; more only wait in the queue"
-    grid.add_row("Knee", knee if found.serial else knee.replace("; more only wait in the queue", ""))
-    grid.add_row("Capacity", _rate(found.capacity_per_minute))
+def _answers(found: Saturated) -> list[Fact]:
+    knee = DASH if found.knee is None else f"{found.knee} in flight"
+    waits = "; more only wait in the queue" if found.knee is not None and found.serial else ""
+    facts = [
+        Fact(label="Knee", value=Value(words=f"{knee}{waits}")),
+        Fact(label="Capacity", value=_rate(found.capacity_per_minute)),
+    ]
     service = found.service_s
     if service is not None and service.estimate is not None:
         known = service.low is not None and service.high is not None
-        sure = f"  ({span(duration(service.low or 0.0), duration(service.high or 0.0))})" if known else ""
-        grid.add_row("A job takes", f"{duration(service.estimate)}{sure}, its pause included")
+        sure = span(duration(service.low or 0.0), duration(service.high or 0.0)) if known else ""
+        words = f"every {duration(service.estimate)}"
+        facts.append(Fact(label="One job", value=Value(words=words, interval=sure)))
     rate = found.sla_rate_per_minute
     if rate is not None:
-        sla = f"{100 * found.share:g} % within {found.limit_s:g} s"
-        grid.add_row("Highest rate", f"{_rate(rate)} with {sla}")
-        grid.add_row("To deploy", _to_deploy(rate, found.limit_s))
-    return grid
+        sla = f"{100 * found.share:g} % of jobs within {found.limit_s:g} s"
+        highest = _rate(rate)
+        words = f"{highest.words} with {sla}" if rate.estimate is not None else highest.words
+        facts.append(Fact(label="Highest rate", value=Value(words=words, interval=highest.interval)))
+        look: Look = "good" if rate.confirmed and found.deploy_per_minute else "doubt"
+        facts.append(Fact(label="To deploy", value=Value(words=_to_deploy(found, rate)), look=look))
+    return facts
 
 
-def _to_deploy(rate: Rate, limit_s: float) -> str:
-    if rate.estimate is None:
-        return f"withheld: {_most(rate)}"
-    if not rate.estimate:
-        return f"nothing: too many jobs alone take over {limit_s:g} s"
+def _to_deploy(found: Saturated, rate: Rate) -> str:
+    if rate.estimate == 0:
+        return f"{DASH}  (too many jobs take over {found.limit_s:g} s even if none waits)"
+    if rate.confirmed is False:
+        why = _why_not(found.confirmation) or "see below"
+        bound = found.lower_bound_per_minute
+        left = "" if not bound else f"; lower bound from the confirming run: {_per_minute(bound)}"
+        return f"{DASH}  (not confirmed: {why}{left})"
     if not rate.low:
-        return "withheld: so few jobs do not tell how long the longest take"
-    doubt = {True: "", False: ", not confirmed", None: ", which no run has confirmed"}[rate.confirmed]
-    return f"{fixed(rate.low, decimals(rate.low))} a minute{doubt}"
+        return f"{DASH}  (too few jobs to know how long the longest take)"
+    return f"{_per_minute(rate.low)}{'' if rate.confirmed else ', which no run has confirmed'}"
 
 
-def _most(rate: Rate) -> str:
-    return f"no more than {fixed(rate.high, decimals(rate.high))} a minute" if rate.high else "nothing is left of it"
+def _per_minute(value: float) -> str:
+    return f"{fixed(value, decimals(value))} a minute"
 
 
-def _rate(rate: Rate | None) -> str:
-    if rate is None:
-        return DASH
-    if rate.estimate is None:
-        return "withheld"
+def _rate(rate: Rate | None) -> Value:
+    if rate is None or rate.estimate is None:
+        return Value(words=DASH)
     places = decimals(rate.estimate)
     sure = ""
     if rate.low is not None and rate.high is not None:
-        sure = f"  ({span(fixed(rate.low, places), fixed(rate.high, places))}, {100 * rate.confidence:g} %)"
+        sure = f"{span(fixed(rate.low, places), fixed(rate.high, places))}, {100 * rate.confidence:g} %"
     elif rate.high is not None:
-        sure = f"  (up to {fixed(rate.high, places)}, {100 * rate.confidence:g} %)"
-    return f"{fixed(rate.estimate, places)} a minute{sure}"
+        sure = f"up to {fixed(rate.high, places)}, {100 * rate.confidence:g} %"
+    return Value(words=_per_minute(rate.estimate), interval=sure)
 
 
 def _steps(found: Saturated) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("in flight", "jobs", "server busy", "GPU busy", "service", "jobs/min"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in found.steps:
-        table.add_row(
+    rows = [
+        [
             str(one.concurrency),
             str(one.jobs),
             DASH if one.server_busy is None else percent(one.server_busy),
             DASH if one.gpu_busy_percent is None else f"{one.gpu_busy_percent:.0f} %",
             DASH if one.service_s is None else duration(one.service_s),
             DASH if one.jobs_per_minute is None else fixed(one.jobs_per_minute, decimals(one.jobs_per_minute)),
-        )
-    return table
+        ]
+        for one in found.steps
+    ]
+    titles = ("in flight", "jobs", "server busy", "GPU busy", "service time", "jobs/min")
+    return Table(
+        key="steps", title="", columns=_right(titles), rows=[[Value(words=words) for words in row] for row in rows]
+    )
 
 
-def _confirmed(found: Saturated) -> Text:
-    confirmation = found.confirmation
-    if confirmation is None:
-        return Text("")
-    rate = found.sla_rate_per_minute
-    if rate is not None and rate.confirmed:
-        return Text.assemble(("CONFIRMED", "bold green"), " by a run at nine tenths of the rate to deploy:")
-    why = [words for check in confirmation.checks if (words := _missed(check))]
-    words = "; ".join([*why, *confirmation.reasons]) or "see below"
-    return Text.assemble(("NOT CONFIRMED", "bold yellow"), f": {words}")
+def _right(titles: tuple[str, ...]) -> list[Column]:
+    return [Column(title=title, right=True) for title in titles]
+
+
+def _confirmed(found: Saturated, confirmation: Validation) -> State:
+    tried = f" at {_per_minute(found.tried_per_minute)}" if found.tried_per_minute else ""
+    if found.confirmed:
+        return State(word="CONFIRMED", look="good", sentence=f"A run{tried} went as predicted.")
+    why = "; ".join([word for word in (_why_not(confirmation), *confirmation.reasons) if word]) or "see below"
+    return State(word="NOT CONFIRMED", look="doubt", sentence=f"A run{tried} did not go as predicted: {why}.")
+
+
+def _why_not(confirmation: Validation | None) -> str:
+    """What of the confirming run contradicts the prediction; "" if nothing does."""
+    checks = [] if confirmation is None else confirmation.checks
+    return "; ".join(words for check in checks if (words := _missed(check)))
 
 
 def _missed(check: Prediction) -> str:
-    """How a check of the confirming run speaks against the model; "" if it does not."""
+    """How a check contradicts the prediction; "" if it does not."""
     if check.passed is not False:
         return ""
     if check.inside is None:
-        return f"its waits are {100 * check.error:.0f} % off what its own execution times make them"
-    return (
-        f"its {check.of} is {duration(check.measured_s)}, not {duration(check.predicted_s)}" if check.error < 0 else ""
-    )
+        return f"its waits are {100 * check.error:.0f} % off what its own execution times give"
+    took = f"its {check.of} is {duration(check.measured_s)}, not {duration(check.predicted_s)}"
+    return took if check.error < 0 else ""
+
+
+def validation_table(key: str, title: str, validation: Validation) -> Table:
+    """Each check of the model against a run; it takes a reader who knows the model, so that it is a detail."""
+    rows = []
+    for check in validation.checks:
+        known = check.low is not None and check.high is not None and math.isfinite(check.high)
+        band = span(duration(check.low or 0.0), duration(check.high or 0.0)) if known else ""
+        off = "off" if check.inside is None else "longer" if check.error < 0 else "shorter"
+        cells = [
+            f"{check.of}, {HOW[check.name]}",
+            duration(check.measured_s),
+            duration(check.predicted_s),
+            f"{100 * check.error:+.1f} %",
+            band,
+            "" if check.passed is None else "ok" if check.passed else off,
+        ]
+        rows.append([Value(words=words) for words in cells])
+    columns = [Column(title="latency"), *_right(("measured", "predicted", "error", "19 of 20 runs lie in", ""))]
+    return Table(key=key, title=title, columns=columns, rows=rows, detail=True)

@@ -339,7 +339,7 @@ class Session:
         def cancel() -> None:
             self._stop.request()
             self._end = "cancelled"
-            self._viewer.stopping("Cancelling our jobs on the server")
+            self._viewer.stopping("Cancelling: removing our jobs from the server")
             self._spawn(client.cancel_all())
 
         def interrupt() -> None:

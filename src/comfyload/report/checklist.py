@@ -1,0 +1,265 @@
+"""What a checklist found: a table of its runs, then what they come to in a few sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from comfyload.advise.saturation import BUSY, gpu_words, knee, step
+from comfyload.judge.gates.gate import GateVerdict, overall
+from comfyload.judge.gates.proof import needed
+from comfyload.judge.statistics.stats import Statistic
+from comfyload.judge.summary import Measured
+from comfyload.report.headline import number
+from comfyload.report.page import Column, Fact, Look, Page, Remark, Table, Value
+from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
+from comfyload.words import seconds_words
+
+__all__ = ["Found", "checklist_pages", "results_table"]
+
+_SLOWER = 0.95
+"""Of the best rate with fewer in flight: what is below it, and by its interval too, is called slower."""
+_FILES = ("SaveImage", "PreviewImage")
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """What a checklist ends with. `next`: command lines to type now; `places`: label and path."""
+
+    name: str
+    server: str
+    runs: list[Measured]
+    verdicts: list[GateVerdict]
+    warmup: int
+    places: list[tuple[str, str]] = []
+    next: list[str] = []
+
+
+def checklist_pages(found: Found) -> list[Page]:
+    """The results; then what they mean in short, and where to go on."""
+    runs = count(len(found.runs), "run")
+    return [
+        Page(title=found.name, subtitle=[runs, found.server], tables=[results_table(found.runs)]),
+        Page(
+            title="In short",
+            facts=_in_short(found),
+            remarks=list(_remarks(found)),
+            places=found.places,
+            next=found.next,
+        ),
+    ]
+
+
+def _in_short(found: Found) -> list[Fact]:
+    good = overall(found.verdicts) != "FAIL" and all(run.summary.valid for run in found.runs)
+    answers = {
+        "Good" if good else "Not good": _good(found),
+        "Gates": _gates(found),
+        "Enough?": _enough(found),
+        "Busy": _busy(found.runs),
+        "GPU": _gpu(found.runs),
+        "Slowest": _slowest(found.runs),
+    }
+    looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
+    return [
+        Fact(label=label, value=Value(words=words), look=looks.get(label, "plain"))
+        for label, words in answers.items()
+        if words
+    ]
+
+
+# --- the table
+
+
+def results_table(runs: Sequence[Measured]) -> Table:
+    """A row for each run, in the order in which they were made; the first of each workflow names it."""
+    images = all(_images(run).value is not None for run in runs)
+    titles = ["", "in flight", f"{'images' if images else 'jobs'}/min", "half wait", "slowest", ""]
+    halves, longest = (_seconds(runs, key) for key in ("p50_latency_s", "max_latency_s"))
+    rows: list[list[Value]] = []
+    for name, group in _by_workflow(runs).items():
+        at_knee = knee([step(run) for run in group])
+        for place, run in enumerate(group):
+            rate = number("", _images(run) if images else run.summary.statistics["jobs_per_minute"]).value
+            latency = (halves[run.path], longest[run.path])
+            note = _note(group, place, at_knee, images=images)
+            cells = ("" if place else name, str(_in_flight(run)), rate, *latency, note)
+            rows.append([Value(words=words) for words in cells])
+    columns = [Column(title=title, right=1 <= at <= 4) for at, title in enumerate(titles)]
+    return Table(key="results", title="", columns=columns, rows=rows)
+
+
+def _by_workflow(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
+    groups: dict[str, list[Measured]] = {}
+    for run in runs:
+        groups.setdefault(run.manifest.name, []).append(run)
+    return groups
+
+
+def _images(run: Measured) -> Statistic:
+    return run.summary.statistics["images_per_minute"]
+
+
+def _in_flight(run: Measured) -> int:
+    return run.manifest.plan.concurrency or 0
+
+
+def _seconds(runs: Sequence[Measured], key: str) -> dict[str, str]:
+    """A latency of each run by its path, all in one unit."""
+    values = {run.path: run.summary.summary[key] for run in runs}
+    known = [value for value in values.values() if isinstance(value, float)]
+    factor, unit = scale(known, below=1.0)
+
+    def words(value: object) -> str:
+        if not isinstance(value, float):
+            return DASH
+        return f"{fixed(value * factor, decimals(value * factor, 1 if unit == 'ms' else 2))} {unit}"
+
+    return {path: words(value) for path, value in values.items()}
+
+
+def _note(group: Sequence[Measured], place: int, at_knee: int | None, *, images: bool) -> str:
+    """Whether the server saturates here, or does less than with fewer in flight."""
+    run, key = group[place], "images_per_minute" if images else "jobs_per_minute"
+    if not run.summary.valid:
+        return "not valid"
+    rate = run.summary.statistics[key]
+    best = max(group[:place], key=lambda one: one.summary.statistics[key].value or 0.0, default=None)
+    if best is not None and rate.value is not None:
+        before = best.summary.statistics[key].value or 0.0
+        if rate.value < _SLOWER * before and rate.high is not None and rate.high < before:
+            return f"slower than at {_in_flight(best)}"
+    return "knee" if _in_flight(run) == at_knee and _saturates(run) else ""
+
+
+def _saturates(run: Measured) -> bool:
+    busy = run.summary.saturation.server_busy
+    return busy is not None and busy >= BUSY
+
+
+# --- in short
+
+
+def _good(found: Found) -> str:
+    counts = [run.summary.summary for run in found.runs]
+    jobs, completed = (sum(int(one[key] or 0) for one in counts) for key in ("total_jobs", "completed"))
+    longest = [one["max_latency_s"] for one in counts if isinstance(one["max_latency_s"], float)]
+    words = f"{completed} of {count(jobs, 'job')} completed"
+    if longest:
+        words += f", the slowest in {duration(max(longest))}"
+    invalid = sum(not run.summary.valid for run in found.runs)
+    if invalid:
+        words += f"; {count(invalid, 'run is', 'runs are')} not valid"
+    return f"{words}."
+
+
+def _gates(found: Found) -> str:
+    """Each gate with the worst verdict of all runs."""
+    gates: dict[str, list[GateVerdict]] = {}
+    for verdict in found.verdicts:
+        gates.setdefault(verdict.gate, []).append(verdict)
+    words = [f"{gate}: {_word(overall(given))}" for gate, given in gates.items()]
+    return " · ".join(words)
+
+
+def _word(verdict: str) -> str:
+    """PASS* is for tools; `ok` is inside the limit and not proven."""
+    return "ok" if verdict == "PASS*" else verdict
+
+
+def _enough(found: Found) -> str:
+    """Whether the jobs are enough to prove the gates, and if not, how many are and how long they take."""
+    unproven = [verdict for verdict in found.verdicts if verdict.verdict == "PASS*"]
+    if not unproven:
+        proven = bool(found.verdicts) and overall(found.verdicts) == "PASS"
+        return "Yes: every gate is proven." if proven else ""
+    gates = " and ".join(dict.fromkeys(verdict.gate for verdict in unproven))
+    needs = max((verdict.needs for verdict in unproven if verdict.needs is not None), default=None)
+    if needs is None:
+        return f"Not to prove {gates}."
+    words = f"Not to prove {gates}: that takes --jobs {needs}{_takes(found, needs)}"
+    success = next((verdict for verdict in unproven if verdict.metric == "success_rate"), None)
+    alone = None if success is None or success.limit is None else needed(0, 1 - success.limit)
+    if alone is not None and alone < needs and success is not None and success.needs == needs:
+        words += f", or --jobs {alone} --independent-failures if failures come one at a time"
+    return f"{words}."
+
+
+def _takes(found: Found, jobs: int) -> str:
+    """How long all runs take with so many jobs each, in brackets; "" if that is not known."""
+    paces = [_seconds_a_job(run) for run in found.runs]
+    known = [pace for pace in paces if pace is not None]
+    if len(known) < len(paces):
+        return ""
+    seconds = sum(known) * (jobs + found.warmup)
+    return f" (about {seconds_words(round(seconds) if seconds < 120 else 60 * round(seconds / 60))})"
+
+
+def _seconds_a_job(run: Measured) -> float | None:
+    """By the wall clock, with as many in flight as the run had; None: not known."""
+    wall = run.summary.summary["wall_clock_s"]
+    return wall / run.jobs.n if isinstance(wall, float) and run.jobs.n else None
+
+
+def _busy(runs: Sequence[Measured]) -> str:
+    """With how many in flight the server has no idle time left."""
+    knees: dict[int, list[str]] = {}
+    least, idle = 1.0, []
+    for name, group in _by_workflow(runs).items():
+        at = knee([step(run) for run in group])
+        run = next((run for run in group if _in_flight(run) == at), None)
+        busy = None if run is None else run.summary.saturation.server_busy
+        if at is None or run is None or busy is None:
+            return ""
+        if not _saturates(run):
+            idle.append(f"{name} leaves it {percent(1 - busy)} idle at {at} in flight")
+            continue
+        knees.setdefault(at, []).append(name)
+        least = min(least, busy)
+    parts = []
+    if knees:
+        where = " or ".join(
+            str(at) if len(knees) == 1 and not idle else f"{at} ({', '.join(names)})"
+            for at, names in sorted(knees.items())
+        )
+        at_least = "at least " if sum(map(len, knees.values())) > 1 else ""
+        parts.append(f"At {where} in flight the server is {at_least}{percent(least)} busy: more only waits.")
+    if idle:
+        parts.append(f"{'; '.join(idle)}: more in flight may help.")
+    return " ".join(parts)
+
+
+def _gpu(runs: Sequence[Measured]) -> str:
+    sentences = gpu_words(max(runs, key=_in_flight))
+    return sentences[0] if sentences else ""
+
+
+def _slowest(runs: Sequence[Measured]) -> str:
+    """The node that takes most of the time in most of the runs, and the range of its share."""
+    first = [run.summary.nodes[0] for run in runs if run.summary.nodes and run.summary.nodes[0].share is not None]
+    names = Counter(row.class_type for row in first if row.class_type)
+    if not names:
+        return ""
+    (name, times) = names.most_common(1)[0]
+    shares = [row.share or 0.0 for row in first if row.class_type == name]
+    low, high = percent(min(shares)), percent(max(shares))
+    share = high if low == high else f"{low.removesuffix(' %')} to {high}"
+    where = "each job" if times == len(runs) else f"a job in {times} of {len(runs)} runs"
+    tip = " A faster disk or a lower PNG compression shortens that." if name in _FILES else ""
+    return f"{name} takes {share} of {where}.{tip}"
+
+
+def _remarks(found: Found) -> Iterator[Remark]:
+    """Gates that do not hold, and why runs are not valid."""
+    for verdict in found.verdicts:
+        text = f"{verdict.verdict}  {verdict.run}: {verdict.gate}. {verdict.why}"
+        if verdict.verdict == "FAIL":
+            yield Remark(level="invalid", text=text)
+        elif verdict.verdict == "INCONCLUSIVE":
+            yield Remark(level="warning", text=text)
+    for run in found.runs:
+        for finding in run.summary.findings:
+            if finding.level == "invalid":
+                where = f"{run.manifest.name}, {_in_flight(run)} in flight"
+                yield Remark(level="invalid", text=f"{where}: {finding.text}", hint=finding.hint, code=finding.code)
