@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from comfyload.report.charts.chart import Chart
 
-__all__ = ["Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
+__all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
 
 Look = Literal["good", "doubt", "bad", "plain"]
 """How a reader's eye is caught; a renderer chooses the colour."""
 
 
-class Value(Struct, frozen=True, kw_only=True):
+class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A number or a name in words. `interval`: its 95 % interval, "" if there is none. `note`: a footnote, such as why
     the number is withheld; "" if there is none. Renderers number equal notes once.
     """
@@ -22,9 +22,10 @@ class Value(Struct, frozen=True, kw_only=True):
     words: str
     interval: str = ""
     note: str = ""
+    look: Look = "plain"
 
 
-class Fact(Struct, frozen=True, kw_only=True):
+class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a page. `key`: the key of NUMBERS that it shows, "" if it shows none. `detail`: only with `--all`."""
 
     label: str
@@ -34,24 +35,46 @@ class Fact(Struct, frozen=True, kw_only=True):
     detail: bool = False
 
 
-class Column(Struct, frozen=True, kw_only=True):
-    """`right`: numbers, aligned by their last digit."""
+class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`share`: its length, 0..1 of the room that all bars of a line have."""
+
+    label: str
+    share: float
+    words: str
+
+
+class Bars(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Bars side by side: the parts of a whole."""
+
+    key: str
+    title: str
+    bars: list[Bar]
+
+
+class Column(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`right`: numbers, aligned by their last digit. `prose`: sentences, at most in the last column; where there is
+    little room they stand on lines beneath their row.
+    """
 
     title: str
     right: bool = False
+    prose: bool = False
 
 
-class Table(Struct, frozen=True, kw_only=True):
-    """`key` names it for links and JSON. `detail`: only with `--all`, folded on an HTML page."""
+class Table(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`key` names it for links and JSON. `detail`: only with `--all`, folded on an HTML page. Columns that have no
+    titles have no line for them. `note`: a sentence under the table.
+    """
 
     key: str
     title: str
     columns: list[Column]
     rows: list[list[Value]]
     detail: bool = False
+    note: str = ""
 
 
-class State(Struct, frozen=True, kw_only=True):
+class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer in a word (`VALID`, `PASS`, `SLOWER`), and the sentence that says what it means."""
 
     word: str
@@ -59,28 +82,36 @@ class State(Struct, frozen=True, kw_only=True):
     sentence: str = ""
 
 
-class Remark(Struct, frozen=True, kw_only=True):
-    """Something to know before reading a number. `code`: of FINDINGS, "" if it is none. `hint`: what to do about it."""
+class Remark(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something to know before reading a number. `code`: of FINDINGS, "" if it is none. `hint`: what to do about it.
+    `detail`: it changes no number, so that it is shown only with `--all`.
+    """
 
     level: Literal["invalid", "warning", "info"]
     text: str
     hint: str = ""
     code: str = ""
+    detail: bool = False
 
 
-class Page(Struct, frozen=True, kw_only=True):
+class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Title, answers, the few numbers that a person came for (`tiles`), then all else in the order of reading.
 
-    `next`: command lines that a reader would type now. `places`: where to find more, label and path.
+    A tile is a number and, as its label, what it is of: `69` `images/min`. `short`: what goes into one line below.
+    `notes`: sentences about the details. `next`: command lines that a reader would type now. `places`: where to find
+    more, label and path or command.
     """
 
     title: str
     subtitle: list[str] = []
     states: list[State] = []
     tiles: list[Fact] = []
+    short: list[str] = []
+    bars: list[Bars] = []
     charts: list[Chart] = []
     facts: list[Fact] = []
     tables: list[Table] = []
     remarks: list[Remark] = []
-    next: list[str] = []
+    notes: list[str] = []
     places: list[tuple[str, str]] = []
+    next: list[str] = []

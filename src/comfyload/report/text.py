@@ -1,90 +1,16 @@
-"""How a number is written for people: three significant digits, one unit a row, and never rounded to a lie."""
+"""The words for numbers, under the name by which `report` has always imported them."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Iterable
-
-__all__ = ["DASH", "ascii_only", "count", "decimals", "duration", "fixed", "percent", "scale", "span", "superscript"]
-
-DASH = "\N{EN DASH}"
-"""Between the ends of an interval; alone, in place of a number that is not known."""
-
-_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_ASCII = str.maketrans(
-    {
-        DASH: "-",
-        "∞": "inf",
-        "≥": ">=",
-        "·": "|",
-        "…": "...",
-        "±": "+-",
-        "━": "=",
-        "─": "-",
-        "\N{EM DASH}": "-",
-        "✓": "+",
-        "✗": "x",
-        "°": "",
-        "µ": "u",
-        "\N{MULTIPLICATION SIGN}": "x",
-        **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
-    }
+from comfyload.words import (
+    DASH,
+    ascii_only,
+    count,
+    decimals,
+    duration,
+    fixed,
+    percent,
+    scale,
+    span,
+    superscript,
 )
 
-
-def decimals(value: float, most: int = 3) -> int:
-    """Places after the point that give the value three significant digits, but no more than `most`."""
-    if not math.isfinite(value) or value == 0:
-        return 0
-    rounded = float(f"{value:.3g}")  # 9.996 becomes 10.0, which needs one place less
-    return min(most, max(0, 2 - math.floor(math.log10(abs(rounded)))))
-
-
-def fixed(value: float, places: int) -> str:
-    """The value with that many places; infinity as a sign."""
-    return "∞" if value == math.inf else f"{value:.{places}f}"
-
-
-def span(low: str, high: str) -> str:
-    """An interval, with room around the dash."""
-    return f"{low} {DASH} {high}"
-
-
-def superscript(number: int) -> str:
-    """The number of a footnote."""
-    return "".join(_DIGITS[int(digit)] for digit in str(number))
-
-
-def scale(seconds: Iterable[float], below: float = 0.1) -> tuple[float, str]:
-    """Factor and unit in which durations of this size are read: ms if all of them are `below` so many seconds."""
-    finite = [value for value in seconds if math.isfinite(value)]
-    return (1000.0, "ms") if finite and max(finite) < below else (1.0, "s")
-
-
-def duration(seconds: float) -> str:
-    """12.3 s, 0.842 s, 3.4 ms."""
-    factor, unit = scale([seconds])
-    value = seconds * factor
-    return f"{fixed(value, decimals(value, 3 if unit == 's' else 1))} {unit}"
-
-
-def percent(share: float) -> str:
-    """97.0 %; only all is 100 %, and only nothing is 0 %."""
-    value = 100 * share
-    if value in (0.0, 100.0):
-        return f"{value:.0f} %"
-    for places in (1, 2, 3, 4):
-        text = f"{value:.{places}f}"
-        if float(text) not in (0.0, 100.0):
-            return f"{text} %"
-    return "> 99.999 %" if value > 50 else "< 0.001 %"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """1 job, 2 jobs."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def ascii_only(text: str) -> str:
-    """The text for a terminal that cannot show more."""
-    return text.translate(_ASCII)
+__all__ = ["DASH", "ascii_only", "count", "decimals", "duration", "fixed", "percent", "scale", "span", "superscript"]

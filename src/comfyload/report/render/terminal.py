@@ -1,0 +1,278 @@
+"""A Page on a terminal: nothing is cut at 80 columns, and without colour or Unicode it says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from comfyload.report.page import Bars, Column, Fact, Look, Page, Remark, State, Table, Value
+from comfyload.report.render.layout import padded, shrunk, wrapped
+from comfyload.report.render.notes import Notes
+from comfyload.visible import visible
+from comfyload.words import ascii_only
+
+__all__ = ["render", "render_facts", "render_tables"]
+
+LOOKS: dict[Look, str] = {"good": "bold green", "doubt": "yellow", "bad": "bold red", "plain": ""}
+_SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
+_BAR = 44
+"""Columns that the bars of a line share at most."""
+
+_PROSE = 28
+"""Columns that sentences need to stand in the line of a row, and not beneath it."""
+
+_WORDS, _NARROW = 20, 10
+"""Columns that a column of words keeps for the sake of sentences, and however narrow the terminal."""
+
+Lines = list[Text]
+T = TypeVar("T")
+
+
+def render(page: Page, console: Console, *, all: bool = False) -> None:
+    """Print the page; details only with `all`. What a server wrote is shown as text, never obeyed."""
+    screen = _Screen(console)
+    page = screen.fitting(msgspec.structs.replace(page, charts=[]), Page)
+    invalid = [remark for remark in page.remarks if remark.level == "invalid"]
+    others = [remark for remark in page.remarks if remark.level != "invalid" and (all or not remark.detail)]
+    tables = [screen.table(table) for table in page.tables if all or not table.detail]
+    facts = screen.facts([fact for fact in page.facts if all or not fact.detail])
+    parts = [
+        screen.title(page),
+        [*screen.states(page.states), *screen.remarks(invalid)],
+        screen.tiles(page.tiles),
+        [*screen.short(page.short), *screen.bars(page.bars)],
+        facts,
+        *tables,
+        screen.dim([*screen.notes.lines(), *(page.notes if all else [])]),
+        screen.remarks(others),
+        screen.places(page),
+    ]
+    screen.print(parts)
+
+
+def render_tables(tables: Sequence[Table], console: Console) -> None:
+    """Print tables alone, with their footnotes."""
+    screen = _Screen(console)
+    parts = [screen.table(screen.fitting(table, Table)) for table in tables]
+    screen.print([*parts, screen.dim(screen.notes.lines())])
+
+
+def render_facts(facts: Sequence[Fact], console: Console) -> None:
+    """Print a label and a value a line, with their footnotes."""
+    screen = _Screen(console)
+    parts = screen.facts([screen.fitting(fact, Fact) for fact in facts])
+    screen.print([parts, screen.dim(screen.notes.lines())])
+
+
+class _Grid(Struct, frozen=True, kw_only=True):
+    """The columns of a table but its sentences, which have `prose` columns, or stand `beneath` each row."""
+
+    columns: list[Column]
+    widths: list[int]
+    gap: int
+    prose: int = 0
+    beneath: bool = False
+
+
+class _Screen:
+    """A console, and the footnotes of what is printed on it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._encoding = console.encoding or "ascii"
+        self._unicode = self._encoding.lower().startswith("utf")
+        self.width = console.width
+        self.notes = Notes()
+
+    def fitting(self, value: T, kind: type[T]) -> T:
+        """The value with every text in letters that the terminal has, on one line, without what it would obey."""
+        return msgspec.convert(_mapped(msgspec.to_builtins(value), self._fit), kind)
+
+    def _fit(self, text: str) -> str:
+        text = visible(text)
+        if self._unicode:
+            return text
+        return ascii_only(text).encode(self._encoding, "replace").decode(self._encoding)
+
+    def print(self, parts: Iterable[Lines]) -> None:
+        """Print the parts that have lines, with an empty line between them."""
+        for number, lines in enumerate(part for part in parts if part):
+            if number:
+                self._console.print()
+            for line in lines:
+                line.rstrip()
+                self._console.print(line, highlight=False, soft_wrap=True)
+
+    def dim(self, sentences: Iterable[str]) -> Lines:
+        return [Text(line, style="dim") for text in sentences for line in wrapped(self._fit(text), self.width)]
+
+    def title(self, page: Page) -> Lines:
+        if not page.title:
+            return []
+        dot = self._fit(" · ")
+        lines = [Text(line) for line in _joined([page.title, *page.subtitle], dot, self.width)]
+        lines[0].stylize("bold", 0, len(page.title))
+        for line in lines:
+            line.stylize("dim", len(page.title) if line is lines[0] else 0)
+        return lines
+
+    def states(self, states: Iterable[State]) -> Lines:
+        return [line for state in states for line in self._state(state)]
+
+    def _state(self, state: State) -> Lines:
+        lines = [Text(line) for line in wrapped(f"{state.word}{state.sentence and '. '}{state.sentence}", self.width)]
+        lines[0].stylize(LOOKS[state.look] or "bold", 0, len(state.word))
+        return lines
+
+    def tiles(self, tiles: Sequence[Fact]) -> Lines:
+        """Side by side where they fit, else one a line."""
+        blocks = [(tile, f"{tile.value.words} {tile.label}", tile.value.interval or tile.value.note) for tile in tiles]
+        widths = [max(cell_len(head), cell_len(below)) + 4 for _, head, below in blocks]
+        if sum(widths) > self.width:
+            return [_bold(f"{head}  {below}", tile.value.words) for tile, head, below in blocks]
+        first, second = Text("  "), Text("  ", style="dim")
+        for (tile, head, below), width in zip(blocks, widths, strict=True):
+            first.append_text(_bold(padded(head, width), tile.value.words))
+            second.append(padded(below, width))
+        return [first, second] if blocks else []
+
+    def short(self, parts: Sequence[str]) -> Lines:
+        return [Text(line) for line in _joined(parts, self._fit(" · "), self.width)] if parts else []
+
+    def bars(self, several: Sequence[Bars]) -> Lines:
+        title = max((cell_len(one.title) for one in several), default=0) + 2
+        return [line for one in several for line in self._bars(one, title)]
+
+    def _bars(self, bars: Bars, title: int) -> Lines:
+        """On one line if its bars are long enough there to be compared, else each on its own."""
+        words = sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars.bars)
+        room = min(_BAR, self.width - title - words)
+        line = Text(padded(bars.title, title), style="dim")
+        if room >= 16:
+            for bar in bars.bars:
+                line.append(f"{bar.label} {self._bar(bar.share, room)} {bar.words}   ", style="not dim")
+            return [line]
+        label = max(cell_len(bar.label) for bar in bars.bars)
+        room = min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in bars.bars))
+        rows = [f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}" for bar in bars.bars]
+        return [line, *map(Text, rows)]
+
+    def _bar(self, share: float, room: int) -> str:
+        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share > 0 else 0)
+
+    def facts(self, facts: Sequence[Fact]) -> Lines:
+        width = max((cell_len(fact.label) for fact in facts), default=0) + 2
+        return [line for fact in facts for line in self._fact(fact, width)]
+
+    def _fact(self, fact: Fact, width: int) -> Lines:
+        value = fact.value
+        head = f"{value.words}{self._mark(value)}"
+        interval = f"  ({value.interval})" if value.interval else ""
+        lines = [Text(line) for line in wrapped(f"{head}{interval}", self.width - width)]
+        if len(lines) == 1 and interval:
+            lines[0].stylize("dim", len(head))
+        for line in lines:
+            line.stylize(LOOKS[fact.look], 0, len(head))
+        labels = [Text(padded(fact.label, width), style="bold"), *([Text(" " * width)] * (len(lines) - 1))]
+        return [Text.assemble(label, line) for label, line in zip(labels, lines, strict=True)]
+
+    def _mark(self, value: Value) -> str:
+        return self._fit(self.notes.remark(value.note))
+
+    def table(self, table: Table) -> Lines:
+        rows = [[f"{cell.words}{self._mark(cell)}" for cell in row] for row in table.rows]
+        grid = self._grid(table, rows)
+        lines = [Text(line, style="bold") for line in wrapped(table.title, self.width)] if table.title else []
+        if any(column.title for column in table.columns):
+            titles = [Value(words=column.title, look="plain") for column in table.columns]
+            heading = self._row(titles, [value.words for value in titles], grid)
+            lines += [Text(line.plain, style="bold") for line in heading]
+        for row, words in zip(table.rows, rows, strict=True):
+            lines += self._row(row, words, grid)
+        return [*lines, *self.dim([table.note] if table.note else [])] if table.rows else []
+
+    def _grid(self, table: Table, rows: Sequence[Sequence[str]]) -> _Grid:
+        """Columns that hold what they have; those of words give way where it does not fit, or sentences lack room."""
+        columns = [column for column in table.columns if not column.prose]
+        widths = []
+        for at, column in enumerate(columns):
+            texts = [column.title, *(row[at] for row in rows), *(row[at].interval for row in table.rows)]
+            widths.append(max(map(cell_len, texts)))
+        flexible = [not column.right for column in columns]
+        gap = 2 if sum(widths) + 2 * len(widths) <= self.width else 1
+        room = self.width - gap * (len(widths) - 1)
+        if len(columns) == len(table.columns):
+            return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap)
+        longest = max((cell_len(row[-1]) for row in rows), default=0)
+        tight = shrunk(widths, flexible, room - gap - min(_PROSE, longest), _WORDS)
+        left = room - gap - sum(tight)
+        if left >= min(_PROSE, longest):
+            return _Grid(columns=columns, widths=tight, gap=gap, prose=left)
+        return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap, beneath=True)
+
+    def _row(self, row: Sequence[Value], words: Sequence[str], grid: _Grid) -> Lines:
+        """As many lines as its tallest cell; beneath them the intervals, and a sentence that has no room beside."""
+        cells = [wrapped(text, width) for text, width in zip(words, grid.widths, strict=False)]
+        sentence = wrapped(words[-1], grid.prose) if grid.prose else []
+        lines = []
+        for parts in zip_longest(*cells, sentence, fillvalue=""):
+            line = Text()
+            for part, column, width, value in zip(parts, grid.columns, grid.widths, row, strict=False):
+                line.append(padded(part, width, right=column.right), style=LOOKS[value.look])
+                line.append(" " * grid.gap)
+            lines.append(line.append(parts[-1] if sentence else "", style=LOOKS[row[-1].look]))
+        if any(value.interval for value in row):
+            ends = zip(row, grid.columns, grid.widths, strict=False)
+            beneath = [padded(value.interval, width, right=one.right) for value, one, width in ends]
+            lines.append(Text((" " * grid.gap).join(beneath), style="dim"))
+        if grid.beneath and words[-1]:
+            lines += [Text(f"    {line}", style="dim") for line in wrapped(words[-1], self.width - 4)]
+        return lines
+
+    def remarks(self, remarks: Iterable[Remark]) -> Lines:
+        lines = []
+        for remark in remarks:
+            sign, style = _SIGNS[remark.level]
+            for number, line in enumerate(wrapped(f"{remark.text} {remark.hint}".rstrip(), self.width - 2)):
+                lines.append(Text.assemble(("  " if number else f"{self._fit(sign)} ", style), line))
+        return lines
+
+    def places(self, page: Page) -> Lines:
+        """Paths and commands are never wrapped, so that they can be copied."""
+        named = [*page.places, *(("Next" if not number else "", line) for number, line in enumerate(page.next))]
+        width = max((cell_len(label) for label, _ in named), default=0) + 2
+        return [Text.assemble((padded(label, width), "dim"), line) for label, line in named]
+
+
+def _bold(text: str, words: str) -> Text:
+    line = Text(text)
+    line.stylize("bold", 0, len(words))
+    return line
+
+
+def _joined(parts: Sequence[str], between: str, width: int) -> Iterator[str]:
+    """The parts with `between` them, in lines that break between parts where that is possible."""
+    line = ""
+    for part in parts:
+        longer = f"{line}{between}{part}" if line else part
+        if line and cell_len(longer) > width:
+            yield line
+            longer = part
+        *whole, line = wrapped(longer, width)
+        yield from whole
+    yield line
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _mapped(inner, change) for key, inner in value.items()}
+    return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
