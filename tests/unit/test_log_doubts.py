@@ -13,7 +13,8 @@ import pytest
 
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import find
-from comfyload.app.logs import LogQuery, locate, print_log
+from comfyload.app.log_place import locate
+from comfyload.app.logs import LogQuery, print_log
 from comfyload.record.metrics.log import read_log, write_slice
 from comfyload.record.model import Observation
 from comfyload.record.run import RunReader, RunWriter
@@ -169,7 +170,7 @@ def test_rows_of_a_log_in_utf16_are_shown_and_lines_that_are_none_are_said(
     print_log(locate(log, follow=False), LogQuery(), Printer(Screen(), as_json=False))
     told = capsys.readouterr()
     assert BOOM in told.out
-    assert told.err == "1 line is no JSON object; the first is line 2: no row\n"
+    assert told.err == "1 line without a JSON object; the first is line 2: no row\n"
 
 
 def _in_some_encoding(line: str, rng: Random) -> bytes:

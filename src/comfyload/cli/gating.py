@@ -88,25 +88,34 @@ class GateOptions(NamedTuple):
 
 
 def tell_comparison(
-    compared: Compared, asked: GateOptions, outlet: Outlet, *, json_: bool = False, quiet: bool = False
+    compared: Compared,
+    asked: GateOptions,
+    outlet: Outlet,
+    *,
+    all_: bool = False,
+    json_: bool = False,
+    quiet: bool = False,
 ) -> int:
-    """Show the comparison and what it was held against; returns the exit code, 0 where nothing was asked."""
+    """Show the comparison and the verdicts; returns the exit code, 0 where nothing was to be judged."""
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.cli.flags import for_people
     from comfyload.judge.gates.gate import exit_code
-    from comfyload.report.comparison import comparison_json, comparison_markdown, render_comparison
+    from comfyload.report.comparison import comparison_json, comparison_page
     from comfyload.report.console import Screen
+    from comfyload.report.render.markdown import as_markdown
+    from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
     judged = bool(asked.fail_if) or asked.gates is not None
     found = verdicts_on(compared, [condition.value for condition in asked.fail_if], asked.gates)
-    outlet.write(found.verdicts, suites_of(compared), comparison_markdown(compared.comparison))
+    page = comparison_page(compared.comparison, compared.names)
+    outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     if json_:
         verdicts = found.verdicts if judged else None
         Screen(soft_wrap=True, highlight=False).print_json(comparison_json(compared.comparison, verdicts))
     elif not quiet:
         console = for_people(outlet.junit)
-        render_comparison(compared.comparison, console)
+        render_page(page, console, all=all_)
         if judged:
             console.print()
             render(found.verdicts, console)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASE",
     "FORMAT",
+    "PROMOTED",
     "ArchiveManifest",
     "Contents",
     "Damaged",

@@ -11,11 +11,11 @@ from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
-from comfyload.report.page import Column, Look, Page, Remark, State, Table, Value
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, span
+from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
 from comfyload.report.verdicts import as_json
+from comfyload.words import DASH, count, decimals, duration, fixed, percent, span
 
-__all__ = ["change_words", "change_with_interval", "comparison_json", "comparison_page", "metric_words", "value_words"]
+__all__ = ["change_with_interval", "change_words", "comparison_json", "comparison_page", "metric_words", "value_words"]
 
 _LOOKS: dict[str, Look] = {"slower": "bad", "more failures": "bad", "faster": "good", "fewer failures": "good"}
 _DESIGNS = {"paired": "interleaved pairs", "runs": "several runs on each side", "single": "one run on each side"}
@@ -35,15 +35,14 @@ _BAR = 12
 def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -> Page:
     """The comparison; `names` are A and B as their user wrote them, "" for the ids of the runs."""
     loads = list(dict.fromkeys(row.load for row in comparison.rows))
-    tables = [
-        table for load in loads for table in _tables([row for row in comparison.rows if row.load == load], load)
-    ]
+    tables = [table for load in loads for table in _tables([row for row in comparison.rows if row.load == load], load)]
     sides = zip("AB", names, (comparison.runs_a, comparison.runs_b), strict=True)
-    listed = [f"{side}  {_side(name, runs)}" for side, name, runs in sides]
+    facts = [Fact(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
     return Page(
-        title=f"B against A, {_DESIGNS[comparison.design]}",
-        subtitle=listed,
+        title="B against A",
+        subtitle=[_DESIGNS[comparison.design]],
         states=[_state(comparison)],
+        facts=facts,
         tables=[*tables, *_differences(comparison.differences)],
         remarks=[Remark(level="info", text=clean(caveat, 2 * _TEXT)) for caveat in comparison.caveats],
     )
@@ -83,33 +82,31 @@ def _tables(rows: Sequence[Ratio], load: str) -> list[Table]:
     metrics = [row for row in rows if row.kind != "node"]
     nodes = [row for row in rows if row.kind == "node"]
     judged = [row for row in nodes if row.verdict in _LOOKS][:_NODES]
-    first = [row for row in metrics if _is_first(row)] + judged
+    first = ([row for row in metrics if _is_first(row)] or [row for row in metrics if row.headline]) + judged
     others = [row for row in rows if row not in first]
     longest = max((abs(row.ratio - 1) for row in first if row.ratio is not None), default=0.0)
     title = clean(load, _TEXT)
     note = f"{_counted(others)} (--all)" if others else ""
     shown = Table(key="changes", title=title, columns=_COLUMNS, rows=_cells(first, longest), note=note)
-    rest = Table(
-        key="other_changes", title="The others", columns=_COLUMNS, rows=_cells(others, longest), detail=True
-    )
+    rest = Table(key="other_changes", title="The others", columns=_COLUMNS, rows=_cells(others, longest), detail=True)
     return [shown, rest] if others else [shown]
 
 
 def _is_first(row: Ratio) -> bool:
-    """Whether a metric is shown at once: a failure row only where something failed."""
+    """Whether a metric is shown at once, if it is known; failures only where there were some."""
     if row.kind == "failures":
-        return row.verdict in _LOOKS or bool(row.a or row.b)
-    return row.headline or (row.workflow is None and row.name in _FIRST and row.ratio is not None)
+        return bool(row.a or row.b)
+    return row.ratio is not None and (row.headline or (row.workflow is None and row.name in _FIRST))
 
 
 def _counted(rows: Sequence[Ratio]) -> str:
     """`4 more metrics: 3 slower, 1 inconclusive; 7 more nodes: …`."""
     parts = []
-    for kind, words in (("metric", "metric"), ("node", "node")):
-        verdicts = Counter(_verdict(row) for row in rows if (row.kind == "node") == (kind == "node"))
+    for kind in ("metric", "node"):
+        verdicts = Counter(_verdict(row) for row in rows if row.kind == kind)
         if verdicts:
             listed = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-            parts.append(f"{verdicts.total()} more {words if verdicts.total() == 1 else words + 's'}: {listed}")
+            parts.append(f"{count(verdicts.total(), f'more {kind}')}: {listed}")
     return "; ".join(parts)
 
 
@@ -128,7 +125,7 @@ def _cells(rows: Sequence[Ratio], longest: float) -> list[list[Value]]:
 
 
 def _row(row: Ratio, prefixed: bool, longest: float) -> list[Value]:
-    change = "" if row.ratio is None else abs(row.ratio - 1)
+    change = 0.0 if row.ratio is None else abs(row.ratio - 1)
     bar = "▇" * max(1, min(_BAR, round(_BAR * change / longest))) if change and longest else ""
     n = f"{row.n_a}" if row.n_a == row.n_b else f"{row.n_a}/{row.n_b}"
     look = _LOOKS.get(row.verdict, "plain")
@@ -171,7 +168,7 @@ def metric_words(name: str, unit: str = "") -> str:
 def change_with_interval(row: Ratio) -> str:
     """The change in percent, with its interval, of which one side may have no bound."""
     interval = _interval(row)
-    return f"{_change(row)}  ({interval})" if interval else _change(row)
+    return f"{_change(row)} ({interval})" if interval else _change(row)
 
 
 def _change(row: Ratio) -> str:

@@ -10,7 +10,7 @@ from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
 from comfyload.report.page import Column, Look, Page, State, Table, Value
-from comfyload.report.text import count, decimals, fixed, percent, scale, span
+from comfyload.words import count, decimals, fixed, percent, scale, span
 
 __all__ = ["history_json", "history_page"]
 
@@ -24,7 +24,8 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
     found = sum(len(one.steps) for one in series)
     possible = any(one.possible is not None for one in series)
     if max((len(one.points) for one in series), default=0) < 2:
-        return Page(title="Trend", notes=["A trend needs two baselines of the same workflows and load."])
+        sentence = "They must have the same workflows and load."
+        return Page(title="", states=[State(word="A trend needs two baselines", look="plain", sentence=sentence)])
     look: Look = "doubt" if found or possible else "plain"
     sentence = "Intervals are of 95 %."
     if possible:
