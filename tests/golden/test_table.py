@@ -1,8 +1,10 @@
-"""What people and programs read of a run, kept as files: the table at 80 columns, and the keys of the JSON."""
+"""What people and programs read of a run, kept as files: its page in each renderer, and the keys of the JSON."""
 
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +12,16 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from comfyload.judge.summary import summarise
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
+from comfyload.judge.summary import measure, summarise
 from comfyload.record.model import Fetch, Manifest, Observation, Record, Sample
 from comfyload.report.document import document, jobs
-from comfyload.report.table import render
+from comfyload.report.of_run import page_of
+from comfyload.report.page import Page
+from comfyload.report.render.json import as_json
+from comfyload.report.render.markdown import as_markdown
+from comfyload.report.render.terminal import render
 from tests.golden.golden import same_as_kept
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
@@ -77,13 +85,63 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_the_table_at_80_columns(case: Any) -> None:
+def _page(case: Any) -> Page:
     run, lines = case()
+    measured = measure("", run, lines)
+    return page_of(measured, judge(GateSet(gates=[parse_gate(text) for text in DEFAULT_GATES]), measured))
+
+
+def _terminal(page: Page, *, all: bool) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n", write_through=True)
-    render(run, summarise(run, lines), Console(file=file, width=80, force_terminal=False, color_system=None))
+    render(page, Console(file=file, width=80, force_terminal=False, color_system=None), all=all)
     file.seek(0)
-    same_as_kept(f"{case.__name__}.txt", file.read())
+    return file.read()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_page_of_a_run_on_a_terminal_of_80_columns(case: Any) -> None:
+    page = _page(case)
+    rule = f"\n{'=' * 80}\n\n"
+    same_as_kept(f"{case.__name__}.txt", _terminal(page, all=False) + rule + _terminal(page, all=True))
+
+
+RENDERERS = {
+    "txt": lambda page: _terminal(page, all=True),
+    "md": lambda page: as_markdown(page, all=True),
+    "json": lambda page: json.dumps(as_json(page), indent=1, ensure_ascii=False) + "\n",
+}
+
+
+@pytest.mark.parametrize("kind", ["md", "json"])
+def test_the_page_of_a_run_in_other_formats(kind: str) -> None:
+    same_as_kept(f"hundred_with_failures.{kind}", RENDERERS[kind](_page(hundred_with_failures)))
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every text of a page, as JSON has it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in ("key", "look", "level", "code"):
+                yield from _words(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(inner)
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+@pytest.mark.parametrize("case", [hundred_with_failures, a_restart_and_foreign_load, twelve])
+def test_every_renderer_says_the_same_words(case: Any, kind: str) -> None:
+    page = _page(case)
+    shown = _letters(RENDERERS[kind](page))
+    missing = [words for words in _words(as_json(page)) if _letters(words) not in shown]
+    assert missing == []
+
+
+def _letters(text: str) -> str:
+    """Without blanks, line ends, and the escapes of a format."""
+    return re.sub(r"[\s\\]|<br>|&[a-z]+;|[<>&\"]", "", text)
 
 
 def test_the_keys_of_the_json() -> None:

@@ -1,49 +1,41 @@
-"""The rows about an open load, books and several workflows, which most runs lack."""
+"""The tables of a run below its first numbers: nodes, failures, several workflows, switches between them."""
 
 from __future__ import annotations
 
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Sequence
 
+from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Summary
-from comfyload.judge.workflows import WorkflowRow
-from comfyload.record.model import Manifest
-from comfyload.record.plan import Closed
-from comfyload.report.durations import Notes
+from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent
+from comfyload.report.page import Bar, Bars, Column, Table, Value
+from comfyload.words import DASH, count, percent
 
-__all__ = ["books", "rates", "retried", "switches", "workflows"]
+__all__ = ["failures", "node_bars", "nodes", "switches", "workflows"]
 
-
-def rates(manifest: Manifest, summary: Summary) -> str | None:
-    """Arrivals per minute that were due, sent and completed; None of a closed load, which asks for no rate."""
-    if isinstance(manifest.plan.load, Closed):
-        return None
-    named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
-    return ", ".join(f"{_number(summary.summary[key])} {name}" for name, key in named)
+_NODES, _BARS, _FAILURES = 5, 3, 10
+_IN_COUNTS = ("dropped", "censored")
+"""Kinds that the counts of jobs name already."""
 
 
-def books(summary: Summary) -> str | None:
-    """Books offered by their ends; None if an arrival is one job."""
-    row = summary.books
-    if row is None:
-        return None
-    ends = {"failed": row.failed, "dropped": row.dropped, "cut off by the end": row.censored}
-    parts = [f"{row.completed} complete", *(f"{number} {words}" for words, number in ends.items() if number)]
-    return f"{row.books}, each of {count(row.pages, 'page')} = {' + '.join(parts)}"
-
-
-def workflows(summary: Summary, notes: Notes) -> Table | None:
-    """A row for each of several workflows; latencies are from due."""
+def workflows(summary: Summary) -> Table | None:
+    """A row for each of several workflows; None for one."""
     if len(summary.workflows) < 2:
         return None
     rate = "prev/min" if rate_label(summary) == "Previews/min" else "img/min"
-    table = _table("Workflows", ("jobs", "success", "mean", "p95", "execution", rate, "cached"))
-    for name, row in summary.workflows.items():
-        table.add_row(Text(name), *_cells(row, notes))
-    return table
+    rows = [
+        [
+            Value(words=name),
+            Value(words=str(row.jobs)),
+            *map(_alone, (row.success_rate, row.avg_latency_s, row.p95_latency_s, row.avg_execution_s)),
+            _alone(row.images_per_minute),
+            Value(words=str(row.cached)),
+        ]
+        for name, row in summary.workflows.items()
+    ]
+    titles = ("Workflows", "jobs", "success", "mean", "p95", "execution", rate, "cached")
+    return Table(key="workflows", title="", columns=_columns(titles), rows=rows)
 
 
 def switches(summary: Summary) -> Table | None:
@@ -53,61 +45,86 @@ def switches(summary: Summary) -> Table | None:
     """
     if not summary.after.switched_s.n:
         return None
-    table = _table("Mean execution", ("after its own", "after a switch"))
-    for name, row in summary.workflows.items():
-        table.add_row(Text(name), _mean_of(row.after.same_s), _mean_of(row.after.switched_s))
-    return table
+    rows = [
+        [Value(words=name), _mean_of(row.after.same_s), _mean_of(row.after.switched_s)]
+        for name, row in summary.workflows.items()
+    ]
+    columns = _columns(("Mean execution", "after the same workflow", "after a switch"))
+    return Table(key="switches", title="", columns=columns, rows=rows, detail=True)
 
 
-def retried(summary: Summary) -> Text | None:
-    """What retries saved and cost, with the first attempts beside; None without a policy."""
-    row = summary.retries
-    if row is None:
+def nodes(summary: Summary) -> Table | None:
+    """The costliest nodes; None where no node was seen to run."""
+    if not summary.nodes:
         return None
-    rate = row.first_success_rate.value
-    first = [] if rate is None else [f"success {percent(rate)}"]
-    for name, statistic in (("p50", row.first_p50_latency_s), ("p95", row.first_p95_latency_s)):
-        if statistic.value is not None:
-            first.append(f"{name} {duration(statistic.value)}")
-    cost = "" if row.amplification is None else f", {row.amplification:.3g} for each job that was sent"
-    unknown = row.executed_unknown
-    least = "at least " if unknown else ""
-    besides = f" (of {count(unknown, 'attempt')} that is not known)" if unknown else ""
-    held = f", {count(row.not_sent, 'job')} not sent at all" if row.not_sent else ""
-    return Text.assemble(
-        ("Retries", "bold"),
-        f"  {row.attempts} attempts{cost}; {count(row.retried, 'job')} sent again, {row.saved} of them saved{held}; "
-        f"{least}{duration(row.executed_for_nothing_s)} executed for nothing{besides}.\n",
-        f"First attempts alone: {', '.join(first) or DASH}.",
+    rows = [
+        [
+            Value(words=_node(row, summary)),
+            Value(words=str(row.n)),
+            _alone(row.avg_s, note=False),
+            _alone(row.p95_s, note=False),
+            Value(words=DASH if row.share is None else percent(row.share)),
+        ]
+        for row in summary.nodes[:_NODES]
+    ]
+    more = len(summary.nodes) - _NODES
+    left = f"{count(more, 'more node')} not shown. " if more > 0 else ""
+    return Table(
+        key="nodes",
+        title="",
+        columns=_columns(("Nodes", "runs", "mean", "p95", "share")),
+        rows=rows,
+        detail=True,
+        note=f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms.",
     )
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(title)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _cells(row: WorkflowRow, notes: Notes) -> list[str]:
-    shown = (row.avg_latency_s, row.p95_latency_s, row.avg_execution_s)
-    return [
-        str(row.jobs),
-        DASH if row.success_rate.value is None else percent(row.success_rate.value),
-        *(_seconds(statistic, notes) for statistic in shown),
-        _number(row.images_per_minute.value),
-        str(row.cached),
+def node_bars(summary: Summary) -> Bars | None:
+    """The few costliest nodes by their share of the execution; None where no share is known."""
+    known = [(row, row.share) for row in summary.nodes if row.share is not None and row.share >= 0.01][:_BARS]
+    classes = [row.class_type for row, _ in known]
+    bars = [
+        Bar(label=_short(row, classes), share=min(share, 1.0), words=f"{100 * share:.0f} %") for row, share in known
     ]
+    return Bars(key="nodes", title="slowest nodes", bars=bars) if bars else None
 
 
-def _mean_of(statistic: Statistic) -> str:
-    return DASH if statistic.value is None else f"{duration(statistic.value)} ({count(statistic.n, 'job')})"
+def failures(summary: Summary) -> Table | None:
+    """Each cause of failure with its first message; None where nothing failed."""
+    found = [row for row in summary.failures if row.kind not in _IN_COUNTS]
+    if not found:
+        return None
+    rows = []
+    for row in found[:_FAILURES]:
+        kind = row.kind if not row.type or row.type == row.kind else f"{row.kind} {row.type}"
+        cells = (kind, str(row.count), row.node_class or "", f"{row.example} (job {row.index})")
+        rows.append([Value(words=cell) for cell in cells])
+    columns = [*_columns(("Failures", "jobs")), Column(title="node"), Column(title="first message", prose=True)]
+    more = len(found) - _FAILURES
+    note = f"{count(more, 'more cause')} not shown." if more > 0 else ""
+    return Table(key="failures", title="", columns=columns, rows=rows, note=note)
 
 
-def _seconds(statistic: Statistic, notes: Notes) -> str:
-    return f"{DASH}{notes.mark(statistic.reason)}" if statistic.value is None else duration(statistic.value)
+def _columns(titles: Sequence[str]) -> list[Column]:
+    return [Column(title=title, right=bool(at)) for at, title in enumerate(titles)]
 
 
-def _number(value: object) -> str:
-    return fixed(value, decimals(value)) if isinstance(value, float) else DASH
+def _node(row: NodeRow, summary: Summary) -> str:
+    where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
+    return f"{where}{row.node} {row.class_type or '(not in the graph)'}"
+
+
+def _short(row: NodeRow, classes: Sequence[str | None]) -> str:
+    """The class alone, or with the node's number where another bar has the same."""
+    return row.class_type if row.class_type and classes.count(row.class_type) == 1 else f"{row.node} {row.class_type}"
+
+
+def _alone(statistic: Statistic, *, note: bool = True) -> Value:
+    """The number without its interval."""
+    value = value_of(statistic)
+    return Value(words=value.words, note=value.note if note else "")
+
+
+def _mean_of(statistic: Statistic) -> Value:
+    value = _alone(statistic)
+    return value if statistic.value is None else Value(words=f"{value.words} ({count(statistic.n, 'job')})")

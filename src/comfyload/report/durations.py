@@ -3,81 +3,71 @@
 from __future__ import annotations
 
 import math
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable, Sequence
 
 from comfyload.judge.statistics.means import INDEPENDENT
-from comfyload.judge.statistics.stats import CONFIDENCE, Statistic, upper_bound_needs
+from comfyload.judge.statistics.stats import Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
-from comfyload.report.text import DASH, decimals, fixed, scale, superscript
+from comfyload.report.page import Column, Table, Value
+from comfyload.words import DASH, decimals, fixed, scale
 
-__all__ = ["Notes", "durations"]
+__all__ = ["durations", "open_ends", "own_delay"]
 
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
 _ROWS = (  # label, key
-    ("from due", "latency"),
-    ("from sent", "latency_sent"),
+    ("latency", "latency"),
+    ("without own delay", "latency_sent"),
     ("failures as ∞", "latency_with_failures"),
-    ("book, from due", "book_latency"),
+    ("book latency", "book_latency"),
     ("queue wait", "queue_wait"),
     ("execution", "execution"),
     ("acknowledge", "acknowledge"),
 )
 
-_GREW = "overload: grew through the run, so it depends on how long that lasted"
+_GREW = "overload: it grew through the run, so it depends on how long the run lasted"
 
 
-class Notes:
-    """Footnotes, numbered as they come up; one reason has one number however often it is given."""
-
-    def __init__(self) -> None:
-        self._notes: dict[str, int] = {}
-        self.open_ended: set[str] = set()
-        self.rates_open = False
-
-    def mark(self, reason: str) -> str:
-        """The number of the footnote that says why something is withheld."""
-        return self.remark(f"withheld: {reason}")
-
-    def remark(self, text: str) -> str:
-        """The number of a footnote to something that is given."""
-        return superscript(self._notes.setdefault(text, len(self._notes) + 1))
-
-    def text(self) -> Text:
-        lines = [f"{superscript(number)} {text}" for text, number in self._notes.items()]
-        if self.open_ended:
-            first, *rest = sorted(self.open_ended)
-            needs = f"{_name(first)} needs {_needs(first)} independent jobs for one"
-            lines.append(f"≥ no upper bound: {', '.join([needs, *(f'{_name(one)} {_needs(one)}' for one in rest)])}")
-        if self.rates_open:
-            lines.append(f"up to: no lower bound, a rate needs {INDEPENDENT} independent jobs for one")
-        return Text("\n".join([*lines, f"Ranges are {CONFIDENCE:.0%} intervals.".replace("%", " %")]), style="dim")
-
-
-def durations(summary: Summary, notes: Notes) -> Table | None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("Durations")
-    for name in ("mean", *_SHOWN[1:]):
-        table.add_column(name, justify="right", min_width=6)
-    growing = _growing(summary)
+def durations(summary: Summary) -> Table:
+    """Mean, percentiles and the longest of each duration. Its rows are none where nothing was measured."""
+    growing, rows = _growing(summary), []
     for label, key in _ROWS:
         cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]
         if key == "latency_with_failures" and summary.summary["completed"] == summary.summary["total_jobs"]:
             continue
-        if all(cell.n == 0 for cell in cells if cell is not None):
+        if all(cell.n == 0 for cell in cells if cell is not None) or (key == "latency_sent" and not own_delay(summary)):
             continue
         known = [cell.value for cell in cells if cell is not None and cell.value is not None]
         factor, unit = scale(known, below=1.0)
-        # Two places keep six intervals within 80 columns. The server tells whole milliseconds.
+        # Two places keep six intervals within 80 columns. The server's times are whole milliseconds.
         most = 2 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
-        mark = notes.remark(_GREW) if key in growing else ""
-        table.add_row(f"{label}, {unit}{mark}", *(_value(cell, factor, most, notes) for cell in cells))
-        pairs = zip(cells, _SHOWN, strict=True)
-        intervals = [_interval(cell, shown, factor, most, notes) for cell, shown in pairs]
-        if any(intervals):
-            table.add_row("", *(Text(interval, style="dim") for interval in intervals))
-    return table if table.row_count else None
+        name = Value(words=f"{label}, {unit}", note=_GREW if key in growing else "")
+        rows.append([name, *(_value(cell, factor, most) for cell in cells)])
+    titles = ("mean", *_SHOWN[1:])
+    columns = [Column(title="Durations"), *(Column(title=title, right=True) for title in titles)]
+    return Table(key="durations", title="", columns=columns, rows=rows, detail=True)
+
+
+def own_delay(summary: Summary) -> bool:
+    """Whether latency counted from the sending is, as it is written, another than latency from the due time."""
+    pairs = [[_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN] for key in ("latency", "latency_sent")]
+    known = [[cell.value for cell in cells if cell is not None and cell.value is not None] for cells in pairs]
+    return _written(known[0]) != _written(known[1])
+
+
+def open_ends(tables: Iterable[Table], summary: Summary) -> list[str]:
+    """What an interval with one end means, where the tables or rates have one."""
+    cells = [cell.interval for table in tables for row in table.rows for cell in row]
+    rates = [summary.statistics[key] for key in ("images_per_minute", "jobs_per_minute")]
+    if not any(interval.startswith("≥") for interval in cells) and all(rate.low is not None for rate in rates):
+        return []
+    needs = {f"p{100 * p:g}": upper_bound_needs(p) for p in (0.5, 0.9, 0.95, 0.99)}
+    listed = ", ".join([f"mean or rate: {INDEPENDENT}", *(f"{name}: {jobs}" for name, jobs in needs.items())])
+    return [f"≥ or up to: too few independent jobs to say where the other end is ({listed})."]
+
+
+def _written(values: Sequence[float]) -> list[str]:
+    factor, unit = scale(values, below=1.0)
+    return [f"{fixed(value * factor, _places(value * factor, 2 if unit == 's' else 0))} {unit}" for value in values]
 
 
 def _growing(summary: Summary) -> set[str]:
@@ -90,40 +80,30 @@ def _growing(summary: Summary) -> set[str]:
 
 
 def _cell(summary: Summary, name: str) -> Statistic | None:
-    """A statistic by name; a maximum has none, and stands without an interval."""
+    """A statistic by name; a maximum is a fact, and stands without an interval."""
     if name in summary.statistics:
         return summary.statistics[name]
     value = summary.summary.get(name)
     return Statistic(value=value, n=1, unit="s", method="max") if isinstance(value, float) else None
 
 
-def _value(cell: Statistic | None, factor: float, most: int, notes: Notes) -> str:
+def _value(cell: Statistic | None, factor: float, most: int) -> Value:
     if cell is None:
-        return ""
+        return Value(words="")
     if cell.value is None:
-        return f"{DASH}{notes.mark(cell.reason)}"
-    return fixed(cell.value * factor, _places(cell.value * factor, most))
+        return Value(words=DASH, note=f"withheld: {cell.reason}")
+    words = fixed(cell.value * factor, _places(cell.value * factor, most))
+    return Value(words=words, interval=_interval(cell, factor, most))
 
 
-def _interval(cell: Statistic | None, shown: str, factor: float, most: int, notes: Notes) -> str:
-    if cell is None or cell.value is None or cell.low is None or math.isinf(cell.low):
+def _interval(cell: Statistic, factor: float, most: int) -> str:
+    if cell.value is None or cell.low is None or math.isinf(cell.low):
         return ""
     low = cell.low * factor
     places = _places(cell.value * factor if math.isfinite(cell.value) else low, most)
     if cell.high is None:
-        notes.open_ended.add(shown)
         return f"≥{fixed(low, places)}"
     return f"{fixed(low, places)}{DASH}{fixed(cell.high * factor, places)}"
-
-
-def _name(shown: str) -> str:
-    return "a mean" if shown == "avg" else f"a {shown}"
-
-
-def _needs(name: str) -> int:
-    if name == "avg":
-        return INDEPENDENT
-    return upper_bound_needs(float(name[1:]) / 100)
 
 
 def _places(value: float, most: int) -> int:

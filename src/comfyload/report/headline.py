@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.text import DASH, decimals, duration, fixed, percent, scale, span
+from comfyload.report.page import Value
+from comfyload.words import DASH, decimals, duration, fixed, percent, scale, span
 
-__all__ = ["Number", "headline", "number"]
+__all__ = ["Number", "headline", "number", "value_of"]
 
 _SHOWN = (
     ("Success rate", "success_rate"),
@@ -45,16 +46,22 @@ def headline(measured: Measured) -> list[Number]:
 
 def number(label: str, statistic: Statistic) -> Number:
     """The statistic as it is written everywhere."""
-    value, n = statistic.value, statistic.n
-    if value is None:
-        return Number(label=label, value=DASH, interval="", n=n, why=f"withheld: {statistic.reason}")
+    value, n = value_of(statistic), statistic.n
+    # In a table of several runs the label is that of all.
+    of = " (previews)" if statistic.unit.startswith("previews") and statistic.value is not None else ""
+    why = value.note or statistic.reason
+    return Number(label=label, value=f"{value.words}{of}", interval=value.interval, n=n, why=why)
+
+
+def value_of(statistic: Statistic) -> Value:
+    """The number with its interval, of which an end may be missing; withheld, a dash and the reason as a note."""
+    if statistic.value is None:
+        return Value(words=DASH, note=f"withheld: {statistic.reason}")
     low, high = _write(statistic.low, statistic), _write(statistic.high, statistic)
     unit = high.rpartition(" ")[2]
     one_end = f"≥ {low}" if low else f"up to {high}" if high else ""
     interval = span(low.removesuffix(f" {unit}"), high) if low and high else one_end
-    # In a table of several runs the label is that of all.
-    of = " (previews)" if statistic.unit.startswith("previews") else ""
-    return Number(label=label, value=f"{_write(value, statistic)}{of}", interval=interval, n=n, why=statistic.reason)
+    return Value(words=_write(statistic.value, statistic), interval=interval)
 
 
 def _write(value: float | None, statistic: Statistic) -> str:

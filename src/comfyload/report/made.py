@@ -1,4 +1,4 @@
-"""How it is said what a run made: a row for each kind of file, and what its images a minute are of."""
+"""What a run made, in words: a row for each kind of file, and what its images a minute are of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LABELS: dict[Kind, str] = {
 
 
 def made_rows(summary: Summary) -> list[tuple[str, str]]:
-    """A kind, and how many new ones there are of it; of images also where nothing was made at all."""
+    """A kind, and how many new files of it there are; images also where nothing was made at all."""
     made = summary.made or {"image": {}}
     return [(_LABELS[kind], _words(summary, kind, folders)) for kind, folders in made.items()]
 
@@ -33,7 +33,7 @@ def made_words(summary: Summary) -> str:
 
 
 def rate_label(summary: Summary) -> str | None:
-    """What the rate of images is called; None where a run makes no images but something else."""
+    """The name of the rate of images; None where a run makes no images but something else."""
     if summary.made and "image" not in summary.made:
         return None
     return "Previews/min" if summary.statistics["images_per_minute"].unit.startswith("previews") else "Images/min"

@@ -11,8 +11,7 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.record.kinds import KIND_WORDS, KINDS
 from comfyload.record.model import Environment, Fact
-from comfyload.report.busy import gpu_words as load_words
-from comfyload.report.busy import server_words
+from comfyload.report.busy import gpu_value, server_words
 from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.comparison import value_words as compared
 from comfyload.report.headline import Number, number
@@ -83,7 +82,8 @@ def run_facts(measured: Measured) -> list[tuple[str, str]]:
 
 def _load_facts(summary: Summary) -> list[tuple[str, str]]:
     """How busy the server and its GPUs were, as far as that is known."""
-    gpus = [(f"GPU {gpu}", load_words(row, lambda why: f" (withheld: {why})")) for gpu, row in summary.gpus.items()]
+    values = {gpu: gpu_value(row) for gpu, row in summary.gpus.items()}
+    gpus = [(f"GPU {gpu}", " · ".join(filter(None, (one.words, one.note)))) for gpu, one in values.items()]
     return [row for row in [("Busy", server_words(summary.saturation)), *gpus] if row[1]]
 
 

@@ -1,68 +1,86 @@
-"""How verdicts on gates are read: as lines in a terminal, as a table in Markdown, and as JSON."""
+"""How verdicts on gates are read: a line a gate on a terminal, a table in Markdown, and as JSON."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, Verdict, overall
-from comfyload.judge.gates.grammar import KNOWN, OF_A_WORKFLOW
+from comfyload.judge.gates.grammar import ERRORS, KNOWN, OF_A_WORKFLOW
 from comfyload.judge.summary import jsonable
-from comfyload.report.console import draw, escaped
-from comfyload.report.text import DASH, count, decimals, fixed, percent, scale, span
+from comfyload.report.page import Column, Look, Page, State, Table, Value
+from comfyload.report.render.markdown import as_markdown
+from comfyload.report.render.terminal import render as draw_page
+from comfyload.words import DASH, count, decimals, duration, fixed, percent, scale, span
 
-__all__ = ["as_json", "by_result", "by_run", "markdown", "render", "value_words"]
+__all__ = ["as_json", "by_result", "by_run", "gate_state", "gate_tables", "markdown", "render", "value_words"]
 
-_COLOURS: dict[Verdict, str] = {"PASS": "bold green", "PASS*": "green", "INCONCLUSIVE": "yellow", "FAIL": "bold red"}
-_MEANING: dict[Verdict, str] = {
-    "FAIL": "disproven, or an unexpected error",
-    "INCONCLUSIVE": "undecided",
-    "PASS*": "inside, not proven",
-    "PASS": "proven",
+_SHOWN: dict[Verdict, tuple[str, str, Look]] = {  # sign, word and look, as people read them
+    "PASS": ("✓", "PASS", "good"),
+    "PASS*": ("✓", "ok", "plain"),
+    "INCONCLUSIVE": ("?", "INCONCLUSIVE", "doubt"),
+    "FAIL": ("✗", "FAIL", "bad"),
 }
-_WORD, _GATE = len("INCONCLUSIVE") + 2, 26
-"""Columns of the verdict, and at least of the gate."""
+_MEANING: dict[Verdict, str] = {
+    "FAIL": "disproven",
+    "INCONCLUSIVE": "undecided",
+    "PASS*": "inside the limit, not proven",
+    "PASS": "proven at 95 %",
+}
 _LONGEST = 1000
 """Characters of a sentence that are shown; errors are cut before that."""
 
 
 def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
-    """Print each verdict on a line, and why under it; last what they come to. Nothing is cut at 80 columns."""
-    lines: list[Text] = []
-    runs, several = by_result(verdicts), len(by_run(verdicts)) > 1
-    for run, given in runs.items():
-        if several:
-            lines += [Text(part, style="bold") for part in _wrapped(clean(run, _LONGEST), console.width)]
-        for verdict in given:
-            lines += _lines(verdict, console.width)
-        lines.append(Text())
-    worst = overall(verdicts)
-    first, *rest = _wrapped(f"{worst}. {_tally(verdicts)}", console.width)
-    lines += [Text.assemble((worst, _COLOURS[worst]), first.removeprefix(worst)), *map(Text, rest)]
-    for line in lines:
-        draw(line, console)
+    """Print a line for each gate, and last what they come to. Nothing is cut at 80 columns."""
+    draw_page(Page(title="", tables=gate_tables(verdicts)), console)
+    if verdicts:
+        console.print()
+    draw_page(Page(title="", states=[gate_state(verdicts)]), console)
 
 
 def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
-    """The same as a table in GitHub's Markdown, with all that it would take for markup escaped."""
-    runs, several = by_result(verdicts), len(by_run(verdicts)) > 1
-    head = f"## {escaped(title)}: {escaped(overall(verdicts))}\n"
-    parts = [head, f"{escaped(_tally(verdicts))}\n"]
-    for run, given in runs.items():
-        if several:
-            parts.append(f"### {escaped(run)}\n")
-        rows = ["| verdict | gate | value | n | why |", "| --- | --- | --- | ---: | --- |"]
-        for one in given:
-            cells = (one.verdict, one.gate, value_words(one), str(one.n) if one.n else "", one.why)
-            rows.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
-        parts.append("\n".join(rows) + "\n")
-    return "\n".join(parts)
+    """The same in GitHub's Markdown, with the whole reason of each verdict."""
+    state = gate_state(verdicts)
+    page = Page(title=f"{title}: {state.word}", subtitle=[state.sentence], tables=gate_tables(verdicts, whole=True))
+    return as_markdown(page, level=2)
+
+
+def gate_state(verdicts: Sequence[GateVerdict]) -> State:
+    """What the verdicts come to, and how many there are of each; the place where the words are explained."""
+    worst = overall(verdicts)
+    _, word, look = _SHOWN[worst]
+    if not verdicts:
+        return State(word=word, look=look, sentence="No gate was judged.")
+    counts = {one: sum(verdict.verdict == one for verdict in verdicts) for one in _MEANING}
+    parts = [f"{number} {_SHOWN[one][1]} ({_MEANING[one]})" for one, number in counts.items() if number]
+    return State(word=word, look=look, sentence=f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.")
+
+
+def gate_tables(
+    verdicts: Sequence[GateVerdict], longest: Mapping[str, float] | None = None, *, whole: bool = False
+) -> list[Table]:
+    """A row for each gate: sign, gate, value, then the verdict and what follows from it.
+
+    Runs that have the same verdicts share a table. `longest`: the maximum of each duration (`latency`), shown where the
+    percentile is withheld. `whole`: with the reason also of what is proven or only wants more jobs.
+    """
+    several = len(by_run(verdicts)) > 1
+    titles = ("", "gate", "value", "n", "verdict", "why") if whole else ("", "", "", "", "")
+    columns = [Column(title=title, right=title == "n", prose=at == len(titles) - 1) for at, title in enumerate(titles)]
+    return [
+        Table(
+            key="gates",
+            title=clean(run, _LONGEST) if several else "",
+            columns=columns,
+            rows=[_row(one, longest or {}, whole=whole) for one in given],
+        )
+        for run, given in by_result(verdicts).items()
+    ]
 
 
 def as_json(verdicts: Sequence[GateVerdict]) -> dict[str, Any]:
@@ -79,12 +97,12 @@ def by_run(verdicts: Iterable[GateVerdict]) -> dict[str, list[GateVerdict]]:
 
 
 def by_result(verdicts: Iterable[GateVerdict]) -> dict[str, list[GateVerdict]]:
-    """As `by_run`, with runs of which exactly the same is to be said under one heading."""
+    """As `by_run`, with the runs that have exactly the same verdicts under one heading."""
     alike: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     runs = by_run(verdicts)
     for run, given in runs.items():
-        said = tuple((one.verdict, one.gate, value_words(one), str(one.n), one.why) for one in given)
-        alike.setdefault(said, []).append(run)
+        words = tuple((one.verdict, one.gate, value_words(one), str(one.n), one.why) for one in given)
+        alike.setdefault(words, []).append(run)
     return {"; ".join(names): runs[names[0]] for names in alike.values()}
 
 
@@ -97,15 +115,36 @@ def value_words(verdict: GateVerdict) -> str:
     workflow, _, name = verdict.metric.rpartition(".")
     known = (OF_A_WORKFLOW if workflow else KNOWN).get(name)
     unit = "" if known is None else known.unit
-    beside = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
+    baseline = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
     counted = known is not None and known.kind in ("share", "percentile")
     ends = (None, None) if counted and verdict.baseline is None else (verdict.low, verdict.high)
-    return f"{_in_words(verdict.value, *ends, unit)}{beside}"
+    return f"{_in_words(verdict.value, *ends, unit)}{baseline}"
+
+
+def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> list[Value]:
+    sign, word, look = _SHOWN[verdict.verdict]
+    value = value_words(verdict)
+    slowest = longest.get(verdict.metric.partition("_")[2].removesuffix("_s"))
+    if verdict.value is None and slowest is not None and verdict.metric.startswith("p"):
+        value = f"slowest {duration(slowest)}"
+    rest = clean(verdict.why, _LONGEST) if whole else _rest(verdict)
+    cells = [Value(words=sign, look=look), Value(words=clean(verdict.gate, 200)), Value(words=value)]
+    cells += [Value(words=str(verdict.n or ""))] if whole else []
+    return [*cells, Value(words=word, look=look), Value(words=rest)]
+
+
+def _rest(verdict: GateVerdict) -> str:
+    """What a reader needs beyond the word: how many jobs would prove it, why it is not so, or if a log was read."""
+    if verdict.verdict == "PASS":
+        return clean(verdict.why.rpartition(". ")[2], _LONGEST) if verdict.metric == ERRORS else ""
+    if verdict.verdict == "PASS*" and verdict.needs is not None:
+        return f"{count(verdict.needs, 'job')} would prove it"
+    return clean(verdict.why, _LONGEST)
 
 
 def _in_words(value: float | None, low: float | None, high: float | None, unit: str) -> str:
     if value is None or unit in ("count", "bytes"):
-        return DASH if value is None else f"{value:.0f}"
+        return DASH if value is None else fixed(value, 0)
     factor, sign = scale([value]) if unit == "s" else (1.0, unit)
     places = decimals(value * factor, 1 if sign == "ms" else 3)
 
@@ -119,34 +158,3 @@ def _in_words(value: float | None, low: float | None, high: float | None, unit: 
     if low is not None and high is None and math.isfinite(low):
         return f"{text} (≥{write(low)})"
     return f"{text} (up to {write(high)})" if low is None and high is not None else text
-
-
-def _lines(verdict: GateVerdict, width: int) -> list[Text]:
-    """The verdict and its gate, the value beside or below it, and why."""
-    room, word = width - _WORD, (f"{verdict.verdict:<{_WORD}}", _COLOURS[verdict.verdict])
-    gate, numbers = clean(verdict.gate, 200), value_words(verdict) + (f", n {verdict.n}" if verdict.n else "")
-    beside = max(_GATE, len(gate)) + 2
-    below = _wrapped(clean(verdict.why, _LONGEST), room)
-    if beside + len(numbers) <= room:
-        head = [Text.assemble(word, (f"{gate:<{beside}}", "bold"), numbers)]
-    else:
-        first, *rest = _wrapped(gate, room)
-        head = [Text.assemble(word, (first, "bold")), *(Text(f"{' ' * _WORD}{part}", style="bold") for part in rest)]
-        head += [Text(f"{' ' * _WORD}{part}") for part in _wrapped(numbers, room)]
-    return [*head, *(Text(f"{' ' * _WORD}{part}", style="dim") for part in below)]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width`; a sign of per cent stays with its number."""
-    tied = text.replace(" %", "\N{NO-BREAK SPACE}%")
-    lines = textwrap.wrap(tied, max(width, 20), break_on_hyphens=False)
-    return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines] or [""]
-
-
-def _tally(verdicts: Sequence[GateVerdict]) -> str:
-    if not verdicts:
-        return "No gate was judged."
-    counts = {word: sum(verdict.verdict == word for verdict in verdicts) for word in _MEANING}
-    parts = [f"{number} {word}" for word, number in counts.items() if number]
-    legend = [f"{word}: {_MEANING[word]}." for word, number in counts.items() if number and word != "PASS"]
-    return " ".join([f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.", *legend])

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.report.page import Bars, Column, Fact, Look, Page, Remark, State, Table, Value
-from comfyload.report.render.layout import padded, shrunk, wrapped
+from comfyload.report.page import Bars, Fact, Page, Remark, State, Table, Value
+from comfyload.report.render.grid import LOOKS, table_lines
+from comfyload.report.render.layout import padded, wrapped
 from comfyload.report.render.notes import Notes
 from comfyload.visible import visible
 from comfyload.words import ascii_only
 
 __all__ = ["render", "render_facts", "render_tables"]
 
-LOOKS: dict[Look, str] = {"good": "bold green", "doubt": "yellow", "bad": "bold red", "plain": ""}
 _SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
 _BAR = 44
 """Columns that the bars of a line share at most."""
 
-_PROSE = 28
-"""Columns that sentences need to stand in the line of a row, and not beneath it."""
-
-_WORDS, _NARROW = 20, 10
-"""Columns that a column of words keeps for the sake of sentences, and however narrow the terminal."""
+_SHORTEST = 0.01
+"""Less than this share has no bar, only its number."""
 
 Lines = list[Text]
 T = TypeVar("T")
@@ -45,7 +40,7 @@ def render(page: Page, console: Console, *, all: bool = False) -> None:
     facts = screen.facts([fact for fact in page.facts if all or not fact.detail])
     parts = [
         screen.title(page),
-        [*screen.states(page.states), *screen.remarks(invalid)],
+        [*screen.states(page.states[:1]), *screen.remarks(invalid), *screen.states(page.states[1:])],
         screen.tiles(page.tiles),
         [*screen.short(page.short), *screen.bars(page.bars)],
         facts,
@@ -69,16 +64,6 @@ def render_facts(facts: Sequence[Fact], console: Console) -> None:
     screen = _Screen(console)
     parts = screen.facts([screen.fitting(fact, Fact) for fact in facts])
     screen.print([parts, screen.dim(screen.notes.lines())])
-
-
-class _Grid(Struct, frozen=True, kw_only=True):
-    """The columns of a table but its sentences, which have `prose` columns, or stand `beneath` each row."""
-
-    columns: list[Column]
-    widths: list[int]
-    gap: int
-    prose: int = 0
-    beneath: bool = False
 
 
 class _Screen:
@@ -157,7 +142,8 @@ class _Screen:
         line = Text(padded(bars.title, title), style="dim")
         if room >= 16:
             for bar in bars.bars:
-                line.append(f"{bar.label} {self._bar(bar.share, room)} {bar.words}   ", style="not dim")
+                drawn = self._bar(bar.share, room)
+                line.append(" ".join(filter(None, (bar.label, drawn, bar.words))) + "   ", style="not dim")
             return [line]
         label = max(cell_len(bar.label) for bar in bars.bars)
         room = min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in bars.bars))
@@ -165,7 +151,7 @@ class _Screen:
         return [line, *map(Text, rows)]
 
     def _bar(self, share: float, room: int) -> str:
-        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share > 0 else 0)
+        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
 
     def facts(self, facts: Sequence[Fact]) -> Lines:
         width = max((cell_len(fact.label) for fact in facts), default=0) + 2
@@ -188,53 +174,9 @@ class _Screen:
 
     def table(self, table: Table) -> Lines:
         rows = [[f"{cell.words}{self._mark(cell)}" for cell in row] for row in table.rows]
-        grid = self._grid(table, rows)
         lines = [Text(line, style="bold") for line in wrapped(table.title, self.width)] if table.title else []
-        if any(column.title for column in table.columns):
-            titles = [Value(words=column.title, look="plain") for column in table.columns]
-            heading = self._row(titles, [value.words for value in titles], grid)
-            lines += [Text(line.plain, style="bold") for line in heading]
-        for row, words in zip(table.rows, rows, strict=True):
-            lines += self._row(row, words, grid)
+        lines += table_lines(table, rows, self.width)
         return [*lines, *self.dim([table.note] if table.note else [])] if table.rows else []
-
-    def _grid(self, table: Table, rows: Sequence[Sequence[str]]) -> _Grid:
-        """Columns that hold what they have; those of words give way where it does not fit, or sentences lack room."""
-        columns = [column for column in table.columns if not column.prose]
-        widths = []
-        for at, column in enumerate(columns):
-            texts = [column.title, *(row[at] for row in rows), *(row[at].interval for row in table.rows)]
-            widths.append(max(map(cell_len, texts)))
-        flexible = [not column.right for column in columns]
-        gap = 2 if sum(widths) + 2 * len(widths) <= self.width else 1
-        room = self.width - gap * (len(widths) - 1)
-        if len(columns) == len(table.columns):
-            return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap)
-        longest = max((cell_len(row[-1]) for row in rows), default=0)
-        tight = shrunk(widths, flexible, room - gap - min(_PROSE, longest), _WORDS)
-        left = room - gap - sum(tight)
-        if left >= min(_PROSE, longest):
-            return _Grid(columns=columns, widths=tight, gap=gap, prose=left)
-        return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap, beneath=True)
-
-    def _row(self, row: Sequence[Value], words: Sequence[str], grid: _Grid) -> Lines:
-        """As many lines as its tallest cell; beneath them the intervals, and a sentence that has no room beside."""
-        cells = [wrapped(text, width) for text, width in zip(words, grid.widths, strict=False)]
-        sentence = wrapped(words[-1], grid.prose) if grid.prose else []
-        lines = []
-        for parts in zip_longest(*cells, sentence, fillvalue=""):
-            line = Text()
-            for part, column, width, value in zip(parts, grid.columns, grid.widths, row, strict=False):
-                line.append(padded(part, width, right=column.right), style=LOOKS[value.look])
-                line.append(" " * grid.gap)
-            lines.append(line.append(parts[-1] if sentence else "", style=LOOKS[row[-1].look]))
-        if any(value.interval for value in row):
-            ends = zip(row, grid.columns, grid.widths, strict=False)
-            beneath = [padded(value.interval, width, right=one.right) for value, one, width in ends]
-            lines.append(Text((" " * grid.gap).join(beneath), style="dim"))
-        if grid.beneath and words[-1]:
-            lines += [Text(f"    {line}", style="dim") for line in wrapped(words[-1], self.width - 4)]
-        return lines
 
     def remarks(self, remarks: Iterable[Remark]) -> Lines:
         lines = []

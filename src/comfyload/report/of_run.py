@@ -1,0 +1,144 @@
+"""The Page of a run: whether it counts, the numbers that one came for, the gates, then all else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from comfyload.judge.findings.table import Finding
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.statistics.stats import Statistic, value_needs
+from comfyload.judge.summary import Measured, Summary
+from comfyload.record.model import Manifest
+from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
+from comfyload.report.busy import server_words
+from comfyload.report.charts.chart import Chart
+from comfyload.report.durations import durations, open_ends
+from comfyload.report.headline import value_of
+from comfyload.report.made import rate_label
+from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Value
+from comfyload.report.plan_text import plan_words
+from comfyload.report.render.notes import RANGES
+from comfyload.report.run_facts import cache_words, ends_words, facts
+from comfyload.report.verdicts import gate_state, gate_tables
+from comfyload.words import DASH, count, duration
+
+__all__ = ["page_of", "validity"]
+
+_WAITS = 0.05
+"""Of the latency, the share of time before a job was sent that is worth a bar."""
+
+
+def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
+    """Composed once from what was measured and judged; every renderer shows the same."""
+    manifest, summary = measured.manifest, measured.summary
+    tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures(summary)]
+    shown = [table for table in tables if table is not None and table.rows]
+    bars = [_time(summary), node_bars(summary)]
+    return Page(
+        title=manifest.name,
+        subtitle=_subtitle(manifest),
+        states=[validity(summary), *([gate_state(verdicts)] if verdicts else [])],
+        tiles=_tiles(summary),
+        short=_short(summary),
+        bars=[one for one in bars if one is not None],
+        charts=list(charts),
+        facts=facts(manifest, summary),
+        tables=[*gate_tables(_without_repeats(verdicts, summary), _longest(summary)), *shown],
+        remarks=[_remark(finding) for finding in summary.findings],
+        notes=[*open_ends(shown, summary), RANGES],
+    )
+
+
+def validity(summary: Summary) -> State:
+    """Whether the numbers may be used."""
+    if not summary.valid:
+        return State(word="INVALID", look="bad", sentence="Do not use these numbers:")
+    warnings = sum(finding.level == "warning" for finding in summary.findings)
+    if warnings:
+        return State(word="VALID", look="good", sentence=f"With {count(warnings, 'warning')}, below.")
+    return State(word="VALID", look="good", sentence="No problems found.")
+
+
+def _subtitle(manifest: Manifest) -> list[str]:
+    plan, version = manifest.plan, manifest.server.comfyui_version
+    load = f"{plan_words(plan)}{', unchanged graph' if plan.as_is else ''}"
+    return [load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])]
+
+
+def _tiles(summary: Summary) -> list[Fact]:
+    """The rate, and how long half of the jobs and the slowest took."""
+    rate = rate_label(summary)
+    key = "images_per_minute" if rate else "jobs_per_minute"
+    found = [_tile((rate or "Jobs/min").lower(), key, summary), _tile("for half of the jobs", "p50_latency_s", summary)]
+    longest = summary.summary["max_latency_s"]
+    if isinstance(longest, float):
+        value = Value(words=duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
+        found.append(Fact(label="for the slowest", value=value, key="max_latency_s"))
+    return found
+
+
+def _tile(label: str, key: str, summary: Summary) -> Fact:
+    """The number; where it is withheld, the reason stands under the dash."""
+    statistic = summary.statistics[key]
+    value = Value(words=DASH, note=statistic.reason) if statistic.value is None else value_of(statistic)
+    return Fact(label=label, value=value, key=key)
+
+
+def _p95(statistic: Statistic) -> str:
+    """What stands under the slowest: the p95, or what it takes to have one."""
+    needs = value_needs(0.95)
+    if statistic.value is None:
+        return f"p95 from {needs} jobs on" if statistic.n < needs else f"no p95: {statistic.reason}"
+    value = value_of(statistic)
+    return f"p95 {value.words}{f' ({value.interval})' if value.interval else ''}"
+
+
+def _short(summary: Summary) -> list[str]:
+    busy = server_words(summary.saturation)
+    return [*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])]
+
+
+def _time(summary: Summary) -> Bars | None:
+    """The mean latency by where it went: before a job was sent, in the server's queue, and executing."""
+    known = {name: summary.statistics[f"avg_{name}_s"].value for name in ("latency", "latency_sent")}
+    whole, sent = known["latency"], known["latency_sent"]
+    waited = whole - sent if whole is not None and sent is not None else 0.0
+    parts = [("not sent yet", waited)] if whole and waited > _WAITS * whole else []
+    for label, name in (("queue", "queue_wait"), ("execution", "execution")):
+        seconds = summary.statistics[f"avg_{name}_s"].value
+        if seconds is None:
+            return None
+        parts.append((label, seconds))
+    total = sum(seconds for _, seconds in parts)
+    if total <= 0:
+        return None
+    bars = [Bar(label=label, share=seconds / total, words=duration(seconds)) for label, seconds in parts]
+    return Bars(key="time", title="where the time goes", bars=bars)
+
+
+def _longest(summary: Summary) -> dict[str, float]:
+    """The maximum of each duration, where all jobs completed: of the others nobody knows how long they took."""
+    if summary.summary["completed"] != summary.summary["total_jobs"]:
+        return {}
+    found = {key: value for key, value in summary.summary.items() if key.startswith("max_")}
+    return {
+        key.removeprefix("max_").removesuffix("_s"): value for key, value in found.items() if isinstance(value, float)
+    }
+
+
+def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[GateVerdict]:
+    """Of an invalid run, without the reason of each gate that it leaves open: the page has said it."""
+    spoilt = [not summary.valid and verdict.verdict == "INCONCLUSIVE" for verdict in verdicts]
+    return [structs.replace(one, why="") if repeats else one for one, repeats in zip(verdicts, spoilt, strict=True)]
+
+
+def _remark(finding: Finding) -> Remark:
+    return Remark(
+        level=finding.level,
+        text=finding.text,
+        hint=finding.hint,
+        code=finding.code,
+        detail=finding.level == "info",
+    )

@@ -1,0 +1,173 @@
+"""What a run was and did, a label and a value a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from comfyload.judge.columns.retries import RetryRow
+from comfyload.judge.findings.table import Finding
+from comfyload.judge.summary import Summary
+from comfyload.record.model import Manifest, SelfCheck
+from comfyload.record.plan import Closed
+from comfyload.report.busy import gpu_value, server_words
+from comfyload.report.durations import own_delay
+from comfyload.report.headline import value_of
+from comfyload.report.made import made_rows, rate_label
+from comfyload.report.page import Fact, Value
+from comfyload.words import DASH, count, decimals, duration, fixed, percent
+
+__all__ = ["cache_words", "ends_words", "facts"]
+
+_ENDS = (  # key of the summary, words
+    ("failed", "failed"),
+    ("timeouts", "timed out"),
+    ("cancelled", "cancelled"),
+    ("censored", "cut off by the end"),
+    ("lost", "lost"),
+    ("dropped", "dropped"),
+    ("unfinished", "without an end"),
+)
+_OF_THE_GENERATOR = ("generator_late", "generator_busy", "little_law", "slept", "clock_rate")
+"""Findings for which one looks at the self-check."""
+
+
+def facts(manifest: Manifest, summary: Summary) -> list[Fact]:
+    """In the order of reading; those that only confirm that nothing was unusual are details."""
+    found = [*_jobs(manifest, summary), *_rates(summary), *_load(summary), *_retries(summary.retries)]
+    wall = summary.summary["wall_clock_s"]
+    took = f"{duration(wall)}, from the first due time to the last end" if isinstance(wall, float) else DASH
+    found.append(_fact("Took", Value(words=took), "wall_clock_s", detail=True))
+    found.append(_self_check(manifest.self_check, summary.findings))
+    found.append(_fact("Run id", Value(words=manifest.run_id), detail=True))
+    return found
+
+
+def ends_words(summary: Summary) -> list[str]:
+    """How the jobs ended: `97 of 100 completed`, `1 failed`, `1 timed out`."""
+    flat = summary.summary
+    counts = {**flat, "cancelled": int(flat["cancelled"] or 0) - int(flat["censored"] or 0)}
+    completed = f"{flat['completed']} of {flat['total_jobs']} completed"
+    return [completed, *(f"{counts[key]} {words}" for key, words in _ENDS if counts[key])]
+
+
+def cache_words(summary: Summary) -> str:
+    """How many completed jobs came from the server's cache; "" where none completed."""
+    partial, cached = summary.cache["partial"].jobs, summary.cache["cached"].jobs
+    if not summary.summary["completed"]:
+        return ""
+    if not partial + cached:
+        return "none from the cache"
+    parts = [f"{number} {how}" for number, how in ((cached, "wholly"), (partial, "partly")) if number]
+    return f"{' and '.join(parts)} from the server's cache"
+
+
+def _fact(label: str, value: Value, key: str = "", *, detail: bool = False) -> Fact:
+    return Fact(label=label, value=value, key=key, detail=detail)
+
+
+def _jobs(manifest: Manifest, summary: Summary) -> Iterator[Fact]:
+    yield _fact("Jobs", Value(words=", ".join(ends_words(summary))), "total_jobs", detail=True)
+    if not isinstance(manifest.plan.load, Closed):
+        named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
+        words = ", ".join(f"{_number(summary.summary[key])} {name}" for name, key in named)
+        yield _fact("Arrivals/min" if summary.books is None else "Books/min", Value(words=words))
+    if books := _books(summary):
+        yield _fact("Books", Value(words=books), "books")
+        yield _fact("Books whole", value_of(summary.statistics["book_success_rate"]), "book_success_rate")
+        yield _fact("Books/h", value_of(summary.statistics["books_per_hour"]), "books_per_hour")
+    success = summary.statistics["success_rate"]
+    yield _fact("Success", value_of(success), "success_rate", detail=success.value == 1)
+    yield _cache(summary)
+    if own_delay(summary):
+        yield _sent(summary)
+
+
+def _cache(summary: Summary) -> Fact:
+    """The class of each completed job, and the latency of the fresh alone where others are among them."""
+    fresh, words = summary.cache["fresh"], cache_words(summary)
+    others = summary.cache["partial"].jobs + summary.cache["cached"].jobs
+    text = f"{fresh.jobs} fresh, {words}" if words else DASH
+    if others and fresh.avg_latency_s.value is not None:
+        text += f"; latency is of all of them, the mean of the fresh alone is {duration(fresh.avg_latency_s.value)}"
+    return _fact("Cache", Value(words=text), "cached", detail=not others)
+
+
+def _sent(summary: Summary) -> Fact:
+    """Latency without the time before a job was sent."""
+    flat = summary.summary
+    half, longest = flat["p50_latency_sent_s"], flat["max_latency_sent_s"]
+    words = ", ".join(
+        f"{duration(value)} {of}"
+        for value, of in ((half, "for half of the jobs"), (longest, "for the slowest"))
+        if isinstance(value, float)
+    )
+    return _fact("Once sent", Value(words=words or DASH), "p50_latency_sent_s")
+
+
+def _books(summary: Summary) -> str:
+    """Books by how they ended; "" if an arrival is one job."""
+    row = summary.books
+    if row is None:
+        return ""
+    ends = {"failed": row.failed, "dropped": row.dropped, "cut off by the end": row.censored}
+    parts = [f"{row.completed} of {row.books} complete", *(f"{n} {words}" for words, n in ends.items() if n)]
+    return f"{', '.join(parts)}; each of {count(row.pages, 'page')}"
+
+
+def _rates(summary: Summary) -> Iterator[Fact]:
+    usual = not summary.made or set(summary.made) == {"image"}
+    for label, words in made_rows(summary):
+        yield _fact(label, Value(words=words), detail=usual)
+    if label := rate_label(summary):
+        yield _fact(label, value_of(summary.statistics["images_per_minute"]), "images_per_minute", detail=True)
+    yield _fact("Jobs/min", value_of(summary.statistics["jobs_per_minute"]), "jobs_per_minute", detail=True)
+
+
+def _load(summary: Summary) -> Iterator[Fact]:
+    if words := server_words(summary.saturation):
+        yield _fact("Server", Value(words=words), detail=True)
+    for gpu, row in summary.gpus.items():
+        value = gpu_value(row)
+        if value.words:
+            yield _fact(f"GPU {gpu}", value)
+
+
+def _retries(row: RetryRow | None) -> Iterator[Fact]:
+    """What retries saved and cost, and what the first attempts did alone."""
+    if row is None:
+        return
+    cost = "" if row.amplification is None else f", {row.amplification:.3g} for each job that was sent"
+    unknown = row.executed_unknown
+    least = "at least " if unknown else ""
+    besides = f" (of {count(unknown, 'attempt')} this is not known)" if unknown else ""
+    held = f", {count(row.not_sent, 'job')} not sent at all" if row.not_sent else ""
+    words = (
+        f"{count(row.attempts, 'attempt')}{cost}; {count(row.retried, 'job')} sent again, {row.saved} of them saved"
+        f"{held}; {least}{duration(row.executed_for_nothing_s)} executed for nothing{besides}"
+    )
+    yield _fact("Retries", Value(words=words))
+    rate = row.first_success_rate.value
+    first = [] if rate is None else [f"success {percent(rate)}"]
+    for name, statistic in (("p50", row.first_p50_latency_s), ("p95", row.first_p95_latency_s)):
+        if statistic.value is not None:
+            first.append(f"{name} {duration(statistic.value)}")
+    yield _fact("First attempts", Value(words=", ".join(first) or DASH))
+
+
+def _self_check(check: SelfCheck | None, findings: list[Finding]) -> Fact:
+    if check is None:
+        return _fact("Self-check", Value(words="the generator did not measure itself: its own error is unknown"))
+    parts = []
+    for name, spread in (("sent", check.send_lateness_s), ("timers", check.timer_lateness_s)):
+        if spread is not None:
+            parts.append(f"{name} {duration(spread.p99)} late (p99), at most {duration(spread.max)}")
+    parts.append(f"CPU {percent(check.busy_fraction)} busy")
+    if check.gc_pauses_s is not None:
+        pauses = count(check.gc_pauses_s.n, "pause")
+        parts.append(f"{pauses} to collect garbage, at most {duration(check.gc_pauses_s.max)}")
+    wrong = any(finding.code in _OF_THE_GENERATOR for finding in findings)
+    return _fact("Self-check", Value(words=" · ".join(parts)), detail=not wrong)
+
+
+def _number(value: object) -> str:
+    return fixed(value, decimals(value)) if isinstance(value, float) else DASH
