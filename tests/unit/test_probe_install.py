@@ -369,8 +369,8 @@ def test_a_server_that_runs_an_older_probe_has_to_be_restarted(comfyui: Path, so
         (404, "404: Not Found", "it has not loaded the probe"),
         (401, {"error": "x"}, "--header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"),
         (500, "", "answers with HTTP 500"),
-        (200, "<html>", "an answer that is none"),
-        (200, {"probe": {"version": 5}}, "an answer that is none"),
+        (200, "<html>", "answers with something else"),
+        (200, {"probe": {"version": 5}}, "answers with something else"),
     ],
 )
 def test_a_server_without_a_probe_says_why(comfyui: Path, source: Path, status: int, body: Any, why: str) -> None:

@@ -16,8 +16,8 @@ from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable
-from comfyload.report.text import count, decimals, duration, fixed
 from comfyload.visible import visible
+from comfyload.words import count, duration, gib, seconds_words
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import describe
 from comfyload.workflow.remarks import remarks
@@ -36,7 +36,6 @@ __all__ = ["DoctorCheck", "Status", "doctor", "examine_server", "exit_code"]
 
 Status = Literal["ok", "warning", "problem", "unknown"]
 
-GIB = 2**30
 CLOCK_WARNING_S = 2.0
 LITTLE_RAM = 0.1
 
@@ -209,23 +208,18 @@ def _memory(server: Server) -> Iterator[DoctorCheck]:
     for device in server.devices:
         free, total = device.get("vram_free"), device.get("vram_total")
         if device.get("type") != "cpu" and isinstance(free, int) and isinstance(total, int):
-            found = f"{_gib(free)} of {_gib(total)} free on {device.get('name', 'a GPU')}"
+            found = f"{gib(free)} of {gib(total)} free on {device.get('name', 'a GPU')}"
             yield DoctorCheck("GPU memory", "ok", found, facts={"free_bytes": free, "total_bytes": total})
     free, total = server.system.get("ram_free"), server.system.get("ram_total")
     if isinstance(free, int) and isinstance(total, int):
         facts = {"free_bytes": free, "total_bytes": total}
         little = free < LITTLE_RAM * total
-        found = f"{'only ' if little else ''}{_gib(free)} of {_gib(total)} of memory are free"
+        found = f"{'only ' if little else ''}{gib(free)} of {gib(total)} of memory free"
         advice = "close other programs: the server may swap" if little else ""
         yield DoctorCheck("memory", "warning" if little else "ok", found, advice, facts)
     else:
         yield DoctorCheck("memory", "unknown", "the server does not report its memory")
     yield DoctorCheck("disk", "unknown", "the server does not report it: make sure that every image has room")
-
-
-def _gib(value: int) -> str:
-    size = value / GIB
-    return f"{fixed(size, decimals(size, 1))} GiB"
 
 
 def _preflight(variation: Variation, answer: PreflightAnswer, dropped: dict[str, str]) -> DoctorCheck:
@@ -298,15 +292,8 @@ def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path)
     if plan.jobs is not None and len(options.workflows) == 1:
         jobs = (plan.jobs + plan.warmup) * plan.pages
         facts["total_s"] = jobs * mean
-        found = f"{count(jobs, 'job')} take about {_long(jobs * mean)}: {found}"
+        found = f"{count(jobs, 'job')} take about {seconds_words(jobs * mean)}: {found}"
     return DoctorCheck("cost", "ok", found, "", facts, "workflow")
-
-
-def _long(seconds: float) -> str:
-    if seconds < 60:
-        return duration(seconds)
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -12,6 +12,8 @@ from comfyload.visible import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.text import Text
+
     from comfyload.app.doctor import DoctorCheck
 
 __all__ = ["doctor", "show_checks"]
@@ -85,11 +87,27 @@ def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False,
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    draw(_answer(checks), console)
     for mark, style, text in _lines(checks, all_=all_, alone=alone):
         grid.add_row(Text(mark, style), Text(text, "" if mark else "dim"))
     draw(grid, console)
     if alone:
         draw(Text("\nNothing was submitted.", style="dim"), console)
+
+
+def _answer(checks: list[DoctorCheck]) -> Text:
+    """Whether to go on, in one line."""
+    from collections import Counter
+
+    from rich.text import Text
+
+    from comfyload.words import count
+
+    counts = Counter(check.status for check in checks)
+    found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
+    ready = not counts["problem"]
+    style = "bold red" if not ready else "bold green"
+    return Text.assemble(("READY" if ready else "NOT READY", style), f": {' and '.join(found) or 'no problem'}.")
 
 
 def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tuple[str, str, str]]:
@@ -100,7 +118,8 @@ def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tu
             if check.status == status and (all_ or (status in shown and (status != "unknown" or check.advice))):
                 # Only these two have lines of ours; what comes from outside in them is made visible already.
                 found = check.found if check.name in ("preflight", "version") else visible(check.found)
-                yield mark, style, found if status in ("problem", "warning") else f"{check.name}: {found}"
+                named = status in ("problem", "warning") or found.lower().startswith(check.name.lower())
+                yield mark, style, found if named else f"{check.name}: {found}"
                 if check.advice:
                     yield "", "", f"  {check.advice}"
     if fine := [] if all_ else [check.name for check in checks if check.status == "ok"]:
