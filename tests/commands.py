@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 COMMAND = [sys.executable, "-m", "comfyload"]
 _READ = (
-    "comfyload.app.run.launch, comfyload.app.summary, comfyload.cli.run, comfyload.app.check, comfyload.report.table"
+    "comfyload.app.run.launch, comfyload.app.summary, comfyload.cli.run, comfyload.app.check, comfyload.report.of_run"
 )
 _FORKS = sys.platform == "linux"
 

@@ -1,51 +1,84 @@
-"""From a run directory to what people and machines read of it: table, JSON, exit code. A pure function of files."""
+"""From a run directory to what people and machines read of it: page, JSON, exit code. A pure function of files."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
+from comfyload.app.check import check, gate_set
+from comfyload.app.locate import Result, Target
 from comfyload.errors import INTERRUPTED
-from comfyload.judge.summary import jsonable, summarise
+from comfyload.judge.summary import jsonable, measure
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.console import Screen
 from comfyload.report.document import jobs, write_document
-from comfyload.report.table import render
+from comfyload.report.of_run import page_of
+from comfyload.report.render.json import as_json as page_json
+from comfyload.report.render.terminal import render
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from comfyload.judge.summary import Summary
+    from comfyload.judge.gates.gate import GateVerdict
+    from comfyload.judge.summary import Measured, Summary
+    from comfyload.report.page import Page
 
-__all__ = ["report_run", "write_output"]
+__all__ = ["end_code", "print_run", "print_summary", "read_run", "report_run", "write_output"]
 
 OK, INVALID = 0, 5
 
 
-def report_run(path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False) -> int:
-    """Summarise the run at `path`, write `output`, print what was asked for; returns the exit code.
+def report_run(
+    path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False, all: bool = False
+) -> int:
+    """Summarise the run at `path`, write `output` and print what was asked for; returns the exit code.
 
-    `salvage`: lines that cannot be read are left out and told of, those of the log too.
+    The page shows the default gates, which do not change the exit code. `salvage`: lines that cannot be read are left
+    out and counted, those of the log too. `all`: with every number; as JSON the page in words.
     """
+    found = read_run(path, salvage=salvage)
+    (result,) = found.results
+    if output is not None:
+        write_output(output, result.reader, result.measured.summary)
+    if as_json and not all:
+        print_summary(found)
+    elif as_json or not quiet:
+        page = _page(found, check(found, gate_set([], None, [])).verdicts, output)
+        _print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
+    return end_code(found)
+
+
+def read_run(path: Path, *, salvage: bool = False) -> Target:
+    """The run at `path`, measured, with what of its files could not be read."""
     reader = RunReader(path, salvage=salvage)
     if salvage:
         deque(reader.log(), maxlen=0)
-    summary = summarise(reader.manifest, reader.lines(), reader.samples(), reader.damage)
-    if output is not None:
-        write_output(output, reader, summary)
-    if as_json:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(summary.summary)))
-    elif not quiet:
-        console = Screen(stderr=is_stdout(output))
-        render(reader.manifest, summary, console)
-        console.print(
-            f"Run: {path}" + (f" · JSON: {output}" if output else ""), style="dim", soft_wrap=True, markup=False
-        )
-    if reader.manifest.end in ("stopped", "cancelled"):
+    measured = measure(str(path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
+    return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
+
+
+def print_run(found: Target, verdicts: Sequence[GateVerdict], output: Path | None) -> None:
+    """The page of a run that has just ended."""
+    render(_page(found, verdicts, output), Screen(stderr=is_stdout(output)))
+
+
+def print_summary(found: Target) -> None:
+    """The flat summary as JSON."""
+    _print_json(jsonable(found.runs[0].summary.summary))
+
+
+def end_code(found: Target) -> int:
+    """The exit code of a run that no gate was given for."""
+    (result,) = found.results
+    if result.reader.manifest.end in ("stopped", "cancelled"):
         return INTERRUPTED
-    return OK if summary.valid else INVALID
+    return OK if result.measured.summary.valid else INVALID
 
 
 def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
@@ -56,3 +89,25 @@ def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
     """
     with written_aside(output, f"the run itself is kept in {reader.path}") as aside, aside.open("wb") as file:
         write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))
+
+
+def _print_json(value: Any) -> None:
+    Screen(soft_wrap=True, highlight=False).print_json(json.dumps(value))
+
+
+def _page(found: Target, verdicts: Sequence[GateVerdict], output: Path | None) -> Page:
+    """The page, with where the run lies and what one would type now."""
+    (result,) = found.results
+    run = shlex.quote(str(result.reader.path))
+    places = [("Run", str(result.reader.path)), *([("JSON", str(output))] if output else [])]
+    places.append(("All numbers", f"comfyload show {run} --all"))
+    return structs.replace(page_of(result.measured, verdicts), places=places, next=_next(run, result.measured))
+
+
+def _next(run: str, measured: Measured) -> list[str]:
+    """The first failure, if there is one; of a run that counts, its page, and how to keep it."""
+    failures = measured.summary.failures
+    lines = [f"comfyload show {run} --job {failures[0].index}"] if failures else []
+    if measured.summary.valid:
+        lines += [f"comfyload report {run}", f"comfyload baseline save {run} --name NAME"]
+    return lines

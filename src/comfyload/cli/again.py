@@ -99,6 +99,9 @@ def show(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Leave out lines that cannot be read, and say how many.")
     ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Show every number; with --json the whole page in words.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
     """Print a run, or one job of it, from its files alone.
@@ -112,7 +115,7 @@ def show(
     if output is not None:
         check_writable("--output", output, json_=json_)
     if job is None:
-        raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage))
+        raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage, all=all_))
     from comfyload.app.show import show_job
 
     show_job(run, job, as_json=json_, salvage=salvage)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Damaged, Kept
     from comfyload.record.by_hand import ByHand
+    from comfyload.report.console import Screen
 
 __all__ = ["baseline"]
 
@@ -94,8 +95,20 @@ def keep(
     else:
         console = Screen()
         render(verdicts, console)
-        console.print(f"Baseline: {kept.path}", style="dim", soft_wrap=True, markup=False)
+        console.print()
+        show_kept(kept, archive, console)
     return exit_code(verdicts, all(run.summary.valid for run in found.runs), strict=strict)
+
+
+def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
+    """Where the new baseline lies, and what one would type now."""
+    from comfyload.record.archive import PROMOTED
+    from comfyload.report.page import Page
+    from comfyload.report.render.terminal import render
+
+    places = [("Baseline", str(kept.path)), ("Page", str(kept.path / "report.html"))]
+    verb = "compare" if (archive / PROMOTED).is_file() else "baseline promote"
+    render(Page(title="", places=places, next=[f"comfyload {verb} {kept.path.name}"]), console)
 
 
 @baseline.command("list")

@@ -37,9 +37,11 @@ from comfyload.cli.flags import (
 )
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.options import options_of
-from comfyload.errors import INTERRUPTED
+from comfyload.errors import INTERRUPTED, ComfyloadError
 
 if TYPE_CHECKING:
+    from comfyload.app.check import Checked
+    from comfyload.app.locate import Target
     from comfyload.app.run.early_stop import StopRule
     from comfyload.app.run.options import RunOptions
     from comfyload.judge.gates.grammar import GateSet
@@ -332,7 +334,6 @@ def run(
         return
     if output is not None:
         check_writable("--output", output, json_=json_)
-    judged = until_proven or save is not None or bool(gate) or gates is not None
     if save is not None:
         from comfyload.record.archive import check_free
         from comfyload.record.atomic import check_folder
@@ -342,10 +343,7 @@ def run(
     proof = _proof(flags, options) if until_proven else None
     path = clock.run(run_load(options, viewer_for(quiet=quiet or json_), proof))
 
-    from comfyload.app.summary import report_run  # numpy and scipy: not before the first job has left
-
-    code = report_run(path, output=output, quiet=quiet, as_json=json_)
-    raise typer.Exit(_judge(path, flags) if judged and code != INTERRUPTED else code)
+    raise typer.Exit(_report(path, flags))  # numpy and scipy: not before the first job has left
 
 
 def _proof(flags: dict[str, Any], options: RunOptions) -> StopRule:
@@ -365,24 +363,55 @@ def _asked(flags: dict[str, Any]) -> GateSet:
     return gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [], independent=independent)
 
 
-def _judge(path: Path, flags: dict[str, Any]) -> int:
-    """Hold the run against its gates, keep it if that was asked; returns the exit code of the verdicts."""
-    from comfyload.app.check import baseline_of, check
-    from comfyload.app.locate import default_log, find
+def _report(path: Path, flags: dict[str, Any]) -> int:
+    """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
+
+    The default gates are shown, and change no exit code: only those that were asked for do.
+    """
+    from comfyload.app.summary import end_code, print_run, print_summary, read_run, write_output
     from comfyload.judge.gates.gate import exit_code
-    from comfyload.report.verdicts import render
 
-    asked = _asked(flags)
-    archive, log = flags["archive"], default_log(flags["metrics_log"])
-    quiet, strict = flags["quiet"] or flags["json_"], flags["strict"]
-    found = find(str(path), archive)
+    found, output = read_run(path), flags["output"]
+    if output is not None:
+        write_output(output, found.results[0].reader, found.runs[0].summary)
+    if flags["json_"]:
+        print_summary(found)
+    code, quiet, strict = end_code(found), flags["quiet"] or flags["json_"], flags["strict"]
+    judged = any(flags[name] for name in ("until_proven", "save", "gate", "gates")) and code != INTERRUPTED
+    if quiet and not judged:
+        return code
+    try:
+        checked = _checked(found, flags)
+    except ComfyloadError:
+        if not quiet:
+            print_run(found, [], output)
+        raise
+    if not quiet:
+        print_run(found, checked.verdicts, output)
+    if not judged:
+        return code
     if flags["save"] is not None:
-        from comfyload.cli.baseline import keep
-
-        return keep(archive, flags["save"], found, asked, log, quiet=quiet, strict=strict)
-    checked = check(found, asked, log=log, baseline=baseline_of(asked, None, archive))
+        _keep(found, flags)
     if quiet:
         say_what_failed(checked.verdicts, strict=strict)
-    else:
-        render(checked.verdicts, for_people(flags["output"]))
     return exit_code(checked.verdicts, checked.valid, strict=strict)
+
+
+def _checked(found: Target, flags: dict[str, Any]) -> Checked:
+    from comfyload.app.check import baseline_of, check
+    from comfyload.app.locate import default_log
+
+    asked = _asked(flags)
+    baseline = baseline_of(asked, None, flags["archive"])
+    return check(found, asked, log=default_log(flags["metrics_log"]), baseline=baseline)
+
+
+def _keep(found: Target, flags: dict[str, Any]) -> None:
+    from comfyload.app.baseline import Keeping, save_baseline
+    from comfyload.app.locate import default_log
+    from comfyload.cli.baseline import show_kept
+
+    keeping = Keeping(gates=_asked(flags), log=default_log(flags["metrics_log"]), notes={})
+    kept, _ = save_baseline(flags["archive"], flags["save"], found, keeping)
+    if not (flags["quiet"] or flags["json_"]):
+        show_kept(kept, flags["archive"], for_people(flags["output"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.saturation import Saturation
 from comfyload.report.page import Value
-from comfyload.words import fixed, gib, percent
+from comfyload.words import DASH, fixed, gib, percent
 
 __all__ = ["gpu_value", "server_words"]
 
@@ -30,13 +30,14 @@ def gpu_value(row: GpuRow) -> Value:
         of = "" if row.vram_total_bytes is None else f" of {gib(row.vram_total_bytes)}"
         parts.append(f"at most {gib(row.vram_peak_bytes)}{of}")
     if row.power_w is not None:
-        joules = row.energy_per_job_j
         parts.append(f"{row.power_w:.0f} W")
-        parts += [] if joules.value is None else [f"{fixed(joules.value, 0)} J a job"]
-        note = "" if joules.value is not None else f"no energy per job: {joules.reason}"
     if row.temperature_max_c is not None:
         parts.append(f"{row.temperature_max_c:.0f} °C")
     if row.throttled_share:
         parts.append(f"throttled {percent(row.throttled_share)} of the time")
+    if row.power_w is not None:
+        joules = row.energy_per_job_j
+        parts.append(f"{DASH if joules.value is None else fixed(joules.value, 0)} J a job")
+        note = "" if joules.value is not None else f"withheld: {joules.reason}"
     doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
     return Value(words=doubt + " · ".join(parts), note=note)

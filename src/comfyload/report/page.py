@@ -97,7 +97,8 @@ class Remark(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Title, answers, the few numbers that a person came for (`tiles`), then all else in the order of reading.
 
-    A tile is a number and, as its label, what it is of: `69` `images/min`. `short`: what goes into one line below.
+    A tile is a number and, as its label, what it is of: `69` `images/min`; under it stands the interval, or else the
+    note. `short`: what goes into one line below.
     `notes`: sentences about the details. `next`: command lines that a reader would type now. `places`: where to find
     more, label and path or command.
     """

@@ -1,9 +1,9 @@
-"""How a plan is said in a line: how many jobs or books, by which load, and for how long."""
+"""A plan in one line: how many jobs or books, under which load, and for how long."""
 
 from __future__ import annotations
 
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
-from comfyload.report.text import count
+from comfyload.words import count, seconds_words
 
 __all__ = ["load_words", "plan_words", "seconds_words"]
 
@@ -33,14 +33,6 @@ def load_words(load: Load, duration_s: float | None = None) -> str:
         return words
     rest = "the rest dropped" if load.on_full == "drop" else "the rest waiting"
     return f"{words}, at most {load.max_in_flight} in flight and {rest}"
-
-
-def seconds_words(seconds: float) -> str:
-    """90 s, 15 min, 2 h: in the largest unit that leaves it short."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or seconds == size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 def _closed(load: Closed) -> str:

@@ -76,7 +76,7 @@ def _jobs(manifest: Manifest, summary: Summary) -> Iterator[Fact]:
         yield _fact("Books whole", value_of(summary.statistics["book_success_rate"]), "book_success_rate")
         yield _fact("Books/h", value_of(summary.statistics["books_per_hour"]), "books_per_hour")
     success = summary.statistics["success_rate"]
-    yield _fact("Success", value_of(success), "success_rate", detail=success.value == 1)
+    yield _fact("Success", value_of(success), "success_rate", detail=success.value in (None, 1))
     yield _cache(summary)
     if own_delay(summary):
         yield _sent(summary)

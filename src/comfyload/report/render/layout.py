@@ -8,7 +8,7 @@ from rich.cells import cell_len, chop_cells
 
 __all__ = ["padded", "shrunk", "wrapped"]
 
-_TIED = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|GiB|\d{3})(?!\w))")
+_TIED = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|GiB|kB|MB|W|J|°C|\d{3})(?!\w))")
 """The space between a number and its unit, or between thousands."""
 
 _HARD = "\N{NO-BREAK SPACE}"

@@ -27,7 +27,7 @@ def as_markdown(page: Page, *, level: int = 1, all: bool = False) -> str:
         *(f"**{escaped(state.word)}.** {escaped(state.sentence)}".rstrip() for state in page.states),
         _grid(
             [escaped(tile.label) for tile in page.tiles],
-            [[_cell(tile.value, notes, beneath=True) for tile in page.tiles]] if page.tiles else [],
+            [[_tile(tile.value) for tile in page.tiles]] if page.tiles else [],
         ),
         escaped(" · ".join(page.short)),
         "\n".join([*bars, *(f"- {escaped(fact.label)}: {_cell(fact.value, notes)}" for fact in facts)]),
@@ -53,6 +53,11 @@ def _grid(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[
         return ""
     ruler = ["---:" if one else "---" for one in right] or ["---"] * len(titles)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [titles, ruler, *rows])
+
+
+def _tile(value: Value) -> str:
+    """The words, and beneath them the interval or else the note."""
+    return "<br>".join(escaped(line) for line in (value.words, value.interval or value.note) if line)
 
 
 def _cell(value: Value, notes: Notes, *, beneath: bool = False) -> str:

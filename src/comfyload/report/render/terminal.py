@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.report.page import Bars, Fact, Page, Remark, State, Table, Value
+from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Table, Value
 from comfyload.report.render.grid import LOOKS, table_lines
 from comfyload.report.render.layout import padded, wrapped
 from comfyload.report.render.notes import Notes
@@ -22,6 +22,9 @@ __all__ = ["render", "render_facts", "render_tables"]
 _SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
 _BAR = 44
 """Columns that the bars of a line share at most."""
+
+_LEAST = 14
+"""Columns that bars need on one line to be compared."""
 
 _SHORTEST = 0.01
 """Less than this share has no bar, only its number."""
@@ -136,19 +139,23 @@ class _Screen:
         return [line for one in several for line in self._bars(one, title)]
 
     def _bars(self, bars: Bars, title: int) -> Lines:
-        """On one line if its bars are long enough there to be compared, else each on its own."""
-        words = sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars.bars)
-        room = min(_BAR, self.width - title - words)
-        line = Text(padded(bars.title, title), style="dim")
-        if room >= 16:
-            for bar in bars.bars:
+        """As many as one line has room for, at least two; if these would be too short, each on a line of its own."""
+        shown = list(bars.bars)
+        while len(shown) > 2 and self._room(shown, title) < _LEAST:
+            shown.pop()
+        line, room = Text(padded(bars.title, title), style="dim"), self._room(shown, title)
+        if room >= _LEAST:
+            for bar in shown:
                 drawn = self._bar(bar.share, room)
                 line.append(" ".join(filter(None, (bar.label, drawn, bar.words))) + "   ", style="not dim")
             return [line]
-        label = max(cell_len(bar.label) for bar in bars.bars)
-        room = min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in bars.bars))
-        rows = [f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}" for bar in bars.bars]
-        return [line, *map(Text, rows)]
+        label = max(cell_len(bar.label) for bar in shown)
+        room = max(_LEAST, min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in shown)))
+        return [line, *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown)]
+
+    def _room(self, bars: Sequence[Bar], title: int) -> int:
+        """Columns that are left for the bars themselves on one line."""
+        return min(_BAR, self.width - title - sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars))
 
     def _bar(self, share: float, room: int) -> str:
         return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
