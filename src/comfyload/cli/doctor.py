@@ -96,7 +96,7 @@ def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False,
 
 
 def _answer(checks: list[DoctorCheck]) -> Text:
-    """Whether to go on, in one line."""
+    """Whether to go on, and with which server."""
     from collections import Counter
 
     from rich.text import Text
@@ -107,7 +107,9 @@ def _answer(checks: list[DoctorCheck]) -> Text:
     found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
     ready = not counts["problem"]
     style = "bold red" if not ready else "bold green"
-    return Text.assemble(("READY" if ready else "NOT READY", style), f": {' and '.join(found) or 'no problem'}.")
+    server = [f" {visible(check.found)}." for check in checks if check.name == "server" and check.status == "ok"]
+    sentence = f": {' and '.join(found) or 'no problem'}.{''.join(server)}"
+    return Text.assemble(("READY" if ready else "NOT READY", style), sentence)
 
 
 def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tuple[str, str, str]]:
@@ -122,7 +124,7 @@ def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tu
                 yield mark, style, found if named else f"{check.name}: {found}"
                 if check.advice:
                     yield "", "", f"  {check.advice}"
-    if fine := [] if all_ else [check.name for check in checks if check.status == "ok"]:
+    if fine := [] if all_ else [c.name for c in checks if c.status == "ok" and c.name != "server"]:
         number = f"{len(fine)}{' more' if len(fine) < len(checks) else ''} {'is' if len(fine) == 1 else 'are'}"
         how = "--all" if alone else "comfyload doctor --all"
         yield "✓", "green", f"{number} fine: {', '.join(dict.fromkeys(fine))} ({how})"
