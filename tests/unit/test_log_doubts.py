@@ -87,7 +87,7 @@ def test_an_error_that_can_be_read_fails_the_run_whatever_else_is_in_the_log(tmp
         (error(WITHIN - DAY), "its last row is of 2025-12-31 00:30:00 UTC, before the run."),
         (error(WITHIN + DAY), "its first row is of 2026-01-02 00:30:00 UTC, after the run."),
         (row(WITHIN - DAY) + row(WITHIN + DAY), "it has rows from before and after."),
-        (row() + error(None), "1 row tells of an error in m.ndjson and no time of it that can be read, first: line 2."),
+        (row() + error(None), "1 row of m.ndjson with an error and without a time that can be read, first: line 2."),
     ],
 )
 def test_what_cannot_be_read_leaves_the_gate_undecided_and_is_named(tmp_path: Path, log: bytes, says: str) -> None:

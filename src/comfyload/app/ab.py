@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Alternated", "Alternation", "alternate", "turns"]
 
 Side = Literal["a", "b"]
-UP_WITHIN_S = 300.0
-ASK_EVERY_S = 0.5
+RESTART_S = 300.0
+POLL_S = 0.5
 
 
 class Alternation(Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ async def _switch(command: str, side: Side, options: RunOptions) -> None:
     code = await process.wait()
     if code:
         raise UsageError(f"the switch to {side} failed with exit code {code}", f"run it by hand: {command} {side}")
-    deadline = asyncio.get_running_loop().time() + UP_WITHIN_S
+    deadline = asyncio.get_running_loop().time() + RESTART_S
     while True:
         try:
             async with connect(options) as transport:
@@ -125,4 +125,4 @@ async def _switch(command: str, side: Side, options: RunOptions) -> None:
         except ServerUnreachable:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            await asyncio.sleep(ASK_EVERY_S)
+            await asyncio.sleep(POLL_S)

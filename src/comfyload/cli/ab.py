@@ -31,7 +31,7 @@ from comfyload.cli.flags import (
     Strict,
     server_url,
 )
-from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, show_comparison
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -153,7 +153,7 @@ def ab(
         found = compared.comparison
         caveats = [f"{made.cut}.", *found.caveats]
         compared = structs.replace(compared, comparison=structs.replace(found, caveats=caveats))
-    code = tell_comparison(compared, gating, outlet, all_=all_, json_=json_, quiet=quiet)
+    code = show_comparison(compared, gating, outlet, all_=all_, json_=json_, quiet=quiet)
     if not json_ and not quiet:
         Screen().print(f"Runs: {made.folder}", style="dim", soft_wrap=True, markup=False)
     raise typer.Exit(code)

@@ -114,17 +114,24 @@ def _answer(checks: list[DoctorCheck]) -> Text:
 
 def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tuple[str, str, str]]:
     """Mark, style and text: problems, then warnings, then what is not known; each with what to do under it."""
-    shown = {"problem", "warning"} | ({"unknown"} if alone else set()) | ({"ok", "unknown"} if all_ else set())
+    shown = [check for check in checks if all_ or _matters(check, alone)]
     for status, (mark, style) in _MARKS.items():
-        for check in checks:
-            if check.status == status and (all_ or (status in shown and (status != "unknown" or check.advice))):
-                # Only these two have lines of ours; what comes from outside in them is made visible already.
-                found = check.found if check.name in ("preflight", "version") else visible(check.found)
-                named = status in ("problem", "warning") or found.lower().startswith(check.name.lower())
-                yield mark, style, found if named else f"{check.name}: {found}"
-                if check.advice:
-                    yield "", "", f"  {check.advice}"
-    if fine := [] if all_ else [c.name for c in checks if c.status == "ok" and c.name != "server"]:
-        number = f"{len(fine)}{' more' if len(fine) < len(checks) else ''} {'is' if len(fine) == 1 else 'are'}"
+        for check in (check for check in shown if check.status == status):
+            # Only these two have lines of ours; what comes from outside in them is made visible already.
+            found = check.found if check.name in ("preflight", "version") else visible(check.found)
+            clear = status in ("problem", "warning") or found.lower().startswith(check.name.lower())
+            yield mark, style, found if clear else f"{check.name}: {found}"
+            if check.advice:
+                yield "", "", f"  {check.advice}"
+    fine = [c.name for c in checks if c.status == "ok" and c not in shown and c.name != "server"]
+    if fine:
+        number = f"{len(fine)} more {'is' if len(fine) == 1 else 'are'}"
         how = "--all" if alone else "comfyload doctor --all"
         yield "✓", "green", f"{number} fine: {', '.join(dict.fromkeys(fine))} ({how})"
+
+
+def _matters(check: DoctorCheck, alone: bool) -> bool:
+    """Whether a check is shown without --all. How long the run will take is what one came for."""
+    if check.status in ("problem", "warning"):
+        return True
+    return alone and (check.name == "cost" or (check.status == "unknown" and bool(check.advice)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.junit import Suite
 
-__all__ = ["GateOptions", "Outlet", "say_what_failed", "tell_comparison"]
+__all__ = ["GateOptions", "Outlet", "say_what_failed", "show_comparison"]
 
 
 class Outlet(NamedTuple):
@@ -33,7 +33,7 @@ class Outlet(NamedTuple):
         """Before the work, not after it.
 
         Raises:
-            UsageError: a file cannot be written, or this is no step of GitHub Actions.
+            UsageError: a file cannot be written, or this is not a step of GitHub Actions.
         """
         if self.junit is not None:
             check_writable("--junit", self.junit, json_=json_)
@@ -71,15 +71,15 @@ class GateOptions(NamedTuple):
         """Of the flags. Without a gate there are no gates: the defaults are for runs that are checked alone.
 
         Raises:
-            UsageError: a gate is not written as it must be.
+            UsageError: a gate is invalid.
         """
         from comfyload.app.check import gate_set
 
-        asked = gate_set(gate or [], gates, expect or [], independent=independent) if gate or gates else None
-        return cls(fail_if or [], asked)
+        chosen = gate_set(gate or [], gates, expect or [], independent=independent) if gate or gates else None
+        return cls(fail_if or [], chosen)
 
     def check(self, outlet: Outlet) -> None:
-        """Raises UsageError where verdicts are wanted and nothing is asked."""
+        """Raises UsageError where verdicts are wanted and there is no condition and no gate."""
         if self.fail_if or self.gates is not None:
             return
         for flag, given in (("--junit", outlet.junit is not None), ("--strict", outlet.strict)):
@@ -87,9 +87,9 @@ class GateOptions(NamedTuple):
                 raise UsageError(f"{flag} is about verdicts, and nothing is judged", "give --fail-if slower, or --gate")
 
 
-def tell_comparison(
+def show_comparison(
     compared: Compared,
-    asked: GateOptions,
+    chosen: GateOptions,
     outlet: Outlet,
     *,
     all_: bool = False,
@@ -106,8 +106,8 @@ def tell_comparison(
     from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
-    judged = bool(asked.fail_if) or asked.gates is not None
-    found = verdicts_on(compared, [condition.value for condition in asked.fail_if], asked.gates)
+    judged = bool(chosen.fail_if) or chosen.gates is not None
+    found = verdicts_on(compared, [condition.value for condition in chosen.fail_if], chosen.gates)
     page = comparison_page(compared.comparison, compared.names)
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     if json_:

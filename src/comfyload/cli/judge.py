@@ -25,7 +25,7 @@ from comfyload.cli.flags import (
     echo,
     for_people,
 )
-from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, show_comparison
 
 __all__ = ["check", "compare", "trend"]
 
@@ -70,10 +70,10 @@ def check(
 
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    chosen = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     found = find(target, archive)
-    base = baseline_of(asked, baseline, archive)
-    checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
+    base = baseline_of(chosen, baseline, archive)
+    checked = judge_all(found, chosen, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=strict)
 
     from comfyload.report.console import Screen
@@ -131,13 +131,13 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    asked = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
+    chosen = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked.check(outlet)
+    chosen.check(outlet)
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
-    raise typer.Exit(tell_comparison(compared, asked, outlet, all_=all_, json_=json_))
+    raise typer.Exit(show_comparison(compared, chosen, outlet, all_=all_, json_=json_))
 
 
 def trend(

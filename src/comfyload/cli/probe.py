@@ -147,7 +147,7 @@ def _log_lines(log: Path) -> Iterator[str]:
     """Where the log will be, and how to have it where a project and the checklist look for it."""
     from comfyload.record.metrics.files import VARIABLE, project_log
 
-    yield f"Its log will be {log}: comfyload logs {log}"
+    yield f"Its log will be {log} (comfyload logs --server URL shows it)."
     usual = project_log()
     if usual is None:
         yield f"{VARIABLE}=FILE in ComfyUI's environment moves it."

@@ -31,7 +31,7 @@ VARIABLE = "COMFYUI_METRICS_LOG"
 """The environment variable that names the log."""
 
 DEFAULT_LOG = Path("infra/observability/comfyui_metrics.ndjson")
-"""Where the log lies if nobody says otherwise, seen from the root of a project."""
+"""Where the log lies unless another place is named, from the root of a project."""
 
 _BLOCK = 1 << 16
 _PACKED = b"\x1f\x8b"
@@ -45,7 +45,7 @@ _SLACK_S = 60.0
 
 
 class LogFiles:
-    """The lines of a log and of its older files, oldest first; asked again, those that have come since.
+    """The lines of a log and of its older files, oldest first; a second call gives those that have come since.
 
     `since` None: with `older`, all older files; else those that were still written then. The log itself is always read.
     """
@@ -72,7 +72,7 @@ class LogFiles:
         self._close()
 
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
-        """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is no JSON.
+        """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is not JSON.
 
         A last line without its end comes too, with an end if nobody is writing it; unless the log is `growing`: then it
         is kept until the rest has come.
@@ -184,7 +184,7 @@ def project_log() -> Path | None:
             folder = above / DEFAULT_LOG.parent
             if folder.is_dir() and folder.stat().st_uid == owner:
                 return above / DEFAULT_LOG
-    except OSError:  # the working directory is gone, or what is above it may not be looked into
+    except OSError:  # the working directory is gone, or what is above it may not be read
         pass
     return None
 

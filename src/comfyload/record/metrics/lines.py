@@ -1,8 +1,8 @@
 """Parts the bytes of a log into lines, each in UTF-8, whatever each was written in.
 
 A log has several writers: PowerShell's `>>` and `Tee-Object` append UTF-16 to what others write in UTF-8, and a crash
-leaves a torn line, or a block of zero bytes. So every line is looked at on its own, and one that is broken ends where
-the next can be told.
+leaves a torn line, or a block of zero bytes. So every line is decoded on its own, and one that is broken ends where
+the next can be recognised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LINE_LIMIT", "Lines", "ends_a_line"]
 
 LINE_LIMIT = 8 * 2**20
-"""Bytes; a longer line is no log row but another file by mistake, and is not held in memory."""
+"""Bytes; a longer line is not a log row but another file by mistake, and is not held in memory."""
 
 _CUT = b" (cut)\n"
 _ROW = re.compile(rb'\n?(?:\xef\xbb\xbf)?\{"[\w.$-]{1,60}" ?:')
@@ -36,7 +36,7 @@ class Lines:
         self._skip = False
 
     def skip_one(self) -> None:
-        """Leave out what comes before the next line: its beginning was not seen."""
+        """Leave out what comes before the next line: its beginning was not read."""
         self._skip = True
 
     def feed(self, block: bytes) -> list[bytes]:

@@ -1,7 +1,7 @@
-"""The instrumentation log (`comfyui_metrics.ndjson`): what its rows say, and those between two instants.
+"""The instrumentation log (`comfyui_metrics.ndjson`): its rows, and those between two instants.
 
-The probe in ComfyUI and applications write it side by side, so it is read with patience: what is no JSON object is
-counted, not refused.
+The probe in ComfyUI and applications write it side by side, so the reader is lenient: a line that is not a JSON object
+is counted, not refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOOK_BACK = 1000
 """Rows that are held to put those of several writers in order; a probe's come up to a second after they happened."""
 
 _HALVES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
-"""Halves of a character that stand alone, which JSON can say and UTF-8 cannot."""
+"""Halves of a character that stand alone, which JSON can hold and UTF-8 cannot."""
 
 _NEIGHBOURS = timedelta(seconds=5)
 """By so much rows of several writers may be out of order."""
@@ -62,7 +62,7 @@ _TIMELESS_BYTES = 2000
 
 
 class LogRow(Struct, frozen=True, kw_only=True):
-    """One row. `utc` None: it has no time that can be read. `error`: its text, where the row tells of an error.
+    """One row. `utc` None: it has no time that can be read. `error`: the text of an error, None if it has none.
 
     `t`: seconds of the run, where the row lies in a run's own log.
     """
@@ -75,7 +75,7 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
     @property
     def event(self) -> str:
-        """What happened; "" where the row does not say."""
+        """What happened; "" if the row does not name it."""
         value = self.raw.get("event")
         return value if isinstance(value, str) else ""
 
@@ -92,22 +92,22 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
     @property
     def of_the_probe_itself(self) -> bool:
-        """Whether it tells of the instrument, not of the server under test."""
+        """Whether it is about the probe, not about the server under test."""
         return self.event.startswith("probe.")
 
     @property
     def of_the_harness(self) -> bool:
-        """Whether we wrote it: it says what the records of a run say, and nothing that the server's side saw."""
+        """Whether we wrote it: it repeats the records of a run, and shows nothing of the server's side."""
         return self.seq is None and self.event.startswith(OURS)
 
 
 class LogSlice(Struct, kw_only=True):
     """The rows of a window, and what else the log held.
 
-    `lines`: all that are not empty. `other_lines`: lines that are no JSON object, the first of them in `first_other`
+    `lines`: all that are not empty. `other_lines`: lines that are not a JSON object, the first of them in `first_other`
     ("line 7: …"). `without_time`: rows left out because no time can be read and no job of the run is named. `outside`:
-    rows of another time; `begins` and `ends` are the first and last time that any row tells. `unread` are those of
-    `other_lines` that may be of the window, `untimed` rows that tell of an error, name no prompt and may be of it.
+    rows of another time; `begins` and `ends` are the first and last time of any row. `unread` are those of
+    `other_lines` that may be of the window, `untimed` rows with an error that name no prompt and may be of it.
     """
 
     rows: list[LogRow] = []
@@ -157,7 +157,7 @@ def write_slice(
     Raises:
         RunFilesError: the log cannot be read, or the target cannot be written or is there.
     """
-    written, met, told = 0, set[tuple[str, int] | bytes](), set[str | None]()
+    written, met, prompts = 0, set[tuple[str, int] | bytes](), set[str | None]()
     try:
         with target.open("xb") as file:
             for line, row in () if path is None else _sorted_out(path, windows, prompt_ids, LogSlice()):
@@ -165,10 +165,10 @@ def write_slice(
                 written += 1
                 if row is not None:
                     met.add(key_of_row(row.raw))
-                    told.add(row.prompt_id)
+                    prompts.add(row.prompt_id)
             for raw in more:
                 row = log_row(raw)
-                if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in told):
+                if (key := key_of_row(raw)) not in met and not (row.of_the_harness and row.prompt_id in prompts):
                     met.add(key)
                     file.write(encode(raw) + b"\n")
                     written += 1
@@ -192,9 +192,9 @@ def _sorted_out(
         tally.lines += 1
         if row is None:
             tally.other_lines += 1
-            said = f"{place}: {line[:80].decode(errors='replace').rstrip()}"
-            tally.first_other = tally.first_other or said
-            timeless.add(said, line, is_row=False)
+            shown = f"{place}: {line[:80].decode(errors='replace').rstrip()}"
+            tally.first_other = tally.first_other or shown
+            timeless.add(shown, line, is_row=False)
         elif row.utc is None and row.error is not None and row.prompt_id is None:
             tally.without_time += 1
             timeless.add(place, line, is_row=True)
@@ -220,8 +220,8 @@ class _Timeless:
         self._held: list[bytes] = []
         self._counts, self._firsts = [0, 0], ["", ""]
 
-    def add(self, said: str, line: bytes, *, is_row: bool) -> None:
-        self._firsts[is_row] = self._firsts[is_row] or said
+    def add(self, shown: str, line: bytes, *, is_row: bool) -> None:
+        self._firsts[is_row] = self._firsts[is_row] or shown
         self._counts[is_row] += 1
         if len(self._held) < LOOK_BACK:
             self._held.append(line[:_TIMELESS_BYTES])
@@ -246,7 +246,7 @@ class _Timeless:
 
 
 def row_of_line(line: bytes) -> LogRow | None:
-    """What a line of a log says, also of a run's own, which has the row in an envelope; None: it is no JSON object."""
+    """The row of a line, also of a run's own log, which has it in an envelope; None: not a JSON object."""
     raw = object_of_line(line)
     if raw is None:
         return None
@@ -258,9 +258,9 @@ def row_of_line(line: bytes) -> LogRow | None:
 
 
 def object_of_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None: it is none. It can be written again as JSON.
+    """The JSON object of a line, which can be written again as JSON; None: it is something else.
 
-    Bytes that are no UTF-8, and halves of characters, are replaced: what counts is written in ASCII.
+    Bytes that are not UTF-8, and halves of characters, are replaced: what counts is written in ASCII.
     """
     found = _object_of_line(line)
     return found if found is not None and (len(line) < MOST_LEVELS or within_levels(found)) else None
@@ -271,7 +271,7 @@ def _object_of_line(line: bytes) -> dict[str, Any] | None:
         return msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    try:  # Python writes NaN and Infinity, which are no JSON; its errors are worth keeping
+    try:  # Python writes NaN and Infinity, which are not JSON; its errors are worth keeping
         text = line.decode("utf-8", "replace").removeprefix("\ufeff")
         found = json.loads(_HALVES.sub(r"\\ufffd", text) if _HALVES.search(text) else text)
     except (ValueError, RecursionError):
@@ -280,13 +280,13 @@ def _object_of_line(line: bytes) -> dict[str, Any] | None:
 
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:
-    """What tells a row from all others: the probe's by boot and number, others by all that they say."""
-    # Not msgspec: a name that is no Unicode has lone surrogates, which it refuses.
+    """What identifies a row: of the probe's boot and number, of others the whole content."""
+    # Not msgspec: a name that is not Unicode has lone surrogates, which it refuses.
     return _seq(raw) or json.dumps(raw, sort_keys=True, default=str).encode()
 
 
 def log_row(raw: dict[str, Any], *, t: float | None = None) -> LogRow:
-    """What a row says."""
+    """The row of a JSON object."""
     times = (_utc(raw[key]) for key in TIME_KEYS if key in raw)
     context = raw.get("context")
     named = raw.get("prompt_id") or (context.get("prompt_id") if isinstance(context, dict) else None)
@@ -371,7 +371,7 @@ def _unix(number: float) -> datetime | None:
 
 
 def _error(raw: dict[str, Any]) -> str | None:
-    """The text of the error that a row tells of. What was interrupted is none, nor is a warning of the probe."""
+    """The text of a row's error; None: it has none. An interruption and a warning of the probe are not errors."""
     marked = any(_word(raw.get(key)) in ERROR_LEVELS for key in ("status", "level"))
     if not marked and (_word(raw.get("status")) == "interrupted" or _warning_of_the_probe(raw)):
         return None

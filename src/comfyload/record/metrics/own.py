@@ -30,7 +30,7 @@ def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | No
 
 
 def job_row(record: Record, run_id: str, at: datetime) -> dict[str, Any]:
-    """How a job ended, and what the server said of it; `duration_ms` is its latency, from due to done."""
+    """How a job ended, and the server's error, if any; `duration_ms` is its latency, from due to done."""
     execution, failure = record.execution, record.execution.failure
     status = _STATUS.get(execution.outcome, "error")
     context = {
@@ -62,5 +62,5 @@ def _row(
 def _text(failure: Failure | None) -> str:
     if failure is None:
         return "no reason is known"
-    said = ": ".join(part for part in (failure.type, failure.message) if part)
-    return f"{failure.kind}: {said}" if said else failure.kind
+    text = ": ".join(part for part in (failure.type, failure.message) if part)
+    return f"{failure.kind}: {text}" if text else failure.kind

@@ -1,6 +1,6 @@
-"""Writes an application's own rows into the instrumentation log, beside those of the probe in ComfyUI.
+"""Writes an application's own rows into the instrumentation log, next to those of the probe in ComfyUI.
 
-Whoever calls this has work of its own: nothing is raised, nothing is waited for, and what cannot be written is said
+The caller has other work to do: nothing is raised, nothing is waited for, and a row that cannot be written is reported
 once through `logging`. Only the standard library is loaded.
 """
 
@@ -33,7 +33,7 @@ TEXT_LIMIT = 2000
 """Characters of one text."""
 
 ENTRIES_LIMIT, DEPTH_LIMIT = 100, 8
-"""Of a list or a mapping, and of lists in lists: a tensor's values are no context."""
+"""Of a list or a mapping, and of lists in lists: a tensor's values are not context."""
 
 MAX_MB, MAX_AGE_H, KEEP = (64.0, 0.001, 1e6), (168.0, 0.001, 1e6), (5.0, 0.0, 1000.0)
 """When the log is rotated (MiB, hours) and how many older files are kept: the default, and the bounds of the variables.
@@ -42,7 +42,7 @@ The probe in ComfyUI has the same: whoever writes a row may be the one who rotat
 """
 
 _HEAD = 1 << 16
-"""Bytes in which the first row is looked for."""
+"""Bytes in which the first row is searched."""
 
 _STALE_LOCK_S = 10.0
 """Where files cannot be locked, a lock of this age is one that a dead process left."""
@@ -71,7 +71,7 @@ class StageTimer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Cancelling a task and Ctrl-C are no errors of the work.
+        # Cancelling a task and Ctrl-C are not errors of the work.
         status = "ok" if error is None else "error" if isinstance(error, Exception) else "interrupted"
         _write(
             self._log,
@@ -196,7 +196,7 @@ def append(
     """Append the row, or several, in one write. The file is opened anew: so it is always the one that has the name.
 
     `now` None: the log is not rotated for its age. `locked_by_us`: whether we hold the log's lock, without which it is
-    not rotated at all; None: it is asked for.
+    not rotated at all; None: it is to be taken.
 
     Raises:
         OSError: they are not written, or not whole.
@@ -334,7 +334,7 @@ def _locked_by_creation(name: str) -> Iterator[bool]:
 
 
 def _setting(name: str, default: float, lowest: float, highest: float) -> float:
-    """A number from the environment; what is none, or out of bounds, counts as not given."""
+    """A number from the environment; one that is invalid or out of bounds counts as not given."""
     try:
         value = float(os.environ.get(name, ""))
     except ValueError:
