@@ -53,7 +53,7 @@ def by_hand(base: Path, **files: Any) -> ByHand:
         ("", " has no summary"),
         (b"\xff\xfe\x00", " has no summary"),
         ('{"summary": {"total_jobs": NaN, "success_rate": Infinity}}', " has a summary of other keys"),
-        ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, "says success_rate 98.5"),
+        ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, ": success_rate 98.5"),
         pytest.param("[" * 100_000, " has no summary", id="deep"),
     ],
 )

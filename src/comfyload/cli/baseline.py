@@ -171,7 +171,8 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
 
 @baseline.command(no_args_is_help=True)
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """Print a baseline's README, or with --json its manifest; of a folder made by hand, what its files state.
+    """Print a baseline's runs and where its README and page are, or with --json its manifest. A folder made by hand is
+    shown by its README and what its files state.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
@@ -185,8 +186,12 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     kept = find(archive, name)
     if json_:
         Screen().print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
-    else:
-        _show_readme(kept.path / "README.md")
+        return
+    from comfyload.app.locate import measured
+    from comfyload.report.kept import kept_page
+    from comfyload.report.render.terminal import render
+
+    render(kept_page(kept, [measured(reader).summary for _, reader in kept.runs()]), Screen())
 
 
 def _show_readme(file: Path) -> None:
