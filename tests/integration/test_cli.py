@@ -80,7 +80,7 @@ def test_a_run_leaves_its_directory_its_json_and_a_table(sim: str, tmp_path: Pat
     (run,) = (tmp_path / "runs").iterdir()
     files = ["log.ndjson", "manifest.json", "records.ndjson", "samples.ndjson"]
     assert sorted(path.name for path in run.iterdir()) == files
-    assert "6 offered = 6 completed" in done.stdout
+    assert "6 of 6 completed" in done.stdout
     assert "\x1b[" not in done.stdout + done.stderr
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["workflows"][0].get("graph") is None

@@ -253,7 +253,7 @@ def test_a_run_and_its_jobs_can_be_shown_from_their_files(tmp_path: Path) -> Non
             cwd=tmp_path,
         )
     whole = call("show", "run", cwd=tmp_path)
-    assert "3 offered = 3 completed" in whole.stdout
+    assert "3 of 3 completed" in whole.stdout
     one = call("show", "run", "--job", "1", cwd=tmp_path)
     assert one.returncode == 0
     assert "KSampler" in one.stdout

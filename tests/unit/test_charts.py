@@ -150,7 +150,7 @@ def test_the_waterfall_starts_with_the_slowest_and_says_what_can_be_chosen(long:
     (choice,) = chart.spec["params"]
     assert choice["value"] == choice["bind"]["options"][0] == "17"
     assert choice["bind"]["labels"][0] == "job 17: 30.0 s, timed out"
-    assert len(choice["bind"]["options"]) <= 200 and "of 5002 jobs can be chosen" in chart.description
+    assert len(choice["bind"]["options"]) <= 200 and "of 5 002 jobs can be chosen" in chart.description
 
 
 def test_of_a_long_run_groups_are_drawn_and_it_is_said(long: Shown) -> None:

@@ -24,7 +24,6 @@ from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
 from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
 from comfyload.report.blocks import workflows
 from comfyload.report.comparison import comparison_page
-from comfyload.report.durations import Notes
 from comfyload.report.history import history_page
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.render.markdown import as_markdown
@@ -455,8 +454,7 @@ def test_whatever_compares_runs_of_previews_calls_them_that() -> None:
     assert "previews/min" in text and "images/min" not in text
     assert any(row.unit == "previews/min" for row in compare([a], [b]).rows)
     assert any("previews per minute 6 to 12" in said for said in observations([a, _previews("c", 5.0, users=2)]))
-    notes = Notes()
-    table = workflows(a.summary, notes)
-    assert table is not None and [column.header for column in table.columns][6] == "prev/min"
+    table = workflows(a.summary)
+    assert table is not None and [column.title for column in table.columns][6] == "prev/min"
     (series,) = history([("x", "2026-01-01", a), ("y", "2026-01-02", b)], ["images_per_minute"])
     assert "previews/min" in as_markdown(history_page([series]))

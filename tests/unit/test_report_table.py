@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -10,24 +11,38 @@ from msgspec import structs
 from rich.console import Console
 
 from comfyload.judge.columns.gpu import GpuRow
+from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.statistics.stats import Statistic
-from comfyload.judge.summary import summarise
+from comfyload.judge.summary import measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
-from comfyload.report.busy import gpu_words
-from comfyload.report.durations import Notes
+from comfyload.report.busy import gpu_value
 from comfyload.report.faults import Outcome, render_faults
+from comfyload.report.of_run import page_of
+from comfyload.report.page import Column, Table, Value
 from comfyload.report.plan_text import plan_words
-from comfyload.report.table import render
-from comfyload.report.text import decimals, duration, fixed, percent
+from comfyload.report.render.layout import wrapped
+from comfyload.report.render.terminal import render, render_tables
+from comfyload.words import decimals, duration, fixed, percent
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 
+GATES = GateSet(gates=[parse_gate(text) for text in (*DEFAULT_GATES, "images_per_minute >= 0.95 * baseline")])
 
-def _draw(run: Manifest, lines: list[Record], width: int = 80, encoding: str = "utf-8", color: bool = False) -> str:
+
+def _draw(
+    run: Manifest,
+    lines: list[Record],
+    width: int = 80,
+    encoding: str = "utf-8",
+    color: bool = False,
+    all: bool = True,
+) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, newline="\n", write_through=True)
     console = Console(file=file, width=width, force_terminal=color, color_system="standard" if color else None)
-    render(run, summarise(run, lines), console)
+    measured = measure("", run, lines)
+    render(page_of(measured, judge(GATES, measured)), console, all=all)
     return raw.getvalue().decode(encoding)
 
 
@@ -55,21 +70,20 @@ def test_a_footnote_of_something_withheld_hangs_on_nothing_that_is_printed() -> 
         vram_per_job_bytes=withheld,
         torch_vram_per_job_bytes=withheld,
     )
-    notes = Notes()
-    assert gpu_words(row, notes.mark) == "233 W, –¹ J a job"
-    assert "¹ withheld: too coarse" in notes.text().plain
+    assert gpu_value(row) == Value(words="233 W · energy per job –", note="withheld: too coarse")
 
 
 def test_a_good_run_says_so_first() -> None:
     lines = _draw(manifest(12), one_by_one([10.0 + i % 3 for i in range(12)])).splitlines()
-    assert lines[3].startswith("VALID. ")
-    assert any(line.startswith("Jobs        12 offered = 12 completed") for line in lines)
+    assert lines[2] == "VALID. No problems found."
+    assert any(line.startswith("12 of 12 completed") for line in lines)
 
 
 def test_an_invalid_run_says_why_before_any_number() -> None:
     cached = [job(i, float(i), 1.0, cached=["3", "9"] if i else []) for i in range(12)]
     text = _draw(manifest(12), cached)
-    assert text.index("NOT VALID") < text.index("11 of 12 jobs were served from the cache") < text.index("Jobs  ")
+    invalid = text.index("INVALID. Do not use these numbers:\n✗ 11 of 12 jobs were served from the cache")
+    assert invalid < text.index("images/min")
 
 
 def test_what_is_withheld_is_a_dash_with_a_footnote() -> None:
@@ -80,8 +94,9 @@ def test_what_is_withheld_is_a_dash_with_a_footnote() -> None:
 
 def test_failures_are_listed_with_their_first_message() -> None:
     text = _draw(manifest(100), _hundred())
-    assert "97 completed + 1 failed + 1 timed out + 1 lost" in text
+    assert "97 of 100 completed · 1 failed · 1 timed out · 1 lost" in text
     assert "failures as ∞" in text and "mat1 and mat2 (job 13)" in text
+    assert "mat1 and mat2 (job 13)" in _draw(manifest(100), _hundred(), all=False)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -97,14 +112,16 @@ def test_a_row_of_durations_stays_one_row_at_80_columns(median: float) -> None:
     seconds = np.random.default_rng(1).lognormal(np.log(median), 0.5, 400)
     for factor in (1.0, 3.0):
         text = _draw(manifest(400), one_by_one([float(x) * factor for x in seconds]))
-        assert [line[:8] for line in text.splitlines() if line.startswith("from ")] == ["from due", "from sen"]
-        assert text.count("\n ", text.index("Durations"), text.index("queue wait")) == 2
+        rows = text[text.index("Durations") : text.index("queue wait")].splitlines()
+        assert [line.split(",")[0] for line in rows if not line.startswith(" ")][1:2] == ["latency"]
+        assert sum(line.startswith(" ") for line in rows) == len(rows) // 2
 
 
 def test_nothing_measured_prints_no_zero_for_what_is_unknown() -> None:
     text = _draw(manifest(12), [failed(i, float(i), 1.0) for i in range(12)])
     assert "Nothing was measured: 12 failed." in text
-    assert "Images/min  \N{EN DASH}¹" in text and "nan" not in text.lower()
+    assert "Images/min  \N{EN DASH}" in text and "nan" not in text.lower()
+    assert "  – images/min        – for half of the jobs" in text
 
 
 def test_colour_adds_nothing_but_colour() -> None:
@@ -135,7 +152,7 @@ def test_words_of_the_server_are_not_taken_for_markup() -> None:
         (0.0034, "3.4 ms"),
         (123.4, "123 s"),
         (9.996, "10.0 s"),
-        (1234.5, "1234 s"),
+        (1234.5, "1 234 s"),
     ],
 )
 def test_durations_have_three_digits_and_a_unit_to_read(seconds: float, written: str) -> None:
@@ -173,32 +190,41 @@ def test_a_plan_is_said_in_words(plan: Plan, words: str) -> None:
     assert plan_words(plan) == words
 
 
-def _overloaded(**changes: object) -> str:
+def _overloaded(all: bool = True, **changes: object) -> str:
     load = Open(stages=[Stage(per_s=10.0, seconds=15.0)], arrivals="constant", **changes)  # type: ignore[arg-type]
     places = load.max_in_flight
-    return _draw(planned(load), served([i / 10 for i in range(150)], 0.2, places=places, drop=load.on_full == "drop"))
+    return _draw(
+        planned(load), served([i / 10 for i in range(150)], 0.2, places=places, drop=load.on_full == "drop"), all=all
+    )
 
 
 def test_a_number_that_grew_through_the_run_says_so() -> None:
     text = _overloaded()
-    assert "from due, s¹" in text and "from sent, s¹" in text and "execution, ms " in text
-    assert "¹ overload: grew through the run, so it depends on how long that lasted" in text
+    assert re.search(r"latency, s[¹²]", text) and "execution, ms " in text and "without own delay" not in text
+    assert "overload: it grew through the run, so it depends on how long the run lasted" in text
     assert "Arrivals/min  600 due, 600 sent, 300 completed" in text
+
+
+def test_latency_once_sent_is_shown_only_where_it_differs() -> None:
     waiting = _overloaded(max_in_flight=4)
-    assert "from due, s¹" in waiting and "from sent, ms " in waiting
+    assert re.search(r"latency, s[¹²]", waiting) and "without own delay, ms " in waiting
+    short = _overloaded(max_in_flight=4, all=False)
+    assert "Once sent     0.800 s for half of the jobs, 0.800 s for the slowest" in short
+    assert [line.split()[0] for line in short.splitlines() if "▇" in line] == ["not", "queue", "execution"]
+    assert "Once sent" not in _draw(manifest(100), _hundred(), all=False)
 
 
 def test_drops_are_in_the_ledger_and_their_tails_are_withheld() -> None:
     text = _overloaded(max_in_flight=4, on_full="drop")
-    assert "150 offered = 78 completed + 72 dropped" in text and "withheld: overload: 72 of 150 jobs" in text
-    assert "grew through the run" not in text
+    assert "78 of 150 completed · 72 dropped" in text and "withheld: overload: 72 of 150 jobs" in text
+    assert "it grew through the run" not in text
 
 
 def test_jobs_cut_off_by_the_end_are_not_called_cancelled() -> None:
     load = Open(stages=[Stage(per_s=0.1, seconds=200.0)], arrivals="constant")
     records = served([10.0 * i for i in range(20)], 8.0)
     text = _draw(planned(load, drain=False), [*records[:-1], censored(records[-1])])
-    assert "20 offered = 19 completed + 1 cut off by the end" in text and "cancelled" not in text
+    assert "19 of 20 completed · 1 cut off by the end" in text and "cancelled" not in text
 
 
 def _mixed() -> tuple[Manifest, list[Record]]:
@@ -214,7 +240,7 @@ def _mixed() -> tuple[Manifest, list[Record]]:
 @pytest.mark.parametrize("width", [80, 120])
 def test_books_and_workflows_have_rows_of_their_own(width: int) -> None:
     text = _draw(*_mixed(), width)
-    assert "Books        10, each of 4 pages = 10 complete" in text and "book, from due, s" in text
+    assert "Books        10 of 10 complete; each of 4 pages" in text and "book latency, s" in text
     assert "Books/min    0.600 due" in text and "Books/h " in text
     lines = text.splitlines()
     assert any(line.split()[:2] == ["flux", "28"] for line in lines)
@@ -243,3 +269,47 @@ def test_the_parts_of_a_row_of_faults_add_up_to_the_jobs_and_fit_80_columns() ->
     assert sum(map(int, numbers[:5])) == 100 and numbers[-3:] == ["11", "112", "10"]
     text = " ".join(lines)
     assert "validation: 16 of 100 jobs cannot be done at all." in text and "restart: not done, a server cannot" in text
+
+
+def test_details_are_shown_only_when_asked_for() -> None:
+    short, full = (_draw(manifest(100), _hundred(), all=whole) for whole in (False, True))
+    for words in ("Durations", "Nodes", "Self-check", "Ranges are"):
+        assert words in full and words not in short
+    lines = [line.split() for line in full.splitlines()]
+    assert [line for line in short.splitlines() if line.split() not in lines] == []
+
+
+def test_the_generator_s_own_error_is_on_the_first_screen_where_it_matters() -> None:
+    run = manifest(100)
+    assert run.self_check is not None
+    busy = structs.replace(run, self_check=structs.replace(run.self_check, busy_fraction=0.93))
+    assert "CPU 93.0 % busy" in _draw(busy, _hundred(), all=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("a number 97 % of it", 11, ["a number", "97 % of it"]),
+        ("it took 1 280 s in all", 12, ["it took", "1 280 s in", "all"]),
+        ("aaaaaaaaaaaa b", 5, ["aaaaa", "aaaaa", "aa b"]),
+        ("漢字漢字 ab", 6, ["漢字漢", "字 ab"]),
+        ("", 5, [""]),
+    ],
+)
+def test_lines_break_between_words_and_keep_a_number_with_its_unit(text: str, width: int, lines: list[str]) -> None:
+    assert wrapped(text, width) == lines
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_sentences_that_have_no_room_in_a_row_stand_beneath_it(width: int) -> None:
+    columns = [Column(title="name"), Column(title="n", right=True), Column(title="why", prose=True)]
+    rows = [
+        [Value(words=name), Value(words="7"), Value(words=why)] for name, why in (("a" * 24, "short"), ("b", "x " * 60))
+    ]
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", write_through=True)
+    render_tables([Table(key="t", title="", columns=columns, rows=rows)], Console(file=file, width=width))
+    lines = raw.getvalue().decode().splitlines()
+    assert lines[0].split() == ["name", "n", "why"] and lines[1].split() == ["a" * 24, "7", "short"]
+    assert lines[2].split() == ["b", "7"] and lines[3].startswith("    x x")
+    assert max(map(len, lines)) <= width

@@ -7,7 +7,7 @@ from msgspec import structs
 from comfyload.judge.comparison.comparable import load_words
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Attempt, Execution, Failure, Record
-from comfyload.report.blocks import retried
+from comfyload.report.run_facts import facts
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 POLICY = {"attempts": 3}
@@ -48,8 +48,8 @@ def test_an_attempt_that_was_lost_may_have_been_executed_and_that_is_told() -> N
     summary = summarise(manifest(30, retry=POLICY), list(records))
     assert summary.retries is not None
     assert (summary.retries.executed_for_nothing_s, summary.retries.executed_unknown) == (0.0, 1)
-    told = retried(summary)
-    assert told is not None and "at least 0 ms executed for nothing (of 1 attempt that is not known)" in told.plain
+    (words,) = (fact.value.words for fact in facts(manifest(30), summary) if fact.label == "Retries")
+    assert words.endswith("at least 0 ms executed for nothing (of 1 attempt this is not known)")
 
 
 def test_what_the_policy_held_back_was_not_sent() -> None:

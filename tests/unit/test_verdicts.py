@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -17,7 +18,7 @@ from comfyload.judge.gates.gate import GateVerdict, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.summary import measure
 from comfyload.report.junit import junit, suite_of
-from comfyload.report.verdicts import as_json, markdown, render, value_words
+from comfyload.report.verdicts import as_json, gate_tables, markdown, render, value_words
 from tests.unit.judge_runs import failed, manifest, one_by_one
 
 EVIL = "<script>alert(1)</script> | `rm` **b** [x](http://e) \x1b[31m\n# h [red]no[/red] $x$ ü"
@@ -39,11 +40,19 @@ def _draw(verdicts: list[GateVerdict], width: int = 80, encoding: str = "utf-8",
     return raw.getvalue().decode(encoding)
 
 
-def test_the_verdict_is_the_first_word_and_why_stands_below() -> None:
-    lines = _draw(_judged()).splitlines()
-    assert lines[0].split() == ["PASS*", "success_rate", ">=", "98", "%", "100", "%,", "n", "12"]
-    assert lines[1].strip() == "12 clean jobs do not prove 98 %; 149 clean ones would if failures"
-    assert lines[-1].startswith("INCONCLUSIVE. Of 6 gates: ") or lines[-2].startswith("INCONCLUSIVE. Of 6 gates: ")
+def test_a_gate_is_a_line_with_its_value_its_verdict_and_what_would_prove_it() -> None:
+    lines = _draw(_judged(), width=120).splitlines()
+    cells = [re.split(r"\s{2,}", line) for line in lines]
+    assert cells[0] == ["✓", "success_rate >= 98 %", "100 %", "ok", "1 483 jobs would prove it"]
+    assert cells[1] == ["✓", "p95_latency_s <= 45", "–", "ok", "59 jobs would prove it"]
+    assert cells[2] == ["✓", "unexpected_errors == 0", "0", "PASS", "No log was read."]
+    assert cells[3] == ["?", "images_per_minute >= 0.95 * baseline", "–", "INCONCLUSIVE", "No baseline was given."]
+    assert lines[-1].startswith("INCONCLUSIVE. Of 6 gates: 1 INCONCLUSIVE (undecided), 3 ok (inside the limit, not")
+
+
+def test_where_a_percentile_is_withheld_the_slowest_job_stands_in_its_place() -> None:
+    (table,) = gate_tables(_judged(), {"latency": 11.97})
+    assert [value.words for value in table.rows[1]][2] == "slowest 12.0 s"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -93,14 +102,14 @@ def test_markdown_takes_nothing_for_markup() -> None:
         cells = row.removeprefix("| ").removesuffix(" |").split(" | ")
         assert all(f"\\{sign}" in cell or sign not in cell for cell in cells)
     unescaped = row.replace("\\|", "").count("|")
-    assert unescaped == 6 and "\\`rm\\`" in row
+    assert unescaped == 7 and "\\`rm\\`" in row
 
 
 def test_a_markdown_row_is_one_line_for_each_gate() -> None:
     verdicts = _judged(message=EVIL)
     rows = [line for line in markdown(verdicts).splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + len(verdicts)
-    assert markdown(verdicts).startswith("## Gates: FAIL\n") and "PASS\\*" in markdown(_judged())
+    assert markdown(verdicts).startswith("## Gates: FAIL\n") and "| ok |" in markdown(_judged())
 
 
 def test_json_has_every_field_and_no_token_that_json_lacks() -> None:

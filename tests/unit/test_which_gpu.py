@@ -15,7 +15,7 @@ from comfyload.record.environment.gpu import find_gpus, gpu_facts
 from comfyload.record.environment.server_process import ListeningProcess
 from comfyload.record.environment.which_gpu import Visible, device_index, device_model, gpus_alike, visible_to
 from comfyload.record.model import Fact, Sample, Server
-from comfyload.report.busy import gpu_words
+from comfyload.report.busy import gpu_value
 from comfyload.telemetry.nvml import Gpus
 from tests.unit.judge_runs import job, manifest
 from tests.unit.test_environment import GIB
@@ -218,7 +218,7 @@ def test_nothing_rests_on_a_gpu_that_is_one_of_several_alike() -> None:
     assert gpus_alike(unsure.manifest.environment) == {"0": 2}
     assert (busy.utilisation_percent, busy.over_90_percent, busy.at_ceiling) == (None, None, None)
     assert row.energy_per_job_j.value is None and "one of 2 alike" in row.energy_per_job_j.reason
-    assert gpu_words(row, lambda _: "").startswith("one of 2 alike, perhaps not the server's: 99 % busy")
+    assert gpu_value(row).words.startswith("one of 2 alike, perhaps not the server's: 99 % busy")
     assert [f.level for f in unsure.summary.findings if f.code == "gpu_alike"] == ["warning"]
     assert not [said for said in observations([unsure]) if "GPU 0" in said and "alike" not in said]
 

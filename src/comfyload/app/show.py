@@ -9,18 +9,15 @@ from rich.text import Text
 
 from comfyload.errors import UsageError
 from comfyload.record.codec import encode
-from comfyload.record.model import Record
+from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
-from comfyload.report.console import Screen
+from comfyload.report.console import Screen, draw
+from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from comfyload.record.codec import encode
-from comfyload.record.model import Manifest
-from comfyload.visible import visible
 
 __all__ = ["show_job"]
 
@@ -36,15 +33,16 @@ def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) ->
     reader = RunReader(path, salvage=salvage)
     record = next((line for line in reader.lines() if isinstance(line, Record) and line.index == index), None)
     if record is None:
-        raise UsageError(f"{path} holds no record of job {index}", "jobs are counted from 0, warm-up jobs first")
+        raise UsageError(f"{path} has no record of job {index}", "jobs are numbered from 0, warm-up jobs first")
     console = Screen(highlight=False)
     if as_json:
         console.print_json(encode(record).decode())
         return
-    console.print(_head(record))
-    console.print(_facts(record))
+    draw(_head(record), console)
+    draw(_facts(record), console)
     if record.execution.nodes:
-        console.print(_waterfall(record, reader.manifest))
+        console.print()
+        draw(_waterfall(record, reader.manifest), console)
 
 
 def _head(record: Record) -> Text:
@@ -56,8 +54,8 @@ def _head(record: Record) -> Text:
     failure = execution.failure
     if failure is not None:
         where = f" in node {failure.node} ({failure.node_class})" if failure.node else ""
-        told = visible(f"{failure.kind} {failure.type}{where}: {failure.message}")
-        text.append(f"\n{told}", style="not bold")
+        cause = visible(f"{failure.kind} {failure.type}{where}: {failure.message}")
+        text.append(f"\n{cause}", style="not bold")
     return text.append(f"\n{visible(record.prompt_id)}\n", style="not bold dim")
 
 
@@ -78,15 +76,15 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
         ("done", execution.done),
     ):
         if instant is not None:
-            yield name, f"{instant - record.due:+.3f} s from due"
+            yield name, f"{instant - record.due:.3f} s after it was due"
     if execution.done_uncertainty_s:
-        yield "", f"seen by asking, up to {execution.done_uncertainty_s:.3f} s after it happened"
+        yield "", f"found by polling, up to {execution.done_uncertainty_s:.3f} s after it happened"
     if server.create_ms is not None and server.start_ms is not None:
         yield "queue wait", f"{(server.start_ms - server.create_ms) / 1000:.3f} s by the server's clock"
     if server.execution_ms is not None:
         yield "execution", f"{server.execution_ms / 1000:.3f} s by the server's clock"
     if server is not execution.server:
-        yield "", "stamps of the server that cannot be are left out"
+        yield "", "impossible times of the server are left out"
     if record.values:
         yield "values", ", ".join(f"{key} = {value}" for key, value in record.values.items())
     if execution.cached:
@@ -94,7 +92,7 @@ def _rows(record: Record) -> Iterator[tuple[str, str]]:
     for output in execution.outputs:
         yield "output", f"node {output.node}: {output.count} {output.kind}  {' '.join(output.files)}"
     if execution.server_state_after:
-        yield "left", f"{execution.server_state_after} on the server when it was given up"
+        yield "left", f"{execution.server_state_after} on the server when the job was given up"
 
 
 def _waterfall(record: Record, manifest: Manifest) -> Table:
@@ -113,7 +111,7 @@ def _waterfall(record: Record, manifest: Manifest) -> Table:
         until = end if span.end is None else span.end
         left = round((span.start - start) / (end - start) * BAR)
         width = max(1, round((until - start) / (end - start) * BAR) - left)
-        seconds = "not over" if span.end is None else f"{until - span.start:.3f}"
+        seconds = "no end" if span.end is None else f"{until - span.start:.3f}"
         name = classes.get(span.node) or classes.get(span.node.partition(".")[0], "?")
         table.add_row(Text(visible(span.node)), Text(visible(name)), seconds, " " * left + "━" * width)
     return table

@@ -37,7 +37,7 @@ OK, INVALID = 0, 5
 def report_run(
     path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False, all: bool = False
 ) -> int:
-    """Summarise the run at `path`, write `output` and print what was asked for; returns the exit code.
+    """Summarise the run at `path`, write `output` and print the page or JSON; returns the exit code.
 
     The page shows the default gates, which do not change the exit code. `salvage`: lines that cannot be read are left
     out and counted, those of the log too. `all`: with every number; as JSON the page in words.
@@ -63,9 +63,12 @@ def read_run(path: Path, *, salvage: bool = False) -> Target:
     return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
 
 
-def print_run(found: Target, verdicts: Sequence[GateVerdict], output: Path | None) -> None:
-    """The page of a run that has just ended."""
-    render(_page(found, verdicts, output), Screen(stderr=is_stdout(output)))
+def print_run(
+    found: Target, verdicts: Sequence[GateVerdict], output: Path | None, *, to_be_kept: bool = False
+) -> None:
+    """The page of a run that has just ended. `to_be_kept`: the caller says what to type next."""
+    page = _page(found, verdicts, output)
+    render(structs.replace(page, next=[]) if to_be_kept else page, Screen(stderr=is_stdout(output)))
 
 
 def print_summary(found: Target) -> None:

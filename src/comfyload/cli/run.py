@@ -387,7 +387,7 @@ def _report(path: Path, flags: dict[str, Any]) -> int:
             print_run(found, [], output)
         raise
     if not quiet:
-        print_run(found, checked.verdicts, output)
+        print_run(found, checked.verdicts, output, to_be_kept=judged and flags["save"] is not None)
     if not judged:
         return code
     if flags["save"] is not None:

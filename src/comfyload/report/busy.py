@@ -1,4 +1,4 @@
-"""How the load on server and GPU is said in a few words."""
+"""The load on server and GPU, in a few words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gpu_value(row: GpuRow) -> Value:
         parts.append(f"throttled {percent(row.throttled_share)} of the time")
     if row.power_w is not None:
         joules = row.energy_per_job_j
-        parts.append(f"{DASH if joules.value is None else fixed(joules.value, 0)} J a job")
+        parts.append(f"energy per job {DASH}" if joules.value is None else f"{fixed(joules.value, 0)} J a job")
         note = "" if joules.value is not None else f"withheld: {joules.reason}"
     doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
     return Value(words=doubt + " · ".join(parts), note=note)

@@ -11,7 +11,7 @@ from comfyload.judge.summary import Summary
 from comfyload.report.page import Column, Table, Value
 from comfyload.words import DASH, decimals, fixed, scale
 
-__all__ = ["durations", "open_ends", "own_delay"]
+__all__ = ["OWN_DELAY", "durations", "open_ends", "own_delay"]
 
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
 _ROWS = (  # label, key
@@ -23,6 +23,9 @@ _ROWS = (  # label, key
     ("execution", "execution"),
     ("acknowledge", "acknowledge"),
 )
+
+OWN_DELAY = 0.05
+"""Of a latency, the share of time before a job was sent that is worth a line."""
 
 _GREW = "overload: it grew through the run, so it depends on how long the run lasted"
 
@@ -37,9 +40,9 @@ def durations(summary: Summary) -> Table:
         if all(cell.n == 0 for cell in cells if cell is not None) or (key == "latency_sent" and not own_delay(summary)):
             continue
         known = [cell.value for cell in cells if cell is not None and cell.value is not None]
-        factor, unit = scale(known, below=1.0)
+        factor, unit = _scale(known)
         # Two places keep six intervals within 80 columns. The server's times are whole milliseconds.
-        most = 2 if unit == "s" else 0 if key in ("queue_wait", "execution") else 1
+        most = 2 if unit != "ms" else 0 if key in ("queue_wait", "execution") else 1
         name = Value(words=f"{label}, {unit}", note=_GREW if key in growing else "")
         rows.append([name, *(_value(cell, factor, most) for cell in cells)])
     titles = ("mean", *_SHOWN[1:])
@@ -48,10 +51,10 @@ def durations(summary: Summary) -> Table:
 
 
 def own_delay(summary: Summary) -> bool:
-    """Whether latency counted from the sending is, as it is written, another than latency from the due time."""
-    pairs = [[_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN] for key in ("latency", "latency_sent")]
-    known = [[cell.value for cell in cells if cell is not None and cell.value is not None] for cells in pairs]
-    return _written(known[0]) != _written(known[1])
+    """Whether jobs waited before they were sent for so long that latency without this is another number."""
+    pairs = [[_cell(summary, f"{shown}_{key}_s") for key in ("latency", "latency_sent")] for shown in _SHOWN]
+    known = [(due.value, sent.value) for due, sent in pairs if due is not None and sent is not None]
+    return any(due is not None and sent is not None and sent < (1 - OWN_DELAY) * due for due, sent in known)
 
 
 def open_ends(tables: Iterable[Table], summary: Summary) -> list[str]:
@@ -65,9 +68,11 @@ def open_ends(tables: Iterable[Table], summary: Summary) -> list[str]:
     return [f"≥ or up to: too few independent jobs to say where the other end is ({listed})."]
 
 
-def _written(values: Sequence[float]) -> list[str]:
-    factor, unit = scale(values, below=1.0)
-    return [f"{fixed(value * factor, _places(value * factor, 2 if unit == 's' else 0))} {unit}" for value in values]
+def _scale(seconds: Sequence[float]) -> tuple[float, str]:
+    """Minutes where one is a thousand seconds: six intervals of thousands do not fit 80 columns."""
+    if any(1000 <= value < math.inf for value in seconds):
+        return 1 / 60, "min"
+    return scale(seconds, below=1.0)
 
 
 def _growing(summary: Summary) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -13,8 +14,7 @@ from comfyload.judge.summary import Measured, Summary
 from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.busy import server_words
-from comfyload.report.charts.chart import Chart
-from comfyload.report.durations import durations, open_ends
+from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Value
@@ -24,10 +24,10 @@ from comfyload.report.run_facts import cache_words, ends_words, facts
 from comfyload.report.verdicts import gate_state, gate_tables
 from comfyload.words import DASH, count, duration
 
-__all__ = ["page_of", "validity"]
+if TYPE_CHECKING:
+    from comfyload.report.charts.chart import Chart
 
-_WAITS = 0.05
-"""Of the latency, the share of time before a job was sent that is worth a bar."""
+__all__ = ["page_of", "validity"]
 
 
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
@@ -105,7 +105,7 @@ def _time(summary: Summary) -> Bars | None:
     known = {name: summary.statistics[f"avg_{name}_s"].value for name in ("latency", "latency_sent")}
     whole, sent = known["latency"], known["latency_sent"]
     waited = whole - sent if whole is not None and sent is not None else 0.0
-    parts = [("not sent yet", waited)] if whole and waited > _WAITS * whole else []
+    parts = [("not sent yet", waited)] if whole and waited > OWN_DELAY * whole else []
     for label, name in (("queue", "queue_wait"), ("execution", "execution")):
         seconds = summary.statistics[f"avg_{name}_s"].value
         if seconds is None:
@@ -115,7 +115,7 @@ def _time(summary: Summary) -> Bars | None:
     if total <= 0:
         return None
     bars = [Bar(label=label, share=seconds / total, words=duration(seconds)) for label, seconds in parts]
-    return Bars(key="time", title="where the time goes", bars=bars)
+    return Bars(key="time", title="where the time goes", bars=bars, parts=True)
 
 
 def _longest(summary: Summary) -> dict[str, float]:
@@ -129,7 +129,7 @@ def _longest(summary: Summary) -> dict[str, float]:
 
 
 def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[GateVerdict]:
-    """Of an invalid run, without the reason of each gate that it leaves open: the page has said it."""
+    """Of an invalid run, without the reason of each gate that it leaves open: the page names it above."""
     spoilt = [not summary.valid and verdict.verdict == "INCONCLUSIVE" for verdict in verdicts]
     return [structs.replace(one, why="") if repeats else one for one, repeats in zip(verdicts, spoilt, strict=True)]
 

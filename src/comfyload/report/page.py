@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from comfyload.report.charts.chart import Chart
+if TYPE_CHECKING:
+    from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
 __all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
 
@@ -44,11 +45,12 @@ class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Bars(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Bars side by side: the parts of a whole."""
+    """Bars side by side, the longest first. `parts`: of a whole, so that none may be left out for want of room."""
 
     key: str
     title: str
     bars: list[Bar]
+    parts: bool = False
 
 
 class Column(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -118,8 +118,8 @@ def _rates(summary: Summary) -> Iterator[Fact]:
     usual = not summary.made or set(summary.made) == {"image"}
     for label, words in made_rows(summary):
         yield _fact(label, Value(words=words), detail=usual)
-    if label := rate_label(summary):
-        yield _fact(label, value_of(summary.statistics["images_per_minute"]), "images_per_minute", detail=True)
+    if rate := rate_label(summary):
+        yield _fact(rate, value_of(summary.statistics["images_per_minute"]), "images_per_minute", detail=True)
     yield _fact("Jobs/min", value_of(summary.statistics["jobs_per_minute"]), "jobs_per_minute", detail=True)
 
 

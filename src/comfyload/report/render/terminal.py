@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
-import msgspec
+from msgspec import Struct, structs
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -36,7 +36,7 @@ T = TypeVar("T")
 def render(page: Page, console: Console, *, all: bool = False) -> None:
     """Print the page; details only with `all`. What a server wrote is shown as text, never obeyed."""
     screen = _Screen(console)
-    page = screen.fitting(msgspec.structs.replace(page, charts=[]), Page)
+    page = screen.fitting(structs.replace(page, charts=[]))
     invalid = [remark for remark in page.remarks if remark.level == "invalid"]
     others = [remark for remark in page.remarks if remark.level != "invalid" and (all or not remark.detail)]
     tables = [screen.table(table) for table in page.tables if all or not table.detail]
@@ -58,14 +58,14 @@ def render(page: Page, console: Console, *, all: bool = False) -> None:
 def render_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables alone, with their footnotes."""
     screen = _Screen(console)
-    parts = [screen.table(screen.fitting(table, Table)) for table in tables]
+    parts = [screen.table(screen.fitting(table)) for table in tables]
     screen.print([*parts, screen.dim(screen.notes.lines())])
 
 
 def render_facts(facts: Sequence[Fact], console: Console) -> None:
     """Print a label and a value a line, with their footnotes."""
     screen = _Screen(console)
-    parts = screen.facts([screen.fitting(fact, Fact) for fact in facts])
+    parts = screen.facts([screen.fitting(fact) for fact in facts])
     screen.print([parts, screen.dim(screen.notes.lines())])
 
 
@@ -79,9 +79,9 @@ class _Screen:
         self.width = console.width
         self.notes = Notes()
 
-    def fitting(self, value: T, kind: type[T]) -> T:
+    def fitting(self, value: T) -> T:
         """The value with every text in letters that the terminal has, on one line, without what it would obey."""
-        return msgspec.convert(_mapped(msgspec.to_builtins(value), self._fit), kind)
+        return _mapped(value, self._fit)
 
     def _fit(self, text: str) -> str:
         text = visible(text)
@@ -141,7 +141,7 @@ class _Screen:
     def _bars(self, bars: Bars, title: int) -> Lines:
         """As many as one line has room for, at least two; if these would be too short, each on a line of its own."""
         shown = list(bars.bars)
-        while len(shown) > 2 and self._room(shown, title) < _LEAST:
+        while len(shown) > 2 and not bars.parts and self._room(shown, title) < _LEAST:
             shown.pop()
         line, room = Text(padded(bars.title, title), style="dim"), self._room(shown, title)
         if room >= _LEAST:
@@ -151,7 +151,10 @@ class _Screen:
             return [line]
         label = max(cell_len(bar.label) for bar in shown)
         room = max(_LEAST, min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in shown)))
-        return [line, *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown)]
+        return [
+            line,
+            *(Text(f"  {padded(bar.label, label)} {self._bar(bar.share, room)} {bar.words}") for bar in shown),
+        ]
 
     def _room(self, bars: Sequence[Bar], title: int) -> int:
         """Columns that are left for the bars themselves on one line."""
@@ -219,9 +222,13 @@ def _joined(parts: Sequence[str], between: str, width: int) -> Iterator[str]:
     yield line
 
 
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+def _mapped(value: T, change: Callable[[str], str]) -> T:
+    """The value with every text in it changed."""
     if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _mapped(inner, change) for key, inner in value.items()}
-    return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
+        return cast(T, change(value))
+    if isinstance(value, list | tuple):
+        return cast(T, type(value)(_mapped(inner, change) for inner in value))
+    if isinstance(value, Struct):
+        names = value.__struct_fields__
+        return structs.replace(value, **{name: _mapped(getattr(value, name), change) for name in names})
+    return value
