@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 FLAGS = {
-    "--cpu": "no GPU is used: the times do not apply to a server with a GPU",
+    "--cpu": "no GPU is used, and the times do not apply to a server with one",
     "--lowvram": "models are moved in and out of the GPU in every job",
     "--novram": "nothing stays on the GPU: every job moves all weights",
     "--disable-smart-memory": "models leave the GPU after each job, and the next one loads them again",

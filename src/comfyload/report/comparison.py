@@ -129,7 +129,7 @@ def _row(row: Ratio, prefixed: bool, longest: float) -> list[Value]:
     bar = "▇" * max(1, min(_BAR, round(_BAR * change / longest))) if change and longest else ""
     n = f"{row.n_a}" if row.n_a == row.n_b else f"{row.n_a}/{row.n_b}"
     look = _LOOKS.get(row.verdict, "plain")
-    needed = f" (~{_needed(row)})" if row.runs_needed else ""
+    needed = f" (~{_needed(row).removesuffix(' on each side')})" if row.runs_needed else ""
     return [
         Value(words=_label(row, prefixed)),
         Value(words=value_words(row.a, row.unit)),
