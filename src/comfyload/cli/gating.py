@@ -23,7 +23,7 @@ __all__ = ["GateOptions", "Outlet", "say_what_failed", "show_comparison"]
 
 
 class Outlet(NamedTuple):
-    """Where verdicts go beside the terminal. `strict`: what is not proven is not good enough."""
+    """Where verdicts go besides the terminal. `strict`: what is not proven is not good enough."""
 
     junit: Path | None
     github_summary: bool
