@@ -62,7 +62,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=pack $(BIN)/lint-imports  # the pack is not installed
 
 $(TOOLS)/.installed:
 	$(PYTHON) -m venv $(TOOLS)

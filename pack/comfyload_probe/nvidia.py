@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .nvml import MEMORY_CLOCK, PCIE_RX, PCIE_TX, SM_CLOCK, Handle, Nvml, NvmlError
+from .rows import GPU_FIELDS
 from .torch_gpus import allocated_bytes, torch_cards
 
 if TYPE_CHECKING:
@@ -15,14 +16,7 @@ if TYPE_CHECKING:
 
     from .torch_gpus import Card
 
-__all__ = ["FIELDS", "Nvidia"]
-
-FIELDS = (
-    *("utilisation_percent", "vram_used_bytes", "vram_total_bytes", "torch_allocated_bytes", "process_vram_bytes"),
-    *("power_w", "energy_j", "temperature_c", "clock_sm_mhz", "clock_memory_mhz", "throttle"),
-    *("pcie_rx_bytes_per_s", "pcie_tx_bytes_per_s"),
-)
-"""Of one GPU in a row `sample`, beside its `index`. `energy_j` counts from when the driver was loaded."""
+__all__ = ["Nvidia"]
 
 REOPEN_S = 30.0
 
@@ -150,7 +144,7 @@ class Nvidia:
 
     def _read_one(self, gpu: Gpu) -> tuple[dict[str, Any], str]:
         """One GPU's readings, and why it is lost if it is."""
-        row: dict[str, Any] = {"index": gpu.index, **dict.fromkeys(FIELDS)}
+        row: dict[str, Any] = {"index": gpu.index, **dict.fromkeys(GPU_FIELDS)}
         row["torch_allocated_bytes"] = allocated_bytes(gpu.index)
         if gpu.handle is None:
             return row, gpu.why

@@ -161,7 +161,12 @@ class Probe:
             "facts": {**self.facts(), **self._gpu_facts()},
             "hooks": dict(self.hooks.states),
             "missing": list(self.hooks.missing),
-            "probe": {**self._state(), "dropped": self.journal.dropped, "errors": self._errors()},
+            "probe": {
+                **self._state(),
+                "dropped": self.journal.dropped,
+                "errors": self._errors(),
+                "log": None if self.settings.log is None else str(self.settings.log.absolute()),
+            },
         }
 
     def _gpu_facts(self) -> dict[str, Any]:

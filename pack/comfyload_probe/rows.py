@@ -7,10 +7,17 @@ import math
 import time
 from typing import Any, NamedTuple
 
-__all__ = ["SCHEMA", "Entry", "encoded", "long_text", "text", "timestamp"]
+__all__ = ["GPU_FIELDS", "SCHEMA", "Entry", "encoded", "long_text", "text", "timestamp"]
 
 SCHEMA = 1
 """Version of the rows' shape; schema.json describes it."""
+
+GPU_FIELDS = (
+    *("utilisation_percent", "vram_used_bytes", "vram_total_bytes", "torch_allocated_bytes", "process_vram_bytes"),
+    *("power_w", "energy_j", "temperature_c", "clock_sm_mhz", "clock_memory_mhz", "throttle"),
+    *("pcie_rx_bytes_per_s", "pcie_tx_bytes_per_s"),
+)
+"""Fields of one GPU in a row `sample`, after its `index`. `energy_j` counts from when the driver was loaded."""
 
 NAME_LIMIT = 200
 TEXT_LIMIT = 500

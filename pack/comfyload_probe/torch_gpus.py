@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .rows import GPU_FIELDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -68,16 +70,14 @@ class TorchGpus:
 
     def read(self) -> list[dict[str, Any]]:
         """The `gpus` of a row `sample`; what torch does not tell is None."""
-        from .nvidia import FIELDS
-
         torch: Any = sys.modules.get("torch")
         if torch is None:
             return []
         if self.backend == "mps":
-            rows = [{"index": 0, **dict.fromkeys(FIELDS), **self._apple(torch)}]
+            rows = [{"index": 0, **dict.fromkeys(GPU_FIELDS), **self._apple(torch)}]
         else:
             count = len(torch_cards() or [])
-            rows = [{"index": index, **dict.fromkeys(FIELDS), **self._card(torch, index)} for index in range(count)]
+            rows = [{"index": index, **dict.fromkeys(GPU_FIELDS), **self._card(torch, index)} for index in range(count)]
         return rows
 
     def facts(self) -> dict[str, dict[str, Any]]:

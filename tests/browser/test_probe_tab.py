@@ -27,6 +27,12 @@ def test_what_the_server_does_is_shown_in_numbers_and_words(blank: Path) -> None
         assert " ".join(times.split()).endswith("p50 p95 n execution 1.71 s 2.33 s 42 with wait 4.20 s 1:05 42")
         jobs = await section(page, "Last jobs")
         assert "2.00 s" in jobs and "KSampler" in jobs and "1.50 s" in jobs and "10 s ago" in jobs
+        found = await page.value(
+            "[...document.querySelectorAll(':is(.clp-legend, .clp-jobs) .clp-name')]"
+            ".filter((n) => n.checkVisibility()).map((n) => [n.innerText, n.closest('.clp-legend') !== null])"
+        )
+        samplers = [in_legend for name, in_legend in found if name == "KSampler"]
+        assert samplers == [True], "the legend names a node once, and not each job again"
         widths = await page.value(
             "[...document.querySelectorAll('.clp-job summary > .clp-bar')]"
             ".map((b) => Math.round(b.clientWidth / b.parentNode.clientWidth * 100))"

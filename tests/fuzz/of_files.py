@@ -17,9 +17,9 @@ from comfyload.record.by_hand import is_by_hand, read_by_hand
 from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import InOrder, key_of_row, read_log, row_of_line
-from comfyload.record.metrics.prompts import ByPrompt
 from comfyload.record.model import LogLine, Sample, Sent
 from comfyload.record.run import LOG, MANIFEST, RECORDS, SAMPLES, RunReader
+from comfyload.report.log_text import kind_of_error, log_text, node_words
 from comfyload.telemetry.rows import SampleRows
 from tests.fuzz.of_input import scratch
 from tests.fuzz.target import Target, kept
@@ -123,7 +123,7 @@ def by_hand(data: bytes) -> None:
 
 def metrics_log(data: bytes) -> None:
     """Lines of the instrumentation's log: rows, prompts, readings."""
-    order, prompts, samples = InOrder(2), ByPrompt(lambda row: row.prompt_id == "p"), SampleRows()
+    order, samples = InOrder(2), SampleRows()
     for line in data.split(b"\n"):
         row = row_of_line(line)
         if row is None:
@@ -132,8 +132,8 @@ def metrics_log(data: bytes) -> None:
         kept(LogLine(t=row.t, source="log", row=row.raw))
         kept(*samples.samples(row.raw, 1.0, 1.0), *samples.peak(row.raw, 1.0))
         for ordered in order.add(row):
-            list(prompts.add(ordered))
-    list(prompts.of(order.rest()))
+            log_text(ordered), node_words(ordered), kind_of_error(ordered)
+    list(order.rest())
 
 
 def metrics_file(data: bytes) -> None:

@@ -37,15 +37,29 @@ def call(*words: str, columns: int = 80) -> tuple[int, str]:
     return done.exit_code, done.stdout
 
 
-def test_a_table_of_eighty_columns(sim: str) -> None:
-    code, out = call("--server", sim, "--workflow", str(SAMPLES / "book_medium.json"))
+@pytest.mark.parametrize("more", [[], ["--all"]])
+def test_what_is_fine_is_one_line_unless_all_is_asked_for(sim: str, more: list[str]) -> None:
+    code, out = call("--server", sim, "--workflow", str(SAMPLES / "book_medium.json"), *more)
     assert code == 0, out
     assert max(len(line) for line in out.splitlines()) <= 80
     assert "\x1b[" not in out
-    assert "ComfyUI 0.33.0" in out
-    assert "12 output nodes in each job: 12 SaveImage" in out
-    assert "the server's is" in out
+    assert out.startswith("READY: no problem. ComfyUI 0.33.0 at")
+    assert ("12 output nodes in each job: 12 SaveImage" in out) == bool(more)
+    assert ("the server's clock is" in out) == bool(more)
+    assert ("are fine: version, cache, flags, queue" in out) != bool(more)
     assert out.rstrip().endswith("Nothing was submitted.")
+
+
+def test_problems_come_first_each_with_what_to_do(sim: str, tmp_path: Path) -> None:
+    graph = json.loads((SAMPLES / "book_medium.json").read_text(encoding="utf-8"))
+    graph["1"]["inputs"]["ckpt_name"] = "gone.safetensors"
+    file = tmp_path / "g.json"
+    file.write_text(json.dumps(graph), encoding="utf-8")
+    code, out = call("--server", sim, "--workflow", str(file), columns=200)
+    lines = out.splitlines()
+    assert (code, lines[0].startswith("NOT READY: 1 problem.")) == (2, True)
+    assert lines[1].startswith("✗ g would be refused by the server") and "gone.safetensors" in lines[2]
+    assert lines[3].strip() == "put the model into ComfyUI's models folder"
 
 
 def test_json_is_a_list_of_checks(sim: str) -> None:

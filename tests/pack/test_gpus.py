@@ -11,7 +11,8 @@ import pytest
 
 from comfyload.record.environment.gpu import KEYS
 from comfyload_probe.gpus import Gpus
-from comfyload_probe.nvidia import FIELDS, REOPEN_S
+from comfyload_probe.nvidia import REOPEN_S
+from comfyload_probe.rows import GPU_FIELDS
 from tests.pack.standin import CARD, TOTAL, Driver, fake_torch, loaded
 
 
@@ -36,7 +37,7 @@ def test_everything_that_a_driver_tells(driver: Driver) -> None:
     gpus = Gpus.open(driver.environ)
     assert (gpus.backend, gpus.why) == ("nvml", "")
     row = only(gpus)
-    assert list(row) == ["index", *FIELDS]
+    assert list(row) == ["index", *GPU_FIELDS]
     assert row == {
         "index": 0,
         "utilisation_percent": 97,

@@ -18,7 +18,7 @@ from comfyload.record.by_hand import ByHand
 from comfyload.record.metrics.files import DEFAULT_LOG, project_log
 from comfyload.record.model import Server
 from comfyload.record.run import RunWriter
-from comfyload.report.by_hand import by_hand_words
+from comfyload.report.by_hand import by_hand_words, stated_words
 from tests.unit.judge_runs import job, manifest
 from tests.unit.test_archive import NOW, a_run, filler
 
@@ -43,24 +43,25 @@ def by_hand(base: Path, **files: Any) -> ByHand:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"summary": SUMMARY}, "says 12 jobs, 100 % success, p95 31.2 s, 4.20 images/min"),
-        (json.dumps({"summary": SUMMARY}).encode("utf-16"), "says 12 jobs"),
-        ({"summary": {**SUMMARY, "valid": False}}, "says not VALID, 12 jobs"),
-        ({"summary": {"total_jobs": "many", "p95_latency_s": None}}, "has a summary of other keys"),
-        ({"summary": [1]}, "has no summary"),
-        ([1], "has no summary"),
-        ("{", "has no summary"),
-        ("", "has no summary"),
-        (b"\xff\xfe\x00", "has no summary"),
-        ('{"summary": {"total_jobs": NaN, "success_rate": Infinity}}', "has a summary of other keys"),
-        ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, "says success_rate 98.5"),
-        pytest.param("[" * 100_000, "has no summary", id="deep"),
+        ({"summary": SUMMARY}, ": 12 jobs, 100 % success, p95 31.2 s, 4.20 images/min"),
+        (json.dumps({"summary": SUMMARY}).encode("utf-16"), ": 12 jobs"),
+        ({"summary": {**SUMMARY, "valid": False}}, ": not VALID, 12 jobs"),
+        ({"summary": {"total_jobs": "many", "p95_latency_s": None}}, " has a summary of other keys"),
+        ({"summary": [1]}, " has no summary"),
+        ([1], " has no summary"),
+        ("{", " has no summary"),
+        ("", " has no summary"),
+        (b"\xff\xfe\x00", " has no summary"),
+        ('{"summary": {"total_jobs": NaN, "success_rate": Infinity}}', " has a summary of other keys"),
+        ({"summary": {"total_jobs": 10**400, "success_rate": 98.5}}, ": success_rate 98.5"),
+        pytest.param("[" * 100_000, " has no summary", id="deep"),
     ],
 )
 def test_it_is_told_with_what_its_file_states(base: Path, content: Any, says: str) -> None:
     found = by_hand(base, load_x__json=content, README__md="# mine")
     assert found.readme == base / "2024-06-01" / "README.md"
-    assert f"made by hand: no manifest, cannot be verified; load_x.json {says}" in by_hand_words(found)
+    assert stated_words(found.stated[0]).startswith(f"load_x.json{says}")
+    assert by_hand_words(found).startswith("by hand: 1 load*.json, no runs (")
 
 
 def test_folders_and_other_files_are_passed_over(base: Path) -> None:
@@ -68,7 +69,7 @@ def test_folders_and_other_files_are_passed_over(base: Path) -> None:
     (base / "2024-06-01" / "load_gone.json").symlink_to(base / "nowhere")
     found = by_hand(base, load_x__txt="", comfyui_metrics__ndjson="")
     assert (found.stated, found.readme) == ([], None)
-    assert by_hand_words(found) == "made by hand: no manifest, cannot be verified; no load*.json in it"
+    assert by_hand_words(found).startswith("by hand: no load*.json, no runs (")
 
 
 def test_nothing_that_rests_on_records_is_done_with_it(base: Path) -> None:
@@ -81,7 +82,7 @@ def test_nothing_that_rests_on_records_is_done_with_it(base: Path) -> None:
         assert archive.find_by_hand(base, target) == found
     with pytest.raises(RunFilesError, match="was made by hand"):
         archive.promote(base, "2024-06-01")
-    with pytest.raises(RunFilesError, match="no baselines but folders made by hand"):
+    with pytest.raises(RunFilesError, match="folders made by hand have no records"):
         trend(base, [])
     assert archive.find_by_hand(base, "nightly") is None
 

@@ -28,7 +28,9 @@ from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Record, ServerTimes, WorkflowFacts
 from comfyload.record.plan import Closed, Plan
-from comfyload.report.comparison import comparison_json, comparison_markdown, render_comparison
+from comfyload.report.comparison import comparison_json, comparison_page
+from comfyload.report.render.markdown import as_markdown
+from comfyload.report.render.terminal import render
 from tests.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 
@@ -49,10 +51,10 @@ def _row(comparison: Comparison, name: str, **fields: Any) -> Ratio:
     return row
 
 
-def _draw(comparison: Comparison, width: int = 80, encoding: str = "utf-8") -> str:
+def _draw(comparison: Comparison, width: int = 80, encoding: str = "utf-8", all_: bool = False) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, newline="\n", write_through=True)
-    render_comparison(comparison, Console(file=file, width=width, color_system=None))
+    render(comparison_page(comparison), Console(file=file, width=width, color_system=None), all=all_)
     return raw.getvalue().decode(encoding)
 
 
@@ -251,7 +253,7 @@ def test_longer_slow_jobs_are_slower_by_the_mean_though_the_median_is_the_same()
     assert found.overall.ratio == pytest.approx((35 + 20) / (35 + 12.5), rel=0.02)
     assert found.why == "By the mean: more, or longer, slow jobs; the median is the same within 5 %."
     assert _row(found, "p50_execution_s").verdict == "no practical difference"
-    assert "SLOWER. mean execution +15" in _draw(found) and "By the mean" in comparison_markdown(found)
+    assert "SLOWER. mean execution +15" in _draw(found) and "By the mean" in as_markdown(comparison_page(found))
     assert _pairs(4.0, 2.5).why.startswith("By the mean: fewer, or shorter, slow jobs")
 
 
@@ -394,14 +396,12 @@ def _simulated(seconds: float, name: str, title: str = "g") -> Measured:
 def test_two_speeds_of_a_simulated_server_read_as_slower_first_and_within_80_columns() -> None:
     found = compare([_simulated(0.5, "first")], [_simulated(0.8, "second")])
     text = _draw(found)
-    assert (
-        text.index("SLOWER. p50 execution +60.0 %")
-        < text.index("Metric")
-        < text.index("p50 latency")
-        < text.index("Node")
-    )
+    assert text.index("SLOWER. p50 execution +60.0 %") < text.index("▇  slower") < text.index("more metrics: 1 slower")
+    assert "p50 latency" not in text, "what says the same is counted"
+    text = _draw(found, all_=True)
+    assert text.index("more metrics") < text.index("p50 latency") < text.index("node 2 SimSleep")
     assert max(map(len, text.splitlines())) <= 80
-    assert "2 SimSleep" in text and "between-run noise unknown" in text
+    assert "between-run noise unknown" in text
     assert _draw(found, encoding="ascii").isascii()
     assert json.loads(comparison_json(found))["overall"]["verdict"] == "slower"
 
@@ -417,7 +417,7 @@ def test_markup_in_names_stays_text() -> None:
     found = compare([_simulated(0.5, "first", hostile)], [_simulated(0.5, "second", hostile)])
     row = structs.replace(_row(found, "p50_latency_s"), load=hostile, note=hostile, name="overall")
     shown = structs.replace(found, rows=[row], caveats=[hostile])
-    text, page = _draw(shown), comparison_markdown(shown)
+    text, page = _draw(shown), as_markdown(comparison_page(shown))
     assert "\x1b[31m" not in text
     assert "<script>" not in page and "\\|\\[x\\]" in page
 

@@ -15,7 +15,9 @@ from rich.console import Console
 from comfyload.judge.comparison.history import Change, LevelShift, LevelShifts, TrendSeries, changes, history
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Closed
-from comfyload.report.history import history_json, history_markdown, render_history
+from comfyload.report.history import history_json, history_page
+from comfyload.report.render.markdown import as_markdown
+from comfyload.report.render.terminal import render
 from tests.unit.judge_runs import failed, job, manifest, one_by_one, planned
 
 
@@ -159,19 +161,21 @@ def test_a_share_that_rises_from_0_has_no_factor() -> None:
     assert changes(value, nothing, nothing, jobs).steps == [(3, None)]
     series = history(_entries([10.0] * 6), ["success_rate"])[0]
     shown = structs.replace(series, steps=[LevelShift(at=3, ratio=None, verdict="higher")])
-    assert "step: from 0, higher" in history_markdown([shown])
+    assert "step: from 0, higher" in as_markdown(history_page([shown]))
 
 
 def _drawn(found: list[TrendSeries]) -> str:
     raw = io.StringIO()
-    render_history(found, Console(file=raw, width=80, color_system=None))
+    render(history_page(found), Console(file=raw, width=80, color_system=None))
     assert max(map(len, raw.getvalue().splitlines())) <= 80 and "…" not in raw.getvalue()
     return raw.getvalue()
 
 
 def test_a_trend_reads_in_80_columns_and_marks_the_step_at_its_baseline() -> None:
     found = history(_entries([10.0, 10.0, 10.0, 10.0, 13.0, 13.0]))
-    marked = [line for line in _drawn(found).splitlines() if "step: " in line]
+    lines = _drawn(found).splitlines()
+    assert "p50 execution  9.95 s  12.9 s  +29.2 %  step: +29.3 %, slower (b4)" in lines
+    marked = [line for line in lines if line.startswith("b") and "step: " in line]
     assert marked and all(line.startswith("b4 ") and "2026-01-05" in line for line in marked)
     assert json.loads(history_json(found))[0]["steps"][0]["at"] == 4
 
@@ -181,10 +185,10 @@ def test_a_last_baseline_that_is_far_off_is_shown_as_a_possible_step() -> None:
     text = _drawn(found)
     assert "a step? +29.9 %, slower" in text and "0 steps in 1 series" in text and "next baseline\nconfirms it" in text
     assert json.loads(history_json(found))[0]["possible"]["verdict"] == "slower"
-    assert "a step? +29.9 %, slower" in history_markdown(found)
+    assert "a step? +29.9 %, slower" in as_markdown(history_page(found))
 
 
 def test_markup_in_a_baseline_name_stays_text() -> None:
     found = history([("<b>|x", "2026", _run(10.0)), ("<i>", "2027", _run(10.0))])
-    page = history_markdown(found)
+    page = as_markdown(history_page(found), all=True)
     assert "<b>" not in page and "&lt;b&gt;\\|x" in page

@@ -13,7 +13,8 @@ import pytest
 
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import find
-from comfyload.app.logs import LogQuery, locate, print_log
+from comfyload.app.log_place import locate
+from comfyload.app.logs import LogQuery, print_log
 from comfyload.record.metrics.log import read_log, write_slice
 from comfyload.record.model import Observation
 from comfyload.record.run import RunReader, RunWriter
@@ -86,7 +87,7 @@ def test_an_error_that_can_be_read_fails_the_run_whatever_else_is_in_the_log(tmp
         (error(WITHIN - DAY), "its last row is of 2025-12-31 00:30:00 UTC, before the run."),
         (error(WITHIN + DAY), "its first row is of 2026-01-02 00:30:00 UTC, after the run."),
         (row(WITHIN - DAY) + row(WITHIN + DAY), "it has rows from before and after."),
-        (row() + error(None), "1 row tells of an error in m.ndjson and no time of it that can be read, first: line 2."),
+        (row() + error(None), "1 row of m.ndjson with an error and without a time that can be read, first: line 2."),
     ],
 )
 def test_what_cannot_be_read_leaves_the_gate_undecided_and_is_named(tmp_path: Path, log: bytes, says: str) -> None:
@@ -169,7 +170,7 @@ def test_rows_of_a_log_in_utf16_are_shown_and_lines_that_are_none_are_said(
     print_log(locate(log, follow=False), LogQuery(), Printer(Screen(), as_json=False))
     told = capsys.readouterr()
     assert BOOM in told.out
-    assert told.err == "1 line is no JSON object; the first is line 2: no row\n"
+    assert told.err == "1 line without a JSON object; the first is line 2: no row\n"
 
 
 def _in_some_encoding(line: str, rng: Random) -> bytes:

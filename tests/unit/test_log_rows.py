@@ -56,6 +56,7 @@ def read(row: dict[str, Any]) -> LogRow:
 
 # --- each row of the two writers, and how it is told: whether it is an error, the node's column, and what is said
 
+PEAK = "VRAM up to 2.0 GiB"
 STARTED: dict[str, Any] = {"version": "0.1.0", "comfyui_version": "0.33.0", "pid": 7, "hooks": {"a": "on"}}
 ROWS: list[tuple[dict[str, Any], str | None, str, tuple[str, str]]] = [
     (probe("probe.started", **STARTED, missing=[]), None, "", ("", "probe 0.1.0, ComfyUI 0.33.0")),
@@ -76,7 +77,7 @@ ROWS: list[tuple[dict[str, Any], str | None, str, tuple[str, str]]] = [
     ),
     (probe("prompt.started", prompt_id=ID, waited_ms=12.5, queue_depth=0), None, "", ("", "waited 12.5 ms")),
     (probe("prompt.started", prompt_id=ID, waited_ms=None, queue_depth=0), None, "", ("", "")),
-    (probe("prompt.ended", prompt_id=ID, status="ok", duration_ms=9.5, **ENDED), None, "5 run, 7 cached", ("ok", "")),
+    (probe("prompt.ended", prompt_id=ID, status="ok", duration_ms=9.5, **ENDED), None, "5 run, 7 cached", ("ok", PEAK)),
     (
         probe("prompt.ended", prompt_id=ID, status="error", duration_ms=9.5, **ENDED, **FAILED),
         "out of memory",
@@ -87,14 +88,14 @@ ROWS: list[tuple[dict[str, Any], str | None, str, tuple[str, str]]] = [
         probe("prompt.ended", prompt_id=ID, status="interrupted", duration_ms=None, **ENDED),
         None,
         "5 run, 7 cached",
-        ("interrupted", ""),
+        ("interrupted", PEAK),
     ),
     *[
         (
             probe("node", prompt_id=ID, node="3", class_type="KSampler", status=status, duration_ms=9.5, **NODE),
             error,
             "3 KSampler",
-            (word, ""),
+            (word, "" if error else PEAK),
         )
         for status, error, word in (
             ("run", None, "run"),
@@ -107,13 +108,13 @@ ROWS: list[tuple[dict[str, Any], str | None, str, tuple[str, str]]] = [
         probe("model", action="loaded", model="SDXL", bytes=5 * 2**30, duration_ms=9.5, device="cuda:0", prompt_id=ID),
         None,
         "SDXL",
-        ("+5.0 GiB", ""),
+        ("", "loaded, 5.0 GiB, cuda:0"),
     ),
     (
         probe("model", action="unloaded", model="SDXL", bytes=None, duration_ms=9.5, device="cpu", prompt_id=None),
         None,
         "SDXL",
-        ("unloaded", ""),
+        ("", "unloaded, cpu"),
     ),
     (
         probe("sample", queue_depth=1, process={"rss_bytes": 2**30, "cpu_s": 9.5}, gpus=[GPU]),

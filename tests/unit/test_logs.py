@@ -1,4 +1,4 @@
-"""`logs`: rows of probe and applications in order and in columns, through rotation, and text of others never obeyed."""
+"""`logs`: rows of probe and applications in order, a line each, through rotation, and text of others never obeyed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from comfyload.app.logs import LogQuery, Where, instant, print_log
+from comfyload.app.log_place import LogPlace
+from comfyload.app.logs import LogQuery, instant, print_log
 from comfyload.cli import app
-from comfyload.errors import UsageError
+from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.metrics import log as metrics_log
 from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.log import InOrder, log_row
@@ -98,7 +99,7 @@ def shown(log: Path, *, width: int = 80, terminal: bool = True, as_json: bool = 
     """The lines that are printed, without colour."""
     file = io.StringIO()
     console = Screen(file=file, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
-    print_log(Where(path=log), LogQuery(**asked), Printer(console, as_json=as_json))
+    print_log(LogPlace(path=log), LogQuery(**asked), Printer(console, as_json=as_json))
     return file.getvalue().splitlines()
 
 
@@ -109,33 +110,30 @@ def events(log: Path, **asked: Any) -> list[str]:
 def test_rows_are_shown_in_the_order_of_their_times_without_samples(log: Path) -> None:
     lines = shown(log)
     assert lines[0] == "2026-03-01, local time (UTC+00:00)"
-    assert lines[1].split() == ["time", "who", "event", "prompt", "node", "took", "what"]
     times = [line.split()[0] for line in lines if line.startswith("12:")]
     assert len(times) == 12 and times == sorted(times)
-    assert not any("sample " in line and line.startswith("12:") for line in lines)
-    assert "12:00:03.000 probe node           aaaaaaaa 3 KSampler       1.99 s run" in lines
-    assert "12:00:14.000 probe prompt.ended   aaaaaaaa 5 run, 7 cached  13.0 s ok" in lines
-    at = lines.index("12:00:14.200 app   comfyui.queue  aaaaaaaa                  13.1 s ok  page=3")
+    assert not any(" sample " in line and line.startswith("12:") for line in lines)
+    assert "12:00:03.000 node           aaaaaaaa 3 KSampler 1.99 s run" in lines
+    assert "12:00:14.000 prompt.ended   aaaaaaaa 5 run, 7 cached 13.0 s ok" in lines
+    at = lines.index("12:00:14.200 comfyui.queue  aaaaaaaa 13.1 s ok page=3")
     assert "prompt.queued  bbbbbbbb 12 nodes" in lines[at + 1]
 
 
-def test_errors_are_marked_by_a_word_and_told_in_full_below(log: Path) -> None:
+def test_errors_are_marked_by_a_word_and_counted_by_their_text(log: Path) -> None:
     lines = shown(log)
-    at = lines.index("12:00:16.100 probe prompt.ended   bbbbbbbb 3 KSampler       1.60 s ERROR")
-    assert lines[at + 1].strip() == "OOM: out of memory"
-    assert any(line.endswith(" WARNING") for line in lines)
+    assert "12:00:16.100 prompt.ended   bbbbbbbb 3 KSampler 1.60 s ERROR OOM: out of memory" in lines
+    assert any(line.endswith(" WARNING 17 rows were dropped") for line in lines)
     assert lines[-4:] == [
         "12 of 13 rows, 1 sample left out (--samples); 2 errors.",
         "ERROR 1 \N{MULTIPLICATION SIGN} OOM: out of memory",
         "ERROR 1 \N{MULTIPLICATION SIGN} out of [31m memory [bold]x[/bold] <b>",
-        "1 line is no JSON object; the first is line 14: Traceback:",
+        "1 line without a JSON object; the first is line 14: Traceback:",
     ]
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
-@pytest.mark.parametrize("by_prompt", [False, True])
-def test_no_line_is_wider_than_the_terminal_and_nothing_is_obeyed(log: Path, width: int, by_prompt: bool) -> None:
-    for line in shown(log, width=width, by_prompt=by_prompt, samples=True):
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_obeyed(log: Path, width: int) -> None:
+    for line in shown(log, width=width, samples=True):
         assert len(line) <= width and line == line.rstrip()
         assert not any(sign in line for sign in "\x1b\x07\u202e")
 
@@ -143,7 +141,7 @@ def test_no_line_is_wider_than_the_terminal_and_nothing_is_obeyed(log: Path, wid
 def test_colour_is_for_terminals_alone_and_adds_nothing_but_colour(log: Path) -> None:
     file = io.StringIO()
     console = Screen(file=file, width=80, force_terminal=True, color_system="standard", legacy_windows=False)
-    print_log(Where(path=log), LogQuery(), Printer(console, as_json=False))
+    print_log(LogPlace(path=log), LogQuery(), Printer(console, as_json=False))
     assert "\x1b[1;31mERROR" in file.getvalue()
     from rich.text import Text
 
@@ -155,7 +153,7 @@ def test_in_a_pipe_each_row_is_one_line_with_its_day_and_its_whole_text(log: Pat
     lines = shown(log, terminal=False, samples=True)
     assert len(lines) == 13 and all(line.startswith("2026-03-01 12:00:") for line in lines)
     (failed,) = [line for line in lines if "prompt.ended" in line and "ERROR" in line]
-    assert failed.endswith("ERROR  OOM: out of memory")
+    assert failed.endswith("ERROR OOM: out of memory")
     assert any(line.endswith("1 in the queue, GPU 0 98 %") for line in lines)
 
 
@@ -185,39 +183,6 @@ def test_rows_as_json_are_those_that_were_written(log: Path) -> None:
     assert shown(log, as_json=True, terminal=False, samples=True) == lines
 
 
-def test_prompts_are_told_with_their_wait_nodes_outcome_retry_and_application(log: Path) -> None:
-    lines = shown(log, by_prompt=True)
-    assert lines[1].split() == ["began", "prompt", "waited", "executed", "run", "cached", "outcome"]
-    assert lines[2:4] == [
-        "12:00:01.000 aaaaaaaa   9.2 ms   13.0 s    5      7  ok",
-        "             app comfyui.queue 13.1 s ok page=3",
-    ]
-    assert lines[4].split() == ["12:00:14.500", "bbbbbbbb", "1.60", "s", "5", "7", "ERROR"]
-    assert lines[5].strip() == "3 KSampler: OOM: out of memory"
-    assert lines[6].strip().startswith("app comfyui.queue ERROR out of [31m memory")
-    assert lines[7].endswith("7  interrupted") and lines[8].strip() == "attempt 2 of bbbbbbbb"
-    assert "interrupted  attempt 2 of bbbbbbbb" in "".join(shown(log, by_prompt=True, width=100))
-    assert lines[9] == "3 prompts, 1 sample left out (--samples); 2 errors."
-    assert len(shown(log, by_prompt=True, terminal=False)) == 3
-
-
-def test_prompts_are_chosen_by_their_rows(log: Path) -> None:
-    def ids(**asked: Any) -> list[str]:
-        return [json.loads(line)["prompt_id"][0] for line in shown(log, as_json=True, by_prompt=True, **asked)]
-
-    assert ids() == ["a", "b", "c"]
-    assert ids(errors=True) == ["b"] and ids(last=1) == ["c"] and ids(prompt="a") == ["a"]
-    assert ids(events=["comfyui.queue"]) == ["a", "b"]
-    first = json.loads(shown(log, as_json=True, by_prompt=True)[0])
-    assert (first["status"], first["waited_ms"], len(first["app"])) == ("ok", 9.2, 1)
-
-
-def test_a_prompt_without_an_end_is_told_as_far_as_it_came(tmp_path: Path) -> None:
-    log = write(tmp_path / "m.ndjson", [*story()[:4], application("render", 5, context={"prompt_id": "x"})])
-    lines = shown(log, by_prompt=True)
-    assert lines[2].endswith(" running") and lines[3].split()[-1] == "\N{EN DASH}"
-
-
 def test_rows_of_several_writers_are_put_in_order_within_a_bounded_look_back() -> None:
     rows = [log_row({"timestamp": stamp(at)}) for at in (3, 1, 2, 6, 5, 4)]
     order = InOrder(look_back=2)
@@ -243,7 +208,7 @@ def test_older_files_are_read_as_far_as_since_asks(tmp_path: Path) -> None:
     assert events(log, since=since) == ["e2", "e3"]
     assert events(log, since=since, older=False) == ["e3"]
     said = shown(log)[-1]
-    assert said == f"Older rows are in {log.name}.1 … {log.name}.10: --rotated shows them too."
+    assert said == f"Older rows are in {log.name}.1 to {log.name}.10: --rotated shows them too."
     log.unlink()
     assert events(log, older=True) == ["e0", "e1", "e2"]
     found = metrics_log.read_log(log, BEGAN, BEGAN + timedelta(hours=1))
@@ -304,8 +269,8 @@ def test_following_shows_what_comes_and_ends_cleanly_by_ctrl_c(log: Path) -> Non
             _, errors = process.communicate(timeout=20)
         finally:
             process.kill()
-    said = "1 line is no JSON object; the first is line 14: Traceback:\n"
-    assert (process.returncode, errors) == (0, said)
+    unread = "1 line without a JSON object; the first is line 14: Traceback:\n"
+    assert (process.returncode, errors) == (0, unread)
 
 
 def test_following_waits_for_a_log_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,25 +285,6 @@ def test_following_waits_for_a_log_that_is_not_there_yet(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("comfyload.app.logs.time.sleep", sleep)
     assert events(log, follow=True) == ["prompt.queued"]
-
-
-def test_a_prompt_is_followed_to_its_end(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = story()
-    write(log, rows[:2])
-    clock = iter(range(100))
-    steps = iter([rows[4:5], [], rows[6:7], [], [], [], []])
-
-    def sleep(seconds: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            raise KeyboardInterrupt
-        with log.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in step)
-
-    monkeypatch.setattr("comfyload.app.logs.time.sleep", sleep)
-    monkeypatch.setattr("comfyload.app.logs.time.monotonic", lambda: next(clock) * 0.6)
-    (line,) = shown(log, follow=True, by_prompt=True, as_json=True)
-    assert json.loads(line)["status"] == "ok" and len(json.loads(line)["app"]) == 1
 
 
 def test_a_runs_own_log_is_shown_by_its_folder_and_each_row_once(tmp_path: Path) -> None:
@@ -362,7 +308,7 @@ def test_a_runs_own_log_is_shown_by_its_folder_and_each_row_once(tmp_path: Path)
             "sample",
         ]
     done = CliRunner().invoke(app, ["logs", str(run), "--event", "bare"])
-    assert done.stdout.startswith("2026-01-01 00:00:09.000 app   bare")
+    assert done.stdout.startswith("2026-01-01 00:00:09.000 bare")
     (run / "log.ndjson").unlink()
     with pytest.raises(UsageError, match="has no log of its own"):
         CliRunner().invoke(app, ["logs", str(run)], catch_exceptions=False)
@@ -380,14 +326,55 @@ def test_what_is_not_there_is_named_with_what_was_tried(tmp_path: Path, monkeypa
         assert refused.value.hint and "\n" not in str(refused.value)
         return str(refused.value)
 
-    assert "infra/observability/comfyui_metrics.ndjson, and $COMFYUI_METRICS_LOG is not set" in refusal()
+    assert "infra/observability/comfyui_metrics.ndjson; $COMFYUI_METRICS_LOG is not set" in refusal()
+    assert "no log at infra" in refusal("--follow"), "nothing is waited for that nobody named"
     assert "nowhere.ndjson" in refusal("nowhere.ndjson")
     assert "neither comfyui_metrics.ndjson nor a run" in refusal(str(tmp_path))
-    assert "--since soon is no time" in refusal("x", "--since", "soon")
+    assert "invalid --since 'soon'" in refusal("x", "--since", "soon")
     monkeypatch.setenv("COMFYUI_METRICS_LOG", "other.ndjson")
     assert "other.ndjson, which $COMFYUI_METRICS_LOG names" in refusal()
     write(tmp_path / "other.ndjson", story())
     assert len(CliRunner().invoke(app, ["logs", "--json"]).stdout.splitlines()) == 12
+
+
+def test_without_a_name_the_log_of_the_last_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order: the run's --metrics-log, what its server's probe reports, the run's own log."""
+    import msgspec
+
+    from comfyload.app import log_place
+    from comfyload.app.probe import Running
+    from comfyload.errors import ServerUnreachable
+    from tests.unit.judge_runs import manifest
+
+    monkeypatch.chdir(tmp_path)
+    written = write(tmp_path / "server.ndjson", story())
+    reported: list[str | None] = [None]
+
+    async def ask(url: str, headers: list[str]) -> Running:
+        if reported[0] is None:
+            raise ServerUnreachable("nobody")
+        return Running(url=url, log=reported[0])
+
+    monkeypatch.setattr(log_place, "ask", ask)
+    made = manifest(1)
+    for name, used in (("20260101-checklist/01", None), ("20260102", str(written))):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        options = {} if used is None else {"metrics_log": used}
+        begun = {"20260102": "2026-01-02T00:00:00+00:00"}.get(name, made.started_utc)
+        one = msgspec.structs.replace(made, options=options, started_utc=begun)
+        (run / "manifest.json").write_bytes(msgspec.json.encode(one))
+        write(run / "log.ndjson", [{"t": 1.0, "source": "probe", "row": story()[0]}])
+    assert log_place.search(None).path == written
+    written.rename(tmp_path / "moved.ndjson")
+    assert log_place.search(None).path == Path("runs/20260102/log.ndjson")
+    with pytest.raises(RunFilesError):
+        log_place.search(None, follow=True)  # nobody writes to what a run kept
+    reported[0] = str(tmp_path / "moved.ndjson")
+    assert log_place.search(None, follow=True).path == tmp_path / "moved.ndjson"
+    reported[0] = "/elsewhere/m.ndjson"
+    with pytest.raises(RunFilesError, match="not on this machine"):
+        log_place.search("127.0.0.1:8188")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("10m", 600), ("1.5h", 5400), ("3 d", 259200)])
@@ -413,5 +400,5 @@ def test_a_terminal_that_shows_only_ascii_gets_no_other_signs(log: Path) -> None
     file = io.TextIOWrapper(raw, encoding="ascii", newline="\n", write_through=True)
     write(log, [application("über", 1, context={"titel": "Bücher …"})])
     console = Screen(file=file, width=80, force_terminal=True, color_system=None, legacy_windows=False)
-    print_log(Where(path=log), LogQuery(), Printer(console, as_json=False))
+    print_log(LogPlace(path=log), LogQuery(), Printer(console, as_json=False))
     assert b"?ber" in raw.getvalue()

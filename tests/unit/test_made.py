@@ -23,9 +23,10 @@ from comfyload.judge.summary import Summary, measure, summarise
 from comfyload.record.kinds import IMAGE_SUFFIXES, kind_of
 from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
 from comfyload.report.blocks import workflows
-from comfyload.report.comparison import comparison_markdown
-from comfyload.report.history import history_markdown
+from comfyload.report.comparison import comparison_page
+from comfyload.report.history import history_page
 from comfyload.report.made import made_rows, made_words, rate_label
+from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import job_rows
 from comfyload.sim import Server
 from tests.rig import play
@@ -457,11 +458,11 @@ def _previews(name: str, seconds: float, users: int = 1) -> Any:
 
 def test_whatever_compares_runs_of_previews_calls_them_that() -> None:
     a, b = _previews("a", 10.0), _previews("b", 5.0)
-    text = comparison_markdown(compare([a], [b]))
+    text = as_markdown(comparison_page(compare([a], [b])), all=True)
     assert "previews/min" in text and "images/min" not in text
     assert any(row.unit == "previews/min" for row in compare([a], [b]).rows)
     assert any("previews per minute 6 to 12" in said for said in observations([a, _previews("c", 5.0, users=2)]))
     table = workflows(a.summary)
     assert table is not None and [column.title for column in table.columns][6] == "prev/min"
     (series,) = history([("x", "2026-01-01", a), ("y", "2026-01-02", b)], ["images_per_minute"])
-    assert "previews/min" in history_markdown([series])
+    assert "previews/min" in as_markdown(history_page([series]))

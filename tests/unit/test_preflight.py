@@ -213,7 +213,7 @@ def test_only_what_feeds_an_output_is_looked_at() -> None:
     assert [p.kind for p in found(graph(n1=("Make", MAKE), n2=save, n3=("Gone", {})))] == ["unknown_class"]
     (problem,) = found(graph(n1=("Make", MAKE)))
     assert problem.kind == "no_outputs"
-    assert "no node is an output" in describe(answer(graph(n1=("Make", MAKE))))
+    assert "the graph has no output node" in describe(answer(graph(n1=("Make", MAKE))))
 
 
 def test_a_class_that_could_not_be_asked_for_is_not_called_unknown() -> None:
@@ -319,7 +319,7 @@ def test_what_only_a_pack_declares_is_left_to_it_but_no_link_to_nowhere() -> Non
     unseen = graph(n1=("Load", {"image": "x.png"}), n2=("Switch", {"any_01": ["1", 0]}), n3=save)
     (problem,) = found(unseen, pack)
     assert (problem.kind, problem.then, problem.sure) == ("missing_image", "fail", False)
-    assert problem.text().endswith("(the server does not look here: it may fail)")
+    assert problem.text().endswith("(the server does not check this: it may fail)")
     assert answer(graph(n2=("Switch", {"any_01": ["77", 0]}), n3=save), pack).verdict == "kills"
     deeper = graph(n1=("Make", {**MAKE, "mask": ["77", 0]}), n2=("Switch", {"any_01": ["1", 0]}), n3=save)
     assert answer(deeper, pack).verdict == "kills"

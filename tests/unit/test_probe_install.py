@@ -275,7 +275,7 @@ def test_what_a_killed_installation_left_is_told_and_cleared(comfyui: Path, sour
 
 
 def test_a_folder_that_is_no_comfyui_is_refused_with_a_hint(tmp_path: Path, comfyui: Path, source: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         install(tmp_path / "missing")
     with pytest.raises(UsageError, match="neither a ComfyUI nor a base directory") as caught:
         status(tmp_path)
@@ -350,7 +350,7 @@ def test_a_running_server_is_asked(comfyui: Path, source: Path) -> None:
         assert told.missing == ["models are not told: comfy.model_management has no load_models_gpu [2J"]
         code, out = call("status", comfyui, "--server", url)
         assert code == 0
-        assert "the probe 0.2.0 is at work." in out and "rows dropped: 3" in out
+        assert "the probe 0.2.0 is active." in out and "rows dropped: 3" in out
         assert json.loads(call("status", comfyui, "--server", url, "--json")[1])["server"]["active"] is True
 
 
@@ -369,8 +369,8 @@ def test_a_server_that_runs_an_older_probe_has_to_be_restarted(comfyui: Path, so
         (404, "404: Not Found", "it has not loaded the probe"),
         (401, {"error": "x"}, "--header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"),
         (500, "", "answers with HTTP 500"),
-        (200, "<html>", "an answer that is none"),
-        (200, {"probe": {"version": 5}}, "an answer that is none"),
+        (200, "<html>", "answers with something else"),
+        (200, {"probe": {"version": 5}}, "answers with something else"),
     ],
 )
 def test_a_server_without_a_probe_says_why(comfyui: Path, source: Path, status: int, body: Any, why: str) -> None:

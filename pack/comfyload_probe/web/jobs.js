@@ -9,14 +9,24 @@ const SHOWN = { ok: ["✓", "ok"], error: ["✕", "failed"], interrupted: ["■"
 
 /** The list of jobs; `update(jobs, unix_s)` with the newest first. */
 export function jobList() {
-  const root = h("ol", { class: "clp-jobs" });
+  const legend = h("p", { class: "clp-names clp-legend" });
+  const list = h("ol", { class: "clp-jobs" });
+  const root = h("div", {}, legend, list);
   const hues = new Map();
 
   function update(jobs, unix_s) {
     const longest = Math.max(...jobs.map(({ duration_ms, nodes }) => Math.max(duration_ms ?? 0, total(nodes))), 1);
     share(hues, jobs);
+    show(legend, hues.size > 0);
     each(
-      root,
+      legend,
+      [...hues.keys()],
+      (name) => name,
+      caption,
+      (part, name) => part.update({ class_type: name, text: "" }, hues),
+    );
+    each(
+      list,
       jobs,
       (job) => job.prompt_id,
       row,
@@ -52,10 +62,10 @@ function row() {
   const root = h("li", { class: "clp-job" }, folded);
 
   function update(job, { longest, unix_s, hues }) {
-    const [glyph, said] = SHOWN[job.status] ?? ["?", job.status || "unknown"];
+    const [glyph, outcome] = SHOWN[job.status] ?? ["?", job.status || "unknown"];
     set(root, "data-status", job.status);
     write(mark, glyph);
-    write(word, said);
+    write(word, outcome);
     set(word, "class", job.status === "ok" ? "clp-unseen" : "clp-word");
     write(took, duration(job.duration_ms));
     write(aside, [job.attempt > 1 ? `attempt ${job.attempt}` : "", since(job, unix_s)].filter(Boolean).join(" · "));
@@ -76,7 +86,7 @@ function row() {
     );
     each(
       names,
-      captions(job, timed),
+      captions(job, timed, hues),
       (_, at) => at,
       caption,
       (part, given) => part.update(given, hues),
@@ -110,18 +120,18 @@ function segment() {
   return { root, update };
 }
 
-/** What stands under a bar: the slowest nodes by name, or why there is none. */
-function captions(job, timed) {
+/** What stands under a bar: the slowest nodes, or why there is none. The legend names a node that has a hue. */
+function captions(job, timed, hues) {
   const left = timed.length - NAMED;
-  const said = timed.slice(0, NAMED).map(({ class_type, duration_ms }, at) => {
+  const lines = timed.slice(0, NAMED).map(({ class_type, duration_ms }, at) => {
     const others = at === NAMED - 1 && left > 0 ? `\u2002+${left}` : "";
-    return { class_type, text: `${duration(duration_ms)}${others}` };
+    return { class_type, text: `${duration(duration_ms)}${others}`, unnamed: hues.has(class_type) };
   });
   if (!timed.length && job.status === "ok" && job.nodes_cached > 0)
-    said.push({ text: `all ${plural(job.nodes_cached, "node")} from the cache` });
+    lines.push({ text: `all ${plural(job.nodes_cached, "node")} from the cache` });
   else if (!timed.length)
-    said.push({ text: job.status === "error" ? job.error || "failed before a node ran" : "no node ran" });
-  return said;
+    lines.push({ text: job.status === "error" ? job.error || "failed before a node ran" : "no node ran" });
+  return lines;
 }
 
 function caption() {
@@ -133,6 +143,8 @@ function caption() {
     show(swatch, Boolean(given.class_type));
     paint(swatch, { "--clp-hue": hueOf(hues, given.class_type) });
     write(name, given.class_type ?? "");
+    set(name, "class", given.unnamed ? "clp-unseen" : "clp-name"); // still read aloud
+    set(root, "title", given.class_type);
     show(name, Boolean(given.class_type));
     write(text, given.text);
   };

@@ -1,4 +1,4 @@
-"""`ab`: two servers, or one server in two states, loaded by turns so that what drifts meets both alike."""
+"""`ab`: two servers, or one server in two states, with alternating runs, so that a drift affects both alike."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["Alternated", "Alternation", "alternate", "turns"]
 
 Side = Literal["a", "b"]
-UP_WITHIN_S = 300.0
-ASK_EVERY_S = 0.5
+RESTART_S = 300.0
+POLL_S = 0.5
 
 
 class Alternation(Struct, frozen=True, kw_only=True):
-    """What is alternated: the options of either side, how often, and the command that switches between them.
+    """The options of each side, how many pairs of runs, and the command that switches between the sides.
 
-    `accept`: keys that may differ between the sides, as for a comparison.
+    `switch` None: the sides are two servers. `accept`: keys that may differ between the sides, as for a comparison.
     """
 
     a: RunOptions
@@ -43,9 +43,16 @@ class Alternation(Struct, frozen=True, kw_only=True):
     switch: str | None = None
     accept: list[str] = []
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a reader knows the sides by: their addresses, or the commands that switch to them."""
+        if self.switch is None:
+            return self.a.server, self.b.server
+        return f"{self.switch} a", f"{self.switch} b"
+
 
 class Alternated(Struct, frozen=True, kw_only=True):
-    """Runs that were made: `a` and `b` name those of whole pairs. `cut`: which cap ended it early; "" if none did."""
+    """The runs: `a` and `b` name those of whole pairs. `cut`: which cap ended it early; "" if none did."""
 
     folder: Path
     a: str
@@ -54,14 +61,14 @@ class Alternated(Struct, frozen=True, kw_only=True):
 
 
 def turns(pairs: int) -> Iterator[tuple[int, Side]]:
-    """ABBA ABBA …: pair and side, in the order of the runs. A drift over time meets both sides alike."""
+    """ABBA ABBA …: pair and side, in the order of the runs, so that a drift over time affects both sides alike."""
     for pair in range(pairs):
         order: tuple[Side, Side] = ("a", "b") if pair % 2 == 0 else ("b", "a")
         for side in order:
             yield pair, side
 
 
-async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Path | None = None) -> Alternated:
+async def alternate(plan: Alternation, viewer: Callable[[], Viewer], folder: Path | None = None) -> Alternated:
     """Make all runs, those of A in `a/01`, `a/02`, … of the folder, those of B in `b/`.
 
     Both runs of a pair have the same jobs, in the same order, unless both sides are one server, whose cache would then
@@ -72,19 +79,19 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
         ServerUnreachable: a server did not come back after a switch.
         NothingMeasured: a cap was reached before there were two whole pairs.
     """
-    caps, made = Caps(asked.a), list[Side]()
+    caps, made = Caps(plan.a), list[Side]()
     folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ab"
-    check_keys(asked.accept)
+    check_keys(plan.accept)
     if folder.exists():
         raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
-    one_server = asked.a.server == asked.b.server
+    one_server = plan.a.server == plan.b.server
     seeds: dict[int, int] = {}
-    for pair, side in turns(asked.pairs):
+    for pair, side in turns(plan.pairs):
         if caps.reached:
             break
-        options = asked.a if side == "a" else asked.b
-        if asked.switch is not None:
-            await _switch(asked.switch, side, options)
+        options = plan.a if side == "a" else plan.b
+        if plan.switch is not None:
+            await _switch(plan.switch, side, options)
         seed = randbits(53) if one_server else seeds.setdefault(pair, randbits(53))
         path = folder / side / f"{pair + 1:02}"
         options = structs.replace(options, run_dir=str(path), plan=structs.replace(options.plan, seed=seed))
@@ -94,14 +101,14 @@ async def alternate(asked: Alternation, viewer: Callable[[], Viewer], folder: Pa
         made.append(side)
         if (pair, side) == (0, "b"):  # before the other pairs, not after them
             first, second = ([measured(RunReader(folder / of / "01"))] for of in ("a", "b"))
-            refuse(differences(first, second), asked.accept)
+            refuse(differences(first, second), plan.accept)
     whole = len(made) // 2
-    if whole == asked.pairs:
+    if whole == plan.pairs:
         return Alternated(folder=folder, a=str(folder / "a"), b=str(folder / "b"))
     if whole < 2:
         raise caps.short("there were two whole pairs", folder)
     a, b = (",".join(str(folder / side / f"{pair + 1:02}") for pair in range(whole)) for side in ("a", "b"))
-    return Alternated(folder=folder, a=a, b=b, cut=f"{caps.reached} after {whole} of {asked.pairs} pairs")
+    return Alternated(folder=folder, a=a, b=b, cut=f"{caps.reached} after {whole} of {plan.pairs} pairs")
 
 
 async def _switch(command: str, side: Side, options: RunOptions) -> None:
@@ -109,7 +116,7 @@ async def _switch(command: str, side: Side, options: RunOptions) -> None:
     code = await process.wait()
     if code:
         raise UsageError(f"the switch to {side} failed with exit code {code}", f"run it by hand: {command} {side}")
-    deadline = asyncio.get_running_loop().time() + UP_WITHIN_S
+    deadline = asyncio.get_running_loop().time() + RESTART_S
     while True:
         try:
             async with connect(options) as transport:
@@ -118,4 +125,4 @@ async def _switch(command: str, side: Side, options: RunOptions) -> None:
         except ServerUnreachable:
             if asyncio.get_running_loop().time() > deadline:
                 raise
-            await asyncio.sleep(ASK_EVERY_S)
+            await asyncio.sleep(POLL_S)

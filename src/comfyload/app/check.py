@@ -1,4 +1,4 @@
-"""`check`: hold runs against gates, with what the instrumentation log says beside the records."""
+"""`check`: test runs against gates, by their records and by the instrumentation log."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 
 def gate_set(gates: Sequence[str], file: Path | None, expect: Sequence[str], *, independent: bool = False) -> GateSet:
-    """The gates of the command line before those of a file; without any, the defaults. `independent`: failures are said
-    to come one at a time, as the file may say too.
+    """The gates of the command line before those of a file; without any, the defaults. `independent`: failures
+    come one at a time; the file may state it too.
 
     Raises:
-        UsageError: the file cannot be read, or a gate is not written as it must be.
+        UsageError: the file cannot be read, or a gate is invalid.
     """
     from_file = GateSet(gates=[])
     if file is not None:
         from_file = read_gates(decode(read_bytes(file, hint="give a TOML file of gates"), str(file)), str(file))
-    asked = [parse_gate(text) for text in gates] + from_file.gates
+    chosen = [parse_gate(text) for text in gates] + from_file.gates
     return GateSet(
-        gates=asked or [parse_gate(text) for text in DEFAULT_GATES],
+        gates=chosen or [parse_gate(text) for text in DEFAULT_GATES],
         expected_errors=[*expect, *from_file.expected_errors],
         independent_failures=independent or from_file.independent_failures,
     )
 
 
 def baseline_of(gates: GateSet, name: str | None, base: Path) -> list[Measured]:
-    """The runs that `* baseline` means, if a gate says so: of the baseline `name`, or of the promoted one.
+    """The runs that `* baseline` means, if a gate has it: of the baseline `name`, or of the promoted one.
 
     Raises:
         RunFilesError: there is no such baseline.
@@ -66,10 +66,10 @@ def baseline_of(gates: GateSet, name: str | None, base: Path) -> list[Measured]:
 
 
 def check(found: Target, gates: GateSet, *, log: Path | None = None, baseline: Sequence[Measured] = ()) -> Checked:
-    """Judge every run of `found`, with what its own log says and the file `log`.
+    """Judge every run of `found`, with its own log and the file `log`.
 
-    A baseline's own slice of the log is read where no other file is named. A log that is the usual one, or the
-    baseline's, need not be of the run's time; one that was named must.
+    Where no file is named, a baseline's own slice of the log is read. The usual log, or a baseline's, need not have
+    rows of the run's time; one that was named must.
     """
     usual = default_log(None)
     named = log is not None and not (usual is not None and log.exists() and log.samefile(usual))
@@ -84,23 +84,23 @@ def check(found: Target, gates: GateSet, *, log: Path | None = None, baseline: S
 
 
 def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list[RunError] | None:
-    """The errors that the run's own log and the file `log` tell of its time, those of the same text together.
+    """The errors of the run's time in its own log and in the file `log`, those of the same text together.
 
-    A row that is in both counts once. Rows of other prompts, what the probe says of itself, and what could not be read,
-    are told apart; our own rows say what the records say. None: there is no log, or, unless it was `named`, no row of
-    the run's time in it.
+    A row that is in both counts once. Rows of other prompts, the probe's about itself, and what could not be read are
+    classes of their own; our own rows repeat the records and do not count. None: there is no log, or, unless it was
+    `named`, no row of the run's time in it.
     """
     jobs, failed = _jobs(result)
     found = LogSlice() if log is None else read_log(log, *window([result.reader.manifest]), jobs)
-    told, kept = 0, []
+    others, kept = 0, []
     for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
-        told += not row.of_the_harness
+        others += not row.of_the_harness
         if _of_interest(row):
             kept.append(row)
     doubts = list(_unread(result.reader.manifest, log, found))
-    if named and log is not None and not (told or doubts or found.rows):
+    if named and log is not None and not (others or doubts or found.rows):
         doubts.append(_no_row(log, found, result.reader.manifest))
-    if not told and not doubts:
+    if not others and not doubts:
         return None
     errors = _Errors()
     for row in _one_of_each(_once(kept), failed):
@@ -119,16 +119,16 @@ def _unread(manifest: Manifest, log: Path | None, found: LogSlice) -> Iterator[R
         lines = f"{found.unread} of {count(found.lines, 'line')} of {log.name} could not be read"
         text = f"{lines}, first: {clean(found.first_unread or '', 120)}."
         yield RunError(where="unread", text=text, count=found.unread, first=found.first_unread or "")
-    elif said := unread_lines(manifest.observations):
-        yield RunError(where="unread", text=f"During the run, {clean(said, 200)}.", count=1, first="")
+    elif noticed := unread_lines(manifest.observations):
+        yield RunError(where="unread", text=f"During the run, {clean(noticed, 200)}.", count=1, first="")
     if log is not None and found.untimed:
-        rows = count(found.untimed, "row tells", "rows tell")
-        text = f"{rows} of an error in {log.name} and no time of it that can be read, first: {found.first_untimed}."
+        rows = count(found.untimed, "row")
+        text = f"{rows} of {log.name} with an error and without a time that can be read, first: {found.first_untimed}."
         yield RunError(where="unread", text=text, count=found.untimed, first=found.first_untimed or "")
 
 
 def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
-    """A log that says nothing of the run's time says nothing of the run."""
+    """A log without a row of the run's time proves nothing about the run."""
     since, until = window([manifest])
     if not found.lines:
         why = "it is empty"
@@ -164,7 +164,7 @@ class _Errors:
 
 
 def _jobs(result: Result) -> tuple[set[str], set[str]]:
-    """The ids of the run's prompts, and of those whose failure the records tell."""
+    """The ids of the run's prompts, and of those that failed by the records."""
     jobs, failed = set(), set()
     for line in result.reader.lines():
         jobs.add(line.prompt_id)
@@ -180,7 +180,7 @@ def _of_interest(row: LogRow) -> bool:
 
 
 def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
-    """Without those that come again: the probe's by their number, others by all that they say."""
+    """Each row once: the probe's by their number, others by their whole content."""
     met = set()
     for row in rows:
         key = key_of_row(row.raw)
@@ -190,7 +190,7 @@ def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
 
 
 def _one_of_each(rows: Iterable[LogRow], failed: set[str]) -> Iterator[LogRow]:
-    """Without the probe's rows of a failure that is told already: by the records, or by the end of the prompt.
+    """Without the probe's rows of a failure that the records, or the end of the prompt, have already.
 
     A job that fails leaves up to three traces: its record, the node's row and that of the prompt's end. They are one
     failure, joined by the prompt's id.
@@ -216,5 +216,5 @@ def _text(row: LogRow) -> str:
         return row.error or ""
     parts = (row.raw.get("exception_type"), row.raw.get("class_type"))
     common = " ".join(part for part in parts if isinstance(part, str))
-    said = "the node failed" if row.error == row.event else row.error or ""
-    return f"{common}: {said}" if common else said
+    text = "the node failed" if row.error == row.event else row.error or ""
+    return f"{common}: {text}" if common else text

@@ -26,11 +26,12 @@ __all__ = ["Compared", "compare_targets", "suites_of", "trend", "verdicts_on"]
 
 
 class Compared(Struct, frozen=True, kw_only=True):
-    """A comparison, and the runs of both sides."""
+    """A comparison, and the runs of both sides. `names`: A and B as their user wrote them."""
 
     comparison: Comparison
     a: Target
     b: Target
+    names: tuple[str, str]
 
 
 def compare_targets(
@@ -39,16 +40,20 @@ def compare_targets(
     """B against A; each is a run, a baseline or several of them.
 
     Raises:
-        RunFilesError: there is no such thing.
+        RunFilesError: there is no such run or baseline.
         UsageError: what made them differs so that a comparison means nothing.
     """
     ours, theirs = find(a, base), find(b, base)
     found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
-    return Compared(comparison=found, a=ours, b=theirs)
+    return Compared(comparison=found, a=ours, b=theirs, names=(_name(a, ours), _name(b, theirs)))
+
+
+def _name(given: str, found: Target) -> str:
+    return f"{given} ({found.name})" if given == archive.PROMOTED else given
 
 
 def verdicts_on(compared: Compared, conditions: Sequence[Condition], gates: GateSet | None) -> Checked:
-    """What the comparison says of the conditions, and B's runs of the gates, in which `baseline` is A."""
+    """Verdicts on the conditions by the comparison, and on the gates by B's runs, with A as their `baseline`."""
     verdicts = judge_comparison(compared.comparison, conditions)
     if gates is not None:
         verdicts += check(compared.b, gates, log=None, baseline=compared.a.runs).verdicts
@@ -57,13 +62,13 @@ def verdicts_on(compared: Compared, conditions: Sequence[Condition], gates: Gate
 
 
 def suites_of(compared: Compared) -> dict[str, Suite]:
-    """By what verdicts call them: the comparison itself, and each run of B."""
+    """The comparison itself and each run of B, by the names that verdicts give them."""
     whole = suite_of_comparison(compared.comparison, compared.a.runs, compared.b.runs)
     return {SIDES: whole, **{label: suite_of(run) for label, run in labelled(compared.b.results).items()}}
 
 
 def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:
-    """Every metric through the baselines of an archive, oldest first; no metrics named: the usual ones.
+    """Every metric through the baselines of an archive, oldest first; without `metrics` the usual ones.
 
     Raises:
         RunFilesError: the archive holds none.
@@ -73,6 +78,6 @@ def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:
         (kept.path.name, reader.manifest.started_utc, measured(reader)) for kept in listed for _, reader in kept.runs()
     ]
     if not entries:
-        by_hand = " but folders made by hand, which have no records" if archive.list_by_hand(base) else ""
-        raise RunFilesError(f"{base} holds no baselines{by_hand}", "save one with comfyload baseline save")
+        by_hand = " (folders made by hand have no records)" if archive.list_by_hand(base) else ""
+        raise RunFilesError(f"no baselines in {base}{by_hand}", "save one with comfyload baseline save")
     return history(entries, metrics) if metrics else history(entries)

@@ -1,4 +1,4 @@
-"""`doctor`: all that can be known before a run of whether its numbers will mean what they say; submits nothing."""
+"""`doctor`: what can be checked on a server and a workflow before a run; submits nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from comfyload.app.earlier import newest_run
 from comfyload.app.run.inputs import Inputs, load_inputs, vary
@@ -16,8 +16,8 @@ from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable
-from comfyload.report.text import count, decimals, duration, fixed
 from comfyload.visible import visible
+from comfyload.words import count, duration, gib, seconds_words
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import describe
 from comfyload.workflow.remarks import remarks
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
     from comfyload.record.model import Server
     from comfyload.workflow import Variation
     from comfyload.workflow.preflight import PreflightAnswer
+    from comfyload.workflow.problems import Kind
 
 __all__ = ["DoctorCheck", "Status", "doctor", "examine_server", "exit_code"]
 
 Status = Literal["ok", "warning", "problem", "unknown"]
 
-GIB = 2**30
 CLOCK_WARNING_S = 2.0
 LITTLE_RAM = 0.1
 
 
 class DoctorCheck(Struct, frozen=True):
-    """One thing looked at. `about` decides the exit code if it is a problem; `facts` are the numbers of `found`."""
+    """One check. `advice`: what to do about it, "" for nothing. `about` decides the exit code of a problem.
+
+    `facts`: the numbers in `found`.
+    """
 
     name: str
     status: Status
@@ -52,24 +55,24 @@ class DoctorCheck(Struct, frozen=True):
 
 
 def exit_code(checks: list[DoctorCheck]) -> int:
-    """4: no server, 2: the workflow cannot run there, 3: the server is in no state to be measured, 0: go on."""
+    """4: no server, 2: the workflow cannot run there, 3: the server is not ready to be measured, 0: go on."""
     wrong = {check.about for check in checks if check.status == "problem"}
     return 4 if "reach" in wrong else 2 if "workflow" in wrong else 3 if "server" in wrong else 0
 
 
 async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[DoctorCheck]:
-    """Look at the server and at what the options ask of it; `runs` is where earlier runs are looked for.
+    """Check the server, and the workflows on it; `runs` is where earlier runs are looked for.
 
     Raises:
-        UsageError: a file cannot be read, is no graph, or an override fits none.
+        UsageError: a file cannot be read or is not a graph, or an override fits no node.
     """
-    material = load_inputs(options) if options.workflows else Inputs([], [], None)
+    inputs = load_inputs(options) if options.workflows else Inputs([], [], None)
     async with connect(options) as transport:
-        return await examine_server(transport, transport.name, options, material, runs)
+        return await examine_server(transport, transport.name, options, inputs, runs)
 
 
 async def examine_server(
-    transport: Transport, name: str, options: RunOptions, material: Inputs, runs: Path
+    transport: Transport, name: str, options: RunOptions, inputs: Inputs, runs: Path
 ) -> list[DoctorCheck]:
     """All checks, in the order in which they are read."""
     try:
@@ -79,90 +82,86 @@ async def examine_server(
     checks = [await _reach(transport, server), _version(server), _caching(server), *_flags(server)]
     checks += await _queue_and_events(transport)
     checks += [_clock(await examine.clock_offset(transport)), *_memory(server)]
-    if material.workflows:
-        described = await examine.fetch_object_info(transport, material.classes())
+    if inputs.workflows:
+        described = await examine.fetch_object_info(transport, inputs.classes())
         info = ObjectInfo(described.classes)
-        material.settle(info)
-        beforehand = Beforehand(options, material, info, described, server)
+        inputs.settle(info)
+        beforehand = Beforehand(options, inputs, info, described, server)
         await beforehand.look(transport)
-        for variation in vary(options, material, info, "comfyload/doctor"):
+        for variation in vary(options, inputs, info, "comfyload/doctor"):
             name = variation.workflow.name
-            answer, dropped = beforehand.answers[name], material.dropped.get(name, {})
-            checks += [_preflight(variation, answer, dropped), _variation(variation, options), _outputs(variation)]
-            checks.append(_cost(variation, server, options, runs))
+            answer, dropped = beforehand.answers[name], inputs.dropped.get(name, {})
+            checks.append(_preflight(variation, answer, dropped))
+            own = [_variation(variation, options), _outputs(variation), _cost(variation, server, options, runs)]
+            several = len(inputs.workflows) > 1
+            checks += [structs.replace(one, found=f"{name}: {one.found}") for one in own] if several else own
     return checks
 
 
 async def _reach(transport: Transport, server: Server) -> DoctorCheck:
     seconds = await examine.round_trips(transport)
-    said = (
-        f"ComfyUI {visible(server.comfyui_version)}"
-        if server.comfyui_version
-        else "a ComfyUI that does not say its version"
-    )
+    version = server.comfyui_version
+    name = f"ComfyUI {visible(version)}" if version else "a ComfyUI of unknown version"
     if not seconds:
-        advice = "look at the server's log; a run would be blind to the queue"
-        return DoctorCheck("server", "problem", f"{said} at {server.url}, and GET /prompt fails", advice)
+        advice = "look at the server's log: without this route a run cannot see the queue"
+        return DoctorCheck("server", "problem", f"{name} at {server.url} does not answer GET /prompt", advice)
     median, most = statistics.median(seconds), max(seconds)
-    found = f"{said} at {server.url}; {len(seconds)} round trips: median {duration(median)}, at most {duration(most)}"
+    found = f"{name} at {server.url} answers in {duration(median)} (slowest of {len(seconds)}: {duration(most)})"
     return DoctorCheck("server", "ok", found, facts={"round_trip_s": median, "round_trip_max_s": most})
 
 
 def _version(server: Server) -> DoctorCheck:
     if server.version is None:
-        advice = "jobs cannot be stopped once they run, and their queue wait may be missing"
-        return DoctorCheck("version", "unknown", "the server does not tell its version", advice)
+        advice = "running jobs cannot be stopped, and their queue wait may be missing"
+        return DoctorCheck("version", "unknown", "the server does not report its version", advice)
     lacks = examine.missing_abilities(server)
     facts = {"version": server.comfyui_version, "lacks": lacks}
+    version = visible(server.comfyui_version or "")
     if not lacks:
-        return DoctorCheck(
-            "version", "ok", f"{visible(server.comfyui_version or '')} has all that a run uses", facts=facts
-        )
-    found = f"{visible(server.comfyui_version or '')} lacks\n" + "\n".join(f"- {line}" for line in lacks)
-    return DoctorCheck("version", "warning", found, "update ComfyUI if that matters", facts)
+        return DoctorCheck("version", "ok", f"{version} has everything that a run uses", facts=facts)
+    found = f"ComfyUI {version} lacks\n" + "\n".join(f"- {line}" for line in lacks)
+    return DoctorCheck("version", "warning", found, "update ComfyUI if one of these matters", facts)
 
 
 def _caching(server: Server) -> DoctorCheck:
     mode = server.cache_mode
     facts = {"cache_mode": mode}
     if mode is None:
-        return DoctorCheck("cache", "unknown", "the server does not show its flags", facts=facts)
+        return DoctorCheck("cache", "unknown", "the server does not report its flags", facts=facts)
     if mode == "none":
-        found = "--cache-none: nothing is kept, so every job runs its loaders again, and warm-up jobs do not help"
-        return DoctorCheck("cache", "warning", found, "measure so only if production runs so", facts)
+        found = "--cache-none: nothing is cached, so every job loads its models again, and warm-up does not help"
+        return DoctorCheck("cache", "warning", found, "measure with this flag only if production uses it", facts)
     if mode.startswith(("lru", "ram ")):
-        found = f"--cache-{mode}: older results are kept too, so a seed that was used before is answered from the cache"
-        return DoctorCheck("cache", "warning", found, "give every run a seed of its own, which is the default", facts)
+        found = f"--cache-{mode}: older results are cached too, so a seed that was used before costs no time"
+        return DoctorCheck("cache", "warning", found, "give every run its own seed, which is the default", facts)
     return DoctorCheck(
-        "cache", "ok", f"{mode}: loaded models stay from job to job, fresh seeds make jobs run", facts=facts
+        "cache", "ok", f"models and results are cached ({mode}); fresh seeds make every job run", facts=facts
     )
 
 
 def _flags(server: Server) -> Iterator[DoctorCheck]:
     if server.argv is None:
-        yield DoctorCheck("flags", "unknown", "the server does not show its flags")
+        yield DoctorCheck("flags", "unknown", "the server does not report its flags")
         return
-    told = examine.disturbing_flags(server.argv)
-    for flag, meaning in told.items():
-        yield DoctorCheck(
-            "flags", "warning", f"{flag}: {meaning}", "compare only with servers that run so", {"flag": flag}
-        )
-    if not told:
-        yield DoctorCheck("flags", "ok", "none that disturbs a measurement")
+    disturbing = examine.disturbing_flags(server.argv)
+    for flag, meaning in disturbing.items():
+        advice = "compare only with servers that run with this flag"
+        yield DoctorCheck("flags", "warning", f"{flag}: {meaning}", advice, {"flag": flag})
+    if not disturbing:
+        yield DoctorCheck("flags", "ok", "no flag disturbs the measurement")
 
 
 async def _queue_and_events(transport: Transport) -> list[DoctorCheck]:
     queue, greeted = await examine.look_at_queue(transport), await examine.greeting(transport)
     if queue is None:
-        unknown = DoctorCheck(
-            "queue", "unknown", "GET /queue fails", "look at the server's log; foreign load cannot be seen"
-        )
-        return [unknown, _events(greeted, None)]
+        advice = "look at the server's log: jobs of others cannot be noticed"
+        return [DoctorCheck("queue", "unknown", "GET /queue fails", advice), _events(greeted, None)]
     if not queue.total:
-        idle = DoctorCheck("worker", "ok", "idle; one that died would still hold its prompt")
+        idle = DoctorCheck("worker", "ok", "idle")  # a worker that died would still hold its prompt
         return [DoctorCheck("queue", "ok", "empty"), idle, _events(greeted, None)]
-    found = f"{len(queue.running)} running and {queue.pending} waiting, of {count(queue.clients, 'client')}"
-    advice = "wait until it is empty, or take another server: your jobs would wait for these"
+    jobs = f"{len(queue.running)} running and {queue.pending} waiting, of {count(queue.clients, 'client')}"
+    found = f"the queue is not empty: {jobs}"
+    advice = "wait until it is empty, or use another server: your jobs would wait for these"
     facts = {"running": len(queue.running), "pending": queue.pending, "clients": queue.clients}
     watched = await examine.watch_worker(transport)
     return [DoctorCheck("queue", "problem", found, advice, facts), _worker(watched), _events(greeted, watched)]
@@ -172,41 +171,36 @@ def _worker(watched: examine.Watched) -> DoctorCheck:
     if watched.moved is None:
         return DoctorCheck("worker", "unknown", "the queue could not be read twice")
     if watched.moved:
-        return DoctorCheck("worker", "ok", f"it works: the queue moved within {watched.seconds:.1f} s")
-    found = (
-        f"nothing moved in {watched.seconds:.1f} s: a dead worker, or one long prompt; from outside both look the same"
-    )
-    advice = "look at the server's log and its GPU; a dead worker needs a restart of the server"
+        return DoctorCheck("worker", "ok", f"working: the queue moved within {watched.seconds:.1f} s")
+    found = f"no progress in {watched.seconds:.1f} s: the worker is dead, or runs one long prompt (both look the same)"
+    advice = "look at the server's log and its GPU; if the worker is dead, restart the server"
     return DoctorCheck("worker", "problem", found, advice)
 
 
 def _events(greeted: float | str, watched: examine.Watched | None) -> DoctorCheck:
-    polls = "a run then polls, and knows the end of a job later and less exactly"
+    polls = "until then a run polls, and knows less exactly when a job ended"
     if isinstance(greeted, str):
-        return DoctorCheck(
-            "events", "warning", f"none: {greeted}", f"let a proxy pass WebSocket upgrades of /ws; {polls}"
-        )
+        advice = f"let the proxy pass WebSocket upgrades of /ws; {polls}"
+        return DoctorCheck("events", "warning", f"no events: {greeted}", advice)
     facts = {"greeting_s": greeted}
     if watched is not None and watched.moved and not watched.events:
-        found = f"the stream is open, and silent while the queue moved ({watched.seconds:.1f} s): events are held up"
-        advice = f"find the client that does not read its socket (a sleeping browser tab); {polls}"
+        found = f"the stream is open but silent while the queue moved ({watched.seconds:.1f} s): events are held up"
+        advice = f"find the client that does not read its socket (often a sleeping browser tab); {polls}"
         return DoctorCheck("events", "warning", found, advice, facts)
-    return DoctorCheck("events", "ok", f"the stream is open; first word after {duration(greeted)}", facts=facts)
+    return DoctorCheck("events", "ok", f"events arrive ({duration(greeted)})", facts=facts)
 
 
 def _clock(offset: tuple[float, float] | None) -> DoctorCheck:
     if offset is None:
-        return DoctorCheck(
-            "clock", "unknown", "the server's replies carry no usable date", "nothing to do: runs need none"
-        )
+        return DoctorCheck("clock", "unknown", "the server's replies carry no usable date; a run does not need it")
     low, high = offset
     middle, half = (low + high) / 2, (high - low) / 2
     way = "ahead of" if middle >= 0 else "behind"
-    found = f"the server's is {abs(middle):.1f} s {way} ours, give or take {max(0.1, half):.1f} s"
+    found = f"the server's clock is {abs(middle):.1f} s {way} ours (± {max(0.1, half):.1f} s)"
     facts = {"offset_s": middle, "uncertainty_s": half}
     if low <= CLOCK_WARNING_S and high >= -CLOCK_WARNING_S:
         return DoctorCheck("clock", "ok", found, facts=facts)
-    advice = "set it if logs are to be laid side by side; a run never compares the two clocks"
+    advice = "set it before you compare logs of both machines; a run's own numbers do not need it"
     return DoctorCheck("clock", "warning", found, advice, facts)
 
 
@@ -214,26 +208,22 @@ def _memory(server: Server) -> Iterator[DoctorCheck]:
     for device in server.devices:
         free, total = device.get("vram_free"), device.get("vram_total")
         if device.get("type") != "cpu" and isinstance(free, int) and isinstance(total, int):
-            found = f"{_gib(free)} of {_gib(total)} free on {device.get('name', 'a GPU')}"
+            found = f"{gib(free)} of {gib(total)} free on {device.get('name', 'a GPU')}"
             yield DoctorCheck("GPU memory", "ok", found, facts={"free_bytes": free, "total_bytes": total})
     free, total = server.system.get("ram_free"), server.system.get("ram_total")
     if isinstance(free, int) and isinstance(total, int):
         facts = {"free_bytes": free, "total_bytes": total}
         little = free < LITTLE_RAM * total
-        advice = "other programs, or results kept by the cache, may make it swap" if little else ""
-        yield DoctorCheck("memory", "warning" if little else "ok", f"{_gib(free)} of {_gib(total)} free", advice, facts)
+        found = f"{'only ' if little else ''}{gib(free)} of {gib(total)} of memory free"
+        advice = "close other programs: the server may swap" if little else ""
+        yield DoctorCheck("memory", "warning" if little else "ok", found, advice, facts)
     else:
-        yield DoctorCheck("memory", "unknown", "the server does not tell")
-    yield DoctorCheck("disk", "unknown", "the server does not tell", "see to it that every image of the run has room")
-
-
-def _gib(value: int) -> str:
-    size = value / GIB
-    return f"{fixed(size, decimals(size, 1))} GiB"
+        yield DoctorCheck("memory", "unknown", "the server does not report its memory")
+    yield DoctorCheck("disk", "unknown", "the server does not report it: make sure that every image has room")
 
 
 def _preflight(variation: Variation, answer: PreflightAnswer, dropped: dict[str, str]) -> DoctorCheck:
-    """`dropped`: outputs that are left out as asked, each with the reason; `answer` is about the rest."""
+    """`dropped`: outputs that are left out by --drop-broken-outputs, each with the reason; `answer`: on the rest."""
     workflow = variation.workflow
     facts = {
         "workflow": workflow.name,
@@ -243,16 +233,24 @@ def _preflight(variation: Variation, answer: PreflightAnswer, dropped: dict[str,
     }
     left_out = [f"output {output} is left out: {why}" for output, why in dropped.items()]
     if not answer.problems:
-        found = f"{workflow.name}: nothing that the server would refuse in {count(len(workflow.graph), 'node')}"
-        advice = "the run has no results of these outputs" if dropped else ""
+        found = f"{workflow.name}: the server would accept it ({count(len(workflow.graph), 'node')})"
+        advice = "the run will have no results of these outputs" if dropped else ""
         status: Status = "warning" if dropped else "ok"
         return DoctorCheck("preflight", status, "\n".join([found, *left_out]), advice, facts, "workflow")
-    advice = "put the files on the server (run --upload does it for images), install the nodes, or change the graph"
+    advice = "; ".join(dict.fromkeys(_MENDS.get(problem.kind, "change the graph") for problem in answer.problems))
     if answer.verdict == "partly":
-        advice += "; run --drop-broken-outputs leaves these outputs out, and runs the others"
+        advice += "; or run the other outputs alone with run --drop-broken-outputs"
     found = "\n".join([describe(answer, workflow.name), *left_out])
     status = "warning" if answer.verdict == "doubtful" else "problem"
     return DoctorCheck("preflight", status, found, advice, facts, "workflow")
+
+
+_MENDS: dict[Kind, str] = {
+    "missing_model": "put the model into ComfyUI's models folder",
+    "missing_image": "put the image into ComfyUI's input folder (run --upload does that)",
+    "unknown_class": "install the node pack that has this class",
+}
+"""What to do about a problem; about any other: change the graph."""
 
 
 def _variation(variation: Variation, options: RunOptions) -> DoctorCheck:
@@ -264,12 +262,12 @@ def _variation(variation: Variation, options: RunOptions) -> DoctorCheck:
         "reloaded": variation.reach.reloaded,
     }
     jobs = ((options.plan.jobs or 0) + options.plan.warmup) * options.plan.pages
-    said = list(remarks(variation, jobs))
+    notes = list(remarks(variation, jobs))
     found = [] if variation.as_is else [f"{count(len(variation.varied), 'input')} varied: {_some(variation.varied)}"]
     found = found if variation.varied else []
-    found += [remark.text for remark in said]
-    status: Status = "warning" if any(remark.level == "warning" for remark in said) else "ok"
-    advice = "; ".join(remark.advice for remark in said if remark.advice)
+    found += [remark.text for remark in notes]
+    status: Status = "warning" if any(remark.level == "warning" for remark in notes) else "ok"
+    advice = "; ".join(remark.advice for remark in notes if remark.advice)
     return DoctorCheck("variation", status, "; ".join(found), advice, facts, "workflow")
 
 
@@ -281,27 +279,21 @@ def _outputs(variation: Variation) -> DoctorCheck:
 
 
 def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path) -> DoctorCheck:
-    """What the run will take, by the newest run of the same graph on the same server."""
+    """How long the run will take, by the newest run of the same graph on the same server."""
     plan = options.plan
     earlier = newest_run(variation.workflow.sha256, server.url, runs)
     if earlier is None:
-        found = f"no run of this graph on this server, neither below {runs}/ nor in the archive"
-        return DoctorCheck("cost", "unknown", found, "run one job first: comfyload run --jobs 1", about="workflow")
+        found = f"no earlier run of this graph on this server, neither in {runs}/ nor in the archive"
+        advice = "to know how long a run takes, run one job first: comfyload run --jobs 1"
+        return DoctorCheck("cost", "unknown", found, advice, about="workflow")
     seconds, mean = earlier.seconds, statistics.fmean(earlier.seconds)
-    found = f"{duration(mean)} of execution in each job (mean of {count(len(seconds), 'job')} in {earlier.path})"
+    found = f"a job executes for {duration(mean)} (mean of {count(len(seconds), 'job')} in {earlier.path})"
     facts = {"execution_s": mean, "jobs_seen": len(seconds), "run": str(earlier.path)}
     if plan.jobs is not None and len(options.workflows) == 1:
         jobs = (plan.jobs + plan.warmup) * plan.pages
         facts["total_s"] = jobs * mean
-        found += f"; {count(jobs, 'job')} take about {_long(jobs * mean)}, as one worker runs one at a time"
+        found = f"{count(jobs, 'job')} take about {seconds_words(jobs * mean)}: {found}"
     return DoctorCheck("cost", "ok", found, "", facts, "workflow")
-
-
-def _long(seconds: float) -> str:
-    if seconds < 60:
-        return duration(seconds)
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _some(names: list[str], most: int = 6) -> str:

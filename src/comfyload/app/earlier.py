@@ -35,7 +35,7 @@ class Earlier(Struct, frozen=True, kw_only=True):
 
 
 def newest_run(sha256: str, url: str, runs: Path) -> Earlier | None:
-    """The run of the graph on the server that began last and tells execution times; `runs` is looked through first."""
+    """The last run of the graph on the server that has execution times; `runs` is searched first."""
     found = [reader for path in _run_folders(runs) if (reader := _of_graph(path, sha256, url)) is not None]
     for reader in sorted(found, key=lambda reader: reader.manifest.started_utc, reverse=True):
         if seconds := _executions(reader, sha256):
@@ -79,7 +79,7 @@ def _executions(reader: RunReader, sha256: str) -> list[float]:
 
 
 def _server(url: str) -> tuple[str, str | None, int | None, str]:
-    """What tells a server from another; this machine has several names."""
+    """What identifies a server; this machine has several names."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -19,7 +19,7 @@ __all__ = ["Formats", "export"]
 
 
 class Formats(Struct, frozen=True, kw_only=True):
-    """Where each format goes; None: not asked for. `otlp` is a collector's URL or a file."""
+    """Where each format goes; None: nowhere. `otlp`: a collector's URL or a file."""
 
     csv: Path | None = None
     parquet: Path | None = None
@@ -28,7 +28,7 @@ class Formats(Struct, frozen=True, kw_only=True):
 
 
 def export(run: Path, formats: Formats) -> Iterator[str]:
-    """Write what is asked for; yields a line about each.
+    """Write the chosen formats; yields a line about each.
 
     Raises:
         UsageError: a file cannot be written, a collector does not answer, or a library is not installed.
@@ -63,12 +63,14 @@ def _collector(text: str) -> str:
     """The collector's address as it may be shown; what is secret in it, or sent as a header, is remembered as such.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not an http address.
     """
     try:
         url = read_url(text)
     except ValueError:
-        raise UsageError(f"--otlp {masked(text)!r} is no http address", "write it as http://127.0.0.1:4318") from None
+        raise UsageError(
+            f"--otlp {masked(text)!r} is not an http address", "write it as http://127.0.0.1:4318"
+        ) from None
     hide_secrets(url)
     headers = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
     hide(*(unquote(header.partition("=")[2].strip()) for header in headers.split(",")))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from comfyload.advise.naive_client import Naive
-    from comfyload.comfy.api import api_of
+    from comfyload.comfy.api import Api
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 

@@ -1,6 +1,6 @@
 """The node pack as a folder among custom nodes: what lies there, how it is put there and taken away.
 
-It is copied aside and renamed, with a file that says what was installed, so that half a pack never exists and nothing
+It is copied aside and renamed, with a file that lists what was installed, so that half a pack never exists and nothing
 is removed that did not come from here. Names aside end in `.disabled`: ComfyUI loads folders that begin with a dot.
 """
 
@@ -95,7 +95,7 @@ def look(folder: Path) -> Pack:
 
 
 def source_of_pack() -> Path:
-    """The pack as this comfyload brings it: inside the package, or beside `src` in a checkout."""
+    """The pack as this comfyload brings it: inside the package, or next to `src` in a checkout."""
     package = Path(str(importlib.resources.files("comfyload")))
     for place in (package / "pack" / NAME, package.parents[1] / "pack" / NAME):
         if (place / "__init__.py").is_file():
@@ -171,7 +171,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def take_away(pack: Pack) -> int:
-    """Our files, and what Python left beside them; folders as far as they are empty then. How many files of ours."""
+    """Remove our files, what Python compiled from them, and folders that are empty then; returns how many files."""
     mark = mark_at(pack.path)
     known = set() if mark is None else set(mark.files)
     ours, left = sorted(known - set(pack.changes.missing)), pack.changes.added

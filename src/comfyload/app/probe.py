@@ -1,4 +1,4 @@
-"""`probe`: put the node pack into a ComfyUI, see how it stands there, take it away again. No server is restarted."""
+"""`probe`: install the node pack into a ComfyUI, check it, remove it. No server is restarted."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from comfyload.comfy.identify import identify
 from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
+from comfyload.record.metrics.files import DEFAULT_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,14 +42,16 @@ __all__ = ["Installed", "ProbeStatus", "Removed", "Running", "ask", "install", "
 class Installed(Struct, frozen=True, kw_only=True):
     """What an installation did, or with `dry_run` would do.
 
-    `replaced` is the version that was there, None if there was none. `overwritten` were changed since they were
-    installed; `kept` came from elsewhere and were taken over. `unlinked`: where a link that was taken away led to.
+    `replaced`: the version that was there, None if there was none. `overwritten`: files that were changed since they
+    were installed; `kept`: files that came from elsewhere. `unlinked`: where a link that was removed led to. `log`:
+    where ComfyUI will write unless $COMFYUI_METRICS_LOG or --user-directory names another place.
     """
 
     path: Path
     version: str
     files: int
     dry_run: bool
+    log: Path
     replaced: str | None = None
     overwritten: list[str] = []
     kept: list[str] = []
@@ -56,7 +59,7 @@ class Installed(Struct, frozen=True, kw_only=True):
 
 
 class Removed(Struct, frozen=True, kw_only=True):
-    """What was taken away: `files` of ours. `left` came from elsewhere, and keeps the folder there."""
+    """What was removed: `files` of ours. `left`: files that came from elsewhere, because of which the folder stays."""
 
     path: Path
     version: str | None
@@ -66,7 +69,7 @@ class Removed(Struct, frozen=True, kw_only=True):
 
 
 class Running(Struct, frozen=True, kw_only=True):
-    """What the running server says of its probe; `why`: why it has none, "" if it has one."""
+    """What the running server reports of its probe. `why`: why it has none, "" if it has one. `log`: its path there."""
 
     url: str
     why: str = ""
@@ -75,12 +78,13 @@ class Running(Struct, frozen=True, kw_only=True):
     missing: list[str] = []
     dropped: int | None = None
     errors: int | None = None
+    log: str | None = None
 
 
 class ProbeStatus(Struct, frozen=True, kw_only=True):
-    """How the pack stands in a ComfyUI. `available` is the version that this comfyload would install.
+    """The state of the pack in a ComfyUI. `available`: the version that this comfyload would install.
 
-    `update`: what lies there was installed by comfyload and is not what would be installed now.
+    `update`: comfyload installed what is there, and would install something else now.
     """
 
     pack: Pack
@@ -91,7 +95,7 @@ class ProbeStatus(Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether it is there, unchanged, and, if a server was asked, at work in it."""
+        """Whether it is there, unchanged, and, if a server was given, active in it."""
         changes = self.pack.changes
         there = self.pack.state == "installed" and not (changes.changed or changes.missing)
         return there and (self.server is None or bool(self.server.active))
@@ -101,8 +105,8 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
     """Put the pack into the custom nodes of `comfyui`, a ComfyUI folder or a --base-directory.
 
     Raises:
-        UsageError: it is neither, something else has the name, a file was changed (without `force`), or it cannot be
-            written; then all is as it was.
+        UsageError: it is neither, another pack has the name, a file was changed (without `force`), or it cannot be
+            written; then nothing has changed.
     """
     folder = _custom_nodes(comfyui)
     source, pack = source_of_pack(), look(folder)
@@ -117,7 +121,7 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
         )
     if pack.state == "link" and not force:
         raise UsageError(
-            f"{pack.path} is a link to {pack.link_to}", "--force puts the pack in its place; what it leads to stays"
+            f"{pack.path} is a link to {pack.link_to}", "--force replaces the link; the folder it leads to stays"
         )
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written", "run this as the user that ComfyUI runs as")
@@ -132,6 +136,7 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
         version=version,
         files=len(files),
         dry_run=dry_run,
+        log=folder.parent / "user" / DEFAULT_LOG.name,
         replaced=pack.version,
         overwritten=lost,
         kept=kept,
@@ -140,7 +145,7 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
 
 
 def status(comfyui: Path) -> ProbeStatus:
-    """How the pack stands in `comfyui`.
+    """The state of the pack in `comfyui`.
 
     Raises:
         UsageError: it is neither a ComfyUI folder nor a --base-directory.
@@ -155,10 +160,10 @@ def status(comfyui: Path) -> ProbeStatus:
 
 
 def remove(comfyui: Path, *, force: bool = False) -> Removed:
-    """Take away what `install` put there, and nothing else: neither the log nor files that came from elsewhere.
+    """Remove what `install` put there, and nothing else: neither the log nor files that came from elsewhere.
 
     Raises:
-        UsageError: it is not there, was not installed by comfyload, or a file was changed (without `force`).
+        UsageError: the pack is not there, was not installed by comfyload, or was changed (without `force`).
     """
     folder = _custom_nodes(comfyui)
     pack = look(folder)
@@ -167,7 +172,7 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
         raise UsageError(f"{folder} has no {NAME}", "is this the folder that the server uses?")
     if pack.state == "link" and not force:
         raise UsageError(
-            f"{pack.path} is a link to {pack.link_to}", "--force takes the link away; what it leads to stays"
+            f"{pack.path} is a link to {pack.link_to}", "--force removes the link; the folder it leads to stays"
         )
     if pack.changes.changed and not force:
         raise UsageError(
@@ -186,11 +191,11 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
 
 
 async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None, insecure: bool = False) -> Running:
-    """What the server at this address says of its probe.
+    """What the server at this address reports of its probe.
 
     Raises:
         ServerUnreachable: no ComfyUI answers there.
-        UsageError: the address or a header is not written as it must be.
+        UsageError: the address or a header is invalid.
     """
     parsed = parse_headers(list(headers))
     async with Http.connect(parse_server(server), parsed, ca_file=ca_file, insecure=insecure) as transport:
@@ -208,16 +213,17 @@ async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None
     if reply.status != 200:
         return Running(url=transport.name, why=f"its probe answers with HTTP {reply.status}")
     try:
-        told = decode_json(reply.body, _ProbeStatus)
+        reported = decode_json(reply.body, _ProbeStatus)
     except msgspec.MsgspecError as error:
-        return Running(url=transport.name, why=f"its probe gives an answer that is none: {error}")
+        return Running(url=transport.name, why=f"its probe answers with something else: {error}")
     return Running(
         url=transport.name,
-        active=told.probe.active,
-        version=told.probe.version and clean(told.probe.version, 50),
-        missing=[clean(str(sentence), 300) for sentence in told.missing],
-        dropped=told.probe.dropped,
-        errors=told.probe.errors,
+        active=reported.probe.active,
+        version=reported.probe.version and clean(reported.probe.version, 50),
+        missing=[clean(str(sentence), 300) for sentence in reported.missing],
+        dropped=reported.probe.dropped,
+        errors=reported.probe.errors,
+        log=reported.probe.log and clean(reported.probe.log, 4096),
     )
 
 
@@ -226,6 +232,7 @@ class _ProbeFacts(Struct):
     version: str | None = None
     dropped: int | None = None
     errors: int | None = None
+    log: str | None = None
 
 
 class _ProbeStatus(Struct):
@@ -239,7 +246,7 @@ def _custom_nodes(comfyui: Path) -> Path:
     if folder.is_dir():
         return folder.resolve()
     if not comfyui.is_dir():
-        raise UsageError(f"{comfyui} is no folder", "give ComfyUI's folder, or its --base-directory")
+        raise UsageError(f"{comfyui} is not a folder", "give ComfyUI's folder, or its --base-directory")
     if comfyui.resolve().name == "custom_nodes":
         raise UsageError(f"{comfyui} is the folder of custom nodes itself", f"give {comfyui.resolve().parent}")
     hint = "give ComfyUI's folder, or its --base-directory: the one that holds custom_nodes"
@@ -248,6 +255,4 @@ def _custom_nodes(comfyui: Path) -> Path:
 
 def _check_ours(pack: Pack) -> None:
     if pack.state == "foreign":
-        raise UsageError(
-            f"{pack.path} was not installed by comfyload, and is left alone", "move it away first if you want this one"
-        )
+        raise UsageError(f"{pack.path} was not installed by comfyload", "to replace it, move it away first")

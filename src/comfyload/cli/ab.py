@@ -11,6 +11,7 @@ from comfyload.cli.flags import (
     LOAD,
     SERVER,
     Accept,
+    AllRows,
     CaFile,
     Expect,
     FailIfs,
@@ -30,7 +31,7 @@ from comfyload.cli.flags import (
     Strict,
     server_url,
 )
-from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, show_comparison
 from comfyload.errors import UsageError
 
 __all__ = ["ab"]
@@ -87,6 +88,7 @@ def ab(
     junit: Junit = None,
     github_summary: GithubSummary = False,
     quiet: Quiet = False,
+    all_: AllRows = False,
     json_: Json = False,
 ) -> None:
     """Compare two servers, or one before and after a switch, by pairs of runs made by turns (ABBA).
@@ -146,11 +148,12 @@ def ab(
     from comfyload.report.console import Screen
 
     compared = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
+    compared = structs.replace(compared, names=asked.names)
     if made.cut:
         found = compared.comparison
         caveats = [f"{made.cut}.", *found.caveats]
         compared = structs.replace(compared, comparison=structs.replace(found, caveats=caveats))
-    code = tell_comparison(compared, gating, outlet, json_=json_, quiet=quiet)
+    code = show_comparison(compared, gating, outlet, all_=all_, json_=json_, quiet=quiet)
     if not json_ and not quiet:
         Screen().print(f"Runs: {made.folder}", style="dim", soft_wrap=True, markup=False)
     raise typer.Exit(code)

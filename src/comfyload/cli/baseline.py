@@ -58,7 +58,7 @@ def save(
 ) -> None:
     """Keep runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
-    It is written aside and renamed: half a baseline never exists, and one that exists is never overwritten.
+    It appears as a whole or not at all, and an existing one is never overwritten.
 
     [bold]Example[/bold]
 
@@ -68,8 +68,8 @@ def save(
     from comfyload.app.locate import default_log, find
     from comfyload.app.run.options import parse_notes
 
-    asked, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
-    keep(archive, name, find(",".join(runs), archive), asked, default_log(metrics_log), notes)
+    chosen, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
+    keep(archive, name, find(",".join(runs), archive), chosen, default_log(metrics_log), notes)
 
 
 def keep(
@@ -113,7 +113,7 @@ def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
 
 @baseline.command("list")
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """List the baselines, oldest first; the promoted one is marked. Folders made by hand are listed as what they are.
+    """List the baselines, oldest first; the promoted one is marked. Folders made by hand are listed too.
 
     [bold]Example[/bold]: comfyload baseline list
     """
@@ -149,30 +149,30 @@ def _list_json(kept: list[Kept], damaged: list[Damaged], by_hand: list[ByHand], 
 
 
 def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
-    """`other`: folders that are no baselines, and why."""
-    from rich.table import Table
-    from rich.text import Text
-
+    """`other`: folders that are not baselines of ours, each with what it is."""
     from comfyload.report.console import Screen
+    from comfyload.report.page import Column, Table, Value
+    from comfyload.report.render.terminal import render_tables
 
-    console = Screen(highlight=False)
     if not kept and not other:
-        console.print("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
+        echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
         return
-    table = Table("baseline", "saved (UTC)", "runs", "", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows = []
     for one in kept:
         loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
         mark = "promoted" if one.folder == best else ""
         when = one.manifest.saved_utc[:16].replace("T", " ")
-        table.add_row(Text(one.folder), when, Text(f"{len(one.manifest.runs)} of {loads}"), mark)
-    for folder, why in other.items():
-        table.add_row(Text(folder), "", Text(why), "")
-    console.print(table)
+        rows.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
+    rows += [[folder, "", "", what] for folder, what in other.items()]
+    columns = [*(Column(title=title) for title in ("baseline", "saved (UTC)", "runs")), Column(title="", prose=True)]
+    cells = [[Value(words=text) for text in row] for row in rows]
+    render_tables([Table(key="baselines", title="", columns=columns, rows=cells)], Screen())
 
 
 @baseline.command(no_args_is_help=True)
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """Print a baseline's README, or with --json its manifest; of a folder made by hand, what its files state.
+    """Print a baseline's runs and where its README and page are, or with --json its manifest. A folder made by hand is
+    shown by its README and what its files state.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
@@ -186,8 +186,12 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     kept = find(archive, name)
     if json_:
         Screen().print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
-    else:
-        _show_readme(kept.path / "README.md")
+        return
+    from comfyload.app.locate import measured
+    from comfyload.report.kept import kept_page
+    from comfyload.report.render.terminal import render
+
+    render(kept_page(kept, [measured(reader).summary for _, reader in kept.runs()]), Screen())
 
 
 def _show_readme(file: Path) -> None:
@@ -212,12 +216,12 @@ def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
         _show_readme(folder.readme)
     for stated in folder.stated:
         echo(stated_words(stated))
-    echo(by_hand_words(folder).partition(";")[0].capitalize() + ".")
+    echo(f"{by_hand_words(folder)}.")
 
 
 @baseline.command(no_args_is_help=True)
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Compute every hash again, and every summary from its records. Exit code 1 names what is not as it was.
+    """Compute every hash again, and every summary from its records. Exit code 1: something differs, and is named.
 
     [bold]Example[/bold]: comfyload baseline verify rtx5060ti
     """
@@ -238,10 +242,10 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 @baseline.command(no_args_is_help=True)
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Make a baseline the one to compare with where none is named.
+    """Make a baseline the one that runs are compared with by default.
 
     [bold]Example[/bold]: comfyload baseline promote rtx5060ti
     """
     from comfyload.record.archive import promote as make_default
 
-    echo(f"{make_default(archive, name).folder} is what runs are compared with now.")
+    echo(f"{make_default(archive, name).folder} is what runs are compared with by default now.")

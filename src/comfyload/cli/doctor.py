@@ -1,4 +1,4 @@
-"""`comfyload doctor`: its flags, and how its findings are shown."""
+"""`comfyload doctor`: its flags, and how its checks are shown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from comfyload.cli.flags import CaFile, Header, Insecure, Json, ServerUrl, Set, 
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterator
+
+    from rich.text import Text
 
     from comfyload.app.doctor import DoctorCheck
 
 __all__ = ["doctor", "show_checks"]
 
-_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "unknown": "cyan"}
+_MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "yellow"), "unknown": ("?", "cyan"), "ok": ("✓", "green")}
+"""Sign and style of a check, the most urgent first."""
 
 
 def doctor(
@@ -37,12 +40,13 @@ def doctor(
     header: Header = None,
     ca_file: CaFile = None,
     insecure: Insecure = False,
+    all_: Annotated[bool, typer.Option("--all", help="Show what is fine too, each check with its numbers.")] = False,
     json_: Json = False,
 ) -> None:
-    """Look at a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
+    """Check a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
 
     Exit code 0: go on (there may be warnings), 2: the server would not run the workflow, or not all of it, 3: the
-    server is busy or its worker does not move, 4: unreachable.
+    server is busy or its worker makes no progress, 4: unreachable.
 
     [bold]Example[/bold]: comfyload doctor --server http://127.0.0.1:8188 --workflow book_medium.json
     """
@@ -63,48 +67,71 @@ def doctor(
         insecure=insecure,
     )
     checks = clock.run(examine(options))
-    show_checks(checks, as_json=json_)
+    show_checks(checks, as_json=json_, all_=all_, alone=True)
     raise typer.Exit(exit_code(checks))
 
 
-def show_checks(checks: list[DoctorCheck], *, as_json: bool) -> None:
-    from comfyload.report.console import Screen
+def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False, alone: bool = False) -> None:
+    """Print the checks. `alone`: no run follows, so what is not known and what was not done is of interest."""
+    from comfyload.report.console import Screen, draw
 
     if as_json:
         from comfyload.record.codec import encode
 
         Screen(soft_wrap=True, highlight=False).print_json(encode(checks).decode())
-    else:
-        _table(checks, Screen(highlight=False))
-
-
-def _table(checks: list[DoctorCheck], console: Console) -> None:
-    """One row a check, what to do below it; the words alone tell how it stands."""
-    from collections import Counter
-
+        return
     from rich.table import Table
     from rich.text import Text
 
-    from comfyload.report.text import ascii_only, count
-
-    plain = not console.encoding.lower().startswith("utf")
-
-    def shown(text: str, style: str = "") -> Text:
-        return Text(ascii_only(text).encode("ascii", "replace").decode() if plain else text, style=style)
-
-    def told_of(check: DoctorCheck) -> str:
-        # Only these two have lines of ours, and what is from outside in them is shown as such already.
-        return check.found if check.name in ("preflight", "version") else visible(check.found)
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
+    console = Screen(highlight=False)
+    grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for check in checks:
-        grid.add_row(shown(check.status, _STYLES[check.status]), shown(check.name), shown(told_of(check)))
-        if check.advice:
-            grid.add_row("", "", shown(f"-> {check.advice}", "dim"))
-    console.print(grid)
+    draw(_answer(checks), console)
+    for mark, style, text in _lines(checks, all_=all_, alone=alone):
+        grid.add_row(Text(mark, style), Text(text, "" if mark else "dim"))
+    draw(grid, console)
+    if alone:
+        draw(Text("\nNothing was submitted.", style="dim"), console)
+
+
+def _answer(checks: list[DoctorCheck]) -> Text:
+    """Whether to go on, and with which server."""
+    from collections import Counter
+
+    from rich.text import Text
+
+    from comfyload.words import count
+
     counts = Counter(check.status for check in checks)
-    told = [f"{counts['ok']} ok", count(counts["warning"], "warning"), count(counts["problem"], "problem")]
-    console.print(shown(f"\n{', '.join(told)}, {counts['unknown']} unknown. Nothing was submitted."))
+    found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
+    ready = not counts["problem"]
+    style = "bold red" if not ready else "bold green"
+    server = [f" {visible(check.found)}." for check in checks if check.name == "server" and check.status == "ok"]
+    sentence = f": {' and '.join(found) or 'no problem'}.{''.join(server)}"
+    return Text.assemble(("READY" if ready else "NOT READY", style), sentence)
+
+
+def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tuple[str, str, str]]:
+    """Mark, style and text: problems, then warnings, then what is not known; each with what to do under it."""
+    shown = [check for check in checks if all_ or _matters(check, alone)]
+    for status, (mark, style) in _MARKS.items():
+        for check in (check for check in shown if check.status == status):
+            # Only these two have lines of ours; what comes from outside in them is made visible already.
+            found = check.found if check.name in ("preflight", "version") else visible(check.found)
+            clear = status in ("problem", "warning") or found.lower().startswith(check.name.lower())
+            yield mark, style, found if clear else f"{check.name}: {found}"
+            if check.advice:
+                yield "", "", f"  {check.advice}"
+    fine = [c.name for c in checks if c.status == "ok" and c not in shown and c.name != "server"]
+    if fine:
+        number = f"{len(fine)} more {'is' if len(fine) == 1 else 'are'}"
+        how = "--all" if alone else "comfyload doctor --all"
+        yield "✓", "green", f"{number} fine: {', '.join(dict.fromkeys(fine))} ({how})"
+
+
+def _matters(check: DoctorCheck, alone: bool) -> bool:
+    """Whether a check is shown without --all. How long the run will take is what one came for."""
+    if check.status in ("problem", "warning"):
+        return True
+    return alone and (check.name == "cost" or (check.status == "unknown" and bool(check.advice)))

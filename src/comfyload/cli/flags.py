@@ -23,6 +23,7 @@ __all__ = [
     "SERVER",
     "WORK",
     "Accept",
+    "AllRows",
     "Archive",
     "CaFile",
     "ComfyUIDir",
@@ -128,6 +129,7 @@ Scrape = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AllRows = Annotated[bool, typer.Option("--all", help="Show every row; without it only those that matter most.")]
 Archive = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.junit import Suite
 
-__all__ = ["GateOptions", "Outlet", "say_what_failed", "tell_comparison"]
+__all__ = ["GateOptions", "Outlet", "say_what_failed", "show_comparison"]
 
 
 class Outlet(NamedTuple):
-    """Where verdicts go beside the terminal. `strict`: what is not proven is not good enough."""
+    """Where verdicts go besides the terminal. `strict`: what is not proven is not good enough."""
 
     junit: Path | None
     github_summary: bool
@@ -33,7 +33,7 @@ class Outlet(NamedTuple):
         """Before the work, not after it.
 
         Raises:
-            UsageError: a file cannot be written, or this is no step of GitHub Actions.
+            UsageError: a file cannot be written, or this is not a step of GitHub Actions.
         """
         if self.junit is not None:
             check_writable("--junit", self.junit, json_=json_)
@@ -71,15 +71,15 @@ class GateOptions(NamedTuple):
         """Of the flags. Without a gate there are no gates: the defaults are for runs that are checked alone.
 
         Raises:
-            UsageError: a gate is not written as it must be.
+            UsageError: a gate is invalid.
         """
         from comfyload.app.check import gate_set
 
-        asked = gate_set(gate or [], gates, expect or [], independent=independent) if gate or gates else None
-        return cls(fail_if or [], asked)
+        chosen = gate_set(gate or [], gates, expect or [], independent=independent) if gate or gates else None
+        return cls(fail_if or [], chosen)
 
     def check(self, outlet: Outlet) -> None:
-        """Raises UsageError where verdicts are wanted and nothing is asked."""
+        """Raises UsageError where verdicts are wanted and there is no condition and no gate."""
         if self.fail_if or self.gates is not None:
             return
         for flag, given in (("--junit", outlet.junit is not None), ("--strict", outlet.strict)):
@@ -87,26 +87,35 @@ class GateOptions(NamedTuple):
                 raise UsageError(f"{flag} is about verdicts, and nothing is judged", "give --fail-if slower, or --gate")
 
 
-def tell_comparison(
-    compared: Compared, asked: GateOptions, outlet: Outlet, *, json_: bool = False, quiet: bool = False
+def show_comparison(
+    compared: Compared,
+    chosen: GateOptions,
+    outlet: Outlet,
+    *,
+    all_: bool = False,
+    json_: bool = False,
+    quiet: bool = False,
 ) -> int:
-    """Show the comparison and what it was held against; returns the exit code, 0 where nothing was asked."""
+    """Show the comparison and the verdicts; returns the exit code, 0 where nothing was to be judged."""
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.cli.flags import for_people
     from comfyload.judge.gates.gate import exit_code
-    from comfyload.report.comparison import comparison_json, comparison_markdown, render_comparison
+    from comfyload.report.comparison import comparison_json, comparison_page
     from comfyload.report.console import Screen
+    from comfyload.report.render.markdown import as_markdown
+    from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
-    judged = bool(asked.fail_if) or asked.gates is not None
-    found = verdicts_on(compared, [condition.value for condition in asked.fail_if], asked.gates)
-    outlet.write(found.verdicts, suites_of(compared), comparison_markdown(compared.comparison))
+    judged = bool(chosen.fail_if) or chosen.gates is not None
+    found = verdicts_on(compared, [condition.value for condition in chosen.fail_if], chosen.gates)
+    page = comparison_page(compared.comparison, compared.names)
+    outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     if json_:
         verdicts = found.verdicts if judged else None
         Screen(soft_wrap=True, highlight=False).print_json(comparison_json(compared.comparison, verdicts))
     elif not quiet:
         console = for_people(outlet.junit)
-        render_comparison(compared.comparison, console)
+        render_page(page, console, all=all_)
         if judged:
             console.print()
             render(found.verdicts, console)

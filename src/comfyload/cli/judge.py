@@ -10,6 +10,7 @@ import typer
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Accept,
+    AllRows,
     Archive,
     Expect,
     FailIfs,
@@ -24,7 +25,7 @@ from comfyload.cli.flags import (
     echo,
     for_people,
 )
-from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
+from comfyload.cli.gating import GateOptions, Outlet, show_comparison
 
 __all__ = ["check", "compare", "trend"]
 
@@ -50,7 +51,7 @@ def check(
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
-    """Hold runs against gates: PASS is proven at 95 %, PASS* is inside but not proven, FAIL is disproven.
+    """Test runs against limits: PASS is proven at 95 %, PASS* is inside but not proven, FAIL is disproven.
 
     Without --gate: success_rate >= 98 %, p95_latency_s <= 45, unexpected_errors == 0.
 
@@ -69,10 +70,10 @@ def check(
 
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    chosen = gate_set(gate or [], gates, expect or [], independent=independent_failures)
     found = find(target, archive)
-    base = baseline_of(asked, baseline, archive)
-    checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
+    base = baseline_of(chosen, baseline, archive)
+    checked = judge_all(found, chosen, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=strict)
 
     from comfyload.report.console import Screen
@@ -91,13 +92,13 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
     b: Annotated[
         str | None,
-        typer.Argument(metavar="B", help="What is compared. Without it, A is compared with the promoted baseline."),
+        typer.Argument(metavar="B", help="What to compare. Without it, A is compared with the promoted baseline."),
     ] = None,
     paired: Annotated[
-        bool, typer.Option("--paired", help="The runs of A and B were made by turns, pair by pair, as ab does.")
+        bool, typer.Option("--paired", help="The runs of A and B alternated, pair by pair, as those of ab do.")
     ] = False,
     margin: Annotated[
-        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
+        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="Smaller differences do not matter in practice.")
     ] = 0.05,
     accept: Accept = None,
     fail_if: FailIfs = None,
@@ -109,12 +110,13 @@ def compare(
     junit: Junit = None,
     github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
+    all_: AllRows = False,
     json_: Json = False,
 ) -> None:
     """Compare B with A: per metric and node a ratio, its interval and a verdict.
 
-    Refused where what made them differs so that a comparison means nothing. Two single runs cannot tell a difference
-    from the noise between runs; comfyload ab can.
+    Refused if the sides differ in a way that makes a comparison meaningless. Two single runs cannot separate a small
+    difference from the noise between runs; comfyload ab can.
 
     With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
     '* baseline' in them is A.
@@ -129,13 +131,13 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    asked = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
+    chosen = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
     outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked.check(outlet)
+    chosen.check(outlet)
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
-    raise typer.Exit(tell_comparison(compared, asked, outlet, json_=json_))
+    raise typer.Exit(show_comparison(compared, chosen, outlet, all_=all_, json_=json_))
 
 
 def trend(
@@ -144,6 +146,7 @@ def trend(
         typer.Option(metavar="KEY", help="A key of the summary. Repeatable. \\[default: the usual ones]"),
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
+    all_: AllRows = False,
     json_: Json = False,
 ) -> None:
     """Show each metric through the baselines of an archive, and mark where its level changed.
@@ -153,12 +156,13 @@ def trend(
     from comfyload.app.compare import trend as through_time
     from comfyload.record.archive import list_by_hand
     from comfyload.report.console import Screen
-    from comfyload.report.history import history_json, render_history
+    from comfyload.report.history import history_json, history_page
+    from comfyload.report.render.terminal import render
 
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):
-        echo(f"{left.path.name} is left out: it was made by hand and has no records", err=True)
+        echo(f"{left.path.name} was made by hand and has no records: it is left out", err=True)
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
     else:
-        render_history(series, Screen())
+        render(history_page(series), Screen(), all=all_ or bool(metric))

@@ -18,12 +18,15 @@ def logs(
         typer.Argument(
             metavar="FILE",
             help="The log, or a run directory for the run's own. \\[default: $COMFYUI_METRICS_LOG, else "
-            "infra/observability/comfyui_metrics.ndjson]",
+            "infra/observability/comfyui_metrics.ndjson, else the log of the last run]",
         ),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="The log that the probe of this server writes, on this machine.")
     ] = None,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Go on with what comes, also when the log is rotated. Ctrl-C ends it."),
+        typer.Option("--follow", "-f", help="Show new rows as they come, through rotations too. Ctrl-C ends it."),
     ] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Only errors.", rich_help_panel=ROWS)] = False,
     event: Annotated[
@@ -46,7 +49,7 @@ def logs(
         typer.Option(
             min=1,
             metavar="N",
-            help="Only the last N rows, or prompts. \\[default: all; with --follow and without --since 10]",
+            help="Only the last N rows. \\[default: all; with --follow and without --since 10]",
             rich_help_panel=ROWS,
         ),
     ] = None,
@@ -62,14 +65,11 @@ def logs(
             rich_help_panel=ROWS,
         ),
     ] = None,
-    by_prompt: Annotated[
-        bool, typer.Option("--by-prompt", help="A line for each prompt, with what the application wrote of it.")
-    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Rows as JSON, one a line, as they were written.")] = False,
 ) -> None:
     """Show the instrumentation log: rows of the probe in ComfyUI and of applications, in the order of their times.
 
-    On a terminal in columns, in a pipe each row on one line with its day. Times are local.
+    Each row is one line; times are local. In a pipe every line has its day.
 
     [bold]Examples[/bold]
 
@@ -77,11 +77,17 @@ def logs(
 
     comfyload logs --errors --since 2h
 
-    comfyload logs runs/20261123T120000Z-book --by-prompt
+    comfyload logs runs/20261123T120000Z-book --prompt 1a2b
     """
-    from comfyload.app.logs import LogQuery, instant, locate, print_log
+    from comfyload.app.log_place import locate, search
+    from comfyload.app.logs import LogQuery, instant, print_log
+    from comfyload.cli.flags import server_url
+    from comfyload.errors import UsageError
     from comfyload.report.console import Screen
     from comfyload.report.logs import Printer
+
+    if file is not None and server is not None:
+        raise UsageError("--server names a log, and so does FILE", "leave one of them out")
 
     query = LogQuery(
         errors=errors,
@@ -94,6 +100,12 @@ def logs(
         samples=samples,
         older=rotated,
         follow=follow,
-        by_prompt=by_prompt,
     )
-    print_log(locate(file, follow=follow), query, Printer(Screen(), as_json=json_))
+    printer = Printer(Screen(), as_json=json_)
+    if file is not None:
+        place = locate(file, follow=follow)
+    else:
+        place = search(None if server is None else server_url(server), follow=follow)
+    if place.found:
+        printer.say(f"{place.path}: {place.found}")
+    print_log(place, query, printer)

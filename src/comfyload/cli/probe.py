@@ -22,7 +22,7 @@ __all__ = ["probe"]
 probe = typer.Typer(
     name="probe",
     no_args_is_help=True,
-    help="The node pack that lets a ComfyUI tell what it does: nodes, models, GPU, its own log.",
+    help="The node pack that records what a ComfyUI does: nodes, models, GPU, its own log.",
     rich_markup_mode="rich",
 )
 
@@ -37,12 +37,12 @@ def install(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite files of the pack that were changed, or a link.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     json_: Json = False,
 ) -> None:
     """Put the probe into a ComfyUI's custom nodes, or replace an earlier one. ComfyUI is not restarted.
 
-    A pack of that name that did not come from here is never touched.
+    A pack of that name from elsewhere is never touched.
 
     [bold]Example[/bold]: comfyload probe install ~/ComfyUI
     """
@@ -57,14 +57,14 @@ def status(
     comfyui: Folder,
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Ask this running server too whether it has loaded the probe."),
+        typer.Option(metavar="URL", help="Also check whether this running server has loaded the probe."),
     ] = None,
     header: Header = None,
     ca_file: CaFile = None,
     insecure: Insecure = False,
     json_: Json = False,
 ) -> None:
-    """Say whether the probe is there, as it was installed, and at work.
+    """Check whether the probe is installed, unchanged, and active.
 
     Exit code 0: yes, 1: no, 4: the server is unreachable.
 
@@ -81,8 +81,8 @@ def status(
 
         pem = None if ca_file is None else str(ca_file)
         try:
-            told = clock.run(ask(server_url(server), header or [], ca_file=pem, insecure=insecure))
-            found = structs.replace(found, server=told)
+            running = clock.run(ask(server_url(server), header or [], ca_file=pem, insecure=insecure))
+            found = structs.replace(found, server=running)
         except ServerUnreachable as error:
             unreachable = error
     _print(found, _status(found), as_json=json_)
@@ -97,7 +97,7 @@ def remove(
     force: Annotated[bool, typer.Option("--force", help="Also if its files were changed, or it is a link.")] = False,
     json_: Json = False,
 ) -> None:
-    """Take away what was installed. The log stays, and so does every file that came from elsewhere.
+    """Remove what was installed. The log stays, and so does every file that came from elsewhere.
 
     [bold]Example[/bold]: comfyload probe remove ~/ComfyUI
     """
@@ -133,12 +133,27 @@ def _installed(done: Installed) -> Iterator[str]:
     before = f", in place of {done.replaced}" if done.replaced else ""
     yield f"The probe {done.version} {verb} in {done.path}{before}: {count(done.files, 'file')}."
     if done.unlinked:
-        yield f"A link to {done.unlinked} {'would go' if done.dry_run else 'went'}; what it leads to stays."
+        verb = "would be" if done.dry_run else "is"
+        yield f"The link to {done.unlinked} {verb} removed; the folder it leads to stays."
     if done.overwritten:
         yield f"Overwritten although changed: {', '.join(done.overwritten)}."
     if done.kept:
         yield f"Kept, as they came from elsewhere: {', '.join(done.kept)}."
     yield "Nothing was written." if done.dry_run else f"{RESTART} load it."
+    yield from _log_lines(done.log)
+
+
+def _log_lines(log: Path) -> Iterator[str]:
+    """Where the log will be, and how to have it where a project and the checklist look for it."""
+    from comfyload.record.metrics.files import VARIABLE, project_log
+
+    yield f"Its log will be {log} (comfyload logs --server URL shows it)."
+    usual = project_log()
+    if usual is None:
+        yield f"{VARIABLE}=FILE in ComfyUI's environment moves it."
+    else:
+        yield "To have it in this project, where comfyload and the checklist look for it, start ComfyUI with"
+        yield f"{VARIABLE}={usual.absolute()}"
 
 
 def _status(found: ProbeStatus) -> Iterator[str]:
@@ -159,7 +174,7 @@ def _status(found: ProbeStatus) -> Iterator[str]:
         if names:
             yield f"{what}: {', '.join(names)}"
     if found.left_over:
-        yield f"left by an installation that was cut short: {', '.join(found.left_over)}"
+        yield f"left by an interrupted installation: {', '.join(found.left_over)}"
     if found.server is not None:
         yield from _running(found.server, pack.version)
 
@@ -168,10 +183,12 @@ def _running(server: Running, installed: str | None) -> Iterator[str]:
     if server.why:
         yield f"{server.url}: {server.why}"
         return
-    state = "is at work" if server.active else "has switched itself off"
+    state = "is active" if server.active else "has switched itself off"
     yield f"{server.url}: the probe {server.version or 'of an unknown version'} {state}."
     if installed and server.version and server.version != installed:
         yield f"{RESTART} load {installed}."
+    if server.log:
+        yield f"its log: {server.log}"
     yield from (f"missing: {sentence}" for sentence in server.missing)
     if server.dropped:
         yield f"rows dropped: {server.dropped}"
@@ -183,7 +200,7 @@ def _removed(done: Removed) -> Iterator[str]:
     from comfyload.report.text import count
 
     if done.unlinked:
-        yield f"The link {done.path} to {done.unlinked} is gone; what it leads to stays."
+        yield f"The link {done.path} to {done.unlinked} is removed; the folder it leads to stays."
     else:
         yield f"The probe {done.version} is removed from {done.path}: {count(done.files, 'file')}. The log stays."
     if done.left:

@@ -1,4 +1,4 @@
-"""What can be learned of a server by asking it, without submitting anything."""
+"""What a server can report about itself, without any prompt being submitted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 FLAGS = {
-    "--cpu": "no GPU is used, so the times say nothing of a server with one",
+    "--cpu": "no GPU is used, and the times do not apply to a server with one",
     "--lowvram": "models are moved in and out of the GPU in every job",
     "--novram": "nothing stays on the GPU: every job moves all weights",
     "--disable-smart-memory": "models leave the GPU after each job, and the next one loads them again",
@@ -65,12 +65,12 @@ FLAGS = {
 """Flags of the server that change what is measured, and how."""
 
 ABILITIES = (
-    ("client_prompt_id", "0.3.45", "ids of our own: when a reply is lost, so is the job"),
+    ("client_prompt_id", "0.3.45", "prompt ids of the client's own: when a reply is lost, so is the job"),
     ("interrupt_by_id", "0.3.57", "interrupt by id: a running job cannot be stopped without risk to others'"),
-    ("jobs_api", "0.6", "look-up by /api/jobs: lost jobs are looked for in queue and history, which costs more"),
+    ("jobs_api", "0.6", "/api/jobs: lost jobs are searched in queue and history, which takes longer"),
     ("jobs_cancel", "0.26", "cancel by id: jobs are deleted from the queue or interrupted instead"),
 )
-"""What a server may lack: field of its facts, since which version it is there, what follows without."""
+"""What a server may lack: field of its facts, the version that has it, and what follows without it."""
 
 CREATE_TIME = (0, 3, 69)
 
@@ -83,7 +83,7 @@ DATE_PAUSE_S = 0.17
 
 
 class Described(Struct, frozen=True):
-    """`classes`: `/object_info` of the classes asked for. `known`: all the server has; None if that is not known."""
+    """`classes`: `/object_info` of the wanted classes. `known`: all that the server has; None if that is not known."""
 
     classes: dict[str, Any]
     known: frozenset[str] | None
@@ -102,7 +102,7 @@ class QueueContents(Struct, frozen=True):
 
 
 class Watched(Struct, frozen=True):
-    """What a queue that is not empty did: whether the worker worked, how many events came, for how long it was seen.
+    """A queue that is not empty, watched for `seconds`: whether the worker made progress, and how many events came.
 
     `moved` None: the queue could not be read.
     """
@@ -113,7 +113,7 @@ class Watched(Struct, frozen=True):
 
 
 async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Described:
-    """What the server says of these classes; only if one is unknown, the names of all: that costs it a pause."""
+    """The server's description of these classes; only if one is unknown, the names of all, which costs it a pause."""
     wanted = set(classes)
     described = await describe_classes(transport, wanted)
     if wanted <= described.keys():
@@ -137,8 +137,8 @@ async def preflight(
     server: Server,
     places: Sequence[str] = (),
 ) -> PreflightAnswer:
-    """What the server would do with these graphs, which differ in their values alone; it is asked for the files that no
-    list of its names. `places`: which rows of a table they are of.
+    """What the server would do with these graphs, which differ in their values alone; files that no list of it names
+    are looked up there. `places`: which rows of a table they are of.
     """
     answers = [check(graph, described.classes, described.known, version=server.version) for graph in sent]
     windows = _is_windows(server)
@@ -176,9 +176,9 @@ async def refuse_deadly(transport: Transport, workflow: Workflow) -> None:
 
 
 async def missing_images(transport: Transport, names: Iterable[str], windows: bool | None = None) -> set[str]:
-    """Which of these input files the server does not have. One that it will not tell about counts as there.
+    """Which of these input files the server does not have. One that it gives no answer about counts as there.
 
-    `windows`: whether a backslash parts folders there; None: not known, and such a name is not asked for.
+    `windows`: whether a backslash parts folders there; None: not known, and such a name is not checked.
     """
     limit = asyncio.Semaphore(8)
 
@@ -186,8 +186,8 @@ async def missing_images(transport: Transport, names: Iterable[str], windows: bo
         if "\\" in name and windows is None:
             return False
         async with limit:
-            asked = name.replace("\\", "/") if windows else name
-            reply = await _try(transport, _view(asked), method="HEAD")
+            path = name.replace("\\", "/") if windows else name
+            reply = await _try(transport, _view(path), method="HEAD")
         return reply is not None and reply.status == 404
 
     unique = sorted(set(names))
@@ -240,10 +240,10 @@ async def clock_offset(transport: Transport) -> tuple[float, float] | None:
 def disturbing_flags(argv: list[str]) -> dict[str, str]:
     """Those of the server's flags that change what is measured, and what they do; `--preview-method none` does not."""
     words = [part for word in argv for part in word.split("=", 1)]
-    told = {flag: FLAGS[flag] for flag in FLAGS if flag in words}
-    if "--preview-method" in told and words[words.index("--preview-method") + 1 :][:1] == ["none"]:
-        del told["--preview-method"]
-    return told
+    found = {flag: FLAGS[flag] for flag in FLAGS if flag in words}
+    if "--preview-method" in found and words[words.index("--preview-method") + 1 :][:1] == ["none"]:
+        del found["--preview-method"]
+    return found
 
 
 def missing_abilities(server: Server) -> list[str]:
@@ -255,7 +255,7 @@ def missing_abilities(server: Server) -> list[str]:
 
 
 async def look_at_queue(transport: Transport) -> QueueContents | None:
-    """Who is in the queue. The reply holds every waiting graph: not to be asked for often."""
+    """Whose prompts are in the queue. The reply holds every waiting graph: not a call to repeat often."""
     reply = await _try(transport, "queue", timeout_s=60)
     if reply is None or reply.status != 200:
         return None
@@ -268,21 +268,21 @@ async def look_at_queue(transport: Transport) -> QueueContents | None:
 
 
 async def greeting(transport: Transport, within_s: float = 2.0) -> float | str:
-    """Seconds until the event stream said its first word, or why it did not."""
+    """Seconds until the first event of the stream, or why there was none."""
     began = clock.now()
     try:
         async with asyncio.timeout(within_s), transport.events(str(uuid.uuid4())) as frames:
             async for _ in frames:
                 return clock.now() - began
     except TimeoutError:
-        return f"no word within {within_s:g} s"
+        return f"none within {within_s:g} s"
     except TransportError as error:
         return str(error)
     return "the server closed it at once"
 
 
 async def watch_worker(transport: Transport, seconds: float = 3.0) -> Watched:
-    """Whether a worker with something in its queue works: another prompt runs, or its nodes tell of themselves."""
+    """Whether a worker with something in its queue makes progress: another prompt runs, or its nodes send events."""
     before, began = await look_at_queue(transport), clock.now()
     events, works = await _listen(transport, seconds)
     # A socket that failed must not cut the watch short.
@@ -296,7 +296,7 @@ async def watch_worker(transport: Transport, seconds: float = 3.0) -> Watched:
 
 
 async def _listen(transport: Transport, seconds: float) -> tuple[int, bool]:
-    """Events besides the greeting, and whether one came from a node at work. Every prompt tells everyone when it is
+    """Events after the greeting, and whether a running node sent one. Every prompt sends events to everyone when it is
     queued and when it ends, but of its nodes only if it was sent without a client's name.
     """
     count = -1

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASE",
     "FORMAT",
+    "PROMOTED",
     "ArchiveManifest",
     "Contents",
     "Damaged",

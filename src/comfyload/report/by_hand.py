@@ -1,4 +1,4 @@
-"""What is said of a folder of the archive that was made by hand."""
+"""The words for a folder of the archive that was made by hand."""
 
 from __future__ import annotations
 
@@ -12,35 +12,32 @@ if TYPE_CHECKING:
 
 __all__ = ["by_hand_words", "stated_words"]
 
-_MADE = "made by hand: no manifest, cannot be verified"
 _LARGEST = 1e12
-"""A number from here on is none that a load test measured."""
+"""From here on a number was not measured by a load test."""
 _KEYS = {"avg_latency_s": "mean {} s", "p95_latency_s": "p95 {} s", "images_per_minute": "{} images/min"}
 """Of a summary: what the checklist's section 5 asks for."""
 
 
 def by_hand_words(folder: ByHand) -> str:
-    """What it is, and what the first of its files states."""
-    if not folder.stated:
-        return f"{_MADE}; no load*.json in it"
-    more = f" (and {count(len(folder.stated) - 1, 'more file')})" if len(folder.stated) > 1 else ""
-    return f"{_MADE}; {stated_words(folder.stated[0])}{more}"
+    """What it holds, and how to have a baseline that holds more."""
+    held = f"{len(folder.stated)} load*.json" if folder.stated else "no load*.json"
+    return f"by hand: {held}, no runs (comfyload baseline save makes one that can be verified)"
 
 
 def stated_words(stated: Stated) -> str:
-    """`load_2024-06-01.json says 12 jobs, 100 % success, p95 31.2 s`, of what it has."""
+    """`load_2024-06-01.json: 12 jobs, 100 % success, p95 31.2 s`, as far as it states them."""
     file = clean(stated.file, 60)
     if stated.summary is None:
         return f"{file} has no summary"
-    said = ["not VALID"] if stated.summary.get("valid") is False else []
+    parts = ["not VALID"] if stated.summary.get("valid") is False else []
     if (jobs := _number(stated.summary.get("total_jobs"))) is not None:
-        said.append(count(round(jobs), "job"))
+        parts.append(count(round(jobs), "job"))
     if (rate := _number(stated.summary.get("success_rate"))) is not None:
-        said.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
+        parts.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
     for key, words in _KEYS.items():
         if (value := _number(stated.summary.get(key))) is not None:
-            said.append(words.format(fixed(value, decimals(value))))
-    return f"{file} says {', '.join(said)}" if said else f"{file} has a summary of other keys"
+            parts.append(words.format(fixed(value, decimals(value))))
+    return f"{file}: {', '.join(parts)}" if parts else f"{file} has a summary of other keys"
 
 
 def _number(value: object) -> float | None:

@@ -1,173 +1,159 @@
-"""How a comparison is read: the verdict first, then every ratio with its interval, then what to know of it."""
+"""How a comparison is read: the verdict first, then the ratios that it rests on, then the rest."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
-from comfyload.report.console import draw, escaped
-from comfyload.report.render.notes import Notes
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, span
+from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
 from comfyload.report.verdicts import as_json
+from comfyload.words import DASH, count, decimals, duration, fixed, percent, span
 
-__all__ = [
-    "change_words",
-    "comparison_json",
-    "comparison_markdown",
-    "metric_words",
-    "render_comparison",
-    "value_words",
-]
+__all__ = ["change_with_interval", "change_words", "comparison_json", "comparison_page", "metric_words", "value_words"]
 
-_COLOURS = {"slower": "bold red", "more failures": "bold red", "faster": "bold green", "fewer failures": "bold green"}
-_DESIGNS = {
-    "paired": "interleaved pairs",
-    "runs": "several runs a side",
-    "single": "single runs",
-}
-_NODES = 8
-"""Nodes shown beside those with a verdict, the costliest first."""
+_LOOKS: dict[str, Look] = {"slower": "bad", "more failures": "bad", "faster": "good", "fewer failures": "good"}
+_DESIGNS = {"paired": "interleaved pairs", "runs": "several runs on each side", "single": "one run on each side"}
+_FIRST = ("p95_latency_s", "images_per_minute")
+"""Metrics that are shown at once, with the headline and the failures."""
+
+_NODES = 3
+"""Nodes with a verdict that are shown at once, the costliest."""
 
 _TEXT = 300
 """Characters of a value that differs that are shown."""
 
+_BAR = 12
+"""Cells of the longest bar."""
 
-def render_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the comparison. Looks the same without colour; at 80 columns nothing is cut."""
-    notes = Notes()
-    parts: list[Text | Table | None] = [_head(comparison), _conclusion(comparison)]
-    for load in dict.fromkeys(row.load for row in comparison.rows):
-        rows = [row for row in comparison.rows if row.load == load]
-        parts += [Text(clean(load, _TEXT), style="bold") if load else None, *_tables(rows, notes)]
-    parts += [notes.text(), _differences(comparison), _caveats(comparison)]
-    for number, part in enumerate(part for part in parts if part is not None):
-        if number:
-            console.print()
-        draw(part, console)
+
+def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -> Page:
+    """The comparison; `names` are A and B as their user wrote them, "" for the ids of the runs."""
+    loads = list(dict.fromkeys(row.load for row in comparison.rows))
+    tables = [table for load in loads for table in _tables([row for row in comparison.rows if row.load == load], load)]
+    sides = zip("AB", names, (comparison.runs_a, comparison.runs_b), strict=True)
+    facts = [Fact(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
+    return Page(
+        title="B against A",
+        subtitle=[_DESIGNS[comparison.design]],
+        states=[_state(comparison)],
+        facts=facts,
+        tables=[*tables, *_differences(comparison.differences)],
+        remarks=[Remark(level="info", text=clean(caveat, 2 * _TEXT)) for caveat in comparison.caveats],
+    )
 
 
 def comparison_json(comparison: Comparison, verdicts: Sequence[GateVerdict] | None = None) -> str:
-    """All of it as JSON, without a token that JSON lacks; `gates` where it was held against something."""
+    """All of it as JSON, without a token that JSON lacks; `gates` where it was tested against some."""
     judged = {} if verdicts is None else {"gates": as_json(verdicts)}
     return json.dumps({**jsonable(comparison), **judged})
 
 
-def comparison_markdown(comparison: Comparison, title: str = "Comparison") -> str:
-    """The same in GitHub's Markdown, with all that it would take for markup escaped."""
-    parts = [f"## {escaped(title)}\n", f"**{escaped(_sentence(comparison))}**\n"]
-    sides = (("A", comparison.runs_a), ("B", comparison.runs_b))
-    parts.append("\n".join(f"- {side}: {escaped(_listed(runs))}" for side, runs in sides) + "\n")
-    for load in dict.fromkeys(row.load for row in comparison.rows):
-        rows = [row for row in comparison.rows if row.load == load]
-        parts += [f"### {escaped(load)}\n"] if load else []
-        parts += [_markdown_table(part) for part in _parted(rows) if part]
-    if comparison.differences:
-        lines = ["| differs | A | B | |", "| --- | --- | --- | --- |"]
-        lines += [_line((d.key, d.a, d.b, _standing(d))) for d in comparison.differences]
-        parts.append("\n".join(lines) + "\n")
-    parts += ["\n".join(f"- {escaped(caveat)}" for caveat in comparison.caveats) + "\n"] if comparison.caveats else []
-    return "\n".join(parts)
-
-
-def _head(comparison: Comparison) -> Text:
-    text = Text("B against A", style="bold")
-    text.append(f", {_DESIGNS[comparison.design]}", style="not bold")
-    for side, runs in (("A", comparison.runs_a), ("B", comparison.runs_b)):
-        text.append(f"\n{side}  ", style="bold")
-        text.append(_listed(runs), style="not bold dim")
-    return text
-
-
-def _listed(runs: Sequence[str]) -> str:
+def _side(name: str, runs: Sequence[str]) -> str:
+    if name:
+        return f"{clean(name, _TEXT)} ({count(len(runs), 'run')})"
     first = clean(runs[0], _TEXT)
     return first if len(runs) == 1 else f"{count(len(runs), 'run')}, {first} to {clean(runs[-1], _TEXT)}"
 
 
-def _conclusion(comparison: Comparison) -> Text:
-    said = "" if comparison.overall is None else comparison.overall.verdict
-    word, _, rest = _sentence(comparison).partition(".")
-    return Text.assemble((word, _COLOURS.get(said, "bold yellow" if said == "inconclusive" else "bold")), f".{rest}")
-
-
-def _sentence(comparison: Comparison) -> str:
-    """The overall verdict, then what it rests on."""
+def _state(comparison: Comparison) -> State:
+    """The overall verdict, and what it rests on."""
     row = comparison.overall
     if row is None or row.ratio is None:
-        return "NOT KNOWN. No duration is known of both sides."
+        return State(word="NOT KNOWN", look="doubt", sentence="No duration is known of both sides.")
     metric, _, mean = row.note.partition(", ")
-    names = " or ".join(metric_words(name) for name in metric.partition(";")[0].split(" or ")) + (
-        f" ({mean})" if mean else ""
-    )
+    names = " or ".join(metric_words(name) for name in metric.partition(";")[0].split(" or "))
+    names += f" ({mean})" if mean else ""
     needs = f" About {_needed(row, comparison.design)} would settle it." if row.runs_needed else ""
     against = f", {value_words(row.b, row.unit)} against {value_words(row.a, row.unit)}"
     why = f" {comparison.why}" if comparison.why else ""
-    return f"{row.verdict.upper()}. {names} {_change(row)}{against}.{why}{needs}"
+    look = _LOOKS.get(row.verdict, "doubt" if row.verdict == "inconclusive" else "plain")
+    sentence = f"{names} {change_with_interval(row)}{against}.{why}{needs}"
+    return State(word=row.verdict.upper(), look=look, sentence=sentence)
 
 
-def _tables(rows: Sequence[Ratio], notes: Notes) -> list[Table | None]:
-    metrics, nodes = _parted(rows)
-    mixed = len({row.workflow for row in metrics if row.kind == "metric"}) > 1
-    several = len({row.workflow for row in nodes}) > 1
+def _tables(rows: Sequence[Ratio], load: str) -> list[Table]:
+    """The rows that answer the question, then, as details, the other metrics and nodes."""
+    metrics = [row for row in rows if row.kind != "node"]
+    nodes = [row for row in rows if row.kind == "node"]
+    judged = [row for row in nodes if row.verdict in _LOOKS][:_NODES]
+    first = ([row for row in metrics if _is_first(row)] or [row for row in metrics if row.headline]) + judged
+    others = [row for row in rows if row not in first]
+    longest = max((abs(row.ratio - 1) for row in first if row.ratio is not None), default=0.0)
+    title = clean(load, _TEXT)
+    note = f"{_counted(others)} (--all)" if others else ""
+    shown = Table(key="changes", title=title, columns=_COLUMNS, rows=_cells(first, longest), note=note)
+    rest = Table(key="other_changes", title="The others", columns=_COLUMNS, rows=_cells(others, longest), detail=True)
+    return [shown, rest] if others else [shown]
+
+
+def _is_first(row: Ratio) -> bool:
+    """Whether a metric is shown at once, if it is known; failures only where there were some."""
+    if row.kind == "failures":
+        return bool(row.a or row.b)
+    return row.ratio is not None and (row.headline or (row.workflow is None and row.name in _FIRST))
+
+
+def _counted(rows: Sequence[Ratio]) -> str:
+    """`4 more metrics: 3 slower, 1 inconclusive; 7 more nodes: …`."""
+    parts = []
+    for kind in ("metric", "node"):
+        verdicts = Counter(_verdict(row) for row in rows if row.kind == kind)
+        if verdicts:
+            listed = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+            parts.append(f"{count(verdicts.total(), f'more {kind}')}: {listed}")
+    return "; ".join(parts)
+
+
+_COLUMNS = [
+    Column(title=""),
+    *(Column(title=title, right=True) for title in ("A", "B", "jobs")),
+    Column(title="B against A", right=True),
+    Column(title=""),
+    Column(title=""),
+]
+
+
+def _cells(rows: Sequence[Ratio], longest: float) -> list[list[Value]]:
+    mixed = len({row.workflow for row in rows if row.kind != "failures"}) > 1
+    return [_row(row, mixed, longest) for row in rows]
+
+
+def _row(row: Ratio, prefixed: bool, longest: float) -> list[Value]:
+    change = 0.0 if row.ratio is None else abs(row.ratio - 1)
+    bar = "▇" * max(1, min(_BAR, round(_BAR * change / longest))) if change and longest else ""
+    n = f"{row.n_a}" if row.n_a == row.n_b else f"{row.n_a}/{row.n_b}"
+    look = _LOOKS.get(row.verdict, "plain")
+    needed = f" (~{_needed(row).removesuffix(' on each side')})" if row.runs_needed else ""
     return [
-        _table("Metric", metrics, notes, prefixed=mixed),
-        _table("Node", nodes, notes, prefixed=several, left_out=len(rows) - len(metrics) - len(nodes)),
+        Value(words=_label(row, prefixed)),
+        Value(words=value_words(row.a, row.unit)),
+        Value(words=value_words(row.b, row.unit)),
+        Value(words=n),
+        Value(words=_change(row), interval=_interval(row), note=clean(row.note, _TEXT)),
+        Value(words=bar, look=look),
+        Value(words=f"{_verdict(row)}{needed}", look=look),
     ]
 
 
-def _parted(rows: Iterable[Ratio]) -> tuple[list[Ratio], list[Ratio]]:
-    """Metrics and failures, then the nodes that are shown: those with a verdict, and the costliest."""
-    rows = list(rows)
-    nodes = [row for row in rows if row.kind == "node"]
-    shown = [row for place, row in enumerate(nodes) if place < _NODES or row.verdict in _COLOURS]
-    return [row for row in rows if row.kind != "node"], shown
-
-
-def _table(title: str, rows: Sequence[Ratio], notes: Notes, *, prefixed: bool, left_out: int = 0) -> Table | None:
-    if not rows:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column(title)
-    for name in ("A", "B", "n", "B against A"):
-        table.add_column(name, justify="right", no_wrap=name != "n")
-    table.add_column("verdict")
-    for row in rows:
-        mark = notes.remark(clean(row.note, _TEXT)) if row.note and row.ratio is not None else ""
-        if row.ratio is None and row.note:
-            mark = notes.remark(row.note) if row.kind == "failures" else notes.mark(clean(row.note, _TEXT))
-        change = f"{_change(row)}{mark}" if row.ratio is not None else f"{DASH}{mark}"
-        n = f"{row.n_a}" if row.n_a == row.n_b else f"{row.n_a}/{row.n_b}"
-        cells = (value_words(row.a, row.unit), value_words(row.b, row.unit), n, change)
-        table.add_row(Text(_label(row, prefixed)), *cells, _verdict(row))
-    if left_out:
-        table.add_row(Text(f"and {left_out} more", style="dim"))
-    return table
-
-
-def _verdict(row: Ratio) -> Text:
-    text = Text(row.verdict if row.ratio is not None or row.kind == "failures" else "withheld")
-    text.stylize(_COLOURS.get(row.verdict, "dim"))
-    if row.runs_needed:
-        text.append(f"\n~{_needed(row)}", style="dim")
-    return text
+def _verdict(row: Ratio) -> str:
+    return row.verdict if row.ratio is not None or row.kind == "failures" else "not known"
 
 
 def _needed(row: Ratio, design: str = "") -> str:
     if design == "paired" or " pairs" in row.method:
         return count(row.runs_needed or 0, "pair")
-    return f"{count(row.runs_needed or 0, 'run')} a side"
+    return f"{count(row.runs_needed or 0, 'run')} on each side"
 
 
 def _label(row: Ratio, prefixed: bool) -> str:
     name = metric_words(row.name, row.unit) if row.kind == "metric" else clean(row.name, 60)
+    name = f"node {name}" if row.kind == "node" else name
     return f"{clean(row.workflow, 40)}: {name}" if prefixed and row.workflow else name
 
 
@@ -179,17 +165,24 @@ def metric_words(name: str, unit: str = "") -> str:
     return words.replace("_", " ")
 
 
+def change_with_interval(row: Ratio) -> str:
+    """The change in percent, with its interval, of which one side may have no bound."""
+    interval = _interval(row)
+    return f"{_change(row)} ({interval})" if interval else _change(row)
+
+
 def _change(row: Ratio) -> str:
-    """The change in percent, with its interval."""
-    ratio, low, high = row.ratio, row.low, row.high
-    if ratio is None:
-        return DASH
-    if low is None and high is None:
-        return f"{change_words(ratio)} %"
-    if low is None or high is None:
-        bound = f"> {change_words(low)}" if low is not None else f"< {change_words(high or ratio)}"
-        return f"{change_words(ratio)} %  ({bound} %)"
-    return f"{change_words(ratio)} %  ({span(change_words(low), change_words(high))} %)"
+    return DASH if row.ratio is None else f"{change_words(row.ratio)} %"
+
+
+def _interval(row: Ratio) -> str:
+    if row.ratio is None or (row.low is None and row.high is None):
+        return ""
+    if row.high is None:
+        return f"> {change_words(row.low or 0.0)} %"
+    if row.low is None:
+        return f"< {change_words(row.high)} %"
+    return f"{span(change_words(row.low), change_words(row.high))} %"
 
 
 def change_words(ratio: float) -> str:
@@ -207,40 +200,14 @@ def value_words(value: float | None, unit: str) -> str:
     return percent(value) if unit == "1" else fixed(value, decimals(value))
 
 
-def _differences(comparison: Comparison) -> Table | None:
-    if not comparison.differences:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Differs", no_wrap=True)
-    for name in ("A", "B"):
-        table.add_column(name, overflow="fold")
-    table.add_column("")
-    for difference in comparison.differences:
-        standing = _standing(difference)
-        cells = (clean(text, _TEXT) for text in (difference.key, difference.a, difference.b))
-        table.add_row(*(Text(cell) for cell in cells), Text(standing, style="yellow" if difference.refuses else "dim"))
-    return table
-
-
-def _standing(difference: Difference) -> str:
-    return "accepted" if difference.refuses else difference.why
-
-
-def _caveats(comparison: Comparison) -> Text | None:
-    return Text("\n".join(clean(caveat, 2 * _TEXT) for caveat in comparison.caveats)) if comparison.caveats else None
-
-
-def _markdown_table(rows: Sequence[Ratio]) -> str:
-    mixed = len({row.workflow for row in rows if row.kind != "failures"}) > 1
-    lines = ["| | A | B | n | B against A | verdict | |", "| --- | ---: | ---: | ---: | ---: | --- | --- |"]
-    for row in rows:
-        verdict = row.verdict if row.ratio is not None or row.kind == "failures" else "withheld"
-        said = f"{verdict} (~{_needed(row)})" if row.runs_needed else verdict
-        n = f"{row.n_a}/{row.n_b}"
-        values = (value_words(row.a, row.unit), value_words(row.b, row.unit))
-        lines.append(_line((_label(row, mixed), *values, n, _change(row), said, row.note)))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
+def _differences(differences: Iterable[Difference]) -> list[Table]:
+    """What made the sides differs: at once where --accept was needed for it, else as a detail."""
+    parts = []
+    for refuses, title in ((True, "Differs, and was accepted"), (False, "Differs too")):
+        rows = [[d.key, d.a, d.b, "" if refuses else d.why] for d in differences if d.refuses == refuses]
+        if rows:
+            columns = [Column(title=name) for name in ("what", "A", "B", "")]
+            cells = [[Value(words=clean(text, _TEXT)) for text in row] for row in rows]
+            key = "accepted" if refuses else "differences"
+            parts.append(Table(key=key, title=title, columns=columns, rows=cells, detail=not refuses))
+    return parts

@@ -1,39 +1,43 @@
-"""How a trend is read: one table a metric, a row a baseline, and a mark where the level changed."""
+"""How a trend is read: per load what changed from the first baseline to the last, then every point of each metric."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
-from comfyload.report.console import draw, escaped
-from comfyload.report.text import count, decimals, fixed, percent, scale, span
+from comfyload.report.page import Column, Look, Page, State, Table, Value
+from comfyload.words import count, decimals, fixed, percent, scale, span
 
-__all__ = ["history_json", "history_markdown", "render_history"]
+__all__ = ["history_json", "history_page"]
 
-_COLOURS = {"slower": "bold red", "lower": "bold red", "faster": "bold green", "higher": "bold green"}
+_LOOKS: dict[str, Look] = {"slower": "bad", "lower": "bad", "faster": "good", "higher": "good"}
 _NAME = 40
 """Characters of a baseline's name that are shown."""
 
 
-def render_history(series: Sequence[TrendSeries], console: Console) -> None:
-    """Print every series, oldest first. Looks the same without colour; at 80 columns nothing is cut."""
-    load = None
-    for one in series:
-        if one.load != load:
-            load = one.load
-            draw(Text(clean(load, 300), style="bold"), console)
-            console.print()
-        draw(_table(one), console)
-        console.print()
-    draw(Text(_conclusion(series)), console)
+def history_page(series: Sequence[TrendSeries]) -> Page:
+    """Every series, oldest first; those without a step in full only as details."""
+    found = sum(len(one.steps) for one in series)
+    possible = any(one.possible is not None for one in series)
+    if max((len(one.points) for one in series), default=0) < 2:
+        sentence = "They must have the same workflows and load."
+        return Page(title="", states=[State(word="A trend needs two baselines", look="plain", sentence=sentence)])
+    look: Look = "doubt" if found or possible else "plain"
+    sentence = "Intervals are of 95 %."
+    if possible:
+        sentence += " A step? is one if the next baseline confirms it."
+    word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
+    loads = dict.fromkeys(one.load for one in series)
+    ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
+    return Page(
+        title="Trend",
+        states=[State(word=word, look=look, sentence=sentence)],
+        tables=[*ends, *(_points(one) for one in series)],
+    )
 
 
 def history_json(series: Sequence[TrendSeries]) -> str:
@@ -41,39 +45,37 @@ def history_json(series: Sequence[TrendSeries]) -> str:
     return json.dumps(jsonable(list(series)))
 
 
-def history_markdown(series: Sequence[TrendSeries], title: str = "Trend") -> str:
-    """The same in GitHub's Markdown, with all that it would take for markup escaped."""
-    parts, load = [f"## {escaped(title)}\n", f"{escaped(_conclusion(series))}\n"], None
+def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
+    """A row a metric: the first baseline, the last one, and where the level changed."""
+    rows = []
     for one in series:
-        if one.load != load:
-            load = one.load
-            parts.append(f"### {escaped(load)}\n")
-        marks = _marks(one)
-        lines = [f"| {escaped(metric_words(one.metric, one.unit))} | date | value | interval | n | |"]
-        lines.append("| --- | --- | ---: | ---: | ---: | --- |")
-        for place, point in enumerate(one.points):
-            cells = (clean(point.name, _NAME), *_cells(one, point), marks.get(place, ("", ""))[0])
-            lines.append(f"| {' | '.join(escaped(cell) for cell in cells)} |")
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+        first, last = one.points[0], one.points[-1]
+        change = f"{change_words(last.value / first.value)} %" if first.value and len(one.points) > 1 else ""
+        marks = "; ".join(f"{text} ({clean(one.points[at].name, _NAME)})" for at, (text, _) in _marks(one).items())
+        looks = [look for _, look in _marks(one).values()]
+        cells = [metric_words(one.metric, one.unit), *(value_words(end.value, one.unit) for end in (first, last))]
+        rows.append([*map(_value, [*cells, change]), Value(words=marks, look=looks[-1] if looks else "plain")])
+    columns = [Column(title="metric"), *(Column(title=name, right=True) for name in ("first", "last", "change"))]
+    return Table(key="ends", title=clean(load, 300), columns=[*columns, Column(title="")], rows=rows)
 
 
-def _table(series: TrendSeries) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(metric_words(series.metric, series.unit))
-    table.add_column("date", no_wrap=True)
-    for name in ("value", "interval", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+def _points(series: TrendSeries) -> Table:
     marks = _marks(series)
+    rows = []
     for place, point in enumerate(series.points):
-        mark, style = marks.get(place, ("", ""))
-        table.add_row(Text(clean(point.name, _NAME)), *_cells(series, point), Text(mark, style=style))
-    return table
+        text, look = marks.get(place, ("", "plain"))
+        number = Value(words=value_words(point.value, series.unit), interval=_interval(series, point))
+        cells = [_value(clean(point.name, _NAME)), _value(clean(point.utc[:10], 10)), number, _value(str(point.n))]
+        rows.append([*cells, Value(words=text, look=look)])
+    name = metric_words(series.metric, series.unit)
+    columns = [Column(title="baseline"), Column(title="date"), Column(title=name, right=True)]
+    columns += [Column(title="jobs", right=True), Column(title="")]
+    title = clean(f"{series.load}: {name}" if series.load else name, 300)
+    return Table(key="points", title=title, columns=columns, rows=rows, detail=not marks)
 
 
-def _cells(series: TrendSeries, point: Point) -> tuple[str, str, str, str]:
-    return clean(point.utc[:10], 10), value_words(point.value, series.unit), _interval(series, point), str(point.n)
+def _value(words: str) -> Value:
+    return Value(words=words)
 
 
 def _interval(series: TrendSeries, point: Point) -> str:
@@ -86,32 +88,19 @@ def _interval(series: TrendSeries, point: Point) -> str:
         factor = scale([point.value])[0] if series.unit == "s" else 1.0
         return fixed(value * factor, decimals(point.value * factor))
 
-    return (
-        f"\N{GREATER-THAN OR EQUAL TO}{write(point.low)}"
-        if point.high is None
-        else span(*map(write, (point.low, point.high)))
-    )
+    if point.high is None:
+        return f"\N{GREATER-THAN OR EQUAL TO}{write(point.low)}"
+    return span(write(point.low), write(point.high))
 
 
-def _marks(series: TrendSeries) -> dict[int, tuple[str, str]]:
-    """By the index of its point: a step in words, and its style."""
-    marks = {step.at: (f"step: {_step(step)}", _COLOURS[step.verdict]) for step in series.steps}
+def _marks(series: TrendSeries) -> dict[int, tuple[str, Look]]:
+    """By the index of its point: a step in words, and its look."""
+    marks = {step.at: (f"step: {_step(step)}", _LOOKS[step.verdict]) for step in series.steps}
     if series.possible is not None:
-        marks[series.possible.at] = f"a step? {_step(series.possible)}", "yellow"
+        marks[series.possible.at] = f"a step? {_step(series.possible)}", "doubt"
     return marks
 
 
 def _step(step: LevelShift) -> str:
     change = "from 0" if step.ratio is None else f"{change_words(step.ratio)} %"
     return f"{change}, {step.verdict}"
-
-
-def _conclusion(series: Sequence[TrendSeries]) -> str:
-    found = sum(len(one.steps) for one in series)
-    longest = max((len(one.points) for one in series), default=0)
-    if longest < 2:
-        return "A trend needs two baselines of the same workflows and load."
-    said = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}. Intervals are of 95 %."
-    if any(one.possible is not None for one in series):
-        said += " A step? is one if the next baseline confirms it."
-    return said

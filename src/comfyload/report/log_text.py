@@ -1,4 +1,4 @@
-"""In which words a row of the instrumentation log is told."""
+"""The words of one row of the instrumentation log."""
 
 from __future__ import annotations
 
@@ -6,24 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.report.text import count, duration
+from comfyload.words import count, duration
 
 if TYPE_CHECKING:
     from comfyload.record.metrics.log import LogRow
 
-__all__ = [
-    "LONGEST",
-    "PROMPT",
-    "STYLES",
-    "LogText",
-    "kind",
-    "log_text",
-    "milliseconds",
-    "node_of",
-    "node_words",
-    "retry",
-    "short",
-]
+__all__ = ["LONGEST", "PROMPT", "LogText", "kind_of_error", "log_text", "milliseconds", "node_of", "node_words"]
 
 LONGEST = 2000
 """Characters of one text."""
@@ -31,80 +19,63 @@ LONGEST = 2000
 PROMPT = 8
 """Characters of a prompt's id that are shown."""
 
-STYLES = {"ok": "green", "run": "green", "cached": "cyan", "interrupted": "yellow"}
-"""Of a status."""
-
-_GIB = 2**30
+_STYLES = {"ok": "green", "run": "green", "cached": "cyan", "interrupted": "yellow"}
+_COLUMNS = {"event", "status", "error", "exception", "exception_type", "duration_ms", "context", "prompt_id", "node"}
+_COLUMNS |= {"class_type", "timestamp", "time", "ts", "t", "level", "schema", "mono_s", "boot", "seq"}
+"""Keys of a row that another part of its line shows."""
 
 
 class LogText(NamedTuple):
-    """A word, its style, what there is to add, and what may be left out where there is no room."""
+    """A status in a word, its style, and everything else."""
 
     word: str = ""
     style: str = ""
     more: str = ""
-    minor: str = ""
 
 
 def log_text(row: LogRow) -> LogText:
-    """What a row says beside its time, event, prompt, node and duration."""
-    words = _of_the_probe(row) if row.seq is not None else LogText(_status(row), _style(row), _further(row))
-    if row.error is None:
-        return words
-    text, type_ = clean(row.error, LONGEST), short(row.raw.get("exception_type") or row.raw.get("exception"))
-    if text == row.event:
-        text = type_
-    elif type_ and not text.startswith(type_):
-        text = f"{type_}: {text}"
-    return LogText("ERROR", "bold red", " ".join(part for part in (text, words.more) if part), words.minor)
+    """What a row says besides its time, event, prompt, node and duration."""
+    more = _of_the_probe(row) if row.seq is not None else _further(row)
+    if row.error is not None:
+        text, type_ = clean(row.error, LONGEST), _short(row.raw.get("exception_type") or row.raw.get("exception"))
+        if text == row.event:
+            text = type_
+        elif type_ and not text.startswith(type_):
+            text = f"{type_}: {text}"
+        further = more if row.seq is None else ""  # the probe's text says all that matters of an error
+        return LogText("ERROR", "bold red", " ".join(part for part in (text, further) if part))
+    if row.event == "probe.problem":
+        return LogText("WARNING", "yellow", _short(row.raw.get("error")))
+    status = _short(row.raw.get("status"))
+    return LogText(status, _STYLES.get(status, ""), more)
 
 
-def _of_the_probe(row: LogRow) -> LogText:
-    raw, status, style = row.raw, _status(row), _style(row)
+def _of_the_probe(row: LogRow) -> str:
+    raw = row.raw
     match row.event:
         case "prompt.queued":
             nodes, before = raw.get("node_count"), raw.get("queue_depth")
-            parts = [
-                count(nodes, "node") if isinstance(nodes, int) else "",
-                _counted(before, "before it") if before else "",
-            ]
-            return LogText(more=_listed(*parts, retry(raw.get("attempt"), raw.get("retry_of"))))
+            parts = [count(nodes, "node") if isinstance(nodes, int) else "", _counted(before or None, "before it")]
+            return _listed(*parts, _retry(raw.get("attempt"), raw.get("retry_of")))
         case "prompt.started":
-            waited, behind = milliseconds(raw.get("waited_ms")), raw.get("queue_depth")
-            return LogText(
-                more=f"waited {waited}" if waited else "", minor=_counted(behind, "behind it") if behind else ""
-            )
+            waited = milliseconds(raw.get("waited_ms"))
+            behind = _counted(raw.get("queue_depth") or None, "behind it")
+            return _listed(f"waited {waited}" if waited else "", behind)
         case "prompt.ended" | "node":
-            peak, shown = _gib(raw.get("vram_peak_bytes")), short(raw.get("display_node"))
-            parts = [f"VRAM up to {peak}" if peak else "", f"shown as node {shown}" if shown else ""]
-            return LogText(status, style, minor=_listed(*parts))
+            peak, shown = _bytes(raw.get("vram_peak_bytes")), _short(raw.get("display_node"))
+            return _listed(f"VRAM up to {peak}" if peak else "", f"shown as node {shown}" if shown else "")
         case "model":
-            action, size = short(raw.get("action")), _gib(raw.get("bytes"))
-            if not size:
-                return LogText(action, minor=short(raw.get("device")))
-            sign = {"loaded": "+", "unloaded": "-"}.get(action, "")
-            return LogText(f"{sign}{size}", minor=_listed(action, short(raw.get("device"))))
+            return _listed(_short(raw.get("action")), _bytes(raw.get("bytes")), _short(raw.get("device")))
         case "sample":
-            return LogText(
-                more=_listed(_counted(raw.get("queue_depth"), "in the queue"), *map(_gpu, _dicts(raw.get("gpus"))))
-            )
+            gpus = [_gpu(gpu) for gpu in _list(raw.get("gpus")) if isinstance(gpu, dict)]
+            return _listed(_counted(raw.get("queue_depth"), "in the queue"), *gpus)
         case "probe.started":
-            missing = [short(text) for text in _list(raw.get("missing"))]
-            version = f"probe {short(raw.get('version'))}, ComfyUI {short(raw.get('comfyui_version')) or 'unknown'}"
-            return LogText(more="; not available: ".join([version, *(["; ".join(missing)] if missing else [])]))
-        case "probe.problem":
-            return LogText("WARNING", "yellow", "" if row.error else short(raw.get("error")))
-        case "probe.disabled":
-            return LogText()
-    return LogText(status, style, _further(row))
-
-
-def _status(row: LogRow) -> str:
-    return short(row.raw.get("status"))
-
-
-def _style(row: LogRow) -> str:
-    return STYLES.get(_status(row), "")
+            missing = _list(raw.get("missing"))
+            version = f"probe {_short(raw.get('version'))}, ComfyUI {_short(raw.get('comfyui_version')) or 'unknown'}"
+            return "; not available: ".join([version, *(["; ".join(map(_short, missing))] if missing else [])])
+        case "probe.problem" | "probe.disabled":
+            return ""
+    return _further(row)
 
 
 def _listed(*parts: str) -> str:
@@ -112,31 +83,29 @@ def _listed(*parts: str) -> str:
 
 
 def _further(row: LogRow) -> str:
-    """What a writer added of its own, but for what a column or the error says."""
-    told = {"event", "status", "error", "exception", "duration_ms", "context", "prompt_id", "node", "class_type"}
-    told |= {"timestamp", "time", "ts", "t", "level", "schema", "mono_s", "boot", "seq", "exception_type"}
-    fields = {key: value for key, value in row.raw.items() if key not in told and value != row.error}
+    """The fields that a writer added of its own."""
+    fields = {key: value for key, value in row.raw.items() if key not in _COLUMNS and value != row.error}
     fields |= {key: value for key, value in row.context.items() if key not in ("prompt_id", "node", "class_type")}
     return " ".join(f"{clean(key, 60)}={_value(value)}" for key, value in fields.items() if value is not None)
 
 
 def node_words(row: LogRow) -> str:
+    """The node that a row is about; of a model its name, of a prompt how many nodes ran."""
     raw = row.raw
     if row.event == "model" and row.seq:
-        return short(raw.get("model"))
-    node, kind = node_of(row), raw.get("class_type", row.context.get("class_type"))
+        return _short(raw.get("model"))
+    node, class_type = node_of(row), raw.get("class_type", row.context.get("class_type"))
     if row.event == "prompt.ended" and node is None:
-        run, cached = raw.get("nodes_run"), raw.get("nodes_cached")
-        parts = [_counted(run, "run"), _counted(cached, "cached")]
-        return ", ".join(part for part in parts if part)
-    return " ".join(part for part in (short(node), short(kind)) if part)
+        return _listed(_counted(raw.get("nodes_run"), "run"), _counted(raw.get("nodes_cached"), "cached"))
+    return " ".join(part for part in (_short(node), _short(class_type)) if part)
 
 
-def kind(row: LogRow) -> str:
-    kind, text = short(row.raw.get("exception_type") or row.raw.get("exception")), row.error or ""
+def kind_of_error(row: LogRow) -> str:
+    """What errors are counted by."""
+    type_, text = _short(row.raw.get("exception_type") or row.raw.get("exception")), row.error or ""
     if text == row.event == "node":
         return f"node {node_words(row)}"
-    return f"{kind}: {text}" if kind and not text.startswith(kind) else text
+    return f"{type_}: {text}" if type_ and not text.startswith(type_) else text
 
 
 def node_of(row: LogRow) -> str | None:
@@ -146,37 +115,38 @@ def node_of(row: LogRow) -> str | None:
 
 
 def milliseconds(value: Any) -> str:
+    """A number of milliseconds in words; "" for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e12:
         return ""
     return duration(value / 1000)
 
 
-def _gib(value: Any) -> str:
+def _bytes(value: Any) -> str:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return ""
-    return f"{value / _GIB:.1f} GiB" if value >= _GIB / 10 else f"{value / 2**20:.0f} MiB"
+    return f"{value / 2**30:.1f} GiB" if value >= 2**30 / 10 else f"{value / 2**20:.0f} MiB"
 
 
 def _gpu(gpu: dict[str, Any]) -> str:
     """GPU 0 98 %, 11.2 of 16.0 GiB, 172 W, 68 °C."""
-    used, total = _gib(gpu.get("vram_used_bytes")), _gib(gpu.get("vram_total_bytes"))
+    used, total = _bytes(gpu.get("vram_used_bytes")), _bytes(gpu.get("vram_total_bytes"))
     parts = [_counted(gpu.get("utilisation_percent"), "%"), f"{used} of {total}" if used and total else used]
     parts += [_counted(gpu.get("power_w"), "W"), _counted(gpu.get("temperature_c"), "°C")]
-    return f"GPU {short(gpu.get('index'))} " + ", ".join(part for part in parts if part)
+    return f"GPU {_short(gpu.get('index'))} {_listed(*parts)}"
 
 
 def _counted(value: Any, what: str) -> str:
     return f"{value:.0f} {what}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def retry(attempt: Any, of: Any) -> str:
+def _retry(attempt: Any, of: Any) -> str:
     if not isinstance(of, str) and not (isinstance(attempt, int) and attempt > 1):
         return ""
     number = f"attempt {attempt}" if isinstance(attempt, int) else "a retry"
     return f"{number} of {clean(of, 100)[:PROMPT]}" if isinstance(of, str) else number
 
 
-def short(value: Any) -> str:
+def _short(value: Any) -> str:
     return "" if value is None else clean(str(value), 500)
 
 
@@ -188,7 +158,3 @@ def _value(value: Any) -> str:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [entry for entry in _list(value) if isinstance(entry, dict)]

@@ -1,7 +1,7 @@
 """What a server would do with a graph, from its description of the classes: what is missing, what does not fit.
 
-It follows ComfyUI's own checks and says nothing where these cannot be known: a problem that is none would keep people
-from a run that works. What a class may allow by a check of its own is reported as not `sure`.
+It follows ComfyUI's own checks and reports nothing where these cannot be known: a false problem would keep people from
+a run that works. What a class may allow by a check of its own is reported as not `sure`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMBO_CHECKED_SINCE = (0, 8, 0)
 """Before, a server took any value for a list that is declared as `COMBO`."""
 
 SLOTS_FOLLOWED_SINCE = (0, 29, 0)
-"""From then on, a slot that is not there kills the worker where no check has looked at the link, and the node that it
+"""From then on, a slot that does not exist kills the worker where no check covers the link, and the node that it
 is of is cached.
 """
 
@@ -37,7 +37,7 @@ LINKED = frozenset(
 """Types that come by a link alone: no check refuses a literal in its place, and the node fails with it."""
 
 NOT_LOOKED_AT = frozenset(["missing_model", "missing_image", "missing_input"])
-"""What makes a node fail that runs although the server has not looked at it."""
+"""What makes a node fail that runs although the server has not checked it."""
 
 UNLIMITED = frozenset(["CustomCombo", "Load3D", "Load3DAdvanced"])
 """Core classes that check all their inputs themselves, so that no list and no bound counts."""
@@ -66,20 +66,20 @@ def check(
     Args:
         classes: the server's `/object_info`, at least of the classes in the graph.
         known: all classes the server has; None if that is not known: then a class not described may be there.
-        version: the server's; None if it does not say.
+        version: the server's; None if it does not report one.
     """
     checker = _Checker(workflow, classes, version)
     problems: list[Problem] = []
     for node in workflow.graph:
         name = workflow.class_of(node)
         if name not in classes and known is not None and name not in known:
-            near, said = near_classes(name, known), f"the server has no class {name}"
-            problems.append(checker.problem("unknown_class", node, "", said, name, near=near, then="refuse"))
+            near, message = near_classes(name, known), f"the server has no class {name}"
+            problems.append(checker.problem("unknown_class", node, "", message, name, near=near, then="refuse"))
         else:
             problems += checker.node(node)
     if not checker.outputs and all(workflow.class_of(node) in classes for node in workflow.graph):
-        said = "no node is an output: the server runs only what feeds one"
-        problems.append(Problem(kind="no_outputs", said=said, then="refuse"))
+        message = "the graph has no output node: the server runs only what leads to one"
+        problems.append(Problem(kind="no_outputs", message=message, then="refuse"))
     outputs = {node: workflow.class_of(node) for node in checker.outputs}
     return PreflightAnswer(outputs=outputs, problems=[*problems, *checker.cycles()])
 
@@ -114,12 +114,12 @@ class _Checker:
         """Nodes that depend on themselves."""
         for hidden, cycles in ((False, self._led_to.cycles()), (True, self._led_to.hidden_cycles())):
             for cycle in cycles:
-                said = f"it depends on itself: {' <- '.join([*cycle, cycle[0]])}"
+                message = f"it depends on itself: {' <- '.join([*cycle, cycle[0]])}"
                 if hidden:
-                    found = self.problem("cycle", cycle[0], "", said, cycle, then="fail")
+                    found = self.problem("cycle", cycle[0], "", message, cycle, then="fail")
                     yield structs.replace(found, outputs=self._led_to.run[cycle[0]])
                 else:
-                    found = self.problem("cycle", cycle[0], "", said, cycle)
+                    found = self.problem("cycle", cycle[0], "", message, cycle)
                     yield structs.replace(found, outputs=self._led_to.looked_at[cycle[0]])
 
     def _declares(self, node: str, key: str) -> bool:
@@ -147,18 +147,18 @@ class _Checker:
             parent, slot = value
             if parent not in self._workflow.graph:
                 why = "no output leads here by declared inputs" if declared else f"{name} declares no such input"
-                why = why if info else f"the server does not say what {name} takes"
-                said = f"{key} is linked to node {parent}, which is not in the graph, and {why}: no check refuses it"
-                yield self.problem("dangling_link", node, key, said, value, then="kill")
+                why = why if info else f"the server does not describe {name}"
+                message = f"{key} is linked to node {parent}, which is not in the graph, and {why}: no check refuses it"
+                yield self.problem("dangling_link", node, key, message, value, then="kill")
             elif self._is_core(node) and not declared and key.partition(".")[0] not in specs:
                 slots = (self._info(parent) or {}).get("output")
-                said = f"{key} is linked to output {slot} of node {parent}, and {name} declares no such input"
+                message = f"{key} is linked to output {slot} of node {parent}, and {name} declares no such input"
                 deadly = self._follows_slots and isinstance(slots, list) and slot >= len(slots)
                 if deadly and isinstance(slots, list):
-                    said += (
+                    message += (
                         f"; node {parent} has {len(slots)} (from 0): the job fails, or the worker dies if it is cached"
                     )
-                yield self.problem("undeclared_link", node, key, said, value, then="kill" if deadly else "fail")
+                yield self.problem("undeclared_link", node, key, message, value, then="kill" if deadly else "fail")
 
     def _inputs(self, node: str) -> Iterator[Problem]:
         """What the server's check finds at declared inputs."""
@@ -180,12 +180,14 @@ class _Checker:
                 value = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
                 yield from self._literal(node, key, kind, options, value)
                 if isinstance(kind, str) and kind in LINKED and self._is_core(node) and (required or value is not None):
-                    said = f"{key} = {_shown(value)} is no link, and {kind} comes by one"
-                    yield self.problem("wrong_type", node, key, said, value, then="fail", sure=required)
+                    message = f"{key} = {_shown(value)} is no link, and {kind} comes by one"
+                    yield self.problem("wrong_type", node, key, message, value, then="fail", sure=required)
 
-    def problem(self, kind: Kind, node: str, key: str, said: str, value: Any = None, **more: Any) -> Problem:
+    def problem(self, kind: Kind, node: str, key: str, message: str, value: Any = None, **more: Any) -> Problem:
         title, name = self._workflow.title_of(node), self._workflow.class_of(node)
-        return Problem(kind=kind, node=node, title=title, class_type=name, input=key, value=value, said=said, **more)
+        return Problem(
+            kind=kind, node=node, title=title, class_type=name, input=key, value=value, message=message, **more
+        )
 
     def _info(self, node: str) -> dict[str, Any] | None:
         info = self._classes.get(self._workflow.class_of(node))
@@ -198,8 +200,10 @@ class _Checker:
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
         if not is_link(link) and not (len(link) == 2 and isinstance(link[0], str) and isinstance(link[1], bool)):
-            said = f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
-            yield self.problem("wrong_type", node, key, said, link)
+            message = (
+                f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
+            )
+            yield self.problem("wrong_type", node, key, message, link)
             return
         parent, slot = link
         if parent not in self._workflow.graph:
@@ -210,24 +214,24 @@ class _Checker:
             return
         name = self._workflow.class_of(parent)
         if isinstance(slot, float) or not -len(outputs) <= slot < len(outputs):
-            said = f"{key} takes output {slot} of node {parent} ({name}), which has {len(outputs)} (from 0)"
-            yield self.problem("bad_slot", node, key, said, link)
+            message = f"{key} takes output {slot} of node {parent} ({name}), which has {len(outputs)} (from 0)"
+            yield self.problem("bad_slot", node, key, message, link)
         elif self._is_core(node) and not _fits(outputs[slot], wanted):
             wanted = wanted if isinstance(wanted, str) else "one of a list"
-            said = f"{key} takes {wanted}, and output {slot} of node {parent} ({name}) is {outputs[slot]}"
-            yield self.problem("link_type", node, key, said, link)
+            message = f"{key} takes {wanted}, and output {slot} of node {parent} ({name}) is {outputs[slot]}"
+            yield self.problem("link_type", node, key, message, link)
 
     def _dangling(self, node: str, key: str, link: list[Any]) -> Problem:
-        said = f"{key} is linked to node {link[0]}, which is not in the graph"
-        return self.problem("dangling_link", node, key, said, link)
+        message = f"{key} is linked to node {link[0]}, which is not in the graph"
+        return self.problem("dangling_link", node, key, message, link)
 
     def _literal(self, node: str, key: str, kind: Any, options: dict[str, Any], value: Any) -> Iterator[Problem]:
         if kind in ("INT", "FLOAT"):
             try:
                 value = int(value) if kind == "INT" else float(value)
             except (TypeError, ValueError, OverflowError):
-                said = f"{key} = {_shown(value)} cannot be read as {kind}"
-                yield self.problem("wrong_type", node, key, said, value)
+                message = f"{key} = {_shown(value)} cannot be read as {kind}"
+                yield self.problem("wrong_type", node, key, message, value)
                 return
         name = self._workflow.class_of(node)
         choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
@@ -245,35 +249,35 @@ class _Checker:
             yield from self._bounds(node, key, options, value)
 
     def _files(self, node: str, key: str, choices: Any, value: Any) -> Iterator[Problem]:
-        """Files that people upload. The list holds those of one folder; others may exist, which can only be asked."""
+        """Files that people upload. The list holds those of one folder; only a request shows whether others exist."""
         listed = choices if isinstance(choices, list) else []
         if not isinstance(value, str | list) and self._is_core(node):
             yield self.problem("wrong_type", node, key, f"{key} = {_shown(value)} is not the name of a file", value)
         for name in value if isinstance(value, list) else [value]:
             if name in ("", ".") and self._is_core(node):
-                said = f"{key} = {_shown(name)} is the server's input folder itself, and no file"
-                yield self.problem("wrong_type", node, key, said, name, then="fail")
+                message = f"{key} = {_shown(name)} is the server's input folder itself, and no file"
+                yield self.problem("wrong_type", node, key, message, name, then="fail")
             elif isinstance(name, str) and name and name not in listed:
-                said = f"{key} = {_shown(name)} is not among the server's input files"
+                message = f"{key} = {_shown(name)} is not among the server's input files"
                 near, sure = near_files(name, listed), self._is_core(node)
-                yield self.problem("missing_image", node, key, said, name, near=near, sure=sure)
+                yield self.problem("missing_image", node, key, message, name, near=near, sure=sure)
 
     def _no_choice(self, node: str, key: str, choices: list[Any], value: Any, *, sure: bool) -> Problem:
         if any(str(name).lower().endswith(MODEL_SUFFIXES) for name in [value, *choices]):
             near = near_files(str(value), choices)
-            said = f"{key} = {_shown(value)} is not on the server, which has {len(choices) or 'none'} of that kind"
-            return self.problem("missing_model", node, key, said, value, near=near, sure=sure)
+            message = f"{key} = {_shown(value)} is not on the server, which has {len(choices) or 'none'} of that kind"
+            return self.problem("missing_model", node, key, message, value, near=near, sure=sure)
         near = near_options(str(value), choices)
         options = f"its {len(choices)} options" if choices else "its options: the list is empty"
-        said = f"{key} = {_shown(value)} is not one of {options}"
-        return self.problem("bad_option", node, key, said, value, near=near, sure=sure)
+        message = f"{key} = {_shown(value)} is not one of {options}"
+        return self.problem("bad_option", node, key, message, value, near=near, sure=sure)
 
     def _bounds(self, node: str, key: str, options: dict[str, Any], value: float) -> Iterator[Problem]:
         low, high = (options.get(end) if isinstance(options.get(end), int | float) else None for end in ("min", "max"))
         if (low is not None and value < low) or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-            said = f"{key} = {value}, and allowed is {allowed}"
-            yield self.problem("out_of_range", node, key, said, value, sure=self._is_core(node))
+            message = f"{key} = {value}, and allowed is {allowed}"
+            yield self.problem("out_of_range", node, key, message, value, sure=self._is_core(node))
 
 
 def _specs(info: Mapping[str, Any] | None) -> dict[str, tuple[Any, dict[str, Any], bool]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from comfyload.errors import WorkflowError
 from comfyload.visible import visible
@@ -46,7 +46,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     input: str = ""
     value: Any = None
     near: list[str] = []
-    said: str = ""
+    message: str = field(default="", name="said")
     sure: bool = True
     then: Then = "drop"
     outputs: list[str] = []
@@ -108,7 +108,7 @@ class PreflightFailed(WorkflowError):
     def __init__(self, found: Mapping[str, PreflightAnswer]) -> None:
         """`found`: answers by the workflow's name; those without a problem are passed over."""
         self.found = {name: answer for name, answer in found.items() if answer.problems}
-        told = [describe(answer, name) for name, answer in self.found.items()]
+        parts = [describe(answer, name) for name, answer in self.found.items()]
         verdicts = {answer.verdict for answer in self.found.values()}
         more = "Nothing was submitted."
         if "kills" not in verdicts:
@@ -116,7 +116,7 @@ class PreflightFailed(WorkflowError):
         can = all(answer.left for answer in self.found.values())
         if "partly" in verdicts and verdicts <= {"partly", "doubtful"} and can:
             more = "Nothing was submitted. To run the other outputs, give --drop-broken-outputs."
-        super().__init__("\n".join([*told, more]))
+        super().__init__("\n".join([*parts, more]))
 
 
 def describe(answer: PreflightAnswer, name: str = "the workflow") -> str:
@@ -160,9 +160,9 @@ def _verdict(answer: PreflightAnswer, name: str) -> str:
         case "refused":
             return f"{name} would be refused by the server"
         case "kills":
-            return f"{name} would be accepted by the server, and kill its worker, so that nothing runs any more"
+            return f"{name} would be accepted by the server and kill its worker: nothing runs until it is restarted"
         case "fails":
-            return f"{name} would be accepted by the server, and fail in each job"
+            return f"{name} would be accepted by the server, and every job would fail"
         case "partly":
             rest = (
                 f"run {_of(answer, answer.left)}"
@@ -183,29 +183,29 @@ def _kinds(problems: list[Problem]) -> str:
     """How many of which kind; of classes, how many that are and in how many nodes."""
     counts = Counter(problem.kind for problem in problems)
     classes = len({problem.class_type for problem in problems if problem.kind == "unknown_class"})
-    told = []
+    parts = []
     for kind, count in counts.items():
         several = kind == "unknown_class" and classes < count
-        told.append(f"{kind.replace('_', ' ')}: {f'{classes} in {count} nodes' if several else count}")
-    return ", ".join(told)
+        parts.append(f"{kind.replace('_', ' ')}: {f'{classes} in {count} nodes' if several else count}")
+    return ", ".join(parts)
 
 
 def _key(problem: Problem) -> Any:
-    return problem.kind, problem.node, problem.input, problem.said
+    return problem.kind, problem.node, problem.input, problem.message
 
 
 def _alike(problem: Problem) -> Any:
     """What problems share a line: the same words of nodes of the same class."""
     if problem.kind == "cycle":
         return problem.kind, problem.node
-    return problem.kind, problem.class_type, problem.said, *problem.near, problem.sure, problem.then, problem.where
+    return problem.kind, problem.class_type, problem.message, *problem.near, problem.sure, problem.then, problem.where
 
 
 def _line(alike: list[Problem], *, drops: bool = False) -> str:
-    """The one line of problems that are alike, with the outputs that are dropped for them if asked."""
+    """The one line of problems that are alike; with `drops` the outputs that are dropped for them too."""
     first = alike[0]
     if not first.node:
-        return first.said
+        return first.message
     nodes = list(dict.fromkeys(problem.node for problem in alike))
     names = [f"node {first.node}"]
     if len(nodes) == 1:
@@ -214,11 +214,11 @@ def _line(alike: list[Problem], *, drops: bool = False) -> str:
         more = f" and {len(nodes) - SHOWN_NODES} more" if len(nodes) > SHOWN_NODES else ""
         names = [f"{len(nodes)} nodes, {', '.join(nodes[:SHOWN_NODES])}{more}"]
     names += [f"({first.class_type})"] if first.kind != "unknown_class" else []
-    line = f"{' '.join(names)}: {first.said}"
+    line = f"{' '.join(names)}: {first.message}"
     line += f"; nearest: {', '.join(first.near)}" if first.near else ""
     line += f" ({first.where})" if first.where else ""
     if not first.sure:
-        doubt = "the server does not look here: it may fail" if first.then == "fail" else "but its class may allow it"
+        doubt = "the server does not check this: it may fail" if first.then == "fail" else "but its class may allow it"
         return f"{line} ({doubt})"
     outputs = list(dict.fromkeys(output for problem in alike for output in problem.outputs))
     return f"{line} -> no output {', '.join(outputs)}" if drops and first.then == "drop" else line

@@ -1,4 +1,4 @@
-"""What a reader should know of how a workflow's jobs differ, before they are sent. One text for all who say it."""
+"""What to know about how a workflow's jobs differ, before they are sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
         yield Remark(
             "warning",
             "the graph is sent unchanged: every job after the first is answered from the cache",
-            "do without --as-is, unless the cache is what you measure",
+            "leave --as-is out, unless you measure the cache",
         )
         return
     yield from _pinned(variation)
@@ -50,7 +50,7 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
     if jobs is not None and variation.period < jobs and not variation.pinned:
         yield Remark(
             "warning",
-            f"only {variation.period} jobs differ, and {jobs} are asked for: the others repeat them, "
+            f"only {variation.period} of {jobs} jobs differ: the others repeat them, "
             f"and may be answered from the cache",
             "give the table more rows, widen a seed's bounds, or run fewer jobs",
         )
@@ -71,7 +71,7 @@ def _pinned(variation: Variation) -> Iterator[Remark]:
         yield Remark(
             "warning",
             f"{text}: every job after the first repeats it and is answered from the cache",
-            "leave it out, so that each job gets a seed of its own; give --as-is if the cache is what you measure",
+            "leave it out, so that each job gets a seed of its own; give --as-is to measure the cache",
         )
     else:
         text = f"{text}: what depends on nothing else comes from the cache"

@@ -36,7 +36,7 @@ class Lines:
         self._skip = False
 
     def skip_one(self) -> None:
-        """Leave out what comes before the next line: its beginning was not seen."""
+        """Leave out what comes before the next line: its beginning was not read."""
         self._skip = True
 
     def feed(self, block: bytes) -> list[bytes]:

@@ -52,7 +52,7 @@ LOOK_BACK = 1000
 """Rows that are held to put those of several writers in order; a probe's come up to a second after they happened."""
 
 _HALVES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
-"""Halves of a character that stand alone, which JSON can say and UTF-8 cannot."""
+"""Halves of a character that stand alone, which JSON can hold and UTF-8 cannot."""
 
 _NEIGHBOURS = timedelta(seconds=5)
 """How much the rows of several writers may be out of order."""

@@ -42,7 +42,7 @@ The probe in ComfyUI has the same values, since any writer may rotate the log.
 """
 
 _HEAD = 1 << 16
-"""Bytes in which the first row is looked for."""
+"""Bytes in which the first row is searched."""
 
 _STALE_LOCK_S = 10.0
 """Where files cannot be locked, a lock of this age is one that a dead process left."""
