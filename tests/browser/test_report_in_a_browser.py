@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from comfyload.report.html import render_html
+from comfyload.app.report import whole_page
+from comfyload.report.overview import overview
 from tests.browser.chromium import Page, opened
 from tests.unit.chart_runs import EVIL, hostile, shown
 from tests.unit.judge_runs import manifest, one_by_one
@@ -27,7 +28,8 @@ WIDTHS = (1280, 390, 320)
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("page") / "report.html"
     plain = shown(manifest(30), list(one_by_one([10.0 + i % 3 for i in range(30)])))
-    text = render_html(f"page {EVIL}", [hostile(), plain], observations=[EVIL], command=["comfyload run"])
+    runs = [hostile(), plain]
+    text = whole_page(overview(f"page {EVIL}", runs), runs, ["comfyload run"])
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -35,6 +37,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _see(file: Path, look: Callable[[Page], Awaitable[None]]) -> None:
     async def main() -> None:
         async with opened(file, before=WATCH) as page:
+            charts = await page.value("document.querySelectorAll('.plot svg').length")
+            assert charts == 1  # the others are in closed parts
+            await page.value("document.querySelectorAll('details').forEach((part) => { part.open = true; }), 0")
+            await page.look(width=1280)
             await look(page)
 
     asyncio.run(main())
@@ -46,7 +52,7 @@ def test_every_chart_draws_and_nothing_is_loaded_or_run(page: Path) -> None:
             "[...document.querySelectorAll('.plot')].map((p) => [p.dataset.spec, "
             "p.querySelectorAll('svg [class*=mark-] path, svg [class*=mark-] line, svg [class*=mark-] rect').length])"
         )
-        assert len(drawn) == 13 and all(marks > 3 for _, marks in drawn), drawn
+        assert len(drawn) == 12 and all(marks > 3 for _, marks in drawn), drawn
         assert [asked["request"]["url"] for asked in tab.told("Network.requestWillBeSent")] == [page.as_uri()]
         assert tab.told("Runtime.exceptionThrown") == [] and tab.told("Log.entryAdded") == []
         assert tab.told("Runtime.consoleAPICalled") == []

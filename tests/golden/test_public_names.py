@@ -32,7 +32,7 @@ PUBLIC = {
     "comfyload.judge.gates.gate": "GateVerdict RunError Verdict exit_code judge overall",
     "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",
     "comfyload.judge.comparison.history": "Change DEFAULT LevelShift LevelShifts Point TrendSeries changes history",
-    "comfyload.report.charts": "Chart charts png script",
+    "comfyload.report.charts": "Chart charts concurrency_chart png script",
     "comfyload.sim": "Direct Faults Server Which",
 }
 

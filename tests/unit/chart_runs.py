@@ -13,7 +13,7 @@ from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Line, Manifest, Record, Sample
 from comfyload.report.charts import charts
 from comfyload.report.document import jobs
-from comfyload.report.html import Shown
+from comfyload.report.overview import Shown
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 
 EVIL = "<script>alert(1)</script>"

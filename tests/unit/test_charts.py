@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from comfyload.advise.forecast import Estimate, Forecast
+from comfyload.advise.rate import Rate
+from comfyload.advise.saturation import Saturated
+from comfyload.advise.validation import Prediction, Validation
 from comfyload.errors import UsageError
-from comfyload.record.model import Sample
-from comfyload.report.charts import Chart, charts, png, script
-from comfyload.report.html import Shown
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Sample, Server
+from comfyload.record.plan import Closed
+from comfyload.report.charts import Chart, charts, concurrency_chart, png, script
+from comfyload.report.charts.advice import saturation_chart
+from comfyload.report.overview import Shown
 from tests.unit.chart_runs import EVIL, gpu_samples, hostile, hostile_manifest, judged, shown, varied
-from tests.unit.judge_runs import job, manifest, one_by_one, planned, served
+from tests.unit.judge_runs import FACTS, job, manifest, one_by_one, planned, served
 
-NAMES = ["latency", "distribution", "flow", "gpu", "nodes", "waterfall", "classes"]
+NAMES = ["latency", "distribution", "flow", "gpu", "nodes", "waterfall"]
 
 
 def _named(run: Shown) -> dict[str, Chart]:
@@ -83,7 +92,8 @@ def test_warm_up_is_shaded_and_counted_apart(everything: dict[str, Chart]) -> No
 def test_the_share_of_jobs_climbs_from_none_to_all(everything: dict[str, Chart]) -> None:
     steps = _data(everything["distribution"], "steps")
     shares = [row["share"] for row in steps]
-    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and len(steps) == 58
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and len(steps) == 59
+    assert steps[0]["t"] == 0
     assert "1 job cut off by the end of the run took longer than was seen" in everything["distribution"].description
 
 
@@ -101,7 +111,7 @@ def test_a_percentile_that_is_withheld_is_not_drawn() -> None:
     few = _named(shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)]))))["distribution"]
     assert [row["what"] for row in _data(few, "lines")] == ["p50"]
     assert "The p95 is withheld: 12 completed jobs; a p95 needs 20." in few.description
-    assert few.rows[0][-2] == "\N{EN DASH}"
+    assert [row[1] for row in few.rows] == ["11.0 s", "\N{EN DASH}"]
 
 
 def test_gpu_readings_that_said_nothing_are_gaps(everything: dict[str, Chart]) -> None:
@@ -162,6 +172,89 @@ def test_of_a_long_run_groups_are_drawn_and_it_is_said(long: Shown) -> None:
     assert "mean of several of more than 1000 readings" in by_name["gpu"].description
     assert "Drawn at 400 points" in by_name["flow"].description
     assert sum(len(json.dumps(chart.spec)) for chart in long.charts) < 1_000_000
+
+
+def _at(users: int, *, name: str = "book", **changes: Any) -> Measured:
+    """A serial server and `users` who each send their next job when the last has ended."""
+    seconds = [10.0 + 0.1 * (i % 3) for i in range(80)]
+    due = [0.0] * users + list(accumulate(seconds))[: 80 - users]
+    plan = structs.replace(planned(Closed(concurrency=users), 80), name=name, **changes)
+    return judged(plan, list(served(due, seconds)))
+
+
+def test_by_concurrency_each_run_has_a_point_and_the_knee_is_marked_once() -> None:
+    chart = concurrency_chart(
+        [_at(2), _at(1), _at(4)], [("p95_latency_s <= 45", 45.0), ("p95_latency_s <= 900", 900.0)]
+    )
+    points = _data(chart, "points")
+    assert [(row["x"], row["what"]) for row in points] == [(x, w) for x in "124" for w in ("rate", "latency")]
+    assert {row["x"] for row in points if row["knee"]} == {"1"}
+    assert [row["y"] for row in _data(chart, "limits")] == [45.0]
+    assert "The limit of 900 s (p95_latency_s <= 900) lies far above." in chart.description
+    assert all(row["low"] is None or row["low"] <= row["value"] for row in points)
+    assert png(chart, scale=1).startswith(b"\x89PNG")
+
+
+def test_runs_that_are_no_steps_of_concurrency_are_drawn_side_by_side() -> None:
+    chart = concurrency_chart([_at(1), _at(1, name="again")])
+    assert chart.title == "Throughput and latency of each run"
+    assert {row["x"] for row in _data(chart, "points")} == {"book at 1 in flight", "again at 1 in flight"}
+    assert not any(row["knee"] for row in _data(chart, "points"))
+    assert concurrency_chart([_at(1)]).spec is None and concurrency_chart([]).spec is None
+
+
+def test_a_limit_is_drawn_only_where_it_is_near() -> None:
+    other = [structs.replace(FACTS, name="fast", sha256="1" * 64)]
+    fast = [measured_with(users, other) for users in (1, 2)]
+    chart = concurrency_chart([_at(1), _at(2), *fast], [("p95_latency_s <= 25", 25.0)])
+    assert [row["column"] for row in _data(chart, "limits")] == [0]
+
+
+def measured_with(users: int, workflows: list[Any]) -> Measured:
+    plan = structs.replace(planned(Closed(concurrency=users), 30), workflows=workflows, name="fast")
+    return judged(
+        plan, [structs.replace(one, workflow="fast") for one in served([1.0 * i for i in range(30)], [0.5] * 30)]
+    )
+
+
+def test_readings_of_the_simulator_say_so() -> None:
+    device = {"name": "cuda:0 Simulated GPU : cudaMallocAsync", "type": "cuda"}
+    run = hostile_manifest(server=Server(url="http://127.0.0.1:8188", devices=[device]))
+    chart = _named(shown(run, list(varied()), gpu_samples(700)))["gpu"]
+    assert chart.title == "Simulated GPU over time: no measurement"
+    assert all(row["gpu"].startswith("simulated GPU 0") for row in _data(chart, "readings"))
+
+
+def _forecasts() -> list[Forecast]:
+    def at(rate: float, p95: float) -> Forecast:
+        near = Estimate(estimate=p95, low=0.9 * p95, high=1.2 * p95)
+        share = Estimate(estimate=rate / 3, low=rate / 3, high=rate / 3)
+        return Forecast(rate_per_s=rate, servers=1, dispatch="affinity", load=share, stable=True, p50_s=near,
+                        p95_s=near, p99_s=near, missed=None)  # fmt: skip
+
+    return [at(0.5, 2.0), at(1.0, 3.0), at(2.0, 9.0), at(2.9, 80.0)]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_saturation_draws_rate_limit_deploy_and_the_confirming_run(good: bool) -> None:
+    passed = Prediction(name="replay", of="p95", measured_s=4.0 if good else 60.0, predicted_s=5.0,
+                        error=0.25 if good else -0.9, inside=good, passed=good)  # fmt: skip
+    waits = Prediction(name="structural", of="mean", measured_s=1.0, predicted_s=1.0, error=0.0, passed=True)
+    rate = Rate(estimate=150.0, low=140.0, high=160.0, confirmed=good)
+    found = Saturated(
+        knee=2, serial=True, capacity_per_minute=Rate(estimate=180.0, low=170.0, high=190.0), limit_s=45.0, share=0.95,
+        sla_rate_per_minute=rate, steps=[], interference=None, service_s=None, findings=[], paths=[],
+        confirmation=Validation(jobs=24, left_out=0, checks=[waits, passed], unmodelled=False, reasons=[]),
+        tried_per_minute=126.0, curve=_forecasts(),
+    )  # fmt: skip
+    chart = saturation_chart(found)
+    assert [row["what"] for row in _data(chart, "rates")] == [*(["deploy 140"] if good else []), "capacity 180"]
+    (point,) = _data(chart, "measured")
+    assert (point["x"], point["good"]) == (126.0, good)
+    assert [row["y"] for row in _data(chart, "limit")] == [45.0]
+    assert [row["x"] for row in _data(chart, "points")] == [30.0, 60.0, 120.0, 174.0]
+    assert png(chart, scale=1).startswith(b"\x89PNG")
+    assert saturation_chart(structs.replace(found, curve=[])).spec is None
 
 
 def test_text_of_strangers_stays_text_in_a_definition(everything: dict[str, Chart]) -> None:

@@ -27,7 +27,7 @@ from comfyload.report.comparison import comparison_page
 from comfyload.report.history import history_page
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.render.markdown import as_markdown
-from comfyload.report.sections import job_rows
+from comfyload.report.sections import jobs_table
 from comfyload.sim import Server
 from tests.rig import play
 from tests.unit.judge_runs import FACTS, failed, job, manifest
@@ -293,8 +293,9 @@ def test_the_page_names_what_each_job_made() -> None:
     made = {"video": {"output": 1}, "image": {"output": 2, "temp": 1}}
     one: dict[str, Any] = dict.fromkeys(("latency_s", "queue_wait_s", "execution_s", "failure"))
     one |= {"index": 0, "warmup": False, "censored": False, "outcome": "completed", "cache": "fresh", "made": made}
-    assert job_rows([one, {**one, "made": {}}])[0][6] == "2 images, 1 preview, 1 video"
-    assert job_rows([{**one, "made": {}}])[0][6] == "–"
+    table = jobs_table([one, {**one, "made": {}}], "Jobs")
+    assert table is not None and table.columns[6].title == "made"
+    assert [row[6].words for row in table.rows] == ["2 images, 1 preview, 1 video", "–"]
 
 
 # --- fewer than their like
@@ -461,7 +462,7 @@ def test_whatever_compares_runs_of_previews_calls_them_that() -> None:
     text = as_markdown(comparison_page(compare([a], [b])), all=True)
     assert "previews/min" in text and "images/min" not in text
     assert any(row.unit == "previews/min" for row in compare([a], [b]).rows)
-    assert any("previews per minute 6 to 12" in said for said in observations([a, _previews("c", 5.0, users=2)]))
+    assert any("previews a minute 6.00 to 12.0" in one.text for one in observations([a, _previews("c", 5.0, users=2)]))
     table = workflows(a.summary)
     assert table is not None and [column.title for column in table.columns][6] == "prev/min"
     (series,) = history([("x", "2026-01-01", a), ("y", "2026-01-02", b)], ["images_per_minute"])

@@ -220,10 +220,10 @@ def test_nothing_rests_on_a_gpu_that_is_one_of_several_alike() -> None:
     assert row.energy_per_job_j.value is None and "one of 2 identical" in row.energy_per_job_j.reason
     assert gpu_value(row).words.startswith("one of 2 alike, perhaps not the server's: 99 % busy")
     assert [f.level for f in unsure.summary.findings if f.code == "gpu_alike"] == ["warning"]
-    assert not [said for said in observations([unsure]) if "GPU 0" in said and "alike" not in said]
+    assert not [one.text for one in observations([unsure]) if "GPU 0" in one.text and "alike" not in one.text]
 
 
 def test_what_comfyui_tells_of_its_own_gpu_is_believed_before_a_doubtful_one() -> None:
     both = _measured("nvml (index 0, one of 2 alike: which of them the server uses is not told)", told_by_comfy=True)
     assert both.summary.gpus["0"].vram_peak_bytes == 6 * GIB
-    assert any("held 6.0 of 12.0 GiB" in said for said in observations([both]))
+    assert any("held 6.0 of 12.0 GiB" in one.text for one in observations([both]))

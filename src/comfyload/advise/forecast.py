@@ -25,6 +25,7 @@ __all__ = [
     "Prediction",
     "Sizing",
     "Validation",
+    "curve",
     "forecast",
     "forecasts",
     "highest_rate",
@@ -43,6 +44,7 @@ CAUTION = 0.075
 _ROWS = 32
 """Rows of jobs behind an estimate; its own error is then small against that of the measurement."""
 _JOBS, _FLEET_JOBS = 8000, 2500
+_CURVE_REPLICATES = 60
 
 
 class Estimate(Struct, frozen=True, kw_only=True):
@@ -122,6 +124,14 @@ def forecasts(
     few = _FLEET_JOBS if max(servers) > 1 else _JOBS
     traffic, doubts = _both(pools, workload, few, few, rng)
     return [_forecast(traffic, doubts, rate, count, dispatch, deadline_s) for count in servers for rate in rates_per_s]
+
+
+def curve(
+    pools: ServiceTimes, workload: Workload, rates_per_s: Sequence[float], rng: np.random.Generator
+) -> list[Forecast]:
+    """What to expect of one server at each rate, for a picture: from fewer jobs than `forecasts` takes."""
+    traffic, doubts = _both(pools, workload, _FLEET_JOBS, _FLEET_JOBS, rng, _CURVE_REPLICATES)
+    return [_forecast(traffic, doubts, rate, 1, "affinity", None) for rate in rates_per_s]
 
 
 def _both(

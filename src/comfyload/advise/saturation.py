@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from msgspec import Struct
 
+from comfyload.advise.forecast import Forecast
 from comfyload.advise.interference import Interference, interference
 from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import Floats, ServiceTimes, Workload
@@ -67,6 +68,7 @@ class Saturated(Struct, frozen=True, kw_only=True):
 
     `deploy_per_minute`: the rate to deploy, the lower end of `sla_rate_per_minute`; None where that is not known, or
     the confirming run did not confirm it. `confirmed` None: there was no such run. `tried_per_minute`: its rate.
+    `curve`: what to expect at several rates, from the lowest.
     `lower_bound_per_minute`: what its own jobs allow where it confirmed nothing. A rate that it disproved has no
     estimate, and that bound as `high`. `more_jobs`: how many more would bring the rate to deploy near the highest one;
     0: it is near. `paths`: the run directories in the order in which they were made.
@@ -87,6 +89,7 @@ class Saturated(Struct, frozen=True, kw_only=True):
     more_jobs: int = 0
     tried_per_minute: float | None = None
     lower_bound_per_minute: float | None = None
+    curve: list[Forecast] = []
 
     @property
     def confirmed(self) -> bool | None:

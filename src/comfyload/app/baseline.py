@@ -15,11 +15,10 @@ from msgspec import Struct
 from comfyload.app.check import check
 from comfyload.app.locate import Result, Target, measured, window
 from comfyload.app.older_numbers import as_before
-from comfyload.app.report import environment_of, notes_of, shown, write_page
+from comfyload.app.report import environment_of, limits, notes_of, shown, whole_page, write_page
 from comfyload.app.run.repeat import command
 from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
-from comfyload.judge.observations import observations
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, KeptRun
@@ -32,7 +31,7 @@ from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
 from comfyload.report.charts import png
-from comfyload.report.html import render_html
+from comfyload.report.overview import overview
 from comfyload.report.plan_text import load_words
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Kept
-    from comfyload.report.html import Shown
+    from comfyload.report.overview import Shown
 
 __all__ = ["Keeping", "save_baseline", "verify"]
 
@@ -55,7 +54,7 @@ README = "README.md"
 
 
 class Keeping(Struct, frozen=True, kw_only=True):
-    """What a baseline is to hold beside its runs: a slice of `log`, notes, and what `gates` say of it."""
+    """What a baseline holds besides its runs: a slice of `log`, notes, and the verdicts of `gates`."""
 
     gates: GateSet
     log: Path | None = None
@@ -77,7 +76,7 @@ def save_baseline(base: Path, name: str | None, found: Target, keeping: Keeping)
     def fill(folder: Path) -> Contents:
         contents = _evidence(folder, found, keeping)
         runs = [shown(result, keeping.gates.gates) for result in found.results]
-        _document(folder, title, contents, runs, verdicts)
+        _document(folder, title, contents, runs, verdicts, keeping.gates)
         return contents
 
     return archive.save(base, name, fill), verdicts
@@ -109,23 +108,21 @@ def _evidence(folder: Path, found: Target, keeping: Keeping) -> Contents:
 
 
 def _document(
-    folder: Path, title: str, contents: Contents, runs: Sequence[Shown], verdicts: Sequence[GateVerdict]
+    folder: Path, title: str, contents: Contents, runs: Sequence[Shown], verdicts: Sequence[GateVerdict], gates: GateSet
 ) -> None:
     """The README with its pictures, and the page."""
-    said = observations([one.measured for one in runs])
-    for file, chart in pictures(contents, runs).items():
-        (folder / file).write_bytes(png(chart))
-    write_page(folder / README, render_readme(contents, runs, verdicts=verdicts, observations=said, title=title))
-    text = render_html(
+    view = overview(
         title,
         runs,
         verdicts=verdicts,
         environment=contents.environment,
         notes=contents.notes,
-        observations=said,
-        command=contents.command,
+        limits=limits(gates.gates),
     )
-    write_page(folder / PAGE, text)
+    for file, chart in pictures(contents, view, runs).items():
+        (folder / file).write_bytes(png(chart))
+    write_page(folder / README, render_readme(contents, view, runs))
+    write_page(folder / PAGE, whole_page(view, runs, contents.command))
 
 
 def _outputs(results: Sequence[Result]) -> list[str]:
@@ -143,8 +140,8 @@ def _outputs(results: Sequence[Result]) -> list[str]:
 
 
 def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str:
-    """The rows of the runs: of the log what falls into their windows, what they were told themselves, and of a run that
-    was told nothing a row for each job, by its records.
+    """One file with the rows of all runs: of the log those of their time, the rows that the runs recorded, and for a
+    run that recorded none a row for each job.
     """
     ours = {line.prompt_id for result in results for line in result.reader.lines() if isinstance(line, Sent)}
     windows = [window([result.reader.manifest]) for result in results]
@@ -153,12 +150,12 @@ def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str:
 
 
 def _rows(result: Result) -> Iterator[dict[str, Any]]:
-    """What the run was told, else what its records tell."""
-    told = False
+    """The rows that the run recorded, or else a row for each of its jobs."""
+    recorded = False
     for line in result.reader.log():
-        told = True
+        recorded = True
         yield line.row
-    if told:
+    if recorded:
         return
     manifest = result.reader.manifest
     started = datetime.fromisoformat(manifest.started_utc)

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_worth_it
-from comfyload.advise.forecast import REPLICATES, validate
+from comfyload.advise.forecast import REPLICATES, curve, validate
 from comfyload.advise.interference import changed, drift, interference, phases
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import (
@@ -34,6 +34,7 @@ from comfyload.record.plan import Closed, Open, Stage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from comfyload.advise.forecast import Forecast
     from comfyload.advise.interference import Interference
     from comfyload.advise.service_times import ServiceTimes
     from comfyload.advise.validation import Validation
@@ -50,6 +51,9 @@ FEW, MANY, LONG_S = 12, 240, 30.0
 """Jobs of the run in which one waits: so many that it lasts half a minute, as ComfyUI pauses after every ten seconds of
 work. The run that confirms lasts as long.
 """
+
+_CURVE = (0.05, 0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.84, 0.88, 0.91, 0.94, 0.96, 0.98)
+"""Shares of the capacity at which the p95 is predicted, closer to each other where it bends."""
 
 PHASES = (
     "Executions come in slow and fast phases that neither workflow nor switch explains. Jobs of one phase do not "
@@ -228,7 +232,12 @@ class Campaign:
         cut = [self._cut] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
         found = self._saturated(pools, carries, rate, validation, findings)
-        return structs.replace(found, tried_per_minute=None if run is None else tried, lower_bound_per_minute=bound)
+        return structs.replace(
+            found,
+            tried_per_minute=None if run is None else tried,
+            lower_bound_per_minute=bound,
+            curve=_curve(pools, workload, carries),
+        )
 
     def _side_by_side(self) -> Saturated:
         finding = (
@@ -329,6 +338,14 @@ def _invalid(runs: Sequence[Measured]) -> list[str]:
         where = f"With {_places(run)} in flight" if _places(run) else "In the confirming run"
         sentences += [f"{where}: {finding.text}" for finding in run.summary.findings if finding.level == "invalid"]
     return list(dict.fromkeys(sentences))
+
+
+def _curve(pools: ServiceTimes, workload: Workload, carries: Rate) -> list[Forecast]:
+    """What to expect from a rate that leaves the server mostly idle to one near its capacity."""
+    if not carries.estimate:
+        return []
+    rates = [share * carries.estimate / 60 for share in _CURVE]
+    return curve(pools, workload, rates, _rng())
 
 
 def _bound(run: Measured, tried: float, sla: Sla) -> float | None:

@@ -6,13 +6,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from comfyload.judge.comparison.compare import compare
-from comfyload.judge.observations import observations
+from comfyload.judge.observations import run_labels
 from comfyload.judge.summary import jsonable
 from comfyload.record.atomic import written_aside
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
+from comfyload.report.compared import with_comparison
 from comfyload.report.document import jobs
-from comfyload.report.html import JOBS, Shown, render_html
+from comfyload.report.html import render_html
+from comfyload.report.overview import JOBS, Shown, overview, run_page
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from comfyload.app.locate import Result, Target
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import Gate
+    from comfyload.report.page import Page
 
-__all__ = ["environment_of", "notes_of", "page", "shown", "write_page"]
+__all__ = ["environment_of", "limits", "notes_of", "page", "shown", "whole_page", "write_page"]
 
 NOTE = "note."
 
@@ -31,18 +34,19 @@ NOTE = "note."
 def shown(result: Result, gates: Sequence[Gate] = ()) -> Shown:
     """A run with its charts and the jobs that a page lists; the limits of `gates` on latency are drawn."""
     reader, manifest = result.reader, result.reader.manifest
-    drawn = charts(result.measured, reader.lines(), reader.samples(), limits=_limits(gates))
+    drawn = charts(result.measured, reader.lines(), reader.samples(), limits=limits(gates))
     listed = [jsonable(job) for job in islice(jobs(manifest, reader.lines()), JOBS)]
     return Shown(measured=result.measured, charts=drawn, jobs=listed)
 
 
-def _limits(gates: Sequence[Gate]) -> list[tuple[str, float]]:
+def limits(gates: Sequence[Gate]) -> list[tuple[str, float]]:
+    """Words and seconds of the gates that limit a job's latency from above."""
     latency = [gate for gate in gates if gate.name.endswith("_latency_s") and gate.upper and not gate.of_baseline]
     return [(gate.text, gate.limit) for gate in latency if "book" not in gate.name]
 
 
 def environment_of(results: Sequence[Result]) -> Environment:
-    """What made the runs: the first's facts, and those of which a later run knows more or else.
+    """What made the runs: the first's facts, and those that a later run knows better or otherwise.
 
     Notes are left out; `notes_of` has them.
     """
@@ -58,7 +62,7 @@ def environment_of(results: Sequence[Result]) -> Environment:
 
 
 def notes_of(results: Sequence[Result]) -> dict[str, str]:
-    """What people wrote beside the runs."""
+    """What people noted about the runs."""
     facts = {key: fact for result in results for key, fact in result.reader.manifest.environment.items()}
     return {key.removeprefix(NOTE): str(fact.value) for key, fact in facts.items() if key.startswith(NOTE)}
 
@@ -72,16 +76,26 @@ def page(
 ) -> str:
     """The page of what was found, and what the gates say of it; `against` is what it is compared with."""
     kept = None if found.kept is None else found.kept.manifest
-    return render_html(
+    runs = [shown(result, gates) for result in found.results]
+    view = overview(
         found.name,
-        [shown(result, gates) for result in found.results],
+        runs,
         verdicts=verdicts,
-        comparison=None if against is None else compare(against.runs, found.runs, accept=accept),
         environment=environment_of(found.results) if kept is None else kept.environment,
         notes=notes_of(found.results) if kept is None else kept.notes,
-        observations=observations(found.runs),
-        command=[] if kept is None else kept.command,
+        limits=limits(gates),
     )
+    if against is not None:
+        view = with_comparison(view, compare(against.runs, found.runs, accept=accept))
+    return whole_page(view, runs, [] if kept is None else kept.command)
+
+
+def whole_page(view: Page, runs: Sequence[Shown], command: Sequence[str]) -> str:
+    """The HTML of `view` with its runs folded below, where there are several; `command`: how to repeat them."""
+    labels = run_labels([one.measured for one in runs])
+    parts = [run_page(one, label) for one, label in zip(runs, labels, strict=True)] if len(runs) > 1 else []
+    tool = runs[0].measured.manifest.tool if runs else "comfyload"
+    return render_html(view, parts, repeat=command, tool=tool)
 
 
 def write_page(file: Path, text: str) -> None:

@@ -1,157 +1,305 @@
-"""Sentences on runs: found by rules, each with its numbers, none beyond its intervals."""
+"""What is worth knowing about runs, in sentences: found by rules, each with its numbers, none beyond its intervals."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.columns.gpu import GpuRow, gpu_reading
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.stability import drift
-from comfyload.judge.saturation import GpuBusy
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.judge.words import digits, percent
-from comfyload.judge.words import seconds as in_seconds
 from comfyload.record.model import Manifest
+from comfyload.words import decimals, duration, fixed, percent
 
-__all__ = ["observations"]
+__all__ = ["Observation", "observations", "run_labels", "workflow_key"]
 
 Floats = NDArray[np.float64]
+_Group = list[tuple[str, Measured]]
+Runs = Sequence[tuple[str, Measured]]
+"""Runs with their labels."""
+
 _GIB = 2.0**30
 _TIGHT = 0.1
 _UNSTEADY = 0.03
 _GROWN, _READINGS = 0.05, 20
 
 
-def observations(runs: Sequence[Measured]) -> list[str]:
-    """Sentences: first about what changes between runs, then about each; what is true of several stands once."""
-    if len(runs) < 2:
-        return [sentence for run in runs for sentence in _of_one(run)]
-    of: dict[str, list[str]] = {}
-    works: set[str] = set()
-    for label, run in zip(_labels(runs), runs, strict=True):
-        for sentence in _of_one(run, first=_work(run) not in works):
-            of.setdefault(sentence, []).append(label)
-        works.add(_work(run))
-    out = list(_across(runs))
-    for sentence, labels in of.items():
-        out.append(f"{f'All {len(runs)} runs' if len(labels) == len(runs) else '; '.join(labels)}: {sentence}")
-    return out
+class Observation(Struct, frozen=True, kw_only=True):
+    """A sentence. `notable`: something was found; otherwise it says that nothing was, or that it is not known."""
+
+    text: str
+    notable: bool = True
 
 
-def _work(run: Measured) -> str:
-    return "+".join(sorted(facts.sha256 for facts in run.manifest.workflows))
+def observations(runs: Sequence[Measured]) -> list[Observation]:
+    """Sentences about all runs together, what was found before what was not; the order is that of the rules."""
+    labelled = list(zip(run_labels(runs), runs, strict=True))
+    rules = (_invalid, _by_concurrency, _busy, _gpu_busy, _failures, _nodes, _memory, _growth, _steady, _cold, _cache,
+             _energy)  # fmt: skip
+    found = [one for rule in rules for one in rule(labelled)]
+    return sorted(found, key=lambda one: not one.notable)
 
 
-def _of_one(run: Measured, *, first: bool = True) -> Iterator[str]:
-    """`first`: of its workflow. Which nodes cost most, and what a cold start costs, stands once."""
-    if not run.summary.valid:
-        codes = ", ".join(finding.code for finding in run.summary.findings if finding.level == "invalid")
-        yield f"This run is not valid ({codes}): what follows describes it and does not measure the server."
-    once = (_cold, _nodes) if first else ()
-    for rule in (_busy, _memory, _energy, _steady, *once, _cache, _failures):
-        yield from rule(run)
+def run_labels(runs: Sequence[Measured]) -> list[str]:
+    """What each run is called in a sentence: its name and concurrency, and its id where these are not enough."""
+    words = []
+    for run in runs:
+        users = run.manifest.plan.concurrency
+        words.append(clean(run.manifest.name, 60) + ("" if users is None else f" at {users} in flight"))
+    same = Counter(words)
+    return [
+        word if same[word] == 1 else f"{word} ({clean(run.manifest.run_id, 60)})"
+        for run, word in zip(runs, words, strict=True)
+    ]
 
 
-def _busy(run: Measured) -> Iterator[str]:
-    """Service times over the wall clock, and each GPU against its own ceiling and the 90 % of a checklist."""
-    found, users = run.summary.saturation, run.manifest.plan.concurrency
-    if found.server_busy is None:
-        if not run.manifest.resumed and run.summary.summary["wall_clock_s"] is not None:
-            yield "How busy the server was is not known: too few jobs have an execution time."
-    elif found.server_busy > 1.02:
-        load = "" if users is None else f" at {users} in flight"
-        times = f"{found.server_busy:.1f} jobs at a time on average{load} (sum of execution over wall clock)"
-        yield f"The server ran {times}."
-    else:
-        more = ": more jobs in flight only wait" if found.server_saturated else ""
-        when = "Already at" if found.server_saturated else "At"
-        load = "On average" if users is None else f"{when} {users} in flight"
-        of = f"sum of service times over wall clock, n = {found.service_times}"
-        yield f"{load} the server is busy {percent(found.server_busy)} of the time ({of}){more}."
-    for gpu, busy in found.gpus.items():
-        if busy.utilisation_percent is not None:
-            yield _gpu_busy(gpu, busy, run.summary.gpus[gpu], full=bool(found.server_saturated))
+def workflow_key(run: Measured) -> tuple[str, ...]:
+    """Equal for runs of the same workflows."""
+    return tuple(sorted(facts.sha256 for facts in run.manifest.workflows))
 
 
-def _gpu_busy(gpu: str, busy: GpuBusy, row: GpuRow, *, full: bool) -> str:
-    words = f"GPU {gpu} had a kernel running {busy.utilisation_percent:.0f} % of the time on average"
-    unknown = f", {row.unknown} unknown" if row.unknown else ""
-    of = f"({row.readings} readings by {row.source}{unknown})"
-    if busy.ceiling_percent is None:
-        return f"{words} {of}."
-    words += f", {busy.ceiling_percent:.0f} % while a job executed {of}"
-    if full and not busy.over_90_percent:
-        rest = 100 - busy.ceiling_percent
-        return (
-            f"{words}. It cannot reach 90 %: no kernel runs in {rest:.0f} % of a job's time. A faster disk, CPU or "
-            f"encoder helps; more in flight does not."
-        )
-    if full:
-        return f"{words}: a faster GPU helps; more in flight does not."
-    return f"{words}: {'at' if busy.at_ceiling else 'below'} what these jobs can make of it."
+def _in(labels: Sequence[str], runs: Runs) -> str:
+    """` in 2 of 9 runs (a; b)`; "" where it is true of all."""
+    if len(labels) == len(runs):
+        return ""
+    return f" in {len(labels)} of {len(runs)} runs ({'; '.join(labels)})"
 
 
-def _energy(run: Measured) -> Iterator[str]:
-    for gpu, row in run.summary.gpus.items():
-        joules = row.energy_per_job_j
-        if joules.value is not None:
-            sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
-            yield f"A job took {joules.value:.0f} J{sure} of GPU {gpu} on average (n = {joules.n}, {joules.method})."
-        if row.throttled_share and row.alike == 1:
-            yield f"GPU {gpu} was throttled in {percent(row.throttled_share)} of its readings."
+def _first_of_each_workflow(runs: Runs) -> Runs:
+    first: dict[tuple[str, ...], tuple[str, Measured]] = {}
+    for label, run in runs:
+        first.setdefault(workflow_key(run), (label, run))
+    return list(first.values())
 
 
-def _memory(run: Measured) -> Iterator[str]:
-    used = {
-        gpu: row.vram_peak_bytes
-        for gpu, row in run.summary.gpus.items()
-        if row.vram_peak_bytes is not None and _has_own_memory(run, gpu)
-    }
-    yield from _growth(run)
-    if not used:
-        yield "VRAM headroom is unknown: this run recorded no readings of GPU memory."
-    for gpu, most in used.items():
-        total = run.summary.gpus[gpu].vram_total_bytes or _vram(run.manifest, gpu)
-        if total is None:
-            yield f"GPU {gpu} held {most / _GIB:.1f} GiB at most; its size and so the headroom are unknown."
+def _where(label: str, runs: Runs) -> str:
+    """The label before a sentence about one of several runs."""
+    return f"{label}: " if len(runs) > 1 else ""
+
+
+def _invalid(runs: Runs) -> Iterator[Observation]:
+    labels = [label for label, run in runs if not run.summary.valid]
+    if labels:
+        codes = Counter(one.code for _, run in runs for one in run.summary.findings if one.level == "invalid")
+        what = "This run is" if len(runs) == 1 else f"{'; '.join(labels)}:"
+        yield Observation(text=f"{what} invalid ({', '.join(codes)}): its numbers describe it and are no measurement.")
+
+
+def _by_concurrency(runs: Runs) -> Iterator[Observation]:
+    """Each closed load against the next one with more in flight, of the same workflows."""
+    groups: dict[tuple[str, ...], dict[int, Measured]] = {}
+    for _, run in runs:
+        users = run.manifest.plan.concurrency
+        if users is not None and run.summary.valid:
+            groups.setdefault(workflow_key(run), {}).setdefault(users, run)
+    pairs = [pair for by_users in groups.values() for pair in pairwise(sorted(by_users.items()))]
+    if len(pairs) > 1:
+        ends = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
+        parts = [f"{_workflows(one)} {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
+        fewest, most = min(steps[0][0] for steps in ends), max(steps[-1][0] for steps in ends)
+        yield Observation(text=f"From {fewest} to {most} in flight: {'; '.join(parts)}.")
+    for (fewer, one), (more, other) in pairs:
+        text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
+        yield Observation(text=text, notable=len(pairs) == 1)
+
+
+def _workflows(run: Measured) -> str:
+    return clean(", ".join(facts.name for facts in run.manifest.workflows), 60)
+
+
+def _gain(one: Measured, other: Measured) -> str:
+    """What of throughput was gained, and how often the median latency it was paid with."""
+    rate = _rate(one, other)
+    a, b = (run.summary.statistics["p50_latency_s"].value for run in (one, other))
+    if not a or not b or math.isinf(a) or math.isinf(b):
+        return rate
+    return f"{rate}, median latency \N{MULTIPLICATION SIGN}{b / a:.3g}"
+
+
+def _rate(one: Measured, other: Measured) -> str:
+    for key, words in (("images_per_minute", "images a minute"), ("jobs_per_minute", "jobs a minute")):
+        a, b = one.summary.statistics[key], other.summary.statistics[key]
+        if a.value and b.value and a.unit == b.unit:
+            words = words.replace("images", "previews") if a.unit == "previews/min" else words
+            change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
+            return f"{words} {fixed(a.value, decimals(a.value))} to {fixed(b.value, decimals(b.value))} ({change})"
+    return "throughput unknown"
+
+
+def _wait(one: Measured, other: Measured) -> str:
+    a, b = one.summary.statistics["p50_latency_s"], other.summary.statistics["p50_latency_s"]
+    if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
+        return "median latency unknown"
+    times = f"\N{MULTIPLICATION SIGN}{b.value / a.value:.2f}"
+    return f"median latency {duration(a.value)} to {duration(b.value)} ({times}, {_apart(a, b)})"
+
+
+def _apart(a: Statistic, b: Statistic) -> str:
+    """Intervals that meet show no difference; those that do not, show one within these runs, not between days."""
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return "too few jobs to be sure"
+    return "within noise" if a.low <= b.high and b.low <= a.high else "intervals apart"
+
+
+def _busy(runs: Runs) -> Iterator[Observation]:
+    """Service times over the wall clock."""
+    full, rest, parallel, unknown = _Group(), _Group(), _Group(), _Group()
+    for label, run in runs:
+        busy, wall = run.summary.saturation.server_busy, run.summary.summary["wall_clock_s"]
+        if busy is not None:
+            group = parallel if busy > 1.02 else full if run.summary.saturation.server_saturated else rest
+            group.append((label, run))
+        elif not run.manifest.resumed and wall is not None:
+            unknown.append((label, run))
+    for group, words in ((full, "more jobs in flight would only wait"), (rest, "")):
+        if group:
+            shares = [run.summary.saturation.server_busy or 0.0 for _, run in group]
+            where = _in([label for label, _ in group], runs) if group is rest or len(group) < len(runs) else ""
+            text = f"The server was busy {_range(shares, percent)} of the time{_fewest(group)}{where}"
+            yield Observation(text=f"{text}{': ' if words else ''}{words}.", notable=group is full)
+    for label, run in parallel:
+        times = f"{run.summary.saturation.server_busy:.1f} jobs at a time on average"
+        yield Observation(text=f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
+    if unknown:
+        where = _in([label for label, _ in unknown], runs)
+        text = f"How busy the server was is unknown{where}: too few jobs have execution times."
+        yield Observation(text=text, notable=False)
+
+
+def _fewest(group: Runs) -> str:
+    users = [run.manifest.plan.concurrency for _, run in group]
+    known = [number for number in users if number is not None]
+    if not known or len(known) < len(group):
+        return ""
+    return f" at {known[0]} in flight" if len(set(known)) == 1 else f", already at {min(known)} in flight"
+
+
+def _gpu_busy(runs: Runs) -> Iterator[Observation]:
+    """Each GPU against its own ceiling and the 90 % of a checklist, in the run that made the most of it."""
+    for gpu, label, run in _peaks(runs, lambda row: row.utilisation_percent):
+        row, found = run.summary.gpus[gpu], run.summary.saturation
+        busy = found.gpus.get(gpu)
+        if busy is None or busy.utilisation_percent is None:
             continue
-        free = total - most
+        unknown = f", {row.unknown} unknown" if row.unknown else ""
+        text = f"{_where(label, runs)}{_name(row, gpu)} was busy {busy.utilisation_percent:.0f} % of the time"
+        if busy.ceiling_percent is not None:
+            text += f", {busy.ceiling_percent:.0f} % while a job executed"
+        text += f" ({row.readings} readings by {row.source}{unknown})"
+        ceiling = busy.ceiling_percent
+        if found.server_saturated and ceiling is not None and not busy.over_90_percent:
+            text += (
+                f". In {100 - ceiling:.0f} % of a job's time it does nothing: only a faster disk, CPU or encoder helps"
+            )
+        elif found.server_saturated and ceiling is not None:
+            text += ": only a faster GPU helps"
+        yield Observation(text=f"{text}.")
+
+
+def _peaks(runs: Runs, value: Callable[[GpuRow], float | None]) -> Iterator[tuple[str, str, Measured]]:
+    """Each GPU with the run in which its value was highest."""
+    best: dict[str, tuple[float, str, Measured]] = {}
+    for label, run in runs:
+        for gpu, row in run.summary.gpus.items():
+            number = value(row)
+            if number is not None and (gpu not in best or number > best[gpu][0]):
+                best[gpu] = (number, label, run)
+    for gpu, (_, label, run) in best.items():
+        yield gpu, label, run
+
+
+def _name(row: GpuRow, gpu: str) -> str:
+    return f"{'Simulated GPU' if row.simulated else 'GPU'} {gpu}"
+
+
+def _failures(runs: Runs) -> Iterator[Observation]:
+    counts: Counter[str] = Counter()
+    for _, run in runs:
+        for row in run.summary.failures:
+            counts[row.kind] += row.count
+    if not counts:
+        jobs = sum(run.summary.statistics["success_rate"].n for _, run in runs)
+        yield Observation(text=f"No job of {jobs} failed.", notable=False)
+        return
+    labels = [label for label, run in runs if run.summary.failures]
+    kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
+    jobs = sum(run.jobs.n for _, run in runs)
+    yield Observation(text=f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
+
+
+def _nodes(runs: Runs) -> Iterator[Observation]:
+    """The slowest of each workflow in one sentence, then the first three of each."""
+    first, details = [], []
+    for label, run in _first_of_each_workflow(runs):
+        rows = [row for row in run.summary.nodes if row.avg_s.value is not None][:3]
+        parts = []
+        for row in rows:
+            where = f"{row.workflow}: " if len(run.summary.workflows) > 1 else ""
+            share = "" if row.share is None else f", {percent(row.share)} of execution"
+            node = clean(f"{where}{row.node} {row.class_type or 'not in the graph'}", 60)
+            parts.append(f"{node} ({duration(row.avg_s.value or 0.0)} a run, n = {row.n}{share})")
+        if parts:
+            first.append(f"{parts[0]} in {_workflows(run)}")
+            details.append(f"{_where(label, runs)}The slowest nodes are {'; '.join(parts)}.")
+    if len(details) > 1:
+        yield Observation(text=f"The slowest node is {'; '.join(first)}.")
+    for text in details:
+        yield Observation(text=text, notable=len(details) == 1)
+
+
+def _memory(runs: Runs) -> Iterator[Observation]:
+    found = False
+    own = [(label, run) for label, run in runs if any(_has_own_memory(run, gpu) for gpu in run.summary.gpus)]
+    for gpu, label, run in _peaks(own, lambda row: row.vram_peak_bytes):
+        if not _has_own_memory(run, gpu):
+            continue
+        found, row = True, run.summary.gpus[gpu]
+        most, total = row.vram_peak_bytes or 0.0, row.vram_total_bytes or _vram(run.manifest, gpu)
+        text = f"{_where(label, runs)}{_name(row, gpu)} held {most / _GIB:.1f}"
+        if total is None:
+            yield Observation(text=f"{text} GiB at most; how much it has is unknown.")
+            continue
+        free = max(total - most, 0.0)
         tight = ": little is left" if free < _TIGHT * total else ""
-        yield (
-            f"GPU {gpu} held {most / _GIB:.1f} of {total / _GIB:.1f} GiB at most: a headroom of {free / _GIB:.1f} GiB "
-            f"({percent(max(free, 0.0) / total)}){tight}."
-        )
+        left = f"{free / _GIB:.1f} GiB ({percent(free / total)}) stayed free{tight}"
+        yield Observation(text=f"{text} of {total / _GIB:.1f} GiB at most: {left}.", notable=bool(tight))
+    if not found:
+        text = "How much GPU memory was used is unknown: no readings of it were recorded."
+        yield Observation(text=text, notable=False)
 
 
 def _has_own_memory(run: Measured, gpu: str) -> bool:
-    """Whether the reading is of the server's own GPU, also where several are identical: ComfyUI reports its own."""
-    row, own = run.summary.gpus.get(gpu), run.summary.telemetry.get(f"comfy.gpu.{gpu}.vram_used_bytes")
-    return row is None or row.alike == 1 or (own is not None and own.n > 0)
+    """Whether its memory was read of the server's own GPU, be it one of several alike: ComfyUI reports it itself."""
+    row, reported = run.summary.gpus.get(gpu), run.summary.telemetry.get(f"comfy.gpu.{gpu}.vram_used_bytes")
+    return row is None or row.alike == 1 or (reported is not None and reported.n > 0)
 
 
-def _growth(run: Measured) -> Iterator[str]:
+def _growth(runs: Runs) -> Iterator[Observation]:
     """Memory that grows with the jobs is a leak, or a cache that is still filling."""
-    wall = run.summary.summary["wall_clock_s"]
-    for name, reading in run.summary.telemetry.items():
-        known = gpu_reading(name.partition(".")[2])
-        if known is None or known.kind != "vram_used" or reading.per_s is None or not isinstance(wall, float):
-            continue
-        if not name.startswith("comfy.") and not _has_own_memory(run, known.gpu):
-            continue
-        grown, mean = known.factor * reading.per_s * wall, known.factor * (reading.mean or 0.0)
-        if reading.n >= _READINGS and grown > _GROWN * mean:
-            yield (
-                f"Memory of GPU {known.gpu} grew by about {grown / _GIB:.2f} GiB over the run "
-                f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)."
-            )
+    for label, run in runs:
+        wall = run.summary.summary["wall_clock_s"]
+        for name, reading in run.summary.telemetry.items():
+            known = gpu_reading(name.partition(".")[2])
+            if known is None or known.kind != "vram_used" or reading.per_s is None or not isinstance(wall, float):
+                continue
+            if not name.startswith("comfy.") and not _has_own_memory(run, known.gpu):
+                continue
+            grown, mean = known.factor * reading.per_s * wall, known.factor * (reading.mean or 0.0)
+            if reading.n >= _READINGS and grown > _GROWN * mean:
+                row = run.summary.gpus.get(known.gpu)
+                name = f"GPU {known.gpu}" if row is None else _name(row, known.gpu)
+                text = f"Memory of {name} grew by about {grown / _GIB:.2f} GiB over the run"
+                share = f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)"
+                yield Observation(text=f"{_where(label, runs)}{text} {share}.")
 
 
 def _vram(manifest: Manifest, gpu: str) -> float | None:
@@ -163,144 +311,102 @@ def _vram(manifest: Manifest, gpu: str) -> float | None:
     return float(total) if isinstance(total, int | float) and total > 0 else None
 
 
-def _steady(run: Measured) -> Iterator[str]:
-    found = {finding.code: finding for finding in run.summary.findings}
-    if "drift" in found:
-        change = float(found["drift"].evidence["change"])
-        pace = "slower" if change > 0 else "faster"
-        yield f"Execution drifted: jobs became {percent(abs(change))} {pace} from first to last (Theil-Sen, 99 %)."
-    if "overload" in found:
-        yield "The queue grew through the run: latencies depend on how long it lasted."
-    execution = _fresh(run, "execution")
-    if "drift" in found or len(execution) < 20:
-        return
-    change_or_none = drift(execution)
-    if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
-        yield f"No drift of execution times beyond {percent(_UNSTEADY)} was found over {len(execution)} fresh jobs."
+def _steady(runs: Runs) -> Iterator[Observation]:
+    steady: list[str] = []
+    fewest = math.inf
+    for label, run in runs:
+        found = {finding.code: finding for finding in run.summary.findings}
+        if "overload" in found:
+            yield Observation(text=f"{_where(label, runs)}The queue grew all through the run: so did latency.")
+        if "drift" in found:
+            change = float(found["drift"].evidence["change"])
+            pace = f"{percent(abs(change))} {'slower' if change > 0 else 'faster'} from first to last (Theil-Sen, 99 %)"
+            yield Observation(text=f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
+            continue
+        execution = _fresh(run, "execution")
+        change_or_none = drift(execution) if len(execution) >= 20 else 1.0
+        if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
+            steady.append(label)
+            fewest = min(fewest, len(execution))
+    if steady:
+        least = f"{fewest} fresh jobs" if len(runs) == 1 else f"at least {fewest} fresh jobs a run"
+        text = f"Execution times did not drift by more than {percent(_UNSTEADY)}{_in(steady, runs)} ({least})."
+        yield Observation(text=text, notable=False)
 
 
-def _cold(run: Measured) -> Iterator[str]:
+def _cold(runs: Runs) -> Iterator[Observation]:
     """One job is compared with many: its own value, and no interval of what cold starts cost."""
+    for label, run in _first_of_each_workflow(runs):
+        where, first, fresh = _where(label, runs), *_first_warmup(run)
+        if first is None or not len(fresh):
+            why = "the run had no warm-up job" if first is None else "the first warm-up job has no execution time"
+            yield Observation(text=f"{where}What a cold start costs is unknown: {why}.", notable=False)
+            continue
+        middle = float(np.median(fresh))
+        usual = f"median of fresh jobs ({duration(middle)}, n = {len(fresh)})"
+        if first > 1.1 * middle and first > float(fresh.max()):
+            text = f"The first warm-up job executed in {duration(first)}, {first / middle:.1f} times the {usual}. "
+            text += f"The cold start cost about {duration(first - middle)}: one job, no interval."
+            yield Observation(text=f"{where}{text}")
+        else:
+            text = f"No cold start: the first warm-up job executed in {duration(first)}, near the {usual}. "
+            yield Observation(text=f"{where}{text}The server may have been warm already.", notable=False)
+
+
+def _first_warmup(run: Measured) -> tuple[float | None, Floats]:
+    """Its seconds of execution and those of fresh jobs of its workflow; no jobs if the two cannot be compared."""
     columns, n = run.jobs.every, run.jobs.n
     due = columns.instants["due"][n:]
-    head = next((finding for finding in run.summary.findings if finding.code == "cold_head"), None)
-    if head is not None:
-        yield clean(head.text, 300)
     if not len(due):
-        yield "The cost of a cold start is unknown: the run had no warm-up job."
-        return
+        return None, np.empty(0)
     first = n + int(np.argmin(due))
     seconds = float(columns.instants["end_ms"][first] - columns.instants["start_ms"][first]) / 1000
     fresh = _fresh(run, "execution", run.jobs.counted.workflow == columns.workflow[first])
-    if math.isnan(seconds) or not len(fresh) or not columns.completed[first]:
-        yield "The cost of a cold start is unknown: the first warm-up job has no execution time to compare."
-        return
-    middle = float(np.median(fresh))
-    took, usual, n = in_seconds(seconds), in_seconds(middle), len(fresh)
-    if seconds > 1.1 * middle and seconds > float(fresh.max()):
-        yield (
-            f"The first warm-up job executed in {took}, {seconds / middle:.1f} times the median of fresh jobs "
-            f"({usual}, n = {n}). The cold start cost about {in_seconds(seconds - middle)}: one job, no interval."
-        )
-    else:
-        yield (
-            f"No cold start: the first warm-up job executed in {took}, fresh jobs in {usual} (median, n = {n}). The "
-            "server may have been warm already."
-        )
+    comparable = not math.isnan(seconds) and bool(columns.completed[first])
+    return seconds, fresh if comparable else np.empty(0)
 
 
-def _nodes(run: Measured) -> Iterator[str]:
-    rows = [row for row in run.summary.nodes if row.avg_s.value is not None][:3]
-    if not rows:
-        return
-    several = len(run.summary.workflows) > 1
-    parts = []
-    for row in rows:
-        where = f"{row.workflow}: " if several else ""
-        share = "" if row.share is None else f", {percent(row.share)} of execution"
-        parts.append(
-            clean(f"{where}{row.node} {row.class_type or 'not in the graph'}", 60)
-            + f" ({in_seconds(row.avg_s.value or 0.0)} a run, n = {row.n}{share})"
-        )
-    yield f"The costliest nodes are {'; '.join(parts)}."
-
-
-def _cache(run: Measured) -> Iterator[str]:
-    completed = int(run.jobs.completed.sum())
+def _cache(runs: Runs) -> Iterator[Observation]:
+    completed = sum(int(run.jobs.completed.sum()) for _, run in runs)
     if not completed:
         return
-    partial, whole = (run.summary.cache[name].jobs for name in ("partial", "cached"))
-    if not partial + whole:
-        yield f"No completed counted job came from the server's cache (n = {completed})."
-        return
-    fresh = run.summary.cache["fresh"].p50_latency_s.value
-    alone = "" if fresh is None else f"; the fresh alone had a median latency of {in_seconds(fresh)}"
-    yield f"Of {completed} completed jobs {whole} came wholly and {partial} partly from the server's cache{alone}."
-
-
-def _failures(run: Measured) -> Iterator[str]:
-    counts: Counter[str] = Counter()
-    for row in run.summary.failures:
-        counts[row.kind] += row.count
-    if not counts:
-        yield f"No job failed, of {run.summary.statistics['success_rate'].n}."
-        return
-    kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
-    yield f"{counts.total()} of {run.jobs.n} jobs did not complete: {kinds}."
-
-
-def _across(runs: Sequence[Measured]) -> Iterator[str]:
-    """Each closed load against the next one with more in flight, of the same workflows."""
-    groups: dict[tuple[str, ...], dict[int, Measured]] = {}
-    for run in runs:
-        users = run.manifest.plan.concurrency
-        if users is not None and run.summary.valid:
-            key = tuple(sorted(facts.sha256 for facts in run.manifest.workflows))
-            groups.setdefault(key, {}).setdefault(users, run)
-    for by_users in groups.values():
-        steps = sorted(by_users.items())
-        for (fewer, one), (more, other) in pairwise(steps):
-            name = clean(", ".join(facts.name for facts in one.manifest.workflows), 60)
-            yield f"{name}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
-
-
-def _rate(one: Measured, other: Measured) -> str:
-    for key, words in (("images_per_minute", "images per minute"), ("jobs_per_minute", "jobs per minute")):
-        a, b = one.summary.statistics[key], other.summary.statistics[key]
-        if a.value and b.value and a.unit == b.unit:
-            words = words.replace("images", "previews") if a.unit == "previews/min" else words
-            change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
-            return f"{words} {digits(a.value)} to {digits(b.value)} ({change})"
-    return "throughput unknown"
-
-
-def _wait(one: Measured, other: Measured) -> str:
-    a, b = one.summary.statistics["p50_latency_s"], other.summary.statistics["p50_latency_s"]
-    if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
-        return "p50 latency unknown"
-    times = f"\N{MULTIPLICATION SIGN}{b.value / a.value:.2f}"
-    return f"p50 latency {in_seconds(a.value)} to {in_seconds(b.value)} ({times}, {_apart(a, b)})"
-
-
-def _apart(a: Statistic, b: Statistic) -> str:
-    """Intervals that overlap show no difference; others show one between these runs, not between days."""
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return "too few jobs to be sure"
-    return "within noise" if a.low <= b.high and b.low <= a.high else "intervals apart"
-
-
-def _labels(runs: Sequence[Measured]) -> list[str]:
-    words = []
-    for run in runs:
-        users = run.manifest.plan.concurrency
-        words.append(clean(run.manifest.name, 60) + ("" if users is None else f", {users} in flight"))
-    same = Counter(words)
-    return [
-        word if same[word] == 1 else f"{word} ({clean(run.manifest.run_id, 60)})"
-        for run, word in zip(runs, words, strict=True)
+    cached = [
+        (label, run) for label, run in runs if any(run.summary.cache[name].jobs for name in ("partial", "cached"))
     ]
+    if not cached:
+        yield Observation(text=f"None of {completed} completed jobs came from the server's cache.", notable=False)
+    for label, run in cached:
+        partial, whole = (run.summary.cache[name].jobs for name in ("partial", "cached"))
+        fresh = run.summary.cache["fresh"].p50_latency_s.value
+        alone = "" if fresh is None else f"; the median latency of the others was {duration(fresh)}"
+        text = (
+            f"Of {int(run.jobs.completed.sum())} completed jobs {whole} came wholly and {partial} partly from the cache"
+        )
+        yield Observation(text=f"{_where(label, runs)}{text}{alone}.")
+
+
+def _energy(runs: Runs) -> Iterator[Observation]:
+    for label, run in _first_of_each_workflow(runs):
+        for gpu, row in run.summary.gpus.items():
+            joules = row.energy_per_job_j
+            if joules.value is not None:
+                sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
+                text = f"A job took {joules.value:.0f} J{sure} of {_name(row, gpu)} on average (n = {joules.n})."
+                yield Observation(text=f"{_where(label, runs)}{text}", notable=False)
+    for gpu, label, run in _peaks(runs, lambda row: row.throttled_share if row.alike == 1 else None):
+        row = run.summary.gpus[gpu]
+        if row.throttled_share:
+            text = f"{_name(row, gpu)} was throttled in {percent(row.throttled_share)} of its readings."
+            yield Observation(text=f"{_where(label, runs)}{text}")
 
 
 def _fresh(run: Measured, metric: str, of: NDArray[np.bool_] | None = None) -> Floats:
     fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
     return run.jobs.known(metric, fresh if of is None else fresh & of)
+
+
+def _range(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """`97.8 to 99.9 %`; one number where they read alike."""
+    low, high = write(min(values)), write(max(values))
+    unit = high.rpartition(" ")[2]
+    return high if low == high else f"{low.removesuffix(f' {unit}')} to {high}"

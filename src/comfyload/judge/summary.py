@@ -46,7 +46,7 @@ from comfyload.judge.statistics.queue import Queue
 from comfyload.judge.statistics.ranks import order_statistics
 from comfyload.judge.statistics.stats import QUANTILE_METHOD, Statistic, percentile, value_needs
 from comfyload.judge.workflows import AfterRow, WorkflowRow, after_rows, workflow_rows
-from comfyload.record.environment.which_gpu import gpus_alike
+from comfyload.record.environment.which_gpu import gpus_alike, is_simulated
 from comfyload.record.journal import Damage
 from comfyload.record.kinds import Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
@@ -167,7 +167,7 @@ def measure(
     evidence = _evidence(manifest, fold)
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     made = fold.made.sorted()
-    gpus = gpu_rows(fold.gpus, jobs, _counted(manifest))
+    gpus = gpu_rows(fold.gpus, jobs, _counted(manifest), simulated=is_simulated(manifest.server))
     findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(

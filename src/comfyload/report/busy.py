@@ -40,4 +40,5 @@ def gpu_value(row: GpuRow) -> Value:
         parts.append(f"energy per job {DASH}" if joules.value is None else f"{fixed(joules.value, 0)} J a job")
         note = "" if joules.value is not None else f"withheld: {joules.reason}"
     doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
-    return Value(words=doubt + " · ".join(parts), note=note)
+    simulated = "simulated: " if row.simulated and parts else ""
+    return Value(words=simulated + doubt + " · ".join(parts), note=note)

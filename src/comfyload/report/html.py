@@ -1,4 +1,4 @@
-"""The page that people look at: one file that needs no network, the verdicts first, and every text escaped."""
+"""A Page as one HTML file that needs no network: answer and picture first, and every text escaped."""
 
 from __future__ import annotations
 
@@ -8,123 +8,118 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment as Templates
 from jinja2 import StrictUndefined
 from markupsafe import Markup
-from msgspec import Struct
 
-from comfyload.judge.columns.ledger import clean
-from comfyload.judge.gates.gate import overall
-from comfyload.judge.summary import Measured
-from comfyload.record.model import Environment
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.draw import script
 from comfyload.report.charts.theme import CSS, config
-from comfyload.report.headline import headline
-from comfyload.report.plan_text import plan_words
-from comfyload.report.sections import (
-    SHOWN,
-    comparison_view,
-    duration_rows,
-    environment_rows,
-    failure_rows,
-    finding_rows,
-    gate_groups,
-    job_rows,
-    run_facts,
-    workflow_rows,
-)
-from comfyload.report.text import DASH, count
+from comfyload.report.page import Page, Remark, Table, Value
 
-if TYPE_CHECKING:
-    from comfyload.judge.comparison.compare import Comparison
-    from comfyload.judge.gates.gate import GateVerdict
+__all__ = ["render_html"]
 
-__all__ = ["JOBS", "Shown", "render_html"]
-
-JOBS = 200
-"""Jobs listed in a page; the JSON beside it has them all."""
-
-_STATES = {
-    "PASS": ("good", "✓", "Every gate is proven at 95 %."),
-    "PASS*": ("doubt", "✓", "Every gate is inside its limit; not all are proven."),
-    "INCONCLUSIVE": ("doubt", "?", "At least one gate is undecided."),
-    "FAIL": ("bad", "✗", "At least one gate is disproven, or an error was not expected."),
-}
+_SIGNS = {"good": "✓", "doubt": "?", "bad": "✗", "plain": "✓"}
+_LEVELS = {"invalid": "bad", "warning": "doubt", "info": "plain"}
+_REMARKS = 5
+"""So many remarks without a level are shown; the rest is folded."""
 
 
-class Shown(Struct, frozen=True, kw_only=True):
-    """A run as a page shows it. `jobs`: flat, as `document.jobs` gives them; more than `JOBS` are not needed."""
-
-    measured: Measured
-    charts: list[Chart]
-    jobs: list[dict[str, Any]] = []
-
-
-def render_html(
-    title: str,
-    shown: Sequence[Shown],
-    *,
-    verdicts: Sequence[GateVerdict] = (),
-    comparison: Comparison | None = None,
-    environment: Environment | None = None,
-    notes: dict[str, str] | None = None,
-    observations: Sequence[str] = (),
-    command: Sequence[str] = (),
-) -> str:
-    """The whole page. `command`: lines for a shell. It needs a browser, and nothing else."""
+def render_html(page: Page, parts: Sequence[Page] = (), *, repeat: Sequence[str] = (), tool: str = "comfyload") -> str:
+    """The whole file. `parts`: pages of single runs, folded below it. `repeat`: command lines that make it again."""
     css, js, vega = _text("report.css"), _text("report.js"), script()
     template = _templates().from_string(_text("report.html"))
-    manifests = [one.measured.manifest for one in shown]
     return template.render(
-        title=title,
-        subtitle=_subtitle(shown),
-        tool=manifests[0].tool if manifests else "comfyload",
+        tool=tool,
         policy=_policy(scripts=(vega, js), styles=(css,)),
         css=Markup(css),
         js=Markup(js),
         vega=Markup(vega),
         config=_embedded(config(CSS)),
-        states=_states(shown, verdicts),
-        runs=[_run(one, number, len(shown)) for number, one in enumerate(shown)],
-        observations=observations,
-        gates=gate_groups(verdicts),
-        comparison=None if comparison is None else comparison_view(comparison),
-        environment=environment_rows(environment or {}),
-        notes=list((notes or {}).items()),
-        command="\n".join(command),
-        provenance=[_provenance(one) for one in shown],
+        page=_view(page, "page"),
+        parts=[_view(part, f"run-{number}") for number, part in enumerate(parts, 1)],
+        repeat="\n".join(repeat),
     )
 
 
-def _run(shown: Shown, number: int, of: int) -> dict[str, Any]:
-    measured = shown.measured
-    manifest, summary = measured.manifest, measured.summary
-    anchor, jobs = f"run-{number + 1}", len(measured.jobs.every.completed)
+def _view(page: Page, anchor: str) -> dict[str, Any]:
+    """The page as the template takes it; ids begin with `anchor`."""
+    charts = [_chart(chart, f"{anchor}-{chart.name}") for chart in page.charts]
+    first, rest = _remarks(page.remarks)
+    tables = [_table(one, f"{anchor}-table-{one.key}") for one in page.tables]
+    facts = _Notes()
     return {
         "anchor": anchor,
-        "name": manifest.name,
-        "heading": manifest.name if of > 1 else "In detail",
-        "load": plan_words(manifest.plan),
-        "valid": "✓ valid" if summary.valid else "✗ not valid",
-        "look": "good" if summary.valid else "bad",
-        "facts": run_facts(measured),
-        "numbers": headline(measured),
-        "findings": finding_rows(summary),
-        "charts": [_figure(chart, f"{anchor}-{chart.name}") for chart in shown.charts],
-        "shown": SHOWN,
-        "durations": duration_rows(summary),
-        "workflows": workflow_rows(summary),
-        "failures": failure_rows(summary),
-        "jobs": job_rows(shown.jobs[:JOBS]),
-        "jobs_words": count(jobs, "job")
-        + (f", the first {JOBS} listed; the run's JSON has all" if jobs > JOBS else ""),
+        "title": page.title,
+        "subtitle": page.subtitle,
+        "states": [(one, _SIGNS[one.look]) for one in page.states],
+        "tiles": page.tiles,
+        "short": page.short,
+        "bars": page.bars,
+        "main": charts[:1],
+        "charts": charts[1:],
+        "facts": [(one.label, facts.cell(one.value)) for one in page.facts],
+        "fact_notes": facts.texts,
+        "tables": [one for one in tables if not one["detail"]],
+        "details": [one for one in tables if one["detail"]],
+        "remarks": first,
+        "more_remarks": rest,
+        "notes": page.notes,
+        "next": "\n".join(page.next),
+        "places": page.places,
     }
 
 
-def _figure(chart: Chart, anchor: str) -> dict[str, Any]:
+def _table(table: Table, anchor: str) -> dict[str, Any]:
+    """Its rows with their columns, for narrow screens; a table without a title has that of its first column."""
+    notes = _Notes()
+    rows = [
+        [{"column": column, **notes.cell(value)} for column, value in zip(table.columns, row, strict=True)]
+        for row in table.rows
+    ]
+    return {
+        "id": anchor,
+        "title": table.title or table.columns[0].title or "Verdicts",
+        "columns": table.columns,
+        "header": 1 if all(len(row[0].words) == 1 for row in table.rows) else 0,  # a sign heads no row
+        "titled": any(column.title for column in table.columns),
+        "rows": rows,
+        "notes": notes.texts,
+        "note": table.note,
+        "detail": table.detail,
+        "intervals": any(value.interval for row in table.rows for value in row),
+    }
+
+
+class _Notes:
+    """Footnotes, numbered as they come up; equal ones have one number."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def cell(self, value: Value) -> dict[str, Any]:
+        """A value with the number of its note, 0 for none."""
+        if value.note and value.note not in self.texts:
+            self.texts.append(value.note)
+        note = self.texts.index(value.note) + 1 if value.note else 0
+        return {"words": value.words, "interval": value.interval, "look": value.look, "note": note}
+
+
+def _remarks(remarks: Sequence[Remark]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Those that are shown: all problems and a few others; and those that are folded."""
+    rows = [
+        {"look": _LEVELS[one.level], "level": one.level if one.level != "info" else "", "text": one.text}
+        | {"hint": one.hint, "folded": "yes" if one.detail else ""}
+        for one in remarks
+    ]
+    shown = [row for row in rows if row["level"]]
+    shown += [row for row in rows if not row["level"] and not row["folded"]][:_REMARKS]
+    return shown, [row for row in rows if row not in shown]
+
+
+def _chart(chart: Chart, anchor: str) -> dict[str, Any]:
     return {
         "id": anchor,
         "title": chart.title,
@@ -133,40 +128,6 @@ def _figure(chart: Chart, anchor: str) -> dict[str, Any]:
         "columns": chart.columns,
         "rows": chart.rows,
     }
-
-
-def _states(shown: Sequence[Shown], verdicts: Sequence[GateVerdict]) -> list[dict[str, str]]:
-    invalid = [one.measured.manifest.name for one in shown if not one.measured.summary.valid]
-    warnings = sum(finding.level == "warning" for one in shown for finding in one.measured.summary.findings)
-    if not shown or invalid:
-        text = "The numbers do not measure what they are named after: " + clean(", ".join(invalid), 300)
-        states = [{"look": "bad", "sign": "✗", "word": "NOT VALID", "text": text if shown else "There is no run."}]
-    else:
-        look, text = ("doubt", f"With {count(warnings, 'warning')}, below.") if warnings else ("good", "")
-        text = text or "Nothing was found that speaks against these numbers."
-        states = [{"look": look, "sign": "✓", "word": "VALID", "text": text}]
-    if verdicts:
-        word = overall(verdicts)
-        look, sign, text = _STATES[word]
-        states.append({"look": look, "sign": sign, "word": word, "text": f"{text} {count(len(verdicts), 'gate')}."})
-    else:
-        states.append({"look": "", "sign": DASH, "word": "No gates", "text": "Nothing was held against a limit."})
-    return states
-
-
-def _subtitle(shown: Sequence[Shown]) -> str:
-    if not shown:
-        return "No run"
-    manifest = shown[0].measured.manifest
-    runs = count(len(shown), "run")
-    return f"{runs}, begun {manifest.started_utc[:16].replace('T', ' ')} UTC on {clean(manifest.server.url, 120)}"
-
-
-def _provenance(shown: Shown) -> list[str]:
-    manifest = shown.measured.manifest
-    hashes = ", ".join(f"{facts.name} {facts.sha256[:16]}…" for facts in manifest.workflows)
-    times = (manifest.started_utc[:19], (manifest.ended_utc or "no end")[:19])
-    return [manifest.name, manifest.run_id, *times, manifest.tool, hashes]
 
 
 def _policy(scripts: Sequence[str], styles: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ class GpuRow(Struct, frozen=True, kw_only=True):
     whole GPU while the job executed. `vram_per_job_bytes` is the median of the most that readings saw in a job, which
     may have been more between two of them; `torch_vram_per_job_bytes` that of what torch itself counted, exact.
     `alike`: of how many GPUs like it this is one, and nothing tells which is the server's: no judgement rests on it.
+    `simulated`: the server is comfyload's simulator, and these are no measurements of a GPU.
     """
 
     source: str
@@ -65,6 +66,7 @@ class GpuRow(Struct, frozen=True, kw_only=True):
     vram_per_job_bytes: Statistic
     torch_vram_per_job_bytes: Statistic
     alike: int = 1
+    simulated: bool = False
 
 
 _GPU = re.compile(r"^(?:gpu|device)[._]?(\d*)[._](\w+)$")
@@ -139,10 +141,13 @@ def _rank(source: str) -> int:
     return _SOURCES.index(source) if source in _SOURCES else len(_SOURCES)
 
 
-def gpu_rows(readings: GpuReadings, jobs: Jobs, counted: tuple[float, float]) -> dict[str, GpuRow]:
+def gpu_rows(
+    readings: GpuReadings, jobs: Jobs, counted: tuple[float, float], *, simulated: bool = False
+) -> dict[str, GpuRow]:
     """A row for each GPU; `counted`: from when until when jobs were counted, in seconds of the run."""
     windows, overlap = _windows(jobs), jobs.overlaps() > 0
-    return {gpu: _row(readings, gpu, windows, counted, overlap=overlap) for gpu in readings.gpus}
+    rows = {gpu: _row(readings, gpu, windows, counted, overlap=overlap) for gpu in readings.gpus}
+    return {gpu: structs.replace(row, simulated=simulated) for gpu, row in rows.items()}
 
 
 def _row(readings: GpuReadings, gpu: str, windows: Windows, counted: tuple[float, float], *, overlap: bool) -> GpuRow:

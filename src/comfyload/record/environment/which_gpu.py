@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from comfyload.record.environment.server_process import ListeningProcess
     from comfyload.record.model import Environment, Server
 
-__all__ = ["Board", "Visible", "board_at", "device_index", "device_model", "gpus_alike", "same_model", "visible_to"]
+__all__ = [
+    "Board",
+    "Visible",
+    "board_at",
+    "device_index",
+    "device_model",
+    "gpus_alike",
+    "is_simulated",
+    "same_model",
+    "visible_to",
+]
 
 _ALL = ("all", "none", "void", "")
 """Values of NVIDIA_VISIBLE_DEVICES that name no GPU, and so hide none."""
+_SIMULATED = "Simulated GPU"
+"""The model that comfyload's simulator reports."""
 _MOST = 32
 """The number of GPUs that ComfyUI assumes for --default-device."""
 
@@ -58,6 +70,11 @@ def device_index(device: Mapping[str, Any], place: int) -> int:
         return index
     found = re.match(r"\w+:(\d+)\b|cuda (\d+):", str(device.get("name", "")), flags=re.IGNORECASE)
     return int(found[1] or found[2]) if found else place
+
+
+def is_simulated(server: Server) -> bool:
+    """Whether it is comfyload's simulator: readings of its GPU are no measurements."""
+    return any(device_model(str(device.get("name", ""))) == _SIMULATED for device in server.devices)
 
 
 def same_model(a: str, b: str) -> bool:

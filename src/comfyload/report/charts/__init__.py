@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from comfyload.judge.summary import Measured
+from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Line, Sample
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.chart_data import every, see
+from comfyload.report.charts.concurrency import concurrency_chart
+from comfyload.report.charts.distribution import Limit, distribution_chart
 from comfyload.report.charts.draw import png, script
 from comfyload.report.charts.flow import flow_chart
 from comfyload.report.charts.gpu import gpu_chart
 from comfyload.report.charts.latency import latency_chart
 from comfyload.report.charts.nodes import nodes_chart, waterfall_chart
 from comfyload.report.charts.readings import series
-from comfyload.report.charts.spread import Limit, classes_chart, distribution_chart
 
-__all__ = ["Chart", "charts", "png", "script"]
+__all__ = ["Chart", "charts", "concurrency_chart", "png", "script"]
 
 _QUEUE = ("comfy", "queue_remaining")
 
@@ -28,13 +30,12 @@ def charts(
 
     One pass over the lines and one over the samples; the journal is never held as a whole.
     """
-    columns, seen, readings = every(measured), see(measured, lines), series(samples)
+    columns, chart_data, readings = every(measured), see(measured, lines), series(samples)
     return [
-        latency_chart(measured, seen, columns),
+        latency_chart(measured, chart_data, columns),
         distribution_chart(measured, limits),
         flow_chart(columns, readings.get(_QUEUE)),
-        gpu_chart(columns, readings),
+        gpu_chart(columns, readings, simulated=is_simulated(measured.manifest.server)),
         nodes_chart(measured),
-        waterfall_chart(measured, seen),
-        classes_chart(columns),
+        waterfall_chart(measured, chart_data),
     ]

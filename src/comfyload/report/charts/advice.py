@@ -1,4 +1,4 @@
-"""The pictures of advice: how latency grows with the rate, and how busy a server is with more in flight."""
+"""The pictures of advice: how latency grows with the rate or the number of servers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import altair as alt
 from comfyload.advise.forecast import Forecast
 from comfyload.advise.saturation import Saturated
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
-from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
-from comfyload.report.text import DASH, fixed
+from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
+from comfyload.words import DASH, decimals, duration, fixed, seconds_words
 
 __all__ = ["forecast_chart", "saturation_chart"]
 
@@ -75,39 +75,97 @@ def _tips(title: str) -> list[alt.Tooltip]:
 
 
 def saturation_chart(found: Saturated) -> Chart:
-    """Busy share of server and GPU by jobs in flight, and the knee."""
-    rows: Rows = []
-    for one in found.steps:
-        for what, percent in (
-            ("server", None if one.server_busy is None else 100 * one.server_busy),
-            ("GPU", one.gpu_busy_percent),
-        ):
-            if percent is not None:
-                rows.append({"c": one.concurrency, "busy": percent, "what": what})
-    if not rows:
-        return withheld("saturation", "Saturation", "neither server nor GPU told how busy it was")
-    colour = {"server": BLUE, "GPU": GREEN}
-    told = [what for what in colour if any(row["what"] == what for row in rows)]
-    colours = alt.Scale(domain=told, range=[colour[what] for what in told])
-    lines = (
-        alt.Chart(data("busy"))
-        .mark_line(point=alt.OverlayMarkDef(size=60))
-        .encode(
-            x=alt.X("c:O", title="jobs in flight", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("busy:Q", title="busy, %", scale=alt.Scale(domain=[0, 100])),
-            color=alt.Color("what:N", scale=colours),
-            tooltip=["what:N", "c:O", alt.Tooltip("busy:Q", format=".1f")],
-        )
-    )
-    marks: Rows = [{"c": found.knee}] if found.knee is not None else []
-    at_knee = alt.Chart(data("knee")).encode(x=alt.X("c:O", axis=alt.Axis(labelAngle=0)))
-    words = at_knee.mark_text(align="left", dx=6, y=214, baseline="bottom", color=ORANGE, text="knee")
-    knee = alt.layer(at_knee.mark_rule(color=ORANGE, strokeDash=[6, 4]), words)
+    """The p95 to expect over the rate, the limit, the rate to deploy, and what the confirming run measured."""
+    name, title = "saturation", "p95 latency by rate"
+    finite = [row for row in found.curve if row.stable and math.isfinite(row.p95_s.high)]
+    if not finite:
+        return withheld(name, title, "the p95 at a rate is not known")
+    points: Rows = [
+        {"x": 60 * row.rate_per_s, "p95": row.p95_s.estimate, "low": row.p95_s.low, "high": row.p95_s.high}
+        for row in finite
+    ]
+    marks, measured = _rates(found), _confirming(found)
+    top = 1.6 * max([found.limit_s, *(row["y"] for row in measured)])
+    right = 1.04 * max([row["x"] for row in [*points, *marks, *measured]])
+    x = alt.X("x:Q", title="jobs a minute", scale=alt.Scale(domain=[0, right], nice=False))
+    y = alt.Y("low:Q", title=_P95, scale=alt.Scale(domain=[0, top], nice=False))
+    base = alt.Chart(data("points")).encode(x=x)
+    layers = [
+        base.mark_area(opacity=0.22, color=BLUE, clip=True).encode(y=y, y2="high:Q"),
+        base.mark_line(color=BLUE, clip=True, point=alt.OverlayMarkDef(color=BLUE, size=20)).encode(y="p95:Q"),
+        *_limit_and_rates(x),
+        *_measured(x),
+    ]
     return Chart(
-        name="saturation",
-        title="Saturation",
-        description=f"How busy server and GPU are by jobs in flight; the knee is at {found.knee or 'no known place'}.",
-        spec=spec(alt.layer(knee, lines).properties(width=WIDTH, height=220), busy=rows, knee=marks),
-        columns=("in flight", "what", "busy, %"),
-        rows=[[str(row["c"]), row["what"], fixed(row["busy"], 1)] for row in rows],
-    )
+        name=name,
+        title=title,
+        description=_saturation_words(found, measured),
+        spec=spec(
+            alt.layer(*layers).properties(width=WIDTH, height=240),
+            points=points,
+            limit=[{"y": found.limit_s, "what": f"limit {seconds_words(found.limit_s)}"}],
+            rates=marks,
+            measured=measured,
+        ),
+        columns=("jobs a minute", "p95, s", "90 % interval"),
+        rows=[
+            [fixed(p["x"], decimals(p["x"])), fixed(p["p95"], decimals(p["p95"])),
+             f"{fixed(p['low'], decimals(p['low']))} {DASH} {fixed(p['high'], decimals(p['high']))}"]
+            for p in points
+        ],
+    )  # fmt: skip
+
+
+def _rates(found: Saturated) -> Rows:
+    """The capacity, and the rate to deploy unless the confirming run spoke against it."""
+    rate, most = found.sla_rate_per_minute, found.capacity_per_minute
+    rows: Rows = []
+    if rate is not None and rate.estimate and rate.low and rate.confirmed is not False:
+        rows.append({"x": rate.low, "what": f"deploy {fixed(rate.low, decimals(rate.low))}", "deploy": True})
+    if most is not None and most.estimate:
+        words = f"capacity {fixed(most.estimate, decimals(most.estimate))}"
+        rows.append({"x": most.estimate, "what": words, "deploy": False})
+    return rows
+
+
+def _confirming(found: Saturated) -> Rows:
+    """What the confirming run measured, at its rate."""
+    checks = [] if found.confirmation is None else found.confirmation.checks
+    p95 = next((check.measured_s for check in checks if check.of == "p95"), None)
+    if p95 is None or found.confirmation is None or found.tried_per_minute is None:
+        return []
+    good = found.confirmation.confirmed
+    words = f"measured {duration(p95)}{'' if good else ': not confirmed'}"
+    return [{"x": found.tried_per_minute, "y": p95, "what": words, "good": good}]
+
+
+def _limit_and_rates(x: alt.X) -> list[alt.Chart]:
+    limit, rates = alt.Chart(data("limit")).encode(y="y:Q"), alt.Chart(data("rates")).encode(x=x)
+    colour = alt.condition("datum.deploy", alt.value(GREEN), alt.value(GREY))
+    return [
+        limit.mark_rule(style="limit"),
+        limit.mark_text(style="limit-label", align="left", baseline="bottom", dx=4, dy=-3, x=0).encode(text="what:N"),
+        rates.mark_rule(strokeWidth=1.6, strokeDash=[6, 4]).encode(color=colour),
+        rates.mark_text(style="label", align="right", dx=-5, y=alt.expr("datum.deploy ? 8 : 22")).encode(text="what:N"),
+    ]
+
+
+def _measured(x: alt.X) -> list[alt.Chart]:
+    """A point where the run agreed, a cross where it did not."""
+    base = alt.Chart(data("measured")).encode(x=x, y="y:Q")
+    good, bad = base.transform_filter("datum.good"), base.transform_filter("!datum.good")
+    return [
+        good.mark_point(filled=True, size=110, color=GREEN, opacity=1),
+        bad.mark_point(shape="M-1,-1L1,1M1,-1L-1,1", size=110, strokeWidth=2.5, color=RED, opacity=1),
+        base.mark_text(style="label", align="right", dx=-9, dy=-11).encode(text="what:N"),
+    ]
+
+
+def _saturation_words(found: Saturated, measured: Rows) -> str:
+    words = ["Predicted from the measured times, with 90 % intervals."]
+    words += [f"The limit is {seconds_words(found.limit_s)}."]
+    words += [f"{row['what']} a minute.".capitalize() for row in _rates(found)]
+    words += [
+        f"The confirming run at {fixed(row['x'], decimals(row['x']))} a minute {row['what']}." for row in measured
+    ]
+    return " ".join(words)

@@ -11,13 +11,13 @@ from msgspec import Struct
 __all__ = ["MOST", "WIDTH", "Chart", "Drawing", "Rows", "data", "spec", "time_unit", "withheld"]
 
 Rows = list[dict[str, Any]]
-Drawing = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
+Drawing = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 
 WIDTH = 680
 """Pixels of a picture; a page fits its charts to the room that there is."""
 
 MOST = 1000
-"""Jobs, or readings of a series, that are drawn one by one. Of more, a chart shows groups, and says so."""
+"""Jobs, or readings of a series, that are drawn one by one. Of more, groups are, as the description says."""
 
 
 class Chart(Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ def withheld(name: str, title: str, why: str) -> Chart:
 
 
 def data(name: str) -> alt.NamedData:
-    """A reference to one of the datasets that `spec` puts beside the definition."""
+    """A reference to one of the datasets that `spec` adds to the definition."""
     return alt.NamedData(name=name)
 
 

@@ -62,7 +62,7 @@ def _draw(counted: Rows, held: Rows, end: float, unit: str) -> dict[str, Any]:
     within = alt.Scale(domain=[0, end], nice=False)
     x = alt.X("t:Q", title=None, scale=within)
     below = alt.X("t:Q", title=f"time since the first job was due, {unit}", scale=within)
-    upper = _steps("counted", x, "jobs, adding up", _COUNTED, counted)
+    upper = _steps("counted", x, "jobs in total", _COUNTED, counted)
     flight = _steps("held", below, "jobs at a time", _HELD, held)
     filled = flight.mark_area(interpolate="step-after", opacity=0.4).transform_filter(f"datum.what === '{_FLIGHT}'")
     lower = alt.layer(filled, flight.transform_filter(f"datum.what !== '{_FLIGHT}'"))
@@ -80,7 +80,9 @@ def _steps(name: str, x: alt.X, title: str, colours: dict[str, str], rows: Rows)
         .mark_line(interpolate="step-after", strokeWidth=1.6)
         .encode(
             x=x,
-            y=alt.Y("n:Q", title=title, scale=alt.Scale(zero=True), axis=axis, stack=None),
+            y=alt.Y(
+                "n:Q", title=title, scale=alt.Scale(domain=[0, 1.06 * max(most, 1)], nice=False), axis=axis, stack=None
+            ),
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=list(named), range=list(named.values())),
@@ -101,7 +103,7 @@ def _counts(what: str, instants: Floats, size: float) -> Rows:
 
 
 def _in_flight(columns: JobColumns, size: float) -> tuple[Rows, int]:
-    """Jobs between sent and done, as steps; a job that was never seen to end stays until the last instant."""
+    """Jobs between sent and done, as steps; a job without an end stays until the last instant."""
     sent = ~np.isnan(columns.sent)
     begins, ends = columns.sent[sent] - columns.zero, columns.done[sent] - columns.zero
     ends = np.where(np.isnan(ends), np.inf, ends)

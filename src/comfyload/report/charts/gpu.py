@@ -24,8 +24,11 @@ _PANELS = {  # kind of reading: words, title of the axis, factor
 _COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, RED]
 
 
-def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries]) -> Chart:
-    """A panel for each kind of reading that the run has. A reading that said nothing is a gap."""
+def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries], *, simulated: bool = False) -> Chart:
+    """A panel for each kind of reading that the run has. A reading without a value is a gap.
+
+    `simulated`: the readings are the simulator's, and every label says so.
+    """
     rows: Rows = []
     table = []
     thinned = False
@@ -36,7 +39,7 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
             continue
         words, _, factor, of = _PANELS[known.kind]
         factor *= known.factor
-        label = f"GPU {known.gpu} ({source})"
+        label = f"{'simulated ' if simulated else ''}GPU {known.gpu} ({source})"
         points = series.thinned(polled=True)
         thinned = thinned or len(series.known) > MOST
         rows += [
@@ -51,8 +54,8 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
     few = f" Each point is the mean of several of more than {MOST} readings." if thinned else ""
     return Chart(
         name=_NAME,
-        title=_TITLE,
-        description=f"{words}. Where a source could not tell there is a gap.{few}",
+        title="Simulated GPU over time: no measurement" if simulated else _TITLE,
+        description=f"{words}. Where a source had no reading there is a gap.{few}",
         spec=spec(_draw(rows, columns.wall_s / size, unit), readings=rows),
         columns=("reading", "least", "mean", "most"),
         rows=table,

@@ -17,7 +17,7 @@ from comfyload.report.text import count, duration, scale
 __all__ = ["latency_chart"]
 
 PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
-_NOT_TOLD = "phases not told"
+_UNKNOWN = "phases unknown"
 _X = "M-1,-1L1,1M1,-1L-1,1"
 _ENDS: dict[str, tuple[str, str, str]] = {  # what marks a job: words, shape, colour
     **{
@@ -35,18 +35,20 @@ _UNSEEN = 0.003
 _NAME, _TITLE, _BINS = "latency", "Latency of each job, by phase", 80
 
 
-def latency_chart(measured: Measured, seen: ChartData, columns: JobColumns) -> Chart:
+def latency_chart(measured: Measured, chart_data: ChartData, columns: JobColumns) -> Chart:
     """Bars of single jobs, or of a long run the spread by time."""
     known = columns.latency[~np.isnan(columns.latency)]
     if not len(known):
         return withheld(_NAME, _TITLE, "no job of this run has a latency")
     factor, unit = scale([float(known.max())], below=1.0)
-    picture, title = _bars(seen.jobs, factor, unit) if seen.jobs is not None else _bands(columns, factor, unit)
+    picture, title = (
+        _bars(chart_data.jobs, factor, unit) if chart_data.jobs is not None else _bands(columns, factor, unit)
+    )
     table = _table(columns)
     return Chart(
         name=_NAME,
         title=title,
-        description=_words(measured, columns, grouped=seen.jobs is None),
+        description=_words(measured, columns, grouped=chart_data.jobs is None),
         spec=picture,
         columns=("phase", "mean", "longest", "jobs"),
         rows=table,
@@ -79,8 +81,8 @@ def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> tuple[dict[st
 
 
 def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
-    told = {row["phase"] for row in bars}
-    colours = {name: colour for name, colour in {**PHASES, _NOT_TOLD: GREY}.items() if name in told}
+    phases = {row["phase"] for row in bars}
+    colours = {name: colour for name, colour in {**PHASES, _UNKNOWN: GREY}.items() if name in phases}
     tips = [alt.Tooltip(f"{key}:N", title=key) for key in ("job", "phase", "workflow")]
     tips += [alt.Tooltip(f"{key}:Q", title=f"{key}, {unit}", format=".3~f") for key in ("took", "latency")]
     drawn: alt.Chart = (
@@ -144,11 +146,11 @@ def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
         return []
     unsent = 0.0 if job["sent_s"] is None else max(job["sent_s"] - job["due_s"], 0.0)
     lengths = {"waiting to be sent": unsent, "in the queue": job["queue_wait_s"], "execution": job["execution_s"]}
-    told = {name: length for name, length in lengths.items() if length}
-    rest = max(whole - sum(told.values()), 0.0)
-    told["rest, such as delivery" if job["execution_s"] is not None else _NOT_TOLD] = rest
+    known = {name: length for name, length in lengths.items() if length}
+    rest = max(whole - sum(known.values()), 0.0)
+    known["rest, such as delivery" if job["execution_s"] is not None else _UNKNOWN] = rest
     rows, base = [], 0.0
-    for name, length in told.items():
+    for name, length in known.items():
         to = min(base + length, whole)  # the two clocks are read at different moments
         rows.append(
             {
@@ -212,12 +214,12 @@ def _groups(columns: JobColumns, factor: float, size: float) -> tuple[Rows, Rows
         bands.append({"t": middle, "low": low, "middle": mid, "high": high, "jobs": int(here.sum()), "bad": bad})
         for name, column in zip(PHASES, (columns.unsent, columns.queue, columns.execution, columns.rest), strict=True):
             parts.append({"t": middle, "phase": name, "mean": factor * float(np.mean(np.nan_to_num(column[here])))})
-    seen = _worth_drawing(parts)
-    return bands, [row for row in parts if row["phase"] in seen]
+    worth = _worth_drawing(parts)
+    return bands, [row for row in parts if row["phase"] in worth]
 
 
 def _worth_drawing(parts: Rows) -> set[str]:
-    """Phases that are seen in any group."""
+    """Phases that are visible in any group."""
     top = max([row["mean"] for row in parts], default=0.0)
     return {row["phase"] for row in parts if row["mean"] > _UNSEEN * top}
 

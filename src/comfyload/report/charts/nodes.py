@@ -29,21 +29,21 @@ _ROUND = f"Node times are those of messages arriving, good to {1000 * NODE_CLOCK
 
 
 def nodes_chart(measured: Measured) -> Chart:
-    """Mean seconds of each node with its interval, the costliest first."""
+    """Mean seconds of each node with its interval, the slowest first."""
     name, title = "nodes", "Time per node"
     ran = [row for row in measured.summary.nodes if row.avg_s.value is not None]
     if not ran:
-        return withheld(name, title, "no node of a completed counted job was seen to run")
+        return withheld(name, title, "no node of a completed counted job has a time")
     labels = _Labels(measured.manifest)
     shown = ran[:_SHOWN]
     factor, unit = scale([row.avg_s.high or row.avg_s.value or 0.0 for row in shown], below=1.0)
     rows = [_node(row, labels, factor) for row in shown]
-    more = f" The {count(_SHOWN, 'costliest', 'costliest')} of {len(ran)} are drawn." if len(ran) > _SHOWN else ""
+    more = f" The {count(_SHOWN, 'slowest', 'slowest')} of {len(ran)} are drawn." if len(ran) > _SHOWN else ""
     parts = [f"{row['node']} {_of(row, unit)}" for row in rows[:3]]
     return Chart(
         name=name,
         title=title,
-        description=f"Mean time of a run of each node. The costliest: {'; '.join(parts)}.{more} {_ROUND}",
+        description=f"Mean time of a run of each node. The slowest: {'; '.join(parts)}.{more} {_ROUND}",
         spec=_bars(rows, unit),
         columns=("node", "mean", "95 % interval", "p95", "share", "runs"),
         rows=[_cells(row, labels) for row in ran[:100]],
@@ -101,11 +101,11 @@ def _cells(row: NodeRow, labels: _Labels) -> list[str]:
     ]
 
 
-def waterfall_chart(measured: Measured, seen: ChartData) -> Chart:
+def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     """The way of one job through the graph; which job is chosen from a list."""
     name, title = "waterfall", "One job, node by node"
     labels = _Labels(measured.manifest)
-    ranked = sorted((record for record in seen.chosen if _took(record) is not None), key=_slowest)
+    ranked = sorted((record for record in chart_data.chosen if _took(record) is not None), key=_slowest)
     rows: Rows = []
     jobs: list[tuple[str, str]] = []
     factor, unit = scale([_took(record) or 0.0 for record in ranked], below=1.0)
@@ -119,9 +119,13 @@ def waterfall_chart(measured: Measured, seen: ChartData) -> Chart:
         end = "" if record.execution.outcome == "completed" else f", {OUTCOMES[record.execution.outcome].words}"
         jobs.append((str(record.index), f"job {record.index}: {fixed(took, decimals(took))} {unit}{warm}{end}"))
     if not jobs:
-        return withheld(name, title, "no job was seen to end")
+        return withheld(name, title, "no job has an end")
     first = next(record for record in ranked if str(record.index) == jobs[0][0])
-    of = "" if len(jobs) == seen.of else f" {len(jobs)} of {count(seen.of, 'job')} can be chosen: the slowest, the "
+    of = (
+        ""
+        if len(jobs) == chart_data.of
+        else f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the "
+    )
     of += "fastest and others evenly between, as far as there is room." if of else ""
     table = [[row["node"], *(f"{fixed(v, decimals(v))} {unit}" for v in (row["a"], row["b"] - row["a"]))]
              for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
@@ -130,7 +134,7 @@ def waterfall_chart(measured: Measured, seen: ChartData) -> Chart:
         name=name,
         title=title,
         description=f"Job {first.index}, the slowest counted, took {duration(_took(first) or 0.0)}; longest in it was "
-        f"{slow['node']}. Bars begin when a node was seen to begin, after the job was due.{of} {_ROUND}",
+        f"{slow['node']}. A bar begins when the node began.{of} {_ROUND}",
         spec=_waterfall(rows, jobs, unit),
         columns=("part of the slowest job", "began after", "took"),
         rows=table[:100],
@@ -155,7 +159,7 @@ def _spans(record: Record, labels: _Labels, factor: float) -> Rows:
         for span in sorted(run.nodes, key=lambda span: span.start)
     ]
     last = max((end for _, _, _, end in parts if end is not None), default=None)
-    parts.append(("until its end was seen", "after", last, run.done))
+    parts.append(("until its end arrived", "after", last, run.done))
     least = _UNSEEN * (_took(record) or 0.0)
     for number, (what, kind, start, end) in enumerate(parts):
         if start is not None and end is not None and (end - start > least or kind == "node"):

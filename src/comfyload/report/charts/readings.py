@@ -18,7 +18,7 @@ _GAP = 5.0
 
 
 class ReadingSeries:
-    """Readings of one source under one name; NaN is a reading that said nothing."""
+    """Readings of one source under one name; NaN is a reading without a value."""
 
     def __init__(self) -> None:
         self._at, self._values = array("d"), array("d")
@@ -29,7 +29,7 @@ class ReadingSeries:
 
     @property
     def known(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """The readings that said something."""
+        """The readings that have a value."""
         values = np.frombuffer(self._values, np.float64)
         return values[np.isfinite(values)]
 

@@ -18,12 +18,12 @@ CSS = {name: f"var(--chart-{name})" for name in LIGHT}
 
 
 def config(ink: dict[str, str] | None = None) -> dict[str, Any]:
-    """A Vega-Lite config in the colours of `ink`, `LIGHT` unless told; the ground is what the chart stands on."""
+    """A Vega-Lite config in the colours of `ink`, `LIGHT` unless given; the ground is what the chart stands on."""
     ink = LIGHT if ink is None else ink
     small = {"fontSize": 11, "font": _FONT}
     return {
         "background": "transparent",
-        "aria": False,  # a chart has its description beside it; a label on each bar would drown it
+        "aria": False,  # a chart has its description below it; a label on each bar would drown it
         "font": _FONT,
         "padding": 4,
         "view": {"stroke": None},
@@ -72,7 +72,7 @@ def config(ink: dict[str, str] | None = None) -> dict[str, Any]:
             "shade": {"color": ink["shade"], "opacity": 1},
             "interval": {"color": ink["text"], "strokeWidth": 1.2},
             "middle": {"color": ink["text"], "opacity": 1},
-            "limit": {"color": RED, "strokeWidth": 1.5, "strokeDash": [6, 3]},
-            "limit-label": {"color": RED, **small},
+            "limit": {"color": ink["text"], "strokeWidth": 1.5, "strokeDash": [6, 3]},
+            "limit-label": {"color": ink["text"], **small},
         },
     }

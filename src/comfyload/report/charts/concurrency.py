@@ -1,0 +1,241 @@
+"""The picture of several runs: images a minute and latency by jobs in flight, a column for each workflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+from msgspec import Struct
+
+from comfyload.judge.columns.ledger import clean
+from comfyload.judge.observations import run_labels, workflow_key
+from comfyload.judge.statistics.stats import Statistic
+from comfyload.judge.summary import Measured
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.distribution import BEYOND, Limit
+from comfyload.report.charts.theme import BLUE, ORANGE
+from comfyload.words import DASH, decimals, duration, fixed, scale
+
+__all__ = ["by_workflow", "concurrency_chart", "knee", "latency_key", "rate_key"]
+
+_COLUMNS = 4
+_LABELS = 62
+"""Pixels for the labels of an axis."""
+_RATES = {"images/min": "images a minute", "previews/min": "previews a minute", "jobs/min": "jobs a minute"}
+_LATENCIES = {"p95_latency_s": "p95 latency", "p50_latency_s": "median latency"}
+
+
+def by_workflow(runs: Sequence[Measured]) -> list[list[Measured]]:
+    """The runs of each workflow, by jobs in flight."""
+    found: dict[tuple[str, ...], list[Measured]] = {}
+    for run in runs:
+        found.setdefault(workflow_key(run), []).append(run)
+    return [sorted(steps, key=lambda run: run.manifest.plan.concurrency or 0) for steps in found.values()]
+
+
+def _steps(runs: Sequence[Measured]) -> list[list[Measured]] | None:
+    """The runs of each workflow where each ran with other jobs in flight, and some with several; None: not so."""
+    found = by_workflow(runs)
+    for steps in found:
+        users = [run.manifest.plan.concurrency for run in steps]
+        if None in users or len(set(users)) < len(users):
+            return None
+    return found if any(len(steps) > 1 for steps in found) else None
+
+
+def knee(steps: Sequence[Measured]) -> Measured | None:
+    """The run with the fewest jobs in flight that kept the server busy all the time; None: none did, or unknown."""
+    return next((run for run in steps if run.summary.saturation.server_saturated), None)
+
+
+def rate_key(runs: Sequence[Measured]) -> str:
+    """The rate that all these runs have: of images, or else of jobs."""
+    units = {run.summary.statistics["images_per_minute"].unit for run in runs}
+    known = all(run.summary.statistics["images_per_minute"].value for run in runs)
+    return "images_per_minute" if known and len(units) == 1 else "jobs_per_minute"
+
+
+def latency_key(runs: Sequence[Measured]) -> str:
+    """The p95 where every run has one, else the median."""
+    known = all(run.summary.statistics["p95_latency_s"].value is not None for run in runs)
+    return "p95_latency_s" if known else "p50_latency_s"
+
+
+def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) -> Chart:
+    """Throughput and latency with their intervals; the knee is ringed, limits on latency are lines."""
+    steps = _steps(runs)
+    name, title = "concurrency", f"Throughput and latency {'of each run' if steps is None else 'by jobs in flight'}"
+    keys = (rate_key(runs), latency_key(runs)) if runs else ("", "")
+    rows = _rows(runs, steps, keys)
+    if len(runs) < 2 or not rows:
+        return withheld(name, title, "it takes several runs with a rate or a latency")
+    factor, seconds = scale([row["value"] for row in rows if row["what"] == "latency"], below=1.0)
+    points = [_scaled(row, factor) if row["what"] == "latency" else row for row in rows]
+    rate = _RATES.get(runs[0].summary.statistics[keys[0]].unit, "jobs a minute")
+    words = (rate, _LATENCIES[keys[1]])
+    names = [""] if steps is None else [", ".join(f.name for f in part[0].manifest.workflows) for part in steps]
+    panels = [
+        [
+            _Panel(
+                column=column,
+                what=what,
+                axis=axis,
+                by_users=steps is not None,
+                top=_top(points, column, what),
+                limits=[(duration(at), factor * at) for _, at in limits] if what == "latency" else [],
+            )
+            for what, axis in (("rate", rate), ("latency", f"{words[1]}, {seconds}"))
+        ]
+        for column in range(len(names[:_COLUMNS]))
+    ]
+    drawn = _columns(names, panels)
+    return Chart(
+        name=name,
+        title=title,
+        description=_words(rows, words, len(names), limits),
+        spec=spec(drawn, points=points, limits=[row for part in panels for panel in part for row in panel.lines]),
+        columns=("run", "what", "value", "95 % interval"),
+        rows=[_cells(row, words) for row in rows],
+    )
+
+
+def _rows(runs: Sequence[Measured], steps: list[list[Measured]] | None, keys: tuple[str, str]) -> Rows:
+    """A row for each number that is drawn, of the first few workflows."""
+    labels = dict(zip(map(id, runs), run_labels(runs), strict=True))
+    rows: Rows = []
+    for column, part in enumerate((steps or [list(runs)])[:_COLUMNS]):
+        at = None if steps is None else knee(part)
+        for run in part:
+            x = labels[id(run)] if steps is None else str(run.manifest.plan.concurrency)
+            place = {"column": column, "x": x, "run": labels[id(run)], "knee": run is at}
+            rows += [place | numbers for numbers in _numbers(run, keys)]
+    return rows
+
+
+def _words(rows: Rows, words: tuple[str, str], workflows: int, limits: Sequence[Limit]) -> str:
+    parts = [f"{words[0].capitalize()} and {words[1]} with 95 % intervals; a bar without an end is open there."]
+    if any(row["knee"] for row in rows):
+        parts.append("A ring marks the knee: the fewest jobs in flight that keep the server busy.")
+    tops = [row["high"] or row["value"] for row in rows if row["what"] == "latency"]
+    for text, at in limits:
+        if at > BEYOND * max(tops, default=0.0):
+            parts.append(f"The limit of {duration(at)} ({text}) lies far above.")
+    if workflows > _COLUMNS:
+        parts.append(f"The first {_COLUMNS} of {workflows} workflows are drawn.")
+    return " ".join(parts)
+
+
+def _numbers(run: Measured, keys: tuple[str, str]) -> Rows:
+    """A row for its rate and one for its latency, as far as they are known."""
+    found = []
+    for what, key in zip(("rate", "latency"), keys, strict=True):
+        statistic: Statistic = run.summary.statistics[key]
+        if statistic.value is not None and math.isfinite(statistic.value):
+            ends = {end: None if value is None or not math.isfinite(value) else value
+                    for end, value in (("low", statistic.low), ("high", statistic.high))}  # fmt: skip
+            found.append({"what": what, "value": statistic.value, **ends})
+    return found
+
+
+def _scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
+    return row | {key: None if row[key] is None else factor * row[key] for key in ("value", "low", "high")}
+
+
+def _top(points: Rows, column: int, what: str) -> float:
+    """The highest value or end of an interval in a panel."""
+    return max((p["high"] or p["value"] for p in points if p["column"] == column and p["what"] == what), default=1.0)
+
+
+class _Panel(Struct, frozen=True, kw_only=True):
+    """One of a workflow's two panels. `limits`: words and places of limits, drawn where they are not far above."""
+
+    column: int
+    what: str
+    axis: str
+    by_users: bool
+    top: float
+    limits: list[tuple[str, float]]
+
+    @property
+    def lines(self) -> Rows:
+        """The limits that are drawn in it."""
+        near = [(words, at) for words, at in self.limits if at <= BEYOND * self.top]
+        return [{"column": self.column, "y": at, "words": f"limit {words}"} for words, at in near]
+
+    def draw(self, width: int, height: int) -> alt.LayerChart | alt.FacetChart:
+        """Line, points, intervals, ring and limits."""
+        colour = BLUE if self.what == "rate" else ORANGE
+        base = alt.Chart(data("points")).transform_filter(
+            f"datum.column === {self.column} && datum.what === '{self.what}'"
+        )
+        x, y = self._axes()
+        tips = [alt.Tooltip("run:N")]
+        tips += [alt.Tooltip(f"{key}:Q", title=key, format=",.3~f") for key in ("value", "low", "high")]
+        layers = [*_intervals(base, x, colour), *(self._knee(base, x, y, colour) if self.by_users else [])]
+        layers.append(base.mark_point(color=colour, filled=True, size=55, opacity=1).encode(x=x, y=y, tooltip=tips))
+        if self.lines:
+            wall = alt.Chart(data("limits")).transform_filter(f"datum.column === {self.column}").encode(y="y:Q")
+            text = wall.mark_text(style="limit-label", align="left", baseline="bottom", dx=3, dy=-2, x=0)
+            layers += [wall.mark_rule(style="limit"), text.encode(text="words:N")]
+        return alt.layer(*layers).properties(width=width, height=height)
+
+    def _axes(self) -> tuple[alt.X, alt.Y]:
+        angle = alt.Axis(labelAngle=0) if self.by_users else alt.Axis(labelAngle=-35, labelLimit=160)
+        lowest = self.by_users and self.what == "latency"
+        top = max([self.top, *(row["y"] for row in self.lines)])
+        within = alt.Scale(domain=[0, 1.12 * top], nice=False)  # room for the ring and the words of a limit
+        x = alt.X("x:O", sort=None, title="jobs in flight" if lowest else None, axis=angle)
+        return x, alt.Y("value:Q", title=self.axis, scale=within, axis=alt.Axis(tickCount=4))
+
+    def _knee(self, base: alt.Chart, x: alt.X, y: alt.Y, colour: str) -> list[alt.Chart]:
+        ring = base.transform_filter("datum.knee")
+        layers = [
+            base.mark_line(color=colour, strokeWidth=2, opacity=0.7).encode(x=x, y=y),
+            ring.mark_point(size=230, filled=False, style="interval").encode(x=x, y=y),
+        ]
+        if self.what == "rate":
+            layers.append(ring.mark_text(style="label", dy=20, text="knee").encode(x=x, y=y))
+        return layers
+
+
+def _intervals(base: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
+    """A line between the ends that are known, the value in place of one that is not, and a bar at each known end."""
+    lines = base.transform_calculate(
+        a="isValid(datum.low) ? datum.low : datum.value", b="isValid(datum.high) ? datum.high : datum.value"
+    )
+    layers = [lines.mark_rule(color=colour, strokeWidth=1.4).encode(x=x, y="a:Q", y2="b:Q")]
+    for end in ("low", "high"):
+        known = base.transform_filter(f"isValid(datum.{end})")
+        bar = known.mark_tick(color=colour, thickness=1.4, size=11, orient="horizontal")
+        layers.append(bar.encode(x=x, y=f"{end}:Q"))
+    return layers
+
+
+def _columns(names: Sequence[str], panels: Sequence[Sequence[_Panel]]) -> alt.HConcatChart:
+    """Each workflow's two panels, one above the other; those of a single column side by side."""
+    if len(panels) == 1:
+        width = WIDTH // 2 - _LABELS
+        return alt.hconcat(*(panel.draw(width, 180) for panel in panels[0]), spacing=20)
+    width = WIDTH // len(panels) - _LABELS
+    columns = []
+    for name, pair in zip(names, panels, strict=False):
+        heading = alt.TitleParams(clean(name, 40), fontSize=12, offset=4)
+        stack = alt.vconcat(*(panel.draw(width, 120) for panel in pair), spacing=26, bounds="flush")
+        columns.append(stack.properties(title=heading))
+    return alt.hconcat(*columns, spacing=14)
+
+
+def _cells(row: dict[str, Any], names: tuple[str, str]) -> list[str]:
+    """A row of the numbers behind it, in the units of people."""
+    latency = row["what"] == "latency"
+
+    def write(value: float | None) -> str:
+        if value is None:
+            return "open"
+        return duration(value) if latency else fixed(value, decimals(row["value"]))
+
+    known = row["low"] is not None or row["high"] is not None
+    interval = f"{write(row['low'])} {DASH} {write(row['high'])}" if known else DASH
+    return [row["run"], names[1] if latency else names[0], write(row["value"]), interval]

@@ -1,0 +1,160 @@
+"""The picture of how latencies are spread: which share of jobs took no longer than that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+from numpy.typing import NDArray
+
+from comfyload.judge.statistics.stats import Statistic
+from comfyload.judge.summary import Measured
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
+from comfyload.words import DASH, count, decimals, duration, fixed, scale
+
+__all__ = ["BEYOND", "Limit", "distribution_chart"]
+
+Floats = NDArray[np.float64]
+Limit = tuple[str, float]
+"""Words and seconds of a line to draw, such as a gate's."""
+
+BEYOND = 2.0
+"""A limit so many times the longest latency is not drawn: it would press all jobs into a line."""
+_POINTS = 400
+_COLOURS = {"p50": GREEN, "p95": ORANGE}
+_HEIGHT = 190
+
+
+def distribution_chart(measured: Measured, limits: Sequence[Limit] = ()) -> Chart:
+    """The empirical distribution of the completed counted jobs' latency, with p50 and p95 and their intervals."""
+    name, title = "distribution", "Distribution of latency"
+    seconds = np.sort(measured.jobs.known("latency"))
+    if not len(seconds):
+        return withheld(name, title, "no counted job completed")
+    factor, unit = scale([float(seconds[-1])], below=1.0)
+    marks = {what: measured.summary.statistics[f"{what}_latency_s"] for what in _COLOURS}
+    return Chart(
+        name=name,
+        title=title,
+        description=_words(measured, len(seconds), marks, limits),
+        spec=_draw(factor * seconds, marks, limits, (factor, unit)),
+        columns=("percentile", "latency", "95 % interval"),
+        rows=[_cells(what, statistic, (factor, unit)) for what, statistic in marks.items()],
+    )
+
+
+def _draw(
+    ordered: Floats, marks: dict[str, Statistic], limits: Sequence[Limit], scaled: tuple[float, str]
+) -> dict[str, Any]:
+    factor, unit = scaled
+    longest = float(ordered[-1])
+    lines = _lines(marks, factor, longest)
+    # A limit far beyond all jobs would press them into a line at the left; the description names it all the same.
+    walls: Rows = [{"t": factor * at, "words": words} for words, at in limits if factor * at <= BEYOND * longest]
+    right = 1.04 * max([longest, *(row["t"] for row in walls), *(row["b"] for row in lines)])
+    lines = [{**row, "right": row["t"] > right / 2} for row in lines]
+    steps = [*_steps(ordered), {"t": right, "share": 1.0}]
+    within = alt.Scale(domain=[0, right], nice=False)
+    picture = alt.layer(*_layers(within, unit)).properties(width=WIDTH, height=_HEIGHT)
+    return spec(picture, steps=steps, lines=lines, walls=walls)
+
+
+def _steps(ordered: Floats) -> Rows:
+    """From 0 at the time 0 to the share of each job, or of some of very many."""
+    n = len(ordered)
+    ranks: list[int] = np.unique(np.linspace(1, n, min(n, _POINTS)).round().astype(int)).tolist()
+    start: Rows = [{"t": 0.0, "share": 0.0}]
+    return start + [{"t": float(ordered[rank - 1]), "share": rank / n} for rank in ranks]
+
+
+def _layers(within: alt.Scale, unit: str) -> list[alt.Chart]:
+    """Intervals are bands as wide as they are, at the height of their percentile and named there."""
+    title = f"latency, {unit}"
+    x, band = alt.X("t:Q", title=title, scale=within), alt.X("a:Q", title=title, scale=within)
+    scale_of = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
+    colour = alt.Color("what:N", scale=scale_of, legend=None)
+    share = alt.Y("share:Q", title="share of jobs", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1]))
+    value = alt.Tooltip("t:Q", title=f"value, {unit}", format=".3~f")
+    tips = [alt.Tooltip("what:N", title="percentile"), value, alt.Tooltip("interval:N", title="95 % interval")]
+    lines, steps, walls = (alt.Chart(data(name)) for name in ("lines", "steps", "walls"))
+    return [
+        steps.mark_line(color=BLUE, interpolate="step-after", strokeWidth=2).encode(
+            x=x, y=share, tooltip=[alt.Tooltip("share:Q", format=".1%"), value]
+        ),
+        lines.mark_rule(strokeWidth=7, opacity=0.3).encode(x=band, x2="b:Q", y=share, color=colour, tooltip=tips),
+        lines.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=share, color=colour, tooltip=tips),
+        lines.mark_text(
+            style="label",
+            baseline="middle",
+            align=alt.expr("datum.right ? 'right' : 'left'"),
+            dx=alt.expr("datum.right ? -9 : 9"),
+            dy=14,
+        ).encode(x=x, y=share, text="words:N"),
+        walls.mark_rule(style="limit").encode(x=x),
+        walls.mark_text(style="limit-label", align="right", baseline="bottom", dx=-4, y=_HEIGHT - 5).encode(
+            x=x, text="words:N"
+        ),
+    ]
+
+
+def _lines(marks: dict[str, Statistic], factor: float, longest: float) -> Rows:
+    """The known percentiles; the band of an interval without an upper end reaches the longest latency."""
+    rows: Rows = []
+    for what, statistic in marks.items():
+        value, low = statistic.value, statistic.low
+        if value is None or not math.isfinite(value):
+            continue
+        high = None if statistic.high is None or not math.isfinite(statistic.high) else factor * statistic.high
+        at = factor * value
+        rows.append(
+            {
+                "what": what,
+                "t": at,
+                "share": 0.5 if what == "p50" else 0.95,
+                "a": at if low is None else factor * low,
+                "b": at if low is None else max(longest, at) if high is None else high,
+                "interval": _interval(statistic, factor),
+                "words": f"{what} {duration(value)}" + ("" if low is None else " and its 95 % interval"),
+            }
+        )
+    return rows
+
+
+def _interval(statistic: Statistic, factor: float) -> str:
+    low, high = statistic.low, statistic.high
+    if low is None:
+        return DASH
+    upper = "open" if high is None or not math.isfinite(high) else _number(factor * high)
+    return f"{_number(factor * low)} {DASH} {upper}"
+
+
+def _words(measured: Measured, n: int, marks: dict[str, Statistic], limits: Sequence[Limit]) -> str:
+    words = [f"{count(n, 'completed counted job')}."]
+    for what, statistic in marks.items():
+        if statistic.value is None:
+            words.append(f"The {what} is withheld: {statistic.reason}.")
+        elif math.isfinite(statistic.value):
+            low, high = statistic.low, statistic.high
+            ends = "" if low is None else f" (95 % interval from {duration(low)}"
+            if ends:
+                ends += f" to {duration(high)})" if high is not None and math.isfinite(high) else ", upper end open)"
+            words.append(f"The {what} is {duration(statistic.value)}{ends}.")
+    cut = int(measured.jobs.counted.censored.sum())
+    if cut:
+        words.append(f"{count(cut, 'job')} cut off by the end of the run took longer than was seen: not in the curve.")
+    words += [f"Limit {text}: {duration(at)}." for text, at in limits]
+    return " ".join(words)
+
+
+def _cells(what: str, statistic: Statistic, scaled: tuple[float, str]) -> list[str]:
+    if statistic.value is None:
+        return [what, DASH, DASH]
+    return [what, f"{_number(scaled[0] * statistic.value)} {scaled[1]}", _interval(statistic, scaled[0])]
+
+
+def _number(value: float) -> str:
+    return fixed(value, decimals(value))
