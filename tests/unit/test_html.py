@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from comfyload.app.report import whole_page
+from comfyload.app.report import compared, whole_page
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.summary import measure
 from comfyload.record.model import Fact
 from comfyload.record.plan import Open, Stage
-from comfyload.report.compared import with_comparison
+from comfyload.report.comparison import comparison_page
 from comfyload.report.html import render_html
 from comfyload.report.overview import Shown, overview
 from comfyload.report.page import Bar, Bars, Column, Page, Remark, State, Table, Value
@@ -202,9 +202,9 @@ def test_gates_of_several_runs_are_a_line_a_gate_with_the_worst() -> None:
 
 def test_a_comparison_states_ratio_interval_and_verdict() -> None:
     a, b = _plain(10.0), _plain(20.0)
-    page = with_comparison(overview("ab", [b]), compare([a.measured], [b.measured]))
+    page = compared(overview("ab", [b]), comparison_page(compare([a.measured], [b.measured])))
     text = re.sub(r"\s+", " ", _Page(render_html(page)).text)
-    assert "B against A" in text and "single runs" in text
+    assert text.index("SLOWER") < text.index("VALID") < text.index("B against A")
     assert re.search(r"p50 latency ?11\.0 s ?21\.0 s", text)
 
 

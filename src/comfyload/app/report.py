@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.observations import run_labels
 from comfyload.judge.summary import jsonable
 from comfyload.record.atomic import written_aside
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
-from comfyload.report.compared import with_comparison
+from comfyload.report.comparison import comparison_page
 from comfyload.report.document import jobs
 from comfyload.report.html import render_html
 from comfyload.report.overview import JOBS, Shown, overview, run_page
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import Gate
     from comfyload.report.page import Page
 
-__all__ = ["environment_of", "limits", "notes_of", "page", "shown", "whole_page", "write_page"]
+__all__ = ["compared", "environment_of", "limits", "notes_of", "page", "shown", "whole_page", "write_page"]
 
 NOTE = "note."
 
@@ -86,8 +88,19 @@ def page(
         limits=limits(gates),
     )
     if against is not None:
-        view = with_comparison(view, compare(against.runs, found.runs, accept=accept))
+        view = compared(view, comparison_page(compare(against.runs, found.runs, accept=accept)))
     return whole_page(view, runs, [] if kept is None else kept.command)
+
+
+def compared(view: Page, comparison: Page) -> Page:
+    """The page, with the comparison that B (what it shows) is part of before all else."""
+    return structs.replace(
+        view,
+        states=[*comparison.states, *view.states],
+        facts=[*comparison.facts, *view.facts],
+        tables=[*comparison.tables, *view.tables],
+        remarks=[*comparison.remarks, *view.remarks],
+    )
 
 
 def whole_page(view: Page, runs: Sequence[Shown], command: Sequence[str]) -> str:

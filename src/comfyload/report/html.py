@@ -23,6 +23,8 @@ __all__ = ["render_html"]
 
 _SIGNS = {"good": "✓", "doubt": "?", "bad": "✗", "plain": "✓"}
 _LEVELS = {"invalid": "bad", "warning": "doubt", "info": "plain"}
+_TITLES = {"gates": "Verdicts", "changes": "B against A"}
+"""Of tables that have no title where nothing else is shown."""
 _REMARKS = 5
 """So many remarks without a level are shown; the rest is folded."""
 
@@ -48,7 +50,10 @@ def _view(page: Page, anchor: str) -> dict[str, Any]:
     """The page as the template takes it; ids begin with `anchor`."""
     charts = [_chart(chart, f"{anchor}-{chart.name}") for chart in page.charts]
     first, rest = _remarks(page.remarks)
-    tables = [_table(one, f"{anchor}-table-{one.key}") for one in page.tables]
+    keys = [one.key for one in page.tables]
+    tables = [
+        _table(one, f"{anchor}-table-{one.key}{keys[:at].count(one.key) or ''}") for at, one in enumerate(page.tables)
+    ]
     facts = _Notes()
     return {
         "anchor": anchor,
@@ -81,7 +86,7 @@ def _table(table: Table, anchor: str) -> dict[str, Any]:
     ]
     return {
         "id": anchor,
-        "title": table.title or table.columns[0].title or "Verdicts",
+        "title": table.title or table.columns[0].title or _TITLES.get(table.key, table.key.capitalize()),
         "columns": table.columns,
         "header": 1 if all(len(row[0].words) == 1 for row in table.rows) else 0,  # a sign heads no row
         "titled": any(column.title for column in table.columns),
