@@ -12,24 +12,17 @@ import typer
 
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
-    SERVER,
     Archive,
-    CaFile,
-    Header,
-    Insecure,
     Json,
-    MaxJobs,
-    MaxTime,
-    NoTelemetry,
     Quiet,
-    ServerUrl,
-    Set,
     check_writable,
     echo,
     for_people,
-    server_url,
 )
+from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.options import RunOptions
+from comfyload.record.plan import Plan
 
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
@@ -39,7 +32,7 @@ __all__ = ["capacity", "policy", "saturate"]
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]
-P95 = Annotated[str, typer.Option("--p95", metavar="DURATION", help="What 95 % of the latencies must keep.")]
+P95 = Annotated[float, duration_option("--p95", "Latency limit that 95 % of jobs must meet.", default="45s")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
 ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the picture as PNG.")]
 Share = Annotated[
@@ -47,37 +40,44 @@ Share = Annotated[
     typer.Option(
         "--share",
         metavar="NAME=WEIGHT",
-        help="How often a workflow will be asked for. Repeatable. \\[default: as it was measured]",
+        help="How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
     ),
 ]
 
 
+@with_flags
 def saturate(
-    server: ServerUrl,
-    workflow: Annotated[
-        list[str], typer.Option(metavar="FILE[=WEIGHT]", help="A workflow in API format. Several make a mix.")
+    given: Annotated[
+        Given,
+        Takes(
+            names=(
+                "server",
+                "workflow",
+                "timeout",
+                "set",
+                "header",
+                "ca_file",
+                "insecure",
+                "allow_shared",
+                "max_jobs",
+                "max_time",
+                "no_telemetry",
+            ),
+            base=RunOptions(plan=Plan(timeout_s=420.0)),
+            required=("server", "workflow"),
+        ),
     ],
-    p95: P95 = "45s",
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs with one in flight.")] = 40,
+    p95: P95 = 45.0,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
     confirm_jobs: Annotated[
-        int, typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms it; 0 for none.")
+        int,
+        typer.Option(
+            "--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0: no such run."
+        ),
     ] = 24,
     slow: Annotated[
-        bool, typer.Option("--slow", help="The classical ladder: --jobs each at 1, 2, 4 and 8 in flight.")
+        bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")
-    ] = 420.0,
-    set_: Set = None,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    allow_shared: Annotated[
-        bool, typer.Option("--allow-shared", help="Run although others use the server.", rich_help_panel=SERVER)
-    ] = False,
-    max_jobs: MaxJobs = None,
-    max_time: MaxTime = None,
-    no_telemetry: NoTelemetry = False,
     run_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-saturate]")
     ] = None,
@@ -95,38 +95,20 @@ def saturate(
     """
     from comfyload import clock
     from comfyload.app.campaign import about
-    from comfyload.app.run.options import RunOptions
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.options import parse_cap, parse_workflows
     from comfyload.cli.progress import NoProgress, viewer_for
-    from comfyload.load.grammar import parse_duration
-    from comfyload.record.plan import Closed, Plan
 
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
             check_writable(flag, file, json_=json_)
-    options = RunOptions(
-        server=server_url(server),
-        workflows=parse_workflows(workflow),
-        plan=Plan(load=Closed(), timeout_s=timeout),
-        settings=set_ or [],
-        headers=header or [],
-        ca_file=str(ca_file) if ca_file else None,
-        insecure=insecure,
-        allow_shared=allow_shared,
-        telemetry=not no_telemetry,
-        max_jobs=max_jobs,
-        max_time_s=parse_cap(max_time),
-    )
-    asked = CampaignOptions(
-        options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow
-    )
+    options = given.options()
+    asked = CampaignOptions(options=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=p95, slow=slow)
     silent = quiet or json_
     if not silent:
         echo(
             f"About {expected_jobs(asked)} jobs will be sent: more if they are short, fewer if it stops early"
-            + (f", and no more than {max_jobs}." if max_jobs else "."),
+            + (f", and no more than {options.max_jobs}." if options.max_jobs else "."),
             err=True,
         )
 
@@ -165,21 +147,23 @@ def saturate(
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="What will be asked for: 20/min, 3/s. \\[default: several]")
+        str | None, typer.Option(metavar="RATE", help="Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
     ] = None,
-    p95: P95 = "45s",
+    p95: P95 = 45.0,
     servers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="So many alike. \\[default: as many as --rate needs]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
     ] = None,
     dispatch: Annotated[
         str,
         typer.Option(
-            metavar="WAY", help="Of several servers: affinity (our client), shortest_queue (fewest jobs), round_robin."
+            metavar="WAY",
+            help="How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
         ),
     ] = "affinity",
     share: Share = None,
     validate: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Hold the forecast against a run, or several.")
+        str | None, typer.Option(metavar="RUN", help="Compare the forecast with a run, or several.")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Output = None,
@@ -200,20 +184,20 @@ def capacity(
     comfyload capacity rtx5060ti --validate runs/20261123T120000Z-book
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
-    from comfyload.load.grammar import parse_duration, parse_rate
+    from comfyload.load.grammar import parse_rate
 
-    way = next((one for one in DISPATCHES if one == dispatch), None)
+    way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
-        raise UsageError(f"--dispatch {dispatch!r} is none", f"choose one of {', '.join(DISPATCHES)}")
+        raise UsageError(f"unknown --dispatch {dispatch!r}", "choose affinity, shortest-queue or round-robin")
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
             check_writable(flag, file, json_=json_)
-    on, limit_s = basis(target, archive, share or []), parse_duration(p95)
+    on = basis(target, archive, share or [])
     checks = validated(on, validate, archive) if validate is not None else []
     found = ahead(
         on,
         rate_per_s=None if rate is None else parse_rate(rate),
-        limit_s=limit_s,
+        limit_s=p95,
         servers=servers,
         dispatch=way,
     )
@@ -227,12 +211,12 @@ def capacity(
         {
             **{key: getattr(found, key) for key in found.__struct_fields__},
             "jobs": on.pools.n,
-            "limit_s": limit_s,
+            "limit_s": p95,
             "validation": dict(checks),
         }
     )
     _write(output, document)
-    _draw(chart, forecast_chart(found.rows, limit_s))
+    _draw(chart, forecast_chart(found.rows, p95))
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
     elif not quiet:
@@ -244,7 +228,7 @@ def capacity(
             found.dispatches,
             found.sizing,
             checks,
-            limit_s=limit_s,
+            limit_s=p95,
             doubts=found.doubts,
             console=for_people(output, chart),
         )
@@ -253,29 +237,29 @@ def capacity(
 def policy(
     target: Target,
     deadline: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long a user waits for a job, all attempts together.")
+        float, duration_option("--deadline", "How long a user waits for a job, all attempts together: 90s.")
     ],
     goal: Annotated[
-        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs done by then, in per cent.")
+        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs that must be done by then.")
     ] = 98.0,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="What will be asked for: 4/min. \\[default: 0.6 of the capacity]"),
+        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
     ] = None,
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Servers alike.")] = 1,
+    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1,
     outages: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Past outages, a duration a line: 60s, 5m.")
+        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
     ] = None,
     share: Share = None,
     blind: Annotated[
-        bool, typer.Option("--blind", help="The servers' queues cannot be seen: a gateway is in front of them.")
+        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
     ] = False,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
     ] = None,
     export: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Print it for tenacity, stamina, envoy, nginx or env instead.")
+        str | None, typer.Option(metavar="FORMAT", help="Print the policy for tenacity, stamina, envoy, nginx or env.")
     ] = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -302,9 +286,9 @@ def policy(
 
     way = next((one for one in formats() if one == export), None)
     if export is not None and way is None:
-        raise UsageError(f"--export {export!r} is none", f"choose one of {', '.join(formats())}")
+        raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(formats())}")
     if not 0 < goal < 100:
-        raise UsageError(f"--target {goal:g} is no share", "give per cent between 0 and 100, such as 98")
+        raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
     if output is not None:
         check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(outages)).split("\n") if outages is not None else []
@@ -312,7 +296,7 @@ def policy(
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
         made = made_of(
             on,
-            deadline_s=parse_duration(deadline),
+            deadline_s=deadline,
             target=goal / 100,
             rate_per_s=None if rate is None else parse_rate(rate),
             servers=servers,

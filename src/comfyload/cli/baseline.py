@@ -10,16 +10,14 @@ import typer
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Archive,
-    Expect,
-    Gate,
-    GatesFile,
-    Independent,
+    GateFlags,
     Json,
     MetricsLog,
     Note,
     echo,
 )
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.signature import with_flags
 
 if TYPE_CHECKING:
     from comfyload.app.locate import Target
@@ -40,7 +38,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A baseline's name, fo
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def save(
+    gating: GateFlags,
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
@@ -50,10 +50,6 @@ def save(
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
 ) -> None:
     """Keep runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
@@ -63,12 +59,11 @@ def save(
 
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
-    from comfyload.app.check import gate_set
     from comfyload.app.locate import default_log, find
     from comfyload.app.run.options import parse_notes
 
-    asked, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
-    keep(archive, name, find(",".join(runs), archive), asked, default_log(metrics_log), notes)
+    gates, notes = gating.read(), parse_notes(note or [])
+    keep(archive, name, find(",".join(runs), archive), gates, default_log(metrics_log), notes)
 
 
 def keep(

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import structs
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    CaFile,
-    ComfyUIDir,
-    Expect,
-    Gate,
-    GatesFile,
-    Header,
-    Independent,
-    Insecure,
-    MaxJobs,
-    MaxTime,
-    MetricsLog,
-    Note,
-    NoTelemetry,
-    Quiet,
-    Scrape,
-    ServerUrl,
-    Set,
-    Strict,
-    echo,
-    server_url,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict, echo
+from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.options import RunOptions, WorkflowChoice
+from comfyload.record.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,38 +22,29 @@ if TYPE_CHECKING:
 __all__ = ["checklist"]
 
 
+TAKES = Takes(
+    names=(
+        "server", "workflow", "jobs", "timeout", "set", "metrics_log", "note", "comfyui_dir", "no_telemetry", "scrape",
+        "header", "ca_file", "insecure", "max_jobs", "max_time",
+    ),
+    base=RunOptions(plan=Plan(jobs=12, timeout_s=420.0)),
+    required=("server",),
+    help={
+        "workflow": "Workflows in API format. \\[default: the samples book_small, book_medium and book_large]",
+        "jobs": "Counted jobs of each run.",
+    },
+)  # fmt: skip
+
+
+@with_flags
 def checklist(
-    server: ServerUrl,
-    workflow: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="Workflows in API format. \\[default: the samples book_small, _medium, _large]"
-        ),
-    ] = None,
+    given: Annotated[Given, TAKES],
+    gating: GateFlags,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, metavar="N", help="Counted jobs of each run.")] = 12,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")
-    ] = 420.0,
-    set_: Set = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
-    metrics_log: MetricsLog = None,
-    strict: Strict = False,
-    note: Note = None,
-    comfyui_dir: ComfyUIDir = None,
-    no_telemetry: NoTelemetry = False,
-    scrape: Scrape = None,
     archive: Archive = DEFAULT_ARCHIVE,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    max_jobs: MaxJobs = None,
-    max_time: MaxTime = None,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
     """Walk the whole checklist: look at the server, run each workflow at 1, 2 and 4 in flight, keep a baseline, judge.
@@ -83,33 +56,17 @@ def checklist(
     from comfyload import clock
     from comfyload.app import checklist as steps
     from comfyload.app.doctor import doctor, exit_code
-    from comfyload.app.run.options import RunOptions, WorkflowChoice, parse_notes
     from comfyload.cli.doctor import show_checks
-    from comfyload.cli.options import parse_cap
     from comfyload.record.archive import check_free
     from comfyload.record.atomic import check_folder
-    from comfyload.record.plan import Closed, Plan
 
-    parse_notes(note or [])
+    options = given.options()
     check_free(archive, name)  # before an hour of load, not after it
     check_folder("--archive", archive)
-    workflows = workflow or steps.default_workflows()
-    options = RunOptions(
-        server=server_url(server),
-        workflows=[WorkflowChoice(file=file) for file in workflows],
-        plan=Plan(load=Closed(), jobs=jobs, timeout_s=timeout),
-        settings=set_ or [],
-        notes=note or [],
-        comfyui_dir=comfyui_dir,
-        telemetry=not no_telemetry,
-        scrape=scrape or [],
-        metrics_log=str(metrics_log) if metrics_log else None,
-        headers=header or [],
-        ca_file=str(ca_file) if ca_file else None,
-        insecure=insecure,
-        max_jobs=max_jobs,
-        max_time_s=parse_cap(max_time),
-    )
+    if not options.workflows:
+        choices = [WorkflowChoice(file=file) for file in steps.default_workflows()]
+        options = structs.replace(options, workflows=choices)
+    workflows = [choice.file for choice in options.workflows]
     checks = clock.run(doctor(options))
     if not quiet:
         show_checks(checks, as_json=False)
@@ -117,13 +74,12 @@ def checklist(
         raise typer.Exit(code)
     paths = clock.run(steps.run_rounds(options, steps.rounds(workflows), viewers(len(workflows), quiet=quiet)))
 
-    from comfyload.app.check import gate_set
     from comfyload.app.locate import default_log, find
     from comfyload.cli.baseline import keep
 
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    log = default_log(None if options.metrics_log is None else Path(options.metrics_log))
     found = find(",".join(map(str, paths)), archive)
-    raise typer.Exit(keep(archive, name, found, asked, default_log(metrics_log), quiet=quiet, strict=strict))
+    raise typer.Exit(keep(archive, name, found, gating.read(), log, quiet=quiet, strict=strict))
 
 
 def viewers(workflows: int, *, quiet: bool) -> Callable[[Round, int], NoProgress]:

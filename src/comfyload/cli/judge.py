@@ -11,20 +11,15 @@ from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Accept,
     Archive,
-    Expect,
-    FailIfs,
-    Gate,
-    GatesFile,
-    GithubSummary,
-    Independent,
+    GateFlags,
     Json,
-    Junit,
+    Margin,
     MetricsLog,
-    Strict,
     echo,
     for_people,
 )
-from comfyload.cli.gating import GateOptions, Outlet, tell_comparison
+from comfyload.cli.gating import ComparisonFlags, VerdictFlags, tell_comparison
+from comfyload.cli.signature import with_flags
 
 __all__ = ["check", "compare", "trend"]
 
@@ -33,24 +28,20 @@ Target = Annotated[
 ]
 
 
+@with_flags
 def check(
     target: Target,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
+    gating: GateFlags,
+    outlet: VerdictFlags,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
     ] = None,
     metrics_log: MetricsLog = None,
-    strict: Strict = False,
-    junit: Junit = None,
-    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
-    """Hold runs against gates: PASS is proven at 95 %, PASS* is inside but not proven, FAIL is disproven.
+    """Test runs against limits: PASS is proven at 95 %, PASS* is within the limit but not proven, FAIL is disproven.
 
     Without --gate: success_rate >= 98 %, p95_latency_s <= 45, unexpected_errors == 0.
 
@@ -62,18 +53,16 @@ def check(
 
     comfyload check rtx5060ti --gate 'p95_latency_s <= 30' --gate 'images_per_minute >= 0.95 * baseline'
     """
-    from comfyload.app.check import baseline_of, gate_set
+    from comfyload.app.check import baseline_of
     from comfyload.app.check import check as judge_all
     from comfyload.app.locate import default_log, find, labelled
     from comfyload.judge.gates.gate import exit_code
 
-    outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
-    found = find(target, archive)
-    base = baseline_of(asked, baseline, archive)
-    checked = judge_all(found, asked, log=default_log(metrics_log), baseline=base)
-    code = exit_code(checked.verdicts, checked.valid, strict=strict)
+    gates, found = gating.read(), find(target, archive)
+    base = baseline_of(gates, baseline, archive)
+    checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
+    code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
     from comfyload.report.console import Screen
     from comfyload.report.junit import suite_of
@@ -83,11 +72,14 @@ def check(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
-        render(checked.verdicts, for_people(junit))
+        render(checked.verdicts, for_people(outlet.junit))
     raise typer.Exit(code)
 
 
+@with_flags
 def compare(
+    gating: ComparisonFlags,
+    outlet: VerdictFlags,
     a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
     b: Annotated[
         str | None,
@@ -96,18 +88,8 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="The runs of A and B were made by turns, pair by pair, as ab does.")
     ] = False,
-    margin: Annotated[
-        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="A difference below this is of no practical use.")
-    ] = 0.05,
+    margin: Margin = 0.05,
     accept: Accept = None,
-    fail_if: FailIfs = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
-    strict: Strict = False,
-    junit: Junit = None,
-    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
@@ -129,13 +111,12 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    asked = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
-    outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    asked.check(outlet)
+    gating.check(outlet)
+    gating.limits()
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
-    raise typer.Exit(tell_comparison(compared, asked, outlet, json_=json_))
+    raise typer.Exit(tell_comparison(compared, gating, outlet, json_=json_))
 
 
 def trend(

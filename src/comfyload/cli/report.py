@@ -11,21 +11,21 @@ from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Accept,
     Archive,
-    Expect,
-    Gate,
-    GatesFile,
-    Independent,
+    GateFlags,
     MetricsLog,
     check_writable,
     echo,
 )
+from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import is_stdout
 
 __all__ = ["export", "report"]
 
 
+@with_flags
 def report(
+    gating: GateFlags,
     target: Annotated[
         str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
     ],
@@ -34,10 +34,6 @@ def report(
         str | None, typer.Option(metavar="B", help="Compare with this run or baseline, on the same page.")
     ] = None,
     accept: Accept = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
@@ -45,13 +41,13 @@ def report(
 
     [bold]Example[/bold]: comfyload report rtx5060ti --html report.html
     """
-    from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.check import baseline_of, check
     from comfyload.app.locate import default_log, find
     from comfyload.app.report import page, write_page
 
     check_writable("--html", html)
     found = find(target, archive)
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    asked = gating.read()
     other = None if against is None else find(against, archive)
     base = baseline_of(asked, against, archive)
     verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts

@@ -1,0 +1,33 @@
+"""Help as typer prints it, but without the `<bool>` that it puts behind a switch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["Command", "Group"]
+
+
+class Command(TyperCommand):
+    """A command whose switches have no type in its help."""
+
+    def get_params(self, ctx: typer.Context) -> list[typer.core.TyperParameter]:
+        return _bare(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands whose switches have no type in its help."""
+
+    def get_params(self, ctx: typer.Context) -> list[typer.core.TyperParameter]:
+        return _bare(super().get_params(ctx))
+
+
+def _bare(params):
+    for param in params:
+        if isinstance(param, TyperOption) and param.is_flag:
+            param.metavar = ""
+    return params
