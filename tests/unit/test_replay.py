@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from comfyload.app.run.options import read_plan, to_toml
 from comfyload.app.run.repeat import command
 from comfyload.cli.options import options_of
-from comfyload.cli.run import run
 from comfyload.errors import UsageError
 from comfyload.load.recorded import read_recording
+from comfyload.record.options import RunOptions
 from comfyload.record.plan import Replay
 
 
@@ -385,23 +383,27 @@ def test_a_json_list_is_a_recording() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_the_options_read_a_file_or_a_run_and_the_run_can_be_repeated(tmp_path: Path, end: str) -> None:
     (tmp_path / "a.log").write_bytes(end.join(clf(n, "POST /generate HTTP/1.1") for n in (1, 4)).encode())
-    flags: dict[str, Any] = dict.fromkeys(inspect.signature(run).parameters)
-    flags |= {"server": "127.0.0.1:1", "replay": tmp_path / "a.log", "replay_match": "POST /generate", "speedup": 2.0}
-    options = options_of(flags)
+    flags: dict[str, Any] = {
+        "server": "127.0.0.1:1",
+        "replay": str(tmp_path / "a.log"),
+        "replay_match": "POST /generate",
+    }
+    flags |= {"speedup": 2.0}
+    options = options_of(flags, RunOptions())
     assert isinstance(options.plan.load, Replay)
     assert options.plan.load.offsets_s == [0, 1.5]
     assert options.plan.load.read_as == "2 requests POST …/generate"
-    words = command(msgspec.to_builtins(options))
+    words = command(options)
     assert words[words.index("--replay-match") + 1] == "POST /generate"
     (tmp_path / "plan.toml").write_text(to_toml(options), encoding="utf-8")
     assert read_plan(tmp_path / "plan.toml") == options
     (tmp_path / "records.ndjson").write_text(
         '{"line":"record","due":7.5}\n{"line":"record","due":8}\n', encoding="utf-8"
     )
-    load = options_of({**flags, "replay": tmp_path, "replay_match": None}).plan.load
+    load = options_of({**flags, "replay": str(tmp_path), "replay_match": None}, RunOptions()).plan.load
     assert isinstance(load, Replay)
     assert load.offsets_s == [0, 0.25]
     with pytest.raises(UsageError, match=r"--replay-match needs --replay"):
-        options_of({**flags, "replay": None, "speedup": None})
+        options_of({**flags, "replay": None, "speedup": None}, RunOptions())
     with pytest.raises(UsageError, match=r"cannot read .*none.log"):
-        options_of({**flags, "replay": tmp_path / "none.log"})
+        options_of({**flags, "replay": str(tmp_path / "none.log")}, RunOptions())

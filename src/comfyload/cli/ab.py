@@ -43,7 +43,7 @@ def ab(
         str | None,
         typer.Option(
             metavar="CMD",
-            help="Run this with 'a' or 'b' as its argument before each run; it puts --server in that state.",
+            help="Run before each run with 'a' or 'b' as its argument; it puts --server into that state.",
         ),
     ] = None,
     pairs: Annotated[int, typer.Option(min=2, metavar="K", help="Pairs of runs, in the order ABBA.")] = 5,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
@@ -71,9 +72,7 @@ def saturate(
     jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
     confirm_jobs: Annotated[
         int,
-        typer.Option(
-            "--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0: no such run."
-        ),
+        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0: none."),
     ] = 24,
     slow: Annotated[
         bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
@@ -234,26 +233,33 @@ def capacity(
         )
 
 
+class CopesWith(Struct, frozen=True, kw_only=True):
+    """What a policy is made for."""
+
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
+    ] = (None,)
+    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = (1,)
+    outages: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
+    ] = (None,)
+    share: Share = (None,)
+    blind: Annotated[
+        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
+    ] = (False,)
+
+
+@with_flags
 def policy(
     target: Target,
+    expected: CopesWith,
     deadline: Annotated[
         float, duration_option("--deadline", "How long a user waits for a job, all attempts together: 90s.")
     ],
     goal: Annotated[
         float, typer.Option("--target", metavar="PERCENT", help="Share of jobs that must be done by then.")
     ] = 98.0,
-    rate: Annotated[
-        str | None,
-        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
-    ] = None,
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1,
-    outages: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
-    ] = None,
-    share: Share = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
-    ] = False,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
@@ -291,17 +297,17 @@ def policy(
         raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
     if output is not None:
         check_writable("--output", output, json_=json_ or export is not None)
-    lines = read_text(str(outages)).split("\n") if outages is not None else []
-    on = basis(target, archive, share or [])
+    lines = read_text(str(expected.outages)).split("\n") if expected.outages is not None else []
+    on = basis(target, archive, expected.share or [])
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
         made = made_of(
             on,
             deadline_s=deadline,
             target=goal / 100,
-            rate_per_s=None if rate is None else parse_rate(rate),
-            servers=servers,
+            rate_per_s=None if expected.rate is None else parse_rate(expected.rate),
+            servers=expected.servers,
             outages_s=[parse_duration(line) for line in lines if line.strip()],
-            depth_known=not blind,
+            depth_known=not expected.blind,
             progress=progress,
         )
     if output is not None:

@@ -64,7 +64,7 @@ class VerdictFlags(Struct, frozen=True, kw_only=True):
 
 
 class ComparisonFlags(GateFlags, frozen=True, kw_only=True):
-    """What a comparison must not show, and the gates of B's runs. Without a gate there are none, not the default ones."""
+    """What a comparison must not show, and the gates of B's runs; the default gates do not apply."""
 
     fail_if: FailIfs = None
 

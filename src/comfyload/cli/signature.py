@@ -29,8 +29,8 @@ __all__ = ["Given", "Takes", "duration", "duration_option", "option", "with_flag
 class Takes(Struct, frozen=True):
     """Which flags of its options a command takes, by their names in Python; none named: all.
 
-    `base`: what holds where a flag is not given. `env`: whether environment variables stand for flags. `help`: texts for
-    flags that mean something more special than their field does.
+    `base`: what holds where a flag is not given. `env`: whether environment variables stand for flags. `help`: texts
+    for flags that mean something more special than their field does.
     """
 
     names: tuple[str, ...] = ()
@@ -84,30 +84,30 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
-def option(
-    flag: OptionFlag, default: str = "", more: str = "", *, env: bool = True, hidden: bool = False
-) -> OptionInfo:
-    """The flag for typer. `default`: its words; `more`: a help text instead of the field's own; `hidden`: its old name."""
+def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = True, old: bool = False) -> OptionInfo:
+    """The flag for typer. `default`: its words; `text`: a help instead of the field's own; `old`: by its old name."""
     known = flag.flag
     default = default or known.default
-    help_text = (more or known.help) + (f" \\[default: {default}]" if default else "")
-    names = [known.old] if hidden else [known.name, *([known.short] if known.short else [])]
-    return typer.Option(
+    help_text = (text or known.help) + (f" \\[default: {default}]" if default else "")
+    names = [known.old] if old else [known.name, *([known.short] if known.short else [])]
+    found: OptionInfo = typer.Option(
         *names,
         metavar=known.metavar or None,
         help=help_text,
         envvar=known.env if env else None,
-        hidden=hidden,
+        hidden=old,
         rich_help_panel=known.panel,
         min=flag.least if flag.kind == "number" else None,
         parser=partial(duration, name=known.name, least=flag.least or 0.0) if flag.kind == "duration" else None,
     )
+    return found
 
 
 def duration_option(name: str, text: str, *, default: str = "", least: float = 0.0) -> OptionInfo:
     """An option for typer that is a duration; `default`: its words."""
     read = partial(duration, name=name, least=least)
-    return typer.Option(name, metavar="TIME", help=text, parser=read, show_default=default or False)
+    found: OptionInfo = typer.Option(name, metavar="TIME", help=text, parser=read, show_default=default or False)
+    return found
 
 
 def duration(text: str | float, name: str = "", least: float = 0.0) -> float:
@@ -145,7 +145,7 @@ def _of_options(takes: Takes) -> Iterator[inspect.Parameter]:
         more = takes.help.get(flag.parameter, "")
         yield _keyword(flag.parameter, default, Annotated[kind, option(flag, words, more, env=takes.env)])
         if flag.flag.old:
-            yield _keyword(_name_of(flag.flag.old), empty, Annotated[kind, option(flag, hidden=True, env=False)])
+            yield _keyword(_name_of(flag.flag.old), empty, Annotated[kind, option(flag, env=False, old=True)])
 
 
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:

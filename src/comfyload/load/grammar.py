@@ -106,8 +106,10 @@ def parse_order(text: str) -> tuple[Order, float]:
     Raises:
         UsageError: it is none of them.
     """
-    if text == "random" or text == "aabb":
-        return text, 0.0
+    if text == "random":
+        return "random", 0.0
+    if text == "aabb":
+        return "aabb", 0.0
     kind, _, share = text.partition(":")
     if kind == "sticky" and re.fullmatch(r"0?\.\d+|0|1|1\.0+", share or "0.9"):
         return "sticky", float(share or 0.9)

@@ -27,8 +27,8 @@ class Flag(Struct, frozen=True):
 
     `metavar` "": a switch, which sets the opposite of the field's default. `default`: words for a default that is not a
     value of the field. `least`: the least that the command line takes, where the field's type allows less. `many`: it
-    may be given several times, as every flag of a list of texts may. `old`: an earlier name, which still works. `repeat` False: the command that repeats a run
-    leaves it out.
+    may be given several times, as every flag of a list of texts may. `old`: an earlier name, which still works.
+    `repeat` False: the command that repeats a run leaves it out.
     """
 
     name: str
@@ -47,8 +47,7 @@ class Flag(Struct, frozen=True):
 class OptionFlag(Struct, frozen=True, kw_only=True):
     """A flag and the field that it sets.
 
-    `path`: names of fields, from the options down. `of`: the field's type. `least`: the least value that is taken; None:
-    any.
+    `path`: names of fields, from the options down. `of`: the field's type. `least`: the least value; None: any.
     """
 
     flag: Flag
@@ -76,7 +75,7 @@ class OptionFlag(Struct, frozen=True, kw_only=True):
 
 
 def flags_of(kind: type[Struct]) -> dict[str, OptionFlag]:
-    """Every flag of the struct and of the structs in it, by its name in Python. Of two with one name the first counts."""
+    """Every flag of the struct and of the structs in it, by its name in Python; the first, where two have one name."""
     found: dict[str, OptionFlag] = {}
     for flag in _walk(kind, ()):
         found.setdefault(flag.parameter, flag)

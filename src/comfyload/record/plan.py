@@ -19,7 +19,7 @@ Arrivals = Literal["constant", "poisson", "gamma"]
 """Gaps between arrivals: all the same, exponential, or gamma with a coefficient of variation of one's choice."""
 
 OnFull = Literal["wait", "drop"]
-"""What happens to an arrival at the limit of jobs in flight: it waits and keeps its due time, or is counted as dropped."""
+"""What happens to an arrival at the limit of jobs in flight: it waits, its due time kept, or is counted as dropped."""
 
 Order = Literal["random", "sticky", "aabb"]
 """Which workflow a job is of: drawn by weight, drawn but kept with some probability, or by design."""

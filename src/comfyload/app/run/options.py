@@ -137,9 +137,8 @@ def _changed(value: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     for key, item in value.items():
         default = defaults.get(key)
         if isinstance(item, dict) and isinstance(default, dict):
-            item = {**_changed(item, default), **({"kind": item["kind"]} if "kind" in item else {})}
-            if item:
-                changed[key] = item
+            if inner := _changed(item, default):
+                changed[key] = {**inner, **({"kind": item["kind"]} if "kind" in item else {})}
         elif isinstance(item, list):
             if item != default:
                 changed[key] = [_changed(part, {}) if isinstance(part, dict) else part for part in item]

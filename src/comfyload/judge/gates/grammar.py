@@ -16,6 +16,7 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.metrics import METRICS
+from comfyload.load.grammar import parse_duration
 
 __all__ = [
     "DEFAULT_GATES",
@@ -145,7 +146,7 @@ _LIMIT = re.compile(rf"{_NUMBER}\s*(?P<unit>%|[a-z]+)?")
 _OF_BASELINE = re.compile(
     rf"(?:{_NUMBER}\s*\*\s*)?baseline|baseline\s*\*\s*(?P<after>{_NUMBER.replace('number', 'n')})"
 )
-_UNITS = {"s": {"s": 1.0, "ms": 0.001, "min": 60.0}, "share": {"%": 0.01}}
+_UNITS = {"share": {"%": 0.01}}
 _KEYS = "gates, expected_errors and independent_failures"
 _EXAMPLE = "write it like: p95_latency_s <= 45, success_rate >= 98 %, images_per_minute >= 0.95 * baseline"
 
@@ -159,7 +160,7 @@ def parse_gate(text: str) -> Gate:
     text = clean(text, 200)
     shape = _SHAPE.fullmatch(text)
     if shape is None:
-        raise UsageError(f"this is no gate: {text or '(nothing)'}", _EXAMPLE)
+        raise UsageError(f"invalid gate {text!r}", _EXAMPLE)
     metric, op = shape["metric"], cast(Op, shape["op"])
     known = _known(text, metric)
     exact = known.kind == "errors" or known.unit in ("count", "bytes")
@@ -242,6 +243,11 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _limit(text: str, written: str, known: Known) -> float:
+    if known.unit == "s" and not re.fullmatch(_NUMBER, written):
+        try:
+            return parse_duration(written)
+        except UsageError as error:
+            _refuse(text, error.message, error.hint or _EXAMPLE)
     parts = _LIMIT.fullmatch(written)
     if parts is None:
         _refuse(text, f"{written} is no limit", _EXAMPLE)
