@@ -119,7 +119,7 @@ def test_gates_come_from_a_file() -> None:
         ("gates = 3", "gates is no list of texts"),
         ("gates = [1]", "gates is no list of texts"),
         ("gates = [", "is no TOML"),
-        ('gates = ["failed"]', "this is no gate: failed"),
+        ('gates = ["failed"]', "invalid gate 'failed'"),
         ('expected_errors = ["("]', "no regular expression: ("),
         ('expected_errors = [""]', "would expect every error"),
     ],

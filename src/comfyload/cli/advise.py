@@ -239,15 +239,15 @@ class CopesWith(Struct, frozen=True, kw_only=True):
     rate: Annotated[
         str | None,
         typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
-    ] = (None,)
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = (1,)
+    ] = None
+    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1
     outages: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
-    ] = (None,)
-    share: Share = (None,)
+    ] = None
+    share: Share = None
     blind: Annotated[
         bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
-    ] = (False,)
+    ] = False
 
 
 @with_flags

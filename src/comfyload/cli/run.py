@@ -82,7 +82,7 @@ def run(
         bool,
         typer.Option(
             "--until-proven",
-            help="Run until the gates are decided, at most --jobs \\[default: 200]; they are judged up to 4 times.",
+            help="Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
             rich_help_panel=JUDGE,
         ),
     ] = False,

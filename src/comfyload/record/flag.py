@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-__all__ = ["JUDGE", "LOAD", "RESULT", "SERVER", "WORK", "Flag", "OptionFlag", "flags_of"]
+__all__ = ["JUDGE", "LOAD", "RESULT", "SERVER", "WORK", "Flag", "OptionFlag", "flags_of", "flags_on"]
 
 LOAD = "Load"
 WORK = "What each job runs"
@@ -82,9 +82,14 @@ def flags_of(kind: type[Struct]) -> dict[str, OptionFlag]:
     return found
 
 
+def flags_on(hint: object) -> list[Flag]:
+    """The flags that set a field of this type."""
+    return list(_metadata(hint, Flag))
+
+
 def _walk(kind: type[Struct], above: tuple[str, ...]) -> Iterator[OptionFlag]:
     for field in fields(kind):
-        yield from (_flag(flag, field, above) for flag in _metadata(field.type, Flag))
+        yield from (_flag(flag, field, above) for flag in flags_on(field.type))
         for inner in _types(field.type):
             if isinstance(inner, type) and issubclass(inner, Struct):
                 yield from _walk(inner, (*above, field.name))

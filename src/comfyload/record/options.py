@@ -25,7 +25,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; `notes` are `KEY=TEXT`; paths are as given.
 
     `preflight` False: what the server would refuse is submitted all the same. `telemetry` False: nothing is read but
-    the jobs. `policy`: a file with a retry policy, which manifests call `retry`. `max_jobs`, `max_time_s`: caps on what
+    the jobs. `policy`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what
     the command sends in all its runs.
     """
 
@@ -126,7 +126,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             LOAD,
             old="--retry",
         ),
-    ] = msgspec.field(name="retry", default=None)
+    ] = msgspec.field(name="retry", default=None)  # the key of manifests, which had the flag's earlier name
     telemetry: Annotated[
         bool,
         Flag("--no-telemetry", "", "Read no GPU, machine, probe or log during the run.", RESULT),

@@ -48,19 +48,15 @@ class Stage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(ge=0.001, le=1e10)] | None = None
 
 
-InFlight = Annotated[
-    Count,
-    Flag("--max-in-flight", "N", "Most jobs in flight at once with --rate, --stages or --replay.", LOAD, least=1),
-]
-WhenFull = Annotated[
-    OnFull,
-    Flag(
-        "--on-full",
-        "wait|drop",
-        "When --max-in-flight or --max-server-queue is reached: wait (latency still counts from the due time) or drop.",
-        LOAD,
-    ),
-]
+_IN_FLIGHT = Flag(
+    "--max-in-flight", "N", "Most jobs in flight at once with --rate, --stages or --replay.", LOAD, least=1
+)
+_WHEN_FULL = Flag(
+    "--on-full",
+    "wait|drop",
+    "When --max-in-flight or --max-server-queue is reached: wait (latency still counts from the due time) or drop.",
+    LOAD,
+)
 
 
 class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forbid_unknown_fields=True):
@@ -75,8 +71,8 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
         Arrivals, Flag("--arrivals", "KIND", "Gaps between arrivals: constant, poisson or gamma:CV.", LOAD)
     ] = "poisson"
     cv: float = 1.0
-    max_in_flight: InFlight | None = None
-    on_full: WhenFull = "wait"
+    max_in_flight: Annotated[Count | None, _IN_FLIGHT] = None
+    on_full: Annotated[OnFull, _WHEN_FULL] = "wait"
 
     def __post_init__(self) -> None:
         if not self.stages or any(stage.seconds is None for stage in self.stages[:-1]):
@@ -109,8 +105,8 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", 
         ),
     ] = None
     read_as: str = ""
-    max_in_flight: InFlight | None = None
-    on_full: WhenFull = "wait"
+    max_in_flight: Annotated[Count | None, _IN_FLIGHT] = None
+    on_full: Annotated[OnFull, _WHEN_FULL] = "wait"
 
     def __post_init__(self) -> None:
         if any(later < earlier for earlier, later in pairwise(self.offsets_s)):
