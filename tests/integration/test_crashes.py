@@ -93,7 +93,7 @@ def test_a_run_directory_that_cannot_be_read_is_one_line(tmp_path: Path) -> None
     (tmp_path / "r" / "manifest.json").mkdir(parents=True)
     done = call("show", "r", cwd=tmp_path)
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: r is no run directory: ")
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: r is not a run directory: ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGPIPE is POSIX's")

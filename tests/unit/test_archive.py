@@ -289,7 +289,7 @@ def test_a_run_is_no_baseline_and_a_baseline_is_no_run(base: Path, fill: Fill, t
 def test_a_run_with_a_link_in_it_is_not_copied(base: Path, tmp_path: Path) -> None:
     run = a_run(tmp_path / "linked")
     (run / "secret").symlink_to("/etc/passwd")
-    with pytest.raises(RunFilesError, match="secret is no plain file"):
+    with pytest.raises(RunFilesError, match="secret is not a plain file"):
         archive.save(base, "a", filler(run), NOW)
     assert list(base.iterdir()) == []
 

@@ -390,7 +390,7 @@ def test_dropped_and_cut_jobs_are_no_errors_of_the_server() -> None:
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="invalid regular expression"):
         judge(_gates("unexpected_errors == 0", expected=["("]), _run(12))
 
 

@@ -116,11 +116,11 @@ def test_gates_come_from_a_file() -> None:
     ("text", "says"),
     [
         ('gate = ["failed <= 1"]', "unknown key gate (did you mean gates?)"),
-        ("gates = 3", "gates is no list of texts"),
-        ("gates = [1]", "gates is no list of texts"),
-        ("gates = [", "is no TOML"),
+        ("gates = 3", "gates must be a list of texts"),
+        ("gates = [1]", "gates must be a list of texts"),
+        ("gates = [", "invalid TOML in gates.toml"),
         ('gates = ["failed"]', "invalid gate 'failed'"),
-        ('expected_errors = ["("]', "no regular expression: ("),
+        ('expected_errors = ["("]', "invalid regular expression '('"),
         ('expected_errors = [""]', "would expect every error"),
     ],
 )

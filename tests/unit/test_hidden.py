@@ -50,7 +50,7 @@ def test_what_is_secret_of_an_address_is_hidden_and_not_shown(address: str) -> N
 
 @pytest.mark.parametrize("host", ["x" * 64, "a..b", ".b"])
 def test_what_no_name_server_could_know_is_no_address(host: str) -> None:
-    with pytest.raises(UsageError, match="is no http address"):
+    with pytest.raises(UsageError, match="invalid --server"):
         parse_server(f"http://{host}:8188")
 
 

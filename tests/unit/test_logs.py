@@ -383,7 +383,7 @@ def test_what_is_not_there_is_named_with_what_was_tried(tmp_path: Path, monkeypa
     assert "infra/observability/comfyui_metrics.ndjson, and $COMFYUI_METRICS_LOG is not set" in refusal()
     assert "nowhere.ndjson" in refusal("nowhere.ndjson")
     assert "neither comfyui_metrics.ndjson nor a run" in refusal(str(tmp_path))
-    assert "--since soon is no time" in refusal("x", "--since", "soon")
+    assert "invalid --since 'soon'" in refusal("x", "--since", "soon")
     monkeypatch.setenv("COMFYUI_METRICS_LOG", "other.ndjson")
     assert "other.ndjson, which $COMFYUI_METRICS_LOG names" in refusal()
     write(tmp_path / "other.ndjson", story())

@@ -275,7 +275,7 @@ def test_what_a_killed_installation_left_is_told_and_cleared(comfyui: Path, sour
 
 
 def test_a_folder_that_is_no_comfyui_is_refused_with_a_hint(tmp_path: Path, comfyui: Path, source: Path) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         install(tmp_path / "missing")
     with pytest.raises(UsageError, match="neither a ComfyUI nor a base directory") as caught:
         status(tmp_path)

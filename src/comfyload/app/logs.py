@@ -98,7 +98,7 @@ def instant(flag: str, text: str) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         hint = "write 30s, 10m, 2h or 3d, or an instant such as 2026-11-23T14:00"
-        raise UsageError(f"{flag} {clean(text, 60)} is no time", hint) from None
+        raise UsageError(f"invalid {flag} {clean(text, 60)!r}", hint) from None
 
 
 def print_log(where: Where, query: LogQuery, printer: Printer) -> None:

@@ -239,7 +239,7 @@ def _custom_nodes(comfyui: Path) -> Path:
     if folder.is_dir():
         return folder.resolve()
     if not comfyui.is_dir():
-        raise UsageError(f"{comfyui} is no folder", "give ComfyUI's folder, or its --base-directory")
+        raise UsageError(f"{comfyui} is not a folder", "give ComfyUI's folder, or its --base-directory")
     if comfyui.resolve().name == "custom_nodes":
         raise UsageError(f"{comfyui} is the folder of custom nodes itself", f"give {comfyui.resolve().parent}")
     hint = "give ComfyUI's folder, or its --base-directory: the one that holds custom_nodes"

@@ -303,7 +303,7 @@ def _read(path: Path) -> Kept:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise RunFilesError(f"{path} is no baseline: {MANIFEST}: {error.strerror or error}") from None
+        raise RunFilesError(f"{path} is not a baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
         found = decode(content, msgspec.json.Decoder(_BaselineFormat)).format
         if found > FORMAT:

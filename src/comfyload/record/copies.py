@@ -29,7 +29,7 @@ def copy_run(run: Path, folder: Path) -> str:
         plain, other = walk(run)
         if other:
             raise RunFilesError(
-                f"{run / other[0]} is no plain file", "a baseline holds whole files; take it away first"
+                f"{run / other[0]} is not a plain file", "a baseline holds whole files; remove it first"
             )
         (parent / name).mkdir(parents=True)
         for relative in plain - {LOCK}:  # of a process that died
@@ -74,7 +74,7 @@ def hash_files(folder: Path, *, but: str) -> dict[str, str]:
     plain, other = walk(folder)
     strange = other + sorted(name for name in plain if not name.isprintable())
     if strange:
-        raise RunFilesError(f"{strange[0]!r} is no plain file with a plain name", "a baseline cannot hold it")
+        raise RunFilesError(f"{strange[0]!r} is not a plain file with a plain name", "a baseline cannot hold it")
     hashes: dict[str, str] = {}
     for relative in sorted(plain - {but}):
         with (folder / relative).open("r+b") as file:

@@ -60,7 +60,7 @@ def open_plain(path: Path) -> BinaryIO:
     except ValueError as error:  # a name with NUL in it, or a lone surrogate
         raise OSError(errno.EINVAL, str(error), None) from None
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "it is a directory" if stat.S_ISDIR(mode) else "it is not a plain file", str(path))
     return path.open("rb")
 
 

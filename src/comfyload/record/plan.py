@@ -76,11 +76,11 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
 
     def __post_init__(self) -> None:
         if not self.stages or any(stage.seconds is None for stage in self.stages[:-1]):
-            raise ValueError("there is no stage, or one after a stage that lasts for ever")
+            raise ValueError("stages are missing, or follow a stage without an end")
         if self.stages[-1].seconds is None and self.stages[-1].per_s < 1e-9:
-            raise ValueError("a rate of nothing that lasts for ever")
+            raise ValueError("the last stage has a rate of zero and no end")
         if self.arrivals == "gamma" and not 0.01 <= self.cv <= 100:
-            raise ValueError("cv is not between 0.01 and 100")
+            raise ValueError("cv must be from 0.01 to 100")
 
 
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
@@ -110,7 +110,7 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", 
 
     def __post_init__(self) -> None:
         if any(later < earlier for earlier, later in pairwise(self.offsets_s)):
-            raise ValueError("offsets_s are not ascending")
+            raise ValueError("offsets_s must ascend")
 
 
 Load = Closed | Open | Replay

@@ -234,7 +234,7 @@ def _read_manifest(path: Path) -> Manifest:
         content = read_whole(path, _MOST_MANIFEST_BYTES)
     except OSError as error:
         raise RunFilesError(
-            f"{path.parent} is no run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
+            f"{path.parent} is not a run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
         ) from None
     try:
         version = decode(content, msgspec.json.Decoder(_RunFormat)).format

@@ -38,7 +38,7 @@ def scrape_url(text: str) -> URL:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"--scrape {masked(text)!r} is no http address", "write it as http://127.0.0.1:9400/metrics")
+        raise UsageError(f"invalid --scrape {masked(text)!r}", "write it as http://127.0.0.1:9400/metrics")
     hide_secrets(url)
     return url.with_path("/metrics") if url.path in ("", "/") else url
 
@@ -91,7 +91,7 @@ class Scrape:
         except (OSError, http.client.HTTPException) as error:
             raise NoReading(f"{self._shown}: {type(error).__name__}") from None
         except ValueError as error:
-            raise NoReading(f"{self._shown} is no Prometheus text: {str(error)[:80]}") from None
+            raise NoReading(f"{self._shown} is not Prometheus text: {str(error)[:80]}") from None
 
     def _fetched(self) -> str:
         url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})

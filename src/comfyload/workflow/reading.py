@@ -92,7 +92,7 @@ def _no_json(text: str, source: str, error: json.JSONDecodeError) -> tuple[str, 
         return f"{source} holds more than one JSON value, the second {where}", "give one graph a file"
     word = re.match(r"[^\s,:\[\]{}\"]{1,40}", rest)
     if error.msg == "Expecting value" and word is not None:
-        return f"{source} has {word[0]} {where}, which is no JSON value", "put a value in its place"
+        return f"{source} has {word[0]} {where}, which is not a JSON value", "put a value in its place"
     hint = "the file may be cut short; export it again" if error.pos >= len(text.rstrip()) - 1 else EXPORT_HINT
     return f"{source} is not JSON: {error.msg} {where}", hint
 

@@ -189,7 +189,7 @@ def read_gates(text: str, origin: str) -> GateSet:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin} is no TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+        raise UsageError(f"invalid TOML in {origin}: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)
     if not isinstance(independent, bool):
@@ -199,7 +199,7 @@ def read_gates(text: str, origin: str) -> GateSet:
             hint = _nearest(key, [*lists, "independent_failures"])
             raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint or f"the keys are {_KEYS}")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{origin}: {key} is no list of texts", f'write {key} = ["…"]')
+            raise UsageError(f"{origin}: {key} must be a list of texts", f'write {key} = ["…"]')
         lists[key] = value
     expected_patterns(lists["expected_errors"], f"{origin}: ")
     try:
@@ -220,7 +220,7 @@ def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pa
         try:
             patterns.append(re.compile(expression))
         except re.error as error:
-            message = f"{where}no regular expression: {clean(expression, 80)}"
+            message = f"{where}invalid regular expression {clean(expression, 80)!r}"
             raise UsageError(message, f"{error.msg}; put \\ before a sign that stands for itself") from None
         if not expression:
             raise UsageError(f"{where}an empty pattern would expect every error", "leave it out")
@@ -233,7 +233,7 @@ def _known(text: str, metric: str) -> Known:
     if name not in names:
         of = " of one workflow" if workflow else ""
         hint = _nearest(name, names) or "name a key of the summary, such as success_rate or p95_latency_s"
-        _refuse(text, f"there is no number {name}{of}", hint)
+        _refuse(text, f"unknown number {name}{of}", hint)
     return names[name]
 
 
@@ -250,7 +250,7 @@ def _limit(text: str, written: str, known: Known) -> float:
             _refuse(text, error.message, error.hint or _EXAMPLE)
     parts = _LIMIT.fullmatch(written)
     if parts is None:
-        _refuse(text, f"{written} is no limit", _EXAMPLE)
+        _refuse(text, f"invalid limit {written!r}", _EXAMPLE)
     units = _UNITS.get(known.unit, {})
     unit = parts["unit"]
     if unit is not None and unit not in units:

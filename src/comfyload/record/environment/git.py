@@ -88,7 +88,7 @@ def _pack(path: Path) -> Fact:
 def _commit(folder: Path) -> tuple[str, bool]:
     """HEAD, and whether a file that git tracks differs from it; what Python leaves beside them does not count."""
     if not (folder / ".git").exists():  # git would go up, and answer for the repository around it
-        raise NoGitAnswer(f"{folder.name} is no git checkout")
+        raise NoGitAnswer(f"{folder.name} is not a git checkout")
     return _git(folder, "rev-parse", "HEAD").strip(), bool(_git(folder, "status", "--porcelain", "-uno").strip())
 
 
