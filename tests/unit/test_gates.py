@@ -118,7 +118,7 @@ def test_gates_come_from_a_file() -> None:
         ('gate = ["failed <= 1"]', "unknown key gate (did you mean gates?)"),
         ("gates = 3", "gates must be a list of texts"),
         ("gates = [1]", "gates must be a list of texts"),
-        ("gates = [", "invalid TOML in gates.toml"),
+        ("gates = [", "gates.toml: invalid TOML"),
         ('gates = ["failed"]', "invalid gate 'failed'"),
         ('expected_errors = ["("]', "invalid regular expression '('"),
         ('expected_errors = [""]', "would expect every error"),

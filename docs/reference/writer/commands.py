@@ -64,8 +64,6 @@ def _options(function: Callable[..., Any]) -> Iterable[Row]:
             text += f" Read from `{option.envvar}` where the flag is not given."
         text += _bounds(option)
         known = words.removesuffix("]") or ("" if default in (None, False) else str(default))
-        if isinstance(option.show_default, str):
-            known = option.show_default
         shown = "**required**" if default is inspect.Parameter.empty else f"`{known}`" if known else ""
         yield named, text, shown
 

@@ -16,7 +16,7 @@ from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
 from comfyload.cli.faults import faults
-from comfyload.cli.help import Command, Group
+from comfyload.cli.help import Command, Group, flowing
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
 from comfyload.cli.probe import probe
@@ -51,7 +51,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Measure": (run, checklist, ab, doctor, resume, cleanup),
     "Judge": (show, logs, check, compare, trend),
     "Advise": (saturate, capacity, policy, faults),
-    "Keep and pass on": (report, export),
+    "Reports and baselines": (report, export),
     "Without a server": (demo, sim),
 }
 WITHOUT_ARGUMENTS = (faults, logs, trend, demo, sim)
@@ -60,11 +60,12 @@ for panel, verbs in PANELS.items():
     for verb in verbs:
         epilog = EXIT_CODES if verb is run else None
         app.command(no_args_is_help=verb not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
-app.add_typer(baseline, rich_help_panel="Keep and pass on")
+app.add_typer(baseline, rich_help_panel="Reports and baselines")
 app.add_typer(probe, rich_help_panel="On the server")
 for group in (app, baseline, probe):
     for command in group.registered_commands:
         command.cls = Command
+        command.help = flowing(command.callback.__doc__ or "")
 
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -55,11 +55,11 @@ def ab(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Compare two servers, or one before and after a switch, by pairs of runs made by turns (ABBA).
+    """Compare two servers, or one server in two states, with alternating pairs of runs (ABBA).
 
-    What drifts (heat, clocks, neighbours) meets both sides alike, so that a difference of 10 % is found with 5 pairs of
-    12 jobs where single runs raise false alarms. The runs are kept; comfyload compare DIR/a DIR/b --paired repeats the
-    judgement.
+    Heat, clocks and neighbours drift, and alternation makes them affect both sides alike: 5 pairs of 12 jobs find a
+    difference of 10 %, where single runs raise false alarms. The runs are kept; comfyload compare DIR/a DIR/b --paired
+    repeats the judgement.
 
     With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
     '* baseline' in them is A.

@@ -34,7 +34,7 @@ def resume(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Finish a run whose process died: jobs still on the server are followed, and no job is sent twice.
+    """Finish a run whose process died. Jobs that are still on the server are followed; no job is sent twice.
 
     [bold]Example[/bold]: comfyload resume runs/20261123T120000Z-book -o load.json
     """
@@ -93,14 +93,14 @@ def _again(given: Given) -> Again:
 
 def show(
     run: Run,
-    job: Annotated[int | None, typer.Option(metavar="N", help="One job, by its index, with its nodes.")] = None,
+    job: Annotated[int | None, typer.Option(metavar="N", help="Print one job, by its index, with its nodes.")] = None,
     output: Output = None,
     salvage: Annotated[bool, typer.Option("--salvage", help="Leave out damaged lines, and count them.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
-    """Print a run, or one job of it, from its files alone.
+    """Print a run, or one of its jobs, from its files.
 
-    A damaged line is an error that names it. With --salvage the rest is read; a run that has lost records is not valid.
+    A damaged line is an error. With --salvage the other lines are read; a run without some of its records is invalid.
 
     [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
     """

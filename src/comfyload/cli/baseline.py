@@ -30,7 +30,7 @@ __all__ = ["baseline"]
 baseline = typer.Typer(
     name="baseline",
     no_args_is_help=True,
-    help="Keep runs under a name: immutable, hashed, with README, pictures and page.",
+    help="Keep runs as named baselines: immutable, hashed, with README, charts and page.",
     rich_markup_mode="rich",
 )
 
@@ -45,15 +45,15 @@ def save(
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to call it. \\[default: the date alone]")
+        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,
 ) -> None:
-    """Keep runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
+    """Save runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
-    It is written aside and renamed: half a baseline never exists, and one that exists is never overwritten.
+    It is complete or absent, never half-written, and an existing baseline is never overwritten.
 
     [bold]Example[/bold]
 
@@ -95,7 +95,7 @@ def keep(
 
 @baseline.command("list")
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """List the baselines, oldest first; the promoted one is marked. Folders made by hand are listed as what they are.
+    """List the baselines, oldest first, with the promoted one marked, and folders that were made by hand.
 
     [bold]Example[/bold]: comfyload baseline list
     """
@@ -154,7 +154,7 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
 
 @baseline.command(no_args_is_help=True)
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """Print a baseline's README, or with --json its manifest; of a folder made by hand, what its files state.
+    """Print a baseline's README, or with --json its manifest; for a folder made by hand, what its files state.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
@@ -199,7 +199,7 @@ def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
 
 @baseline.command(no_args_is_help=True)
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Compute every hash again, and every summary from its records. Exit code 1 names what is not as it was.
+    """Recompute every hash, and every summary from its records. Exit code 1: something differs, and is named.
 
     [bold]Example[/bold]: comfyload baseline verify rtx5060ti
     """
@@ -215,15 +215,15 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     from comfyload.report.text import count
 
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
-    echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
+    echo(f"{kept.folder}: {len(kept.manifest.files)} files are unchanged; {runs} out the same.")
 
 
 @baseline.command(no_args_is_help=True)
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Make a baseline the one to compare with where none is named.
+    """Make a baseline the default one to compare with.
 
     [bold]Example[/bold]: comfyload baseline promote rtx5060ti
     """
     from comfyload.record.archive import promote as make_default
 
-    echo(f"{make_default(archive, name).folder} is what runs are compared with now.")
+    echo(f"{make_default(archive, name).folder} is now the baseline that runs are compared with.")

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
 Archive = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
@@ -128,6 +128,7 @@ FailIfs = Annotated[
     list[FailIf] | None,
     typer.Option(
         "--fail-if",
+        metavar="slower|more-failures",
         help="Exit with 1 if B is proven worse in this way, with 3 if it may be. Repeatable.",
         rich_help_panel=JUDGE,
     ),

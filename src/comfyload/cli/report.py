@@ -37,7 +37,7 @@ def report(
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Write one self-contained HTML page: verdicts first, then charts, tables and how to repeat it.
+    """Write a self-contained HTML page: verdicts, charts, tables, and the command that repeats the run.
 
     [bold]Example[/bold]: comfyload report rtx5060ti --html report.html
     """
@@ -59,7 +59,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row for each job.")] = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same, typed; needs comfyload\\[parquet].")
+        Path | None, typer.Option(metavar="FILE", help="A row for each job, typed; needs comfyload\\[parquet].")
     ] = None,
     prometheus: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The summary in Prometheus' text format.")
@@ -71,12 +71,12 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a run in the formats of other tools. Several at once are fine.
+    """Write a run in the formats of other tools: one or several at once.
 
     [bold]Example[/bold]: comfyload export runs/20261123T120000Z-book --csv jobs.csv --prometheus comfyload.prom
     """
     if csv is None and parquet is None and prometheus is None and otlp is None:
-        raise UsageError("no format is asked for", "give --csv, --parquet, --prometheus or --otlp")
+        raise UsageError("no format is given", "give --csv, --parquet, --prometheus or --otlp")
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 

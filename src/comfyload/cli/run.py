@@ -92,7 +92,7 @@ def run(
         bool, typer.Option("--json", help="Print the summary as JSON instead of the table.", rich_help_panel=RESULT)
     ] = False,
 ) -> None:
-    """Run workflows under a load, follow every job to its end, and report what happened.
+    """Load a server with workflows, and report what happened to every job.
 
     Every job gets fresh seeds, because ComfyUI answers a repeated graph from its cache. The run is kept in a directory
     (runs/…), and every number can be computed again from it.

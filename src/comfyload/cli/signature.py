@@ -105,8 +105,9 @@ def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = T
 
 def duration_option(name: str, text: str, *, default: str = "", least: float = 0.0) -> OptionInfo:
     """An option for typer that is a duration; `default`: its words."""
+    text += f" \\[default: {default}]" if default else ""
     read = partial(duration, name=name, least=least)
-    found: OptionInfo = typer.Option(name, metavar="TIME", help=text, parser=read, show_default=default or False)
+    found: OptionInfo = typer.Option(name, metavar="TIME", help=text, parser=read, show_default=False)
     return found
 
 

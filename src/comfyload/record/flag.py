@@ -12,10 +12,10 @@ from msgspec.structs import FieldInfo, fields
 __all__ = ["JUDGE", "LOAD", "RESULT", "SERVER", "WORK", "Flag", "OptionFlag", "flags_of", "flags_on"]
 
 LOAD = "Load"
-WORK = "What each job runs"
+WORK = "Jobs"
 SERVER = "Server"
-RESULT = "What is kept"
-JUDGE = "Judgement"
+RESULT = "Output"
+JUDGE = "Limits"
 
 
 Kind = Literal["switch", "number", "duration", "text", "texts"]

@@ -43,7 +43,7 @@ def read_plan(path: Path, kind: type[RunOptions] = RunOptions) -> RunOptions:
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"invalid TOML in {path}: {error}", f"write a plan with {SAVE_PLAN}") from None
+        raise UsageError(f"{path}: invalid TOML: {error}", f"write a plan with {SAVE_PLAN}") from None
 
 
 def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:

@@ -189,7 +189,7 @@ def read_gates(text: str, origin: str) -> GateSet:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"invalid TOML in {origin}: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+        raise UsageError(f"{origin}: invalid TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)
     if not isinstance(independent, bool):
