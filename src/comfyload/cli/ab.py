@@ -82,8 +82,8 @@ def ab(
     gating.check(outlet)
     gating.limits()
     one, other = _sides(given.options(), a, b, switch)
-    asked = Alternation(a=one, b=other, pairs=pairs, switch=switch, accept=accept or [])
-    made = clock.run(alternate(asked, lambda: viewer_for(quiet=quiet or json_), run_dir))
+    wanted = Alternation(a=one, b=other, pairs=pairs, switch=switch, accept=accept or [])
+    made = clock.run(alternate(wanted, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
     from comfyload.report.console import Screen

@@ -47,11 +47,11 @@ def report(
 
     check_writable("--html", html)
     found = find(target, archive)
-    asked = gating.read()
+    gates = gating.read()
     other = None if against is None else find(against, archive)
-    base = baseline_of(asked, against, archive)
-    verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
-    write_page(html, page(found, asked.gates, verdicts, other, accept or []))
+    base = baseline_of(gates, against, archive)
+    verdicts = check(found, gates, log=default_log(metrics_log), baseline=base).verdicts
+    write_page(html, page(found, gates.gates, verdicts, other, accept or []))
     echo(f"Page: {html}", err=is_stdout(html))
 
 
@@ -80,10 +80,10 @@ def export(
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
-    asked = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
-    for flag, file in asked:
+    files = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
+    for flag, file in files:
         if file is not None:
             check_writable(flag, file)
-    taken = any(is_stdout(file) for _, file in asked) or is_stdout(Path(otlp or ""))
-    for said in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
-        echo(said, err=taken)
+    taken = any(is_stdout(file) for _, file in files) or is_stdout(Path(otlp or ""))
+    for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
+        echo(line, err=taken)

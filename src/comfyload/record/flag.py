@@ -119,7 +119,7 @@ def _flag(flag: Flag, field: FieldInfo, above: tuple[str, ...]) -> OptionFlag:
 
 
 def _types(hint: Any) -> list[Any]:
-    """The types that a hint allows, without what is written beside them."""
+    """The types that a hint allows, without their metadata."""
     if get_origin(hint) is Annotated:
         return _types(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
@@ -128,7 +128,7 @@ def _types(hint: Any) -> list[Any]:
 
 
 def _metadata(hint: Any, kind: type[Any]) -> Iterator[Any]:
-    """What of this kind is written beside a type, or beside the types that it is a union of."""
+    """The metadata of this kind in a hint, and in the types that it is a union of."""
     if get_origin(hint) is Annotated:
         inner, *metadata = get_args(hint)
         yield from (one for one in metadata if isinstance(one, kind))

@@ -1,4 +1,4 @@
-"""What a run is asked for, as one typed value; the flags of `comfyload run` are the metadata of its fields."""
+"""The options of a run as one typed value; the flags of `comfyload run` are the metadata of its fields."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     server: Annotated[
-        str,
-        Flag("--server", "URL", "The ComfyUI server, with its base path if it has one.", env="COMFYLOAD_SERVER"),
+        str, Flag("--server", "URL", "The ComfyUI server, with its base path if it has one.", env="COMFYLOAD_SERVER")
     ] = ""
     workflows: Annotated[
         list[WorkflowChoice],
         Flag(
             "--workflow",
             "FILE[=WEIGHT]",
-            "A workflow in API format; - reads standard input. Repeat it for a mix of workflows.",
+            "A workflow in API format; - reads standard input. Several make a mix.",
             many=True,
         ),
     ] = []
@@ -48,7 +47,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Flag(
             "--set",
             "NODE.INPUT=VALUE",
-            "Set an input for all jobs; NODE is an id or a title. A seed that is set is not varied. Repeatable.",
+            "Set an input for all jobs; a seed then stays. NODE: id or title. Repeatable.",
             WORK,
         ),
     ] = []
@@ -59,93 +58,65 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str], Flag("--upload", "FILE", "Upload an input image to the server first. Repeatable.", WORK)
     ] = []
     keep_prefix: Annotated[
-        bool,
-        Flag(
-            "--keep-prefix",
-            "",
-            "Save outputs under the graph's own file names. Without it, ComfyUI's own nodes save into a folder of "
-            "this run.",
-            WORK,
-        ),
+        bool, Flag("--keep-prefix", "", "Save under the graph's own file names, not in a folder of the run.", WORK)
     ] = False
     keep_workflow: Annotated[
         bool, Flag("--keep-workflow", "", "Keep the graph itself in the manifest, not only its hash.", RESULT)
     ] = False
     preflight: Annotated[bool, Flag("--no-preflight", "", "Submit even what the server would refuse.", SERVER)] = True
     drop_broken_outputs: Annotated[
-        bool,
-        Flag(
-            "--drop-broken-outputs", "", "Leave out the outputs that the server would drop, and run the others.", SERVER
-        ),
+        bool, Flag("--drop-broken-outputs", "", "Leave out the outputs that the server would drop.", SERVER)
     ] = False
     allow_shared: Annotated[
-        bool,
-        Flag(
-            "--allow-shared",
-            "",
-            "Run although others use the server. The run is marked: their work changes its numbers.",
-            SERVER,
-        ),
+        bool, Flag("--allow-shared", "", "Run although others use the server, which can make the run invalid.", SERVER)
     ] = False
     headers: Annotated[
         list[str],
-        Flag(
-            "--header",
-            "NAME=VALUE",
-            "Send a header on HTTP and WebSocket; NAME=env:VAR reads the value from a variable. Repeatable.",
-            SERVER,
-        ),
+        Flag("--header", "NAME=VALUE", "Send a header; NAME=env:VAR reads it from the variable. Repeatable.", SERVER),
     ] = []
     ca_file: Annotated[str | None, Flag("--ca-file", "PEM", "Trust this certificate authority.", SERVER)] = None
     insecure: Annotated[bool, Flag("--insecure", "", "Do not check the server's certificate.", SERVER)] = False
     name: Annotated[str | None, Flag("--name", "NAME", "Name of the run.", RESULT, default="the workflow's")] = None
     run_dir: Annotated[
-        str | None,
-        Flag("--run-dir", "DIR", "The run directory.", RESULT, default="runs/<utc>-<name>", repeat=False),
+        str | None, Flag("--run-dir", "DIR", "The run directory.", RESULT, default="runs/<utc>-<name>", repeat=False)
     ] = None
     comfyui_dir: Annotated[
         str | None,
         Flag(
             "--comfyui-dir",
             "DIR",
-            "ComfyUI's own folder: its commit and those of its custom nodes are recorded.",
+            "ComfyUI's folder, for its commit and those of its custom nodes.",
             RESULT,
             default="that of the process on the port",
         ),
     ] = None
     notes: Annotated[
         list[str],
-        Flag("--note", "KEY=TEXT", "Record what no program can see, such as the enclosure's name. Repeatable.", RESULT),
+        Flag("--note", "KEY=TEXT", "Record what no program can see, such as the enclosure. Repeatable.", RESULT),
     ] = []
     policy: Annotated[
         str | None,
         Flag(
             "--policy",
             "FILE",
-            "Send failed jobs again by this retry policy, a file that comfyload policy makes.",
+            "Send failed jobs again by this policy, which comfyload policy makes.",
             LOAD,
             old="--retry",
         ),
     ] = msgspec.field(name="retry", default=None)  # the key of manifests, which had the flag's earlier name
     telemetry: Annotated[
-        bool,
-        Flag("--no-telemetry", "", "Read no GPU, machine, probe or log during the run.", RESULT),
+        bool, Flag("--no-telemetry", "", "Read no GPU, machine, probe or log during the run.", RESULT)
     ] = True
     scrape: Annotated[
         list[str],
-        Flag(
-            "--scrape",
-            "URL",
-            "Read a Prometheus endpoint, such as the DCGM exporter's, during the run. Repeatable.",
-            RESULT,
-        ),
+        Flag("--scrape", "URL", "Read a Prometheus endpoint, such as DCGM's, during the run. Repeatable.", RESULT),
     ] = []
     metrics_log: Annotated[
         str | None,
         Flag(
             "--metrics-log",
             "FILE",
-            "The instrumentation log (comfyui_metrics.ndjson); its rows from the time of the runs are judged and kept.",
+            "The instrumentation log, whose rows from the run are judged and kept.",
             JUDGE,
             env="COMFYUI_METRICS_LOG",
         ),

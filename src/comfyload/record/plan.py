@@ -1,6 +1,6 @@
-"""What is asked of a run: when jobs are due, how many, and by which rules. Plain values; what they mean is in `load`.
+"""The plan of a run: when jobs are due, how many, and by which rules. Plain values; what they mean is in `load`.
 
-Durations are in seconds and rates in arrivals per second. `None` is "no limit", or "not asked for".
+Durations are in seconds and rates in arrivals per second. `None` is "no limit", or "not given".
 """
 
 from __future__ import annotations
@@ -52,10 +52,7 @@ _IN_FLIGHT = Flag(
     "--max-in-flight", "N", "Most jobs in flight at once with --rate, --stages or --replay.", LOAD, least=1
 )
 _WHEN_FULL = Flag(
-    "--on-full",
-    "wait|drop",
-    "When --max-in-flight or --max-server-queue is reached: wait (latency still counts from the due time) or drop.",
-    LOAD,
+    "--on-full", "wait|drop", "At these limits: wait (latency still counts from the due time) or drop.", LOAD
 )
 
 
@@ -86,7 +83,7 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
     """Arrivals at given instants, `offsets_s` after the start, ascending, as they are after any speeding up.
 
-    `match`: what was asked to be taken for an arrival; None: what is by default. `read_as`: what was, and what was not.
+    `match`: which requests are arrivals, as given; None: the default. `read_as`: which were arrivals, and which not.
     """
 
     offsets_s: list[Seconds]
@@ -117,7 +114,7 @@ Load = Closed | Open | Replay
 
 
 class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that was asked for. An arrival is a job, or a book of `pages` jobs.
+    """How many arrivals there are, when, and of what. An arrival is a job, or a book of `pages` jobs.
 
     `jobs` counts arrivals after the `warmup` ones; None: as many as come in `duration_s`, or as the load has.
     `seed` None: a new one for each run, as a server that still has the last run's results would serve them again.
@@ -138,7 +135,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pages: Annotated[
         int,
         Meta(ge=1, le=1_000_000),
-        Flag("--pages", "N", "Jobs that make one book; they are due together, and the book has its own latency.", WORK),
+        Flag("--pages", "N", "Jobs of a book; they are due together, and the book has a latency.", WORK),
     ] = 1
     timeout_s: Annotated[
         Seconds | None,
@@ -147,17 +144,14 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_server_queue: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
         Flag(
-            "--max-server-queue",
-            "N",
-            "Hold jobs back while the server's queue holds N prompts or more, whoever sent them; see --on-full.",
-            SERVER,
+            "--max-server-queue", "N", "Hold jobs back while the server's queue has N prompts; see --on-full.", SERVER
         ),
     ] = None
     drain: Annotated[
         bool, Flag("--no-drain", "", "Cut off the jobs still running when the last arrival was due.", LOAD)
     ] = True
     as_is: Annotated[
-        bool, Flag("--as-is", "", "Submit the graph unchanged; repeats are then served from the server's cache.", WORK)
+        bool, Flag("--as-is", "", "Submit the graph unchanged; the server's cache answers repeats.", WORK)
     ] = False
     fetch: Annotated[
         bool, Flag("--fetch", "", "Download every output and check that it is whole; nothing is kept.", WORK)
@@ -177,10 +171,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     order: Annotated[
         Order,
         Flag(
-            "--order",
-            "ORDER",
-            "With several workflows: random, sticky:P, or aabb (every transition from one to another equally often).",
-            WORK,
+            "--order", "ORDER", "Of several workflows: random, sticky:P, or aabb (each transition equally often).", WORK
         ),
     ] = "random"
     stickiness: Annotated[float, Meta(ge=0, le=1)] = 0.0
