@@ -202,8 +202,10 @@ def test_a_load_without_an_end_gets_jobs_or_is_refused() -> None:
     assert ended(Plan(), 12).jobs == 12
     assert ended(Plan(duration_s=5.0), 12).jobs is None
     assert ended(Plan(load=Open(stages=STAGES)), 12).jobs is None
+    forever = Plan(load=Open(stages=[Stage(per_s=1.0)]))
+    assert ended(forever, 200, budget=True).jobs == 200
     with pytest.raises(UsageError, match="no end"):
-        ended(Plan(load=Open(stages=[Stage(per_s=1.0)])), 12)
+        ended(forever, 12)
 
 
 def test_earlier_names_of_the_policy_still_work(tmp_path: Path) -> None:

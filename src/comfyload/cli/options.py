@@ -49,14 +49,16 @@ def options_of(values: Mapping[str, Any], base: RunOptions) -> RunOptions:
     return found
 
 
-def ended(plan: Plan, jobs: int) -> Plan:
-    """The plan with so many jobs, if it is a load of users without an end.
+def ended(plan: Plan, jobs: int, *, budget: bool = False) -> Plan:
+    """The plan with so many jobs, if it is a load of users without an end; `budget`: whatever its load is.
 
     Raises:
         UsageError: it is a rate without an end.
     """
     if plan.jobs is not None or plan.duration_s is not None:
         return plan
+    if budget:
+        return structs.replace(plan, jobs=jobs)
     if isinstance(plan.load, Open) and plan.load.stages[-1].seconds is None:
         raise UsageError("the load has no end", "give --jobs N or --duration TIME")
     return structs.replace(plan, jobs=jobs) if isinstance(plan.load, Closed) else plan

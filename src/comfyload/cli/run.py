@@ -120,7 +120,9 @@ def run(
     from comfyload.cli.progress import viewer_for
 
     options = given.options(None if plan_file is None else read_plan(plan_file))
-    options = structs.replace(options, plan=ended(options.plan, _budget() if until_proven else JOBS))
+    options = structs.replace(
+        options, plan=ended(options.plan, _budget() if until_proven else JOBS, budget=until_proven)
+    )
     if save_plan is not None:
         return _save_plan(save_plan, options)
     if dry_run:

@@ -47,7 +47,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Flag(
             "--set",
             "NODE.INPUT=VALUE",
-            "Set an input for all jobs; a seed then stays. NODE: id or title. Repeatable.",
+            "Set an input for all jobs, a seed too; NODE: id or title. Repeatable.",
             WORK,
         ),
     ] = []

@@ -170,9 +170,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     order: Annotated[
         Order,
-        Flag(
-            "--order", "ORDER", "Of several workflows: random, sticky:P, or aabb (each transition equally often).", WORK
-        ),
+        Flag("--order", "ORDER", "Of several workflows: random, sticky:P, or aabb (each change equally often).", WORK),
     ] = "random"
     stickiness: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
