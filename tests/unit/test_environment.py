@@ -336,7 +336,7 @@ def test_a_folder_within_another_repository_does_not_pass_for_it(tmp_path: Path)
     (folder / "comfyui_version.py").write_text("__version__ = '0.33.0'\n")
     facts = comfyui_facts(folder, None)
     assert facts["comfyui.commit"].value is None
-    assert "no git checkout" in facts["comfyui.commit"].source
+    assert "not a git checkout" in facts["comfyui.commit"].source
     assert facts["comfyui.version"].value == "0.33.0"
     assert "comfyui_version.py" in facts["comfyui.version"].source
 

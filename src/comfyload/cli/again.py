@@ -45,7 +45,7 @@ def resume(
     if output is not None:
         check_writable("--output", output, json_=json_)
     if not clock.run(finish(run, _again(given), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
-        echo("The run is already complete.", err=True)
+        echo("The run is complete already.", err=True)
 
     from comfyload.app.summary import report_run
 
