@@ -59,7 +59,7 @@ def commit_of(folder: Path) -> tuple[str, bool | None, str]:
         Unknown: it is no checkout of its own, or its HEAD cannot be made out.
     """
     if not (folder / ".git").exists():  # git would go up, and answer for the repository around it
-        raise Unknown(f"{folder.name} is no git checkout")
+        raise Unknown(f"{folder.name} is not a git checkout")
     try:
         commit = _git(folder, "rev-parse", "HEAD").strip()
     except Unknown as unknown:  # git is missing, or refuses a folder that belongs to somebody else

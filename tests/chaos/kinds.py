@@ -115,7 +115,7 @@ def _server_killed(*more: str) -> Callable[[World], Awaitable[None]]:
 
 async def _server_killed_with_retries(world: World) -> None:
     (world.folder / "retry.json").write_text('{"deadline_s": 120, "attempts": 5}', encoding="utf-8")
-    await _server_killed("--retry", "retry.json")(world)
+    await _server_killed("--policy", "retry.json")(world)
 
 
 async def _server_frozen(world: World) -> None:

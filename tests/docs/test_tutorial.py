@@ -80,7 +80,7 @@ def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
     assert "1 of 2 jobs were served from the cache: 1 image was made" in " ".join(output.split())
     assert "Nothing was measured: 3 timed out." in output and "exit code 5" in output
     assert "1 483 jobs would prove it" in output
-    assert "1 summary comes out again." in output
+    assert "1 summary comes out the same." in output
     first = json.loads((tmp_path / "first.json").read_text(encoding="utf-8"))["summary"]
     assert (first["valid"], first["images"], first["p99_latency_s"]) == (True, 24, None)
 

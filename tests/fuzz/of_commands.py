@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from comfyload.cli import app
 from comfyload.errors import ComfyloadError
 from comfyload.record.codec import encode_pretty
+from comfyload.record.options import RunOptions
 from comfyload.visible import visible
 from tests.fuzz.of_files import RUN, run_directory
 from tests.fuzz.of_input import GRAPH, scratch
@@ -88,7 +89,7 @@ def _unfinished() -> bytes:
         "workflows": [{"file": str(_workflow())}],
         "plan": {"load": {"kind": "closed"}, "jobs": 4},
     }
-    return encode_pretty(manifest(4, end=None, ended_utc=None, options=asked))
+    return encode_pretty(manifest(4, end=None, ended_utc=None, options=msgspec.convert(asked, RunOptions)))
 
 
 @cache

@@ -24,7 +24,7 @@ from comfyload.comfy.address import masked, parse_headers, parse_server, redacte
 from comfyload.errors import UsageError
 from comfyload.judge.gates.grammar import parse_gate, read_gates
 from comfyload.load.arrivals import offsets
-from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
+from comfyload.load.grammar import parse_arrivals, parse_duration, parse_order, parse_rate, parse_stages
 from comfyload.load.recorded import read_recording
 from comfyload.load.requests import match_of
 from comfyload.record.codec import encode
@@ -126,7 +126,7 @@ def _arrive(asked: Plan) -> None:
 def rates(data: bytes) -> None:
     """Durations, rates, stages and arrivals."""
     for text in texts(data):
-        for read in (parse_duration, parse_rate, parse_arrivals, match_of):
+        for read in (parse_duration, parse_rate, parse_arrivals, parse_order, match_of):
             _each([text], read)
         try:
             stages = parse_stages(text)

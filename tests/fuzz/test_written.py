@@ -30,6 +30,7 @@ from comfyload.record.model import (
     ServerTimes,
     Span,
 )
+from comfyload.record.options import RunOptions
 from comfyload.record.run import RECORDS, RunReader, RunWriter
 from tests.unit.judge_runs import failed, job, manifest
 
@@ -80,7 +81,7 @@ def test_what_the_writer_took_the_reader_gives_back(
     lines: list[Any], samples: list[Sample], rows: list[LogLine], said: str
 ) -> None:
     """A number that JSON has not is not known afterwards, and a reading of no instant is none; nothing else is lost."""
-    facts = structs.replace(manifest(1), name=said, options={said: said})
+    facts = structs.replace(manifest(1), name=said, options=RunOptions(server=said, settings=[said]))
     facts.observations = [Observation(t=0.0, code=said, text=said)]
     facts.server = structs.replace(facts.server, system={said: math.inf}, argv=[said])
     with tempfile.TemporaryDirectory() as folder:

@@ -86,7 +86,7 @@ def test_a_policy_is_followed_by_a_run(found: tuple[Path, dict[str, Any]]) -> No
     folder, _ = found
     (folder / "own.json").write_text(json.dumps({"deadline_s": 20, "attempts": 2}))
     with simulator(speed=20) as url:
-        words = ["run", "--server", url, "--workflow", "book.json", "--jobs", "6", "--retry", "own.json"]
+        words = ["run", "--server", url, "--workflow", "book.json", "--jobs", "6", "--policy", "own.json"]
         done = call(*words, "--run-dir", "runs/retried", "--output", "retried.json", cwd=folder)
     assert done.returncode in (0, 5), done.stderr
     told = json.loads((folder / "retried.json").read_text())
@@ -99,12 +99,12 @@ def test_a_policy_is_followed_by_a_run(found: tuple[Path, dict[str, Any]]) -> No
     ("words", "said"),
     [
         (["capacity", "nowhere"], "nowhere"),
-        (["capacity", "runs/knee/c1", "--rate", "fast"], "is no rate"),
+        (["capacity", "runs/knee/c1", "--rate", "fast"], "invalid rate 'fast'"),
         (["capacity", "runs/knee/c1", "--dispatch", "luck"], "unknown --dispatch 'luck'"),
-        (["capacity", "runs/knee/c1", "--share", "x=1"], "invalid --share 'x=1'"),
-        (["policy", "runs/knee/c1", "--deadline", "soon"], "is no duration"),
+        (["capacity", "runs/knee/c1", "--share", "x=1"], "unknown --share 'x=1'"),
+        (["policy", "runs/knee/c1", "--deadline", "soon"], "invalid duration 'soon'"),
         (["policy", "runs/knee/c1", "--deadline", "5s", "--target", "101"], "invalid --target 101"),
-        (["policy", "runs/knee/c1", "--deadline", "5s", "--export", "yaml"], "unknown --export"),
+        (["policy", "runs/knee/c1", "--deadline", "5s", "--export", "yaml"], "choose one of"),
     ],
 )
 def test_what_cannot_be_right_is_one_line(found: tuple[Path, dict[str, Any]], words: list[str], said: str) -> None:

@@ -229,11 +229,11 @@ def test_what_would_kill_the_worker_is_not_sent_even_without_preflight(sim: str,
         (["--workflow", "graph.json", "--set", "2.secs=1"], "no such input"),
         (["--workflow", "graph.json", "--set", "nobody.x=1"], "no such node"),
         (["--workflow", "graph.json", "--server", "ftp://x"], "invalid --server"),
-        (["--workflow", "graph.json", "--header", "Authorization"], "invalid --header"),
+        (["--workflow", "graph.json", "--header", "Authorization"], "--header is not NAME=VALUE"),
         (["--workflow", "graph.json", "--header", "X=env:NOT_SET_ANYWHERE"], "no NOT_SET_ANYWHERE"),
         (["--workflow", "graph.json", "--output", "."], "is a directory"),
-        (["--workflow", "graph.json", "--name", "../x"], "as a folder's name"),
-        (["--workflow", "graph.json", "--order", "aabb"], "and there is one"),
+        (["--workflow", "graph.json", "--name", "../x"], "a folder gets this name"),
+        (["--workflow", "graph.json", "--order", "aabb"], "needs several workflows"),
         (["--workflow", "graph.json", "--note", "enclosure"], "is not KEY=TEXT"),
         (["--workflow", "graph.json", "--gate", "p95 <= 1", "--until-proven"], "p95"),
     ],
@@ -520,9 +520,7 @@ def test_faults_over_sockets_end_every_job_once(tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys\nfrom comfyload.cli import main\nsys.argv = ['comfyload', '--help']\n"
     code += "try:\n    main()\nexcept SystemExit:\n    pass\n"
-    code += (
-        "sys.exit(', '.join(m for m in ('aiohttp', 'numpy', 'scipy', 'uvloop', 'msgspec') if m in sys.modules) or 0)"
-    )
+    code += "sys.exit(', '.join(m for m in ('aiohttp', 'numpy', 'scipy', 'uvloop') if m in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -63,7 +63,7 @@ def test_a_real_server_gets_bad_prompts_and_what_cannot_be_done_from_outside_is_
 def test_what_cannot_be_right_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("{}")
     for words, said in (
-        (["--scenario", "flood"], "unknown --scenario"),
+        (["--scenario", "flood"], "unknown --scenario 'flood'"),
         (["--server", ":1"], "needs a workflow"),
         (["--heavy", "x"], "for a real server"),
     ):

@@ -196,7 +196,7 @@ def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_pa
         assert dry.returncode == 0, dry.stderr
         assert not server.posts
         assert "5 arrivals" in dry.stdout
-        written = call("plan", "--from-flags", *flags, "-o", "plan.toml", cwd=tmp_path)
+        written = call("run", *flags, "--save-plan", "plan.toml", cwd=tmp_path)
         assert written.returncode == 0, written.stderr
         hashes = []
         for number, words in enumerate((["--plan", "plan.toml"], flags, ["--plan", "plan.toml", "-n", "4"])):

@@ -193,7 +193,7 @@ def test_a_retried_job_is_found_under_the_id_that_it_had_come_to(verb: str, tmp_
     with in_thread(lambda: killer.watch(Server(speed=1, faults=Faults(oom=Which(at=(1,)))))) as (url, server):
         killer.process = process = start(
             tmp_path, "--server", url, "--workflow", graph_file(tmp_path, sleeper(1.5)), "-n", "1", "-c", "1",
-            "--run-dir", "run", "--retry", "retry.json",
+            "--run-dir", "run", "--policy", "retry.json",
         )  # fmt: skip
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL

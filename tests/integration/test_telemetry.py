@@ -199,7 +199,7 @@ def test_what_cannot_be_followed_is_refused_before_the_run(tmp_path: Path) -> No
 
 def test_a_plan_asks_for_the_same(tmp_path: Path) -> None:
     words = ["--server", ":1", "--workflow", "a.json", "--scrape", "gpu:9400", "--no-telemetry", "--metrics-log", "m"]
-    plan = tomllib.loads(call("plan", *words, cwd=tmp_path).stdout)
+    plan = tomllib.loads(call("run", *words, "--save-plan", "-", cwd=tmp_path).stdout)
     assert (plan["telemetry"], plan["scrape"], plan["metrics_log"]) == (False, ["gpu:9400"], "m")
 
 

@@ -99,7 +99,7 @@ def test_every_pack_in_every_folder_is_told(comfyui: Path) -> None:
     assert set(found) == {"declared", "nothing", "single", "cloned", f"declared in {more}"}
     assert found["declared"] == {"value": "1.4.2", "source": "pyproject.toml"}
     assert found["cloned"] == {"value": git(more / "cloned", "rev-parse", "HEAD")[:10], "source": "git"}
-    assert found["nothing"] == {"value": None, "source": "nothing is no git checkout, and it declares no version"}
+    assert found["nothing"] == {"value": None, "source": "nothing is not a git checkout, and it declares no version"}
     assert found["single"]["value"] is None
     (more / "cloned" / "__init__.py").write_text("x = 2\n", encoding="utf-8")
     assert str(facts(none())["custom_nodes.cloned"]["value"]).endswith(" dirty")
@@ -161,7 +161,7 @@ def test_no_program_that_a_repository_names_is_run(tmp_path: Path) -> None:
 def test_a_repository_around_a_pack_does_not_answer_for_it(tmp_path: Path) -> None:
     checked_out(tmp_path)
     (tmp_path / "pack").mkdir()
-    with pytest.raises(Unknown, match="pack is no git checkout"):
+    with pytest.raises(Unknown, match="pack is not a git checkout"):
         commit_of(tmp_path / "pack")
 
 

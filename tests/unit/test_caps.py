@@ -150,8 +150,19 @@ def test_what_a_cap_cut_can_be_resumed_and_counts_anew(options: RunOptions) -> N
 
 
 def test_the_command_that_repeats_a_run_has_its_caps() -> None:
-    words = command({"server": "s", "plan": {"load": {"kind": "closed"}, "max_server_queue": 3}, "max_jobs": 9})
-    assert " ".join(words).endswith("--max-server-queue 3 --concurrency 1 --max-jobs 9")
+    words = command(RunOptions(server="s", plan=Plan(max_server_queue=3), max_jobs=9, max_time_s=90.0))
+    assert words == [
+        "comfyload",
+        "run",
+        "--server",
+        "s",
+        "--max-server-queue",
+        "3",
+        "--max-jobs",
+        "9",
+        "--max-time",
+        "90s",
+    ]
 
 
 def _search(asked: CampaignOptions) -> Saturated:

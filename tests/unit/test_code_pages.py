@@ -97,7 +97,7 @@ def test_names_that_a_code_page_lacks_are_replaced_in_words_and_kept_in_json(
 
 
 def test_a_plan_that_is_redirected_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["plan", "--server", ":8188", "--workflow", "Bücher 東京 😀.json", "--note", "case=…"]
+    words = ["run", "--server", ":8188", "--workflow", "Bücher 東京 😀.json", "--note", "case=…", "--save-plan", "-"]
     for page in PAGES:
         code, text = printed(words, page, monkeypatch)
         assert code == 0

@@ -21,6 +21,7 @@ from comfyload.judge.comparison.comparable import (
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Fact, Manifest, Server
+from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from tests.unit.judge_runs import FACTS, job, manifest, one_by_one, planned
 
@@ -182,8 +183,10 @@ def test_replays_of_other_instants_are_other_loads() -> None:
 def test_another_mix_of_the_same_workflows_is_another_load() -> None:
     pair = [FACTS, structs.replace(FACTS, name="cover")]
 
-    def asked(weight: float) -> dict[str, Any]:
-        return {"workflows": [{"file": "book.json", "weight": weight}, {"file": "cover.json", "weight": 1.0}]}
+    def options(weight: float) -> RunOptions:
+        return RunOptions(
+            workflows=[WorkflowChoice(file="book.json", weight=weight), WorkflowChoice(file="cover.json")]
+        )
 
-    one, two = (load_words(manifest(workflows=pair, options=asked(weight))) for weight in (1.0, 3.0))
+    one, two = (load_words(manifest(workflows=pair, options=options(weight))) for weight in (1.0, 3.0))
     assert (one, two) == ("1 in flight", "1 in flight, weights 3:1")

@@ -72,7 +72,8 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("15s", 15), ("5m", 300), ("1h30m", 5400), ("250ms", 0.25), ("2.5 min", 150), ("7", 7)]
+    ("text", "seconds"),
+    [("45", 45), ("45s", 45), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), ("2.5 min", 150), (".5s", 0.5)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds

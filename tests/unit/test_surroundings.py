@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from comfyload import clock
@@ -14,6 +15,7 @@ from comfyload.app.run import environment
 from comfyload.app.run.environment import FINISH_S, EnvironmentReader
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
+from comfyload.record.options import RunOptions
 from tests.unit.judge_runs import manifest
 
 ASKED = {"notes": ["enclosure=Razer = Core X"], "comfyui_dir": "/srv/ComfyUI"}
@@ -48,7 +50,7 @@ class Machine:
 
 
 def ended(end: Any) -> Manifest:
-    return manifest(options=ASKED, end=end)
+    return manifest(options=msgspec.convert(ASKED, RunOptions), end=end)
 
 
 def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,29 +11,19 @@ from typing import Any
 from typer.models import ArgumentInfo, OptionInfo
 
 from comfyload.cli import app
-from writer.markdown import NOTE, Row, listed, table
+from writer.markdown import NOTE, Row, table
 
 
 def cli_page() -> str:
     parts = ["# Command line", "", NOTE, _prose(_callback(app.registered_callback))]
     parts += [
-        table(("flag", "meaning", "default"), [_version_row(), ("`--help`, `-h`", "Show the help and leave.", "")])
+        table(("flag", "meaning", "default"), [_version_row(), ("`--help`, `-h`", "Show the help and exit.", "")])
     ]
     parts.append("Every command ends with one of the [exit codes](exit-codes.md).\n")
-    earlier: dict[str, list[Row]] = {}
     for name, function in commands():
         rows = list(_options(function))
         parts += [f"## comfyload {name}\n", _prose(function)]
-        like = next((other for other, known in earlier.items() if len(set(known) & set(rows)) > 0.5 * len(known)), None)
-        if like is not None:
-            less = listed(row[0].split("`")[1] for row in earlier[like] if row not in rows)
-            parts.append(f"It has the flags of `comfyload {like}`, less {less}.\n")
-        own = [row for row in rows if like is None or row not in earlier[like]]
-        if own:
-            parts.append(table(("flag", "meaning", "default"), own))
-        elif like is None:
-            parts.append("It has no flags.\n")
-        earlier[name] = rows
+        parts.append(table(("flag", "meaning", "default"), rows) if rows else "It has no flags.\n")
     return "\n".join(parts)
 
 
@@ -42,6 +32,8 @@ def commands() -> Iterable[tuple[str, Callable[..., Any]]]:
     groups = [("", app), *((f"{_name_of(group)} ", group.typer_instance) for group in app.registered_groups)]
     for prefix, group in groups:
         for command in group.registered_commands if group else ():
+            if command.hidden:
+                continue
             function = _callback(command)
             yield f"{prefix}{command.name or function.__name__}", function
 
@@ -62,14 +54,16 @@ def options_of(function: Callable[..., Any]) -> Iterable[tuple[list[str], Option
 
 def _options(function: Callable[..., Any]) -> Iterable[Row]:
     for flags, option, kind, default in options_of(function):
+        if option.hidden:
+            continue
         named = ", ".join(f"`{flag}`" for flag in flags)
         if kind is not bool:
             named = f"{named} `{option.metavar or _kind(kind)}`".strip()
-        text, _, default_text = str(option.help).replace("\\[", "[").partition(" [default: ")
+        text, _, words = str(option.help).replace("\\[", "[").partition(" [default: ")
         if option.envvar:
             text += f" Read from `{option.envvar}` where the flag is not given."
         text += _bounds(option)
-        known = default_text.removesuffix("]") or ("" if default in (None, False) else str(default))
+        known = words.removesuffix("]") or ("" if default in (None, False) else str(default))
         shown = "**required**" if default is inspect.Parameter.empty else f"`{known}`" if known else ""
         yield named, text, shown
 

@@ -124,7 +124,7 @@ def policy_page() -> str:
             "# The retry policy",
             "",
             NOTE,
-            "What `comfyload policy --output` writes; `comfyload run --retry` and `comfyload.connect` follow it.",
+            "What `comfyload policy --output` writes; `comfyload run --policy` and `comfyload.connect` follow it.",
             "[retry.schema.json](retry.schema.json) is its JSON Schema. Unknown keys are refused; all has a default.",
             "",
             *(f"## {kind.__name__}\n\n{struct_text(kind)}" for kind in POLICY_PARTS),

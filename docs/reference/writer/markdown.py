@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import msgspec
 import msgspec.inspect
 
 from comfyload.record import bounds, model
+from comfyload.record.flag import flags_on
 from writer.meanings import TYPES
 
 NOTE = "<!-- Written by generate.py; edit that or the code, then run: python docs/reference/generate.py -->\n"
@@ -45,20 +47,42 @@ def agree(table: str, code: Iterable[str | int], entries: Iterable[str | int]) -
 
 def struct_text(kind: type[msgspec.Struct]) -> str:
     """A struct's docstring and a table of its fields."""
-    rows = []
+    rows: list[Row] = []
     annotations = {
         name: hint for base in reversed(kind.__mro__) for name, hint in inspect.get_annotations(base).items()
     }
     for field in msgspec.structs.fields(kind):
         default = field.default
         shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
+        if isinstance(default, msgspec.Struct) and default == type(default)():
+            shown = "all defaults"
         if field.default_factory is not msgspec.NODEFAULT:
             shown = f"`{_json(field.default_factory())}`"
-        rows.append((f"`{field.encode_name}`", f"`{_type(annotations[field.name])}`", shown))
+        flags = listed(flag.name for flag in flags_on(field.type))
+        rows.append((f"`{field.encode_name}`", f"`{_type(_plain(annotations[field.name]))}`", shown, flags))
     doc = inspect.getdoc(kind) or ""
     for field in msgspec.structs.fields(kind):
         doc = doc.replace(f"`{field.name}`", f"`{field.encode_name}`")
-    return f"{doc}\n\n{table(('field', 'type', 'default'), rows)}"
+    heads: Row = ("field", "type", "default", "flag")
+    if not any(row[3] for row in rows):
+        heads, rows = heads[:3], [row[:3] for row in rows]
+    return f"{doc}\n\n{table(heads, rows)}"
+
+
+def _plain(hint: str) -> str:
+    """The annotation without its flags."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+            self.generic_visit(node)
+            if ast.unparse(node.value) != "Annotated" or not isinstance(node.slice, ast.Tuple):
+                return node
+            of, *metadata = node.slice.elts
+            kept = [one for one in metadata if ast.unparse(one).startswith("Meta(")]
+            node.slice.elts = [of, *kept]
+            return node if kept else of
+
+    return ast.unparse(Strip().visit(ast.parse(hint, mode="eval")))
 
 
 def _type(hint: str) -> str:

@@ -29,7 +29,7 @@ STATISTICS: dict[str, str] = {
     "gpus": "by the server's index of the GPU, where there are readings of it",
     "saturation": "how busy server and GPUs were: would more in flight help?",
     "server_clock": "how fast the server's clock ran against ours, by the ends of its jobs; null where too few tell it",
-    "retries": "what retries saved and cost, and the first attempts alone; null without `--retry`",
+    "retries": "what retries saved and cost, and the first attempts alone; null without `--policy`",
     "left_on_server": "jobs we gave up, by what had become of them on the server",
     "warmup": "warm-up jobs by outcome",
     "books": "books by how they ended; null where an arrival is one job",

@@ -196,7 +196,7 @@ def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str])
         name, _, weight = text.rpartition("=")
         if name not in pools.workflows or not weight.replace(".", "", 1).isdigit() or float(weight) <= 0:
             known = ", ".join(pools.workflows)
-            raise UsageError(f"invalid --share {text!r}", f"write NAME=WEIGHT, with NAME one of {known}")
+            raise UsageError(f"unknown --share {text!r}", f"write NAME=WEIGHT, NAME one of {known}")
         named[name] = float(weight)
     if named:
         return [named.get(name, 0.0) or 1e-9 for name in pools.workflows]

@@ -68,9 +68,7 @@ def _collector(text: str) -> str:
     try:
         url = read_url(text)
     except ValueError:
-        raise UsageError(
-            f"--otlp {masked(text)!r} is not an http address", "write it as http://127.0.0.1:4318"
-        ) from None
+        raise UsageError(f"invalid --otlp {masked(text)!r}", "write it as http://127.0.0.1:4318") from None
     hide_secrets(url)
     headers = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
     hide(*(unquote(header.partition("=")[2].strip()) for header in headers.split(",")))

@@ -23,7 +23,7 @@ async def serve_sim(*, port: int, speed: float, cache: str, probe: bool) -> None
         UsageError: the port is taken, or there is no such cache mode.
     """
     if cache not in CACHES:
-        raise UsageError(f"--cache {cache!r} is no cache mode", f"choose one of {', '.join(CACHES)}")
+        raise UsageError(f"unknown --cache {cache!r}", f"choose one of {', '.join(CACHES)}")
     stop = asyncio.Event()
     with suppress(NotImplementedError):
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""The command line: flags in, exit code out. Whatever is heavy is imported by the command that needs it."""
+"""The command line: flags in, exit code out. What is slow to import is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
 from comfyload.cli.faults import faults
+from comfyload.cli.help import Command, Group, flowing
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
-from comfyload.cli.plan import plan
 from comfyload.cli.probe import probe
 from comfyload.cli.report import export, report
 from comfyload.cli.run import run
@@ -34,11 +34,12 @@ NO_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · "
-    "5 run invalid or nothing measured · 70 a fault of comfyload · 130 interrupted."
+    "5 run invalid or nothing measured · 70 an error in comfyload · 130 interrupted."
 )
 
 app = typer.Typer(
     name="comfyload",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -47,10 +48,10 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Measure": (run, checklist, ab, doctor, plan, resume, cleanup),
+    "Measure": (run, checklist, ab, doctor, resume, cleanup),
     "Judge": (show, logs, check, compare, trend),
     "Advise": (saturate, capacity, policy, faults),
-    "Keep and pass on": (report, export),
+    "Reports and baselines": (report, export),
     "Without a server": (demo, sim),
 }
 WITHOUT_ARGUMENTS = (faults, logs, trend, demo, sim)
@@ -59,12 +60,22 @@ for panel, verbs in PANELS.items():
     for verb in verbs:
         epilog = EXIT_CODES if verb is run else None
         app.command(no_args_is_help=verb not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
-app.add_typer(baseline, rich_help_panel="Keep and pass on")
+app.add_typer(baseline, rich_help_panel="Reports and baselines")
 app.add_typer(probe, rich_help_panel="On the server")
+for group in (app, baseline, probe):
+    for command in group.registered_commands:
+        command.cls = Command
+        command.help = flowing(command.callback.__doc__ or "")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def plan() -> None:
+    """Answer the earlier spelling."""
+    raise UsageError("comfyload plan is now a flag of comfyload run", "comfyload run … --save-plan plan.toml")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version
 
         typer.echo(f"comfyload {version('comfyload')}")
@@ -74,10 +85,10 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def root(
     _version: Annotated[
-        bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Load a ComfyUI server, and say truthfully what happened.
+    """Load-test a ComfyUI server.
 
     Start with [bold]comfyload demo[/bold], which needs no server, then:
 

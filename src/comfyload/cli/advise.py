@@ -10,27 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
-    SERVER,
     Archive,
-    CaFile,
-    Header,
-    Insecure,
     Json,
-    MaxJobs,
-    MaxTime,
-    NoTelemetry,
     Quiet,
-    ServerUrl,
-    Set,
     check_writable,
     echo,
     for_people,
-    server_url,
 )
+from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.options import RunOptions
+from comfyload.record.plan import Plan
 
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
@@ -42,7 +36,7 @@ __all__ = ["capacity", "policy", "saturate"]
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]
-P95 = Annotated[str, typer.Option("--p95", metavar="DURATION", help="Latency limit that 95 % of jobs must meet.")]
+P95 = Annotated[float, duration_option("--p95", "Latency limit that 95 % of jobs must meet.", default="45s")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
 ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the picture as PNG.")]
 All = Annotated[bool, typer.Option("--all", help="Show every number and check, with its reason.")]
@@ -51,37 +45,42 @@ Share = Annotated[
     typer.Option(
         "--share",
         metavar="NAME=WEIGHT",
-        help="Share of a workflow in the future load. Repeatable. \\[default: as it was measured]",
+        help="How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
     ),
 ]
 
 
+@with_flags
 def saturate(
-    server: ServerUrl,
-    workflow: Annotated[
-        list[str], typer.Option(metavar="FILE[=WEIGHT]", help="A workflow in API format. Several make a mix.")
+    given: Annotated[
+        Given,
+        Takes(
+            names=(
+                "server",
+                "workflow",
+                "timeout",
+                "set",
+                "header",
+                "ca_file",
+                "insecure",
+                "allow_shared",
+                "max_jobs",
+                "max_time",
+                "no_telemetry",
+            ),
+            base=RunOptions(plan=Plan(timeout_s=420.0)),
+            required=("server", "workflow"),
+        ),
     ],
-    p95: P95 = "45s",
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs with one in flight.")] = 40,
+    p95: P95 = 45.0,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
     confirm_jobs: Annotated[
-        int, typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms it; 0 for none.")
+        int,
+        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0: none."),
     ] = 24,
     slow: Annotated[
-        bool, typer.Option("--slow", help="The classical ladder: --jobs each at 1, 2, 4 and 8 in flight.")
+        bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long.")
-    ] = 420.0,
-    set_: Set = None,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    allow_shared: Annotated[
-        bool, typer.Option("--allow-shared", help="Run although others use the server.", rich_help_panel=SERVER)
-    ] = False,
-    max_jobs: MaxJobs = None,
-    max_time: MaxTime = None,
-    no_telemetry: NoTelemetry = False,
     run_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-saturate]")
     ] = None,
@@ -101,36 +100,20 @@ def saturate(
     """
     from comfyload import clock
     from comfyload.app.campaign import about
-    from comfyload.app.run.options import RunOptions
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.options import parse_cap, parse_workflows
     from comfyload.cli.progress import NoProgress, Part, viewer_for
-    from comfyload.load.grammar import parse_duration
-    from comfyload.record.plan import Closed, Plan
 
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
             check_writable(flag, file, json_=json_)
-    options = RunOptions(
-        server=server_url(server),
-        workflows=parse_workflows(workflow),
-        plan=Plan(load=Closed(), timeout_s=timeout),
-        settings=set_ or [],
-        headers=header or [],
-        ca_file=str(ca_file) if ca_file else None,
-        insecure=insecure,
-        allow_shared=allow_shared,
-        telemetry=not no_telemetry,
-        max_jobs=max_jobs,
-        max_time_s=parse_cap(max_time),
-    )
-    wanted = CampaignOptions(run=options, jobs=jobs, confirm_jobs=confirm_jobs, limit_s=parse_duration(p95), slow=slow)
+    wanted = CampaignOptions(run=given.options(), jobs=jobs, confirm_jobs=confirm_jobs, limit_s=p95, slow=slow)
     silent = quiet or json_
     if not silent:
+        most = wanted.run.max_jobs
         echo(
             f"About {expected_jobs(wanted)} jobs will be sent: more if they are short, fewer if it stops early"
-            + (f", and no more than {max_jobs}." if max_jobs else "."),
+            + (f", and no more than {most}." if most else "."),
             err=True,
         )
 
@@ -167,9 +150,9 @@ def saturate(
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Future load: 20/min, 3/s. \\[default: several]")
+        str | None, typer.Option(metavar="RATE", help="Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
     ] = None,
-    p95: P95 = "45s",
+    p95: P95 = 45.0,
     servers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
@@ -177,7 +160,8 @@ def capacity(
     dispatch: Annotated[
         str,
         typer.Option(
-            metavar="WAY", help="Of several servers: affinity (our client), shortest_queue (fewest jobs), round_robin."
+            metavar="WAY",
+            help="How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
         ),
     ] = "affinity",
     share: Share = None,
@@ -204,21 +188,21 @@ def capacity(
     comfyload capacity rtx5060ti --validate runs/20261123T120000Z-book
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
-    from comfyload.load.grammar import parse_duration, parse_rate
+    from comfyload.load.grammar import parse_rate
     from comfyload.words import count
 
-    way = next((one for one in DISPATCHES if one == dispatch), None)
+    way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
-        raise UsageError(f"unknown --dispatch {dispatch!r}", f"choose {', '.join(DISPATCHES[:-1])} or {DISPATCHES[-1]}")
+        raise UsageError(f"unknown --dispatch {dispatch!r}", "choose affinity, shortest-queue or round-robin")
     for flag, file in (("--output", output), ("--chart", chart)):
         if file is not None:
             check_writable(flag, file, json_=json_)
-    on, limit_s = basis(target, archive, share or []), parse_duration(p95)
+    on = basis(target, archive, share or [])
     checks = validated(on, validate, archive) if validate is not None else []
     found = ahead(
         on,
         rate_per_s=None if rate is None else parse_rate(rate),
-        limit_s=limit_s,
+        limit_s=p95,
         servers=servers,
         dispatch=way,
     )
@@ -228,10 +212,10 @@ def capacity(
     from comfyload.report.charts.advice import forecast_chart
 
     fields = {key: getattr(found, key) for key in found.__struct_fields__}
-    more = {"jobs": on.pools.n, "limit_s": limit_s, "validation": dict(checks)}
+    more = {"jobs": on.pools.n, "limit_s": p95, "validation": dict(checks)}
     document = jsonable({**fields, **more})
     _write(output, document)
-    _draw(chart, forecast_chart(found.rows, limit_s))
+    _draw(chart, forecast_chart(found.rows, p95))
     page = capacity_page(
         Outlook(
             source=f"{count(on.pools.n, 'job')} of {', '.join(on.pools.workflows)}",
@@ -240,7 +224,7 @@ def capacity(
             dispatches=found.dispatches,
             sizing=found.sizing,
             checks=checks,
-            limit_s=limit_s,
+            limit_s=p95,
             doubts=found.doubts,
             next=[shlex.join(["comfyload", "policy", target, "--deadline", "90s", "--output", "retry.json"])],
         )
@@ -248,30 +232,39 @@ def capacity(
     _show(page, document if json_ else None, for_people(output, chart), quiet=quiet)
 
 
-def policy(
-    target: Target,
-    deadline: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long a user waits for a job, all attempts together.")
-    ],
-    goal: Annotated[
-        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs done by then, in per cent.")
-    ] = 98.0,
+class CopesWith(Struct, frozen=True, kw_only=True):
+    """What a policy is made for."""
+
     rate: Annotated[
         str | None,
-        typer.Option(metavar="RATE", help="Future load: 4/min. \\[default: 0.6 of the capacity]"),
-    ] = None,
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1,
+        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
+    ] = None
+    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1
     outages: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Past outages, a duration a line: 60s, 5m.")
-    ] = None,
-    share: Share = None,
-    blind: Annotated[bool, typer.Option("--blind", help="A gateway hides the servers' queues.")] = False,
+        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
+    ] = None
+    share: Share = None
+    blind: Annotated[
+        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
+    ] = False
+
+
+@with_flags
+def policy(
+    target: Target,
+    expected: CopesWith,
+    deadline: Annotated[
+        float, duration_option("--deadline", "How long a user waits for a job, all attempts together: 90s.")
+    ],
+    goal: Annotated[
+        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs that must be done by then.")
+    ] = 98.0,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
     ] = None,
     export: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Print it for tenacity, stamina, envoy, nginx or env instead.")
+        str | None, typer.Option(metavar="FORMAT", help="Print the policy for tenacity, stamina, envoy, nginx or env.")
     ] = None,
     all_: All = False,
     quiet: Quiet = False,
@@ -300,22 +293,22 @@ def policy(
 
     way = next((one for one in formats() if one == export), None)
     if export is not None and way is None:
-        raise UsageError(f"unknown --export {export!r}", f"choose {', '.join(formats()[:-1])} or {formats()[-1]}")
+        raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(formats())}")
     if not 0 < goal < 100:
-        raise UsageError(f"invalid --target {goal:g}", "give per cent between 0 and 100, such as 98")
+        raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
     if output is not None:
         check_writable("--output", output, json_=json_ or export is not None)
-    lines = read_text(str(outages)).split("\n") if outages is not None else []
-    on = basis(target, archive, share or [])
+    lines = read_text(str(expected.outages)).split("\n") if expected.outages is not None else []
+    on = basis(target, archive, expected.share or [])
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
         made = made_of(
             on,
-            deadline_s=parse_duration(deadline),
+            deadline_s=deadline,
             target=goal / 100,
-            rate_per_s=None if rate is None else parse_rate(rate),
-            servers=servers,
+            rate_per_s=None if expected.rate is None else parse_rate(expected.rate),
+            servers=expected.servers,
             outages_s=[parse_duration(line) for line in lines if line.strip()],
-            depth_known=not blind,
+            depth_known=not expected.blind,
             progress=progress,
         )
     if output is not None:
@@ -328,7 +321,7 @@ def policy(
         if output is not None:
             next_ = ["comfyload", "faults", "--scenario", "all", "--policy", str(output)]
         else:
-            next_ = ["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"]
+            next_ = ["comfyload", "policy", target, "--deadline", duration_text(deadline), "--output", "retry.json"]
         written = "" if output is None else str(output)
         render(policy_page(made, written, on.doubts, [shlex.join(next_)]), for_people(output), all=all_)
 

@@ -1,82 +1,69 @@
-"""`comfyload resume`, `cleanup` and `show`: what is done with a run directory."""
+"""`comfyload resume`, `cleanup` and `show`: commands on a run directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import MaxJobs, MaxTime, check_writable, echo
+from comfyload.cli.flags import Json, Output, Quiet, check_writable, echo
+from comfyload.cli.signature import Given, Takes, with_flags
+
+if TYPE_CHECKING:
+    from comfyload.app.run.resume import Again
 
 __all__ = ["cleanup", "resume", "show"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-ServerUrl = Annotated[
-    str | None, typer.Option("--server", metavar="URL", help="The server, if its address has changed.")
-]
-Headers = Annotated[
-    list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="Headers, which no run keeps. Repeatable.")
-]
-CaFile = Annotated[Path | None, typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.")]
+GIVE_AGAIN = {
+    "server": "The server, if its address has changed.",
+    "header": "Give the run's headers again; a run does not keep them. Repeatable.",
+    "workflow": "The workflow, if its file has moved; as many times as in the run.",
+}
 
 
+@with_flags
 def resume(
     run: Run,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as JSON.")
-    ] = None,
-    server: ServerUrl = None,
-    workflow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="The workflow, if its file has moved. As often as in the run."),
-    ] = None,
-    header: Headers = None,
-    ca_file: CaFile = None,
-    max_jobs: MaxJobs = None,
-    max_time: MaxTime = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of the table.")] = False,
+    given: Annotated[
+        Given,
+        Takes(names=("server", "workflow", "header", "ca_file", "max_jobs", "max_time"), env=False, help=GIVE_AGAIN),
+    ],
+    output: Output = None,
+    quiet: Quiet = False,
+    json_: Json = False,
 ) -> None:
-    """Finish a run whose process died: jobs still on the server are followed, none is sent twice.
+    """Finish a run whose process died. Jobs that are still on the server are followed; no job is sent twice.
 
     [bold]Example[/bold]: comfyload resume runs/20261123T120000Z-book -o load.json
     """
     from comfyload import clock
-    from comfyload.app.run.resume import Again
-    from comfyload.app.run.resume import resume as take_up
-    from comfyload.cli.options import parse_cap
+    from comfyload.app.run.resume import resume as finish
     from comfyload.cli.progress import viewer_for
 
     if output is not None:
         check_writable("--output", output, json_=json_)
-    again = Again(
-        server=server,
-        headers=header or [],
-        workflows=workflow or [],
-        ca_file=str(ca_file) if ca_file else None,
-        max_jobs=max_jobs,
-        max_time_s=parse_cap(max_time),
-    )
-    if not clock.run(take_up(run, again, viewer_for(quiet=quiet or json_))) and not (quiet or json_):
-        echo("The run is complete already; nothing was left to do.", err=True)
+    if not clock.run(finish(run, _again(given), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
+        echo("The run is complete already.", err=True)
 
     from comfyload.app.summary import report_run
 
     raise typer.Exit(report_run(run, output=output, quiet=quiet, as_json=json_))
 
 
-def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file: CaFile = None) -> None:
-    """Take off the server what a dead run left there. Only prompts of this run are touched, each by its id.
+@with_flags
+def cleanup(
+    run: Run, given: Annotated[Given, Takes(names=("server", "header", "ca_file"), env=False, help=GIVE_AGAIN)]
+) -> None:
+    """Delete from the server's queue what an aborted run left. Only prompts of this run are touched, each by its id.
 
     [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
     """
     from comfyload import clock
-    from comfyload.app.run.resume import Again
-    from comfyload.app.run.resume import cleanup as take_off
+    from comfyload.app.run.resume import cleanup as delete
 
-    again = Again(server=server, headers=header or [], ca_file=str(ca_file) if ca_file else None)
-    found = clock.run(take_off(run, again))
+    found = clock.run(delete(run, _again(given)))
     echo(
         f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
         f"{found.stopped} running stopped; "
@@ -90,23 +77,33 @@ def cleanup(run: Run, server: ServerUrl = None, header: Headers = None, ca_file:
     raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
 
 
+def _again(given: Given) -> Again:
+    from comfyload.app.run.resume import Again
+
+    options = given.options()
+    return Again(
+        server=options.server or None,
+        headers=options.headers,
+        workflows=[choice.file for choice in options.workflows],
+        ca_file=options.ca_file,
+        max_jobs=options.max_jobs,
+        max_time_s=options.max_time_s,
+    )
+
+
 def show(
     run: Run,
-    job: Annotated[int | None, typer.Option(metavar="N", help="One job, by its index, with its nodes.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as JSON.")
-    ] = None,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Leave out lines that cannot be read, and say how many.")
-    ] = False,
+    job: Annotated[int | None, typer.Option(metavar="N", help="Print one job, by its index, with its nodes.")] = None,
+    output: Output = None,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Leave out damaged lines, and count them.")] = False,
     all_: Annotated[
         bool, typer.Option("--all", help="Show every number; with --json the whole page in words.")
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
-    """Print a run, or one job of it, from its files alone.
+    """Print a run, or one of its jobs, from its files.
 
-    A damaged line is an error that names it. With --salvage the rest is read; a run that has lost records is not valid.
+    A damaged line is an error. With --salvage the other lines are read; a run without some of its records is invalid.
 
     [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
     """

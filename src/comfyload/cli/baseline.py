@@ -10,16 +10,14 @@ import typer
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Archive,
-    Expect,
-    Gate,
-    GatesFile,
-    Independent,
+    GateFlags,
     Json,
     MetricsLog,
     Note,
     echo,
 )
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.signature import with_flags
 
 if TYPE_CHECKING:
     from comfyload.app.locate import Target
@@ -33,7 +31,7 @@ __all__ = ["baseline"]
 baseline = typer.Typer(
     name="baseline",
     no_args_is_help=True,
-    help="Keep runs under a name: immutable, hashed, with README, pictures and page.",
+    help="Keep runs as named baselines: immutable, hashed, with README, charts and page.",
     rich_markup_mode="rich",
 )
 
@@ -41,35 +39,32 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A baseline's name, fo
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def save(
+    gating: GateFlags,
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to call it. \\[default: the date alone]")
+        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
 ) -> None:
-    """Keep runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
+    """Save runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
-    It appears as a whole or not at all, and an existing one is never overwritten.
+    It is complete or absent, never half-written, and an existing baseline is never overwritten.
 
     [bold]Example[/bold]
 
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
-    from comfyload.app.check import gate_set
     from comfyload.app.locate import default_log, find
     from comfyload.app.run.options import parse_notes
 
-    chosen, notes = gate_set(gate or [], gates, expect or [], independent=independent_failures), parse_notes(note or [])
-    keep(archive, name, find(",".join(runs), archive), chosen, default_log(metrics_log), notes)
+    gates, notes = gating.read(), parse_notes(note or [])
+    keep(archive, name, find(",".join(runs), archive), gates, default_log(metrics_log), notes)
 
 
 def keep(
@@ -113,7 +108,7 @@ def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
 
 @baseline.command("list")
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """List the baselines, oldest first; the promoted one is marked. Folders made by hand are listed too.
+    """List the baselines, oldest first, with the promoted one marked, and folders that were made by hand.
 
     [bold]Example[/bold]: comfyload baseline list
     """
@@ -221,7 +216,7 @@ def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
 
 @baseline.command(no_args_is_help=True)
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Compute every hash again, and every summary from its records. Exit code 1: something differs, and is named.
+    """Recompute every hash, and every summary from its records. Exit code 1: something differs, and is named.
 
     [bold]Example[/bold]: comfyload baseline verify rtx5060ti
     """
@@ -237,15 +232,15 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     from comfyload.report.text import count
 
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
-    echo(f"{kept.folder}: {len(kept.manifest.files)} files are as they were saved; {runs} out again.")
+    echo(f"{kept.folder}: {len(kept.manifest.files)} files are unchanged; {runs} out the same.")
 
 
 @baseline.command(no_args_is_help=True)
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Make a baseline the one that runs are compared with by default.
+    """Make a baseline the default one to compare with.
 
     [bold]Example[/bold]: comfyload baseline promote rtx5060ti
     """
     from comfyload.record.archive import promote as make_default
 
-    echo(f"{make_default(archive, name).folder} is what runs are compared with by default now.")
+    echo(f"{make_default(archive, name).folder} is now the baseline that runs are compared with.")

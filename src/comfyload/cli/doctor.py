@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import CaFile, Header, Insecure, Json, ServerUrl, Set, server_url
+from comfyload.cli.flags import Json
+from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.options import RunOptions
+from comfyload.record.plan import Plan
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -22,24 +25,17 @@ _MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "yellow"), "unknown":
 """Sign and style of a check, the most urgent first."""
 
 
+TAKES = Takes(
+    names=("server", "workflow", "jobs", "concurrency", "set", "drop_broken_outputs", "header", "ca_file", "insecure"),
+    base=RunOptions(plan=Plan(jobs=12)),
+    required=("server",),
+    help={"jobs": "Jobs that the run will have.", "concurrency": "Jobs that it will have in flight."},
+)
+
+
+@with_flags
 def doctor(
-    server: ServerUrl,
-    workflow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="A workflow in API format; - reads standard input. Repeatable."),
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=1, help="Jobs that the run will have.")] = 12,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", min=1, help="Jobs in flight that it will have.")
-    ] = 1,
-    set_: Set = None,
-    drop_broken_outputs: Annotated[
-        bool,
-        typer.Option("--drop-broken-outputs", help="Leave out the outputs that the server would drop."),
-    ] = False,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
+    given: Annotated[Given, TAKES],
     all_: Annotated[bool, typer.Option("--all", help="Show what is fine too, each check with its numbers.")] = False,
     json_: Json = False,
 ) -> None:
@@ -53,20 +49,8 @@ def doctor(
     from comfyload import clock
     from comfyload.app.doctor import doctor as examine
     from comfyload.app.doctor import exit_code
-    from comfyload.app.run.options import RunOptions, WorkflowChoice
-    from comfyload.record.plan import Closed, Plan
 
-    options = RunOptions(
-        server=server_url(server),
-        workflows=[WorkflowChoice(file=file) for file in workflow or []],
-        plan=Plan(load=Closed(concurrency=concurrency), jobs=jobs),
-        settings=set_ or [],
-        drop_broken_outputs=drop_broken_outputs,
-        headers=header or [],
-        ca_file=str(ca_file) if ca_file else None,
-        insecure=insecure,
-    )
-    checks = clock.run(examine(options))
+    checks = clock.run(examine(given.options()))
     show_checks(checks, as_json=json_, all_=all_, alone=True)
     raise typer.Exit(exit_code(checks))
 

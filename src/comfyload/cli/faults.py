@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import SERVER, Header, Json, Quiet, check_writable, echo, for_people, server_url
+from comfyload.cli.flags import Json, Quiet, check_writable, echo, for_people
+from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,41 +19,44 @@ if TYPE_CHECKING:
 __all__ = ["faults"]
 
 
+TAKES = Takes(
+    names=("server", "workflow", "policy", "header", "allow_shared"),
+    env=False,
+    help={
+        "server": "A real server, with the troubles that can be made from outside. \\[default: the simulator]",
+        "workflow": "The workflow for a real server, in API format.",
+        "policy": "The retry policy, a file that comfyload policy makes. \\[default: a cautious policy]",
+        "allow_shared": "Run although others use the server.",
+    },
+)
+
+
+@with_flags
 def faults(
+    given: Annotated[Given, TAKES],
     scenario: Annotated[
         str,
         typer.Option(
             metavar="NAME", help="steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
         ),
     ] = "all",
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="A real server; what can be done from outside. \\[default: the simulator]"),
-    ] = None,
-    workflow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What a real server is given, in API format.")
-    ] = None,
     heavy: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What exhausts the server's memory, for oom. \\[default: asks for so much that it is refused]",
+            help="A workflow that exhausts the server's memory, for oom. \\[default: one that allocates too much]",
         ),
-    ] = None,
-    policy: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="retry.json. \\[default: a cautious policy]")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-n", min=6, metavar="N", help="Jobs of each client.")] = 30,
     job_time: Annotated[
-        str, typer.Option(metavar="DURATION", help="What a job takes: sets the pace at 0.6 of the capacity.")
-    ] = "200ms",
+        float,
+        duration_option(
+            "--job-time", "How long a job takes; jobs come at 0.6 of the capacity.", default="200ms", least=0.001
+        ),
+    ] = 0.2,
     deadline: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="\\[default: that of 30 jobs one after another]")
+        float | None, duration_option("--deadline", "When a job must be done. \\[default: 30 times --job-time]")
     ] = None,
-    header: Header = None,
-    allow_shared: Annotated[
-        bool, typer.Option("--allow-shared", help="Do it although others use the server.", rich_help_panel=SERVER)
-    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outcomes as JSON.")
     ] = None,
@@ -77,7 +81,6 @@ def faults(
     from comfyload.app.faults import SCENARIOS, FaultOptions
     from comfyload.app.faults import faults as play
     from comfyload.cli.progress import working
-    from comfyload.load.grammar import parse_duration
     from comfyload.retry.policy import decode, default
     from comfyload.text_files import read_text
 
@@ -86,21 +89,22 @@ def faults(
         raise UsageError(f"unknown --scenario {scenario!r}", f"choose {', '.join(SCENARIOS)} or all")
     if output is not None:
         check_writable("--output", output, json_=json_)
-    job_s = parse_duration(job_time)
-    if job_s <= 0:
-        raise UsageError(f"invalid --job-time {job_time!r}", "write the time of a job, such as 300ms")
-    deadline_s = 30 * job_s if deadline is None else parse_duration(deadline)
+    wanted = given.options()
+    deadline_s = 30 * job_time if deadline is None else deadline
+    files = [choice.file for choice in wanted.workflows]
+    if len(files) > 1:
+        raise UsageError("faults takes one workflow", "give --workflow once")
     options = FaultOptions(
-        policy=default(deadline_s) if policy is None else decode(read_text(str(policy)).encode()),
+        policy=default(deadline_s) if wanted.policy is None else decode(read_text(wanted.policy).encode()),
         scenarios=chosen,
-        server=None if server is None else server_url(server),
-        headers=header or [],
-        workflow=None if workflow is None else read_text(str(workflow)).encode(),
+        server=wanted.server or None,
+        headers=wanted.headers,
+        workflow=read_text(files[0]).encode() if files else None,
         heavy=None if heavy is None else read_text(str(heavy)).encode(),
         jobs=jobs,
-        job_s=job_s,
+        job_s=job_time,
         deadline_s=deadline_s,
-        allow_shared=allow_shared,
+        allow_shared=wanted.allow_shared,
     )
     silent = quiet or json_
     terminal = sys.stderr.isatty()

@@ -7,201 +7,115 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
+from comfyload.cli.signature import option
 from comfyload.errors import UsageError
 from comfyload.record.atomic import check_target, is_stdout
+from comfyload.record.flag import JUDGE, RESULT, flags_of
+from comfyload.record.options import RunOptions
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
+    from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.console import Screen
 
 __all__ = [
     "DEFAULT_ARCHIVE",
-    "JUDGE",
-    "LOAD",
-    "RESULT",
-    "SERVER",
-    "WORK",
     "Accept",
     "AllRows",
     "Archive",
-    "CaFile",
-    "ComfyUIDir",
-    "Expect",
     "FailIf",
     "FailIfs",
-    "Gate",
-    "GatesFile",
-    "GithubSummary",
-    "Header",
-    "Insecure",
+    "GateFlags",
     "Json",
-    "Junit",
-    "MaxJobs",
-    "MaxTime",
+    "Margin",
     "MetricsLog",
-    "NoTelemetry",
     "Note",
+    "Output",
     "Quiet",
-    "Scrape",
-    "ServerUrl",
-    "Set",
     "Strict",
     "check_writable",
     "echo",
     "for_people",
-    "server_url",
 ]
 
-LOAD = "Load"
-WORK = "What each job runs"
-SERVER = "Server"
-RESULT = "What is kept"
-JUDGE = "Judgement"
-
-ServerUrl = Annotated[
-    str,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        help="The ComfyUI server, with its base path if it has one.",
-        envvar="COMFYLOAD_SERVER",
-    ),
-]
-Header = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="Send a header on HTTP and WebSocket; NAME=env:VAR reads a secret. Repeatable.",
-        rich_help_panel=SERVER,
-    ),
-]
-CaFile = Annotated[
-    Path | None,
-    typer.Option("--ca-file", metavar="PEM", help="Trust this certificate authority.", rich_help_panel=SERVER),
-]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Do not check the server's certificate.", rich_help_panel=SERVER)
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NODE.INPUT=VALUE",
-        help="Set an input for all jobs; NODE is an id or a title. A seed that is set is not varied. Repeatable.",
-        rich_help_panel=WORK,
-    ),
-]
-ComfyUIDir = Annotated[
-    str | None,
-    typer.Option(
-        "--comfyui-dir",
-        metavar="DIR",
-        help="ComfyUI's own folder, for its commit and its nodes'. \\[default: that of the process on the port]",
-        rich_help_panel=RESULT,
-    ),
-]
-Note = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--note",
-        metavar="KEY=TEXT",
-        help="What no program can see, such as the enclosure's name. Repeatable.",
-        rich_help_panel=RESULT,
-    ),
-]
-NoTelemetry = Annotated[
-    bool,
-    typer.Option(
-        "--no-telemetry",
-        help="Read nothing beside the jobs: no GPU, machine, probe or log.",
-        rich_help_panel=RESULT,
-    ),
-]
-Scrape = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--scrape",
-        metavar="URL",
-        help="Read a Prometheus endpoint, such as the DCGM exporter's, during the run. Repeatable.",
-        rich_help_panel=RESULT,
-    ),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
 AllRows = Annotated[bool, typer.Option("--all", help="Show every row; without it only those that matter most.")]
 Archive = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
 ]
-MaxJobs = Annotated[
-    int | None,
-    typer.Option(
-        "--max-jobs",
-        min=1,
-        metavar="N",
-        help="Send no more than N jobs in all, over all runs of the command, warm-up included.",
-        rich_help_panel=SERVER,
-    ),
-]
-MaxTime = Annotated[
-    str | None,
-    typer.Option(
-        "--max-time",
-        metavar="TIME",
-        help="Send no more jobs once the command has run this long: 30m. Those under way end.",
-        rich_help_panel=SERVER,
-    ),
-]
-MetricsLog = Annotated[
+Output = Annotated[
     Path | None,
-    typer.Option(
-        "--metrics-log",
-        metavar="FILE",
-        help="The instrumentation log (comfyui_metrics.ndjson); rows of the runs' time are looked at, and kept.",
-        envvar="COMFYUI_METRICS_LOG",
-        rich_help_panel=JUDGE,
-    ),
+    typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as one JSON object."),
 ]
-Gate = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gate",
-        metavar="RULE",
-        help="'p95_latency_s <= 30', 'images_per_minute >= 0.95 * baseline'. Repeatable; replaces the defaults.",
-        rich_help_panel=JUDGE,
-    ),
-]
-GatesFile = Annotated[
-    Path | None,
-    typer.Option("--gates", metavar="FILE", help="Gates and expected errors from a TOML file.", rich_help_panel=JUDGE),
-]
-Expect = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--expect",
-        metavar="REGEX",
-        help="An error whose text matches this is expected. Repeatable.",
-        rich_help_panel=JUDGE,
-    ),
-]
-Independent = Annotated[
-    bool,
-    typer.Option(
-        "--independent-failures",
-        help="Judge a success rate as if failures came one at a time, not in bursts: fewer jobs prove it.",
-        rich_help_panel=JUDGE,
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="What is inside its limit but not proven (PASS*) exits with 3.", rich_help_panel=JUDGE
-    ),
-]
+_RUN = flags_of(RunOptions)
+MetricsLog = Annotated[Path | None, option(_RUN["metrics_log"])]
+Note = Annotated[list[str] | None, option(_RUN["note"])]
 Accept = Annotated[
     list[str] | None,
     typer.Option("--accept", metavar="KEY", help="Compare although KEY differs. Repeatable.", rich_help_panel=JUDGE),
+]
+Margin = Annotated[
+    float, typer.Option("--margin", min=0.001, max=1, metavar="SHARE", help="Differences below this do not matter.")
+]
+
+
+class GateFlags(Struct, frozen=True, kw_only=True):
+    """The limits that results are tested against."""
+
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="'p95_latency_s <= 30s', 'images_per_minute >= 0.95 * baseline'. Repeatable; replaces the defaults.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None
+    gates: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read gates and expected errors from a TOML file.", rich_help_panel=JUDGE),
+    ] = None
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX", help="An error whose text matches this is expected. Repeatable.", rich_help_panel=JUDGE
+        ),
+    ] = None
+    independent_failures: Annotated[
+        bool,
+        typer.Option(
+            "--independent-failures",
+            help="Judge a success rate as if failures came one at a time, not in bursts: fewer jobs prove it.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = False
+
+    @property
+    def given(self) -> bool:
+        """Whether any gate is named."""
+        return bool(self.gate) or self.gates is not None
+
+    def read(self) -> GateSet:
+        """The gates, or the default ones.
+
+        Raises:
+            UsageError: a gate is invalid.
+        """
+        from comfyload.app.check import gate_set
+
+        return gate_set(self.gate or [], self.gates, self.expect or [], independent=self.independent_failures)
+
+
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Exit with 3 if a gate passes but too few jobs prove it (PASS*).",
+        rich_help_panel=JUDGE,
+    ),
 ]
 
 
@@ -216,32 +130,17 @@ FailIfs = Annotated[
     list[FailIf] | None,
     typer.Option(
         "--fail-if",
-        help="Exit with 1 if B is proven to be so, with 3 if it only looks so. Repeatable.",
+        metavar="slower|more-failures",
+        help="Exit with 1 if B is proven worse in this way, with 3 if it may be. Repeatable.",
         rich_help_panel=JUDGE,
     ),
 ]
-Junit = Annotated[
-    Path | None,
-    typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.", rich_help_panel=RESULT),
-]
-GithubSummary = Annotated[
-    bool,
-    typer.Option(
-        "--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", rich_help_panel=RESULT
-    ),
-]
-
 DEFAULT_ARCHIVE = Path("infra/observability/baselines")
 """Where the checklist keeps them, seen from the root of a project."""
 
 
-def server_url(server: str) -> str:
-    """`:8188` is this machine."""
-    return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server
-
-
 def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
-    """Before an hour of load, not after it; the folder is made. `json_`: standard output is taken.
+    """Refuse a file that cannot be written, before the work starts; its folder is made. `json_`: JSON goes to stdout.
 
     Raises:
         UsageError: it is a directory, or lies where nothing can be written.
@@ -252,12 +151,12 @@ def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print words as they are, but for what a terminal would obey."""
+    """Print a text; what a terminal would take for a command is made visible."""
     typer.echo(visible_lines(text), err=err, nl=nl)
 
 
 def for_people(*files: Path | None) -> Screen:
-    """Where tables go: standard output, unless one of the files asked for goes there."""
+    """Where tables go: standard output, or standard error if one of the files is standard output."""
     from comfyload.report.console import Screen
 
     return Screen(stderr=any(is_stdout(file) for file in files))

@@ -1,39 +1,50 @@
-"""Verdicts on their way out: to people, to a CI system, and as an exit code."""
+"""Flags about verdicts, and where verdicts go: to the terminal, to a CI system, and into the exit code."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
-from comfyload.cli.flags import check_writable, echo
+import typer
+from msgspec import Struct
+
+from comfyload.cli.flags import FailIfs, GateFlags, Strict, check_writable, echo, for_people
 from comfyload.errors import UsageError
+from comfyload.record.flag import RESULT
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from comfyload.app.compare import Compared
-    from comfyload.cli.flags import FailIf
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.junit import Suite
 
-__all__ = ["GateOptions", "Outlet", "say_what_failed", "show_comparison"]
+__all__ = ["ComparisonFlags", "VerdictFlags", "say_what_failed", "show_comparison"]
 
 
-class Outlet(NamedTuple):
-    """Where verdicts go besides the terminal. `strict`: what is not proven is not good enough."""
+class VerdictFlags(Struct, frozen=True, kw_only=True):
+    """Where verdicts go, and whether one that is not proven is good enough."""
 
-    junit: Path | None
-    github_summary: bool
-    strict: bool
+    strict: Strict = False
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.", rich_help_panel=RESULT),
+    ] = None
+    github_summary: Annotated[
+        bool,
+        typer.Option(
+            "--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", rich_help_panel=RESULT
+        ),
+    ] = False
 
     def check(self, *, json_: bool = False) -> None:
         """Before the work, not after it.
 
         Raises:
-            UsageError: a file cannot be written, or this is not a step of GitHub Actions.
+            UsageError: a file cannot be written, or the command does not run in GitHub Actions.
         """
         if self.junit is not None:
             check_writable("--junit", self.junit, json_=json_)
@@ -52,35 +63,27 @@ class Outlet(NamedTuple):
             _append_summary("\n".join([before] * bool(before) + [markdown(verdicts)] * bool(verdicts)))
 
 
-class GateOptions(NamedTuple):
-    """What a comparison is held against: conditions that must not be, and gates of B's runs, if any."""
+class ComparisonFlags(GateFlags, frozen=True, kw_only=True):
+    """What a comparison must not show, and the gates of B's runs; the default gates do not apply."""
 
-    fail_if: list[FailIf]
-    gates: GateSet | None
+    fail_if: FailIfs = None
 
-    @classmethod
-    def of(
-        cls,
-        fail_if: list[FailIf] | None,
-        gate: list[str] | None,
-        gates: Path | None,
-        expect: list[str] | None,
-        *,
-        independent: bool,
-    ) -> GateOptions:
-        """Of the flags. Without a gate there are no gates: the defaults are for runs that are checked alone.
+    @property
+    def judges(self) -> bool:
+        """Whether anything is judged."""
+        return bool(self.fail_if) or self.given
+
+    def limits(self) -> GateSet | None:
+        """The gates of B's runs.
 
         Raises:
             UsageError: a gate is invalid.
         """
-        from comfyload.app.check import gate_set
+        return self.read() if self.given else None
 
-        chosen = gate_set(gate or [], gates, expect or [], independent=independent) if gate or gates else None
-        return cls(fail_if or [], chosen)
-
-    def check(self, outlet: Outlet) -> None:
-        """Raises UsageError where verdicts are wanted and there is no condition and no gate."""
-        if self.fail_if or self.gates is not None:
+    def check(self, outlet: VerdictFlags) -> None:
+        """Raises UsageError where verdicts are wanted and nothing is judged."""
+        if self.judges:
             return
         for flag, given in (("--junit", outlet.junit is not None), ("--strict", outlet.strict)):
             if given:
@@ -89,16 +92,15 @@ class GateOptions(NamedTuple):
 
 def show_comparison(
     compared: Compared,
-    chosen: GateOptions,
-    outlet: Outlet,
+    gating: ComparisonFlags,
+    outlet: VerdictFlags,
     *,
     all_: bool = False,
     json_: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Show the comparison and the verdicts; returns the exit code, 0 where nothing was to be judged."""
+    """Show the comparison and its verdicts; returns the exit code, 0 where nothing is judged."""
     from comfyload.app.compare import suites_of, verdicts_on
-    from comfyload.cli.flags import for_people
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_page
     from comfyload.report.console import Screen
@@ -106,22 +108,21 @@ def show_comparison(
     from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
-    judged = bool(chosen.fail_if) or chosen.gates is not None
-    found = verdicts_on(compared, [condition.value for condition in chosen.fail_if], chosen.gates)
+    found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())
     page = comparison_page(compared.comparison, compared.names)
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     if json_:
-        verdicts = found.verdicts if judged else None
+        verdicts = found.verdicts if gating.judges else None
         Screen(soft_wrap=True, highlight=False).print_json(comparison_json(compared.comparison, verdicts))
     elif not quiet:
         console = for_people(outlet.junit)
         render_page(page, console, all=all_)
-        if judged:
+        if gating.judges:
             console.print()
             render(found.verdicts, console)
     if json_ or quiet:
         say_what_failed(found.verdicts, strict=outlet.strict)
-    return exit_code(found.verdicts, found.valid, strict=outlet.strict) if judged else 0
+    return exit_code(found.verdicts, found.valid, strict=outlet.strict) if gating.judges else 0
 
 
 def say_what_failed(verdicts: Sequence[GateVerdict], *, strict: bool) -> None:

@@ -12,20 +12,15 @@ from comfyload.cli.flags import (
     Accept,
     AllRows,
     Archive,
-    Expect,
-    FailIfs,
-    Gate,
-    GatesFile,
-    GithubSummary,
-    Independent,
+    GateFlags,
     Json,
-    Junit,
+    Margin,
     MetricsLog,
-    Strict,
     echo,
     for_people,
 )
-from comfyload.cli.gating import GateOptions, Outlet, show_comparison
+from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
+from comfyload.cli.signature import with_flags
 
 __all__ = ["check", "compare", "trend"]
 
@@ -34,20 +29,16 @@ Target = Annotated[
 ]
 
 
+@with_flags
 def check(
     target: Target,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
+    gating: GateFlags,
+    outlet: VerdictFlags,
     baseline: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
     ] = None,
     metrics_log: MetricsLog = None,
-    strict: Strict = False,
-    junit: Junit = None,
-    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
@@ -63,18 +54,16 @@ def check(
 
     comfyload check rtx5060ti --gate 'p95_latency_s <= 30' --gate 'images_per_minute >= 0.95 * baseline'
     """
-    from comfyload.app.check import baseline_of, gate_set
+    from comfyload.app.check import baseline_of
     from comfyload.app.check import check as judge_all
     from comfyload.app.locate import default_log, find, labelled
     from comfyload.judge.gates.gate import exit_code
 
-    outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    chosen = gate_set(gate or [], gates, expect or [], independent=independent_failures)
-    found = find(target, archive)
-    base = baseline_of(chosen, baseline, archive)
-    checked = judge_all(found, chosen, log=default_log(metrics_log), baseline=base)
-    code = exit_code(checked.verdicts, checked.valid, strict=strict)
+    gates, found = gating.read(), find(target, archive)
+    base = baseline_of(gates, baseline, archive)
+    checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
+    code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
     from comfyload.report.console import Screen
     from comfyload.report.junit import suite_of
@@ -84,11 +73,14 @@ def check(
     if json_:
         Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
     else:
-        render(checked.verdicts, for_people(junit))
+        render(checked.verdicts, for_people(outlet.junit))
     raise typer.Exit(code)
 
 
+@with_flags
 def compare(
+    gating: ComparisonFlags,
+    outlet: VerdictFlags,
     a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
     b: Annotated[
         str | None,
@@ -97,18 +89,8 @@ def compare(
     paired: Annotated[
         bool, typer.Option("--paired", help="The runs of A and B alternated, pair by pair, as those of ab do.")
     ] = False,
-    margin: Annotated[
-        float, typer.Option(min=0.001, max=1, metavar="SHARE", help="Smaller differences do not matter in practice.")
-    ] = 0.05,
+    margin: Margin = 0.05,
     accept: Accept = None,
-    fail_if: FailIfs = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
-    strict: Strict = False,
-    junit: Junit = None,
-    github_summary: GithubSummary = False,
     archive: Archive = DEFAULT_ARCHIVE,
     all_: AllRows = False,
     json_: Json = False,
@@ -131,13 +113,12 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    chosen = GateOptions.of(fail_if, gate, gates, expect, independent=independent_failures)
-    outlet = Outlet(junit, github_summary, strict)
     outlet.check(json_=json_)
-    chosen.check(outlet)
+    gating.check(outlet)
+    gating.limits()
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
-    raise typer.Exit(show_comparison(compared, chosen, outlet, all_=all_, json_=json_))
+    raise typer.Exit(show_comparison(compared, gating, outlet, all_=all_, json_=json_))
 
 
 def trend(

@@ -81,7 +81,7 @@ def logs(
     """
     from comfyload.app.log_place import locate, search
     from comfyload.app.logs import LogQuery, instant, print_log
-    from comfyload.cli.flags import server_url
+    from comfyload.cli.options import server_url
     from comfyload.errors import UsageError
     from comfyload.report.console import Screen
     from comfyload.report.logs import Printer

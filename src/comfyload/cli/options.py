@@ -1,180 +1,144 @@
-"""From flags to options: a plan file first, if one is named, and every flag that was given put over it."""
+"""From flags to options: every flag that was given replaces its field in the options that hold otherwise."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from comfyload.cli.flags import server_url
+from msgspec import structs
+
 from comfyload.errors import UsageError
+from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
+from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.options import RunOptions, WorkflowChoice
+from comfyload.record.plan import Closed, Open, Replay, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from comfyload.app.run.options import RunOptions, WorkflowChoice
-    from comfyload.record.plan import Load, Plan, Replay
+    from comfyload.record.plan import Load, Plan
 
-__all__ = ["options_of", "parse_cap", "parse_workflows"]
+__all__ = ["ended", "options_of", "parse_workflows", "server_url"]
 
-
-def options_of(flags: dict[str, Any]) -> RunOptions:
-    """The options of a plan file, if one is named, with every flag that was given put over them.
-
-    Raises:
-        UsageError: flags contradict each other, or one is not written as it must be.
-    """
-    from msgspec import structs
-
-    from comfyload.app.run.options import RunOptions, parse_notes, read_plan
-
-    base = read_plan(flags["plan_file"]) if flags["plan_file"] is not None else RunOptions()
-    server: str | None = flags["server"]
-    changes: dict[str, Any] = {
-        "server": server_url(server) if server else server,
-        "workflows": parse_workflows(flags["workflow"] or []),
-        "settings": flags["set_"],
-        "data": _text(flags["data"]),
-        "headers": flags["header"],
-        "uploads": flags["upload"],
-        "allow_shared": flags["allow_shared"],
-        "ca_file": _text(flags["ca_file"]),
-        "name": _checked_name(flags["name"]),
-        "notes": flags["note"],
-        "comfyui_dir": flags["comfyui_dir"],
-        "run_dir": _text(flags["run_dir"]),
-        "scrape": flags["scrape"],
-        "metrics_log": _text(flags["metrics_log"]),
-        "retry": _text(flags["retry"]),
-        "max_jobs": flags["max_jobs"],
-        "max_time_s": parse_cap(flags["max_time"]),
-        **{name: flags[name] for name in ("keep_prefix", "keep_workflow", "insecure", "drop_broken_outputs")},
-    }
-    options = structs.replace(base, **{name: value for name, value in changes.items() if value})
-    parse_notes(options.notes)
-    if flags["no_preflight"]:
-        options = structs.replace(options, preflight=False)
-    if options.drop_broken_outputs and not options.preflight:
-        raise UsageError("--drop-broken-outputs needs the preflight, which finds them", "leave --no-preflight out")
-    if flags["no_telemetry"]:
-        options = structs.replace(options, telemetry=False)
-    if flags["order"] == "aabb" and any(choice.weight != 1 for choice in options.workflows):
-        raise UsageError("--order aabb gives every workflow the same share", "leave the weights out, or the order")
-    if flags["order"] is not None and len(options.workflows) < 2:
-        raise UsageError("--order is of several workflows, and there is one", "name another, or leave it out")
-    return structs.replace(options, plan=_plan_of(flags, options.plan, given=flags["plan_file"] is not None))
+ARRIVALS = ("rate", "stages", "replay")
+USERS = ("concurrency", "think", "ramp_up")
 
 
-def parse_cap(text: str | None) -> float | None:
-    """Seconds of `--max-time`.
+def options_of(values: Mapping[str, Any], base: RunOptions) -> RunOptions:
+    """The base with the flags put over it: texts, numbers and seconds by their names in Python.
+
+    None, False and an empty list stand for a flag that was not given.
 
     Raises:
-        UsageError: it is no duration, or none at all.
+        UsageError: flags contradict each other, or one is invalid.
     """
-    from comfyload.load.grammar import parse_duration
+    from comfyload.app.run.options import parse_notes
 
-    if text is None:
-        return None
-    if not (seconds := parse_duration(text)):
-        raise UsageError(f"--max-time {text} leaves no time", "give one longer than zero, such as 30m")
-    return seconds
+    flags = flags_of(type(base))
+    given = {name: value for name, value in values.items() if value is not None and value is not False and value != []}
+    options, plan = dict[str, Any](), dict[str, Any]()
+    for name, value in given.items():
+        if flags[name].path[:2] != ("plan", "load"):
+            (plan if flags[name].path[0] == "plan" else options).update(_fields(flags[name], value))
+    load = _load(flags, given, base.plan.load)
+    found = structs.replace(base, **options, plan=structs.replace(base.plan, **plan, load=load))
+    parse_notes(found.notes)
+    _check(found, ordered="order" in given)
+    return found
+
+
+def ended(plan: Plan, jobs: int, *, budget: bool = False) -> Plan:
+    """The plan with so many jobs, if it is a load of users without an end; `budget`: whatever its load is.
+
+    Raises:
+        UsageError: it is a rate without an end.
+    """
+    if plan.jobs is not None or plan.duration_s is not None:
+        return plan
+    if budget:
+        return structs.replace(plan, jobs=jobs)
+    if isinstance(plan.load, Open) and plan.load.stages[-1].seconds is None:
+        raise UsageError("the load has no end", "give --jobs N or --duration TIME")
+    return structs.replace(plan, jobs=jobs) if isinstance(plan.load, Closed) else plan
 
 
 def parse_workflows(texts: Sequence[str]) -> list[WorkflowChoice]:
     """Each FILE or FILE=WEIGHT.
 
     Raises:
-        UsageError: a weight is none.
+        UsageError: a weight is zero.
     """
-    from comfyload.app.run.options import WorkflowChoice
-
     return [WorkflowChoice(file=file, weight=weight) for file, weight in map(_weighted, texts)]
 
 
-def _plan_of(flags: dict[str, Any], base: Plan, *, given: bool) -> Plan:
-    """The plan with the flags put over it; `given`: it comes from a file, and not every limit must be named anew."""
-    from msgspec import structs
-
-    from comfyload.load.grammar import parse_duration
-    from comfyload.record.plan import Closed, Open
-
-    load = _load_of(flags, base.load)
-    order, stickiness = _order(flags["order"])
-    changes: dict[str, Any] = {
-        "load": load,
-        "jobs": flags["jobs"],
-        "duration_s": parse_duration(flags["duration"]) if flags["duration"] else None,
-        "warmup": flags["warmup"],
-        "pages": flags["pages"],
-        "timeout_s": flags["timeout"],
-        "max_server_queue": flags["max_server_queue"],
-        "drain": False if flags["no_drain"] else None,
-        "as_is": flags["as_is"] or None,
-        "fetch": flags["fetch"] or None,
-        "seed": flags["seed"],
-        "order": order,
-        "stickiness": stickiness,
-    }
-    plan = structs.replace(base, **{name: value for name, value in changes.items() if value is not None})
-    if plan.jobs is None and plan.duration_s is None and flags.get("until_proven"):
-        from comfyload.judge.gates.sequential import BUDGET_JOBS
-
-        return structs.replace(plan, jobs=BUDGET_JOBS)
-    if plan.jobs is None and plan.duration_s is None:
-        if isinstance(plan.load, Closed) and not given:
-            return structs.replace(plan, jobs=12)
-        if isinstance(plan.load, Closed) or (isinstance(plan.load, Open) and plan.load.stages[-1].seconds is None):
-            raise UsageError("the load has no end", "give --jobs N or --duration TIME")
-    return plan
+def server_url(server: str) -> str:
+    """`:8188` is this machine."""
+    return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server
 
 
-def _load_of(flags: dict[str, Any], base: Load) -> Load:
-    """The load the flags describe, or `base` with the flags of its own kind put over it."""
-    from msgspec import structs
+def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
+    """The fields that a flag sets, with their values."""
+    match flag.parameter:
+        case "server":
+            value = server_url(value)
+        case "workflow":
+            value = parse_workflows(value)
+        case "name":
+            value = _checked_name(value)
+        case "order":
+            order, stickiness = parse_order(value)
+            return {"order": order, "stickiness": stickiness}
+    if flag.kind == "switch":
+        value = not flag.default
+    choices = get_args(flag.of) if flag.kind == "text" else ()
+    if choices and value not in choices:
+        raise UsageError(f"unknown {flag.flag.name} {value!r}", f"choose {' or '.join(choices)}")
+    return {flag.path[-1]: value}
 
-    from comfyload.load.grammar import parse_arrivals, parse_duration, parse_rate, parse_stages
-    from comfyload.record.plan import Closed, Open, Stage
 
-    shapes = [name for name in ("rate", "stages", "replay") if flags[name] is not None]
-    closed = [name for name in ("concurrency", "think", "ramp_up") if flags[name] is not None]
-    if len(shapes) > 1 or (shapes and closed):
-        both = " and ".join(f"--{name.replace('_', '-')}" for name in [*shapes, *closed][:2])
+def _check(options: RunOptions, *, ordered: bool) -> None:
+    if options.drop_broken_outputs and not options.preflight:
+        raise UsageError("--drop-broken-outputs needs the preflight, which finds them", "leave --no-preflight out")
+    if options.plan.order == "aabb" and any(choice.weight != 1 for choice in options.workflows):
+        raise UsageError("--order aabb gives every workflow the same share", "leave out the weights, or --order")
+    if ordered and len(options.workflows) < 2:
+        raise UsageError("--order needs several workflows", "give --workflow again, or leave --order out")
+
+
+def _load(flags: Mapping[str, OptionFlag], given: Mapping[str, Any], base: Load) -> Load:
+    """The load that the flags describe, or `base` with the flags of its own kind put over it."""
+    shapes = [name for name in ARRIVALS if name in given]
+    users = [name for name in USERS if name in given]
+    if len(shapes) > 1 or (shapes and users):
+        both = " and ".join(flags[name].flag.name for name in [*shapes, *users][:2])
         raise UsageError(f"{both} are two kinds of load", "give one: users (--concurrency) or arrivals (--rate)")
-    if flags["replay"] is None:
-        _refuse(flags, ("speedup", "replay_match"), "needs --replay")
-    places = {name: flags[name] for name in ("max_in_flight", "on_full") if flags[name] is not None}
-    if places.get("on_full", "wait") not in ("wait", "drop"):
-        raise UsageError(f"--on-full {places['on_full']!r} is unknown", "choose wait or drop")
     load = base
-    if flags["rate"] is not None:
-        load = Open(stages=[Stage(per_s=parse_rate(flags["rate"]))])
-    elif flags["stages"] is not None:
-        load = Open(stages=parse_stages(flags["stages"]))
-    elif flags["replay"] is not None:
-        load = _replay(flags["replay"], flags["speedup"] or 1.0, flags["replay_match"])
-    elif closed and not isinstance(load, Closed):
+    if "rate" in given:
+        load = Open(stages=[Stage(per_s=parse_rate(given["rate"]))])
+    elif "stages" in given:
+        load = Open(stages=parse_stages(given["stages"]))
+    elif "replay" in given:
+        load = _replay(Path(given["replay"]), given.get("speedup", 1.0), given.get("replay_match"))
+    elif users and not isinstance(base, Closed):
         load = Closed()
-    if isinstance(load, Closed):
-        _refuse(flags, ("arrivals", "max_in_flight", "on_full"), "needs --rate, --stages or --replay")
-        changes = {
-            "concurrency": flags["concurrency"],
-            "think_s": parse_duration(flags["think"]) if flags["think"] else None,
-            "ramp_up_s": parse_duration(flags["ramp_up"]) if flags["ramp_up"] else None,
-        }
-        return structs.replace(load, **{name: value for name, value in changes.items() if value is not None})
-    if isinstance(load, Open) and flags["arrivals"] is not None:
-        kind, cv = parse_arrivals(flags["arrivals"])
-        load = structs.replace(load, arrivals=kind, cv=cv or 1.0)
-    elif flags["arrivals"] is not None:
-        raise UsageError("--arrivals does not go with --replay", "the recording says when arrivals are due")
-    return structs.replace(load, **places)
+    changes: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ARRIVALS or flags[name].path[:2] != ("plan", "load"):
+            continue
+        if name in ("speedup", "replay_match") and "replay" not in given:
+            raise UsageError(f"{flags[name].flag.name} needs --replay", "see comfyload run --help")
+        if not hasattr(load, flags[name].path[-1]):
+            needs = "--rate or --stages" if name == "arrivals" else "--rate, --stages or --replay"
+            raise UsageError(f"{flags[name].flag.name} needs {needs}", "see comfyload run --help")
+        changes |= _gaps(value) if name == "arrivals" else _fields(flags[name], value)
+    return structs.replace(load, **changes)
 
 
-def _refuse(flags: dict[str, Any], names: tuple[str, ...], why: str) -> None:
-    for name in names:
-        if flags[name] is not None:
-            raise UsageError(f"--{name.replace('_', '-')} {why}", "see comfyload run --help")
+def _gaps(text: str) -> dict[str, Any]:
+    kind, cv = parse_arrivals(text)
+    return {"arrivals": kind, "cv": cv or 1.0}
 
 
 def _replay(path: Path, speedup: float, match: str | None) -> Replay:
@@ -184,7 +148,6 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
         UsageError: it cannot be read, or not as arrivals.
     """
     from comfyload.load.recorded import read_recording
-    from comfyload.record.plan import Replay
     from comfyload.text_files import decode_log, read_bytes
 
     hint = "give offsets, a run directory, or an access log"
@@ -194,17 +157,8 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
 
 
-def _order(text: str | None) -> tuple[str | None, float | None]:
-    if text is None or text in ("random", "aabb"):
-        return text, None
-    kind, _, share = text.partition(":")
-    if kind == "sticky" and re.fullmatch(r"0?\.\d+|0|1|1\.0+", share or "0.9"):
-        return "sticky", float(share or 0.9)
-    raise UsageError(f"--order {text!r} is unknown", "choose random, aabb, or sticky:P with P from 0 to 1")
-
-
 def _is_there(name: str) -> bool:
-    return os.path.exists(name)  # noqa: PTH110 - where Path raises, a name that no file can have is none
+    return os.path.exists(name)  # noqa: PTH110 - Path.exists raises for a name that no file can have
 
 
 def _weighted(text: str) -> tuple[str, float]:
@@ -217,11 +171,7 @@ def _weighted(text: str) -> tuple[str, float]:
     return text, 1.0
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _checked_name(name: str | None) -> str | None:
-    if name is not None and (not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name)):
-        raise UsageError(f"--name {name!r} would not do as a folder's name", "use letters, digits, '-', '_' and '.'")
+def _checked_name(name: str) -> str:
+    if not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name):
+        raise UsageError(f"invalid --name {name!r}", "use letters, digits, '-', '_' and '.'; a folder gets this name")
     return name

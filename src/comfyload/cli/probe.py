@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import CaFile, Header, Insecure, Json, server_url
+from comfyload.cli.flags import Json
+from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import ServerUnreachable
 
 if TYPE_CHECKING:
@@ -53,15 +54,17 @@ def install(
 
 
 @probe.command(no_args_is_help=True)
+@with_flags
 def status(
     comfyui: Folder,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Also check whether this running server has loaded the probe."),
-    ] = None,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
+    given: Annotated[
+        Given,
+        Takes(
+            names=("server", "header", "ca_file", "insecure"),
+            env=False,
+            help={"server": "Check that this running server has loaded the probe."},
+        ),
+    ],
     json_: Json = False,
 ) -> None:
     """Check whether the probe is installed, unchanged, and active.
@@ -72,17 +75,16 @@ def status(
     """
     from comfyload.app.probe import status as look
 
-    found, unreachable = look(comfyui), None
-    if server is not None:
+    found, unreachable, options = look(comfyui), None, given.options()
+    if options.server:
         from msgspec import structs
 
         from comfyload import clock
         from comfyload.app.probe import ask
 
-        pem = None if ca_file is None else str(ca_file)
+        asking = ask(options.server, options.headers, ca_file=options.ca_file, insecure=options.insecure)
         try:
-            running = clock.run(ask(server_url(server), header or [], ca_file=pem, insecure=insecure))
-            found = structs.replace(found, server=running)
+            found = structs.replace(found, server=clock.run(asking))
         except ServerUnreachable as error:
             unreachable = error
     _print(found, _status(found), as_json=json_)

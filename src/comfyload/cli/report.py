@@ -11,21 +11,21 @@ from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
     Accept,
     Archive,
-    Expect,
-    Gate,
-    GatesFile,
-    Independent,
+    GateFlags,
     MetricsLog,
     check_writable,
     echo,
 )
+from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import is_stdout
 
 __all__ = ["export", "report"]
 
 
+@with_flags
 def report(
+    gating: GateFlags,
     target: Annotated[
         str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
     ],
@@ -34,28 +34,24 @@ def report(
         str | None, typer.Option(metavar="B", help="Compare with this run or baseline, on the same page.")
     ] = None,
     accept: Accept = None,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
 ) -> None:
-    """Write one self-contained HTML page: verdicts first, then charts, tables and how to repeat it.
+    """Write a self-contained HTML page: verdicts, charts, tables, and the command that repeats the run.
 
     [bold]Example[/bold]: comfyload report rtx5060ti --html report.html
     """
-    from comfyload.app.check import baseline_of, check, gate_set
+    from comfyload.app.check import baseline_of, check
     from comfyload.app.locate import default_log, find
     from comfyload.app.report import page, write_page
 
     check_writable("--html", html)
     found = find(target, archive)
-    asked = gate_set(gate or [], gates, expect or [], independent=independent_failures)
+    gates = gating.read()
     other = None if against is None else find(against, archive)
-    base = baseline_of(asked, against, archive)
-    verdicts = check(found, asked, log=default_log(metrics_log), baseline=base).verdicts
-    write_page(html, page(found, asked.gates, verdicts, other, accept or []))
+    base = baseline_of(gates, against, archive)
+    verdicts = check(found, gates, log=default_log(metrics_log), baseline=base).verdicts
+    write_page(html, page(found, gates.gates, verdicts, other, accept or []))
     echo(f"Page: {html}", err=is_stdout(html))
 
 
@@ -63,7 +59,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row for each job.")] = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same, typed; needs comfyload\\[parquet].")
+        Path | None, typer.Option(metavar="FILE", help="A row for each job, typed; needs comfyload\\[parquet].")
     ] = None,
     prometheus: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The summary in Prometheus' text format.")
@@ -75,19 +71,19 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a run in the formats of other tools. Several at once are fine.
+    """Write a run in the formats of other tools: one or several at once.
 
     [bold]Example[/bold]: comfyload export runs/20261123T120000Z-book --csv jobs.csv --prometheus comfyload.prom
     """
     if csv is None and parquet is None and prometheus is None and otlp is None:
-        raise UsageError("no format is asked for", "give --csv, --parquet, --prometheus or --otlp")
+        raise UsageError("no format is given", "give --csv, --parquet, --prometheus or --otlp")
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
-    asked = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
-    for flag, file in asked:
+    files = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
+    for flag, file in files:
         if file is not None:
             check_writable(flag, file)
-    taken = any(is_stdout(file) for _, file in asked) or is_stdout(Path(otlp or ""))
-    for said in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
-        echo(said, err=taken)
+    taken = any(is_stdout(file) for _, file in files) or is_stdout(Path(otlp or ""))
+    for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
+        echo(line, err=taken)

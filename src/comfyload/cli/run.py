@@ -3,311 +3,102 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct, structs
 
 from comfyload.cli.flags import (
     DEFAULT_ARCHIVE,
-    JUDGE,
-    LOAD,
-    RESULT,
-    SERVER,
-    WORK,
     Archive,
-    CaFile,
-    ComfyUIDir,
-    Expect,
-    Gate,
-    GatesFile,
-    Header,
-    Independent,
-    Insecure,
-    MaxJobs,
-    MaxTime,
-    MetricsLog,
-    Note,
-    NoTelemetry,
+    GateFlags,
+    Output,
     Quiet,
-    Scrape,
-    Set,
     Strict,
     check_writable,
+    echo,
     for_people,
 )
 from comfyload.cli.gating import say_what_failed
-from comfyload.cli.options import options_of
+from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED, ComfyloadError
+from comfyload.record.atomic import is_stdout
+from comfyload.record.flag import JUDGE, RESULT
 
 if TYPE_CHECKING:
     from comfyload.app.check import Checked
     from comfyload.app.locate import Target
     from comfyload.app.run.early_stop import StopRule
-    from comfyload.app.run.options import RunOptions
     from comfyload.judge.gates.grammar import GateSet
+    from comfyload.record.options import RunOptions
 
 __all__ = ["run"]
 
+JOBS = 12
+"""Jobs of a run whose length is not given."""
 
-def run(
-    server: Annotated[
+
+class KeepFlags(Struct, frozen=True, kw_only=True):
+    """Whether the run becomes a baseline, and where."""
+
+    save: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="The ComfyUI server, with its base path if it has one.", envvar="COMFYLOAD_SERVER"
-        ),
-    ] = None,
-    workflow: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE[=WEIGHT]", help="A workflow in API format; - reads standard input. Several make a mix."
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-n", min=1, metavar="N", help="Jobs to run and count (books, with --pages). \\[default: 12]"
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            "--concurrency",
-            "-c",
-            min=1,
-            metavar="C",
-            help="Jobs in flight. One server runs one at a time: 2 keep it busy. \\[default: 1]",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.001, help="Give a job up after this long, and cancel it on the server."),
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Jobs run first, recorded but not counted.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as one JSON object."),
-    ] = None,
+        typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),
+    ] = None
+    archive: Archive = DEFAULT_ARCHIVE
+
+    def check(self) -> None:
+        """Before the run, not after it.
+
+        Raises:
+            UsageError: the name is taken, or the archive cannot be written.
+        """
+        from comfyload.record.archive import check_free
+        from comfyload.record.atomic import check_folder
+
+        if self.save is not None:
+            check_free(self.archive, self.save)
+            check_folder("--archive", self.archive)
+
+
+@with_flags
+def run(
+    given: Annotated[Given, Takes()],
+    gating: GateFlags,
+    keeping: KeepFlags,
+    output: Output = None,
     plan_file: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="Take everything from a TOML plan; flags override it.")
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Read the options from a TOML plan; flags override it."),
+    ] = None,
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the options as a TOML plan (- prints it); submit nothing."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show plan, schedule and prompts; submit nothing.")
     ] = False,
-    rate: Annotated[
-        str | None,
-        typer.Option(metavar="RATE", help="Arrivals that wait for nobody: 10/s, 12/min, 600/h.", rich_help_panel=LOAD),
-    ] = None,
-    arrivals: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="constant, poisson or gamma:CV. \\[default: poisson]", rich_help_panel=LOAD),
-    ] = None,
-    stages: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STAGES", help="Rates one after the other: 30s@2/min,5m@6/min..12/min.", rich_help_panel=LOAD
-        ),
-    ] = None,
-    replay: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Arrivals as they were: offsets, a run directory, an access log.", rich_help_panel=LOAD
-        ),
-    ] = None,
-    replay_match: Annotated[
-        str | None,
-        typer.Option(
-            "--replay-match",
-            metavar="'METHOD PATH'",
-            help="The requests of a log that are arrivals, or a text in its lines. \\[default: POST /prompt]",
-            rich_help_panel=LOAD,
-        ),
-    ] = None,
-    speedup: Annotated[
-        float | None, typer.Option(min=0.001, metavar="X", help="Replay so many times faster.", rich_help_panel=LOAD)
-    ] = None,
-    duration: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Stop sending after this long: 15s, 5m, 1h30m.", rich_help_panel=LOAD),
-    ] = None,
-    max_in_flight: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Places for arrivals of a rate, stages or replay.", rich_help_panel=LOAD),
-    ] = None,
-    on_full: Annotated[
-        str | None,
-        typer.Option(
-            metavar="wait|drop",
-            help="An arrival that finds no place or room waits, its due time kept, or is dropped. \\[default: wait]",
-            rich_help_panel=LOAD,
-        ),
-    ] = None,
-    think: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Pause of each user between its jobs.", rich_help_panel=LOAD)
-    ] = None,
-    ramp_up: Annotated[
-        str | None,
-        typer.Option("--ramp-up", metavar="TIME", help="Start the users evenly over this time.", rich_help_panel=LOAD),
-    ] = None,
-    no_drain: Annotated[
-        bool,
-        typer.Option(
-            "--no-drain", help="Cut off what has not ended when the last arrival was due.", rich_help_panel=LOAD
-        ),
-    ] = False,
-    order: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ORDER",
-            help="Of several workflows: random, sticky:P or aabb (every change, by design).",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
-    pages: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Jobs that make one book, due together, with a latency of its own.",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
-    set_: Set = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV, TSV or JSON with columns NODE.INPUT: a row for each job.", rich_help_panel=WORK
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Seed of the run: the same seed, the same jobs. \\[default: a new one]",
-            rich_help_panel=WORK,
-        ),
-    ] = None,
-    as_is: Annotated[
-        bool,
-        typer.Option(
-            "--as-is",
-            help="Submit the graph unchanged: repeats are served from the server's cache.",
-            rich_help_panel=WORK,
-        ),
-    ] = False,
-    keep_prefix: Annotated[
-        bool,
-        typer.Option(
-            "--keep-prefix",
-            help="Save outputs where the graph says; else ComfyUI's own classes save in a folder of this run's own.",
-            rich_help_panel=WORK,
-        ),
-    ] = False,
-    fetch: Annotated[
-        bool,
-        typer.Option(
-            "--fetch", help="Download every output and check that it is whole; nothing is kept.", rich_help_panel=WORK
-        ),
-    ] = False,
-    upload: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Put an input image on the server first. Repeatable.", rich_help_panel=WORK),
-    ] = None,
-    no_preflight: Annotated[
-        bool,
-        typer.Option("--no-preflight", help="Submit even what the server would refuse.", rich_help_panel=SERVER),
-    ] = False,
-    drop_broken_outputs: Annotated[
-        bool,
-        typer.Option(
-            "--drop-broken-outputs",
-            help="Leave out the outputs that the server would drop, and run the others.",
-            rich_help_panel=SERVER,
-        ),
-    ] = False,
-    allow_shared: Annotated[
-        bool,
-        typer.Option(
-            "--allow-shared",
-            help="Run although others use the server; their work is then in the numbers.",
-            rich_help_panel=SERVER,
-        ),
-    ] = False,
-    max_server_queue: Annotated[
-        int | None,
-        typer.Option(
-            "--max-server-queue",
-            min=1,
-            metavar="N",
-            help="Hold jobs back while the server's queue holds N prompts or more, anybody's; see --on-full.",
-            rich_help_panel=SERVER,
-        ),
-    ] = None,
-    max_jobs: MaxJobs = None,
-    max_time: MaxTime = None,
-    header: Header = None,
-    ca_file: CaFile = None,
-    insecure: Insecure = False,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name of the run. \\[default: the workflow's]", rich_help_panel=RESULT),
-    ] = None,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--run-dir", metavar="DIR", help="The run directory. \\[default: runs/<utc>-<name>]", rich_help_panel=RESULT
-        ),
-    ] = None,
-    keep_workflow: Annotated[
-        bool,
-        typer.Option(
-            "--keep-workflow", help="Keep the graph itself in the manifest, not only its hash.", rich_help_panel=RESULT
-        ),
-    ] = False,
-    note: Note = None,
-    comfyui_dir: ComfyUIDir = None,
-    no_telemetry: NoTelemetry = False,
-    scrape: Scrape = None,
-    retry: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Send failed jobs again by this policy (comfyload policy makes one); first attempts are told beside.",
-            rich_help_panel=LOAD,
-        ),
-    ] = None,
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),
-    ] = None,
-    archive: Archive = DEFAULT_ARCHIVE,
-    gate: Gate = None,
-    gates: GatesFile = None,
-    expect: Expect = None,
-    independent_failures: Independent = False,
     until_proven: Annotated[
         bool,
         typer.Option(
             "--until-proven",
-            help="Go on until the gates are decided or --jobs are spent \\[default: 200]; at most 4 looks.",
+            help="Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
             rich_help_panel=JUDGE,
         ),
     ] = False,
-    metrics_log: MetricsLog = None,
     strict: Strict = False,
     quiet: Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON instead of the table.", rich_help_panel=RESULT)
     ] = False,
 ) -> None:
-    """Run workflows under a load, follow every job to its end, and report what happened.
+    """Load a server with workflows, and report what happened to every job.
 
     Every job gets fresh seeds, because ComfyUI answers a repeated graph from its cache. The run is kept in a directory
-    (runs/…) from which every number can be made again.
+    (runs/…), and every number can be computed again from it.
 
-    Ctrl-C sends no more jobs and waits for those under way; a second one cancels what is ours on the server.
+    Ctrl-C stops sending and waits for running jobs; a second Ctrl-C cancels this run's jobs on the server.
 
     [bold]Examples[/bold]
 
@@ -320,98 +111,136 @@ def run(
     comfyload run --server :8188 --workflow book.json --gate 'p95_latency_s <= 30' --until-proven
 
     comfyload run --server :8188 --workflow book.json --json | jq .p95_latency_s
+
+    comfyload run --server :8188 --workflow book.json --rate 6/min --save-plan plan.toml
     """
-    flags = dict(locals())
     from comfyload import clock
     from comfyload.app.run.launch import run as run_load
+    from comfyload.app.run.options import read_plan
+    from comfyload.cli.options import ended
     from comfyload.cli.progress import viewer_for
 
-    options = options_of(flags)
+    options = given.options(None if plan_file is None else read_plan(plan_file))
+    options = structs.replace(
+        options, plan=ended(options.plan, _budget() if until_proven else JOBS, budget=until_proven)
+    )
+    if save_plan is not None:
+        return _save_plan(save_plan, options)
     if dry_run:
         from comfyload.app.run.dry_run import show_dry_run
 
-        clock.run(show_dry_run(options, as_json=json_))
-        return
+        return clock.run(show_dry_run(options, as_json=json_))
     if output is not None:
         check_writable("--output", output, json_=json_)
-    if save is not None:
-        from comfyload.record.archive import check_free
-        from comfyload.record.atomic import check_folder
-
-        check_free(archive, save)
-        check_folder("--archive", archive)
-    proof = _proof(flags, options) if until_proven else None
+    keeping.check()
+    proof = _proof(gating.read(), options, keeping.archive) if until_proven else None
     path = clock.run(run_load(options, viewer_for(quiet=quiet or json_), proof))
 
-    raise typer.Exit(_report(path, flags))  # numpy and scipy: not before the first job has left
+    after = _After(
+        gates=gating.read(),
+        judged=until_proven or keeping.save is not None or gating.given,
+        keeping=keeping,
+        log=None if options.metrics_log is None else Path(options.metrics_log),
+        output=output,
+        strict=strict,
+        quiet=quiet or json_,
+        json=json_,
+    )
+    raise typer.Exit(_report(path, after))  # numpy and scipy: not before the first job has left
 
 
-def _proof(flags: dict[str, Any], options: RunOptions) -> StopRule:
-    """Made beforehand: a gate that is mistyped shows now, and numpy is loaded before the first job."""
-    from comfyload.app.check import baseline_of
-    from comfyload.app.run.early_stop import StopRule
+def _save_plan(file: Path, options: RunOptions) -> None:
+    """Write the options as a plan, without what is secret."""
+    from comfyload.app.run.options import shareable, to_toml
+    from comfyload.comfy.address import parse_headers
+    from comfyload.record.atomic import write_whole
+
+    parse_headers([header for header in options.headers if not header.partition("=")[2].startswith("env:")])
+    options, missing = shareable(options)
+    text = to_toml(options)
+    for what in missing:
+        echo(f"A plan holds no secrets. Before you run it, give {what}", err=True)
+    if str(file) == "-" or is_stdout(file):
+        echo_toml(text)
+    else:
+        check_writable("--save-plan", file)
+        write_whole(file, text.encode())
+
+
+def _budget() -> int:
     from comfyload.judge.gates.sequential import BUDGET_JOBS
 
-    asked = _asked(flags)
-    return StopRule(asked, options.plan.jobs or BUDGET_JOBS, baseline_of(asked, None, flags["archive"]))
+    return BUDGET_JOBS
 
 
-def _asked(flags: dict[str, Any]) -> GateSet:
-    from comfyload.app.check import gate_set
+def _proof(gates: GateSet, options: RunOptions, archive: Path) -> StopRule:
+    """The rule that ends the run, made before it: an invalid gate is an error now, and numpy is loaded before a job."""
+    from comfyload.app.check import baseline_of
+    from comfyload.app.run.early_stop import StopRule
 
-    independent = flags["independent_failures"]
-    return gate_set(flags["gate"] or [], flags["gates"], flags["expect"] or [], independent=independent)
+    return StopRule(gates, options.plan.jobs or _budget(), baseline_of(gates, None, archive))
 
 
-def _report(path: Path, flags: dict[str, Any]) -> int:
-    """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
-
-    The default gates are shown, and change no exit code: only those that were asked for do.
+class _After(Struct, frozen=True, kw_only=True):
+    """What to do with a run that has ended. `judged`: the verdicts decide the exit code; the default gates are shown,
+    and do not.
     """
+
+    gates: GateSet
+    judged: bool
+    keeping: KeepFlags
+    log: Path | None
+    output: Path | None
+    strict: bool
+    quiet: bool
+    json: bool
+
+
+def _report(path: Path, after: _After) -> int:
+    """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code."""
     from comfyload.app.summary import end_code, print_run, print_summary, read_run, write_output
     from comfyload.judge.gates.gate import exit_code
 
-    found, output = read_run(path), flags["output"]
-    if output is not None:
-        write_output(output, found.results[0].reader, found.runs[0].summary)
-    if flags["json_"]:
+    found, keeping = read_run(path), after.keeping
+    if after.output is not None:
+        write_output(after.output, found.results[0].reader, found.runs[0].summary)
+    if after.json:
         print_summary(found)
-    code, quiet, strict = end_code(found), flags["quiet"] or flags["json_"], flags["strict"]
-    judged = any(flags[name] for name in ("until_proven", "save", "gate", "gates")) and code != INTERRUPTED
-    if quiet and not judged:
+    code = end_code(found)
+    judged = after.judged and code != INTERRUPTED
+    if after.quiet and not judged:
         return code
     try:
-        checked = _checked(found, flags)
+        checked = _checked(found, after)
     except ComfyloadError:
-        if not quiet:
-            print_run(found, [], output)
+        if not after.quiet:
+            print_run(found, [], after.output)
         raise
-    if not quiet:
-        print_run(found, checked.verdicts, output, to_be_kept=judged and flags["save"] is not None)
+    if not after.quiet:
+        print_run(found, checked.verdicts, after.output, to_be_kept=judged and keeping.save is not None)
     if not judged:
         return code
-    if flags["save"] is not None:
-        _keep(found, flags)
-    if quiet:
-        say_what_failed(checked.verdicts, strict=strict)
-    return exit_code(checked.verdicts, checked.valid, strict=strict)
+    if keeping.save is not None:
+        _keep(found, keeping.save, after)
+    if after.quiet:
+        say_what_failed(checked.verdicts, strict=after.strict)
+    return exit_code(checked.verdicts, checked.valid, strict=after.strict)
 
 
-def _checked(found: Target, flags: dict[str, Any]) -> Checked:
+def _checked(found: Target, after: _After) -> Checked:
     from comfyload.app.check import baseline_of, check
     from comfyload.app.locate import default_log
 
-    asked = _asked(flags)
-    baseline = baseline_of(asked, None, flags["archive"])
-    return check(found, asked, log=default_log(flags["metrics_log"]), baseline=baseline)
+    baseline = baseline_of(after.gates, None, after.keeping.archive)
+    return check(found, after.gates, log=default_log(after.log), baseline=baseline)
 
 
-def _keep(found: Target, flags: dict[str, Any]) -> None:
+def _keep(found: Target, name: str, after: _After) -> None:
     from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.app.locate import default_log
     from comfyload.cli.baseline import show_kept
 
-    keeping = Keeping(gates=_asked(flags), log=default_log(flags["metrics_log"]), notes={})
-    kept, _ = save_baseline(flags["archive"], flags["save"], found, keeping)
-    if not (flags["quiet"] or flags["json_"]):
-        show_kept(kept, flags["archive"], for_people(flags["output"]))
+    archive = after.keeping.archive
+    kept, _ = save_baseline(archive, name, found, Keeping(gates=after.gates, log=default_log(after.log), notes={}))
+    if not after.quiet:
+        show_kept(kept, archive, for_people(after.output))

@@ -1,4 +1,4 @@
-"""`comfyload sim` and `comfyload demo`: a ComfyUI that is not there, and a first look at the tool."""
+"""`comfyload sim` and `comfyload demo`: a simulated ComfyUI, and a first look at the tool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sim(
     cache: Annotated[str, typer.Option(help="Node cache: ram, classic, lru or none.")] = "ram",
     no_probe: Annotated[
         bool,
-        typer.Option("--no-probe", help="Without the instrumentation pack, and without readings of a made-up GPU."),
+        typer.Option("--no-probe", help="Serve without the probe and its simulated GPU readings."),
     ] = False,
 ) -> None:
     """Serve a simulated ComfyUI on loopback: no GPU, no models, the same protocol.
@@ -29,9 +29,9 @@ def sim(
 
 
 def demo() -> None:
-    """Start a simulated ComfyUI, run a small load against it over sockets, and show the results.
+    """Load a simulated ComfyUI and print the result: a first look that needs no server, GPU or network.
 
-    Needs no server, no GPU and no network. Takes about ten seconds.
+    Takes about ten seconds.
     """
     from comfyload.app.demo import NEXT, run_demo
     from comfyload.cli.flags import echo

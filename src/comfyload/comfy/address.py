@@ -47,7 +47,7 @@ def parse_server(text: str) -> URL:
     if not valid:
         hint = "write an http address: http://127.0.0.1:8188"
         if "@" in text:
-            hint = "write http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
+            hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
         raise UsageError(f"invalid --server {masked(text)!r}", hint)
     hide_secrets(url)
     if url.path.rstrip("/").endswith("/prompt"):
@@ -153,7 +153,7 @@ def parse_headers(settings: list[str]) -> dict[str, str]:
         if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
             raise UsageError(f"--header {name}: its value holds a control character", "check for a trailing newline")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise UsageError(f"--header {name}: its value is not UTF-8 text", "write it in the terminal's encoding")
+            raise UsageError(f"the value of --header {name} is not UTF-8", "give it in the terminal's encoding")
         hide(value, value.rpartition(" ")[2])  # "Bearer TOKEN": the token alone, too
         headers[name] = value
     return headers

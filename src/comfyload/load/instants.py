@@ -92,7 +92,7 @@ def numbered(value: float | str) -> Instant | str | None:
         return None
     text = str(value).strip()
     if _NO_NUMBER.fullmatch(text):
-        return f"{text} is not a time"
+        return f"invalid time {text!r}"
     if isinstance(value, str) and not _NUMBER.fullmatch(text):
         return None
     try:
@@ -133,7 +133,7 @@ def _moment(found: re.Match[str]) -> Instant | str:
     month = part["month"]
     number = int(month) if month.isdecimal() else _MONTH.get(_plain(month))
     if number is None:
-        return f"{month!r} is not a known month"
+        return f"unknown month {month!r}"
     year = 2000 if part.get("year") is None else int(part["year"])
     second = int(part["second"])
     leap = second == 60  # a clock that shows leap seconds
@@ -144,7 +144,7 @@ def _moment(found: re.Match[str]) -> Instant | str:
         )
         seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() + leap
     except ValueError:
-        return f"{found[0].strip('[')} is not a valid date and time"
+        return f"invalid date and time {found[0].strip('[')!r}"
     fraction = part["fraction"] or part.get("millis")
     kind: Kind = "yearless" if part.get("year") is None else "local" if zone is None else "absolute"
     return Instant(s=seconds + float(f"0.{fraction or 0}"), kind=kind, whole=fraction is None)

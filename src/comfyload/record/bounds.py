@@ -72,7 +72,7 @@ def moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is not a time") from None
+        raise ValueError(f"invalid time {text[:40]!r}") from None
     if found.tzinfo is None or found.year not in _YEARS:
-        raise ValueError(f"{text[:40]!r} is not a time with its zone")
+        raise ValueError(f"invalid time {text[:40]!r}: it needs a year from 1970 and a time zone")
     return found

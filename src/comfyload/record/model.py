@@ -16,6 +16,7 @@ from msgspec import Struct
 from comfyload.errors import JobFailed
 from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds
 from comfyload.record.clocks import ClockCheck
+from comfyload.record.options import RunOptions
 from comfyload.record.outcomes import OUTCOMES, Outcome
 from comfyload.record.plan import Plan
 
@@ -410,7 +411,7 @@ class Manifest(Struct, kw_only=True):
     client: Host
     server: Server
     workflows: list[WorkflowFacts]
-    options: dict[str, Any] = msgspec.field(name="asked", default_factory=dict)
+    options: RunOptions = msgspec.field(name="asked", default=RunOptions())
     plan_sha256: str = ""
     retry: dict[str, Any] | None = None
     scheduled: Count | None = None

@@ -38,7 +38,7 @@ def scrape_url(text: str) -> URL:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(f"invalid --scrape {masked(text)!r}", "write an http address: http://127.0.0.1:9400/metrics")
+        raise UsageError(f"invalid --scrape {masked(text)!r}", "write it as http://127.0.0.1:9400/metrics")
     hide_secrets(url)
     return url.with_path("/metrics") if url.path in ("", "/") else url
 

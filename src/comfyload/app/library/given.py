@@ -68,7 +68,7 @@ def prompt_of(workflow: Workflow, index: int, key: str | None) -> Prompt:
         UsageError: the key is not Unicode text.
     """
     if key is not None and any("\ud800" <= letter <= "\udfff" for letter in key):
-        raise UsageError("the key is not UTF-8 text", "give the id that your queue has for the job")
+        raise UsageError("the key is not UTF-8", "give the id that your queue has for the job")
     body = json.dumps(workflow.graph).encode()
     extra = workflow.extra.get("extra_data")
     return Prompt(

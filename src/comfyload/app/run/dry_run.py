@@ -1,4 +1,4 @@
-"""`run --dry-run`: what would be sent, and when. The server is asked who it is; nothing is submitted."""
+"""`run --dry-run`: what would be sent, and when. The server is identified; nothing is submitted."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
 
 
 def _plan(options: RunOptions) -> str:
-    """The plan file, less a recording's instants, which are told below it."""
+    """The plan file, without a recording's instants, which are listed below it."""
     load = options.plan.load
     if not isinstance(load, Replay):
         return to_toml(options)
     without = structs.replace(load, offsets_s=[], read_as="")
     text = to_toml(structs.replace(options, plan=structs.replace(options.plan, load=without)))
-    left_out = f"# offsets_s: {count(len(load.offsets_s), 'instant')}, which comfyload plan writes out"
+    left_out = f"# offsets_s: {count(len(load.offsets_s), 'instant')}, which --save-plan writes out"
     return text.replace("offsets_s = []", left_out, 1).replace('read_as = ""\n', "", 1)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
 from comfyload.record.environment.describe import environment, local_environment
 from comfyload.record.model import Fact
@@ -33,9 +34,10 @@ class EnvironmentReader:
 
     def __init__(self, manifest: Manifest, transport: Transport) -> None:
         self._transport = transport
-        self._telemetry = manifest.options.get("telemetry") is not False
+        self._telemetry = manifest.options.telemetry
         self._server = manifest.server
-        self._folder = _folder(manifest.options)
+        folder = manifest.options.comfyui_dir
+        self._folder = None if folder is None else Path(folder)
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
         self._probe: Environment = {}
         self._thread: threading.Thread | None = None
@@ -58,7 +60,7 @@ class EnvironmentReader:
         while self._thread is not None and self._thread.is_alive() and waited < FINISH_S:
             await asyncio.sleep(0.02)
             waited += 0.02
-        return environment(manifest.server, self._local, self._probe, _notes(manifest.options))
+        return environment(manifest.server, self._local, self._probe, parse_notes(manifest.options.notes))
 
     async def _read_probe(self) -> None:
         if not self._probe and self._telemetry:
@@ -75,12 +77,3 @@ class EnvironmentReader:
         except OSError as error:  # this machine has no descriptors left, not even to load the modules that read
             why = f"this machine could not be examined: {(error.strerror or str(error)).lower()}"
             self._local = {"host.cpu": Fact(source=why)}
-
-
-def _folder(options: dict[str, Any]) -> Path | None:
-    folder = options.get("comfyui_dir")
-    return Path(folder) if isinstance(folder, str) else None
-
-
-def _notes(options: dict[str, Any]) -> dict[str, str]:
-    return {key: text for key, _, text in (note.partition("=") for note in options.get("notes", []))}

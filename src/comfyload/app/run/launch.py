@@ -17,7 +17,7 @@ from comfyload.app.run.caps import Caps
 from comfyload.app.run.descriptors import check_descriptors
 from comfyload.app.run.inputs import JobSource, load_inputs
 from comfyload.app.run.live_log import live_log
-from comfyload.app.run.options import RunOptions, plan_hash
+from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
@@ -33,6 +33,7 @@ from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.environment.host import describe_host
 from comfyload.record.lock import alone_in
 from comfyload.record.model import FORMAT, Manifest, Observation
+from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
@@ -155,7 +156,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         options=_without_secrets(options, transport.name),
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
-        retry=None if options.retry is None else dict(msgspec.to_builtins(_policy(options.retry))),
+        retry=None if options.policy is None else dict(msgspec.to_builtins(_policy(options.policy))),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
@@ -173,9 +174,9 @@ def _policy(file: str) -> Policy:
     return decode(read_text(file).encode())
 
 
-def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
-    """The options as the manifest keeps them: files by their full paths, and only headers without secrets."""
-    kept = structs.replace(
+def _without_secrets(options: RunOptions, url: str) -> RunOptions:
+    """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
+    return structs.replace(
         options,
         server=url,
         headers=[header for header in options.headers if header.partition("=")[2].startswith("env:")],
@@ -185,12 +186,11 @@ def _without_secrets(options: RunOptions, url: str) -> dict[str, object]:
         ],
         data=None if options.data is None else str(Path(options.data).resolve()),
         run_dir=None,
-        retry=None if options.retry is None else str(Path(options.retry).resolve()),
+        policy=None if options.policy is None else str(Path(options.policy).resolve()),
         comfyui_dir=None if options.comfyui_dir is None else str(Path(options.comfyui_dir).resolve()),
         scrape=[redacted(scrape_url(url)) for url in options.scrape],
         metrics_log=None if options.metrics_log is None else str(Path(options.metrics_log).resolve()),
     )
-    return dict(msgspec.to_builtins(kept))
 
 
 def _folder_name(text: str) -> str:

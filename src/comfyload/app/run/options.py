@@ -1,18 +1,19 @@
-"""What a run is asked for, as one typed value: made of flags, read from a TOML plan file, written to one."""
+"""A run's options on disk: read from a TOML plan file, written to one without secrets, and hashed."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Struct, structs
 
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
 from comfyload.record.codec import encode_sorted
+from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import decode, read_bytes
@@ -23,62 +24,26 @@ if TYPE_CHECKING:
 
 __all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "shareable", "to_toml"]
 
-
-class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A workflow file and how often it is drawn in relation to the others."""
-
-    file: str
-    weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
+SAVE_PLAN = "comfyload run --save-plan FILE"
+"""The command that writes a plan."""
 
 
-class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; paths are as given.
-
-    `drop_broken_outputs`: outputs that the server would drop are left out, and the others run. `comfyui_dir`: the
-    server's own folder. `notes`, `KEY=TEXT`: what no program can see of the system under test. `telemetry`: whether
-    anything is read beside the jobs. `scrape`: Prometheus endpoints. `metrics_log`: the instrumentation log, which is
-    followed. `retry`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what the command sends in all.
-    """
-
-    server: str = ""
-    workflows: list[WorkflowChoice] = []
-    plan: Plan = Plan(load=Closed())
-    settings: list[str] = []
-    data: str | None = None
-    uploads: list[str] = []
-    keep_prefix: bool = False
-    keep_workflow: bool = False
-    preflight: bool = True
-    drop_broken_outputs: bool = False
-    allow_shared: bool = False
-    headers: list[str] = []
-    ca_file: str | None = None
-    insecure: bool = False
-    name: str | None = None
-    run_dir: str | None = None
-    comfyui_dir: str | None = None
-    notes: list[str] = []
-    retry: str | None = None
-    telemetry: bool = True
-    scrape: list[str] = []
-    metrics_log: str | None = None
-    max_jobs: int | None = None
-    max_time_s: float | None = None
-
-
-def read_plan(path: Path) -> RunOptions:
+def read_plan(path: Path, kind: type[RunOptions] = RunOptions) -> RunOptions:
     """Read a plan file.
 
     Raises:
-        UsageError: it cannot be read, is no TOML, or has a key or value that no plan has; the nearest known is named.
+        UsageError: it cannot be read, is not TOML, or has a key or value that no plan has; the nearest known is named.
     """
     text = decode(read_bytes(path, hint="give a plan file"), str(path))
     try:
-        return msgspec.toml.decode(text, type=RunOptions)
+        content = msgspec.toml.decode(text)
+        if "policy" in content:
+            content["retry"] = content.pop("policy")
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML: {error}", "write one with comfyload plan") from None
+        raise UsageError(f"{path}: invalid TOML: {error}", f"write a plan with {SAVE_PLAN}") from None
 
 
 def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:
@@ -87,7 +52,7 @@ def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:
     A header's value becomes the name of a variable; user, password and the values of a query leave an address.
 
     Raises:
-        UsageError: an address is none.
+        UsageError: an address is invalid.
     """
     headers, anew = [], []
     for header in options.headers:
@@ -108,17 +73,19 @@ def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:
 
 
 def to_toml(options: RunOptions) -> str:
-    """The plan file of these options: what is not asked for is left out, secrets stay names of variables.
+    """The plan file of these options: defaults are left out, secrets stay names of variables.
 
     Raises:
-        UsageError: a name in them is no Unicode, which TOML cannot hold.
+        UsageError: a name in them is not Unicode, which TOML cannot hold.
     """
+    content = _changed(msgspec.to_builtins(options), msgspec.to_builtins(type(options)()))
+    content = {"policy" if key == "retry" else key: value for key, value in content.items()}
     try:
-        return msgspec.toml.encode(_asked(msgspec.to_builtins(options), _DEFAULTS)).decode()
+        return msgspec.toml.encode(content).decode()
     except UnicodeEncodeError as error:
         bad = error.object[: error.start].rpartition('"')[2] + error.object[error.start :].partition('"')[0]
         raise UsageError(
-            f"a plan cannot hold {bad!r}: it is no Unicode", "rename the file, or write the value in UTF-8"
+            f"a plan cannot hold {bad!r}, which is not Unicode", "rename the file, or write the value in UTF-8"
         ) from None
 
 
@@ -157,28 +124,24 @@ def _nearest(message: str) -> str:
     """A hint for a key that no plan has."""
     unknown = re.search(r"unknown field `([^`]*)`", message)
     if unknown is None:
-        return "write a plan to start from with comfyload plan"
+        return f"start from a plan that {SAVE_PLAN} wrote"
     kinds: tuple[type[Struct], ...] = (RunOptions, WorkflowChoice, Plan, Closed, Open, Replay, Stage)
     known = sorted({field for kind in kinds for field in kind.__struct_fields__} | {"kind"})
     near = difflib.get_close_matches(unknown[1], known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
 
-def _asked(value: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults; TOML has no null, and what is not there is not asked for."""
-    asked: dict[str, Any] = {}
+def _changed(value: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults; TOML has no null, and a key that is absent stands for it."""
+    changed: dict[str, Any] = {}
     for key, item in value.items():
         default = defaults.get(key)
         if isinstance(item, dict) and isinstance(default, dict):
-            item = {**_asked(item, default), **({"kind": item["kind"]} if "kind" in item else {})}
-            if item:
-                asked[key] = item
+            if inner := _changed(item, default):
+                changed[key] = {**inner, **({"kind": item["kind"]} if "kind" in item else {})}
         elif isinstance(item, list):
             if item != default:
-                asked[key] = [_asked(part, {}) if isinstance(part, dict) else part for part in item]
+                changed[key] = [_changed(part, {}) if isinstance(part, dict) else part for part in item]
         elif item is not None and item != default:
-            asked[key] = item
-    return asked
-
-
-_DEFAULTS: dict[str, Any] = msgspec.to_builtins(RunOptions())
+            changed[key] = item
+    return changed

@@ -12,19 +12,17 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
-from comfyload.app.run.options import RunOptions
 from comfyload.app.run.session import Session
 from comfyload.app.run.telemetry import last_probe_row, telemetry_of
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import identify
-from comfyload.errors import RunFilesError, UsageError
+from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Observation, Record, Sent, Server
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from comfyload.comfy.api import Api
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Manifest
+    from comfyload.record.options import RunOptions
 
 __all__ = ["Again", "CleanedUp", "cleanup", "resume"]
 
@@ -208,11 +207,8 @@ def _given_up(record: Record) -> list[str]:
 
 
 def _options(manifest: Manifest, again: Again) -> RunOptions:
-    """The options of the run, with those that are given again."""
-    try:
-        options = msgspec.convert(manifest.options, RunOptions)
-    except msgspec.ValidationError as error:
-        raise RunFilesError(f"the manifest's `asked` is damaged: {error}") from None
+    """The options of the run, with what is given again."""
+    options = manifest.options
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
     for name in manifest.server.headers:
         if name not in missing:

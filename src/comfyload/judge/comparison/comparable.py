@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 from msgspec import Struct, json
 
@@ -156,9 +155,8 @@ def _rate(stage: Stage) -> str:
 
 
 def _weights(manifest: Manifest) -> str:
-    chosen: Any = manifest.options.get("workflows")
-    weights = [choice.get("weight") for choice in chosen if isinstance(choice, dict)] if chosen else []
-    return "" if len(set(weights)) < 2 else ":".join(f"{weight or 1:g}" for weight in weights)
+    weights = [choice.weight for choice in manifest.options.workflows]
+    return "" if len(set(weights)) < 2 else ":".join(f"{weight:g}" for weight in weights)
 
 
 def _facts(run: Measured) -> Iterator[Told]:
@@ -211,7 +209,7 @@ def _seeds(manifest: Manifest) -> str:
 
 
 def _settings(manifest: Manifest) -> str:
-    data = manifest.options.get("data")
+    data = manifest.options.data
     settings = [f"{key}={value!r}" for facts in manifest.workflows for key, value in sorted(facts.overrides.items())]
     slots = sorted({slot for facts in manifest.workflows for slot in facts.varied}) if data else []
     rows = [f"rows of {data} for {', '.join(slots)}"] if data else []

@@ -17,6 +17,7 @@ from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.number import Measure, Number
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
+from comfyload.load.grammar import parse_duration
 
 __all__ = [
     "DEFAULT_GATES",
@@ -90,7 +91,7 @@ _LIMIT = re.compile(rf"{_NUMBER}\s*(?P<unit>%|[a-z]+)?")
 _OF_BASELINE = re.compile(
     rf"(?:{_NUMBER}\s*\*\s*)?baseline|baseline\s*\*\s*(?P<after>{_NUMBER.replace('number', 'n')})"
 )
-_UNITS = {"s": {"s": 1.0, "ms": 0.001, "min": 60.0}, "share": {"%": 0.01}}
+_UNITS = {"share": {"%": 0.01}}
 _KEYS = "gates, expected_errors and independent_failures"
 _EXAMPLE = "write it like: p95_latency_s <= 45, success_rate >= 98 %, images_per_minute >= 0.95 * baseline"
 
@@ -133,7 +134,7 @@ def read_gates(text: str, origin: str) -> GateSet:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin} is not TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
+        raise UsageError(f"{origin}: invalid TOML: {clean(str(error), 120)}", 'write gates = ["…"]') from None
     lists: dict[str, list[str]] = {"gates": [], "expected_errors": []}
     independent = content.pop("independent_failures", False)
     if not isinstance(independent, bool):
@@ -143,7 +144,7 @@ def read_gates(text: str, origin: str) -> GateSet:
             hint = _nearest(key, [*lists, "independent_failures"])
             raise UsageError(f"{origin}: unknown key {clean(key, 60)}", hint or f"the keys are {_KEYS}")
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{origin}: {key} is not a list of texts", f'write {key} = ["…"]')
+            raise UsageError(f"{origin}: {key} must be a list of texts", f'write {key} = ["…"]')
         lists[key] = value
     expected_patterns(lists["expected_errors"], f"{origin}: ")
     try:
@@ -164,8 +165,8 @@ def expected_patterns(expressions: Iterable[str], where: str = "") -> list[re.Pa
         try:
             patterns.append(re.compile(expression))
         except re.error as error:
-            message = f"{where}invalid regular expression {clean(expression, 80)}"
-            raise UsageError(message, f"{error.msg}; put \\ before a character that stands for itself") from None
+            message = f"{where}invalid regular expression {clean(expression, 80)!r}"
+            raise UsageError(message, f"{error.msg}; put \\ before a sign that stands for itself") from None
         if not expression:
             raise UsageError(f"{where}an empty pattern matches every error", "leave it out")
     return patterns
@@ -187,9 +188,14 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _limit(text: str, written: str, measure: Measure) -> float:
+    if measure == "s" and not re.fullmatch(_NUMBER, written):
+        try:
+            return parse_duration(written)
+        except UsageError as error:
+            _refuse(text, error.message, error.hint or _EXAMPLE)
     parts = _LIMIT.fullmatch(written)
     if parts is None:
-        _refuse(text, f"invalid limit {written}", _EXAMPLE)
+        _refuse(text, f"invalid limit {written!r}", _EXAMPLE)
     units = _UNITS.get(measure, {})
     unit = parts["unit"]
     if unit is not None and unit not in units:

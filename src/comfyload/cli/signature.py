@@ -1,0 +1,166 @@
+"""From a command's parameters to its flags: the one place where a signature is made for typer.
+
+Two kinds of parameters stand for several flags: `Given`, for flags of a run's options, and a struct whose fields are
+annotated as typer's parameters are. All others are typer's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from msgspec import Struct, structs
+from typer.models import OptionInfo
+
+from comfyload.app.run.repeat import text_of
+from comfyload.errors import UsageError
+from comfyload.load.grammar import duration_text, parse_duration
+from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.options import RunOptions
+
+__all__ = ["Given", "Takes", "duration", "duration_option", "option", "with_flags"]
+
+
+class Takes(Struct, frozen=True):
+    """Which flags of its options a command takes, by their names in Python; none named: all.
+
+    `base`: what holds where a flag is not given. `env`: whether environment variables stand for flags. `help`: texts
+    for flags that mean something more special than their field does.
+    """
+
+    names: tuple[str, ...] = ()
+    base: RunOptions = RunOptions()
+    required: tuple[str, ...] = ()
+    env: bool = True
+    help: dict[str, str] = {}
+
+    def flags(self) -> list[OptionFlag]:
+        known = flags_of(type(self.base))
+        return [known[name] for name in self.names] if self.names else list(known.values())
+
+
+class Given:
+    """The flags of a run's options as they were given: `values` by their names in Python."""
+
+    def __init__(self, takes: Takes, values: dict[str, Any]) -> None:
+        self._base = takes.base
+        self._values = values
+        for flag in takes.flags():
+            if flag.flag.old and (value := values.pop(_name_of(flag.flag.old))) is not None:
+                sys.stderr.write(f"note: {flag.flag.old} is now called {flag.flag.name}\n")
+                values[flag.parameter] = values[flag.parameter] or value
+
+    def options(self, base: RunOptions | None = None) -> RunOptions:
+        """The options; `base`: of a plan file, what holds where a flag is not given.
+
+        Raises:
+            UsageError: flags contradict each other, or one is invalid.
+        """
+        from comfyload.cli.options import options_of
+
+        return options_of(self._values, self._base if base is None else base)
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer needs it: with a parameter for each flag."""
+    hints = get_type_hints(command, include_extras=True)
+    parts = {
+        name: _part(parameter.replace(annotation=hints[name]))
+        for name, parameter in inspect.signature(command).parameters.items()
+    }
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> None:
+        command(**{name: make({one.name: values[one.name] for one in flags}) for name, (flags, make) in parts.items()})
+
+    parameters = [one for flags, _ in parts.values() for one in flags]
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat
+
+
+def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = True, old: bool = False) -> OptionInfo:
+    """The flag for typer. `default`: its words; `text`: a help instead of the field's own; `old`: by its old name."""
+    known = flag.flag
+    default = default or known.default
+    help_text = (text or known.help) + (f" \\[default: {default}]" if default else "")
+    names = [known.old] if old else [known.name, *([known.short] if known.short else [])]
+    found: OptionInfo = typer.Option(
+        *names,
+        metavar=known.metavar or None,
+        help=help_text,
+        envvar=known.env if env else None,
+        hidden=old,
+        rich_help_panel=known.panel,
+        min=flag.least if flag.kind == "number" else None,
+        parser=partial(duration, name=known.name, least=flag.least or 0.0) if flag.kind == "duration" else None,
+    )
+    return found
+
+
+def duration_option(name: str, text: str, *, default: str = "", least: float = 0.0) -> OptionInfo:
+    """An option for typer that is a duration; `default`: its words."""
+    text += f" \\[default: {default}]" if default else ""
+    read = partial(duration, name=name, least=least)
+    found: OptionInfo = typer.Option(name, metavar="TIME", help=text, parser=read, show_default=False)
+    return found
+
+
+def duration(text: str | float, name: str = "", least: float = 0.0) -> float:
+    """Seconds of a duration, or of a default that is seconds already; `least`: the shortest that is taken.
+
+    Raises:
+        UsageError: it is invalid or too short.
+    """
+    seconds = parse_duration(text) if isinstance(text, str) else text
+    if seconds < least:
+        raise UsageError(f"{name} {text} is too short", f"give {duration_text(least)} or more")
+    return seconds
+
+
+Part = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]
+"""The flags of a parameter of a command, and what makes the parameter's value of theirs."""
+
+
+def _part(parameter: inspect.Parameter) -> Part:
+    hint = parameter.annotation
+    if get_origin(hint) is Annotated and get_args(hint)[0] is Given:
+        takes = next(one for one in get_args(hint) if isinstance(one, Takes))
+        return list(_of_options(takes)), partial(Given, takes)
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return [_keyword(one.name, one.default, one.type) for one in structs.fields(hint)], lambda given: hint(**given)
+    return [parameter.replace(kind=KEYWORD_ONLY)], lambda given: given[parameter.name]
+
+
+def _of_options(takes: Takes) -> Iterator[inspect.Parameter]:
+    for flag in takes.flags():
+        kind, value = _TYPES.get(flag.kind) or flag.of | None, flag.value(takes.base)
+        words = "" if not value or flag.kind in ("switch", "texts") else text_of(flag, value)
+        empty: Any = False if flag.kind == "switch" else None
+        default = inspect.Parameter.empty if flag.parameter in takes.required else empty
+        more = takes.help.get(flag.parameter, "")
+        yield _keyword(flag.parameter, default, Annotated[kind, option(flag, words, more, env=takes.env)])
+        if flag.flag.old:
+            yield _keyword(_name_of(flag.flag.old), empty, Annotated[kind, option(flag, env=False, old=True)])
+
+
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _name_of(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+_TYPES: dict[str, Any] = {
+    "switch": bool,
+    "duration": float | None,
+    "text": str | None,
+    "texts": list[str] | None,
+}

@@ -1,0 +1,137 @@
+"""The options of a run as one typed value; the flags of `comfyload run` are the metadata of its fields."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from comfyload.record.bounds import Seconds
+from comfyload.record.flag import JUDGE, LOAD, RESULT, SERVER, WORK, Flag
+from comfyload.record.plan import Closed, Plan
+
+__all__ = ["RunOptions", "WorkflowChoice"]
+
+
+class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A workflow file and how often it is drawn in relation to the others."""
+
+    file: str
+    weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
+
+
+class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; `notes` are `KEY=TEXT`; paths are as given.
+
+    `preflight` False: what the server would refuse is submitted all the same. `telemetry` False: nothing is read but
+    the jobs. `policy`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what
+    the command sends in all its runs.
+    """
+
+    server: Annotated[
+        str, Flag("--server", "URL", "The ComfyUI server, with its base path if it has one.", env="COMFYLOAD_SERVER")
+    ] = ""
+    workflows: Annotated[
+        list[WorkflowChoice],
+        Flag(
+            "--workflow",
+            "FILE[=WEIGHT]",
+            "A workflow in API format; - reads standard input. Several make a mix.",
+            many=True,
+        ),
+    ] = []
+    plan: Plan = Plan(load=Closed())
+    settings: Annotated[
+        list[str],
+        Flag(
+            "--set",
+            "NODE.INPUT=VALUE",
+            "Set an input for all jobs, a seed too; NODE: id or title. Repeatable.",
+            WORK,
+        ),
+    ] = []
+    data: Annotated[
+        str | None, Flag("--data", "FILE", "CSV, TSV or JSON with columns NODE.INPUT: a row for each job.", WORK)
+    ] = None
+    uploads: Annotated[
+        list[str], Flag("--upload", "FILE", "Upload an input image to the server first. Repeatable.", WORK)
+    ] = []
+    keep_prefix: Annotated[
+        bool, Flag("--keep-prefix", "", "Save under the graph's own file names, not in a folder of the run.", WORK)
+    ] = False
+    keep_workflow: Annotated[
+        bool, Flag("--keep-workflow", "", "Keep the graph itself in the manifest, not only its hash.", RESULT)
+    ] = False
+    preflight: Annotated[bool, Flag("--no-preflight", "", "Submit even what the server would refuse.", SERVER)] = True
+    drop_broken_outputs: Annotated[
+        bool, Flag("--drop-broken-outputs", "", "Leave out the outputs that the server would drop.", SERVER)
+    ] = False
+    allow_shared: Annotated[
+        bool, Flag("--allow-shared", "", "Run although others use the server, which can make the run invalid.", SERVER)
+    ] = False
+    headers: Annotated[
+        list[str],
+        Flag("--header", "NAME=VALUE", "Send a header; NAME=env:VAR reads it from the variable. Repeatable.", SERVER),
+    ] = []
+    ca_file: Annotated[str | None, Flag("--ca-file", "PEM", "Trust this certificate authority.", SERVER)] = None
+    insecure: Annotated[bool, Flag("--insecure", "", "Do not check the server's certificate.", SERVER)] = False
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the run.", RESULT, default="the workflow's")] = None
+    run_dir: Annotated[
+        str | None, Flag("--run-dir", "DIR", "The run directory.", RESULT, default="runs/<utc>-<name>", repeat=False)
+    ] = None
+    comfyui_dir: Annotated[
+        str | None,
+        Flag(
+            "--comfyui-dir",
+            "DIR",
+            "ComfyUI's folder, for its commit and those of its custom nodes.",
+            RESULT,
+            default="that of the process on the port",
+        ),
+    ] = None
+    notes: Annotated[
+        list[str],
+        Flag("--note", "KEY=TEXT", "Record what no program can see, such as the enclosure. Repeatable.", RESULT),
+    ] = []
+    policy: Annotated[
+        str | None,
+        Flag(
+            "--policy",
+            "FILE",
+            "Send failed jobs again by this policy, which comfyload policy makes.",
+            LOAD,
+            old="--retry",
+        ),
+    ] = msgspec.field(name="retry", default=None)  # the key of manifests, which had the flag's earlier name
+    telemetry: Annotated[
+        bool, Flag("--no-telemetry", "", "Read no GPU, machine, probe or log during the run.", RESULT)
+    ] = True
+    scrape: Annotated[
+        list[str],
+        Flag("--scrape", "URL", "Read a Prometheus endpoint, such as DCGM's, during the run. Repeatable.", RESULT),
+    ] = []
+    metrics_log: Annotated[
+        str | None,
+        Flag(
+            "--metrics-log",
+            "FILE",
+            "The instrumentation log, whose rows from the run are judged and kept.",
+            JUDGE,
+            env="COMFYUI_METRICS_LOG",
+        ),
+    ] = None
+    max_jobs: Annotated[
+        int | None,
+        Flag("--max-jobs", "N", "Send at most N jobs in all runs of the command, warm-up included.", SERVER, least=1),
+    ] = None
+    max_time_s: Annotated[
+        Seconds | None,
+        Flag(
+            "--max-time",
+            "TIME",
+            "Send no more jobs after this time, such as 30m. Running jobs finish.",
+            SERVER,
+            least=0.001,
+        ),
+    ] = None
