@@ -284,7 +284,7 @@ def policy(
     from comfyload.app.advice import basis
     from comfyload.app.advice import policy as made_of
     from comfyload.cli.progress import working
-    from comfyload.load.grammar import parse_duration, parse_rate
+    from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
     from comfyload.report.render.terminal import render
     from comfyload.report.retry_export import formats, retry_export
