@@ -23,10 +23,10 @@ import pytest
 from aiohttp import web
 
 from comfyload.cli import main
-from tests.commands import call
 from tests.integration.test_cli import SAMPLES, graph_file
-from tests.rig import sleeper
-from tests.servers import answering, simulator
+from tests.support.commands import call
+from tests.support.rig import sleeper
+from tests.support.servers import answering, simulator
 
 ARCHIVE = Path("infra/observability/baselines")
 # The generator shares its cores with other tests: whether it was in time is not the question of these.

@@ -20,7 +20,7 @@ from comfyload.sim.nodes import describe
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import Table
 from comfyload.workflow.remarks import remarks
-from tests.rig import Played, play_on
+from tests.support.rig import Played, play_on
 
 Graph = dict[str, Any]
 INFO = ObjectInfo({name: describe(node) for name, node in CLASSES.items()})

@@ -29,7 +29,7 @@ from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Record, ServerTimes, WorkflowFacts
 from comfyload.record.plan import Closed, Plan
 from comfyload.report.comparison import comparison_json, comparison_markdown, render_comparison
-from tests.rig import play, sleeper
+from tests.support.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 
 

@@ -11,7 +11,7 @@ from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker, failure_of
 from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
 from comfyload.record.model import Execution
-from tests import captures
+from tests.support import captures
 
 pytestmark = captures.needs_captures
 

@@ -29,7 +29,7 @@ from comfyload.report.history import history_markdown
 from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.sections import job_rows
 from comfyload.sim import Server
-from tests.rig import play
+from tests.support.rig import play
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 # --- kinds

@@ -15,7 +15,7 @@ from comfyload.comfy.wire import (
     decode_message,
     decode_queue_remaining,
 )
-from tests import captures
+from tests.support import captures
 
 pytestmark = captures.needs_captures
 
