@@ -13,8 +13,6 @@ from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_m
 from comfyload.record.model import Execution
 from tests.support import captures
 
-pytestmark = captures.needs_captures
-
 
 def entry_of(name: str) -> tuple[str, HistoryEntry]:
     body = captures.load(name)["body"]

@@ -17,8 +17,6 @@ from comfyload.comfy.wire import (
 )
 from tests.support import captures
 
-pytestmark = captures.needs_captures
-
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
