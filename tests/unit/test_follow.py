@@ -202,6 +202,7 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
             "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
             "oom",
         ),
+        ("torch.AcceleratorError", "CUDA error: out of memory", "oom"),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered", "cuda"),
         ("re.error", "missing ), unterminated subpattern at position 0", "execution_error"),
     ],
@@ -209,3 +210,29 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
 def test_what_a_node_says_tells_the_kind_of_its_failure(type_: str, text: str, kind: str) -> None:
     told = message("execution_error", exception_type=type_, exception_message=text)
     assert failure_of(told).kind == kind
+
+
+def test_a_node_that_the_server_took_from_its_cache_has_no_span() -> None:
+    """`progress_state` names cached nodes too, as finished."""
+    tracker = PromptTracker("p")
+    tracker.on_message(message("progress_state", nodes={"1": {"state": "running"}, "2": {"state": "running"}}), 0.0)
+    tracker.on_message(message("progress_state", nodes={"1": {"state": "finished"}, "2": {"state": "finished"}}), 1.0)
+    tracker.on_message(message("execution_cached", nodes=["1"]), 1.0)
+    done = tracker.execution("completed", done=2.0, end_source="events")
+    assert done.cached == ["1"] and [span.node for span in done.nodes] == ["2"]
+
+
+def test_where_events_and_history_tell_other_times_the_history_is_right() -> None:
+    tracker = PromptTracker("p")
+    tracker.on_message(message("execution_start", timestamp=1000), 0.0)
+    tracker.on_message(message("execution_success", timestamp=9000), 8.0)
+    entry = HistoryEntry(
+        messages=[message("execution_start", timestamp=2000), message("execution_success", timestamp=5000)],
+        outputs={},
+        create_ms=1500,
+        number=1,
+    )
+    server = close(tracker, entry).server
+    assert (server.create_ms, server.start_ms, server.end_ms) == (1500, 2000, 5000)
+    alone = tracker.execution("completed", done=9.0, end_source="events").server
+    assert (alone.create_ms, alone.start_ms, alone.end_ms) == (None, 1000, 9000)

@@ -1,0 +1,215 @@
+"""Do the tests notice a fault? Puts small faults into the code, one at a time, and runs the tests of that line.
+
+    python -m tools.mutate map --tree /tmp/tree            # which tests run which lines
+    python -m tools.mutate run --tree /tmp/tree --mutants 300 --seed 1
+    python -m tools.mutate map --tree /tmp/tree tests/unit/test_new.py
+    python -m tools.mutate again --tree /tmp/tree          # the survivors once more, with the new tests
+    python -m tools.mutate table --tree /tmp/tree
+
+The tree is a copy of the checkout, made by `map`, and is written to; results are beside it, in TREE.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tools.line_map import LineMap, made_by
+from tools.mutants import Mutant, mutants_of
+
+HERE = Path(__file__).parents[1]
+TARGETS = ("comfy", "retry", "load", "judge/columns/ledger.py", "judge/gates")
+COPIED = ("src", "tests", "pack", "tools", "docs", "bench", "infra", "pyproject.toml", "README.md")
+TESTS_S = 20.0
+"""Seconds of tests of one fault, as they take without it; the quickest first."""
+SLOWER, STARTED_S = 6.0, 30.0
+"""A fault may make tests so many times slower, and a start may take so long, before it counts as a hang."""
+READ_ONCE = ("numpy", "scipy.stats", "aiohttp", "hypothesis", "msgspec", "pytest", "_pytest.assertion.rewrite", "xdist")
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one fault: `killed`, `hang` (killed too), `survived`, or `no test` (none runs the line)."""
+
+    mutant: Mutant
+    came: str
+    tests: int
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("map", "run", "again", "table"))
+    parser.add_argument("tests", nargs="*", help="of map: only these test files")
+    parser.add_argument("--tree", type=Path, required=True)
+    parser.add_argument("--mutants", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    tree: Path = options.tree.resolve()
+    if options.verb == "table":
+        print(table(results(tree)))
+        return
+    if options.verb == "map":
+        copy_to(tree)
+        made_by(tree, options.tests or tests_of(tree), TARGETS)
+        return
+    known = results(tree)
+    if options.verb == "run":
+        done = {result.mutant.key for result in known}
+        todo = [one for one in sample(tree, options.mutants, options.seed) if one.key not in done]
+    else:
+        todo = [result.mutant for result in known if result.came in ("survived", "no test")]
+    try_all(tree, todo)
+    print(table(results(tree)))
+
+
+def copy_to(tree: Path) -> None:
+    """The checkout's files, byte code included: each start of Python is quicker for it."""
+    tree.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source, target = HERE / name, tree / name
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, target)
+    compileall.compile_dir(tree / "src", quiet=1)
+
+
+def tests_of(tree: Path) -> list[str]:
+    """Test files that need no second process and name a part that faults are put into."""
+    names = (
+        "comfyload.comfy",
+        "comfyload.retry",
+        "comfyload.load",
+        "judge.gates",
+        "ledger",
+        "support.rig",
+        "summarise",
+    )
+    found = []
+    for folder in ("unit", "conformance", "property"):
+        for file in sorted((tree / "tests" / folder).glob("test_*.py")):
+            if any(name in file.read_text(encoding="utf-8") for name in names):
+                found.append(file.relative_to(tree).as_posix())
+    return found
+
+
+def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
+    """So many faults, each as likely as any other."""
+    found: list[Mutant] = []
+    for target in TARGETS:
+        path = tree / "src" / "comfyload" / target
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found += mutants_of(tree, file)
+    print(f"{len(found)} possible faults", file=sys.stderr)
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def try_all(tree: Path, mutants: list[Mutant]) -> None:
+    lines = LineMap.read(tree)
+    for name in READ_ONCE:
+        __import__(name)
+    for number, mutant in enumerate(mutants, 1):
+        result = attempt(tree, mutant, lines)
+        keep(tree, result)
+        print(
+            f"{number}/{len(mutants)} {result.came} {result.seconds:.0f} s {mutant.file}:{mutant.line} {mutant.kind}: "
+            f"{mutant.before[:60]!r} -> {mutant.after[:60]!r} ({result.tests} tests)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def attempt(tree: Path, mutant: Mutant, lines: LineMap) -> Result:
+    """Write the fault, run the tests of its line, and write the file as it was."""
+    chosen, usual_s = lines.tests_of(mutant.file, mutant.line, TESTS_S)
+    began = time.monotonic()
+    if not chosen:
+        return Result(mutant=mutant, came="no test", tests=0, seconds=0.0)
+    path = tree / mutant.file
+    source = path.read_bytes()
+    for cached in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        cached.unlink()
+    try:
+        path.write_bytes(mutant.apply(source))
+        came = _in_a_child(tree, chosen, STARTED_S + SLOWER * usual_s)
+    finally:
+        path.write_bytes(source)
+    return Result(mutant=mutant, came=came, tests=len(chosen), seconds=time.monotonic() - began)
+
+
+def _in_a_child(tree: Path, tests: list[str], limit_s: float) -> str:
+    """Run the tests in a fork of this process, which has read the libraries and nothing of the tree."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os._exit(_run(tree, tests))
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "hang"
+
+
+def _run(tree: Path, tests: list[str]) -> int:
+    import pytest
+
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.chdir(tree)
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(tree), str(tree / "src"), str(tree / "pack")]
+    for name in [name for name in sys.modules if name.split(".")[0] in ("comfyload", "tests")]:
+        del sys.modules[name]
+    try:
+        return int(pytest.main(["-x", "-q", "-p", "no:xdist", *tests]))
+    except BaseException:
+        return 70
+
+
+def results(tree: Path) -> list[Result]:
+    """The last result of each fault."""
+    path = tree.with_suffix(".json")
+    rows = path.read_bytes().splitlines() if path.exists() else []
+    found = [msgspec.json.decode(row, type=Result) for row in rows]
+    return list({result.mutant.key: result for result in found}.values())
+
+
+def keep(tree: Path, result: Result) -> None:
+    with tree.with_suffix(".json").open("ab") as file:
+        file.write(msgspec.json.encode(result) + b"\n")
+
+
+def table(found: list[Result]) -> str:
+    """The share of faults that a test noticed, and those that none did."""
+    counts = Counter(result.came for result in found)
+    killed = counts["killed"] + counts["hang"]
+    rows = [f"{len(found)} faults, {killed} noticed ({100 * killed / max(1, len(found)):.1f} %): {dict(counts)}", ""]
+    rows += ["| where | fault | before | after | |", "|---|---|---|---|---|"]
+    for result in sorted(found, key=lambda result: (result.mutant.file, result.mutant.line)):
+        if result.came in ("survived", "no test"):
+            mutant = result.mutant
+            before, after = (" ".join(text.split())[:80].replace("|", "\\|") for text in (mutant.before, mutant.after))
+            place = f"{mutant.file.removeprefix('src/comfyload/')}:{mutant.line}"
+            rows.append(f"| {place} | {mutant.kind} | `{before}` | `{after}` | {result.came} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
