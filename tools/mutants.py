@@ -49,8 +49,10 @@ class Mutant(Struct, frozen=True, kw_only=True):
         return f"{self.file}:{self.begin}-{self.end}:{self.kind}"
 
     def apply(self, source: bytes) -> bytes:
-        """The file's text with the fault in it."""
-        return source[: self.begin] + self.after.encode() + source[self.end :]
+        """The file's text with the fault in it; no line that follows has another number for it."""
+        lost = "\n" * (self.before.count("\n") - self.after.count("\n"))
+        after = f"{self.after[:-1]}{lost})" if self.after.endswith(")") else f"{self.after}{lost}"
+        return source[: self.begin] + after.encode() + source[self.end :]
 
 
 def mutants_of(root: Path, file: Path) -> list[Mutant]:

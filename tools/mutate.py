@@ -20,22 +20,30 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tools.line_map import LineMap, made_by
 from tools.mutants import Mutant, mutants_of
+from tools.swaps import Swap, swaps_of
 
 HERE = Path(__file__).parents[1]
 TARGETS = ("comfy", "retry", "load", "judge/columns/ledger.py", "judge/gates")
 COPIED = ("src", "tests", "pack", "tools", "docs", "bench", "infra", "pyproject.toml", "README.md")
-TESTS_S = 20.0
+FOLDERS = ("unit", "conformance", "property")
+TESTS_S = 10.0
 """Seconds of tests of one fault, as they take without it; the quickest first."""
-SLOWER, STARTED_S = 6.0, 30.0
+SLOWER, STARTED_S = 4.0, 20.0
 """A fault may make tests so many times slower, and a start may take so long, before it counts as a hang."""
-READ_ONCE = ("numpy", "scipy.stats", "aiohttp", "hypothesis", "msgspec", "pytest", "_pytest.assertion.rewrite", "xdist")
+
+QUIET = "ignore::pytest.PytestAssertRewriteWarning"
+BROKEN = 70
+CAME = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 4: "killed", BROKEN: "killed"}
+"""By pytest's exit status: 1 a test failed, 2 to 4 a test file could not be read, for the code it imports cannot."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +62,7 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, required=True)
     parser.add_argument("--mutants", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     tree: Path = options.tree.resolve()
     if options.verb == "table":
         print(table(results(tree)))
@@ -68,7 +76,7 @@ def main() -> None:
         done = {result.mutant.key for result in known}
         todo = [one for one in sample(tree, options.mutants, options.seed) if one.key not in done]
     else:
-        todo = [result.mutant for result in known if result.came in ("survived", "no test")]
+        todo = [result.mutant for result in known if result.came != "killed"]
     try_all(tree, todo)
     print(table(results(tree)))
 
@@ -87,21 +95,10 @@ def copy_to(tree: Path) -> None:
 
 def tests_of(tree: Path) -> list[str]:
     """Test files that need no second process and name a part that faults are put into."""
-    names = (
-        "comfyload.comfy",
-        "comfyload.retry",
-        "comfyload.load",
-        "judge.gates",
-        "ledger",
-        "support.rig",
-        "summarise",
-    )
-    found = []
-    for folder in ("unit", "conformance", "property"):
-        for file in sorted((tree / "tests" / folder).glob("test_*.py")):
-            if any(name in file.read_text(encoding="utf-8") for name in names):
-                found.append(file.relative_to(tree).as_posix())
-    return found
+    parts = ("comfyload.comfy", "comfyload.retry", "comfyload.load", "judge.gates", "ledger", "support.rig", "summary")
+    files = [file for folder in FOLDERS for file in sorted((tree / "tests" / folder).glob("test_*.py"))]
+    texts = {file.relative_to(tree).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    return [name for name, text in texts.items() if any(part in text for part in parts)]
 
 
 def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
@@ -117,8 +114,12 @@ def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
 
 def try_all(tree: Path, mutants: list[Mutant]) -> None:
     lines = LineMap.read(tree)
-    for name in READ_ONCE:
-        __import__(name)
+    os.chdir(tree)
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(tree), str(tree / "src"), str(tree / "pack")]
+    files = sorted({test.partition("::")[0] for test in lines.tests})
+    if _pytest(["--collect-only", *files]) or _pytest(["-x", *files[:3]]):
+        sys.exit("tests fail without any fault: results would mean nothing")
     for number, mutant in enumerate(mutants, 1):
         result = attempt(tree, mutant, lines)
         keep(tree, result)
@@ -131,56 +132,72 @@ def try_all(tree: Path, mutants: list[Mutant]) -> None:
 
 
 def attempt(tree: Path, mutant: Mutant, lines: LineMap) -> Result:
-    """Write the fault, run the tests of its line, and write the file as it was."""
+    """Run the tests of the line with the fault in it. The file is as it was afterwards."""
     chosen, usual_s = lines.tests_of(mutant.file, mutant.line, TESTS_S)
     began = time.monotonic()
     if not chosen:
         return Result(mutant=mutant, came="no test", tests=0, seconds=0.0)
+    limit_s = STARTED_S + SLOWER * usual_s
     path = tree / mutant.file
     source = path.read_bytes()
-    for cached in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
-        cached.unlink()
-    try:
-        path.write_bytes(mutant.apply(source))
-        came = _in_a_child(tree, chosen, STARTED_S + SLOWER * usual_s)
-    finally:
-        path.write_bytes(source)
+    swaps = swaps_of(path, source, mutant.apply(source))
+    if swaps:
+        came = _in_a_child(lambda: _run_swapped(swaps, chosen), limit_s)
+    else:
+        try:
+            path.write_bytes(mutant.apply(source))
+            came = _in_a_child(lambda: _run_anew(chosen), limit_s)
+        finally:
+            path.write_bytes(source)
     return Result(mutant=mutant, came=came, tests=len(chosen), seconds=time.monotonic() - began)
 
 
-def _in_a_child(tree: Path, tests: list[str], limit_s: float) -> str:
-    """Run the tests in a fork of this process, which has read the libraries and nothing of the tree."""
+def _in_a_child(work: Callable[[], int], limit_s: float) -> str:
+    """Do the work in a fork of this process, which has read all tests and the code without a fault."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        os._exit(_run(tree, tests))
+        os._exit(work())
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.05)
+            return CAME[os.waitstatus_to_exitcode(status)]
+        time.sleep(0.02)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return "hang"
 
 
-def _run(tree: Path, tests: list[str]) -> int:
-    import pytest
+def _run_swapped(swaps: list[Swap], tests: list[str]) -> int:
+    for function, code in swaps:
+        function.__code__ = code
+    return _pytest(["-x", *tests])
 
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    os.chdir(tree)
-    sys.dont_write_bytecode = True
-    sys.path[:0] = [str(tree), str(tree / "src"), str(tree / "pack")]
+
+def _run_anew(tests: list[str]) -> int:
+    """The fault is in what runs when a module is read: all of them are read again."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("comfyload", "tests")]:
         del sys.modules[name]
+    return _pytest(["-x", *tests])
+
+
+def _pytest(words: list[str]) -> int:
+    """Quietly, in this process."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    for descriptor in (1, 2):
+        os.dup2(nothing, descriptor)
     try:
-        return int(pytest.main(["-x", "-q", "-p", "no:xdist", *tests]))
-    except BaseException:
-        return 70
+        return int(pytest.main(["-q", "-p", "no:xdist", "-W", QUIET, *words]))
+    except SystemExit:
+        return BROKEN
+    finally:
+        for descriptor, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, descriptor)
+            os.close(before)
+        os.close(nothing)
 
 
 def results(tree: Path) -> list[Result]:
