@@ -301,6 +301,7 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
     assert alike["overall"]["verdict"] != "slower" and alike["overall"]["verdict"] != "faster"
 
 
+@pytest.mark.alone
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:
     graph = graph_file(tmp_path, sleeper(0.6))
     with simulator(speed=10) as a, simulator(speed=6) as b:
@@ -358,6 +359,7 @@ def test_a_page_and_every_export_can_be_made_of_a_run(ground: tuple[str, Path], 
 # --- the whole checklist
 
 
+@pytest.mark.alone
 def test_the_checklist_goes_from_nothing_to_verdicts_and_never_over_a_baseline(tmp_path: Path) -> None:
     with simulator(speed=100) as url:
         small = str(SAMPLES / "smoke_small.json")
