@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 __all__ = ["LineMap", "made_by"]
 
 FILE = "line_map.json"
+CONSTANTS = "tests/golden/test_bounds.py"
+"""Its tests read what no line of a function has."""
 
 
 class LineMap(msgspec.Struct, kw_only=True):
@@ -39,13 +42,20 @@ class LineMap(msgspec.Struct, kw_only=True):
                 by_line[line] = [test for test in tests if test not in gone]
         return self
 
+    def usual_s(self, test: str) -> float:
+        """What the test takes; infinite of one that is not known."""
+        return dict(zip(self.tests, self.seconds, strict=True)).get(test, math.inf)
+
     def tests_of(self, file: str, line: int, most_s: float) -> tuple[list[str], float]:
         """The quickest tests that run the line, of together so many seconds, and these seconds.
 
         Of a line that runs only when its file is imported: those that run any line of the file.
         """
         by_line = self.lines.get(file, {})
-        chosen = by_line.get(line) or sorted({test for tests in by_line.values() for test in tests})
+        chosen = by_line.get(line, [])
+        if not chosen:
+            constants = {number for number, test in enumerate(self.tests) if test.startswith(CONSTANTS)}
+            chosen = sorted(constants.union(*by_line.values()))
         names, total = [], 0.0
         for test in sorted(chosen, key=lambda test: self.seconds[test]):
             if names and total + self.seconds[test] > most_s:

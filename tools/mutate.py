@@ -26,8 +26,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from _pytest.runner import runtestprotocol
 
-from tools.line_map import LineMap, made_by
+from tools.line_map import CONSTANTS, LineMap, made_by
 from tools.mutants import Mutant, mutants_of
 from tools.swaps import Swap, swaps_of
 
@@ -44,6 +45,10 @@ QUIET = "ignore::pytest.PytestAssertRewriteWarning"
 BROKEN = 70
 CAME = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 4: "killed", BROKEN: "killed"}
 """By pytest's exit status: 1 a test failed, 2 to 4 a test file could not be read, for the code it imports cannot."""
+
+
+Items = dict[str, pytest.Item]
+"""Tests by name."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +83,6 @@ def main() -> None:
     else:
         todo = [result.mutant for result in known if result.came != "killed"]
     try_all(tree, todo)
-    print(table(results(tree)))
 
 
 def copy_to(tree: Path) -> None:
@@ -95,10 +99,19 @@ def copy_to(tree: Path) -> None:
 
 def tests_of(tree: Path) -> list[str]:
     """Test files that need no second process and name a part that faults are put into."""
-    parts = ("comfyload.comfy", "comfyload.retry", "comfyload.load", "judge.gates", "ledger", "support.rig", "summary")
+    parts = (
+        "comfyload.comfy",
+        "comfyload.retry",
+        "comfyload.load",
+        "judge.gates",
+        "ledger",
+        "support.rig",
+        "summary",
+        "test_bounds",
+    )
     files = [file for folder in FOLDERS for file in sorted((tree / "tests" / folder).glob("test_*.py"))]
     texts = {file.relative_to(tree).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return [name for name, text in texts.items() if any(part in text for part in parts)]
+    return [CONSTANTS, *(name for name, text in texts.items() if name != CONSTANTS and any(p in text for p in parts))]
 
 
 def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
@@ -113,25 +126,30 @@ def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
 
 
 def try_all(tree: Path, mutants: list[Mutant]) -> None:
+    """One fault after the other, within one session of pytest that has read all tests."""
     lines = LineMap.read(tree)
     os.chdir(tree)
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(tree), str(tree / "src"), str(tree / "pack")]
-    files = sorted({test.partition("::")[0] for test in lines.tests})
-    if _pytest(["--collect-only", *files]) or _pytest(["-x", *files[:3]]):
-        sys.exit("tests fail without any fault: results would mean nothing")
-    for number, mutant in enumerate(mutants, 1):
-        result = attempt(tree, mutant, lines)
-        keep(tree, result)
-        print(
-            f"{number}/{len(mutants)} {result.came} {result.seconds:.0f} s {mutant.file}:{mutant.line} {mutant.kind}: "
-            f"{mutant.before[:60]!r} -> {mutant.after[:60]!r} ({result.tests} tests)",
-            file=sys.stderr,
-            flush=True,
-        )
+    progress = os.fdopen(os.dup(2), "w", buffering=1)
+
+    def loop(items: Items) -> None:
+        unharmed = [name for name in sorted(items, key=lines.usual_s)[:200] if name in items]
+        if _in_a_child(lambda: _run(items, unharmed), 4 * STARTED_S) != "survived":
+            progress.write("tests fail without any fault: results would mean nothing\n")
+            return
+        for number, mutant in enumerate(mutants, 1):
+            result = attempt(tree, mutant, lines, items)
+            keep(tree, result)
+            what = f"{mutant.file}:{mutant.line} {mutant.kind}: {mutant.before[:60]!r} -> {mutant.after[:60]!r}"
+            progress.write(
+                f"{number}/{len(mutants)} {result.came} {result.seconds:.1f} s {what} ({result.tests} tests)\n"
+            )
+
+    _pytest(sorted({test.partition("::")[0] for test in lines.tests}), loop)
 
 
-def attempt(tree: Path, mutant: Mutant, lines: LineMap) -> Result:
+def attempt(tree: Path, mutant: Mutant, lines: LineMap, items: Items) -> Result:
     """Run the tests of the line with the fault in it. The file is as it was afterwards."""
     chosen, usual_s = lines.tests_of(mutant.file, mutant.line, TESTS_S)
     began = time.monotonic()
@@ -142,7 +160,7 @@ def attempt(tree: Path, mutant: Mutant, lines: LineMap) -> Result:
     source = path.read_bytes()
     swaps = swaps_of(path, source, mutant.apply(source))
     if swaps:
-        came = _in_a_child(lambda: _run_swapped(swaps, chosen), limit_s)
+        came = _in_a_child(lambda: _run_swapped(swaps, items, chosen), limit_s)
     else:
         try:
             path.write_bytes(mutant.apply(source))
@@ -157,7 +175,11 @@ def _in_a_child(work: Callable[[], int], limit_s: float) -> str:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        os._exit(work())
+        code = BROKEN
+        try:
+            code = work()
+        finally:
+            os._exit(code)
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -170,10 +192,18 @@ def _in_a_child(work: Callable[[], int], limit_s: float) -> str:
     return "hang"
 
 
-def _run_swapped(swaps: list[Swap], tests: list[str]) -> int:
+def _run_swapped(swaps: list[Swap], items: Items, tests: list[str]) -> int:
     for function, code in swaps:
         function.__code__ = code
-    return _pytest(["-x", *tests])
+    return _run(items, tests)
+
+
+def _run(items: Items, tests: list[str]) -> int:
+    for name in tests:
+        reports = runtestprotocol(items[name], log=False, nextitem=None)
+        if any(report.failed for report in reports):
+            return 1
+    return 0
 
 
 def _run_anew(tests: list[str]) -> int:
@@ -183,21 +213,24 @@ def _run_anew(tests: list[str]) -> int:
     return _pytest(["-x", *tests])
 
 
-def _pytest(words: list[str]) -> int:
+class _Loop:
+    """A pytest plugin: what is done with the tests in place of running them all."""
+
+    def __init__(self, loop: Callable[[Items], None]) -> None:
+        self._loop = loop
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._loop({item.nodeid: item for item in session.items})
+        return True
+
+
+def _pytest(words: list[str], loop: Callable[[Items], None] | None = None) -> int:
     """Quietly, in this process."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    kept = [os.dup(descriptor) for descriptor in (1, 2)]
     for descriptor in (1, 2):
         os.dup2(nothing, descriptor)
-    try:
-        return int(pytest.main(["-q", "-p", "no:xdist", "-W", QUIET, *words]))
-    except SystemExit:
-        return BROKEN
-    finally:
-        for descriptor, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, descriptor)
-            os.close(before)
-        os.close(nothing)
+    plugins = [] if loop is None else [_Loop(loop)]
+    return int(pytest.main(["-q", "-s", "-p", "no:xdist", "-W", QUIET, *words], plugins=plugins))
 
 
 def results(tree: Path) -> list[Result]:

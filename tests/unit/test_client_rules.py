@@ -1,0 +1,303 @@
+"""Small rules of the client and of what it reads: one test a rule."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from yarl import URL
+
+from comfyload import clock
+from comfyload.comfy.address import parse_headers
+from comfyload.comfy.api import Api
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, clock_offset
+from comfyload.comfy.http import Http, _target
+from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.poller import HistoryPoller
+from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.tracker import PromptTracker
+from comfyload.comfy.wire import HistoryEntry, Reply, Request, TransportError, decode_message
+from comfyload.comfy.wire.lenient import weigh
+from comfyload.hidden import without_hidden
+from comfyload.load import Stop
+from comfyload.load.arrivals import scheduled_arrivals
+from comfyload.load.grammar import parse_arrivals
+from comfyload.load.log_lines import _took
+from comfyload.load.requests import request_in
+from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
+from comfyload.record.model import Server as ServerFacts
+from comfyload.record.plan import Open, Plan, Stage
+from comfyload.sim import Server
+from tests.support.rig import play
+from tests.unit.retrying import ask
+
+IDENTITY = "00000000-0000-4000-8000-00000000000a"
+
+
+def message(kind: str, **data: Any) -> Any:
+    return decode_message(json.dumps({"type": kind, "data": {"prompt_id": "p", **data}}))
+
+
+# --- a prompt under way
+
+
+def test_a_prompt_whose_run_is_cancelled_is_taken_off_the_server() -> None:
+    seen: list[list[str]] = []
+
+    async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
+        running = asyncio.create_task(client.run(ask(200.0, prompt_id=IDENTITY, nodes=200)))
+        await asyncio.sleep(1.0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        seen.append(client.left)
+
+    played, _ = play(jobs=1, script=script)
+    assert seen == [[IDENTITY]]
+    assert played.left == {"queue_running": [], "queue_pending": []}
+
+
+def test_a_place_in_the_queue_is_told_of_a_prompt_that_waits_and_to_who_listens() -> None:
+    async def main() -> None:
+        inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
+        told: list[Any] = []
+        silent, started, ended, waiting = (inflight.add(name) for name in "abcd")
+        for job in (started, ended, waiting):
+            job.tell = told.append
+        started.tracker.started = 1.0
+        ended.finish("events")
+        for job in (silent, started, ended, waiting):
+            inflight.is_behind(job, 3)
+        assert [job.before for job in (silent, started, ended, waiting)] == [None, None, None, 3]
+        assert [one.before for one in told] == [3]
+
+    asyncio.run(main())
+
+
+def test_a_server_stands_still_when_neither_events_nor_answers_move_anything() -> None:
+    async def main() -> None:
+        notes: list[str] = []
+        inflight = InFlight(lambda: 1000.0, lambda _r, _o: None, "s", lambda _: None)
+        inflight.add("a")
+        stream: Any = None
+        api: Any = None
+        poller = HistoryPoller(
+            api, inflight, stream, lambda: 1000.0, timeouts=Timeouts(), note=lambda code, _: notes.append(code)
+        )
+        for at in (1000.5, 1059.0, 1059.9):
+            poller._look_for_stall(at, progressed=False)
+        assert notes == []
+        poller._look_for_stall(1061.0, progressed=False)
+        poller._look_for_stall(1100.0, progressed=False)
+        assert notes == ["worker_stalled"]
+        poller._look_for_stall(1101.0, progressed=True)
+        inflight.last_event = 1170.0
+        poller._look_for_stall(1170.9, progressed=False)
+        poller._look_for_stall(1230.0, progressed=False)
+        assert notes == ["worker_stalled"]
+        poller._look_for_stall(1231.0, progressed=False)
+        assert notes == ["worker_stalled"] * 2
+
+    asyncio.run(main())
+
+
+def test_where_the_history_has_no_messages_the_events_say_how_it_ended() -> None:
+    empty = HistoryEntry(messages=[], outputs={}, create_ms=0, number=1)
+    done, broken, silent = (PromptTracker("p") for _ in range(3))
+    done.on_message(message("execution_success", timestamp=1), 0.0)
+    broken.on_message(message("execution_error", timestamp=1, exception_message="out of memory"), 0.0)
+    assert done.verdict(empty) == ("completed", None)
+    outcome, failure = broken.verdict(empty)
+    assert outcome == "failed" and failure is not None and failure.kind == "oom"
+    outcome, failure = silent.verdict(empty)
+    assert outcome == "failed" and failure is not None and failure.type == "no_end"
+
+
+# --- what a server answers
+
+
+class Answers:
+    """A transport that answers or fails so."""
+
+    def __init__(self, answer: Reply | TransportError) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+
+    async def call(self, request: Request) -> Reply:
+        self.requests.append(request)
+        if isinstance(self.answer, TransportError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "unread"),
+    [
+        (TransportError("too large", sent=True, vain=True), ["GET /history/{id}: too large"]),
+        (TransportError("reset", sent=True), []),
+    ],
+)
+def test_an_answer_that_is_too_much_is_noted_and_a_broken_connection_is_not(
+    answer: TransportError, unread: list[str]
+) -> None:
+    transport: Any = Answers(answer)
+    noted: list[str] = []
+    api = Api(transport, ServerFacts(url="http://s/"), noted.append)
+    with pytest.raises(TransportError):
+        asyncio.run(api.history("p"))
+    assert noted == unread
+
+
+def test_calls_that_are_made_in_passing_say_whether_they_were_taken() -> None:
+    def api(status: int | None, **facts: Any) -> Api:
+        transport: Any = Answers(TransportError("x", sent=True) if status is None else Reply(status=status, body=b"{}"))
+        return Api(transport, ServerFacts(url="http://s/", **facts))
+
+    async def main() -> None:
+        for status, taken in ((200, True), (500, False), (None, False)):
+            assert await api(status).free() is taken
+            assert await api(status).delete(["a"]) is taken
+            assert await api(status).alive() is taken
+            assert await api(status, jobs_cancel=True).stop("a") is taken
+            assert await api(status, interrupt_by_id=True).stop("a") is taken
+            assert await api(status).stop("a") is False
+        assert await api(None).queue_remaining() is None
+        assert await api(500).queue_remaining() is None
+
+    asyncio.run(main())
+
+
+def test_the_servers_clock_is_read_six_times_with_pauses() -> None:
+    async def main() -> float:
+        transport: Any = Answers(Reply(status=200, body=b"", headers={"date": "Thu, 01 Jan 2026 00:00:00 GMT"}))
+        watch = clock.stopwatch()
+        assert await clock_offset(transport) is not None
+        assert len(transport.requests) == DATE_SAMPLES
+        return watch()
+
+    assert clock.run_virtual(main()) == pytest.approx((DATE_SAMPLES - 1) * DATE_PAUSE_S)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "target"),
+    [
+        (302, "http://other/file", "http://other/file"),
+        (302, "https://user:password@other/file", "https://other/file"),
+        (307, "/elsewhere", "http://server/elsewhere"),
+        (302, "ftp://other/file", None),
+        (302, "", None),
+        (200, "http://other/file", None),
+        (302, "http://[", None),
+    ],
+)
+def test_only_a_redirect_to_an_http_address_is_followed(status: int, location: str, target: str | None) -> None:
+    class Response:
+        url = URL("http://server/view")
+
+        def __init__(self) -> None:
+            self.status = status
+            self.headers = {"Location": location} if location else {}
+
+    response: Any = Response()
+    assert _target(response) == (None if target is None else URL(target))
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_certificate_is_checked_unless_the_user_says_otherwise(insecure: bool) -> None:
+    async def main() -> Any:
+        async with Http.connect(URL("https://server/"), {}, insecure=insecure) as http:
+            connector: Any = http._session.connector
+            return connector._ssl
+
+    assert asyncio.run(main()) is not insecure
+
+
+def test_a_token_of_a_header_is_hidden_with_its_scheme_and_without() -> None:
+    parse_headers(["Authorization=Bearer a-token-of-mine"])
+    assert "a-token-of-mine" not in without_hidden("it repeats a-token-of-mine")
+
+
+def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
+    letters = 17 << 20
+    weigh("a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("é" + "a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("\\u00e9" + "a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("," * 600_000)
+    weigh("," * 400_000 + "a" * 200_000)
+
+
+# --- the load
+
+
+def test_an_arrival_at_the_very_end_of_the_duration_is_not_in_it() -> None:
+    class Unused:
+        def random(self) -> float:
+            raise AssertionError
+
+        def gammavariate(self, alpha: float, beta: float) -> float:
+            raise AssertionError
+
+    plan = Plan(load=Open(stages=[Stage(per_s=1.0)], arrivals="constant"), duration_s=3.0)
+    assert scheduled_arrivals(plan, Unused()) == 3
+
+
+@pytest.mark.parametrize(("text", "cv"), [("gamma:0.01", 0.01), ("gamma:0.5", 0.5), ("gamma:100", 100.0)])
+def test_a_variation_within_its_bounds_is_read(text: str, cv: float) -> None:
+    assert parse_arrivals(text) == ("gamma", cv)
+
+
+def test_a_log_line_without_a_duration_is_of_the_instant_that_it_has() -> None:
+    assert _took("time", {}) == 0.0
+    assert _took("ts", {"logger": "http.log.access.log0", "duration": 0.25}) == 0.25
+    assert _took("ts", {"logger": "http.log.access.log0", "duration": "2026-01-01T00:00:00Z"}) == 0.0
+
+
+def test_a_request_of_an_address_that_cannot_be_read_is_one_of_the_root() -> None:
+    found = request_in('"GET http://[x/prompt HTTP/1.1" 200')
+    assert found is not None and (found.method, found.path, found.status) == ("GET", "/", 200)
+
+
+# --- the self-check
+
+
+def test_the_collector_is_rare_while_a_run_goes_on_and_as_before_afterwards() -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    with frozen_gc():
+        assert gc.get_threshold() == (50_000, 20, 100)
+        assert gc.get_freeze_count() > frozen
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0
+
+
+def test_a_spread_has_the_middle_and_the_largest() -> None:
+    found = spread([5.0, 1.0, 3.0])
+    assert found is not None and (found.n, found.p50, found.max) == (3, 3.0, 5.0)
+    assert spread([]) is None
+
+
+def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
+    async def main() -> None:
+        watch = SelfWatch()
+        watching = asyncio.create_task(watch.run())
+        await asyncio.sleep(0.1)
+        watch._on_gc("start", {})
+        watch._on_gc("stop", {})
+        watch.send_lateness.extend([0.1, 0.2])
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        found = watch.result()
+        assert found.timer_lateness_s is not None and found.timer_lateness_s.n >= 2
+        assert 0.0 <= found.timer_lateness_s.p50 < 1.0
+        assert found.gc_pauses_s is not None and 0.0 <= found.gc_pauses_s.max < 1.0
+        assert found.send_lateness_s is not None and found.send_lateness_s.max == 0.2
+        assert found.wall_s >= 0.1 and 0.0 <= found.busy_fraction <= 1.5
+        assert watch._on_gc not in gc.callbacks
+
+    asyncio.run(main())
