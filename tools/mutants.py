@@ -95,7 +95,9 @@ def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str, str]]:
             if isinstance(node.test, ast.Name | ast.Attribute | ast.Call):
                 yield node.test, "condition", f"(not {ast.unparse(node.test)})"
         elif isinstance(node, ast.Return):
-            if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            if node.value is not None and not (
+                isinstance(node.value, ast.Constant) and node.value.value in (None, False)
+            ):
                 yield node, "return None", "return None"
         elif _is_removable(node):
             assert isinstance(node, ast.stmt)
@@ -121,7 +123,7 @@ def _is_removable(node: ast.AST) -> bool:
 
 
 def _walked(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes of code that runs: no types, no docstring, nothing within an f-string, whose places Python 3.11 lacks."""
+    """Nodes of code that runs: no types, no keywords of classes, nothing in an f-string, whose places 3.11 lacks."""
     if isinstance(node, ast.JoinedStr):
         return
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -131,6 +133,8 @@ def _walked(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_comment", "bases"):
+            continue
+        if isinstance(node, ast.ClassDef) and name == "keywords":
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):

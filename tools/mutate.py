@@ -116,13 +116,19 @@ def tests_of(tree: Path) -> list[str]:
 
 def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
     """So many faults, each as likely as any other."""
+    found = possible(tree)
+    print(f"{len(found)} possible faults", file=sys.stderr)
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def possible(tree: Path) -> list[Mutant]:
+    """Every fault that the script knows for the parts it is about."""
     found: list[Mutant] = []
     for target in TARGETS:
         path = tree / "src" / "comfyload" / target
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             found += mutants_of(tree, file)
-    print(f"{len(found)} possible faults", file=sys.stderr)
-    return random.Random(seed).sample(found, min(count, len(found)))
+    return found
 
 
 def try_all(tree: Path, mutants: list[Mutant]) -> None:
@@ -234,11 +240,12 @@ def _pytest(words: list[str], loop: Callable[[Items], None] | None = None) -> in
 
 
 def results(tree: Path) -> list[Result]:
-    """The last result of each fault."""
+    """The last result of each fault that is possible in the code as it is now."""
     path = tree.with_suffix(".json")
     rows = path.read_bytes().splitlines() if path.exists() else []
     found = [msgspec.json.decode(row, type=Result) for row in rows]
-    return list({result.mutant.key: result for result in found}.values())
+    now = {mutant.key for mutant in possible(tree)}
+    return list({result.mutant.key: result for result in found if result.mutant.key in now}.values())
 
 
 def keep(tree: Path, result: Result) -> None:

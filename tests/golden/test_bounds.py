@@ -10,6 +10,7 @@ import importlib
 import msgspec
 import pytest
 
+from comfyload.comfy import gateway
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.retry.policy import Policy, default
 
@@ -89,6 +90,10 @@ ATTEMPTS = {
     "cuda": 2,
 }
 AT_ONCE = {"missing", "lost", "hung", "oom", "cuda", "transient"}
+
+
+def test_what_cloudflare_answers_by_itself_is_known() -> None:
+    assert set(gateway._OF_CLOUDFLARE) == {520, 521, 522, 523, 524, 525, 526, 530}
 
 
 @pytest.mark.parametrize("module", BOUNDS)

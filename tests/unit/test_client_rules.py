@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -19,6 +21,8 @@ from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, clock_offset
 from comfyload.comfy.http import Http, _target
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.poller import HistoryPoller
+from comfyload.comfy.progress import progress_of
+from comfyload.comfy.stream import EventStream
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import HistoryEntry, Reply, Request, TransportError, decode_message
@@ -118,6 +122,59 @@ def test_where_the_history_has_no_messages_the_events_say_how_it_ended() -> None
     assert outcome == "failed" and failure is not None and failure.type == "no_end"
 
 
+def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
+    class Refusing:
+        def __init__(self) -> None:
+            self.at: list[float] = []
+
+        @asynccontextmanager
+        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str]]:
+            self.at.append(asyncio.get_running_loop().time())
+            assert len(self.at) < 50
+            raise TransportError("refused", sent=True)
+            yield
+
+    async def main() -> list[float]:
+        transport: Any = Refusing()
+        lost: list[str] = []
+        stream = EventStream(transport, lambda _: None, lost.append)
+        before = stream.client_id
+        running = asyncio.create_task(stream.run())
+        began = asyncio.get_running_loop().time()
+        await stream.first_attempt()
+        await asyncio.sleep(17.0)
+        running.cancel()
+        assert lost == ["refused"] and stream.client_id != before and stream.connections == 0
+        return [at - began for at in transport.at]
+
+    assert clock.run_virtual(main()) == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3], abs=0.01)
+
+
+def test_a_job_that_ended_while_it_was_asked_for_is_news() -> None:
+    async def main() -> bool:
+        inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
+        job = inflight.add("a")
+
+        class Ending:
+            async def history(self, _: str) -> None:
+                job.finish("events")
+
+        api: Any = Ending()
+        stream: Any = None
+        poller = HistoryPoller(api, inflight, stream, lambda: 0.0, timeouts=Timeouts(), note=lambda _c, _t: None)
+        return await poller._ask(job)
+
+    assert asyncio.run(main()) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "step"), [(3, 20, (3, 20)), (2.9, 20.0, (2, 20)), (1e15, 20, None), ("3", 20, None), (3, 0, None)]
+)
+def test_a_step_is_a_number_of_a_usual_size(value: object, most: object, step: tuple[int, int] | None) -> None:
+    found = progress_of(message("progress", node="5", value=value, max=most))
+    assert (None if found is None else (found.step, found.steps)) == step
+
+
 # --- what a server answers
 
 
@@ -205,6 +262,33 @@ def test_only_a_redirect_to_an_http_address_is_followed(status: int, location: s
 
     response: Any = Response()
     assert _target(response) == (None if target is None else URL(target))
+
+
+def test_a_reply_that_redirects_is_let_go_and_ours_stays_with_our_server() -> None:
+    class Response:
+        def __init__(self, status: int, headers: dict[str, str]) -> None:
+            self.status, self.headers, self.url, self.released = status, headers, URL("http://server/view"), False
+
+        def release(self) -> None:
+            self.released = True
+
+    class Session:
+        closed = False
+
+        def __init__(self, *responses: Response) -> None:
+            self.responses = list(responses)
+            self.sent: list[dict[str, str]] = []
+
+        async def request(self, _method: str, _url: URL, *, headers: dict[str, str], **_: Any) -> Response:
+            self.sent.append(headers)
+            return self.responses[len(self.sent) - 1]
+
+    away, there = Response(302, {"Location": "http://elsewhere/x"}), Response(200, {})
+    session: Any = Session(away, there)
+    http = Http(URL("http://server/"), session, {"X-Token": "mine"})
+    found: Any = asyncio.run(http._respond(Request(method="GET", path="view?filename=x", file=True)))
+    assert found is there and away.released and not there.released
+    assert ["X-Token" in headers for headers in session.sent] == [True, False]
 
 
 @pytest.mark.parametrize("insecure", [False, True])

@@ -89,7 +89,7 @@ def _failures(bad_a: int, bad_b: int, n: int = 40) -> GateVerdict:
 def test_failures_fail_by_proof_and_never_pass_by_silence(bad_a: int, bad_b: int, word: str) -> None:
     verdict = _failures(bad_a, bad_b)
     assert (verdict.verdict, verdict.value, verdict.baseline) == (word, 1 - bad_b / 40, 1 - bad_a / 40)
-    assert verdict.why
+    assert not verdict.why[0].islower() and verdict.why.endswith(".") and verdict.n == 40
 
 
 def test_each_condition_is_judged_once() -> None:

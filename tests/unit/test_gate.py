@@ -15,7 +15,7 @@ from comfyload.errors import UsageError
 from comfyload.judge.gates.against import BETWEEN_RUNS_SD
 from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
-from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, proof, share_bounds
+from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, proof, share_bounds, tail
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage
@@ -353,6 +353,18 @@ def test_an_error_nobody_expected_fails_and_is_named() -> None:
     verdict = _of(measure("", manifest(12), records), "unexpected_errors == 0")
     assert verdict.verdict == "FAIL" and verdict.value == 1
     assert "execution_error RuntimeError KSampler: mat1 and mat2 | <b> (1 in all, first: job 4)" in verdict.why
+    assert "kinds in all" not in verdict.why
+    records[6] = failed(6, records[6].due, 1.0, type="ValueError")
+    two = _of(measure("", manifest(12), records), "unexpected_errors == 0")
+    assert two.value == 2 and "2 kinds in all." in two.why
+
+
+def test_what_is_as_extreme_by_chance_is_the_laws_tail() -> None:
+    assert (tail(0.1, 0.0, 5), tail(0.0, 0.0, 5), tail(-0.1, 0.0, 5)) == (0.0, 1.0, 1.0)
+    assert tail(0.0, 1.0, 5) == tail(0.0, 1.0, math.inf) == 0.5
+    assert tail(1.96, 1.0, math.inf) == pytest.approx(0.025, abs=1e-4)
+    assert tail(2.571, 1.0, 5) == pytest.approx(0.025, abs=1e-4)
+    assert tail(2 * 2.571, 2.0, 5) == pytest.approx(0.025, abs=1e-4)
 
 
 def test_a_warm_up_job_that_failed_is_an_error_too() -> None:
