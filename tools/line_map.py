@@ -56,7 +56,8 @@ class LineMap(msgspec.Struct, kw_only=True):
         if not chosen:
             constants = {number for number, test in enumerate(self.tests) if test.startswith(CONSTANTS)}
             chosen = sorted(constants.union(*by_line.values()))
-        names, total = [], 0.0
+        names: list[str] = []
+        total = 0.0
         for test in sorted(chosen, key=lambda test: self.seconds[test]):
             if names and total + self.seconds[test] > most_s:
                 break

@@ -45,7 +45,7 @@ def _is_class(code: CodeType) -> bool:
 
 def _functions(code: CodeType) -> dict[tuple[str, int], CodeType]:
     """All functions in a module or class, by name and line; not those within functions, which are made as these run."""
-    found = {}
+    found: dict[tuple[str, int], CodeType] = {}
     for one in _inner(code):
         if _is_class(one):
             found |= _functions(one)

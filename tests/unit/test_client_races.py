@@ -18,6 +18,7 @@ from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.load import Stop
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
+from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.policy import Breaker, Policy
 from comfyload.retry.pool import Member
 from comfyload.sim import Faults, Server, Which
@@ -212,3 +213,57 @@ def test_what_broke_says_whether_the_request_may_have_been_sent(error: Exception
     with pytest.raises(TransportError) as raised:
         asyncio.run(http.call(Request(method="POST", path="prompt", body=b"{}")))
     assert raised.value.sent is sent
+
+
+@pytest.mark.parametrize(("deadline_s", "outcome", "kind"), [(60.0, "timed_out", "timeout"), (None, "lost", "lost")])
+def test_a_job_of_which_nothing_can_be_learnt_is_late_or_lost(
+    deadline_s: float | None, outcome: str, kind: str
+) -> None:
+    async def script(found: Scene) -> Execution:
+        async def cut(request: Request) -> None:
+            if found.now() > 1.0 and request.method == "GET":
+                raise TransportError("reset", sent=True)
+
+        found.transports[0].before_call = cut
+        await asyncio.sleep(2.0)
+        found.servers[0].drop_sockets()
+        return await found.client.run(ask(1.0))
+
+    faults = Faults(drop_reply=Which(every=1), stall_events=Which(every=1), stalled_s=1e6)
+    done, found = scene([Server(faults=faults)], Policy(submit_s=10.0, deadline_s=deadline_s), script)
+    assert (done.outcome, done.failure and done.failure.kind) == (outcome, kind)
+    assert found.posts() == 1
+
+
+def test_of_several_servers_even_one_attempt_is_told() -> None:
+    async def script(found: Scene) -> Execution:
+        return await found.client.run(ask(1.0))
+
+    for servers, told in ((1, 0), (2, 1), (3, 1)):
+        done, _ = scene([Server() for _ in range(servers)], Policy(), script)
+        assert len(done.attempts) == told
+
+
+def test_an_old_server_gets_a_job_again_that_it_ran_and_failed() -> None:
+    """It gives ids of its own: what it certainly ran can be sent again, what it may have cannot."""
+
+    async def script(found: Scene) -> Execution:
+        return await found.client.run(ask(1.0))
+
+    old = Server(version="0.3.30", faults=Faults(node_error=Which(at=(1,))))
+    done, found = scene([old], Policy(), script)
+    assert done.outcome == "completed" and found.posts() == 2
+
+
+def test_a_job_of_a_key_is_followed_under_the_last_id_that_is_known() -> None:
+    prompt = ask(5.0)
+    second = later_ids(prompt.id)[0]
+
+    async def script(found: Scene) -> Execution:
+        body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), second.encode())
+        await found.transports[0].call(Request(method="POST", path="prompt", body=body))
+        return await found.client.run(prompt, keyed=True)
+
+    done, found = scene([Server()], Policy(), script)
+    assert done.outcome == "completed" and found.posts() == 1
+    assert [attempt.prompt_id for attempt in done.attempts] == [second]

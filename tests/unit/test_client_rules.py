@@ -19,13 +19,15 @@ from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, clock_offset
 from comfyload.comfy.http import Http, _target
+from comfyload.comfy.identify import identify
 from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.outputs import _problem
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.progress import progress_of
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import HistoryEntry, Reply, Request, TransportError, decode_message
+from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request, TransportError, decode_message
 from comfyload.comfy.wire.lenient import weigh
 from comfyload.hidden import without_hidden
 from comfyload.load import Stop
@@ -34,9 +36,10 @@ from comfyload.load.grammar import parse_arrivals
 from comfyload.load.log_lines import _took
 from comfyload.load.requests import request_in
 from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
+from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.plan import Open, Plan, Stage
-from comfyload.sim import Server
+from comfyload.sim import Direct, Server
 from tests.support.rig import play
 from tests.unit.retrying import ask
 
@@ -131,8 +134,13 @@ def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
         async def events(self, _: str) -> AsyncIterator[AsyncIterator[str]]:
             self.at.append(asyncio.get_running_loop().time())
             assert len(self.at) < 50
-            raise TransportError("refused", sent=True)
-            yield
+            if self.at:
+                raise TransportError("refused", sent=True)
+            yield self._nothing()
+
+        async def _nothing(self) -> AsyncIterator[str]:
+            for frame in ():
+                yield frame
 
     async def main() -> list[float]:
         transport: Any = Refusing()
@@ -148,6 +156,54 @@ def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
         return [at - began for at in transport.at]
 
     assert clock.run_virtual(main()) == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3], abs=0.01)
+
+
+def test_a_frame_that_is_no_message_is_noted() -> None:
+    noted: list[str] = []
+    inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", noted.append)
+    inflight.on_frame("<html>")
+    assert noted == ["a message of 6 letters that begins with '<html>'"]
+
+
+@pytest.mark.parametrize(
+    ("download", "problem"),
+    [
+        (Download(status=404, head=b"", bytes=3, expected=3), "HTTP 404"),
+        (Download(status=200, head=b"", bytes=3, expected=4), "3 of 4 bytes"),
+        (Download(status=200, head=b"", bytes=0, expected=None), "empty"),
+        (Download(status=200, head=b"GIF87a", bytes=9, expected=9), "does not start as a png file does"),
+        (Download(status=200, head=b"\x89PNG\r\n\x1a\n", bytes=9, expected=9), ""),
+        (Download(status=200, head=b"\x89PNG\r\n\x1a\n", bytes=9, expected=None), ""),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(download: Download, problem: str) -> None:
+    assert _problem(download, "x.png") == problem
+
+
+def test_nobody_knows_when_a_job_of_an_earlier_process_ended_that_was_over_when_it_was_looked_up() -> None:
+    early, late = ask(1.0), ask(20.0)
+    found: dict[str, Execution] = {}
+
+    async def main() -> None:
+        server = Server()
+        async with server:
+            transport = Direct(server, latency_s=0.001)
+            facts = await identify(transport, "http://s/", [])
+            for prompt in (early, late):
+                body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), prompt.id.encode())
+                await transport.call(Request(method="POST", path="prompt", body=body))
+            await asyncio.sleep(5.0)
+            ids = frozenset([early.id, late.id])
+            watch = clock.stopwatch()
+            async with ComfyClient.open(transport, facts, watch, unconfirmed_ids=ids) as client:
+                for prompt in (early, late):
+                    found[prompt.id] = await client.run(prompt)
+
+    clock.run_virtual(main())
+    assert [found[prompt.id].outcome for prompt in (early, late)] == ["completed"] * 2
+    assert found[early.id].done is None and found[early.id].done_uncertainty_s == 0.0
+    assert found[late.id].done == pytest.approx(16.0, abs=2.5)
+    assert 0.0 < found[late.id].done_uncertainty_s < 2.5
 
 
 def test_a_job_that_ended_while_it_was_asked_for_is_news() -> None:

@@ -92,6 +92,15 @@ def test_failures_fail_by_proof_and_never_pass_by_silence(bad_a: int, bad_b: int
     assert not verdict.why[0].islower() and verdict.why.endswith(".") and verdict.n == 40
 
 
+def test_proven_failures_decide_before_larger_ones_that_may_be_chance() -> None:
+    found = compare([_run(10.0, 1, 40, bad=0)], [_run(10.0, 2, 40, bad=12)])
+    (row,) = [one for one in found.rows if one.kind == "failures"]
+    chance = msgspec.structs.replace(row, verdict="inconclusive", a=0.0, b=0.9, note="By chance")
+    for rows in ([row, chance], [chance, row]):
+        (verdict,) = judge_comparison(msgspec.structs.replace(found, rows=rows), ["more-failures"])
+        assert (verdict.verdict, verdict.value) == ("FAIL", 1 - 12 / 40)
+
+
 def test_each_condition_is_judged_once() -> None:
     verdicts = judge_comparison(_pairs(1.0), ["slower", "more-failures", "slower"])
     assert [verdict.gate for verdict in verdicts] == ["not slower", "not more failures"]

@@ -15,7 +15,7 @@ from comfyload.errors import UsageError
 from comfyload.judge.gates.against import BETWEEN_RUNS_SD
 from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
-from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, proof, share_bounds, tail
+from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm, needed, proof, share_bounds, student, tail
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage
@@ -364,6 +364,8 @@ def test_what_is_as_extreme_by_chance_is_the_laws_tail() -> None:
     assert tail(0.0, 1.0, 5) == tail(0.0, 1.0, math.inf) == 0.5
     assert tail(1.96, 1.0, math.inf) == pytest.approx(0.025, abs=1e-4)
     assert tail(2.571, 1.0, 5) == pytest.approx(0.025, abs=1e-4)
+    assert student(0.975, math.inf) == pytest.approx(1.96, abs=1e-3)
+    assert student(0.975, 5) == pytest.approx(2.571, abs=1e-3)
     assert tail(2 * 2.571, 2.0, 5) == pytest.approx(0.025, abs=1e-4)
 
 
