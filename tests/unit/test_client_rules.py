@@ -139,7 +139,8 @@ def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
             yield self._nothing()
 
         async def _nothing(self) -> AsyncIterator[str]:
-            for frame in ():
+            frames: list[str] = []
+            for frame in frames:
                 yield frame
 
     async def main() -> list[float]:
@@ -426,7 +427,8 @@ def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
     async def main() -> None:
         watch = SelfWatch()
         watching = asyncio.create_task(watch.run())
-        await asyncio.sleep(0.1)
+        while len(watch._timers) < 2:
+            await asyncio.sleep(0.001)
         watch._on_gc("start", {})
         watch._on_gc("stop", {})
         watch.send_lateness.extend([0.1, 0.2])
@@ -434,10 +436,10 @@ def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
         await asyncio.gather(watching, return_exceptions=True)
         found = watch.result()
         assert found.timer_lateness_s is not None and found.timer_lateness_s.n >= 2
-        assert 0.0 <= found.timer_lateness_s.p50 < 1.0
-        assert found.gc_pauses_s is not None and 0.0 <= found.gc_pauses_s.max < 1.0
+        assert 0.0 <= found.timer_lateness_s.p50 < found.wall_s
+        assert found.gc_pauses_s is not None and 0.0 <= found.gc_pauses_s.max < found.wall_s
         assert found.send_lateness_s is not None and found.send_lateness_s.max == 0.2
-        assert found.wall_s >= 0.1 and 0.0 <= found.busy_fraction <= 1.5
+        assert found.wall_s >= 0.04 and 0.0 <= found.busy_fraction <= 1.5
         assert watch._on_gc not in gc.callbacks
 
     asyncio.run(main())
