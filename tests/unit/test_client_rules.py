@@ -18,7 +18,7 @@ from comfyload.comfy.address import parse_headers
 from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, clock_offset
-from comfyload.comfy.http import Http, _target
+from comfyload.comfy.http import Http, _read, _target, _TooLarge
 from comfyload.comfy.identify import identify
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.outputs import _problem
@@ -31,14 +31,15 @@ from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request, Transpo
 from comfyload.comfy.wire.lenient import weigh
 from comfyload.hidden import without_hidden
 from comfyload.load import Stop
-from comfyload.load.arrivals import scheduled_arrivals
+from comfyload.load.arrivals import offered_per_s, scheduled_arrivals
 from comfyload.load.grammar import parse_arrivals
+from comfyload.load.instants import Instant, dated, numbered
 from comfyload.load.log_lines import _took
 from comfyload.load.requests import request_in
 from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
-from comfyload.record.plan import Open, Plan, Stage
+from comfyload.record.plan import Open, Plan, Replay, Stage
 from comfyload.sim import Direct, Server
 from tests.support.rig import play
 from tests.unit.retrying import ask
@@ -375,7 +376,85 @@ def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
     weigh("," * 400_000 + "a" * 200_000)
 
 
+@pytest.mark.parametrize(("size", "whole"), [(9, True), (10, True), (11, False)])
+def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, whole: bool) -> None:
+    class Content:
+        async def iter_any(self) -> AsyncIterator[bytes]:
+            for at in range(size):
+                yield b"%d" % (at % 10)
+
+    class Response:
+        content_length = None
+        method = "GET"
+        content = Content()
+
+        def close(self) -> None: ...
+
+    response: Any = Response()
+    request = Request(method="GET", path="x", most_bytes=10)
+    if whole:
+        assert asyncio.run(_read(response, request, {})) == b"0123456789"[:size]
+    else:
+        with pytest.raises(_TooLarge):
+            asyncio.run(_read(response, request, {}))
+
+
+def test_a_reply_that_is_not_comfyuis_is_named_by_its_status() -> None:
+    def before(server: Server) -> None:
+        call = server.call
+
+        async def strange(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt":
+                return Reply(status=200, body=b"<html>welcome</html>")
+            return await call(request)
+
+        server.call = strange  # type: ignore[method-assign]
+
+    played, _ = play(jobs=1, before=before)
+    failure = played.records[0].execution.failure
+    assert failure is not None and (failure.kind, failure.status) == ("http", 200)
+
+
+def test_an_end_that_an_event_told_is_as_exact_as_the_event() -> None:
+    played, _ = play(jobs=3)
+    assert [record.execution.done_uncertainty_s for record in played.records] == [0.0] * 3
+    assert [record.execution.end_source for record in played.records] == ["events"] * 3
+
+
 # --- the load
+
+
+def test_the_rate_of_a_replay_is_that_between_its_first_and_its_last() -> None:
+    assert offered_per_s(Replay(offsets_s=[10.0, 20.0, 30.0])) == pytest.approx(0.1)
+    assert offered_per_s(Replay(offsets_s=[10.0])) is None
+    assert offered_per_s(Replay(offsets_s=[10.0, 10.0])) is None
+
+
+@pytest.mark.parametrize(("hour", "half", "of_24"), [(1, "AM", 1), (12, "AM", 0), (1, "PM", 13), (12, "PM", 12)])
+def test_an_hour_of_twelve_is_one_of_24(hour: int, half: str, of_24: int) -> None:
+    found = dated(f"01/Feb/2026 {hour:02}:00:00 {half}")
+    usual = dated(f"2026-02-01T{of_24:02}:00:00")
+    assert isinstance(found, Instant) and isinstance(usual, Instant) and found.s == usual.s
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "unit", "seconds"),
+    [
+        (99_999_999, "offset", "s", 99_999_999),
+        (1e8, "absolute", "s", 1e8),
+        (1e11, "absolute", "ms", 1e8),
+        (1e14, "absolute", "µs", 1e8),
+        (1e17, "absolute", "ns", 1e8),
+    ],
+)
+def test_the_unit_of_a_time_is_told_by_its_size(number: float, kind: str, unit: str, seconds: float) -> None:
+    found = numbered(number)
+    assert isinstance(found, Instant) and (found.kind, found.unit, found.s) == (kind, unit, pytest.approx(seconds))
+
+
+def test_a_number_that_is_no_time_says_why() -> None:
+    assert isinstance(numbered(1e20), str) and isinstance(numbered(-1.0), str) and numbered("x1") is None
+    assert isinstance(numbered(0.0), Instant)
 
 
 def test_an_arrival_at_the_very_end_of_the_duration_is_not_in_it() -> None:

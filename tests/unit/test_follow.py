@@ -173,11 +173,35 @@ def test_refusals_are_classified_by_their_body(name: str, kind: str, node: str |
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(500, "server_error"), (503, "server_error"), (413, "too_large"), (401, "auth"), (404, "http")]
+    ("status", "kind"),
+    [
+        *[
+            (500, "server_error"),
+            (503, "server_error"),
+            (499, "http"),
+            (412, "http"),
+            (413, "too_large"),
+            (414, "http"),
+        ],
+        *[(401, "auth"), (403, "auth"), (407, "auth"), (402, "http"), (404, "http"), (406, "http"), (408, "http")],
+    ],
 )
 def test_replies_that_are_no_json_are_classified_by_their_status(status: int, kind: str) -> None:
     failure = classify_refusal(status, b"<html>gateway</html>")
     assert (failure.kind, failure.status) == (kind, status)
+
+
+def test_which_outputs_were_dropped_is_said() -> None:
+    def said(*dropped: str) -> str:
+        error = {"errors": [{"message": "bad", "details": "width"}], "dependent_outputs": list(dropped)}
+        body = {"prompt_id": "p", "number": 1, "node_errors": {"3": error}}
+        failure = node_errors_of(json.dumps(body).encode())[1]
+        assert failure is not None and failure.status == 200
+        return failure.message
+
+    assert said("9") == "accepted, but output 9 was dropped: bad: width"
+    assert said("9", "11") == "accepted, but outputs 9, 11 were dropped: bad: width"
+    assert said() == "accepted, but outputs were dropped: bad: width"
 
 
 def test_a_200_that_dropped_outputs_is_no_success() -> None:
