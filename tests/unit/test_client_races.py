@@ -14,6 +14,7 @@ from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.load import Stop
 from comfyload.record.model import Execution
@@ -267,3 +268,36 @@ def test_a_job_of_a_key_is_followed_under_the_last_id_that_is_known() -> None:
     done, found = scene([Server()], Policy(), script)
     assert done.outcome == "completed" and found.posts() == 1
     assert [attempt.prompt_id for attempt in done.attempts] == [second]
+
+
+def test_a_server_that_does_not_say_whether_it_has_a_job_of_a_key_is_asked_again_before_it_gets_it() -> None:
+    prompt = ask(5.0)
+
+    async def script(found: Scene) -> Execution:
+        async def hush(request: Request) -> None:
+            if request.path.startswith("api/jobs") and found.now() < 4.0:
+                await asyncio.sleep(1e5)
+
+        body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), prompt.id.encode())
+        await found.transports[0].call(Request(method="POST", path="prompt", body=body))
+        found.transports[0].before_call = hush
+        return await found.client.run(prompt, keyed=True)
+
+    done, found = scene([Server()], Policy(connect_s=1.0, deadline_s=60.0), script)
+    assert done.outcome == "completed" and found.posts() == 1
+
+
+def test_a_result_that_the_history_does_not_get_is_waited_for_as_long_as_is_usual_and_no_longer() -> None:
+    played, _ = play(Faults(no_history_s=1e6), jobs=1)
+    (record,) = played.records
+    assert record.execution.outcome == "lost" and record.execution.server_state_after == "absent"
+    assert record.execution.done is not None and 5.0 <= record.execution.done <= 6.5
+
+
+def test_previews_are_counted_from_nothing() -> None:
+    tracker = PromptTracker("p")
+    assert (tracker.previews, tracker.preview_bytes) == (0, 0)
+    tracker.on_preview(5)
+    tracker.on_preview(7)
+    done = tracker.execution("completed", done=1.0, end_source="events")
+    assert (done.previews, done.preview_bytes, done.executions, done.held_s) == (2, 12, 0, 0.0)

@@ -17,7 +17,7 @@ from comfyload import clock
 from comfyload.comfy.address import parse_headers
 from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
-from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, clock_offset
+from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
 from comfyload.comfy.http import Http, _read, _target, _TooLarge
 from comfyload.comfy.identify import identify
 from comfyload.comfy.inflight import InFlight
@@ -296,6 +296,31 @@ def test_the_servers_clock_is_read_six_times_with_pauses() -> None:
         return watch()
 
     assert clock.run_virtual(main()) == pytest.approx((DATE_SAMPLES - 1) * DATE_PAUSE_S)
+
+
+@pytest.mark.parametrize(
+    ("frames", "heard"),
+    [
+        ([], (0, False)),
+        (["{}"], (0, False)),
+        (["{}", '{"type":"status","data":{}}', '{"type":"executing","data":{}}'], (2, False)),
+        (["{}", '{"type":"status","data":{}}', '{"type":"progress_state","data":{}}', "{}"], (2, True)),
+        (["{}", b"a preview"], (1, True)),
+    ],
+)
+def test_a_node_at_work_is_heard_by_its_progress(frames: list[str | bytes], heard: tuple[int, bool]) -> None:
+    class Speaking:
+        @asynccontextmanager
+        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            yield self._frames()
+
+        async def _frames(self) -> AsyncIterator[str | bytes]:
+            for frame in frames:
+                yield frame
+            await asyncio.sleep(1000.0)
+
+    transport: Any = Speaking()
+    assert clock.run_virtual(_listen(transport, 5.0)) == heard
 
 
 @pytest.mark.parametrize(
