@@ -19,7 +19,7 @@ from comfyload.comfy.api import Api
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
 from comfyload.comfy.http import Http, _read, _target, _TooLarge
-from comfyload.comfy.identify import identify
+from comfyload.comfy.identify import _without_secrets, identify
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.outputs import _problem
 from comfyload.comfy.poller import HistoryPoller
@@ -387,6 +387,20 @@ def test_a_certificate_is_checked_unless_the_user_says_otherwise(insecure: bool)
 def test_a_token_of_a_header_is_hidden_with_its_scheme_and_without() -> None:
     parse_headers(["Authorization=Bearer a-token-of-mine"])
     assert "a-token-of-mine" not in without_hidden("it repeats a-token-of-mine")
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["--api-key", "abc", "--listen"], ["--api-key", "***", "--listen"]),
+        (["--api-key", "--listen", "x"], ["--api-key", "--listen", "x"]),
+        (["--api-key=abc", "y"], ["--api-key=***", "y"]),
+        (["--database-url", "sqlite://me:secret@host/x"], ["--database-url", "sqlite://***@host/x"]),
+        (["key", "abc"], ["key", "abc"]),
+    ],
+)
+def test_a_secret_among_a_servers_flags_is_not_kept_and_a_flag_is(argv: list[str], kept: list[str]) -> None:
+    assert _without_secrets(argv) == kept
 
 
 def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
