@@ -10,7 +10,7 @@ FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py te
   tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/unit/test_wire.py \
   tests/unit/test_lenient.py tests/conformance
 
-.PHONY: demo test test-long chaos fuzz hostile soak install check lock lowest newest dist sbom clean
+.PHONY: demo test test-long chaos fuzz hostile mutate soak install check lock lowest newest dist sbom clean
 .DELETE_ON_ERROR:
 
 # With LOCKED=1 exactly what requirements/dev.txt names, each file by its hash: what CI installs.
@@ -57,6 +57,14 @@ chaos: install
 # Every hostile scenario against every command: what came of it, and the memory it took.
 hostile: install
 	$(BIN)/python -m tests.hostile
+
+# Do the tests notice faults in the code? So many small ones, one at a time; survivors are named. Not in CI: an hour.
+FAULTS ?= 300
+MUTANTS ?= /tmp/comfyload-mutants
+mutate: install
+	$(BIN)/python -m tools.mutate map --tree $(MUTANTS)
+	$(BIN)/python -m tools.mutate run --tree $(MUTANTS) --mutants $(FAULTS)
+	$(BIN)/python -m tools.mutate table --tree $(MUTANTS)
 
 check: install
 	$(BIN)/ruff check .

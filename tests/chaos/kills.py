@@ -27,7 +27,7 @@ from tests.chaos.forked import begin, ended, side_by_side
 from tests.chaos.judged import Expected, judge
 from tests.chaos.points import Point, watch
 from tests.chaos.server import in_process
-from tests.rig import sleeper
+from tests.support.rig import sleeper
 
 __all__ = ["JOBS", "VERBS", "Bench", "points_of"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfyload.sim.proxy import Proxy
-from tests.rig import sleeper
+from tests.support.rig import sleeper
 
 __all__ = ["Done", "World", "world"]
 

@@ -28,7 +28,7 @@ from comfyload.sim import Direct, Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.workflow import parse
 from comfyload.workflow.preflight import PreflightFailed
-from tests.rig import SLEEPER, sleeper
+from tests.support.rig import SLEEPER, sleeper
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"

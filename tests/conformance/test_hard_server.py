@@ -19,7 +19,7 @@ from comfyload.record.model import Execution, Prompt
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sockets import Socket
-from tests.rig import SLEEPER, play, sleeper
+from tests.support.rig import SLEEPER, play, sleeper
 
 # --- server states
 

@@ -26,7 +26,7 @@ from comfyload.comfy.wire import Request
 from comfyload.load import Stop
 from comfyload.sim import Direct, Server
 from comfyload.sim.http import serve
-from tests.rig import Played, play_on
+from tests.support.rig import Played, play_on
 
 T = TypeVar("T")
 Place = Callable[[], AbstractAsyncContextManager[Transport]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.answers import seen, told
+from tests.support.answers import seen, told
 
 VERSIONS = ("0.33.0", "0.3.64")
 

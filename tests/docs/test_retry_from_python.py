@@ -11,7 +11,7 @@ import pytest
 from comfyload.retry.policy import RULES, Policy
 from comfyload.sim import Server
 from tests.docs.pages import ROOT
-from tests.servers import in_thread
+from tests.support.servers import in_thread
 
 PAGE = (ROOT / "docs" / "how-to" / "retry-from-python.md").read_text(encoding="utf-8")
 

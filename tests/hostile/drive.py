@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile.server import Scenario
-from tests.rig import SLEEPER
+from tests.support.rig import SLEEPER
 
 __all__ = ["MOST_MB", "Done", "Driver", "faults_of", "prepare_dead_run"]
 

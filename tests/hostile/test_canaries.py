@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from comfyload.cli import app
 from comfyload.sim import Server
-from tests.rig import sleeper
-from tests.servers import answering, in_thread
+from tests.support.rig import sleeper
+from tests.support.servers import answering, in_thread
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -14,8 +14,8 @@ from comfyload import clock
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http
 from comfyload.sim import Server
-from tests.rig import Played, play_on, sleeper
-from tests.servers import in_thread
+from tests.support.rig import Played, play_on, sleeper
+from tests.support.servers import in_thread
 
 
 def play_over_sockets(url: str, **load: Any) -> tuple[Played, float]:

@@ -12,9 +12,9 @@ import pytest
 from msgspec.json import schema
 
 from comfyload.retry.policy import Policy, decode
-from tests.commands import call
 from tests.integration.test_baseline_cli import say
-from tests.servers import simulator
+from tests.support.commands import call
+from tests.support.servers import simulator
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]  # short jobs are sent for half a minute, twice
 

@@ -23,10 +23,10 @@ import pytest
 from aiohttp import web
 
 from comfyload.cli import main
-from tests.commands import call
 from tests.integration.test_cli import SAMPLES, graph_file
-from tests.rig import sleeper
-from tests.servers import answering, simulator
+from tests.support.commands import call
+from tests.support.rig import sleeper
+from tests.support.servers import answering, simulator
 
 ARCHIVE = Path("infra/observability/baselines")
 # The generator shares its cores with other tests: whether it was in time is not the question of these.
@@ -302,6 +302,7 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
     assert alike["overall"]["verdict"] != "slower" and alike["overall"]["verdict"] != "faster"
 
 
+@pytest.mark.alone
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:
     graph = graph_file(tmp_path, sleeper(0.6))
     with simulator(speed=10) as a, simulator(speed=6) as b:
@@ -359,6 +360,7 @@ def test_a_page_and_every_export_can_be_made_of_a_run(ground: tuple[str, Path], 
 # --- the whole checklist
 
 
+@pytest.mark.alone
 def test_the_checklist_goes_from_nothing_to_verdicts_and_never_over_a_baseline(tmp_path: Path) -> None:
     with simulator(speed=100) as url:
         small = str(SAMPLES / "smoke_small.json")

@@ -24,9 +24,9 @@ from comfyload.comfy.wire import Request
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sample import picture
-from tests.commands import call, start
-from tests.rig import SLEEPER, sleeper
-from tests.servers import answering, in_thread, simulator
+from tests.support.commands import call, start
+from tests.support.rig import SLEEPER, sleeper
+from tests.support.servers import answering, in_thread, simulator
 
 # A test whose subject is not whether the numbers count accepts 5 as well as 0: jobs of some milliseconds beside other
 # tests are at times sent late, which the run rightly says. Those that ask for 0 run alone.

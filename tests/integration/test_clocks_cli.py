@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from comfyload.sim import Server
-from tests.rig import sleeper
-from tests.servers import in_thread
+from tests.support.rig import sleeper
+from tests.support.servers import in_thread
 
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 TRUE_WALL = """\

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import COMMAND, call
 from tests.integration.test_cli import graph_file
-from tests.servers import simulator
+from tests.support.commands import COMMAND, call
+from tests.support.servers import simulator
 
 MISTAKE = """
 import sys

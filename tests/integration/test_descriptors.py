@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import SLEEPER
-from tests.servers import simulator
+from tests.support.rig import SLEEPER
+from tests.support.servers import simulator
 
 resource = pytest.importorskip("resource")
 

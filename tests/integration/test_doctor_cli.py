@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from comfyload.cli.doctor import doctor
 from comfyload.errors import UsageError
-from tests.rig import SLEEPER, sleeper
-from tests.servers import simulator
+from tests.support.rig import SLEEPER, sleeper
+from tests.support.servers import simulator
 
 SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import call
+from tests.support.commands import call
 
 pytestmark = pytest.mark.long
 
@@ -32,7 +32,7 @@ def test_with_a_policy_nothing_is_lost_done_twice_or_left(tmp_path: Path, scenar
 
 
 def test_a_real_server_gets_bad_prompts_and_what_cannot_be_done_from_outside_is_said(tmp_path: Path) -> None:
-    from tests.servers import simulator
+    from tests.support.servers import simulator
 
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},

@@ -19,7 +19,7 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire import Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
-from tests.servers import answering
+from tests.support.servers import answering
 
 CLOUDFLARE = "<html><head><title>Attention Required! | Cloudflare</title></head><body>Error <b>1020</b></body></html>"
 

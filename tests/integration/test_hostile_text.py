@@ -28,8 +28,8 @@ from comfyload.report.console import Screen
 from comfyload.sim import Server
 from comfyload.visible import visible, visible_lines
 from tests.integration.test_cli import graph_file
-from tests.rig import sleeper
-from tests.servers import in_thread
+from tests.support.rig import sleeper
+from tests.support.servers import in_thread
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 EVIL = "é\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202e\x00\r\n[/b][red]<b>&\udce9\ud83d\u2028"

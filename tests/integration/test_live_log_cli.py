@@ -14,9 +14,9 @@ import pytest
 
 from comfyload.app.run.live_log import OFF
 from comfyload.sim import Server
-from tests.commands import COMMAND, call
 from tests.integration.test_cli import SAMPLES
-from tests.servers import in_thread, simulator
+from tests.support.commands import COMMAND, call
+from tests.support.servers import in_thread, simulator
 
 SCHEMA = Path(__file__).parents[2] / "pack/comfyload_probe/schema.json"
 LIVE = {name: value for name, value in os.environ.items() if name != OFF}

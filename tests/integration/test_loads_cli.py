@@ -14,10 +14,10 @@ import pytest
 from comfyload.sim import Server
 from comfyload.sim.png import IMAGE_PNG
 from comfyload.sim.sample import picture
-from tests.commands import call
 from tests.integration.test_cli import graph_file, summary_of
-from tests.rig import SLEEPER, sleeper
-from tests.servers import in_thread
+from tests.support.commands import call
+from tests.support.rig import SLEEPER, sleeper
+from tests.support.servers import in_thread
 
 
 def document_of(folder: Path) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import pytest
 
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.sim import Faults, Server, Which
-from tests.commands import call, start
 from tests.integration.test_cli import graph_file, summary_of
-from tests.rig import sleeper
-from tests.servers import in_thread
+from tests.support.commands import call, start
+from tests.support.rig import sleeper
+from tests.support.servers import in_thread
 
 STAGES = [
     "before the post",

@@ -24,8 +24,8 @@ from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunReader
 from comfyload.sim import Server
 from tests.integration.test_cli import graph_file
-from tests.rig import sleeper
-from tests.servers import in_thread
+from tests.support.rig import sleeper
+from tests.support.servers import in_thread
 
 
 def options(folder: Path, url: str, seconds: float = 0.1, retry: str | None = None) -> RunOptions:

@@ -22,10 +22,10 @@ from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import LogLine, Sample
 from comfyload.record.run import RunReader
 from comfyload.sim import Server
-from tests.commands import call
 from tests.integration.test_cli import graph_file
-from tests.rig import sleeper
-from tests.servers import answering, in_thread
+from tests.support.commands import call
+from tests.support.rig import sleeper
+from tests.support.servers import answering, in_thread
 from tests.unit.test_telemetry_log import rotate
 
 pytestmark = pytest.mark.long

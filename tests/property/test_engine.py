@@ -24,7 +24,7 @@ from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RECORDS, RunReader, RunWriter
 from comfyload.sim import Faults
 from comfyload.sim.faults import Which
-from tests.rig import play
+from tests.support.rig import play
 
 which = st.builds(Which, at=st.lists(st.integers(1, 12), max_size=2).map(tuple))
 faults = st.builds(

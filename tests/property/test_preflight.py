@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfyload.sim.catalog import CLASSES
 from comfyload.workflow import parse
-from tests.answers import seen, told
+from tests.support.answers import seen, told
 
 MAKERS = ("EmptyImage", "LoadImage", "ImageInvert", "ImageBatch", "ImageAddNoise", "ImageScale")
 SHOWS = ("PreviewImage", "SaveImage", "PreviewAny")

@@ -19,7 +19,7 @@ from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import Table
 from comfyload.workflow.remarks import remarks
-from tests.rig import Played, play_on
+from tests.support.rig import Played, play_on
 
 Graph = dict[str, Any]
 INFO = ObjectInfo(OBJECT_INFO)

@@ -20,7 +20,7 @@ from comfyload.record.model import Server as ServerFacts
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.sim import Direct, Server
-from tests.rig import sleeper
+from tests.support.rig import sleeper
 
 __all__ = ["Scene", "ask", "ids", "kinds", "scene"]
 

@@ -13,7 +13,7 @@ from comfyload.advise.saturation import LADDER, Rate, Step, capacity, interferen
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Line, Record, ServerTimes
-from tests.rig import play, sleeper
+from tests.support.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, job, manifest
 
 pytestmark = pytest.mark.long

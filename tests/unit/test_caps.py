@@ -29,8 +29,8 @@ from comfyload.record.model import Sent
 from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.record.run import RunReader
 from comfyload.sim import Server
-from tests.rig import sleeper
-from tests.servers import in_thread
+from tests.support.rig import sleeper
+from tests.support.servers import in_thread
 from tests.unit.test_engine import drive
 
 

@@ -31,7 +31,7 @@ from comfyload.record.plan import Closed, Plan
 from comfyload.report.comparison import comparison_json, comparison_page
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render
-from tests.rig import play, sleeper
+from tests.support.rig import play, sleeper
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 
 

@@ -89,7 +89,17 @@ def _failures(bad_a: int, bad_b: int, n: int = 40) -> GateVerdict:
 def test_failures_fail_by_proof_and_never_pass_by_silence(bad_a: int, bad_b: int, word: str) -> None:
     verdict = _failures(bad_a, bad_b)
     assert (verdict.verdict, verdict.value, verdict.baseline) == (word, 1 - bad_b / 40, 1 - bad_a / 40)
-    assert verdict.why
+    both = f"{bad_a} of 40 jobs and {bad_b} of 40 did not complete (p = "
+    assert verdict.why.startswith(both if bad_a + bad_b else "None failed; up to 8.81 % of A") and verdict.n == 40
+
+
+def test_proven_failures_decide_before_larger_ones_that_may_be_chance() -> None:
+    found = compare([_run(10.0, 1, 40, bad=0)], [_run(10.0, 2, 40, bad=12)])
+    (row,) = [one for one in found.rows if one.kind == "failures"]
+    chance = msgspec.structs.replace(row, verdict="inconclusive", a=0.0, b=0.9, note="By chance")
+    for rows in ([row, chance], [chance, row]):
+        (verdict,) = judge_comparison(msgspec.structs.replace(found, rows=rows), ["more-failures"])
+        assert (verdict.verdict, verdict.value) == ("FAIL", 1 - 12 / 40)
 
 
 def test_each_condition_is_judged_once() -> None:

@@ -17,8 +17,8 @@ from comfyload.errors import JobFailed, ServerUnreachable, UsageError, WorkflowE
 from comfyload.record.model import Execution, Failure
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
-from tests.rig import SLEEPER
-from tests.servers import in_thread
+from tests.support.rig import SLEEPER
+from tests.support.servers import in_thread
 
 
 def test_a_workflow_is_a_dict_a_text_or_a_path(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from comfyload.comfy.inflight import progress_of
 from comfyload.comfy.wire import decode_message
 from comfyload.record.model import Execution, Output
 from comfyload.sim import Faults, Server, Which
-from tests.rig import SLEEPER
-from tests.servers import in_thread
+from tests.support.rig import SLEEPER
+from tests.support.servers import in_thread
 from tests.unit.retrying import Scene, ask, scene
 
 

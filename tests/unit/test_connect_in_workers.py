@@ -25,14 +25,14 @@ from comfyload.record.model import Execution, Failure
 from comfyload.retry.policy import Policy, default
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
-from tests.rig import SLEEPER
-from tests.servers import answering, in_thread
+from tests.support.rig import SLEEPER
+from tests.support.servers import answering, in_thread
 
 FORKS = """
 import asyncio, os, sys, time
 import comfyload
 from comfyload.errors import UsageError
-from tests.rig import SLEEPER
+from tests.support.rig import SLEEPER
 
 def child(call):
     try:

@@ -32,7 +32,7 @@ from comfyload.report.export.otlp import send_otlp, write_otlp
 from comfyload.report.export.parquet import write_parquet
 from comfyload.report.export.prometheus import BUCKETS_S, metrics_text, write_prometheus
 from comfyload.report.export.table import columns
-from tests.rig import play
+from tests.support.rig import play
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 
 

@@ -11,9 +11,7 @@ from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker, failure_of
 from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
 from comfyload.record.model import Execution
-from tests import captures
-
-pytestmark = captures.needs_captures
+from tests.support import captures
 
 
 def entry_of(name: str) -> tuple[str, HistoryEntry]:
@@ -175,11 +173,35 @@ def test_refusals_are_classified_by_their_body(name: str, kind: str, node: str |
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(500, "server_error"), (503, "server_error"), (413, "too_large"), (401, "auth"), (404, "http")]
+    ("status", "kind"),
+    [
+        *[
+            (500, "server_error"),
+            (503, "server_error"),
+            (499, "http"),
+            (412, "http"),
+            (413, "too_large"),
+            (414, "http"),
+        ],
+        *[(401, "auth"), (403, "auth"), (407, "auth"), (402, "http"), (404, "http"), (406, "http"), (408, "http")],
+    ],
 )
 def test_replies_that_are_no_json_are_classified_by_their_status(status: int, kind: str) -> None:
     failure = classify_refusal(status, b"<html>gateway</html>")
     assert (failure.kind, failure.status) == (kind, status)
+
+
+def test_which_outputs_were_dropped_is_said() -> None:
+    def said(*dropped: str) -> str:
+        error = {"errors": [{"message": "bad", "details": "width"}], "dependent_outputs": list(dropped)}
+        body = {"prompt_id": "p", "number": 1, "node_errors": {"3": error}}
+        failure = node_errors_of(json.dumps(body).encode())[1]
+        assert failure is not None and failure.status == 200
+        return failure.message
+
+    assert said("9") == "accepted, but output 9 was dropped: bad: width"
+    assert said("9", "11") == "accepted, but outputs 9, 11 were dropped: bad: width"
+    assert said() == "accepted, but outputs were dropped: bad: width"
 
 
 def test_a_200_that_dropped_outputs_is_no_success() -> None:
@@ -204,6 +226,7 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
             "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
             "oom",
         ),
+        ("torch.AcceleratorError", "CUDA error: out of memory", "oom"),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered", "cuda"),
         ("re.error", "missing ), unterminated subpattern at position 0", "execution_error"),
     ],
@@ -211,3 +234,29 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
 def test_what_a_node_says_tells_the_kind_of_its_failure(type_: str, text: str, kind: str) -> None:
     told = message("execution_error", exception_type=type_, exception_message=text)
     assert failure_of(told).kind == kind
+
+
+def test_a_node_that_the_server_took_from_its_cache_has_no_span() -> None:
+    """`progress_state` names cached nodes too, as finished."""
+    tracker = PromptTracker("p")
+    tracker.on_message(message("progress_state", nodes={"1": {"state": "running"}, "2": {"state": "running"}}), 0.0)
+    tracker.on_message(message("progress_state", nodes={"1": {"state": "finished"}, "2": {"state": "finished"}}), 1.0)
+    tracker.on_message(message("execution_cached", nodes=["1"]), 1.0)
+    done = tracker.execution("completed", done=2.0, end_source="events")
+    assert done.cached == ["1"] and [span.node for span in done.nodes] == ["2"]
+
+
+def test_where_events_and_history_tell_other_times_the_history_is_right() -> None:
+    tracker = PromptTracker("p")
+    tracker.on_message(message("execution_start", timestamp=1000), 0.0)
+    tracker.on_message(message("execution_success", timestamp=9000), 8.0)
+    entry = HistoryEntry(
+        messages=[message("execution_start", timestamp=2000), message("execution_success", timestamp=5000)],
+        outputs={},
+        create_ms=1500,
+        number=1,
+    )
+    server = close(tracker, entry).server
+    assert (server.create_ms, server.start_ms, server.end_ms) == (1500, 2000, 5000)
+    alone = tracker.execution("completed", done=9.0, end_source="events").server
+    assert (alone.create_ms, alone.start_ms, alone.end_ms) == (None, 1000, 9000)

@@ -17,7 +17,7 @@ from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.gates.proof import SIDE, count_test, disproof, needed, proof
 from comfyload.judge.statistics.binomial import clopper_pearson
-from comfyload.judge.statistics.tests import holm
+from comfyload.judge.statistics.tests import holm, student, tail
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage
@@ -299,7 +299,8 @@ def test_a_mean_passes_if_its_whole_interval_is_inside() -> None:
     limits = [statistic.low * 0.999, (statistic.low + statistic.value) / 2, (statistic.high + statistic.value) / 2]
     verdicts = [_of(run, f"images_per_minute >= {limit}") for limit in (*limits, statistic.high * 1.001)]
     assert [verdict.verdict for verdict in verdicts] == ["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
-    assert verdicts[1].needs is not None and verdicts[1].needs > 60
+    # Half as wide takes four times as many: an error shrinks with the root of the jobs.
+    assert verdicts[1].needs == pytest.approx(4 * 60, abs=1)
     assert verdicts[3].p_fail is not None and 0.02 < verdicts[3].p_fail <= 0.05
 
 
@@ -351,6 +352,20 @@ def test_an_error_nobody_expected_fails_and_is_named() -> None:
     verdict = _of(measure("", manifest(12), records), "unexpected_errors == 0")
     assert verdict.verdict == "FAIL" and verdict.value == 1
     assert "execution_error RuntimeError KSampler: mat1 and mat2 | <b> (1 in all, first: job 4)" in verdict.why
+    assert "kinds in all" not in verdict.why
+    records[6] = failed(6, records[6].due, 1.0, type="ValueError")
+    two = _of(measure("", manifest(12), records), "unexpected_errors == 0")
+    assert two.value == 2 and "2 kinds in all." in two.why
+
+
+def test_what_is_as_extreme_by_chance_is_the_laws_tail() -> None:
+    assert (tail(0.1, 0.0, 5), tail(0.0, 0.0, 5), tail(-0.1, 0.0, 5)) == (0.0, 1.0, 1.0)
+    assert tail(0.0, 1.0, 5) == tail(0.0, 1.0, math.inf) == 0.5
+    assert tail(1.96, 1.0, math.inf) == pytest.approx(0.025, abs=1e-4)
+    assert tail(2.571, 1.0, 5) == pytest.approx(0.025, abs=1e-4)
+    assert student(0.975, math.inf) == pytest.approx(1.96, abs=1e-3)
+    assert student(0.975, 5) == pytest.approx(2.571, abs=1e-3)
+    assert tail(2 * 2.571, 2.0, 5) == pytest.approx(0.025, abs=1e-4)
 
 
 def test_a_warm_up_job_that_failed_is_an_error_too() -> None:

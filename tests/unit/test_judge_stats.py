@@ -174,6 +174,15 @@ def test_a_rate_is_the_plain_quotient() -> None:
     assert many.low is not None and many.high is not None and many.low < 30 < many.high
 
 
+def test_no_bound_of_a_duration_or_a_rate_is_negative() -> None:
+    few = mean(np.array([0.1, 0.1, 9.0]))
+    assert few.low == 0.0 and few.value == pytest.approx(9.2 / 3)
+    below = mean(np.array([-0.1, 0.1, 9.0]))
+    assert below.low is not None and below.low < 0.0  # no duration
+    wide = rate(np.ones(3), np.array([0.1, 0.1, 9.0]), per_s=60, unit="jobs/min", what="jobs")
+    assert wide.value == pytest.approx(60 * 3 / 9.2) and wide.high is None
+
+
 def test_a_rate_of_an_open_load_is_no_surer_than_its_arrivals() -> None:
     even = rate(np.ones(100), np.ones(100), per_s=60, unit="jobs/min", what="jobs", queue=Queue(rate_error=0.1))
     assert even.low == pytest.approx(60 / 1.198, rel=0.01) and even.high == pytest.approx(60 / 0.802, rel=0.01)

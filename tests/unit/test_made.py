@@ -29,7 +29,7 @@ from comfyload.report.made import made_rows, made_words, rate_label
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import jobs_table
 from comfyload.sim import Server
-from tests.rig import play
+from tests.support.rig import play
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 # --- kinds

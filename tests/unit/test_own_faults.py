@@ -30,7 +30,7 @@ from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.classify import classify, never_sent
 from comfyload.retry.policy import Breaker
 from comfyload.sim import Direct, Server
-from tests.rig import Played, play_on
+from tests.support.rig import Played, play_on
 from tests.unit.judge_runs import failed, manifest, one_by_one
 
 

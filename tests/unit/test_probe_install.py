@@ -18,7 +18,7 @@ from comfyload.app.pack_files import MARK, NAME, FileChanges
 from comfyload.app.probe import Running, ask, install, remove, status
 from comfyload.cli.probe import probe as app
 from comfyload.errors import ComfyloadError, NotComfyUI, ServerUnreachable, UsageError
-from tests.servers import answering
+from tests.support.servers import answering
 
 STATS = {"system": {"comfyui_version": "0.33.0"}, "devices": []}
 

@@ -12,7 +12,7 @@ from comfyload.record.model import Execution, Failure
 from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.retry.attempt_log import AttemptLog
 from comfyload.sim import Server
-from tests.rig import Played, play, sleeper
+from tests.support.rig import Played, play, sleeper
 
 
 def _others(server: Server, *seconds: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfyload.visible import shortened
-from tests.commands import call
+from tests.support.commands import call
 
 
 @pytest.mark.parametrize("quoted", ["9" * 5000, f"'{'a b ' * 1000}'", f'"{"it is " * 1000}"'])

@@ -9,7 +9,8 @@ import pytest
 
 from comfyload.clock import run_virtual
 from comfyload.sim import Faults, Server, Which
-from tests.unit.test_sim_helpers import Ear, call, capture, get, image_graph, sampler_graph, settled, submit, until
+from tests.support import captures
+from tests.unit.test_sim_helpers import Ear, call, get, image_graph, sampler_graph, settled, submit, until
 
 Graph = dict[str, Any]
 
@@ -85,7 +86,7 @@ def steps() -> dict[str, Graph]:
     ],
 )
 def test_a_session_hits_and_misses_as_recorded(recorded: str, options: dict[str, Any]) -> None:
-    theirs = capture(recorded)
+    theirs = captures.load(recorded)
 
     async def main() -> None:
         async with Server(**options) as server:

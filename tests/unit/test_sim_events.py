@@ -10,10 +10,10 @@ import pytest
 
 from comfyload.clock import now, run_virtual
 from comfyload.sim import Faults, Server, Which
+from tests.support import captures
 from tests.unit.test_sim_helpers import (
     Ear,
     call,
-    capture,
     get,
     image_graph,
     same_shape,
@@ -26,7 +26,7 @@ from tests.unit.test_sim_helpers import (
 
 
 def test_a_cold_run_and_its_rerun_tell_the_recorded_events() -> None:
-    cold, rerun = capture("ws_cold_run"), capture("ws_cached_rerun")
+    cold, rerun = captures.load("ws_cold_run"), captures.load("ws_cached_rerun")
 
     async def main() -> None:
         async with Server() as server:

@@ -1,13 +1,10 @@
-"""What the simulator's tests share: captures of a real server, small graphs, and a client that notes all it hears."""
+"""What the simulator's tests share: small graphs, and a client that keeps all messages it receives."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from comfyload.comfy.wire import Reply, Request
 
@@ -15,16 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from comfyload.sim import Server
-
-CAPTURES = Path(__file__).parents[2].parent / "shared" / "captures"
-
-
-def capture(name: str) -> Any:
-    """A recording of a real server."""
-    path = CAPTURES / f"{name}.json"
-    if not path.exists():
-        pytest.skip(f"no recorded traffic at {path}")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sleep_graph(seconds: float = 0.1, seed: int = 0) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import pytest
 
 from comfyload.clock import run_virtual
 from comfyload.sim import Faults, Server, Which
+from tests.support import captures
 from tests.unit.test_sim_helpers import (
     call,
-    capture,
     get,
     image_graph,
     same_shape,
@@ -46,7 +46,7 @@ def rename(graph: Any) -> Any:
     ],
 )
 def test_posts_are_answered_as_recorded(name: str) -> None:
-    recorded = capture(name)
+    recorded = captures.load(name)
 
     async def main() -> None:
         async with Server() as server:
@@ -87,7 +87,7 @@ def test_bodies_of_another_shape_are_answered_500(body: bytes) -> None:
 
 
 def test_the_same_id_and_number_twice_while_queued_is_a_500() -> None:
-    recorded = capture("prompt_500_same_id_same_number_while_queued")
+    recorded = captures.load("prompt_500_same_id_same_number_while_queued")
 
     async def main() -> None:
         async with Server() as server:
@@ -101,7 +101,7 @@ def test_the_same_id_and_number_twice_while_queued_is_a_500() -> None:
 
 
 def test_only_the_valid_outputs_of_a_partly_valid_prompt_run() -> None:
-    recorded = capture("prompt_200_with_node_errors_partial")
+    recorded = captures.load("prompt_200_with_node_errors_partial")
 
     async def main() -> None:
         async with Server() as server:
@@ -115,7 +115,7 @@ def test_only_the_valid_outputs_of_a_partly_valid_prompt_run() -> None:
 
 
 def test_the_queue_shows_its_heap_and_runs_by_number() -> None:
-    recorded = capture("queue_several")
+    recorded = captures.load("queue_several")
 
     async def main() -> None:
         async with Server() as server:
@@ -137,7 +137,7 @@ def test_the_queue_shows_its_heap_and_runs_by_number() -> None:
 
 
 def test_deleting_waiting_prompts_leaves_no_trace() -> None:
-    recorded = capture("queue_delete")
+    recorded = captures.load("queue_delete")
 
     async def main() -> None:
         async with Server() as server:
@@ -162,7 +162,7 @@ def test_history_and_jobs_of_ended_prompts_are_as_recorded() -> None:
     async def main() -> None:
         async with Server(cache="classic") as server:
             for name, job in (("history_success", "job_completed"), ("history_cached", None)):
-                body = capture(name)["body"]
+                body = captures.load(name)["body"]
                 (their_id,) = body
                 row = body[their_id]["prompt"]
                 prompt_id = await submit(server, row[2], row[3]["client_id"], prompt_id=their_id)
@@ -170,13 +170,13 @@ def test_history_and_jobs_of_ended_prompts_are_as_recorded() -> None:
                 assert prompt_id == their_id
                 same_shape(await get(server, f"history/{prompt_id}"), body)
                 if job is not None:
-                    same_shape(await get(server, f"api/jobs/{prompt_id}"), capture(job)["body"])
+                    same_shape(await get(server, f"api/jobs/{prompt_id}"), captures.load(job)["body"])
 
     run_virtual(main())
 
 
 def test_a_failed_prompt_is_told_as_recorded() -> None:
-    recorded = capture("history_failed")["body"]
+    recorded = captures.load("history_failed")["body"]
     (their_id,) = recorded
     graph = recorded[their_id]["prompt"][2]
     del graph["2"], graph["3"]  # a class the simulator does not have, in a branch that does not run
@@ -187,7 +187,7 @@ def test_a_failed_prompt_is_told_as_recorded() -> None:
             prompt_id = await submit(server, graph, prompt_id=their_id)
             await settled(server, 1)
             for path, name in ((f"history/{prompt_id}", "history_failed"), (f"api/jobs/{prompt_id}", "job_failed")):
-                theirs = capture(name)["body"]
+                theirs = captures.load(name)["body"]
                 prompt = theirs["workflow"]["prompt"] if "workflow" in theirs else theirs[their_id]["prompt"][2]
                 del prompt["2"], prompt["3"]
                 same_shape(await get(server, path), theirs, name)
@@ -201,13 +201,13 @@ def test_jobs_are_pending_then_in_progress_then_completed_or_cancelled() -> None
             first = await submit(server, sampler_graph(1, steps=50))
             second = await submit(server, sleep_graph(1.0, 2))
             await asyncio.sleep(6.0)
-            same_shape(await get(server, f"api/jobs/{first}"), capture("job_in_progress")["body"])
-            same_shape(await get(server, f"api/jobs/{second}"), capture("job_pending")["body"])
+            same_shape(await get(server, f"api/jobs/{first}"), captures.load("job_in_progress")["body"])
+            same_shape(await get(server, f"api/jobs/{second}"), captures.load("job_pending")["body"])
             await call(server, "POST", "interrupt", {"prompt_id": first})
             await settled(server, 2)
             cancelled = await get(server, f"api/jobs/{first}")
             assert cancelled["status"] == "cancelled"
-            theirs = capture("job_cancelled")["body"]
+            theirs = captures.load("job_cancelled")["body"]
             theirs["workflow"]["prompt"] = cancelled["workflow"]["prompt"]
             same_shape(cancelled, theirs)
             listed = await get(server, "api/jobs?limit=1")
@@ -229,7 +229,7 @@ def test_cancelling_is_idempotent_and_checks_its_ids() -> None:
             assert server.truth[0].outcome == "interrupted"
             assert json.loads((await call(server, "POST", f"api/jobs/{running}/cancel")).body) == {"cancelled": False}
             wrong = await call(server, "POST", "api/jobs/cancel", {"job_ids": ["xx"]})
-            recorded = capture("job_cancel_endpoint")[2]
+            recorded = captures.load("job_cancel_endpoint")[2]
             assert (wrong.status, json.loads(wrong.body)) == (recorded["status"], recorded["body"])
 
     run_virtual(main())
@@ -318,11 +318,11 @@ def test_methods_prefixes_and_unknown_routes() -> None:
 def test_stats_and_node_classes_are_told_as_recorded() -> None:
     async def main() -> None:
         async with Server(cache="lru", lru=7) as server:
-            ours, theirs = await get(server, "system_stats"), capture("system_stats")["body"]
+            ours, theirs = await get(server, "system_stats"), captures.load("system_stats")["body"]
             assert set(ours["system"]) <= set(theirs["system"])
             assert set(ours["devices"][0]) == set(theirs["devices"][0])
             assert ours["system"]["argv"][-2:] == ["--cache-lru", "7"]
-            ours, theirs = await get(server, "object_info/ImageScale"), capture("object_info_one")["body"]
+            ours, theirs = await get(server, "object_info/ImageScale"), captures.load("object_info_one")["body"]
             for key, value in ours["ImageScale"].items():
                 if key != "description":
                     assert value == theirs["ImageScale"][key], key

@@ -10,12 +10,13 @@ import pytest
 
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
-from tests.unit.test_sim_helpers import capture, image_graph, sleep_graph
+from tests.support import captures
+from tests.unit.test_sim_helpers import image_graph, sleep_graph
 
 
 @pytest.mark.parametrize("base_path", ["", "/comfy/one"])
 def test_a_prompt_runs_over_http_and_websocket(base_path: str) -> None:
-    graph = capture("ws_cold_run")["submitted"]
+    graph = captures.load("ws_cold_run")["submitted"]
 
     async def main() -> None:
         async with (
@@ -31,7 +32,7 @@ def test_a_prompt_runs_over_http_and_websocket(base_path: str) -> None:
             kinds: list[str] = []
             while kinds.count("status") < 4 or kinds[-1] != "executing":
                 kinds.append((await socket.receive_json(timeout=5))["type"])
-            recorded = capture("ws_cold_run")["messages"]
+            recorded = captures.load("ws_cold_run")["messages"]
             assert kinds == [message["msg"]["type"] for message in recorded]
             async with session.get(f"{url}/api/history/{prompt_id}") as reply:
                 images = (await reply.json())[prompt_id]["outputs"]["4"]["images"]

@@ -15,9 +15,7 @@ from comfyload.comfy.wire import (
     decode_message,
     decode_queue_remaining,
 )
-from tests import captures
-
-pytestmark = captures.needs_captures
+from tests.support import captures
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Recorded traffic of a real ComfyUI, which lies beside the checkout."""
+"""Recorded traffic of a real ComfyUI. A recording that is missing fails the test that reads it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-FOLDER = Path(__file__).parents[2] / "shared" / "captures"
-
-needs_captures = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recorded traffic at {FOLDER}")
+FOLDER = Path(__file__).parents[1] / "data" / "captures"
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.json")) if FOLDER.is_dir() else []
+    """All recordings."""
+    found = sorted(path.stem for path in FOLDER.glob("*.json"))
+    assert found, f"no recorded traffic in {FOLDER}"
+    return found
 
 
 def load(name: str) -> Any:
+    """One recording, as JSON."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from comfyload.sim import Server
 from comfyload.sim.http import serve
-from tests.commands import serving
+from tests.support.commands import serving
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -165,8 +165,8 @@ def _address() -> str:
         listener.bind(path)
         listener.listen(64)
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-m", "tests.commands", str(listener.fileno())]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ, cwd=Path(__file__).parents[1])
+        command = [sys.executable, "-m", "tests.support.commands", str(listener.fileno())]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ, cwd=Path(__file__).parents[2])
         listener.close()
         atexit.register(folder.cleanup)
         atexit.register(process.wait)

@@ -1,0 +1,303 @@
+"""Races between us and a server, on virtual time: what may be there is never taken for gone, nor sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from comfyload.comfy.api import api_of
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.http import Http
+from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.tracker import PromptTracker
+from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.load import Stop
+from comfyload.record.model import Execution
+from comfyload.record.model import Server as ServerFacts
+from comfyload.retry.attempt_log import later_ids
+from comfyload.retry.policy import Breaker, Policy
+from comfyload.retry.pool import ServerBackend
+from comfyload.sim import Faults, Server, Which
+from tests.support.rig import play, sleeper
+from tests.unit.retrying import Scene, ask, scene
+
+
+def test_a_prompt_that_begins_while_it_is_taken_back_goes_on() -> None:
+    """It waits when it is looked up, and runs when the order to delete it arrives, which then does nothing."""
+    taken_back: list[bool] = []
+
+    async def script(server: Server, client: ComfyClient, _stop: Stop) -> None:
+        await asyncio.sleep(0.5)
+        waiting = next(job for job in client.inflight if job.tracker.started is None)
+        call = server.call
+
+        async def late(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "queue":
+                while waiting.tracker.started is None:
+                    await asyncio.sleep(0.01)
+            return await call(request)
+
+        server.call = late  # type: ignore[method-assign]
+        taken_back.append(await client.recall(waiting.prompt_id))
+
+    played, server = play(jobs=2, concurrency=2, graph=sleeper(1.0), script=script)
+    assert taken_back == [False]
+    assert played.outcomes() == ["completed"] * 2
+    assert [truth.outcome for truth in server.truth] == ["completed"] * 2
+
+
+def test_a_prompt_that_is_taken_back_never_runs() -> None:
+    taken_back: list[bool] = []
+
+    async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
+        await asyncio.sleep(0.5)
+        waiting = next(job for job in client.inflight if job.tracker.started is None)
+        taken_back.append(await client.recall(waiting.prompt_id))
+
+    played, server = play(jobs=2, concurrency=2, graph=sleeper(1.0), script=script)
+    assert taken_back == [True]
+    assert sorted(played.outcomes()) == ["cancelled", "completed"] and len(server.truth) == 1
+
+
+class Moving:
+    """A server without `/api/jobs` on which the prompt ends right after the first question."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def call(self, request: Request) -> Reply:
+        self.paths.append(request.path)
+        in_queue = len(self.paths) == 1
+        if request.path == "queue":
+            running = [[0, "p", {}, {}, []]] if in_queue else []
+            body: dict[str, Any] = {"queue_running": running, "queue_pending": []}
+        else:
+            messages = [["execution_success", {"prompt_id": "p", "timestamp": 1}]]
+            entry = {"prompt": [0, "p", {}, {}, []], "outputs": {}, "status": {"messages": messages}}
+            body = {} if in_queue else {"p": entry}
+        return Reply(status=200, body=json.dumps(body).encode())
+
+
+def test_a_prompt_that_ends_between_two_questions_is_not_taken_for_absent() -> None:
+    transport: Any = Moving()
+    api = api_of(transport, ServerFacts(url="http://s/", jobs_api=False))
+    assert asyncio.run(api.prompt_state("p")) == "running"
+    assert asyncio.run(api.prompt_state("p")) == "finished"
+    assert transport.paths == ["queue", "queue", "history/p"]
+
+
+def test_a_prompt_posted_without_a_reply_that_cannot_be_looked_up_may_be_on_the_server() -> None:
+    def before(server: Server) -> None:
+        call, posted = server.call, [False]
+
+        async def mute(request: Request) -> Reply:
+            posted[0] = posted[0] or request.method == "POST"
+            if posted[0] and request.path.startswith(("prompt", "api/jobs/")):
+                raise TransportError("reset", sent=True)
+            return await call(request)
+
+        server.call = mute  # type: ignore[method-assign]
+
+    played, _ = play(jobs=1, before=before, timeouts=Timeouts(submit_s=5.0))
+    (record,) = played.records
+    assert record.execution.failure is not None and record.execution.failure.kind == "submit_unknown"
+    assert record.execution.server_state_after == "unknown"
+
+
+def test_a_refused_prompt_leaves_nothing_on_the_server() -> None:
+    graph = sleeper(0.1)
+    graph["2"]["class_type"] = "NoSuchNode"
+    played, _ = play(jobs=1, graph=graph)
+    assert played.records[0].execution.server_state_after is None
+
+
+def test_a_job_found_again_was_sent_when_it_was_sent_first() -> None:
+    async def script(found: Scene) -> Execution:
+        async def cut(request: Request) -> None:
+            if 1.0 < found.now() < 61.0 and request.method != "POST":
+                raise TransportError("reset", sent=True)
+
+        found.transports[0].before_call = cut
+        await asyncio.sleep(2.0)
+        return await found.client.run(ask(1.0))
+
+    servers = [Server(faults=Faults(drop_reply=Which(at=(1,)), drop_socket=Which(at=(1,)), drop_socket_event=1))]
+    done, found = scene(servers, Policy(submit_s=10.0, deadline_s=200.0), script)
+    assert done.outcome == "completed" and found.posts() == 1
+    assert done.sent == pytest.approx(2.0, abs=0.1)
+    assert done.done is not None and done.done >= 60.0
+
+
+def test_a_job_whose_result_was_out_of_reach_began_when_its_event_came() -> None:
+    """Its events tell that it began and ended; the history that would tell its result answers much later."""
+
+    async def script(found: Scene) -> Execution:
+        async def cut(request: Request) -> None:
+            if request.method == "GET" and 1.0 < found.now() < 200.0:
+                raise TransportError("reset", sent=True)
+
+        found.transports[0].before_call = cut
+        return await found.client.run(ask(3.0))
+
+    done, found = scene([Server()], Policy(deadline_s=1000.0), script)
+    assert done.outcome == "completed" and found.posts() == 1
+    assert done.started == pytest.approx(0.0, abs=0.2) and done.sent == pytest.approx(0.0, abs=0.2)
+
+
+def test_of_a_job_that_ended_no_server_is_unsure_any_more() -> None:
+    prompt = ask(1.0)
+
+    async def script(found: Scene) -> list[set[str]]:
+        await found.client.run(prompt)
+        return [member.unconfirmed_ids for member in found.client._pool.backends]
+
+    unsure, found = scene([Server(), Server()], Policy(), script, unconfirmed_ids=frozenset([prompt.id]))
+    assert unsure == [set(), set()] and found.posts() == 1
+
+
+class _Told:
+    """What `ServerBackend.look` needs of a client: the queue's length, and which of our jobs were accepted."""
+
+    def __init__(self, told: int | None, accepted: dict[str, bool]) -> None:
+        self.api, self.inflight, self._told = self, self, told
+        self._accepted = accepted
+
+    async def queue_remaining(self) -> int | None:
+        return self._told
+
+    def get(self, prompt_id: str) -> Any:
+        return type("Job", (), {"accepted": self._accepted[prompt_id]})() if prompt_id in self._accepted else None
+
+
+@pytest.mark.parametrize(
+    ("told", "others", "depth"),
+    [
+        (2, 0, 3),  # two of ours were accepted; the one under way is taken for there
+        (5, 3, 6),
+        (None, 0, 3),
+    ],
+)
+def test_our_own_jobs_under_way_are_nobody_elses(told: int | None, others: int, depth: int) -> None:
+    member = ServerBackend(ServerFacts(url="http://s/"), Breaker(), lambda: 0.5)
+    client: Any = _Told(told, {"a": True, "b": True, "c": False})
+    member.client = client
+    held: Any = {"a": None, "b": None, "c": None}
+    member.held = held
+    assert asyncio.run(member.look(1.0)) == (told is not None)
+    assert (member.others, member.depth) == (others, depth)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (aiohttp.ConnectionTimeoutError("x"), False),  # no connection: nothing can have been sent over it
+        (aiohttp.SocketTimeoutError("x"), True),
+        (TimeoutError(), True),
+        (aiohttp.ServerDisconnectedError(), True),
+        (aiohttp.InvalidURL("x"), False),
+    ],
+)
+def test_what_broke_says_whether_the_request_may_have_been_sent(error: Exception, sent: bool) -> None:
+    class Broken:
+        closed = False
+
+        async def request(self, *_: Any, **__: Any) -> None:
+            raise error
+
+    session: Any = Broken()
+    http = Http(URL("http://server/"), session, {})
+    with pytest.raises(TransportError) as raised:
+        asyncio.run(http.call(Request(method="POST", path="prompt", body=b"{}")))
+    assert raised.value.sent is sent
+
+
+@pytest.mark.parametrize(("deadline_s", "outcome", "kind"), [(60.0, "timed_out", "timeout"), (None, "lost", "lost")])
+def test_a_job_of_which_nothing_can_be_learnt_is_late_or_lost(
+    deadline_s: float | None, outcome: str, kind: str
+) -> None:
+    async def script(found: Scene) -> Execution:
+        async def cut(request: Request) -> None:
+            if found.now() > 1.0 and request.method == "GET":
+                raise TransportError("reset", sent=True)
+
+        found.transports[0].before_call = cut
+        await asyncio.sleep(2.0)
+        found.servers[0].drop_sockets()
+        return await found.client.run(ask(1.0))
+
+    faults = Faults(drop_reply=Which(every=1), stall_events=Which(every=1), stalled_s=1e6)
+    done, found = scene([Server(faults=faults)], Policy(submit_s=10.0, deadline_s=deadline_s), script)
+    assert (done.outcome, done.failure and done.failure.kind) == (outcome, kind)
+    assert found.posts() == 1
+
+
+def test_of_several_servers_even_one_attempt_is_told() -> None:
+    async def script(found: Scene) -> Execution:
+        return await found.client.run(ask(1.0))
+
+    for servers, told in ((1, 0), (2, 1), (3, 1)):
+        done, _ = scene([Server() for _ in range(servers)], Policy(), script)
+        assert len(done.attempts) == told
+
+
+def test_an_old_server_gets_a_job_again_that_it_ran_and_failed() -> None:
+    """It gives ids of its own: what it certainly ran can be sent again, what it may have cannot."""
+
+    async def script(found: Scene) -> Execution:
+        return await found.client.run(ask(1.0))
+
+    old = Server(version="0.3.30", faults=Faults(node_error=Which(at=(1,))))
+    done, found = scene([old], Policy(), script)
+    assert done.outcome == "completed" and found.posts() == 2
+
+
+def test_a_job_of_a_key_is_followed_under_the_last_id_that_is_known() -> None:
+    prompt = ask(5.0)
+    second = later_ids(prompt.id)[0]
+
+    async def script(found: Scene) -> Execution:
+        body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), second.encode())
+        await found.transports[0].call(Request(method="POST", path="prompt", body=body))
+        return await found.client.run(prompt, keyed=True)
+
+    done, found = scene([Server()], Policy(), script)
+    assert done.outcome == "completed" and found.posts() == 1
+    assert [attempt.prompt_id for attempt in done.attempts] == [second]
+
+
+def test_a_server_that_does_not_say_whether_it_has_a_job_of_a_key_is_asked_again_before_it_gets_it() -> None:
+    prompt = ask(5.0)
+
+    async def script(found: Scene) -> Execution:
+        async def hush(request: Request) -> None:
+            if request.path.startswith("api/jobs") and found.now() < 4.0:
+                await asyncio.sleep(1e5)
+
+        body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), prompt.id.encode())
+        await found.transports[0].call(Request(method="POST", path="prompt", body=body))
+        found.transports[0].before_call = hush
+        return await found.client.run(prompt, keyed=True)
+
+    done, found = scene([Server()], Policy(connect_s=1.0, deadline_s=60.0), script)
+    assert done.outcome == "completed" and found.posts() == 1
+
+
+def test_a_result_that_the_history_does_not_get_is_waited_for_as_long_as_is_usual_and_no_longer() -> None:
+    played, _ = play(Faults(no_history_s=1e6), jobs=1)
+    (record,) = played.records
+    assert record.execution.outcome == "lost" and record.execution.server_state_after == "absent"
+    assert record.execution.done is not None and 5.0 <= record.execution.done <= 6.5
+
+
+def test_previews_are_counted_from_nothing() -> None:
+    tracker = PromptTracker("p")
+    assert (tracker.previews, tracker.preview_bytes) == (0, 0)
+    tracker.on_preview(5)
+    tracker.on_preview(7)
+    done = tracker.execution("completed", done=1.0, end_source="events")
+    assert (done.previews, done.preview_bytes, done.executions, done.held_s) == (2, 12, 0, 0.0)

@@ -1,0 +1,563 @@
+"""Small rules of the client and of what it reads: one test a rule."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from yarl import URL
+
+from comfyload import clock
+from comfyload.comfy.address import parse_headers
+from comfyload.comfy.api import Api, api_of
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
+from comfyload.comfy.http import Http, _read, _target, _TooLarge
+from comfyload.comfy.identify import _without_secrets, identify
+from comfyload.comfy.inflight import InFlight, progress_of
+from comfyload.comfy.outputs import _problem
+from comfyload.comfy.poller import HistoryPoller
+from comfyload.comfy.stream import EventStream
+from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.tracker import PromptTracker
+from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request, TransportError, decode_message
+from comfyload.comfy.wire.lenient import weigh
+from comfyload.hidden import without_hidden
+from comfyload.load import Stop
+from comfyload.load.arrivals import offered_per_s, scheduled_arrivals
+from comfyload.load.grammar import parse_arrivals
+from comfyload.load.instants import Instant, dated, numbered
+from comfyload.load.log_lines import _took
+from comfyload.load.requests import request_in
+from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
+from comfyload.record.model import Execution
+from comfyload.record.model import Server as ServerFacts
+from comfyload.record.plan import Open, Plan, Replay, Stage
+from comfyload.sim import Direct, Server
+from tests.support.rig import play
+from tests.unit.retrying import ask
+
+IDENTITY = "00000000-0000-4000-8000-00000000000a"
+
+
+def message(kind: str, **data: Any) -> Any:
+    return decode_message(json.dumps({"type": kind, "data": {"prompt_id": "p", **data}}))
+
+
+# --- a prompt under way
+
+
+def test_a_prompt_whose_run_is_cancelled_is_taken_off_the_server() -> None:
+    seen: list[list[str]] = []
+
+    async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
+        running = asyncio.create_task(client.run(ask(200.0, prompt_id=IDENTITY, nodes=200)))
+        await asyncio.sleep(1.0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        seen.append(client.left)
+
+    played, _ = play(jobs=1, script=script)
+    assert seen == [[IDENTITY]]
+    assert played.left == {"queue_running": [], "queue_pending": []}
+
+
+def test_a_place_in_the_queue_is_told_of_a_prompt_that_waits_and_to_who_listens() -> None:
+    async def main() -> None:
+        inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
+        told: list[Any] = []
+        silent, started, ended, waiting = (inflight.add(name) for name in "abcd")
+        for job in (started, ended, waiting):
+            job.tell = told.append
+        started.tracker.started = 1.0
+        ended.finish("events")
+        for job in (silent, started, ended, waiting):
+            inflight.is_behind(job, 3)
+        assert [job.before for job in (silent, started, ended, waiting)] == [None, None, None, 3]
+        assert [one.before for one in told] == [3]
+
+    asyncio.run(main())
+
+
+def test_a_server_stands_still_when_neither_events_nor_answers_move_anything() -> None:
+    async def main() -> None:
+        notes: list[str] = []
+        inflight = InFlight(lambda: 1000.0, lambda _r, _o: None, "s", lambda _: None)
+        inflight.add("a")
+        stream: Any = None
+        api: Any = None
+        poller = HistoryPoller(
+            api, inflight, stream, lambda: 1000.0, timeouts=Timeouts(), note=lambda code, _: notes.append(code)
+        )
+        for at in (1000.5, 1059.0, 1059.9):
+            poller._look_for_stall(at, progressed=False)
+        assert notes == []
+        poller._look_for_stall(1061.0, progressed=False)
+        poller._look_for_stall(1100.0, progressed=False)
+        assert notes == ["worker_stalled"]
+        poller._look_for_stall(1101.0, progressed=True)
+        inflight.last_event = 1170.0
+        poller._look_for_stall(1170.9, progressed=False)
+        poller._look_for_stall(1230.0, progressed=False)
+        assert notes == ["worker_stalled"]
+        poller._look_for_stall(1231.0, progressed=False)
+        assert notes == ["worker_stalled"] * 2
+
+    asyncio.run(main())
+
+
+def test_where_the_history_has_no_messages_the_events_say_how_it_ended() -> None:
+    empty = HistoryEntry(messages=[], outputs={}, create_ms=0, number=1)
+    done, broken, silent = (PromptTracker("p") for _ in range(3))
+    done.on_message(message("execution_success", timestamp=1), 0.0)
+    broken.on_message(message("execution_error", timestamp=1, exception_message="out of memory"), 0.0)
+    assert done.verdict(empty) == ("completed", None)
+    outcome, failure = broken.verdict(empty)
+    assert outcome == "failed" and failure is not None and failure.kind == "oom"
+    outcome, failure = silent.verdict(empty)
+    assert outcome == "failed" and failure is not None and failure.type == "no_end"
+
+
+def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
+    class Refusing:
+        def __init__(self) -> None:
+            self.at: list[float] = []
+
+        @asynccontextmanager
+        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str]]:
+            self.at.append(asyncio.get_running_loop().time())
+            assert len(self.at) < 50
+            if self.at:
+                raise TransportError("refused", sent=True)
+            yield self._nothing()
+
+        async def _nothing(self) -> AsyncIterator[str]:
+            frames: list[str] = []
+            for frame in frames:
+                yield frame
+
+    async def main() -> list[float]:
+        transport: Any = Refusing()
+        lost: list[str] = []
+        stream = EventStream(transport, lambda _: None, lost.append)
+        before = stream.client_id
+        running = asyncio.create_task(stream.run())
+        began = asyncio.get_running_loop().time()
+        await stream.first_attempt()
+        await asyncio.sleep(17.0)
+        running.cancel()
+        assert lost == ["refused"] and stream.client_id != before and stream.connections == 0
+        return [at - began for at in transport.at]
+
+    assert clock.run_virtual(main()) == pytest.approx([0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3], abs=0.01)
+
+
+def test_a_frame_that_is_no_message_is_noted() -> None:
+    noted: list[str] = []
+    inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", noted.append)
+    inflight.on_frame("<html>")
+    assert noted == ["a message of 6 letters that begins with '<html>'"]
+
+
+@pytest.mark.parametrize(
+    ("download", "problem"),
+    [
+        (Download(status=404, head=b"", bytes=3, expected=3), "HTTP 404"),
+        (Download(status=200, head=b"", bytes=3, expected=4), "3 of 4 bytes"),
+        (Download(status=200, head=b"", bytes=0, expected=None), "empty"),
+        (Download(status=200, head=b"GIF87a", bytes=9, expected=9), "does not start as a png file does"),
+        (Download(status=200, head=b"\x89PNG\r\n\x1a\n", bytes=9, expected=9), ""),
+        (Download(status=200, head=b"\x89PNG\r\n\x1a\n", bytes=9, expected=None), ""),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(download: Download, problem: str) -> None:
+    assert _problem(download, "x.png") == problem
+
+
+def test_nobody_knows_when_a_job_of_an_earlier_process_ended_that_was_over_when_it_was_looked_up() -> None:
+    early, late = ask(1.0), ask(20.0)
+    found: dict[str, Execution] = {}
+
+    async def main() -> None:
+        server = Server()
+        async with server:
+            transport = Direct(server, latency_s=0.001)
+            facts = await identify(transport, "http://s/", [])
+            for prompt in (early, late):
+                body = b'{"prompt":%b,"prompt_id":"%b"}' % (prompt.graph(), prompt.id.encode())
+                await transport.call(Request(method="POST", path="prompt", body=body))
+            await asyncio.sleep(5.0)
+            ids = frozenset([early.id, late.id])
+            watch = clock.stopwatch()
+            async with ComfyClient.open(transport, facts, watch, unconfirmed_ids=ids) as client:
+                for prompt in (early, late):
+                    found[prompt.id] = await client.run(prompt)
+
+    clock.run_virtual(main())
+    assert [found[prompt.id].outcome for prompt in (early, late)] == ["completed"] * 2
+    assert found[early.id].done is None and found[early.id].done_uncertainty_s == 0.0
+    assert found[late.id].done == pytest.approx(16.0, abs=2.5)
+    assert 0.0 < found[late.id].done_uncertainty_s < 2.5
+
+
+def test_a_job_that_ended_while_it_was_asked_for_is_news() -> None:
+    async def main() -> bool:
+        inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
+        job = inflight.add("a")
+
+        class Ending:
+            async def history(self, _: str) -> None:
+                job.finish("events")
+
+        api: Any = Ending()
+        stream: Any = None
+        poller = HistoryPoller(api, inflight, stream, lambda: 0.0, timeouts=Timeouts(), note=lambda _c, _t: None)
+        return await poller._look_up(job)
+
+    assert asyncio.run(main()) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "step"), [(3, 20, (3, 20)), (2.9, 20.0, (2, 20)), (1e15, 20, None), ("3", 20, None), (3, 0, None)]
+)
+def test_a_step_is_a_number_of_a_usual_size(value: object, most: object, step: tuple[int, int] | None) -> None:
+    found = progress_of(message("progress", node="5", value=value, max=most))
+    assert (None if found is None else (found.step, found.steps)) == step
+
+
+# --- what a server answers
+
+
+class Answers:
+    """A transport that answers or fails so."""
+
+    def __init__(self, answer: Reply | TransportError) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+
+    async def call(self, request: Request) -> Reply:
+        self.requests.append(request)
+        if isinstance(self.answer, TransportError):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "unread"),
+    [
+        (TransportError("too large", sent=True, vain=True), ["GET /history/{id}: too large"]),
+        (TransportError("reset", sent=True), []),
+    ],
+)
+def test_an_answer_that_is_too_much_is_noted_and_a_broken_connection_is_not(
+    answer: TransportError, unread: list[str]
+) -> None:
+    transport: Any = Answers(answer)
+    noted: list[str] = []
+    api = api_of(transport, ServerFacts(url="http://s/"), noted.append)
+    with pytest.raises(TransportError):
+        asyncio.run(api.history("p"))
+    assert noted == unread
+
+
+def test_calls_that_are_made_in_passing_say_whether_they_were_taken() -> None:
+    def api(status: int | None, **facts: Any) -> Api:
+        transport: Any = Answers(TransportError("x", sent=True) if status is None else Reply(status=status, body=b"{}"))
+        return api_of(transport, ServerFacts(url="http://s/", **facts))
+
+    async def main() -> None:
+        for status, taken in ((200, True), (500, False), (None, False)):
+            assert await api(status).free() is taken
+            assert await api(status).delete(["a"]) is taken
+            assert await api(status).alive() is taken
+            assert await api(status, jobs_cancel=True).stop("a") is taken
+            assert await api(status, interrupt_by_id=True).stop("a") is taken
+            assert await api(status).stop("a") is False
+        assert await api(None).queue_remaining() is None
+        assert await api(500).queue_remaining() is None
+
+    asyncio.run(main())
+
+
+def test_the_servers_clock_is_read_six_times_with_pauses() -> None:
+    async def main() -> float:
+        transport: Any = Answers(Reply(status=200, body=b"", headers={"date": "Thu, 01 Jan 2026 00:00:00 GMT"}))
+        watch = clock.stopwatch()
+        assert await clock_offset(transport) is not None
+        assert len(transport.requests) == DATE_SAMPLES
+        return watch()
+
+    assert clock.run_virtual(main()) == pytest.approx((DATE_SAMPLES - 1) * DATE_PAUSE_S)
+
+
+@pytest.mark.parametrize(
+    ("frames", "heard"),
+    [
+        ([], (0, False)),
+        (["{}"], (0, False)),
+        (["{}", '{"type":"status","data":{}}', '{"type":"executing","data":{}}'], (2, False)),
+        (["{}", '{"type":"status","data":{}}', '{"type":"progress_state","data":{}}', "{}"], (2, True)),
+        (["{}", b"a preview"], (1, True)),
+    ],
+)
+def test_a_node_at_work_is_heard_by_its_progress(frames: list[str | bytes], heard: tuple[int, bool]) -> None:
+    class Speaking:
+        @asynccontextmanager
+        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+            yield self._frames()
+
+        async def _frames(self) -> AsyncIterator[str | bytes]:
+            for frame in frames:
+                yield frame
+            await asyncio.sleep(1000.0)
+
+    transport: Any = Speaking()
+    assert clock.run_virtual(_listen(transport, 5.0)) == heard
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "target"),
+    [
+        (302, "http://other/file", "http://other/file"),
+        (302, "https://user:password@other/file", "https://other/file"),
+        (307, "/elsewhere", "http://server/elsewhere"),
+        (302, "ftp://other/file", None),
+        (302, "", None),
+        (200, "http://other/file", None),
+        (302, "http://[", None),
+    ],
+)
+def test_only_a_redirect_to_an_http_address_is_followed(status: int, location: str, target: str | None) -> None:
+    class Response:
+        url = URL("http://server/view")
+
+        def __init__(self) -> None:
+            self.status = status
+            self.headers = {"Location": location} if location else {}
+
+    response: Any = Response()
+    assert _target(response) == (None if target is None else URL(target))
+
+
+def test_a_reply_that_redirects_is_let_go_and_ours_stays_with_our_server() -> None:
+    class Response:
+        def __init__(self, status: int, headers: dict[str, str]) -> None:
+            self.status, self.headers, self.url, self.released = status, headers, URL("http://server/view"), False
+
+        def release(self) -> None:
+            self.released = True
+
+    class Session:
+        closed = False
+
+        def __init__(self, *responses: Response) -> None:
+            self.responses = list(responses)
+            self.sent: list[dict[str, str]] = []
+
+        async def request(self, _method: str, _url: URL, *, headers: dict[str, str], **_: Any) -> Response:
+            self.sent.append(headers)
+            return self.responses[len(self.sent) - 1]
+
+    away, there = Response(302, {"Location": "http://elsewhere/x"}), Response(200, {})
+    session: Any = Session(away, there)
+    http = Http(URL("http://server/"), session, {"X-Token": "mine"})
+    found: Any = asyncio.run(http._respond(Request(method="GET", path="view?filename=x", file=True)))
+    assert found is there and away.released and not there.released
+    assert ["X-Token" in headers for headers in session.sent] == [True, False]
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_certificate_is_checked_unless_the_user_says_otherwise(insecure: bool) -> None:
+    async def main() -> Any:
+        async with Http.connect(URL("https://server/"), {}, insecure=insecure) as http:
+            connector: Any = http._session.connector
+            return connector._ssl
+
+    assert asyncio.run(main()) is not insecure
+
+
+def test_a_token_of_a_header_is_hidden_with_its_scheme_and_without() -> None:
+    parse_headers(["Authorization=Bearer a-token-of-mine"])
+    assert "a-token-of-mine" not in without_hidden("it repeats a-token-of-mine")
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["--api-key", "abc", "--listen"], ["--api-key", "***", "--listen"]),
+        (["--api-key", "--listen", "x"], ["--api-key", "--listen", "x"]),
+        (["--api-key=abc", "y"], ["--api-key=***", "y"]),
+        (["--database-url", "sqlite://me:secret@host/x"], ["--database-url", "sqlite://***@host/x"]),
+        (["key", "abc"], ["key", "abc"]),
+    ],
+)
+def test_a_secret_among_a_servers_flags_is_not_kept_and_a_flag_is(argv: list[str], kept: list[str]) -> None:
+    assert _without_secrets(argv) == kept
+
+
+def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
+    letters = 17 << 20
+    weigh("a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("é" + "a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("\\u00e9" + "a" * letters)
+    with pytest.raises(msgspec.ValidationError):
+        weigh("," * 600_000)
+    weigh("," * 400_000 + "a" * 200_000)
+
+
+@pytest.mark.parametrize(("size", "whole"), [(9, True), (10, True), (11, False)])
+def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, whole: bool) -> None:
+    class Content:
+        async def iter_any(self) -> AsyncIterator[bytes]:
+            for at in range(size):
+                yield b"%d" % (at % 10)
+
+    class Response:
+        content_length = None
+        method = "GET"
+        content = Content()
+
+        def close(self) -> None: ...
+
+    response: Any = Response()
+    request = Request(method="GET", path="x", most_bytes=10)
+    if whole:
+        assert asyncio.run(_read(response, request, {})) == b"0123456789"[:size]
+    else:
+        with pytest.raises(_TooLarge):
+            asyncio.run(_read(response, request, {}))
+
+
+def test_a_reply_that_is_not_comfyuis_is_named_by_its_status() -> None:
+    def before(server: Server) -> None:
+        call = server.call
+
+        async def strange(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt":
+                return Reply(status=200, body=b"<html>welcome</html>")
+            return await call(request)
+
+        server.call = strange  # type: ignore[method-assign]
+
+    played, _ = play(jobs=1, before=before)
+    failure = played.records[0].execution.failure
+    assert failure is not None and (failure.kind, failure.status) == ("http", 200)
+
+
+def test_an_end_that_an_event_told_is_as_exact_as_the_event() -> None:
+    played, _ = play(jobs=3)
+    assert [record.execution.done_uncertainty_s for record in played.records] == [0.0] * 3
+    assert [record.execution.end_source for record in played.records] == ["events"] * 3
+
+
+# --- the load
+
+
+def test_the_rate_of_a_replay_is_that_between_its_first_and_its_last() -> None:
+    assert offered_per_s(Replay(offsets_s=[10.0, 20.0, 30.0])) == pytest.approx(0.1)
+    assert offered_per_s(Replay(offsets_s=[10.0])) is None
+    assert offered_per_s(Replay(offsets_s=[10.0, 10.0])) is None
+
+
+@pytest.mark.parametrize(("hour", "half", "of_24"), [(1, "AM", 1), (12, "AM", 0), (1, "PM", 13), (12, "PM", 12)])
+def test_an_hour_of_twelve_is_one_of_24(hour: int, half: str, of_24: int) -> None:
+    found = dated(f"01/Feb/2026 {hour:02}:00:00 {half}")
+    usual = dated(f"2026-02-01T{of_24:02}:00:00")
+    assert isinstance(found, Instant) and isinstance(usual, Instant) and found.s == usual.s
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "unit", "seconds"),
+    [
+        (99_999_999, "offset", "s", 99_999_999),
+        (1e8, "absolute", "s", 1e8),
+        (1e11, "absolute", "ms", 1e8),
+        (1e14, "absolute", "µs", 1e8),
+        (1e17, "absolute", "ns", 1e8),
+    ],
+)
+def test_the_unit_of_a_time_is_told_by_its_size(number: float, kind: str, unit: str, seconds: float) -> None:
+    found = numbered(number)
+    assert isinstance(found, Instant) and found.s == pytest.approx(seconds)
+    assert (found.kind, found.unit) == (kind, unit)
+
+
+def test_a_number_that_is_no_time_says_why() -> None:
+    assert isinstance(numbered(1e20), str) and isinstance(numbered(-1.0), str) and numbered("x1") is None
+    assert isinstance(numbered(0.0), Instant)
+
+
+def test_an_arrival_at_the_very_end_of_the_duration_is_not_in_it() -> None:
+    class Unused:
+        def random(self) -> float:
+            raise AssertionError
+
+        def gammavariate(self, alpha: float, beta: float) -> float:
+            raise AssertionError
+
+    plan = Plan(load=Open(stages=[Stage(per_s=1.0)], arrivals="constant"), duration_s=3.0)
+    assert scheduled_arrivals(plan, Unused()) == 3
+
+
+@pytest.mark.parametrize(("text", "cv"), [("gamma:0.01", 0.01), ("gamma:0.5", 0.5), ("gamma:100", 100.0)])
+def test_a_variation_within_its_bounds_is_read(text: str, cv: float) -> None:
+    assert parse_arrivals(text) == ("gamma", cv)
+
+
+def test_a_log_line_without_a_duration_is_of_the_instant_that_it_has() -> None:
+    assert _took("time", {}) == 0.0
+    assert _took("ts", {"logger": "http.log.access.log0", "duration": 0.25}) == 0.25
+    assert _took("ts", {"logger": "http.log.access.log0", "duration": "2026-01-01T00:00:00Z"}) == 0.0
+
+
+def test_a_request_of_an_address_that_cannot_be_read_is_one_of_the_root() -> None:
+    found = request_in('"GET http://[x/prompt HTTP/1.1" 200')
+    assert found is not None and (found.method, found.path, found.status) == ("GET", "/", 200)
+
+
+# --- the self-check
+
+
+def test_the_collector_is_rare_while_a_run_goes_on_and_as_before_afterwards() -> None:
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    with frozen_gc():
+        assert gc.get_threshold() == (50_000, 20, 100)
+        assert gc.get_freeze_count() > frozen
+    assert gc.get_threshold() == before and gc.get_freeze_count() == 0
+
+
+def test_a_spread_has_the_middle_and_the_largest() -> None:
+    found = spread([5.0, 1.0, 3.0])
+    assert found is not None and (found.n, found.p50, found.max) == (3, 3.0, 5.0)
+    assert spread([]) is None
+
+
+def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
+    async def main() -> None:
+        watch = SelfWatch()
+        watching = asyncio.create_task(watch.run())
+        while len(watch._timers) < 2:
+            await asyncio.sleep(0.001)
+        watch._on_gc("start", {})
+        watch._on_gc("stop", {})
+        watch.send_lateness.extend([0.1, 0.2])
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        found = watch.result()
+        assert found.timer_lateness_s is not None and found.timer_lateness_s.n >= 2
+        assert 0.0 <= found.timer_lateness_s.p50 < found.wall_s
+        assert found.gc_pauses_s is not None and 0.0 <= found.gc_pauses_s.max < found.wall_s
+        assert found.send_lateness_s is not None and found.send_lateness_s.max == 0.2
+        assert found.wall_s >= 0.04 and 0.0 <= found.busy_fraction <= 1.5
+        assert watch._on_gc not in gc.callbacks
+
+    asyncio.run(main())
