@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with python3, make and git: `make demo` and `make test`.
+# Two commands on a fresh machine with python3, make and git: `make demo` and `make test`. All others: `make help`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,8 @@ FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py te
   tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/unit/test_wire.py \
   tests/unit/test_lenient.py tests/conformance
 
-.PHONY: demo test test-long chaos fuzz hostile mutate soak install check lock lowest newest dist sbom clean
+.PHONY: help demo test test-long chaos fuzz hostile mutate soak install check lock lowest newest dist sbom changelog \
+  hooks clean
 .DELETE_ON_ERROR:
 
 # With LOCKED=1 exactly what requirements/dev.txt names, each file by its hash: what CI installs.
@@ -24,49 +25,48 @@ else
 endif
 	touch $@
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed  ## a virtual environment with all that development needs (LOCKED=1: by hash)
 
-demo: install
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { sub(/ newest/, ", newest", $$1); printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install  ## a simulated ComfyUI and a small load on it
 	$(BIN)/comfyload demo
 
-test: install
+test: install  ## the tests: three and a half minutes on two cores
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not long"
 	$(BIN)/python -m pytest -m "alone and not long"
 
-# Error rates by simulation, advice and trouble end to end, browsers, the tutorial: some minutes more, in CI.
-test-long: install
+test-long: install  ## error rates by simulation, trouble end to end, browsers: some minutes more
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"
 	$(BIN)/python -m pytest -m "alone and long"
 
-# 100 jobs a second for a while: memory, open files and lateness must stay as they are. Not in CI: it takes its time.
 MINUTES ?= 20
-soak: install
+soak: install  ## 100 jobs a second for MINUTES: memory, open files and lateness must stay as they are
 	$(BIN)/python bench/soak.py --minutes $(MINUTES)
 
 # Every decoder against odd input, each target for an equal part of MINUTES. With atheris: pip install -e .[fuzz], --guided.
-fuzz: install
+fuzz: install  ## odd input for every decoder, for MINUTES in all
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 # Every kind of trouble, every point to be killed at, 200 races; what the server executed is the judge. Half an hour.
 JOBS ?= 10000
-chaos: install
+chaos: install  ## every kind of trouble with JOBS jobs each, every point to be killed at, 200 races
 	$(BIN)/python -m tests.chaos --jobs $(JOBS)
 	$(BIN)/python -m tests.chaos.kills
 	$(BIN)/python -m tests.chaos.races
 
-# Every hostile scenario against every command: what came of it, and the memory it took.
-hostile: install
+hostile: install  ## every hostile server against every command
 	$(BIN)/python -m tests.hostile
 
-# Do the tests notice faults in the code? So many small ones, one at a time; survivors are named. Not in CI: an hour.
 FAULTS ?= 300
-MUTANTS ?= /tmp/comfyload-mutants
-mutate: install
+MUTANTS ?= build/mutants
+mutate: install  ## do the tests notice FAULTS small faults put into the code, one at a time? About an hour
 	$(BIN)/python -m tools.mutate map --tree $(MUTANTS)
 	$(BIN)/python -m tools.mutate run --tree $(MUTANTS) --mutants $(FAULTS)
 	$(BIN)/python -m tools.mutate table --tree $(MUTANTS)
 
-check: install
+check: install  ## ruff, mypy --strict, import-linter: what pre-commit runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -74,11 +74,11 @@ check: install
 
 $(TOOLS)/.installed:
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/$(PIP) uv build cyclonedx-bom
+	$(TOOLS)/bin/$(PIP) uv build cyclonedx-bom pre-commit towncrier twine
 	touch $@
 
 # For all systems and Pythons at once, with no index's address in it.
-lock: $(TOOLS)/.installed
+lock: $(TOOLS)/.installed  ## renew requirements/*.txt
 	for of in dev comfyload; do \
 	  $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header pyproject.toml \
@@ -87,22 +87,30 @@ lock: $(TOOLS)/.installed
 	done
 
 # The least versions that pyproject.toml allows, and the newest that there are.
-lowest newest: $(TOOLS)/.installed
+lowest newest: $(TOOLS)/.installed  ## the tests with the lowest or the newest versions of all dependencies
 	$(TOOLS)/bin/uv venv --quiet --clear --python $(PYTHON) .venv-$@
 	$(TOOLS)/bin/uv pip install --quiet --python .venv-$@/bin/python \
 	  --resolution $(if $(filter lowest,$@),lowest-direct,highest) -e '.[dev]'
 	.venv-$@/bin/python -m pytest -n 2 -m "not alone and not long" $(FITS)
 
-dist: $(TOOLS)/.installed
+dist: $(TOOLS)/.installed  ## wheel and sdist
 	$(TOOLS)/bin/python -m build --quiet --outdir dist .
+	$(TOOLS)/bin/twine check --strict dist/*.whl dist/*.tar.gz
+
+# The fragments of changelog.d become the section of VERSION in CHANGELOG.md, and are deleted.
+changelog: $(TOOLS)/.installed  ## CHANGELOG.md of a release: make changelog VERSION=0.2.0
+	$(TOOLS)/bin/towncrier build --yes --version $(VERSION)
+
+hooks: $(TOOLS)/.installed  ## run `make check` before each commit
+	$(TOOLS)/bin/pre-commit install
 
 # Of what a user gets who installs the lock: components, their licences, and who needs whom.
-sbom: $(TOOLS)/.installed
+sbom: $(TOOLS)/.installed  ## a bill of materials (CycloneDX)
 	$(TOOLS)/bin/uv venv --quiet --clear --python $(PYTHON) .venv-sbom
 	$(TOOLS)/bin/uv pip install --quiet --python .venv-sbom/bin/python --require-hashes -r requirements/comfyload.txt
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 	  --output-file dist/comfyload.cdx.json .venv-sbom/bin/python
 
-clean:
+clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(TOOLS) .venv-lowest .venv-newest .venv-sbom build dist .mypy_cache .ruff_cache .import_linter_cache

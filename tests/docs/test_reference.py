@@ -74,7 +74,7 @@ def test_every_code_of_a_finding_is_mentioned() -> None:
 
 
 def test_the_principles_tell_the_rooms_and_the_ladder_as_they_are() -> None:
-    text = (ROOT / "docs" / "principles.md").read_text(encoding="utf-8")
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     ladder = re.search(r"^layers = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     assert ladder is not None
