@@ -38,9 +38,9 @@ from comfyload.load.requests import request_in
 from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
-from comfyload.record.plan import Open, Plan, Replay, Stage
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.sim import Direct, Server
-from tests.support.rig import play
+from tests.support.rig import play, sleeper
 from tests.unit.retrying import ask
 
 IDENTITY = "00000000-0000-4000-8000-00000000000a"
@@ -207,25 +207,34 @@ def test_nobody_knows_when_a_job_of_an_earlier_process_ended_that_was_over_when_
     assert 0.0 < found[late.id].done_uncertainty_s < 2.5
 
 
-def test_a_job_that_ended_while_it_was_asked_for_is_news() -> None:
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_job_that_ended_is_news_whoever_saw_it(seen: bool) -> None:
     async def main() -> bool:
         inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
         job = inflight.add("a")
 
         class Ending:
-            async def history(self, _: str) -> None:
-                job.finish("events")
+            async def history(self, _: str) -> HistoryEntry | None:
+                if not seen:
+                    job.finish("events")
+                return HistoryEntry(messages=[], outputs={}, create_ms=0, number=1) if seen else None
+
+        class Stream:
+            connected = False
 
         api: Any = Ending()
-        stream: Any = None
+        stream: Any = Stream()
         poller = HistoryPoller(api, inflight, stream, lambda: 0.0, timeouts=Timeouts(), note=lambda _c, _t: None)
-        return await poller._look_up(job)
+        news = await poller._look_up(job)
+        assert job.end.result() == ("history" if seen else "events")
+        return news
 
     assert asyncio.run(main()) is True
 
 
 @pytest.mark.parametrize(
-    ("value", "most", "step"), [(3, 20, (3, 20)), (2.9, 20.0, (2, 20)), (1e15, 20, None), ("3", 20, None), (3, 0, None)]
+    ("value", "most", "step"),
+    [(3, 20, (3, 20)), (2.9, 20.0, (2, 20)), (1e15, 20, None), (-1e15, 20, None), ("3", 20, None), (3, 0, None)],
 )
 def test_a_step_is_a_number_of_a_usual_size(value: object, most: object, step: tuple[int, int] | None) -> None:
     found = progress_of(message("progress", node="5", value=value, max=most))
@@ -265,6 +274,14 @@ def test_an_answer_that_is_too_much_is_noted_and_a_broken_connection_is_not(
     with pytest.raises(TransportError):
         asyncio.run(api.history("p"))
     assert noted == unread
+
+
+def test_memory_is_freed_with_models_and_cache() -> None:
+    transport: Any = Answers(Reply(status=200, body=b"{}"))
+    asyncio.run(Api(transport, ServerFacts(url="http://s/")).free())
+    (request,) = transport.requests
+    assert (request.method, request.path) == ("POST", "free")
+    assert json.loads(request.body) == {"unload_models": True, "free_memory": True}
 
 
 def test_calls_that_are_made_in_passing_say_whether_they_were_taken() -> None:
@@ -453,6 +470,35 @@ def test_a_reply_that_is_not_comfyuis_is_named_by_its_status() -> None:
     assert failure is not None and (failure.kind, failure.status) == ("http", 200)
 
 
+def test_a_reply_with_the_id_of_another_job_is_not_believed() -> None:
+    def before(server: Server) -> None:
+        call, given = server.call, list[str]()
+
+        async def confused(request: Request) -> Reply:
+            if request.method == "POST" and request.path == "prompt" and given:
+                return Reply(status=200, body=json.dumps({"prompt_id": given[0], "number": 1}).encode())
+            reply = await call(request)
+            if request.method == "POST" and request.path == "prompt":
+                given.append(json.loads(reply.body)["prompt_id"])
+            return reply
+
+        server.call = confused  # type: ignore[method-assign]
+
+    played, _ = play(jobs=2, load=Closed(concurrency=2, ramp_up_s=2.0), before=before, graph=sleeper(9.0))
+    failures = [record.execution.failure for record in played.records]
+    assert sorted((one.kind, one.status) for one in failures if one is not None) == [("http", 200)]
+    assert sorted(played.outcomes()) == ["completed", "failed"]
+
+
+def test_the_end_of_a_closed_load_cuts_off_what_is_not_to_drain() -> None:
+    played, _ = play(
+        jobs=None, load=Closed(concurrency=2), duration_s=1.0, drain=False, graph=sleeper(0.5), timeout_s=None
+    )
+    assert set(played.outcomes()) == {"completed", "cancelled"}
+    cut = [record for record in played.records if record.censored]
+    assert cut and all(record.execution.outcome == "cancelled" for record in cut)
+
+
 def test_an_end_that_an_event_told_is_as_exact_as_the_event() -> None:
     played, _ = play(jobs=3)
     assert [record.execution.done_uncertainty_s for record in played.records] == [0.0] * 3
@@ -468,6 +514,12 @@ def test_the_rate_of_a_replay_is_that_between_its_first_and_its_last() -> None:
     assert offered_per_s(Replay(offsets_s=[10.0, 10.0])) is None
 
 
+def test_a_unix_time_at_the_beginning_of_a_line_is_read_in_brackets_too() -> None:
+    for line in ("1700000000 got prompt", "[1700000000] got prompt"):
+        found = dated(line)
+        assert isinstance(found, Instant) and found.s == 1_700_000_000
+
+
 @pytest.mark.parametrize(("hour", "half", "of_24"), [(1, "AM", 1), (12, "AM", 0), (1, "PM", 13), (12, "PM", 12)])
 def test_an_hour_of_twelve_is_one_of_24(hour: int, half: str, of_24: int) -> None:
     found = dated(f"01/Feb/2026 {hour:02}:00:00 {half}")
@@ -479,6 +531,8 @@ def test_an_hour_of_twelve_is_one_of_24(hour: int, half: str, of_24: int) -> Non
     ("number", "kind", "unit", "seconds"),
     [
         (99_999_999, "offset", "s", 99_999_999),
+        (99_999_999_999, "absolute", "s", 99_999_999_999),
+        (99_999_999_999_999.5, "absolute", "ms", 1e11),
         (1e8, "absolute", "s", 1e8),
         (1e11, "absolute", "ms", 1e8),
         (1e14, "absolute", "µs", 1e8),

@@ -299,6 +299,7 @@ def test_a_mean_passes_if_its_whole_interval_is_inside() -> None:
     limits = [statistic.low * 0.999, (statistic.low + statistic.value) / 2, (statistic.high + statistic.value) / 2]
     verdicts = [_of(run, f"images_per_minute >= {limit}") for limit in (*limits, statistic.high * 1.001)]
     assert [verdict.verdict for verdict in verdicts] == ["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
+    assert ["rarer than" in verdict.why for verdict in verdicts] == [True, False, False, False]
     # Half as wide takes four times as many: an error shrinks with the root of the jobs.
     assert verdicts[1].needs == pytest.approx(4 * 60, abs=1)
     assert verdicts[3].p_fail is not None and 0.02 < verdicts[3].p_fail <= 0.05
@@ -608,6 +609,9 @@ def test_failures_are_not_left_out_of_a_percentile_that_is_compared() -> None:
     run = measure("", manifest(200, run_id="new"), records)
     verdict = _of(run, "p95_latency_s <= 1.1 * baseline", baseline=base)
     assert verdict.verdict == "FAIL" and verdict.value == math.inf
+    assert verdict.metric == "p95_latency_with_failures_s"
+    for metric in ("avg_latency_s", "p50_execution_s"):  # of which there is none with failures
+        assert _of(run, f"{metric} <= 1.1 * baseline", baseline=base).metric == metric
 
 
 def test_a_count_against_a_baseline_is_still_a_fact() -> None:
