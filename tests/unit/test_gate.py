@@ -609,9 +609,9 @@ def test_failures_are_not_left_out_of_a_percentile_that_is_compared() -> None:
     run = measure("", manifest(200, run_id="new"), records)
     verdict = _of(run, "p95_latency_s <= 1.1 * baseline", baseline=base)
     assert verdict.verdict == "FAIL" and verdict.value == math.inf
-    assert verdict.metric == "p95_latency_with_failures_s"
     for metric in ("avg_latency_s", "p50_execution_s"):  # of which there is none with failures
-        assert _of(run, f"{metric} <= 1.1 * baseline", baseline=base).metric == metric
+        value = _of(run, f"{metric} <= 1.1 * baseline", baseline=base).value
+        assert value is not None and 8.0 < value < 12.0
 
 
 def test_a_count_against_a_baseline_is_still_a_fact() -> None:
