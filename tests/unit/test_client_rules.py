@@ -278,7 +278,7 @@ def test_an_answer_that_is_too_much_is_noted_and_a_broken_connection_is_not(
 
 def test_memory_is_freed_with_models_and_cache() -> None:
     transport: Any = Answers(Reply(status=200, body=b"{}"))
-    asyncio.run(Api(transport, ServerFacts(url="http://s/")).free())
+    asyncio.run(api_of(transport, ServerFacts(url="http://s/")).free())
     (request,) = transport.requests
     assert (request.method, request.path) == ("POST", "free")
     assert json.loads(request.body) == {"unload_models": True, "free_memory": True}
