@@ -21,8 +21,6 @@ SOURCE = Path(__file__).parents[2] / "src" / "comfyload"
 
 CLASSES_TWICE = {"Column", "Fact", "Group", "Number", "Observation", "Pace", "Page", "Remark", "Table"}
 CLASSES_TWICE |= {"_Errors", "_Job"}
-    ["Column", "Fact", "Group", "Number", "Observation", "Pace", "Page", "Remark", "Table", "_Errors", "_Job"]
-)
 """Names of classes that still mean two things. None may be added."""
 
 EVERYDAY = {
