@@ -89,6 +89,7 @@ def _failures(bad_a: int, bad_b: int, n: int = 40) -> GateVerdict:
 def test_failures_fail_by_proof_and_never_pass_by_silence(bad_a: int, bad_b: int, word: str) -> None:
     verdict = _failures(bad_a, bad_b)
     assert (verdict.verdict, verdict.value, verdict.baseline) == (word, 1 - bad_b / 40, 1 - bad_a / 40)
+    assert verdict.limit == verdict.baseline
     both = f"{bad_a} of 40 jobs and {bad_b} of 40 did not complete (p = "
     assert verdict.why.startswith(both if bad_a + bad_b else "None failed; up to 8.81 % of A") and verdict.n == 40
 
