@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats as oracle
 
-from comfyload.judge.gates.proof import SIDE, count_test, disproof, holm
+from comfyload.judge.gates.proof import SIDE, count_test, disproof
 from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, early_abort, evidence, looks
+from comfyload.judge.statistics.tests import holm
 
 pytestmark = pytest.mark.long
 
