@@ -21,7 +21,7 @@ class Unknown(Exception):
 def pack_fact(path: Path) -> dict[str, object]:
     """A custom node pack's short commit, "dirty" behind it if it is; else the version that it declares."""
     if path.is_file():
-        return {"value": None, "source": "a single file, which tells no version"}
+        return {"value": None, "source": "a single file, which has no version"}
     try:
         commit, dirty, source = commit_of(path)
     except Unknown as unknown:

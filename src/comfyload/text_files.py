@@ -5,13 +5,15 @@ from __future__ import annotations
 import codecs
 import zlib
 from pathlib import Path
+from typing import IO
 
 from comfyload.errors import UsageError
 
-__all__ = ["decode", "decode_log", "read_bytes", "read_text"]
+__all__ = ["decode", "decode_log", "read_bytes", "read_text", "read_within"]
 
 MOST_BYTES = 1 << 30
 """Of a file that a person means, a packed log unpacked; `/dev/zero` never ends."""
+_BLOCK = 1 << 16
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -86,14 +88,23 @@ def read_bytes(path: Path, error: type[UsageError] = UsageError, hint: str = "gi
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = read_within(file, MOST_BYTES)
     except OSError as failure:
         raise error(f"cannot read {path}: {failure.strerror or failure}", hint) from None
     except ValueError as failure:  # a name with NUL in it
         raise error(f"cannot read {str(path)!r}: {failure}", hint) from None
-    if len(content) > MOST_BYTES:
+    if content is None:
         raise error(f"{path} is larger than {MOST_BYTES >> 20} MiB", hint)
     return content
+
+
+def read_within(file: IO[bytes], most: int) -> bytes | None:
+    """The rest of a file; None if it is longer than `most` bytes. Takes no more memory than there is to read."""
+    blocks, size = [], 0
+    while size <= most and (block := file.read(_BLOCK)):
+        blocks.append(block)
+        size += len(block)
+    return b"".join(blocks) if size <= most else None
 
 
 def read_text(file: str | Path) -> str:

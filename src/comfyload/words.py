@@ -6,6 +6,7 @@ Everything that is printed takes its numbers from here: percent, seconds, GiB an
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "duration",
     "fixed",
     "gib",
+    "in_code_page",
     "percent",
+    "plain_letters",
     "scale",
     "seconds_words",
     "span",
@@ -123,3 +126,27 @@ def count(number: int, one: str, many: str = "") -> str:
 def ascii_only(text: str) -> str:
     """The text for a terminal that cannot show more."""
     return text.translate(_ASCII)
+
+
+def plain_letters(text: str) -> str:
+    """ASCII in the place of each letter: without its accents, or a question mark."""
+    plain = unicodedata.normalize("NFKD", ascii_only(text))
+    return "".join(letter if letter.isascii() else "?" for letter in plain if not unicodedata.combining(letter))
+
+
+def in_code_page(text: str, encoding: str) -> str:
+    """The text in our own ASCII signs, and plain letters in the place of those that the encoding lacks."""
+    text = ascii_only(text)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(letter if _has(encoding, letter) else plain_letters(letter) for letter in text)
+    return text
+
+
+def _has(encoding: str, letter: str) -> bool:
+    try:
+        letter.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

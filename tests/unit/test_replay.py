@@ -344,8 +344,8 @@ def test_months_of_other_languages(months: str) -> None:
         ([clf(0, "POST /prompt HTTP/1.1", zone="+9999")], "invalid date and time"),
         (["2026-11-27T25:00:00Z"], "invalid date and time"),
         (["2026-11-27T10:00:61Z"], "invalid date and time"),
-        (["03/12/2024 10:00:00"], "day and month in an order that cannot be told"),
-        (["[03/12/2024:10:00:00 +0000] job"], "day and month in an order that cannot be told"),
+        (["03/12/2024 10:00:00"], "day and month in an unknown order"),
+        (["[03/12/2024:10:00:00 +0000] job"], "day and month in an unknown order"),
         (["2026-11-27 13:00:00 PM"], "invalid date and time"),
         (["[2024-05-31 15:12] got prompt"], "line 1: 2024-05-31 15:12 has no seconds"),
         (

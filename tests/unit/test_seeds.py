@@ -181,7 +181,7 @@ def test_a_table_of_seeds_varies_them_and_salts_nothing() -> None:
     assert variation.reach.runs == {"4", "5"}
     assert not list(remarks(variation, jobs=3))
     (remark,) = remarks(variation, jobs=8)
-    assert "only 3 jobs differ, and 8 are asked for" in remark.text
+    assert "only 3 of 8 jobs differ" in remark.text
 
 
 def test_a_table_of_texts_leaves_the_seed_to_us() -> None:

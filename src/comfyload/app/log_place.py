@@ -67,7 +67,7 @@ def search(server: str | None, *, follow: bool = False, runs: Path = Path("runs"
     last = _last_run(runs)
     if last is not None:
         options, url = last.manifest.options, last.manifest.server.url
-        used = options.get("metrics_log") if isinstance(options, dict) else None
+        used = options.metrics_log
         if isinstance(used, str) and _is_there(Path(used)):
             return LogPlace(path=Path(used), found=f"the log of the last run, {last.path}")
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from comfyload.cli.flags import Accept, AllRows, Json, Margin, Quiet
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
@@ -32,20 +33,26 @@ TAKES = Takes(
 )  # fmt: skip
 
 
-@with_flags
-def ab(
-    given: Annotated[Given, TAKES],
-    gating: ComparisonFlags,
-    outlet: VerdictFlags,
-    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the one to compare with.")] = None,
-    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, the one that is compared.")] = None,
+class SideFlags(Struct, frozen=True, kw_only=True):
+    """What is compared: two servers, or one that a command switches."""
+
+    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the one to compare with.")] = (None,)
+    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, the one that is compared.")] = (None,)
     switch: Annotated[
         str | None,
         typer.Option(
             metavar="CMD",
             help="Run before each run with 'a' or 'b' as its argument; it puts --server into that state.",
         ),
-    ] = None,
+    ] = (None,)
+
+
+@with_flags
+def ab(
+    given: Annotated[Given, TAKES],
+    gating: ComparisonFlags,
+    outlet: VerdictFlags,
+    sides: SideFlags,
     pairs: Annotated[int, typer.Option(min=2, metavar="K", help="Pairs of runs, in the order ABBA.")] = 5,
     margin: Margin = 0.05,
     accept: Accept = None,
@@ -82,8 +89,8 @@ def ab(
     outlet.check(json_=json_)
     gating.check(outlet)
     gating.limits()
-    one, other = _sides(given.options(), a, b, switch)
-    wanted = Alternation(a=one, b=other, pairs=pairs, switch=switch, accept=accept or [])
+    one, other = _sides(given.options(), sides)
+    wanted = Alternation(a=one, b=other, pairs=pairs, switch=sides.switch, accept=accept or [])
     made = clock.run(alternate(wanted, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
@@ -101,7 +108,7 @@ def ab(
     raise typer.Exit(code)
 
 
-def _sides(options: RunOptions, a: str | None, b: str | None, switch: str | None) -> tuple[RunOptions, RunOptions]:
+def _sides(options: RunOptions, sides: SideFlags) -> tuple[RunOptions, RunOptions]:
     """The options of A and of B.
 
     Raises:
@@ -109,6 +116,7 @@ def _sides(options: RunOptions, a: str | None, b: str | None, switch: str | None
     """
     from msgspec import structs
 
+    a, b, switch = sides.a, sides.b, sides.switch
     if switch is None and (a is None or b is None):
         raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
     if switch is None:

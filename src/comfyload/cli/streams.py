@@ -76,13 +76,8 @@ def echo_toml(text: str) -> None:
 
 
 def _fit(error: UnicodeError) -> tuple[str | bytes, int]:
-    import unicodedata
-
-    from comfyload.report.text import ascii_only
+    from comfyload.words import plain_letters
 
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    missing = error.object[error.start : error.end]
-    plain = unicodedata.normalize("NFKD", ascii_only(missing))
-    letters = (letter for letter in plain if not unicodedata.combining(letter))
-    return "".join(letter if letter.isascii() else "?" for letter in letters), error.end
+    return plain_letters(error.object[error.start : error.end]), error.end

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from comfyload.errors import RunFilesError
 from comfyload.record.codec import UNREADABLE, decode
+from comfyload.text_files import read_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,8 +72,8 @@ def read_whole(path: Path, most: int) -> bytes:
         OSError: it cannot be read, is not a plain file, or holds more than `most` bytes.
     """
     with open_plain(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        content = read_within(file, most)
+    if content is None:
         raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
     return content
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from comfyload.errors import READER_GONE
 from comfyload.judge.columns.ledger import clean
-from comfyload.report.text import ascii_only
 from comfyload.visible import visible_lines
+from comfyload.words import in_code_page
 
 __all__ = ["Screen", "draw", "escaped"]
 
@@ -53,7 +53,7 @@ def draw(part: Text | Table, console: Console) -> None:
     drawn = capture.get()
     encoding = console.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
-        drawn = ascii_only(drawn).encode(encoding, "replace").decode(encoding)
+        drawn = in_code_page(drawn, encoding)
     for line in drawn.removesuffix("\n").split("\n"):
         text = Text.from_ansi(line)
         text.rstrip()

@@ -14,7 +14,7 @@ from rich.text import Text
 from comfyload.judge.columns.ledger import clean
 from comfyload.report.console import Screen, draw
 from comfyload.report.log_text import LONGEST, PROMPT, kind_of_error, log_text, milliseconds, node_words
-from comfyload.words import DASH, ascii_only, count
+from comfyload.words import DASH, count, in_code_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,7 +117,7 @@ class Printer:
         text = line.plain.rstrip(" ")
         if self._ascii:
             encoding = self._console.encoding or "ascii"
-            text = ascii_only(text).encode(encoding, "replace").decode(encoding)
+            text = in_code_page(text, encoding)
         try:
             self._console.file.write(f"{text}\n")
         except BrokenPipeError:

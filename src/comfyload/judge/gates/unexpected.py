@@ -70,7 +70,9 @@ def _first(surprises: Sequence[RunError], patterns: bool) -> str:
 
 def _none(n: int, known: int, *, log: bool) -> str:
     where = f"in {n} jobs{' and the log' if log else ''}"
-    return f"No error {where} but {known} that were expected." if known else f"No error {where}."
+    if not known:
+        return f"No error {where}."
+    return f"No unexpected error {where}; {known} {'was' if known == 1 else 'were'} expected."
 
 
 def _recorded(measured: Measured) -> list[tuple[RunError, str]]:

@@ -15,7 +15,7 @@ from comfyload.report.render.grid import LOOKS, table_lines
 from comfyload.report.render.layout import padded, wrapped
 from comfyload.report.render.notes import Notes
 from comfyload.visible import visible
-from comfyload.words import ascii_only
+from comfyload.words import in_code_page
 
 __all__ = ["render", "render_facts", "render_tables"]
 
@@ -87,7 +87,7 @@ class _Screen:
         text = visible(text)
         if self._unicode:
             return text
-        return ascii_only(text).encode(self._encoding, "replace").decode(self._encoding)
+        return in_code_page(text, self._encoding)
 
     def print(self, parts: Iterable[Lines]) -> None:
         """Print the parts that have lines, with an empty line between them."""
