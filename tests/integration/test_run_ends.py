@@ -35,7 +35,7 @@ def options(folder: Path, url: str, seconds: float = 0.1, retry: str | None = No
         plan=Plan(load=Closed(concurrency=4), jobs=20),
         run_dir=str(folder / "run"),
         telemetry=False,
-        retry=retry,
+        policy=retry,
     )
 
 

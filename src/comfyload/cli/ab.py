@@ -36,15 +36,15 @@ TAKES = Takes(
 class SideFlags(Struct, frozen=True, kw_only=True):
     """What is compared: two servers, or one that a command switches."""
 
-    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the one to compare with.")] = (None,)
-    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, the one that is compared.")] = (None,)
+    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the one to compare with.")] = None
+    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, the one that is compared.")] = None
     switch: Annotated[
         str | None,
         typer.Option(
             metavar="CMD",
             help="Run before each run with 'a' or 'b' as its argument; it puts --server into that state.",
         ),
-    ] = (None,)
+    ] = None
 
 
 @with_flags
