@@ -428,7 +428,7 @@ def test_reports_of_a_comparison_are_written_and_refused_where_nothing_is_judged
     assert [suite.get("name") for suite in suites] == ["B against A", "slow"]
     assert all(float(suite.get("time", "")) > 0 for suite in suites)
     text = (tmp_path / "step.md").read_text(encoding="utf-8")
-    assert text.startswith("## ") and 0 < text.index("## Gates: FAIL")
+    assert text.startswith("## ") and text.index("## Gates: FAIL") > 0
     for words in (["--junit", "w.xml"], ["--strict"]):
         nothing = say("compare", "one", "two", *words, cwd=tmp_path)
         assert nothing.returncode == 2 and f"{words[0]} is about verdicts" in nothing.stderr

@@ -25,7 +25,7 @@ from comfyload.record.model import Execution, Failure
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Iterator
+    from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 
     from comfyload.comfy.inflight import Job
     from comfyload.comfy.room import Room
@@ -50,7 +50,8 @@ class ClientOptions(TypedDict, total=False):
 
     `fetch`: download the outputs of each job. `observe`: takes what is worth a note. `on_queue`: takes the instant and
     the length of the server's queue, as events report it. `unconfirmed_ids`: prompts that an earlier process may have
-    sent; they are looked up before they are sent. `server_restarted`: the server was restarted since then, so that a
+    sent; they are looked up before they are sent. `earlier_ids`: prompts of an earlier process that may still be in the
+    server's queue, where they count as ours. `server_restarted`: the server was restarted since then, so that a
     prompt it does not know may have run, and is not sent again. `room`: prompts are sent only while it has some, one
     after the other.
     """
@@ -60,6 +61,7 @@ class ClientOptions(TypedDict, total=False):
     observe: Callable[[Observation], None]
     on_queue: Callable[[float, int], None]
     unconfirmed_ids: Container[str]
+    earlier_ids: Iterable[str]
     server_restarted: bool
     room: Room | None
 
@@ -78,6 +80,7 @@ class ComfyClient:
         observe: Callable[[Observation], None] = lambda _: None,
         on_queue: Callable[[float, int], None] = lambda _t, _n: None,
         unconfirmed_ids: Container[str] = frozenset(),
+        earlier_ids: Iterable[str] = (),
         server_restarted: bool = False,
         room: Room | None = None,
     ) -> None:
@@ -92,6 +95,7 @@ class ComfyClient:
         """The error of a background task, without which no job can be followed."""
         self.api = api_of(transport, server, noticed.unread)
         self.inflight = InFlight(clock, self._on_queue, server.url, noticed.unread)
+        self.inflight.earlier_ids.update(earlier_ids)
         self.stream = EventStream(transport, self.inflight.on_frame, noticed.stream_lost)
         self._poller = HistoryPoller(self.api, self.inflight, self.stream, clock, timeouts=timeouts, note=noticed.note)
         self._link = Link(

@@ -123,6 +123,8 @@ class InFlight:
         self.last_event = clock()
         self.last_started = -1
         self.queue_remaining: int | None = None
+        self.earlier_ids: set[str] = set()
+        """Prompts of an earlier process that may still be in the queue, until each is registered here."""
         self.ran_on: list[str] = []
         """Ids that the server ran to their end after we gave them up."""
 
@@ -140,6 +142,7 @@ class InFlight:
         """Register a prompt before it is posted, so that no event of it can be missed."""
         job = self._jobs[prompt_id] = Job(prompt_id, self._orders, sent_before=sent_before)
         self._orders += 1
+        self.earlier_ids.discard(prompt_id)
         return job
 
     def rename(self, job: Job, prompt_id: str) -> None:
@@ -245,7 +248,7 @@ class InFlight:
         if len(self._readings) < MOST_READINGS or at - self._readings[0] >= 1.0:
             self._readings.append(at)
             # Jobs whose end is being confirmed still count as ours, so what is called foreign certainly is.
-            self._on_queue(remaining, len(self._jobs) + len(self._given_up))
+            self._on_queue(remaining, len(self._jobs) + len(self._given_up) + len(self.earlier_ids))
 
     def _count_down(self, ended: int, remaining: int) -> None:
         """`ended` prompts left the queue, which keeps the order of arrival: those that wait move up."""

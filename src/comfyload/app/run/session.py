@@ -171,6 +171,7 @@ class Session:
             "observe": self._noted.add,
             "on_queue": self._on_queue,
             "unconfirmed_ids": self._unconfirmed_ids,
+            "earlier_ids": self._unconfirmed_ids,
             "server_restarted": self._restarted,
             "room": self._room(),
         }
