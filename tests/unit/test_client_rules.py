@@ -618,13 +618,16 @@ def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
 
 
 def test_prompts_of_an_earlier_process_are_ours_until_they_are_taken_up() -> None:
-    seen: list[tuple[int, int]] = []
-    inflight = InFlight(lambda: 0.0, lambda remaining, ours: seen.append((remaining, ours)), "s", lambda _: None)
-    inflight.earlier_ids.update({"a", "b"})
-    status = '{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 2}}}}'
-    inflight.on_frame(status)
-    job = inflight.add("a", sent_before=True)
-    inflight.on_frame(status)
-    inflight.remove(job)
-    inflight.on_frame(status)
-    assert seen == [(2, 2), (2, 2), (2, 1)]
+    async def main() -> list[tuple[int, int]]:
+        noted: list[tuple[int, int]] = []
+        inflight = InFlight(lambda: 0.0, lambda remaining, ours: noted.append((remaining, ours)), "s", lambda _: None)
+        inflight.earlier_ids.update({"a", "b"})
+        status = '{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 2}}}}'
+        inflight.on_frame(status)
+        job = inflight.add("a", sent_before=True)
+        inflight.on_frame(status)
+        inflight.remove(job)
+        inflight.on_frame(status)
+        return noted
+
+    assert asyncio.run(main()) == [(2, 2), (2, 2), (2, 1)]
