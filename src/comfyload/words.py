@@ -14,6 +14,7 @@ __all__ = [
     "ascii_only",
     "count",
     "decimals",
+    "digits",
     "duration",
     "fixed",
     "gib",
@@ -68,6 +69,11 @@ def decimals(value: float, most: int = 3) -> int:
 def fixed(value: float, places: int) -> str:
     """The value with that many places: 0.25, 1 280, 11 000; infinity as a sign."""
     return "∞" if value == math.inf else f"{value:,.{places}f}".replace(",", " ")
+
+
+def digits(value: float, most: int = 3) -> str:
+    """The value with three significant digits: 0.250, 12.3, 1 280."""
+    return fixed(value, decimals(value, most))
 
 
 def span(low: str, high: str) -> str:

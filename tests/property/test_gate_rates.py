@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats as oracle
 
 from comfyload.judge.gates.proof import SIDE, count_test, disproof
-from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, early_abort, evidence, looks
+from comfyload.judge.gates.sequential import DISPROVEN, early_abort, evidence, looks
 from comfyload.judge.statistics.tests import holm
 
 pytestmark = pytest.mark.long
@@ -87,7 +87,7 @@ def _wald(rate: float, limit: float = 0.98, trials: int = 4000, most: int = 3000
     rng = np.random.default_rng(11)
     step = np.where(rng.random((trials, most)) < rate, evidence(1, 0, limit), evidence(0, 1, limit)).astype(np.float32)
     walk = np.cumsum(step, axis=1)
-    ended = (walk >= DISPROVEN) | (walk <= PROVEN)
+    ended = (walk >= DISPROVEN) | (walk <= -DISPROVEN)
     assert ended.any(axis=1).all()
     at = np.argmax(ended, axis=1)
     return float(np.mean(walk[np.arange(trials), at] > 0)), float(np.mean(at + 1))

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comfyload.app.run.schedule_seed import arrivals_rng, near_its_rate
-from comfyload.load.arrivals import offsets, shard
+from comfyload.load.arrivals import offsets
 from comfyload.record.plan import Open, Plan, Stage
 
 rates = st.floats(0.05, 20)
@@ -17,15 +17,6 @@ stages = st.lists(
     st.builds(Stage, per_s=rates, to_per_s=st.none() | rates, seconds=st.floats(0.1, 60)), min_size=1, max_size=4
 )
 loads = st.builds(Open, stages=stages, arrivals=st.sampled_from(["constant", "poisson", "gamma"]), cv=st.floats(0.2, 3))
-
-
-@given(loads, st.integers(0, 2**32), st.integers(1, 7))
-def test_shards_unite_to_the_whole(load: Open, seed: int, count: int) -> None:
-    whole = list(offsets(load, Random(seed)))
-    parts = [list(shard(offsets(load, Random(seed)), index, count)) for index in range(count)]
-    assert sorted(itertools.chain.from_iterable(parts)) == whole
-    for index, part in enumerate(parts):
-        assert part == whole[index::count]
 
 
 # Two arrivals at almost the same instant, which rounding once put the wrong way round.

@@ -13,7 +13,8 @@ from comfyload.advise.forecast import forecasts, size, validate
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.app.advice import Basis, ahead
 from comfyload.report.advice import forecast_table, policy_page, sizing_words
-from comfyload.report.render.terminal import render, render_tables
+from comfyload.report.page import Page
+from comfyload.report.render.terminal import render
 from comfyload.report.retry_export import formats, retry_export
 from comfyload.report.saturation import validation_table
 from comfyload.retry.policy import Admission, Backoff, Policy, Score, default
@@ -82,7 +83,7 @@ def test_a_trouble_in_which_another_policy_does_better_is_crossed_and_names_it()
 def test_an_unstable_load_has_no_number() -> None:
     console, file = _console()
     rows = forecasts(pools_of_one([10.0] * 40), ONE, rates_per_s=[0.05, 0.12], deadline_s=60, rng=_rng())
-    render_tables([forecast_table(rows, 60)], console)
+    render(Page(title="", tables=[forecast_table(rows, 60)]), console, all=True)
     _, stable, interval, unstable, _ = file.getvalue().splitlines()
     assert "50 %" in stable and "–" in interval
     assert "unstable" in unstable and "∞" in unstable and "100 %" in unstable and " s (" not in unstable
@@ -116,14 +117,14 @@ def test_checks_of_the_model_are_a_table() -> None:
     console, file = _console()
     pools = pools_of([ran(np.arange(60) * 100.0, unimodal(60, _rng()))])
     found = validate(ran(np.arange(40) * 12.0, unimodal(40, _rng())), pools, rng=_rng())
-    render_tables([validation_table("checks", "A run", found)], console)
+    render(Page(title="", tables=[validation_table("checks", "A run", found)]), console, all=True)
     assert "mean, from its own times" in file.getvalue() and "p95, with its own arrivals" in file.getvalue()
 
 
 def test_short_latencies_are_milliseconds_and_an_interval_that_rounds_to_its_number_is_left_out() -> None:
     console, file = _console()
     rows = forecasts(pools_of_one([0.0602] * 40), ONE, rates_per_s=[5.0], deadline_s=60, rng=_rng())
-    render_tables([forecast_table(rows, 60)], console)
+    render(Page(title="", tables=[forecast_table(rows, 60)]), console, all=True)
     text = file.getvalue()
     assert "p50, ms" in text and "60.2" in text and "0.06" not in text and "60.2–60.2" not in text
 

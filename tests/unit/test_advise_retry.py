@@ -9,7 +9,6 @@ from msgspec import structs
 from comfyload.advise.choose_policy import (
     Capabilities,
     depth,
-    depth_by_formula,
     infeasible,
     synthesise,
 )
@@ -81,12 +80,6 @@ def _world(arrivals: list[float], takes: float = 10.0, **changes: object) -> Wor
 )
 def test_so_many_may_be_before_a_job(pool: list[float], deadline_s: float, most: int) -> None:
     assert depth(pools_of_one(pool), ONE, deadline_s, _rng()) == most
-
-
-def test_the_formula_is_right_for_even_jobs_and_too_deep_for_uneven_ones() -> None:
-    assert depth_by_formula(8.0, 1.2, 90) == 9
-    assert depth_by_formula(9.5, 3.97, 90) == 6
-    assert depth_by_formula(16.0, 22.0, 180) > depth(pools_of_one([5.0] * 4 + [60.0]), ONE, 180, _rng())
 
 
 def test_a_deadline_shorter_than_a_job_leaves_no_depth() -> None:

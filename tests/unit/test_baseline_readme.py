@@ -100,7 +100,7 @@ def test_too_few_jobs_for_a_p95_are_explained_once() -> None:
 def test_an_invalid_run_is_named_before_the_results() -> None:
     text = _readme(_kept("book", "other"), [hostile(), _plain()])
     assert text.index("**INVALID.** Do not use the numbers of ") < text.index("| run |")
-    assert "| execution\\_error: RuntimeError | 1 | KSampler |" in text
+    assert "| execution\\_error RuntimeError | 1 | KSampler |" in text
 
 
 def test_strangers_text_is_escaped_everywhere_but_in_the_command() -> None:

@@ -24,7 +24,7 @@ from comfyload.judge.summary import Measured, jsonable
 from comfyload.record.plan import Closed, Open, Plan
 from comfyload.report.render.terminal import render
 from comfyload.report.saturation import saturation_page
-from comfyload.report.text import decimals, fixed
+from comfyload.words import decimals, fixed
 from tests.error_rates.laws import LAWS
 from tests.error_rates.saturate import Server, World
 

@@ -25,7 +25,7 @@ from comfyload.record.model import Execution, Fetch, NodeFacts, Output, Record
 from comfyload.report.blocks import workflows
 from comfyload.report.comparison import comparison_page
 from comfyload.report.history import history_page
-from comfyload.report.made import made_rows, made_words, rate_label
+from comfyload.report.made import made_rows, rate_label
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import jobs_table
 from comfyload.sim import Server
@@ -244,10 +244,14 @@ def test_every_kind_has_a_count_and_a_row() -> None:
     flat = summary.summary
     keys = ("images", "previews", "videos", "audio_files", "files_3d", "latents", "texts", "other_files")
     assert [flat[key] for key in keys] == [0, 0, 4, 2, 2, 2, 4, 2]
-    assert made_words(summary) == (
-        "videos: 2 new, 2 previews; audio files: 2 new; 3D files: 2 new; latents: 2 new; texts: 2 new, 2 shown; "
-        "other files: 2 new"
-    )
+    assert dict(made_rows(summary)) == {
+        "Videos": "2 new, 2 previews",
+        "Audio files": "2 new",
+        "3D files": "2 new",
+        "Latents": "2 new",
+        "Texts": "2 new, 2 shown",
+        "Other files": "2 new",
+    }
     assert rate_label(summary) is None and flat["images_per_minute"] is None
 
 

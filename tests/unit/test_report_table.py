@@ -19,10 +19,10 @@ from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.report.busy import gpu_value
 from comfyload.report.of_run import page_of
-from comfyload.report.page import Column, Table, Value
+from comfyload.report.page import Column, Page, Table, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.layout import wrapped
-from comfyload.report.render.terminal import render, render_tables
+from comfyload.report.render.terminal import render
 from comfyload.words import decimals, duration, fixed, percent
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 
@@ -289,7 +289,11 @@ def test_sentences_that_have_no_room_in_a_row_stand_beneath_it(width: int) -> No
     ]
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", write_through=True)
-    render_tables([Table(key="t", title="", columns=columns, rows=rows)], Console(file=file, width=width))
+    render(
+        Page(title="", tables=[Table(key="t", title="", columns=columns, rows=rows)]),
+        Console(file=file, width=width),
+        all=True,
+    )
     lines = raw.getvalue().decode().splitlines()
     assert lines[0].split() == ["name", "n", "why"] and lines[1].split() == ["a" * 24, "7", "short"]
     assert lines[2].split() == ["b", "7"] and lines[3].startswith("    x x")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from comfyload.judge.gates.gate import GateVerdict, Verdict
-from comfyload.judge.gates.sequential import DISPROVEN, PROVEN, decided, early_abort, evidence, looks, strikes
+from comfyload.judge.gates.sequential import DISPROVEN, decided, early_abort, evidence, looks, strikes
 
 
 def _verdicts(*words: Verdict) -> list[GateVerdict]:
@@ -44,13 +44,13 @@ def test_a_burst_is_evidence_once_and_again_after_ten_more() -> None:
 
 
 def test_without_a_failure_the_rate_is_believed_after_71_jobs() -> None:
-    assert evidence(70, 0, 0.98) > PROVEN >= evidence(71, 0, 0.98)
+    assert evidence(70, 0, 0.98) > -DISPROVEN >= evidence(71, 0, 0.98)
 
 
 def test_evidence_is_walds_likelihood_ratio() -> None:
     expected = 30 * math.log(0.94 / 0.98) + 4 * math.log(0.06 / 0.02)
     assert evidence(30, 4, 0.98) == pytest.approx(expected)
-    assert pytest.approx(math.log(19)) == DISPROVEN == -PROVEN
+    assert pytest.approx(math.log(19)) == DISPROVEN
 
 
 def test_a_lost_gate_is_given_up_early() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
-from scipy import special
 
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
@@ -23,7 +22,6 @@ __all__ = [
     "OURS",
     "Capabilities",
     "depth",
-    "depth_by_formula",
     "infeasible",
     "naive_for",
     "synthesise",
@@ -146,12 +144,6 @@ def depth(
     """
     setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
     return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s, 1 - missed)
-
-
-def depth_by_formula(mean_s: float, sd_s: float, left_s: float, missed: float = 0.05) -> int:
-    """The same where the sum of service times is normal: too deep where few jobs take very long."""
-    z = float(special.ndtri(1 - missed)) * sd_s
-    return math.floor(((math.sqrt(z * z + 4 * mean_s * max(0.0, left_s)) - z) / (2 * mean_s)) ** 2) - 1
 
 
 def _sums(setting: Setting, rng: np.random.Generator) -> Floats:

@@ -15,9 +15,9 @@ from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, re
 from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Record
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.text import count
 from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
+from comfyload.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -146,8 +146,8 @@ def _list_json(kept: list[Kept], damaged: list[Damaged], by_hand: list[ByHand], 
 def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
     """`other`: folders that are not baselines of ours, each with what it is."""
     from comfyload.report.console import Screen
-    from comfyload.report.page import Column, Table, Value
-    from comfyload.report.render.terminal import render_tables
+    from comfyload.report.page import Page, table
+    from comfyload.report.render.terminal import render
 
     if not kept and not other:
         echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
@@ -159,9 +159,8 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
         when = one.manifest.saved_utc[:16].replace("T", " ")
         rows.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
     rows += [[folder, "", "", what] for folder, what in other.items()]
-    columns = [*(Column(title=title) for title in ("baseline", "saved (UTC)", "runs")), Column(title="", prose=True)]
-    cells = [[Value(words=text) for text in row] for row in rows]
-    render_tables([Table(key="baselines", title="", columns=columns, rows=cells)], Screen())
+    columns = ("baseline", "saved (UTC)", "runs", "~")
+    render(Page(title="", tables=[table("baselines", columns, rows)]), Screen())
 
 
 @baseline.command(no_args_is_help=True)
@@ -229,7 +228,7 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
         echo(f"{kept.folder}: {problem}")
     if problems:
         raise typer.Exit(1)
-    from comfyload.report.text import count
+    from comfyload.words import count
 
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
     echo(f"{kept.folder}: {len(kept.manifest.files)} files are unchanged; {runs} out the same.")

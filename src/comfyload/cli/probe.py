@@ -129,7 +129,7 @@ def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
 
 
 def _installed(done: Installed) -> Iterator[str]:
-    from comfyload.report.text import count
+    from comfyload.words import count
 
     verb = "would be installed" if done.dry_run else "is installed"
     before = f", in place of {done.replaced}" if done.replaced else ""
@@ -199,7 +199,7 @@ def _running(server: Running, installed: str | None) -> Iterator[str]:
 
 
 def _removed(done: Removed) -> Iterator[str]:
-    from comfyload.report.text import count
+    from comfyload.words import count
 
     if done.unlinked:
         yield f"The link {done.path} to {done.unlinked} is removed; the folder it leads to stays."

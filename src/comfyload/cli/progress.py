@@ -22,8 +22,8 @@ from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed, Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
-from comfyload.report.text import decimals, duration, fixed
 from comfyload.visible import visible
+from comfyload.words import digits, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,7 +158,7 @@ class LiveCounts:
         elapsed = time.monotonic() - self.began
         if self.images and elapsed > 1:
             rate = 60 * self.images / elapsed
-            words.append(f"{fixed(rate, decimals(rate))} images/min")
+            words.append(f"{digits(rate)} images/min")
         return words
 
 
@@ -301,10 +301,11 @@ def clock_words(seconds: float) -> str:
 
 def table_text(table: PageTable) -> Text:
     """A page's table as it is drawn above a bar on standard error."""
-    from comfyload.report.render.terminal import render_tables
+    from comfyload.report.page import Page
+    from comfyload.report.render.terminal import render
 
     screen = Screen(stderr=True)
     lines = Screen(file=io.StringIO(), width=screen.width, color_system="standard", force_terminal=True)
     with lines.capture() as capture:
-        render_tables([table], lines)
+        render(Page(title="", tables=[table]), lines)
     return Text.from_ansi(capture.get())

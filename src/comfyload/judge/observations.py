@@ -18,7 +18,7 @@ from comfyload.judge.findings.stability import drift
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
-from comfyload.words import decimals, duration, fixed, percent
+from comfyload.words import digits, duration, percent
 
 __all__ = ["Observation", "observations", "run_labels", "workflow_key"]
 
@@ -131,7 +131,7 @@ def _rate(one: Measured, other: Measured) -> str:
         if a.value and b.value and a.unit == b.unit:
             words = words.replace("images", "previews") if a.unit == "previews/min" else words
             change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
-            return f"{words} {fixed(a.value, decimals(a.value))} to {fixed(b.value, decimals(b.value))} ({change})"
+            return f"{words} {digits(a.value)} to {digits(b.value)} ({change})"
     return "throughput unknown"
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from comfyload.record.plan import Closed, Open, Replay, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from comfyload.record.plan import Plan
 
@@ -23,10 +23,7 @@ __all__ = [
     "offered_per_s",
     "offsets",
     "scheduled_arrivals",
-    "shard",
 ]
-
-T = TypeVar("T")
 
 
 class Generator(Protocol):
@@ -42,11 +39,6 @@ def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:
         return iter(load.offsets_s)
     # Of two arrivals at almost the same instant, rounding may put the later one first.
     return itertools.accumulate(_stretched(load, rng), max)
-
-
-def shard(schedule: Iterable[T], index: int, count: int) -> Iterator[T]:
-    """The part of a schedule that worker `index` of `count` takes; all parts together are the whole."""
-    return itertools.islice(schedule, index, None, count)
 
 
 def expected_jobs(plan: Plan) -> int | None:

@@ -8,11 +8,10 @@ from msgspec import Struct, structs
 
 from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing, Validation
-from comfyload.report.page import Column, Look, Page, Remark, State, Table, Value
+from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
-from comfyload.report.text import DASH, count, decimals, fixed, percent, scale
 from comfyload.retry.policy import Policy, Score
-from comfyload.words import seconds_words
+from comfyload.words import DASH, count, decimals, digits, fixed, percent, scale, seconds_words
 
 __all__ = ["Outlook", "capacity_page", "forecast_table", "policy_page", "policy_sentence", "sizing_words"]
 
@@ -60,26 +59,23 @@ def policy_sentence(policy: Policy) -> str:
 
 def _against_rivals(policy: Policy) -> Table:
     """A row for each trouble: the share done in time with this policy, without any, and with the best other one."""
-    rows = []
+    rows = list[Row]()
     for ours in (row for row in policy.scores if row.policy == OURS):
         others = {row.policy: row for row in policy.scores if row.scenario == ours.scenario and row.policy != OURS}
         best = max(others.values(), key=lambda row: row.success, default=None)
         half = "" if ours.success_half_width is None else f" ±{100 * ours.success_half_width:.1f}"
         mark = "" if best is None else _mark(ours, best)
         look: Look = "bad" if mark.startswith("✗") else "plain"
-        rows.append(
-            [
-                Value(words=_TROUBLE.get(ours.scenario, ours.scenario)),
-                Value(words=f"{percent(ours.success)}{half}", look=look),
-                Value(words=percent(others[NO_RETRY].success) if NO_RETRY in others else DASH),
-                Value(words=DASH if best is None else percent(best.success)),
-                Value(words=mark, look=look),
-            ]
-        )
+        cells = [
+            percent(others[NO_RETRY].success) if NO_RETRY in others else DASH,
+            DASH if best is None else percent(best.success),
+        ]
+        with_it = Value(words=f"{percent(ours.success)}{half}", look=look)
+        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(words=mark, look=look)])
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
-    columns = [Column(title=done), *_right(("with it", NO_RETRY, "best other")), Column(title="")]
+    columns = (done, ">with it", f">{NO_RETRY}", ">best other", "")
     note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
-    return Table(key="rivals", title="", columns=columns, rows=rows, note=note)
+    return table("rivals", columns, rows, note=note)
 
 
 def _mark(ours: Score, best: Score) -> str:
@@ -90,13 +86,9 @@ def _mark(ours: Score, best: Score) -> str:
 
 
 def _numbers(policy: Policy) -> Table:
-    rows = [
-        [Value(words=path), Value(words=_value(policy, path)), Value(words=why)]
-        for path, why in policy.explanations.items()
-        if not path.startswith("infeasible.")
-    ]
-    columns = [Column(title=""), Column(title="", right=True), Column(title="", prose=True)]
-    return Table(key="numbers", title="Each number and its reason", columns=columns, rows=rows, detail=True)
+    shown = [(path, why) for path, why in policy.explanations.items() if not path.startswith("infeasible.")]
+    rows = [(path, _value(policy, path), why) for path, why in shown]
+    return table("numbers", ("", ">", "~"), rows, title="Each number and its reason", detail=True)
 
 
 def _value(policy: Policy, path: str) -> str:
@@ -112,19 +104,12 @@ def _value(policy: Policy, path: str) -> str:
 
 def _scores(policy: Policy) -> list[Table]:
     """A table for each trouble, with a row for each policy: the share done in time, and what it cost."""
-    titles = _right(("in time", "±", "per min", "sent", "wasted", "recovers"))
+    columns = ("policy", ">in time", ">±", ">per min", ">sent", ">wasted", ">recovers")
     tables = []
     for scenario in dict.fromkeys(row.scenario for row in policy.scores):
-        scores = [row for row in policy.scores if row.scenario == scenario]
-        tables.append(
-            Table(
-                key=f"scores.{scenario}",
-                title=_TROUBLE.get(scenario, scenario),
-                columns=[Column(title="policy"), *titles],
-                rows=[[Value(words=cell) for cell in _cells(row)] for row in scores],
-                detail=True,
-            )
-        )
+        rows = [_cells(row) for row in policy.scores if row.scenario == scenario]
+        title = _TROUBLE.get(scenario, scenario)
+        tables.append(table(f"scores.{scenario}", columns, rows, title=title, detail=True))
     return tables
 
 
@@ -143,7 +128,7 @@ def _cells(row: Score) -> list[str]:
 
 
 def _or_dash(value: float | None) -> str:
-    return DASH if value is None else fixed(value, decimals(value, 2))
+    return DASH if value is None else digits(value, 2)
 
 
 # --- a forecast
@@ -165,7 +150,7 @@ class Outlook(Struct, frozen=True, kw_only=True):
 
 def capacity_page(found: Outlook) -> Page:
     """The answer in a sentence, then latency by rate or by number of servers, then how the model did on other runs."""
-    per_min = fixed(found.capacity_per_minute, decimals(found.capacity_per_minute))
+    per_min = digits(found.capacity_per_minute)
     source = f"From {found.source}: one server completes at most {per_min} jobs a minute."
     answer = "" if found.sizing is None else sizing_words(found.sizing)
     tables = [forecast_table(found.rows, found.limit_s)] if found.rows else []
@@ -173,8 +158,8 @@ def capacity_page(found: Outlook) -> Page:
         tables.append(_dispatch_table(found.dispatches, found.limit_s))
     for path, validation in found.checks:
         head = "as predicted" if validation.passed else "not as predicted, or too little known to tell"
-        table = validation_table("validation", f"{path}: {head}", validation)
-        tables.append(structs.replace(table, detail=False, note=". ".join(validation.reasons)))
+        checks = validation_table("validation", f"{path}: {head}", validation)
+        tables.append(structs.replace(checks, detail=False, note=". ".join(validation.reasons)))
     return Page(
         title=answer or source,
         subtitle=[source] if answer else [],
@@ -189,27 +174,24 @@ def forecast_table(rows: Sequence[Forecast], limit_s: float | None = None) -> Ta
     unit = _unit(rows, ("p50_s", "p95_s", "p99_s"))
     limited = any(row.missed is not None for row in rows)
     late = [] if not limited else ["late" if limit_s is None else f">{limit_s:g} s"]
-    out = []
+    out = list[Row]()
     for row in rows:
         per_min = 60 * row.rate_per_s
-        cells = [fixed(per_min, decimals(per_min)), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
+        cells = [digits(per_min), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s, row.p99_s)]
-        out.append(
-            [*(Value(words=cell) for cell in cells), *_stable(row, latencies), *([_late(row)] if limited else [])]
-        )
+        out.append([*cells, *_stable(row, latencies), *([_late(row)] if limited else [])])
     titles = ("per min", "servers", "load", *(f"{name}, {unit[1]}" for name in ("p50", "p95", "p99")), *late)
-    return Table(key="forecast", title="", columns=_right(titles), rows=out, note="Ranges are 90 % intervals.")
+    return table("forecast", [f">{title}" for title in titles], out, note="Ranges are 90 % intervals.")
 
 
 def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
     unit = _unit(rows, ("p50_s", "p95_s"))
-    out = []
+    out = list[Row]()
     for row in rows:
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s)]
-        out.append([Value(words=row.dispatch.replace("_", " ")), *_stable(row, latencies), _late(row)])
-    titles = _right((f"p50, {unit[1]}", f"p95, {unit[1]}", f">{limit_s:g} s"))
-    head = Column(title=f"{count(rows[0].servers, 'server')}, by dispatch")
-    return Table(key="dispatch", title="", columns=[head, *titles], rows=out)
+        out.append([row.dispatch.replace("_", " "), *_stable(row, latencies), _late(row)])
+    head = f"{count(rows[0].servers, 'server')}, by dispatch"
+    return table("dispatch", (head, f">p50, {unit[1]}", f">p95, {unit[1]}", f">>{limit_s:g} s"), out)
 
 
 def _stable(row: Forecast, latencies: list[Value]) -> list[Value]:
@@ -250,7 +232,3 @@ def sizing_words(sizing: Sizing) -> str:
     if sizing.with_spare == sizing.enough:
         return f"{words}, and carry the load, if slower, when one of them is lost."
     return f"{words}; to carry the load when one is lost, {sizing.with_spare} are needed."
-
-
-def _right(titles: Sequence[str]) -> list[Column]:
-    return [Column(title=title, right=True) for title in titles]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.statistics.stats import Statistic
-from comfyload.judge.summary import Summary
+from comfyload.judge.summary import Measured, Summary
 from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
-from comfyload.report.page import Bar, Bars, Column, Table, Value
+from comfyload.report.page import Bar, Bars, Row, Table, Value, table
 from comfyload.words import DASH, count, percent
 
 __all__ = ["failures", "node_bars", "nodes", "switches", "workflows"]
@@ -24,18 +25,12 @@ def workflows(summary: Summary) -> Table | None:
     if len(summary.workflows) < 2:
         return None
     rate = "prev/min" if rate_label(summary) == "Previews/min" else "img/min"
-    rows = [
-        [
-            Value(words=name),
-            Value(words=str(row.jobs)),
-            *map(_alone, (row.success_rate, row.avg_latency_s, row.p95_latency_s, row.avg_execution_s)),
-            _alone(row.images_per_minute),
-            Value(words=str(row.cached)),
-        ]
-        for name, row in summary.workflows.items()
-    ]
-    titles = ("Workflows", "jobs", "success", "mean", "p95", "execution", rate, "cached")
-    return Table(key="workflows", title="", columns=_columns(titles), rows=rows)
+    titles = ("Workflows", ">jobs", ">success", ">mean", ">p95", ">execution", f">{rate}", ">cached")
+    rows = list[Row]()
+    for name, row in summary.workflows.items():
+        known = (row.success_rate, row.avg_latency_s, row.p95_latency_s, row.avg_execution_s, row.images_per_minute)
+        rows.append([name, str(row.jobs), *map(_alone, known), str(row.cached)])
+    return table("workflows", titles, rows)
 
 
 def switches(summary: Summary) -> Table | None:
@@ -45,38 +40,24 @@ def switches(summary: Summary) -> Table | None:
     """
     if not summary.after.switched_s.n:
         return None
-    rows = [
-        [Value(words=name), _mean_of(row.after.same_s), _mean_of(row.after.switched_s)]
-        for name, row in summary.workflows.items()
+    rows: list[Row] = [
+        [name, _mean_of(row.after.same_s), _mean_of(row.after.switched_s)] for name, row in summary.workflows.items()
     ]
-    columns = _columns(("Mean execution", "after the same workflow", "after a switch"))
-    return Table(key="switches", title="", columns=columns, rows=rows, detail=True)
+    return table("switches", ("Mean execution", ">after the same workflow", ">after a switch"), rows, detail=True)
 
 
 def nodes(summary: Summary) -> Table | None:
     """The costliest nodes; None where no node was seen to run."""
     if not summary.nodes:
         return None
-    rows = [
-        [
-            Value(words=_node(row, summary)),
-            Value(words=str(row.n)),
-            _alone(row.avg_s, note=False),
-            _alone(row.p95_s, note=False),
-            Value(words=DASH if row.share is None else percent(row.share)),
-        ]
-        for row in summary.nodes[:_NODES]
-    ]
+    rows = list[Row]()
+    for row in summary.nodes[:_NODES]:
+        times = [_alone(time, note=False) for time in (row.avg_s, row.p95_s)]
+        rows.append([_node(row, summary), str(row.n), *times, DASH if row.share is None else percent(row.share)])
     more = len(summary.nodes) - _NODES
     left = f"{count(more, 'more node')} not shown. " if more > 0 else ""
-    return Table(
-        key="nodes",
-        title="",
-        columns=_columns(("Nodes", "runs", "mean", "p95", "share")),
-        rows=rows,
-        detail=True,
-        note=f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms.",
-    )
+    note = f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms."
+    return table("nodes", ("Nodes", ">runs", ">mean", ">p95", ">share"), rows, detail=True, note=note)
 
 
 def node_bars(summary: Summary) -> Bars | None:
@@ -89,24 +70,21 @@ def node_bars(summary: Summary) -> Bars | None:
     return Bars(key="nodes", title="slowest nodes", bars=bars) if bars else None
 
 
-def failures(summary: Summary) -> Table | None:
+def failures(runs: Sequence[Measured]) -> Table | None:
     """Each cause of failure with its first message; None where nothing failed."""
-    found = [row for row in summary.failures if row.kind not in _IN_COUNTS]
-    if not found:
+    several, rows = len(runs) > 1, []
+    for run in runs:
+        for row in run.summary.failures:
+            if several or row.kind not in _IN_COUNTS:
+                kind = row.kind if not row.type or row.type == row.kind else f"{row.kind} {row.type}"
+                cells = (kind, str(row.count), row.node_class or "", f"{row.example} (job {row.index})")
+                rows.append([clean(run.manifest.name, 60), *cells] if several else cells)
+    if not rows:
         return None
-    rows = []
-    for row in found[:_FAILURES]:
-        kind = row.kind if not row.type or row.type == row.kind else f"{row.kind} {row.type}"
-        cells = (kind, str(row.count), row.node_class or "", f"{row.example} (job {row.index})")
-        rows.append([Value(words=cell) for cell in cells])
-    columns = [*_columns(("Failures", "jobs")), Column(title="node"), Column(title="first message", prose=True)]
-    more = len(found) - _FAILURES
-    note = f"{count(more, 'more cause')} not shown." if more > 0 else ""
-    return Table(key="failures", title="", columns=columns, rows=rows, note=note)
-
-
-def _columns(titles: Sequence[str]) -> list[Column]:
-    return [Column(title=title, right=bool(at)) for at, title in enumerate(titles)]
+    columns = ("Failures", ">jobs", "node", "~first message")
+    shown = _FAILURES * len(runs)
+    note = f"{count(len(rows) - shown, 'more cause')} not shown." if len(rows) > shown else ""
+    return table("failures", ("run", *columns) if several else columns, rows[:shown], note=note)
 
 
 def _node(row: NodeRow, summary: Summary) -> str:

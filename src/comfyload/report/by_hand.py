@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.report.text import count, decimals, fixed, percent
+from comfyload.words import count, digits, percent
 
 if TYPE_CHECKING:
     from comfyload.record.by_hand import ByHand, Stated
@@ -36,7 +36,7 @@ def stated_words(stated: Stated) -> str:
         parts.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
     for key, words in _KEYS.items():
         if (value := _number(stated.summary.get(key))) is not None:
-            parts.append(words.format(fixed(value, decimals(value))))
+            parts.append(words.format(digits(value)))
     return f"{file}: {', '.join(parts)}" if parts else f"{file} has a summary of other keys"
 
 

@@ -12,10 +12,9 @@ from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.headline import number
-from comfyload.report.page import Column, Fact, Look, Page, Remark, Table, Value
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
-from comfyload.words import seconds_words
+from comfyload.report.headline import value_of
+from comfyload.report.page import Fact, Look, Page, Remark, Table, Value, table
+from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
 
 __all__ = ["Found", "checklist_pages", "results_table"]
 
@@ -75,19 +74,17 @@ def _in_short(found: Found) -> list[Fact]:
 def results_table(runs: Sequence[Measured]) -> Table:
     """A row for each run, in the order in which they were made; the first of each workflow names it."""
     images = all(_images(run).value is not None for run in runs)
-    titles = ["", "in flight", f"{'images' if images else 'jobs'}/min", "half wait", "slowest", ""]
     halves, longest = (_seconds(runs, key) for key in ("p50_latency_s", "max_latency_s"))
-    rows: list[list[Value]] = []
+    rows = []
     for name, group in _by_workflow(runs).items():
         at_knee = knee([step(run) for run in group])
         for place, run in enumerate(group):
-            rate = number("", _images(run) if images else run.summary.statistics["jobs_per_minute"]).value
+            rate = _rate(_images(run) if images else run.summary.statistics["jobs_per_minute"])
             latency = (halves[run.path], longest[run.path])
             note = _note(group, place, at_knee, images=images)
-            cells = ("" if place else name, str(_in_flight(run)), rate, *latency, note)
-            rows.append([Value(words=words) for words in cells])
-    columns = [Column(title=title, right=1 <= at <= 4) for at, title in enumerate(titles)]
-    return Table(key="results", title="", columns=columns, rows=rows)
+            rows.append(("" if place else name, str(_in_flight(run)), rate, *latency, note))
+    columns = ("", ">in flight", f">{'images' if images else 'jobs'}/min", ">half wait", ">slowest", "")
+    return table("results", columns, rows)
 
 
 def _by_workflow(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
@@ -99,6 +96,11 @@ def _by_workflow(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
 
 def _images(run: Measured) -> Statistic:
     return run.summary.statistics["images_per_minute"]
+
+
+def _rate(statistic: Statistic) -> str:
+    previews = statistic.value is not None and statistic.unit.startswith("previews")
+    return f"{value_of(statistic).words}{' (previews)' if previews else ''}"
 
 
 def _in_flight(run: Measured) -> int:
@@ -114,7 +116,7 @@ def _seconds(runs: Sequence[Measured], key: str) -> dict[str, str]:
     def words(value: object) -> str:
         if not isinstance(value, float):
             return DASH
-        return f"{fixed(value * factor, decimals(value * factor, 1 if unit == 'ms' else 2))} {unit}"
+        return f"{digits(value * factor, 1 if unit == 'ms' else 2)} {unit}"
 
     return {path: words(value) for path, value in values.items()}
 

@@ -11,9 +11,9 @@ from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
-from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
+from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
 from comfyload.report.verdicts import as_json
-from comfyload.words import DASH, count, decimals, duration, fixed, percent, span
+from comfyload.words import DASH, count, digits, duration, percent, span
 
 __all__ = ["change_with_interval", "change_words", "comparison_json", "comparison_page", "metric_words", "value_words"]
 
@@ -35,7 +35,7 @@ _BAR = 12
 def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -> Page:
     """The comparison; `names` are A and B as their user wrote them, "" for the ids of the runs."""
     loads = list(dict.fromkeys(row.load for row in comparison.rows))
-    tables = [table for load in loads for table in _tables([row for row in comparison.rows if row.load == load], load)]
+    tables = [one for load in loads for one in _tables([row for row in comparison.rows if row.load == load], load)]
     sides = zip("AB", names, (comparison.runs_a, comparison.runs_b), strict=True)
     facts = [Fact(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
     return Page(
@@ -87,8 +87,8 @@ def _tables(rows: Sequence[Ratio], load: str) -> list[Table]:
     longest = max((abs(row.ratio - 1) for row in first if row.ratio is not None), default=0.0)
     title = clean(load, _TEXT)
     note = f"{_counted(others)} (--all)" if others else ""
-    shown = Table(key="changes", title=title, columns=_COLUMNS, rows=_cells(first, longest), note=note)
-    rest = Table(key="other_changes", title="The others", columns=_COLUMNS, rows=_cells(others, longest), detail=True)
+    shown = table("changes", _COLUMNS, _cells(first, longest), title=title, note=note)
+    rest = table("other_changes", _COLUMNS, _cells(others, longest), title="The others", detail=True)
     return [shown, rest] if others else [shown]
 
 
@@ -110,31 +110,25 @@ def _counted(rows: Sequence[Ratio]) -> str:
     return "; ".join(parts)
 
 
-_COLUMNS = [
-    Column(title=""),
-    *(Column(title=title, right=True) for title in ("A", "B", "jobs")),
-    Column(title="B against A", right=True),
-    Column(title=""),
-    Column(title=""),
-]
+_COLUMNS = ("", ">A", ">B", ">jobs", ">B against A", "", "")
 
 
-def _cells(rows: Sequence[Ratio], longest: float) -> list[list[Value]]:
+def _cells(rows: Sequence[Ratio], longest: float) -> list[list[str | Value]]:
     mixed = len({row.workflow for row in rows if row.kind != "failures"}) > 1
     return [_row(row, mixed, longest) for row in rows]
 
 
-def _row(row: Ratio, prefixed: bool, longest: float) -> list[Value]:
+def _row(row: Ratio, prefixed: bool, longest: float) -> list[str | Value]:
     change = 0.0 if row.ratio is None else abs(row.ratio - 1)
     bar = "▇" * max(1, min(_BAR, round(_BAR * change / longest))) if change and longest else ""
     n = f"{row.n_a}" if row.n_a == row.n_b else f"{row.n_a}/{row.n_b}"
     look = _LOOKS.get(row.verdict, "plain")
     needed = f" (~{_needed(row).removesuffix(' on each side')})" if row.runs_needed else ""
     return [
-        Value(words=_label(row, prefixed)),
-        Value(words=value_words(row.a, row.unit)),
-        Value(words=value_words(row.b, row.unit)),
-        Value(words=n),
+        _label(row, prefixed),
+        value_words(row.a, row.unit),
+        value_words(row.b, row.unit),
+        n,
         Value(words=_change(row), interval=_interval(row), note=clean(row.note, _TEXT)),
         Value(words=bar, look=look),
         Value(words=f"{_verdict(row)}{needed}", look=look),
@@ -197,7 +191,7 @@ def value_words(value: float | None, unit: str) -> str:
         return DASH
     if unit == "s":
         return duration(value)
-    return percent(value) if unit == "1" else fixed(value, decimals(value))
+    return percent(value) if unit == "1" else digits(value)
 
 
 def _differences(differences: Iterable[Difference]) -> list[Table]:
@@ -206,8 +200,7 @@ def _differences(differences: Iterable[Difference]) -> list[Table]:
     for refuses, title in ((True, "Differs, and was accepted"), (False, "Differs too")):
         rows = [[d.key, d.a, d.b, "" if refuses else d.why] for d in differences if d.refuses == refuses]
         if rows:
-            columns = [Column(title=name) for name in ("what", "A", "B", "")]
-            cells = [[Value(words=clean(text, _TEXT)) for text in row] for row in rows]
+            cells = [[clean(text, _TEXT) for text in row] for row in rows]
             key = "accepted" if refuses else "differences"
-            parts.append(Table(key=key, title=title, columns=columns, rows=cells, detail=not refuses))
+            parts.append(table(key, ("what", "A", "B", ""), cells, title=title, detail=not refuses))
     return parts

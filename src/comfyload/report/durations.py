@@ -9,7 +9,7 @@ from comfyload.judge.metrics import METRICS
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.stats import Statistic, upper_bound_needs
 from comfyload.judge.summary import Summary
-from comfyload.report.page import Column, Table, Value
+from comfyload.report.page import Table, Value, table
 from comfyload.words import DASH, decimals, fixed, scale
 
 __all__ = ["OWN_DELAY", "durations", "open_ends", "own_delay"]
@@ -39,9 +39,8 @@ def durations(summary: Summary) -> Table:
         most = 2 if unit != "ms" else 0 if key in ("queue_wait", "execution") else 1
         name = Value(words=f"{label}, {unit}", note=_GREW if key in growing else "")
         rows.append([name, *(_value(cell, factor, most) for cell in cells)])
-    titles = ("mean", *_SHOWN[1:])
-    columns = [Column(title="Durations"), *(Column(title=title, right=True) for title in titles)]
-    return Table(key="durations", title="", columns=columns, rows=rows, detail=True)
+    columns = ("Durations", ">mean", *(f">{title}" for title in _SHOWN[1:]))
+    return table("durations", columns, rows, detail=True)
 
 
 def own_delay(summary: Summary) -> bool:

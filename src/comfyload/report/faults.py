@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from comfyload.report.page import Column, Page, Remark, Table, Value
-from comfyload.report.text import DASH, count, duration
+from comfyload.report.page import Page, Remark, Row, Table, Value, table
+from comfyload.words import DASH, count, duration
 
 __all__ = ["POLICY", "Outcome", "faults_page"]
 
@@ -93,40 +93,39 @@ def _matrix(played: Sequence[Outcome], deadline_s: float) -> Table:
     rows = []
     for scenario in dict.fromkeys(row.scenario for row in played):
         cells = [outcomes.get((scenario, client)) for client in clients]
-        rows.append([Value(words=scenario), *(Value(words=DASH) if row is None else _cell(row) for row in cells)])
+        rows.append([scenario, *(DASH if row is None else _cell(row) for row in cells)])
     legend = f"● all that can be done were done within {duration(deadline_s)}, ◐ at least half, ○ fewer."
-    columns = [Column(title=""), *(Column(title=client) for client in clients)]
-    return Table(key="matrix", title="", columns=columns, rows=rows, note=legend)
+    return table("matrix", ("", *clients), rows, note=legend)
 
 
-def _cell(row: Outcome) -> Value:
+def _cell(row: Outcome) -> str:
     """A sign, and behind it what is not perfect."""
     sign = "●" if row.in_time == row.of else "◐" if 2 * row.in_time >= row.of else "○"
     share = "" if row.in_time == row.of else f" {row.in_time}/{row.of}"
     twice = f" {row.twice} twice" if row.twice else ""
-    return Value(words=f"{sign}{share}{twice}")
+    return f"{sign}{share}{twice}"
 
 
-_COUNTS = ("jobs", "in time", "late", "failed", "given up", "lost", "twice", "left")
+_COUNTS = ("", "client", ">jobs", ">in time", ">late", ">failed", ">given up", ">lost", ">twice", ">left")
 
 
 def _counts(title: str, rows: Sequence[Outcome], *, detail: bool = False) -> Table:
     """Rows that add up: in time, late, failed, given up and lost are the jobs. What must be 0 and is not is red."""
-    out, before = [], ""
+    out, before = list[Row](), ""
     for row in rows:
         sums = (row.jobs, row.in_time, row.late, row.failed, row.given_up)
         bad = [
             Value(words=str(number), look="bad" if number else "plain") for number in (row.lost, row.twice, row.left)
         ]
         name = "" if row.scenario == before else row.scenario
-        out.append([Value(words=name), Value(words=row.client), *(Value(words=str(number)) for number in sums), *bad])
+        out.append([name, row.client, *map(str, sums), *bad])
         before = row.scenario
     note = (
         "In time to lost add up to the jobs. Given up: by the client, as at its deadline or timeout. "
         "Lost: the end is unknown. Twice: the server did the work more than once. Left: still in its queue."
     )
     key = "counts" if detail else "flawed"
-    return Table(key=key, title=title, columns=_columns(_COUNTS), rows=out, detail=detail, note=note)
+    return table(key, _COUNTS, out, title=title, detail=detail, note=note)
 
 
 def _times(rows: Sequence[Outcome]) -> Table:
@@ -140,19 +139,12 @@ def _times(rows: Sequence[Outcome]) -> Table:
         ]
         for row in rows
     ]
-    return Table(
-        key="times",
-        title="Times, and prompts that the server ran",
-        columns=_columns(("slowest", "recovers", "runs")),
-        rows=[[Value(words=words) for words in row] for row in out],
-        detail=True,
-        note="Slowest: of the jobs that were done. Recovers: how long after the trouble jobs still came due that were "
-        "not done in time. Runs: prompts that the server executed, with those of which a node failed.",
+    note = (
+        "Slowest: of the jobs that were done. Recovers: how long after the trouble jobs still came due that were "
+        "not done in time. Runs: prompts that the server executed, with those of which a node failed."
     )
-
-
-def _columns(numbers: Sequence[str]) -> list[Column]:
-    return [Column(title=""), Column(title="client"), *(Column(title=name, right=True) for name in numbers)]
+    columns, title = ("", "client", ">slowest", ">recovers", ">runs"), "Times, and prompts that the server ran"
+    return table("times", columns, out, title=title, detail=True, note=note)
 
 
 def _remarks(rows: Sequence[Outcome]) -> Iterator[Remark]:

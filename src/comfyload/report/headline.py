@@ -1,56 +1,14 @@
-"""The few numbers of a run that are looked at first, each with its interval and what it rests on."""
+"""A statistic in words: the value, its interval, or why it is withheld."""
 
 from __future__ import annotations
 
 import math
 
-from msgspec import Struct
-
 from comfyload.judge.statistics.stats import Statistic
-from comfyload.judge.summary import Measured
 from comfyload.report.page import Value
 from comfyload.words import DASH, decimals, duration, fixed, percent, scale, span
 
-__all__ = ["Number", "headline", "number", "value_of"]
-
-_SHOWN = (
-    ("Success rate", "success_rate"),
-    ("Median latency", "p50_latency_s"),
-    ("p95 latency", "p95_latency_s"),
-    ("Mean latency", "avg_latency_s"),
-    ("Images per minute", "images_per_minute"),
-    ("Jobs per minute", "jobs_per_minute"),
-)
-
-
-class Number(Struct, frozen=True, kw_only=True):
-    """A statistic in words. `why` says why it is withheld, or has no interval; `interval` may be ""."""
-
-    label: str
-    value: str
-    interval: str
-    n: int
-    why: str
-
-    @property
-    def beside(self) -> str:
-        """The interval and n, as they stand behind or under the value."""
-        parts = [f"95 %: {self.interval}" if self.interval else "", f"n = {self.n}" if self.n else ""]
-        return ", ".join(part for part in parts if part)
-
-
-def headline(measured: Measured) -> list[Number]:
-    """Success, latency and throughput."""
-    return [number(label, measured.summary.statistics[key]) for label, key in _SHOWN]
-
-
-def number(label: str, statistic: Statistic) -> Number:
-    """The statistic as it is written everywhere."""
-    value, n = value_of(statistic), statistic.n
-    # In a table of several runs the label is that of all.
-    of = " (previews)" if statistic.unit.startswith("previews") and statistic.value is not None else ""
-    why = value.note or statistic.reason
-    return Number(label=label, value=f"{value.words}{of}", interval=value.interval, n=n, why=why)
+__all__ = ["value_of"]
 
 
 def value_of(statistic: Statistic) -> Value:

@@ -9,7 +9,7 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
 from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
-from comfyload.report.page import Column, Look, Page, State, Table, Value
+from comfyload.report.page import Look, Page, Row, State, Table, Value, table
 from comfyload.words import count, decimals, fixed, percent, scale, span
 
 __all__ = ["history_json", "history_page"]
@@ -47,35 +47,28 @@ def history_json(series: Sequence[TrendSeries]) -> str:
 
 def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
     """A row a metric: the first baseline, the last one, and where the level changed."""
-    rows = []
+    rows = list[Row]()
     for one in series:
         first, last = one.points[0], one.points[-1]
         change = f"{change_words(last.value / first.value)} %" if first.value and len(one.points) > 1 else ""
         marks = "; ".join(f"{text} ({clean(one.points[at].name, _NAME)})" for at, (text, _) in _marks(one).items())
         looks = [look for _, look in _marks(one).values()]
         cells = [metric_words(one.metric, one.unit), *(value_words(end.value, one.unit) for end in (first, last))]
-        rows.append([*map(_value, [*cells, change]), Value(words=marks, look=looks[-1] if looks else "plain")])
-    columns = [Column(title="metric"), *(Column(title=name, right=True) for name in ("first", "last", "change"))]
-    return Table(key="ends", title=clean(load, 300), columns=[*columns, Column(title="")], rows=rows)
+        rows.append([*cells, change, Value(words=marks, look=looks[-1] if looks else "plain")])
+    return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
 
 
 def _points(series: TrendSeries) -> Table:
     marks = _marks(series)
-    rows = []
+    rows = list[Row]()
     for place, point in enumerate(series.points):
         text, look = marks.get(place, ("", "plain"))
         number = Value(words=value_words(point.value, series.unit), interval=_interval(series, point))
-        cells = [_value(clean(point.name, _NAME)), _value(clean(point.utc[:10], 10)), number, _value(str(point.n))]
+        cells = (clean(point.name, _NAME), clean(point.utc[:10], 10), number, str(point.n))
         rows.append([*cells, Value(words=text, look=look)])
     name = metric_words(series.metric, series.unit)
-    columns = [Column(title="baseline"), Column(title="date"), Column(title=name, right=True)]
-    columns += [Column(title="jobs", right=True), Column(title="")]
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
-    return Table(key="points", title=title, columns=columns, rows=rows, detail=not marks)
-
-
-def _value(words: str) -> Value:
-    return Value(words=words)
+    return table("points", ("baseline", "date", f">{name}", ">jobs", ""), rows, title=title, detail=not marks)
 
 
 def _interval(series: TrendSeries, point: Point) -> str:

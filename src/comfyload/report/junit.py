@@ -15,11 +15,21 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.numbers import number_of
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
-from comfyload.report.headline import headline
+from comfyload.report.headline import value_of
 from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import by_run, value_words
 
 __all__ = ["Suite", "junit", "suite_of", "suite_of_comparison"]
+
+_ESTIMATES = {
+    "success_rate": "success_rate",
+    "median_latency": "p50_latency_s",
+    "p95_latency": "p95_latency_s",
+    "mean_latency": "avg_latency_s",
+    "images_per_minute": "images_per_minute",
+    "jobs_per_minute": "jobs_per_minute",
+}
+"""Names of properties, and the keys of the summary."""
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -144,10 +154,14 @@ def _made_by(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _estimates(measured: Measured) -> Iterator[tuple[str, str]]:
-    """As they stand at the head of a report: the value, its interval, n; or why it is withheld."""
-    for one in headline(measured):
-        rest = f" ({one.beside})" if one.beside else f" {one.why}"
-        yield one.label.lower().replace(" ", "_"), f"{one.value}{rest}"
+    """The value, its interval, n; or why it is withheld."""
+    for name, key in _ESTIMATES.items():
+        statistic = measured.summary.statistics[key]
+        value = value_of(statistic)
+        made = " (previews)" if statistic.unit.startswith("previews") and statistic.value is not None else ""
+        around = [f"95 %: {value.interval}" if value.interval else "", f"n = {statistic.n}" if statistic.n else ""]
+        known = ", ".join(part for part in around if part)
+        yield name, f"{value.words}{made} {f'({known})' if known else value.note or statistic.reason}"
 
 
 def _text(text: str) -> str:

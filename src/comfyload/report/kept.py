@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.report.page import Column, Page, Table, Value
-from comfyload.words import DASH, count, decimals, duration, fixed, percent
+from msgspec import structs
+
+from comfyload.report.headline import value_of
+from comfyload.report.page import Page, Row, Value, table
+from comfyload.report.sections import p95
+from comfyload.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,47 +19,24 @@ if TYPE_CHECKING:
 
 __all__ = ["kept_page"]
 
-_TITLES = ("images/min", "half wait", "p95", "success")
+_COLUMNS = ("workflow", "load", ">images/min", ">half wait", ">p95", ">success", "")
 
 
 def kept_page(kept: Kept, summaries: Sequence[Summary]) -> Page:
     """The page of a baseline; `summaries` are of its runs, in their order."""
-    rows = [
-        [Value(words=run.name), Value(words=run.load), *_numbers(summary), Value(words=_state(summary), look="bad")]
-        for run, summary in zip(kept.manifest.runs, summaries, strict=True)
-    ]
-    columns = [Column(title="workflow"), Column(title="load")]
-    columns += [*(Column(title=title, right=True) for title in _TITLES), Column(title="")]
+    rows = list[Row]()
+    for run, summary in zip(kept.manifest.runs, summaries, strict=True):
+        rate, half, success = (
+            structs.replace(value_of(summary.statistics[key]), interval="", note="")
+            for key in ("images_per_minute", "p50_latency_s", "success_rate")
+        )
+        state = Value(words="" if summary.valid else "INVALID", look="bad")
+        tail = structs.replace(p95(summary), interval="")
+        rows.append([run.name, run.load, rate, half, tail, success, state])
     files = {"README": "README.md", "Page": "report.html"}
     return Page(
         title=kept.folder,
         subtitle=[f"saved {kept.manifest.saved_utc[:16].replace('T', ' ')} UTC", count(len(rows), "run")],
-        tables=[Table(key="runs", title="", columns=columns, rows=rows)],
+        tables=[table("runs", _COLUMNS, rows)],
         places=[(label, str(kept.path / file)) for label, file in files.items() if (kept.path / file).exists()],
     )
-
-
-def _numbers(summary: Summary) -> list[Value]:
-    rate, half, success = (
-        summary.statistics[key].value for key in ("images_per_minute", "p50_latency_s", "success_rate")
-    )
-    return [
-        Value(words=DASH if rate is None else fixed(rate, decimals(rate))),
-        Value(words=DASH if half is None else duration(half)),
-        _tail(summary),
-        Value(words=DASH if success is None else percent(success)),
-    ]
-
-
-def _tail(summary: Summary) -> Value:
-    """The p95, or the longest latency where there are too few jobs for one."""
-    known, longest = summary.statistics["p95_latency_s"].value, summary.summary.get("max_latency_s")
-    if known is not None:
-        return Value(words=duration(known))
-    if not isinstance(longest, float):
-        return Value(words=DASH)
-    return Value(words=f"\N{LESS-THAN OR EQUAL TO} {duration(longest)}", note="the slowest job: too few jobs for a p95")
-
-
-def _state(summary: Summary) -> str:
-    return "" if summary.valid else "INVALID"

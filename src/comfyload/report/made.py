@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfyload.judge.summary import Summary
 from comfyload.record.kinds import SHOWN, Kind
 
-__all__ = ["made_rows", "made_words", "rate_label"]
+__all__ = ["made_rows", "rate_label"]
 
 _LABELS: dict[Kind, str] = {
     "image": "Images",
@@ -22,14 +22,6 @@ def made_rows(summary: Summary) -> list[tuple[str, str]]:
     """A kind, and how many new files of it there are; images also where nothing was made at all."""
     made = summary.made or {"image": {}}
     return [(_LABELS[kind], _words(summary, kind, folders)) for kind, folders in made.items()]
-
-
-def made_words(summary: Summary) -> str:
-    """The same in a line: `images: 69 new, 69 previews; videos: 12 new`."""
-    return "; ".join(
-        f"{label[0].lower() if label[1].islower() else label[0]}{label[1:]}: {words}"
-        for label, words in made_rows(summary)
-    )
 
 
 def rate_label(summary: Summary) -> str | None:

@@ -33,7 +33,7 @@ __all__ = ["page_of", "validity"]
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
     """Composed once from what was measured and judged; every renderer shows the same."""
     manifest, summary = measured.manifest, measured.summary
-    tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures(summary)]
+    tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures([measured])]
     shown = [table for table in tables if table is not None and table.rows]
     bars = [_time(summary), node_bars(summary)]
     return Page(

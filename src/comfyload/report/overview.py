@@ -14,22 +14,21 @@ from comfyload.judge.observations import observations, run_labels
 from comfyload.judge.summary import Measured
 from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Environment
+from comfyload.report.blocks import failures
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.concurrency import by_workflow, concurrency_chart, knee, rate_key
 from comfyload.report.charts.distribution import Limit
 from comfyload.report.of_run import page_of
-from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value
+from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
 from comfyload.report.plan_text import plan_words
 from comfyload.report.sections import (
     environment_rows,
-    failures,
     gates,
     gates_by_run,
     jobs_table,
     p95,
     results,
     sure,
-    table,
 )
 from comfyload.report.verdicts import gate_state
 from comfyload.words import DASH, count, seconds_words
@@ -66,7 +65,8 @@ def overview(
     """The page of these runs together. `limits`: words and seconds of gates on latency."""
     runs = [one.measured for one in shown]
     rows = environment_rows(environment or {}, notes)
-    known = table("environment", "Environment", ["what", "value", "source"], rows, detail=True) if rows else None
+    columns = ["what", "value", "source"]
+    known = table("environment", columns, rows, title="Environment", detail=True) if rows else None
     single = len(shown) == 1
     page = run_page(shown[0], title, verdicts) if single else _of_several(title, runs, verdicts, limits)
     found = [Remark(level="info", text=one.text) for one in observations(runs)]
@@ -193,7 +193,7 @@ def _origin(runs: Sequence[Measured]) -> Table | None:
         )
     columns = ["run", "started (UTC)", "ended (UTC)", "load", "timeout", "seed", "differs between jobs",
                "workflow SHA-256", "tool"]  # fmt: skip
-    return table("origin", "How each run was made", columns, rows, detail=True) if rows else None
+    return table("origin", columns, rows, title="How each run was made", detail=True) if rows else None
 
 
 def _findings(runs: Sequence[Measured]) -> list[Remark]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
-__all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "State", "Table", "Value"]
+__all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "Row", "State", "Table", "Value", "table"]
 
 Look = Literal["good", "doubt", "bad", "plain"]
 """How a reader's eye is caught; a renderer chooses the colour."""
@@ -24,6 +25,10 @@ class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
     interval: str = ""
     note: str = ""
     look: Look = "plain"
+
+
+Row = Sequence[str | Value]
+"""Cells of a table: plain words, or values."""
 
 
 class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,3 +123,21 @@ class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: list[str] = []
     places: list[tuple[str, str]] = []
     next: list[str] = []
+
+
+def table(
+    key: str,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    title: str = "",
+    detail: bool = False,
+    note: str = "",
+) -> Table:
+    """A table. A column whose title begins with `>` has numbers, one whose title begins with `~` has sentences."""
+    heads = [
+        Column(title=name[1:] if name[:1] in {">", "~"} else name, right=name[:1] == ">", prose=name[:1] == "~")
+        for name in columns
+    ]
+    cells = [[Value(words=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    return Table(key=key, title=title, columns=heads, rows=cells, detail=detail, note=note)

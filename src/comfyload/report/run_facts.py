@@ -17,7 +17,7 @@ from comfyload.report.durations import own_delay
 from comfyload.report.headline import value_of
 from comfyload.report.made import made_rows, rate_label
 from comfyload.report.page import Fact, Value
-from comfyload.words import DASH, count, decimals, duration, fixed, percent
+from comfyload.words import DASH, count, digits, duration, percent
 
 __all__ = ["cache_words", "ends_words", "facts"]
 
@@ -190,4 +190,4 @@ def _self_check(check: SelfCheck | None, findings: list[Finding]) -> Fact:
 
 
 def _number(value: object) -> str:
-    return fixed(value, decimals(value)) if isinstance(value, float) else DASH
+    return digits(value) if isinstance(value, float) else DASH

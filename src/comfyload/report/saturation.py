@@ -7,8 +7,8 @@ import math
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
-from comfyload.report.page import Column, Fact, Look, Page, Remark, State, Table, Value
-from comfyload.report.text import DASH, decimals, duration, fixed, percent, span
+from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
+from comfyload.words import DASH, decimals, digits, duration, fixed, percent, span
 
 __all__ = ["saturation_page", "validation_table"]
 
@@ -73,7 +73,7 @@ def _to_deploy(found: Saturated, rate: Rate) -> str:
 
 
 def _per_minute(value: float) -> str:
-    return f"{fixed(value, decimals(value))} a minute"
+    return f"{digits(value)} a minute"
 
 
 def _rate(rate: Rate | None) -> Value:
@@ -96,18 +96,12 @@ def _steps(found: Saturated) -> Table:
             DASH if one.server_busy is None else percent(one.server_busy),
             DASH if one.gpu_busy_percent is None else f"{one.gpu_busy_percent:.0f} %",
             DASH if one.service_s is None else duration(one.service_s),
-            DASH if one.jobs_per_minute is None else fixed(one.jobs_per_minute, decimals(one.jobs_per_minute)),
+            DASH if one.jobs_per_minute is None else digits(one.jobs_per_minute),
         ]
         for one in found.steps
     ]
-    titles = ("in flight", "jobs", "server busy", "GPU busy", "service time", "jobs/min")
-    return Table(
-        key="steps", title="", columns=_right(titles), rows=[[Value(words=words) for words in row] for row in rows]
-    )
-
-
-def _right(titles: tuple[str, ...]) -> list[Column]:
-    return [Column(title=title, right=True) for title in titles]
+    titles = (">in flight", ">jobs", ">server busy", ">GPU busy", ">service time", ">jobs/min")
+    return table("steps", titles, rows)
 
 
 def _confirmed(found: Saturated, confirmation: Validation) -> State:
@@ -141,14 +135,15 @@ def validation_table(key: str, title: str, validation: Validation) -> Table:
         known = check.low is not None and check.high is not None and math.isfinite(check.high)
         band = span(duration(check.low or 0.0), duration(check.high or 0.0)) if known else ""
         off = "off" if check.inside is None else "longer" if check.error < 0 else "shorter"
-        cells = [
-            f"{check.of}, {HOW[check.name]}",
-            duration(check.measured_s),
-            duration(check.predicted_s),
-            f"{100 * check.error:+.1f} %",
-            band,
-            "" if check.passed is None else "ok" if check.passed else off,
-        ]
-        rows.append([Value(words=words) for words in cells])
-    columns = [Column(title="latency"), *_right(("measured", "predicted", "error", "19 of 20 runs lie in", ""))]
-    return Table(key=key, title=title, columns=columns, rows=rows, detail=True)
+        rows.append(
+            [
+                f"{check.of}, {HOW[check.name]}",
+                duration(check.measured_s),
+                duration(check.predicted_s),
+                f"{100 * check.error:+.1f} %",
+                band,
+                "" if check.passed is None else "ok" if check.passed else off,
+            ]
+        )
+    columns = ("latency", ">measured", ">predicted", ">error", ">19 of 20 runs lie in", ">")
+    return table(key, columns, rows, title=title, detail=True)

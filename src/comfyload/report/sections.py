@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -15,7 +15,7 @@ from comfyload.record.kinds import KIND_WORDS, KINDS
 from comfyload.record.model import Environment
 from comfyload.record.model import Fact as Known
 from comfyload.report.headline import value_of
-from comfyload.report.page import Column, Table, Value
+from comfyload.report.page import Column, Row, Table, Value, table
 from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import gate_tables
 from comfyload.words import DASH, count, duration, gib, percent
@@ -23,20 +23,9 @@ from comfyload.words import DASH, count, duration, gib, percent
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
 
-__all__ = ["environment_rows", "failures", "gates", "gates_by_run", "jobs_table", "p95", "results", "sure", "table"]
+__all__ = ["environment_rows", "gates", "gates_by_run", "jobs_table", "p95", "results", "sure"]
 
 _MESSAGE = 300
-
-Row = list[str | Value]
-
-
-def table(
-    key: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Value]], *, detail: bool = False
-) -> Table:
-    """A table; a column whose title begins with `>` is one of numbers, aligned at the right."""
-    heads = [Column(title=name.removeprefix(">"), right=name.startswith(">")) for name in columns]
-    cells = [[Value(words=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    return Table(key=key, title=title, columns=heads, rows=cells, detail=detail)
 
 
 def sure(statistic: Statistic) -> Value:
@@ -77,7 +66,7 @@ def results(runs: Sequence[Measured]) -> Table:
                 DASH if busy is None else percent(busy),
             ]
         )
-    return table("results", "Results", columns, rows)
+    return table("results", columns, rows, title="Results")
 
 
 def gates(verdicts: Sequence[GateVerdict]) -> Table | None:
@@ -111,18 +100,6 @@ def gates_by_run(verdicts: Sequence[GateVerdict]) -> Table | None:
     return Table(key="gates-by-run", title="Verdicts of each run", columns=columns, rows=rows, detail=True)
 
 
-def failures(runs: Sequence[Measured]) -> Table | None:
-    """What went wrong, in which run and with which message."""
-    rows = []
-    for run in runs:
-        for row in run.summary.failures:
-            kind = row.kind if not row.type or row.type == row.kind else f"{row.kind}: {row.type}"
-            name = [clean(run.manifest.name, 60)] if len(runs) > 1 else []
-            rows.append([*name, kind, str(row.count), row.node_class or "", row.example, str(row.index)])
-    columns = ["kind", ">jobs", "node class", "first message", ">first job"]
-    return table("failures", "Failures", columns if len(runs) < 2 else ["run", *columns], rows) if rows else None
-
-
 def jobs_table(jobs: Sequence[dict[str, Any]], title: str) -> Table | None:
     """A row for each job of `document.jobs`."""
     rows = []
@@ -140,7 +117,7 @@ def jobs_table(jobs: Sequence[dict[str, Any]], title: str) -> Table | None:
             ]
         )
     columns = ["job", ">latency", ">queue wait", ">execution", "end", "cache", "made", "message"]
-    return table("jobs", title, columns, rows, detail=True) if rows else None
+    return table("jobs", columns, rows, title=title, detail=True) if rows else None
 
 
 def _made(made: dict[str, dict[str, int]]) -> str:

@@ -18,8 +18,8 @@ from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.codec import encode
 from comfyload.record.plan import Closed, Replay
 from comfyload.report.console import Screen
-from comfyload.report.text import count
 from comfyload.visible import visible
+from comfyload.words import count
 
 if TYPE_CHECKING:
     from comfyload.app.run.launch import Prepared

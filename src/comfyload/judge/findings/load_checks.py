@@ -11,8 +11,8 @@ from comfyload.judge.arrivals import planned_in
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.overload import SATURATED, Overload
-from comfyload.judge.words import digits
 from comfyload.record.plan import Closed, Open, Plan, Replay
+from comfyload.words import digits
 
 __all__ = ["load_findings"]
 

@@ -13,8 +13,8 @@ from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.statistics.stats import autocorrelation_time, quantile
 from comfyload.judge.statistics.trend import theil_sen
-from comfyload.judge.words import seconds
 from comfyload.record.plan import Closed
+from comfyload.words import duration
 
 __all__ = ["cold_head", "dependence", "drift", "in_flight", "steadiness_findings"]
 
@@ -60,8 +60,8 @@ def _late(evidence: Evidence) -> Iterator[Finding]:
     what = "These numbers are" if grave else "The tail of the latencies is"
     yield finding(
         "generator_late",
-        f"We sent jobs up to {seconds(worst)} late (p99; {seconds(usual)} on average), more than 5 % of the "
-        f"{yardstick} ({seconds(whole)}). {what} partly the generator's.",
+        f"We sent jobs up to {duration(worst)} late (p99; {duration(usual)} on average), more than 5 % of the "
+        f"{yardstick} ({duration(whole)}). {what} partly the generator's.",
         {"p99_late_s": worst, "mean_late_s": usual, "max_late_s": longest, "of_s": whole},
         level="invalid" if grave else "warning",
     )
@@ -89,8 +89,8 @@ def _polled(evidence: Evidence) -> Iterator[Finding]:
     share = f" ({worst / median:.1%} of the median)" if median > 0 else ""
     yield finding(
         "polled_ends",
-        f"The ends of {len(within)} of {n} jobs were found by polling: their latency may be up to {seconds(worst)} too "
-        f"long{share}.",
+        f"The ends of {len(within)} of {n} jobs were found by polling: their latency may be up to {duration(worst)} "
+        f"too long{share}.",
         {"count": len(within), "of": n, "max_within_s": worst, "mean_within_s": float(within.mean())},
         level="warning" if worst > 0.01 * median else "info",
     )

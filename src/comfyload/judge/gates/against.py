@@ -16,7 +16,7 @@ from comfyload.judge.gates.verdict import GateVerdict, make_verdict, verdict_of
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.statistics.tests import student, tail
 from comfyload.judge.summary import Measured
-from comfyload.judge.words import digits, percent, seconds
+from comfyload.words import digits, duration, percent
 
 __all__ = ["BETWEEN_RUNS_SD", "against"]
 
@@ -72,7 +72,7 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     ends = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
     noise = f"Noise between runs: as between the baseline's {len(peers)}."
     if ratio.single:
-        noise = f"One run a side; {percent(BETWEEN_RUNS_SD)} noise between runs assumed"
+        noise = f"One run a side; {100 * BETWEEN_RUNS_SD:g} % noise between runs assumed"
         noise += "." if verdict == "FAIL" else ", so nothing can be proven."
     why = f"{_change(math.exp(ratio.log), ends, _written(ratio.reference, gate))} {noise}"
     numbers = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
@@ -82,7 +82,7 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
 def _written(value: float, gate: Gate) -> str:
     """A value as its gate counts it: 0.842 s as 842 ms, a share in per cent, a rate per minute without its unit."""
     measure = gate.number.measure
-    return seconds(value) if measure == "s" else percent(value) if measure == "share" else digits(value)
+    return duration(value) if measure == "s" else percent(value) if measure == "share" else digits(value)
 
 
 def _change(ratio: float, ends: tuple[float, float], reference: str) -> str:

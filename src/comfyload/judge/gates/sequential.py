@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
 
-__all__ = ["BUDGET_JOBS", "DISPROVEN", "PROVEN", "decided", "early_abort", "evidence", "looks", "strikes"]
+__all__ = ["BUDGET_JOBS", "DISPROVEN", "decided", "early_abort", "evidence", "looks", "strikes"]
 
 BUDGET_JOBS = 200
 """Counted jobs after which a run ends undecided, where no number is given."""
@@ -29,8 +29,6 @@ _BURST = 10
 
 DISPROVEN = math.log((1 - _ERROR) / _ERROR)
 """Wald's upper bound on the evidence: the lower rate is believed."""
-PROVEN = -DISPROVEN
-"""Wald's lower bound: the gate's rate is believed. Not used here, since gates are proven by their exact test."""
 
 
 def looks(budget_jobs: int) -> list[int]:

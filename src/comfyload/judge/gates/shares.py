@@ -18,7 +18,6 @@ from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no
 from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
-from comfyload.judge.words import percent
 
 __all__ = ["judge_share"]
 
@@ -81,7 +80,7 @@ def _bursts(gate: Gate, measured: Measured) -> Bursts:
 
 
 def _why(gate: Gate, count: _BurstCount, verdict: Verdict, needs: int | None) -> str:
-    unit, goal = "books" if gate.name.startswith("book") else "jobs", percent(gate.limit)
+    unit, goal = "books" if gate.name.startswith("book") else "jobs", f"{100 * gate.limit:g} %"
     n, bad, runs = count.bursts.n, count.bursts.bad, count.bursts.runs
     good = bad if gate.upper else n - bad
     counted = f"{'All ' if n > 1 else 'The '}{f'{n} {unit}' if n > 1 else unit[:-1]} completed"

@@ -11,7 +11,7 @@ from comfyload.advise.forecast import Forecast
 from comfyload.advise.saturation import Saturated
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
-from comfyload.words import DASH, decimals, duration, fixed, seconds_words
+from comfyload.words import DASH, digits, duration, fixed, seconds_words
 
 __all__ = ["forecast_chart", "saturation_chart"]
 
@@ -109,8 +109,8 @@ def saturation_chart(found: Saturated) -> Chart:
         ),
         columns=("jobs a minute", "p95, s", "90 % interval"),
         rows=[
-            [fixed(p["x"], decimals(p["x"])), fixed(p["p95"], decimals(p["p95"])),
-             f"{fixed(p['low'], decimals(p['low']))} {DASH} {fixed(p['high'], decimals(p['high']))}"]
+            [digits(p["x"]), digits(p["p95"]),
+             f"{digits(p['low'])} {DASH} {digits(p['high'])}"]
             for p in points
         ],
     )  # fmt: skip
@@ -121,9 +121,9 @@ def _rates(found: Saturated) -> Rows:
     rate, most = found.sla_rate_per_minute, found.capacity_per_minute
     rows: Rows = []
     if rate is not None and rate.estimate and rate.low and rate.confirmed is not False:
-        rows.append({"x": rate.low, "what": f"deploy {fixed(rate.low, decimals(rate.low))}", "deploy": True})
+        rows.append({"x": rate.low, "what": f"deploy {digits(rate.low)}", "deploy": True})
     if most is not None and most.estimate:
-        words = f"capacity {fixed(most.estimate, decimals(most.estimate))}"
+        words = f"capacity {digits(most.estimate)}"
         rows.append({"x": most.estimate, "what": words, "deploy": False})
     return rows
 
@@ -165,7 +165,5 @@ def _saturation_words(found: Saturated, measured: Rows) -> str:
     words = ["Predicted from the measured times, with 90 % intervals."]
     words += [f"The limit is {seconds_words(found.limit_s)}."]
     words += [f"{row['what']} a minute.".capitalize() for row in _rates(found)]
-    words += [
-        f"The confirming run at {fixed(row['x'], decimals(row['x']))} a minute {row['what']}." for row in measured
-    ]
+    words += [f"The confirming run at {digits(row['x'])} a minute {row['what']}." for row in measured]
     return " ".join(words)

@@ -14,7 +14,7 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
-from comfyload.words import DASH, count, decimals, duration, fixed, scale
+from comfyload.words import DASH, count, digits, duration, scale
 
 __all__ = ["BEYOND", "Limit", "distribution_chart"]
 
@@ -157,4 +157,4 @@ def _cells(what: str, statistic: Statistic, scaled: tuple[float, str]) -> list[s
 
 
 def _number(value: float) -> str:
-    return fixed(value, decimals(value))
+    return digits(value)

@@ -13,7 +13,7 @@ from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, time_u
 from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
-from comfyload.report.text import count
+from comfyload.words import count
 
 __all__ = ["flow_chart"]
 

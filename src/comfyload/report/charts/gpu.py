@@ -10,7 +10,7 @@ from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, 
 from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
-from comfyload.report.text import decimals, fixed
+from comfyload.words import digits
 
 __all__ = ["gpu_chart"]
 
@@ -47,7 +47,7 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
             for t, v in points
         ]
         low, mean, high = (factor * float(f(series.known)) for f in (np.min, np.mean, np.max))
-        table.append([f"{label}: {words}", *(f"{fixed(v, decimals(v))} {of}" for v in (low, mean, high))])
+        table.append([f"{label}: {words}", *(f"{digits(v)} {of}" for v in (low, mean, high))])
     if not rows:
         return withheld(_NAME, _TITLE, "this run recorded no GPU telemetry")
     words = "; ".join(f"{what}: {low} at least, {mean} on average, {high} at most" for what, low, mean, high in table)

@@ -12,7 +12,7 @@ from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
 from comfyload.report.charts.chart_data import ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from comfyload.report.text import count, duration, scale
+from comfyload.words import count, duration, scale
 
 __all__ = ["latency_chart"]
 

@@ -15,7 +15,7 @@ from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
-from comfyload.report.text import DASH, count, decimals, duration, fixed, percent, scale
+from comfyload.words import DASH, count, digits, duration, percent, scale
 
 __all__ = ["nodes_chart", "waterfall_chart"]
 
@@ -65,7 +65,7 @@ def _node(row: NodeRow, labels: _Labels, factor: float) -> dict[str, Any]:
 
 def _of(row: dict[str, Any], unit: str) -> str:
     share = f", {row['share']} of execution" if row["share"] else ""
-    return f"{fixed(row['mean'], decimals(row['mean']))} {unit} (n = {row['n']}{share})"
+    return f"{digits(row['mean'])} {unit} (n = {row['n']}{share})"
 
 
 def _bars(rows: Rows, unit: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         took = factor * (_took(record) or 0.0)
         warm = ", warm-up" if record.warmup else ""
         end = "" if record.execution.outcome == "completed" else f", {OUTCOMES[record.execution.outcome].words}"
-        jobs.append((str(record.index), f"job {record.index}: {fixed(took, decimals(took))} {unit}{warm}{end}"))
+        jobs.append((str(record.index), f"job {record.index}: {digits(took)} {unit}{warm}{end}"))
     if not jobs:
         return withheld(name, title, "no job has an end")
     first = next(record for record in ranked if str(record.index) == jobs[0][0])
@@ -127,7 +127,7 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         else f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the "
     )
     of += "fastest and others evenly between, as far as there is room." if of else ""
-    table = [[row["node"], *(f"{fixed(v, decimals(v))} {unit}" for v in (row["a"], row["b"] - row["a"]))]
+    table = [[row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))]
              for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
     slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
     return Chart(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BLUE", "CSS", "DARK", "GREEN", "GREY", "LIGHT", "ORANGE", "PURPLE", "RED", "SKY", "config"]
+__all__ = ["BLUE", "CSS", "GREEN", "GREY", "LIGHT", "ORANGE", "PURPLE", "RED", "SKY", "config"]
 
 # Okabe & Ito (2008), those that stand out from white and from near black alike.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0f7fc4", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
@@ -12,7 +12,6 @@ GREY = "#8a929b"
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', Arial, sans-serif"
 LIGHT = {"text": "#1f2328", "muted": "#57606a", "grid": "#e7eaee", "line": "#c3c9d0", "shade": "#eef1f4"}
-DARK = {"text": "#e6e9ec", "muted": "#a3adb7", "grid": "#2b3138", "line": "#4a525b", "shade": "#22282e"}
 CSS = {name: f"var(--chart-{name})" for name in LIGHT}
 """Names that a style sheet gives colours to: so a page drawn once follows the reader's choice of light or dark."""
 

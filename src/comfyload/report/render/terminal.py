@@ -17,7 +17,7 @@ from comfyload.report.render.notes import Notes
 from comfyload.visible import visible
 from comfyload.words import in_code_page
 
-__all__ = ["render", "render_facts", "render_tables"]
+__all__ = ["render"]
 
 _SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
 _BAR = 44
@@ -53,20 +53,6 @@ def render(page: Page, console: Console, *, all: bool = False) -> None:
         screen.places(page),
     ]
     screen.print(parts)
-
-
-def render_tables(tables: Sequence[Table], console: Console) -> None:
-    """Print tables alone, with their footnotes."""
-    screen = _Screen(console)
-    parts = [screen.table(screen.fitting(table)) for table in tables]
-    screen.print([*parts, screen.dim(screen.notes.lines())])
-
-
-def render_facts(facts: Sequence[Fact], console: Console) -> None:
-    """Print a label and a value a line, with their footnotes."""
-    screen = _Screen(console)
-    parts = screen.facts([screen.fitting(fact) for fact in facts])
-    screen.print([parts, screen.dim(screen.notes.lines())])
 
 
 class _Screen:
