@@ -16,12 +16,9 @@ from comfyload.cli.flags import (
     Note,
     echo,
 )
-from comfyload.cli.gating import say_what_failed
 from comfyload.cli.signature import with_flags
 
 if TYPE_CHECKING:
-    from comfyload.app.locate import Target
-    from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.archive import Damaged, Kept
     from comfyload.record.by_hand import ByHand
     from comfyload.report.console import Screen
@@ -60,39 +57,19 @@ def save(
 
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
+    from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.app.locate import default_log, find
     from comfyload.app.run.options import parse_notes
-
-    gates, notes = gating.read(), parse_notes(note or [])
-    keep(archive, name, find(",".join(runs), archive), gates, default_log(metrics_log), notes)
-
-
-def keep(
-    archive: Path,
-    name: str | None,
-    found: Target,
-    gates: GateSet,
-    log: Path | None,
-    notes: dict[str, str] | None = None,
-    *,
-    quiet: bool = False,
-    strict: bool = False,
-) -> int:
-    """Keep what was found, show the verdicts and where it lies; returns the exit code of the verdicts."""
-    from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.judge.gates.gate import exit_code
     from comfyload.report.console import Screen
     from comfyload.report.verdicts import render
 
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes or {}))
-    if quiet:
-        say_what_failed(verdicts, strict=strict)
-    else:
-        console = Screen()
-        render(verdicts, console)
-        console.print()
-        show_kept(kept, archive, console)
-    return exit_code(verdicts, all(run.summary.valid for run in found.runs), strict=strict)
+    gates, notes = gating.read(), parse_notes(note or [])
+    log, found = default_log(metrics_log), find(",".join(runs), archive)
+    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes))
+    console = Screen()
+    render(verdicts, console)
+    console.print()
+    show_kept(kept, archive, console)
 
 
 def show_kept(kept: Kept, archive: Path, console: Screen) -> None:

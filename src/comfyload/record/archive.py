@@ -25,7 +25,7 @@ from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_ha
 from comfyload.record.codec import decode, encode_pretty
 from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
-from comfyload.record.run import RunReader
+from comfyload.record.run import RunReader, decode_versioned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -308,18 +308,11 @@ def _read(path: Path) -> Kept:
     except OSError as error:
         raise RunFilesError(f"{path} is not a baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
-        found = decode(content, msgspec.json.Decoder(_BaselineFormat)).format
-        if found > FORMAT:
-            raise RunFilesError(f"{file} has format {found}; this comfyload reads up to {FORMAT}", "update comfyload")
-        manifest = decode(content, msgspec.json.Decoder(ArchiveManifest))
+        manifest = decode_versioned(content, ArchiveManifest, FORMAT, file)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RunFilesError(f"{file} is not that of a baseline, or is damaged: {error}") from None
     _check_paths(manifest, path)
     return Kept(path=path, manifest=manifest)
-
-
-class _BaselineFormat(Struct):
-    format: int
 
 
 def _check_paths(manifest: ArchiveManifest, folder: Path) -> None:

@@ -225,10 +225,7 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path.parent} is not a run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
         ) from None
     try:
-        version = decode(content, msgspec.json.Decoder(_RunFormat)).format
-        if version > FORMAT:
-            raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update comfyload")
-        manifest = decode(content, msgspec.json.Decoder(Manifest))
+        manifest = decode_versioned(content, Manifest, FORMAT, path)
         for text in (manifest.started_utc, manifest.ended_utc):
             if text is not None:
                 moment(text)
@@ -237,5 +234,18 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-class _RunFormat(msgspec.Struct):
+class _Versioned(msgspec.Struct):
     format: int
+
+
+def decode_versioned(content: bytes, kind: type[T], newest: int, file: Path) -> T:
+    """The contents of a manifest, whose format is looked at first.
+
+    Raises:
+        RunFilesError: a newer version wrote it.
+        msgspec.MsgspecError, ValueError: it is damaged.
+    """
+    version = decode(content, msgspec.json.Decoder(_Versioned)).format
+    if version > newest:
+        raise RunFilesError(f"{file} has format {version}; this comfyload reads up to {newest}", "update comfyload")
+    return decode(content, msgspec.json.Decoder(kind))

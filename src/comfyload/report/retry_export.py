@@ -26,8 +26,8 @@ def retry_export(policy: Policy, to: Format) -> str:
     return {"tenacity": _tenacity, "stamina": _stamina, "envoy": _envoy, "nginx": _nginx, "env": _env}[to](policy)
 
 
-def _comment(text: str, sign: str = "#") -> str:
-    return "".join(f"{sign} {line}\n" for line in text.split("\n"))
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.split("\n"))
 
 
 def _tenacity(policy: Policy) -> str:

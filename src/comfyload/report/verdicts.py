@@ -33,10 +33,10 @@ def render(verdicts: Sequence[GateVerdict], console: Console) -> None:
     draw_page(Page(title="", states=[gate_state(verdicts)]), console)
 
 
-def markdown(verdicts: Sequence[GateVerdict], title: str = "Gates") -> str:
+def markdown(verdicts: Sequence[GateVerdict]) -> str:
     """The same in GitHub's Markdown, with the whole reason of each verdict."""
     state = gate_state(verdicts)
-    page = Page(title=f"{title}: {state.word}", subtitle=[state.sentence], tables=gate_tables(verdicts, whole=True))
+    page = Page(title=f"Gates: {state.word}", subtitle=[state.sentence], tables=gate_tables(verdicts, whole=True))
     return as_markdown(page, level=2)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode
 from comfyload.workflow.reading import EXPORT_HINT, find_graph, kind_of, load_json, refuse_pictures
 
-__all__ = ["Graph", "Inputs", "Workflow", "address", "is_link", "parse"]
+__all__ = ["Graph", "Inputs", "Workflow", "address", "closure", "is_link", "parse"]
 
 Inputs = dict[str, Any]
 Graph = dict[str, dict[str, Any]]
@@ -65,19 +65,25 @@ class Workflow:
 
     def ancestors(self, node: str) -> set[str]:
         """All nodes that `node` depends on, itself excluded."""
-        found: set[str] = set()
-        todo = self.parents(node)
-        while todo:
-            parent = todo.pop()
-            if parent not in found:
-                found.add(parent)
-                todo.extend(self.parents(parent))
-        return found
+        parents = {other: self.parents(other) for other in self.graph}
+        return closure(parents.get(node, []), parents)
 
     def sinks(self) -> list[str]:
         """The nodes that no other node is linked to: without `/object_info`, the best guess at outputs."""
         used = {parent for node in self.graph for parent in self.parents(node)}
         return [node for node in self.graph if node not in used]
+
+
+def closure(nodes: Iterable[str], neighbours: Mapping[str, Sequence[str]]) -> set[str]:
+    """These nodes and all that are reached from them."""
+    found: set[str] = set()
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend(neighbours.get(node, ()))
+    return found
 
 
 def is_link(value: object) -> bool:

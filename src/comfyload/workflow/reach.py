@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from comfyload.workflow.graph import Workflow, is_link
+from comfyload.workflow.graph import Workflow, closure, is_link
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.seeds import takes_seed
 
@@ -38,14 +38,14 @@ class Reach:
         for node, parents in self._parents.items():
             for parent in parents:
                 self._children.setdefault(parent, []).append(node)
-        self.live = _closure(outputs, self._parents)
+        self.live = closure(outputs, self._parents)
         loads = {node for node in self.live if info[workflow.class_of(node)].loads}
         samplers = {node for node in self.live if info[workflow.class_of(node)].sampler}
-        moved, fixed = _closure(moving, self._children), _closure(chosen, self._children)
+        moved, fixed = closure(moving, self._children), closure(chosen, self._children)
         self.salted = sorted(self._first(samplers | _seeded(workflow, info, self.live), but=moved | fixed))
         if not self.salted and not moved & set(outputs):
             self.salted = self._beginnings(loads, [output for output in outputs if output not in fixed])
-        self.runs = (moved | _closure(self.salted, self._children)) & self.live
+        self.runs = (moved | closure(self.salted, self._children)) & self.live
         idle = [output for output in outputs if output not in self.runs]
         self.constant = idle if len(idle) < len(outputs) else []
         self.samplers = samplers & self.runs if self.runs else samplers
@@ -54,31 +54,19 @@ class Reach:
     def _first(self, nodes: Collection[str], but: Collection[str] = ()) -> set[str]:
         """Those of the nodes that depend on no other of them."""
         candidates = {node for node in nodes if node not in but}
-        after = _closure((child for node in candidates for child in self._children.get(node, ())), self._children)
+        after = closure((child for node in candidates for child in self._children.get(node, ())), self._children)
         return candidates - after
 
     def _beginnings(self, loads: set[str], outputs: list[str]) -> list[str]:
         """Where the work of the outputs begins: nodes that load nothing, with no other such node before them."""
         work = self.live - loads
-        spared = work - _closure(loads, self._parents)
+        spared = work - closure(loads, self._parents)
         targets: set[str] = set()
         for output in outputs:
-            own = _closure([output], self._parents) & work
+            own = closure([output], self._parents) & work
             # Where all work but the output's own goes through a loader, it cannot be spared.
             targets |= self._first(own & spared if own & spared - {output} else own) or {output}
         return sorted(targets)
-
-
-def _closure(nodes: Iterable[str], neighbours: dict[str, list[str]]) -> set[str]:
-    """These nodes and all that are reached from them."""
-    found: set[str] = set()
-    todo = list(nodes)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo.extend(neighbours.get(node, ()))
-    return found
 
 
 def _seeded(workflow: Workflow, info: ObjectInfo, live: set[str]) -> set[str]:
