@@ -196,25 +196,32 @@ def highest_rate(
     limit_s: float,
     *,
     share: float = 0.95,
+    servers: int = 1,
+    dispatch: Dispatch = "affinity",
     rng: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> Estimate:
     """The most jobs per second of which that share still has its result within the limit; 0 if none has.
 
     `low` is what to deploy: above the truth in no more than one measurement of ten, also where few jobs take very long.
-    Never more than 97 % of what one server can do.
+    Never more than 97 % of what the servers can do.
     """
-    traffic, doubts = _both(pools, workload, _JOBS, _JOBS // 2, rng, replicates)
-    spread = _highest(doubts, limit_s, share)
-    return _with_interval(float(_highest(traffic, limit_s, share, together=True).mean()), spread, CAUTION)
+    jobs = _JOBS if servers == 1 else _FLEET_JOBS
+    traffic, doubts = _both(pools, workload, jobs, jobs // 2, rng, replicates)
+    spread = _highest(doubts, limit_s, share, servers, dispatch)
+    return _with_interval(
+        float(_highest(traffic, limit_s, share, servers, dispatch, together=True).mean()), spread, CAUTION
+    )
 
 
-def _highest(traffic: Traffic, limit_s: float, share: float, *, together: bool = False) -> Floats:
-    """Of one server, by bisection: with the same luck, a higher rate never lets more jobs through. `together`: one rate for all."""
-    most = traffic.most(1)
+def _highest(
+    traffic: Traffic, limit_s: float, share: float, servers: int, dispatch: Dispatch, *, together: bool = False
+) -> Floats:
+    """By bisection: with the same luck, a higher rate never lets more jobs through. `together`: one rate for all."""
+    most = traffic.most(servers)
 
     def holds(rates: Floats) -> NDArray[np.bool_]:
-        kept = (traffic.latencies(rates, 1, "affinity")[0] <= limit_s).mean(axis=1)
+        kept = (traffic.latencies(rates, servers, dispatch)[0] <= limit_s).mean(axis=1)
         found: NDArray[np.bool_] = np.full(len(most), kept.mean() >= share) if together else kept >= share
         return found
 
