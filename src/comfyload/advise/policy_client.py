@@ -9,6 +9,7 @@ minute, the shortest `liveness_s` of a policy made here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -111,9 +112,10 @@ class PolicyClient:
         unreachable_s = min(timeouts.unreachable_s, self._policy.liveness_s or timeouts.unreachable_s)
         again_s = LONGEST_PAUSE_S * self._rng.random()
         if down_s > unreachable_s:
-            farm.at(farm.now + unreachable_s + again_s, self._given_up, attempt)
+            farm.at(farm.now + unreachable_s + again_s, partial(self._lost, unreachable=True), attempt)
         else:
-            farm.at(farm.world.event_to_s + again_s + timeouts.lost_s, self._denied, attempt)
+            at = farm.world.event_to_s + again_s + timeouts.lost_s
+            farm.at(at, partial(self._lost, unreachable=False), attempt)
 
     # --- what becomes of a job
 
@@ -132,12 +134,6 @@ class PolicyClient:
         pending.failures.append(failure)
         known = self._known_failures.deterministic(pending.workflow, f"{pending.id}/{job.number}", failure)
         self._again(pending, server, "deterministic" if known else "transient")
-
-    def _denied(self, attempt: SimAttempt) -> None:
-        self._lost(attempt, unreachable=False)
-
-    def _given_up(self, attempt: SimAttempt) -> None:
-        self._lost(attempt, unreachable=True)
 
     def _lost(self, attempt: SimAttempt, *, unreachable: bool) -> None:
         job = attempt.job

@@ -6,8 +6,10 @@ import json
 import re
 import shlex
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -21,7 +23,7 @@ from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
-from comfyload.record.archive import Contents, KeptRun
+from comfyload.record.archive import Contents, Kept, KeptRun
 from comfyload.record.copies import copy_run
 from comfyload.record.environment.describe import with_notes
 from comfyload.record.metrics.log import write_slice
@@ -31,17 +33,12 @@ from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
 from comfyload.report.charts import png
-from comfyload.report.overview import overview
+from comfyload.report.overview import Shown, overview
 from comfyload.report.plan_text import load_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.record.archive import Kept
-    from comfyload.report.overview import Shown
 
 __all__ = ["Keeping", "save_baseline", "verify"]
 

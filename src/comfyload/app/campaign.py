@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import randbits
@@ -12,8 +13,8 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_worth_it
-from comfyload.advise.forecast import REPLICATES, curve, validate
-from comfyload.advise.interference import changed, drift, interference, phases
+from comfyload.advise.forecast import REPLICATES, Forecast, curve, validate
+from comfyload.advise.interference import Interference, changed, drift, interference, phases
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import (
     LADDER,
@@ -26,21 +27,15 @@ from comfyload.advise.saturation import (
     step,
     vague,
 )
-from comfyload.advise.service_times import Workload, pools_of
+from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
-from comfyload.record.plan import Closed, Open, Stage
+from comfyload.record.plan import Closed, Open, Plan, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from comfyload.advise.forecast import Forecast
-    from comfyload.advise.interference import Interference
-    from comfyload.advise.service_times import ServiceTimes
     from comfyload.advise.validation import Validation
     from comfyload.app.run.options import RunOptions
     from comfyload.judge.summary import Measured
-    from comfyload.record.plan import Plan
 
 __all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, structs
 
-from comfyload.app.locate import default_log, find, labels, window
+from comfyload.app.locate import Result, Target, default_log, find, labels, window
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
 from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
-from comfyload.record.model import Record
+from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
 from comfyload.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-    from typing import Literal
-
-    from comfyload.app.locate import Result, Target
     from comfyload.judge.summary import Measured
-    from comfyload.record.model import Manifest
 
 __all__ = ["Checked", "baseline_of", "check", "gate_set", "log_errors"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from msgspec import Struct, structs
 from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
-from comfyload.app.run.options import WorkflowChoice
+from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.saturate import check_interrupted
 from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
@@ -19,10 +20,7 @@ from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from comfyload.app.doctor import DoctorCheck
-    from comfyload.app.run.options import RunOptions
     from comfyload.app.run.viewer import Viewer
 
 __all__ = ["CONCURRENCY", "JOBS", "WARMUP", "Pace", "Round", "default_workflows", "rounds", "run_rounds"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -10,16 +12,12 @@ from comfyload.app.check import Checked, check
 from comfyload.app.locate import Target, find, labelled, measured
 from comfyload.errors import RunFilesError
 from comfyload.judge.comparison.compare import Comparison, compare
-from comfyload.judge.comparison.history import history
+from comfyload.judge.comparison.history import TrendSeries, history
 from comfyload.judge.gates.compared import SIDES, Condition, judge_comparison
 from comfyload.record import archive
 from comfyload.report.junit import Suite, suite_of, suite_of_comparison
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from comfyload.judge.comparison.history import TrendSeries
     from comfyload.judge.gates.grammar import GateSet
 
 __all__ = ["Compared", "compare_targets", "suites_of", "trend", "verdicts_on"]

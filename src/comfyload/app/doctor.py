@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,18 +19,14 @@ from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable
 from comfyload.visible import visible
 from comfyload.words import count, duration, gib, seconds_words
-from comfyload.workflow import ObjectInfo
-from comfyload.workflow.preflight import describe
+from comfyload.workflow import ObjectInfo, Variation
+from comfyload.workflow.preflight import PreflightAnswer, describe
 from comfyload.workflow.remarks import remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from comfyload.app.run.options import RunOptions
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
-    from comfyload.workflow import Variation
-    from comfyload.workflow.preflight import PreflightAnswer
     from comfyload.workflow.problems import Kind
 
 __all__ = ["DoctorCheck", "Status", "doctor", "examine_server", "exit_code"]

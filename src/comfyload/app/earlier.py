@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -14,9 +14,6 @@ from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Record
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Earlier", "newest_run"]
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,12 +14,12 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from comfyload.advise.naive_client import NAIVE, scaled
+from comfyload.advise.naive_client import NAIVE, Naive, scaled
 from comfyload.app.bad_prompts import CLASSES, CannotPlay, bad_graph
 from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
-from comfyload.comfy.api import api_of
+from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
@@ -33,10 +34,6 @@ from comfyload.sim.proxy import Proxy, Trouble
 from comfyload.workflow import ObjectInfo, Variation, parse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
-
-    from comfyload.advise.naive_client import Naive
-    from comfyload.comfy.api import Api
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 

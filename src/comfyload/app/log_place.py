@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,9 +13,6 @@ from comfyload.app.probe import ask
 from comfyload.errors import RunFilesError, ServerUnreachable
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, older_files, project_log
 from comfyload.record.run import LOG, MANIFEST, RunReader
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["LogPlace", "locate", "search"]
 

@@ -10,9 +10,10 @@ import importlib.resources
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 import psutil
@@ -21,9 +22,6 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.record.copies import sha256, sync_folder, walk
 from comfyload.record.environment.git import declared_version
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "MARK",

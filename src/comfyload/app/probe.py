@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -32,9 +33,6 @@ from comfyload.comfy.wire import Request, TransportError, decode_json
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["Installed", "ProbeStatus", "Removed", "Running", "ask", "install", "remove", "status"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from comfyload.advise.saturation import LADDER
+from comfyload.advise.saturation import LADDER, Saturated
 from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, CampaignOptions, Cut
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
@@ -20,9 +21,6 @@ from comfyload.judge.gates.sequential import early_abort
 from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.advise.saturation import Saturated
     from comfyload.app.run.viewer import Viewer
     from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record

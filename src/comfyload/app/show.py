@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -14,10 +15,6 @@ from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
 from comfyload.report.console import Screen, draw
 from comfyload.visible import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["show_job"]
 

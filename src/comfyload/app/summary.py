@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -12,7 +14,7 @@ from msgspec import structs
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import Result, Target
 from comfyload.errors import INTERRUPTED
-from comfyload.judge.summary import jsonable, measure
+from comfyload.judge.summary import Measured, Summary, jsonable, measure
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.console import Screen
@@ -22,11 +24,7 @@ from comfyload.report.render.json import as_json as page_json
 from comfyload.report.render.terminal import render
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.summary import Measured, Summary
     from comfyload.report.page import Page
 
 __all__ = ["end_code", "print_run", "print_summary", "read_run", "report_run", "write_output"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from comfyload.app.baseline import PAGE, README
-from comfyload.app.checklist import WARMUP
+from comfyload.app.checklist import WARMUP, Pace, Round
 from comfyload.cli.flags import echo
-from comfyload.cli.progress import Part, clock_words, table_text, viewer_for
+from comfyload.cli.progress import NoProgress, Part, clock_words, table_text, viewer_for
 from comfyload.report.checklist import Found, checklist_pages, results_table
 from comfyload.report.console import Screen
 from comfyload.report.render.terminal import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from comfyload.app.checklist import Pace, Round
     from comfyload.app.locate import Result, Target
-    from comfyload.cli.progress import NoProgress
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.summary import Measured
     from comfyload.record.archive import Kept

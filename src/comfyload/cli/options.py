@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from msgspec import structs
 
@@ -13,12 +14,7 @@ from comfyload.errors import UsageError
 from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
 from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions, WorkflowChoice
-from comfyload.record.plan import Closed, Open, Replay, Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from comfyload.record.plan import Load, Plan
+from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 
 __all__ = ["ended", "options_of", "parse_workflows", "server_url"]
 

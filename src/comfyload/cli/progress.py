@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
@@ -18,21 +20,14 @@ from rich.text import Text
 
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.metrics import METRICS
-from comfyload.record.model import Record, Sent
-from comfyload.record.plan import Closed, Replay
+from comfyload.record.model import Line, Manifest, Observation, Record, Sent
+from comfyload.record.plan import Closed, Plan, Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
 from comfyload.visible import visible
 from comfyload.words import digits, duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from rich.console import Console, RenderableType
-
-    from comfyload.record.model import Line, Manifest, Observation
-    from comfyload.record.plan import Plan
     from comfyload.report.page import Table as PageTable
 
 __all__ = ["NoProgress", "Part", "Plain", "Terminal", "Working", "clock_words", "table_text", "viewer_for", "working"]

@@ -5,16 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from yarl import URL
 
 from comfyload.errors import UsageError
 from comfyload.hidden import hide
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "hide_secrets",

@@ -7,12 +7,13 @@ everybody because of one stuck reader), the history is polled for the oldest job
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Container, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.ending import Ending
-from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.inflight import InFlight, Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.own_fault import FaultReporter
@@ -21,7 +22,7 @@ from comfyload.comfy.stream import EventStream
 from comfyload.comfy.submit import LATE, Submit
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.record.model import Execution, Failure
+from comfyload.record.model import Execution, Failure, Observation, Prompt, Server
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
     from comfyload.record.job_events import JobEvent
-    from comfyload.record.model import Observation, Prompt, Server
 
 __all__ = ["Client", "ClientOptions", "ComfyClient"]
 

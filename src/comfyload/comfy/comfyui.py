@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -14,6 +15,7 @@ from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
     MAX_FACTS_BYTES,
     HistoryEntry,
+    PromptState,
     Reply,
     Request,
     TransportError,
@@ -24,10 +26,7 @@ from comfyload.comfy.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import PromptState
     from comfyload.record.model import Server
 
 __all__ = ["ComfyApi", "view_path"]

@@ -9,14 +9,12 @@ from msgspec import structs
 
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.own_fault import OURS
-from comfyload.comfy.wire import TransportError
-from comfyload.record.model import Execution, Failure
+from comfyload.comfy.wire import HistoryEntry, TransportError
+from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome
 
 if TYPE_CHECKING:
     from comfyload.comfy.inflight import End, Job
     from comfyload.comfy.link import Link
-    from comfyload.comfy.wire import HistoryEntry
-    from comfyload.record.model import FailureKind, Fetch, Outcome
 
 __all__ = ["Ending"]
 

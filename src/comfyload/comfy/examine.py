@@ -6,6 +6,7 @@ import asyncio
 import json
 import posixpath
 import uuid
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from comfyload import clock
 from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.identify import describe_classes
 from comfyload.comfy.wire import (
+    Reply,
     Request,
     TransportError,
     decode_json,
@@ -26,16 +28,12 @@ from comfyload.comfy.wire import (
     decode_some,
 )
 from comfyload.errors import WorkflowError
-from comfyload.workflow.preflight import check, describe, merged
+from comfyload.workflow.preflight import PreflightAnswer, Problem, check, describe, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import Reply
     from comfyload.record.model import Server
     from comfyload.workflow.graph import Workflow
-    from comfyload.workflow.preflight import PreflightAnswer, Problem
 
 __all__ = [
     "Described",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from yarl import URL
 
 from comfyload.comfy.address import redirected
-from comfyload.comfy.wire import decode_json
+from comfyload.comfy.wire import Reply, decode_json
 from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
-
-if TYPE_CHECKING:
-    from comfyload.comfy.wire import Reply
 
 __all__ = ["NO_COMFYUI", "message_in", "who_answers"]
 

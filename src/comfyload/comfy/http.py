@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -32,9 +33,6 @@ from comfyload.comfy.wire import (
 )
 from comfyload.errors import UsageError
 from comfyload.hidden import without_hidden
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
 
 __all__ = ["Http"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from comfyload.comfy.api import api_of
+from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
 from comfyload.comfy.wire import (
     MAX_FACTS_BYTES,
+    Reply,
     TransportError,
     decode_json,
     decode_modules,
@@ -23,11 +25,7 @@ from comfyload.record.model import Environment, Fact, Server
 from comfyload.workflow.object_info import packs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
-
-    from comfyload.comfy.api import Api
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import Reply
 
 __all__ = ["describe_classes", "describe_packs", "describe_probe", "identify"]
 

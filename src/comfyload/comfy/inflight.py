@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import decode_message
-from comfyload.record.job_events import Progress, Queued
+from comfyload.comfy.wire import Message, decode_message
+from comfyload.record.job_events import JobEvent, Progress, Queued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from comfyload.comfy.wire import Message
-    from comfyload.record.job_events import JobEvent
     from comfyload.record.model import Failure
 
 __all__ = ["End", "InFlight", "Job", "progress_of"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from comfyload.record.model import Observation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Noticed"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.wire import TransportError
+from comfyload.comfy.wire import Download, Reply, Request, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import Download, Reply, Request
 
 __all__ = ["OURS", "FaultReporter", "own_fault"]
 

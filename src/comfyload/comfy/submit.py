@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from comfyload.comfy.reconcile import reconcile
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
-from comfyload.comfy.wire import TransportError
-from comfyload.record.model import Failure
+from comfyload.comfy.wire import Reply, TransportError
+from comfyload.record.model import Failure, FailureKind, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from comfyload.comfy.inflight import Job
     from comfyload.comfy.link import Link
     from comfyload.comfy.room import Room
-    from comfyload.comfy.wire import Reply
-    from comfyload.record.model import FailureKind, Prompt
 
 __all__ = ["LATE", "Submit"]
 

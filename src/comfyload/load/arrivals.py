@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
-from comfyload.record.plan import Closed, Open, Replay, Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from comfyload.record.plan import Plan
+from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
 __all__ = [
     "Generator",

@@ -6,15 +6,10 @@ import asyncio
 import sys
 import time
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from comfyload.clock import VirtualLoop
-from comfyload.record.clocks import ClockReadings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from comfyload.record.clocks import ClockName
+from comfyload.record.clocks import ClockName, ClockReadings
 
 __all__ = ["ClockWatch", "machine_clocks"]
 

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from comfyload import clock as clocks
-from comfyload.load.arrivals import offsets
+from comfyload.load.arrivals import Generator, offsets
 from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
-from comfyload.record.plan import Closed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from comfyload.load.arrivals import Generator
-    from comfyload.record.plan import Open, Plan, Replay
+from comfyload.record.plan import Closed, Open, Plan, Replay
 
 __all__ = ["Engine", "Stop"]
 

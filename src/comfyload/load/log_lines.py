@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from msgspec import Struct
 
 from comfyload.load.instants import Instant, dated, numbered
 from comfyload.load.requests import LoggedRequest, request_in, request_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = ["Line", "excerpt", "instant_of", "is_noise", "is_record", "lines_of", "request_on"]
 

@@ -11,16 +11,14 @@ import gc
 import sys
 import time
 from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfyload.clock import now
 from comfyload.record.model import Quantiles, SelfCheck
 from comfyload.record.ranks import quantiles_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 __all__ = ["SelfWatch", "frozen_gc"]
 

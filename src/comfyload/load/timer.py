@@ -10,12 +10,9 @@ import asyncio
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING
+from types import TracebackType
 
 from comfyload.clock import VirtualLoop, now
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["Timer"]
 

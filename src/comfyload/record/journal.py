@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import stat
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,10 +18,6 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.record.codec import UNREADABLE, decode
 from comfyload.text_files import read_within
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["MOST_LINE_BYTES", "RECORDS", "Damage", "open_plain", "read_journal", "read_whole"]
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -22,9 +23,6 @@ from comfyload.record.bounds import instant, moment
 from comfyload.record.codec import decode, encode, encode_pretty
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["RECORDS", "RunReader", "RunWriter"]
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from comfyload.record.model import ServerTimes
-
-if TYPE_CHECKING:
-    from comfyload.record.model import Execution
+from comfyload.record.model import Execution, ServerTimes
 
 __all__ = ["COARSE_MS", "FASTER", "GIVEN_UP_MS", "LAST", "SECONDS_FROM", "SECONDS_TO", "believed"]
 

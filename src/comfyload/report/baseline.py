@@ -10,8 +10,8 @@ from msgspec import structs
 
 from comfyload.report.charts.concurrency import by_workflow, knee
 from comfyload.report.console import escaped
-from comfyload.report.overview import gpu_names
-from comfyload.report.page import Page
+from comfyload.report.overview import Shown, gpu_names
+from comfyload.report.page import Page, Table
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import environment_rows
 from comfyload.words import count
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from comfyload.record.archive import KeptRun
     from comfyload.record.model import Environment
     from comfyload.report.charts.chart import Chart
-    from comfyload.report.overview import Shown
-    from comfyload.report.page import Table
 
 __all__ = ["BaselineContents", "pictures", "render_readme"]
 

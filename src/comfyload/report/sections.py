@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import structs
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.gates.gate import overall
+from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.statistics.stats import Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
 from comfyload.record.kinds import KIND_WORDS, KINDS
@@ -19,9 +19,6 @@ from comfyload.report.page import Column, Row, Table, Value, table
 from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import gate_tables
 from comfyload.words import DASH, count, duration, gib, percent
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
 
 __all__ = ["environment_rows", "gates", "gates_by_run", "jobs_table", "p95", "results", "sure"]
 

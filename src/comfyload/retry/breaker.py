@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import Literal
 
-from comfyload.retry.policy import RETRY_AFTER_MOST_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.retry.policy import Breaker, FailureClass
+from comfyload.retry.policy import RETRY_AFTER_MOST_S, Breaker, FailureClass
 
 __all__ = ["CircuitBreaker"]
 

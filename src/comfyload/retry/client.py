@@ -7,33 +7,27 @@ attempts an id is looked up on the server before it is sent again; a prompt that
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Container, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from random import Random
 from typing import TYPE_CHECKING, Literal, Unpack
 
 from msgspec import structs
 
-from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
-from comfyload.record.job_events import Retrying
-from comfyload.record.model import Execution, Failure, Prompt
+from comfyload.record.job_events import JobEvent, Retrying
+from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.retry.attempt_log import AttemptLog, id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
-from comfyload.retry.policy import rule_of
+from comfyload.retry.policy import FailureClass, Policy, rule_of
 from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from random import Random
-
-    from comfyload.comfy.client import ClientOptions
     from comfyload.comfy.transport import Transport
-    from comfyload.record.job_events import JobEvent
-    from comfyload.record.model import Server
-    from comfyload.retry.policy import FailureClass, Policy
 
 __all__ = ["RetryingClient"]
 

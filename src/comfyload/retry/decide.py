@@ -11,16 +11,12 @@ last job was of its workflow, so that models stay loaded, until that costs more 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.expected import ExpectedTimes
-from comfyload.retry.policy import rule_of, spent, wait_s
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
-    from comfyload.retry.policy import Breaker, Budget, FailureClass, Policy
+from comfyload.retry.policy import Breaker, Budget, FailureClass, Policy, rule_of, spent, wait_s
 
 __all__ = [
     "LOOK_AGAIN_S",

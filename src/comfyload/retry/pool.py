@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING
 
-from comfyload.record.model import Failure
+from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.stamps import believed
-from comfyload.retry.decide import LOOK_AGAIN_S, Backend, Dispatcher, PendingJob, others_than
+from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
     from comfyload.comfy.client import ComfyClient
     from comfyload.comfy.inflight import Job
     from comfyload.record.job_events import JobEvent
-    from comfyload.record.model import Execution, Prompt, Server
-    from comfyload.retry.decide import Assignment
     from comfyload.retry.policy import Breaker, Policy
 
 __all__ = ["PendingPrompt", "Pool", "ServerBackend"]

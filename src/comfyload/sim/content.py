@@ -9,12 +9,11 @@ import posixpath
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from comfyload.comfy.wire import Reply
+from comfyload.comfy.wire import Reply, Request
 from comfyload.sim.catalog import MODEL_FOLDERS, OBJECT_INFO
 from comfyload.sim.reply import empty, json_reply
 
 if TYPE_CHECKING:
-    from comfyload.comfy.wire import Request
     from comfyload.sim.state import State
 
 __all__ = ["models", "object_info", "system_stats", "upload", "view"]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from comfyload.sim.catalog import INPUT_IMAGES
 from comfyload.sim.png import IMAGE_PNG
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["Files"]
 

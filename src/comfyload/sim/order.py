@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["CycleFound", "NoSuchSource", "run_order"]
 

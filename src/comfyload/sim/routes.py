@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
 
-from comfyload.comfy.wire import Reply
+from comfyload.comfy.wire import Reply, Request
 from comfyload.sim import content
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.reply import empty, is_uuid, json_reply, not_found, server_error, text
 from comfyload.sim.submit import submit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.wire import Request
     from comfyload.sim.state import State
 
 __all__ = ["answer"]

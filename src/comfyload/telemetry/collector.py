@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from comfyload.record.model import Observation, Sample
-from comfyload.telemetry.source import NoReading, NotAvailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from comfyload.record.model import LogLine
-    from comfyload.telemetry.source import Readings, Source
+from comfyload.record.model import LogLine, Observation, Sample
+from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
 __all__ = ["Collector"]
 

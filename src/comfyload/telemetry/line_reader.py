@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comfyload.record.metrics.lines import Lines, ends_a_line
 from comfyload.telemetry.source import NoReading
-
-if TYPE_CHECKING:
-    from io import FileIO
 
 __all__ = ["LineReader"]
 

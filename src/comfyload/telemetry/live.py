@@ -11,18 +11,16 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfyload.record.codec import encode
 from comfyload.record.metrics.files import older_files
 from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import key_of_row, object_of_line
 from comfyload.record.metrics.writer import append, locked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["LiveLog"]
 

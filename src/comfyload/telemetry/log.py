@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.record.metrics.log import log_row, object_of_line
-from comfyload.record.model import LogLine
+from comfyload.record.model import LogLine, Observation
 from comfyload.telemetry.line_reader import LineReader
 from comfyload.telemetry.source import NoReading, Readings, Source
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from comfyload.record.model import Observation
     from comfyload.telemetry.probe import Probe
 
 __all__ = ["MetricsLog", "unread_lines"]

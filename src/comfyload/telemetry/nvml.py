@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from comfyload.record.environment.gpu import NvmlError, find_gpus, nvml_module
-from comfyload.record.environment.which_gpu import visible_to
+from comfyload.record.environment.gpu import MatchedGpu, NvmlError, find_gpus, nvml_module
+from comfyload.record.environment.which_gpu import Visible, visible_to
 from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.telemetry.thread import ThreadSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.record.environment.gpu import MatchedGpu
-    from comfyload.record.environment.which_gpu import Visible
     from comfyload.telemetry.local_server import LocalServer
 
 __all__ = ["Gpus", "Nvml"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire import TransportError, decode_json, finite
+from comfyload.comfy.wire import Reply, TransportError, decode_json, finite
 from comfyload.record.bounds import Instant, Number, instant
 from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
@@ -18,10 +19,7 @@ from comfyload.telemetry.rows import SampleRows
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import Reply
 
 __all__ = ["Exchange", "Offset", "Probe", "best_of", "better"]
 

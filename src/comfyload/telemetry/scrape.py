@@ -5,20 +5,18 @@ from __future__ import annotations
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
-from comfyload.telemetry.exposition import Exposition
+from comfyload.telemetry.exposition import Exposition, Page
 from comfyload.telemetry.source import NoReading, Readings, Source
 from comfyload.telemetry.thread import Thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from yarl import URL
 
-    from comfyload.telemetry.exposition import Page
 
 __all__ = ["Scrape", "scrape_url"]
 

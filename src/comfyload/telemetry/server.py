@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire import TransportError, decode_json, decode_queue_remaining, finite
+from comfyload.comfy.wire import Reply, TransportError, decode_json, decode_queue_remaining, finite
 from comfyload.telemetry.source import NoReading, Readings, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import Reply
 
 __all__ = ["QueueLength", "Stats"]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
 from comfyload.telemetry.source import Readings, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Thread", "ThreadSource", "TimedAnswer"]
 

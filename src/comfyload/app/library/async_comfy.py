@@ -21,11 +21,10 @@ from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
 from comfyload.record.job_events import JobEvent, Progress
-from comfyload.record.model import Execution, Failure
+from comfyload.record.model import Execution, Failure, Server
 
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
     from comfyload.retry.client import RetryingClient
     from comfyload.retry.policy import Policy
     from comfyload.workflow import Workflow

@@ -5,14 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comfyload.comfy.http import MAX_CONNECTIONS
 from comfyload.errors import UsageError
-from comfyload.record.plan import Closed
-
-if TYPE_CHECKING:
-    from comfyload.record.plan import Plan
+from comfyload.record.plan import Closed, Plan
 
 __all__ = ["check_descriptors", "descriptors_needed", "raise_limit"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
@@ -11,20 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.app.run.launch import connect, prepare
-from comfyload.app.run.options import shareable, to_toml
+from comfyload.app.run.launch import Prepared, connect, prepare
+from comfyload.app.run.options import RunOptions, shareable, to_toml
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.codec import encode
-from comfyload.record.plan import Closed, Replay
+from comfyload.record.plan import Closed, Plan, Replay
 from comfyload.report.console import Screen
 from comfyload.visible import visible
 from comfyload.words import count
-
-if TYPE_CHECKING:
-    from comfyload.app.run.launch import Prepared
-    from comfyload.app.run.options import RunOptions
-    from comfyload.record.plan import Plan
 
 __all__ = ["show_dry_run"]
 

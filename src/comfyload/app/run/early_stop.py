@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
-from comfyload.judge.summary import measure
+from comfyload.judge.summary import Measured, measure
 from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.judge.summary import Measured
     from comfyload.record.model import Manifest, Record
 
 __all__ = ["StopRule"]

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
 from comfyload.record.environment.describe import environment, local_environment
-from comfyload.record.model import Fact
+from comfyload.record.model import Environment, Fact, Manifest
 
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Environment, Manifest
 
 __all__ = ["EnvironmentReader"]
 

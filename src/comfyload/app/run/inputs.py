@@ -10,8 +10,8 @@ from msgspec import structs
 
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import read_bytes, read_text
-from comfyload.workflow import Variation, override, parse
-from comfyload.workflow.data import parse_table
+from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
+from comfyload.workflow.data import Table, parse_table
 from comfyload.workflow.graph import address
 from comfyload.workflow.mix import Mix
 from comfyload.workflow.override import parse_settings
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from comfyload.app.run.options import RunOptions
     from comfyload.record.model import Prompt, WorkflowFacts
     from comfyload.record.plan import Plan
-    from comfyload.workflow import ObjectInfo, Workflow
-    from comfyload.workflow.data import Table
 
 __all__ = ["Inputs", "JobSource", "load_inputs", "vary"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,16 +36,13 @@ from comfyload.record.lock import alone_in
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
-from comfyload.retry.policy import decode
+from comfyload.retry.policy import Policy, decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from comfyload.app.run.viewer import Ender, Viewer
-    from comfyload.retry.policy import Policy
 
 __all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -17,10 +19,6 @@ from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import decode, read_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "shareable", "to_toml"]
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comfyload.app.run.inputs import vary
-from comfyload.comfy.examine import preflight
-from comfyload.record.model import Observation
-from comfyload.workflow.preflight import PreflightFailed, as_sent, check, merged
+from comfyload.app.run.inputs import Inputs, vary
+from comfyload.comfy.examine import Described, preflight
+from comfyload.record.model import Observation, Server
+from comfyload.workflow.preflight import PreflightAnswer, PreflightFailed, as_sent, check, merged
 
 if TYPE_CHECKING:
-    from comfyload.app.run.inputs import Inputs
     from comfyload.app.run.options import RunOptions
-    from comfyload.comfy.examine import Described
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
     from comfyload.workflow import ObjectInfo
-    from comfyload.workflow.preflight import PreflightAnswer
 
 __all__ = ["Beforehand"]
 

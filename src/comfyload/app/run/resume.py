@@ -20,21 +20,19 @@ from comfyload.app.run.live_log import live_log
 from comfyload.app.run.session import Session
 from comfyload.app.run.telemetry import last_probe_row, telemetry_of
 from comfyload.clock import stopwatch
-from comfyload.comfy.api import api_of
+from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
-from comfyload.record.model import Observation, Record, Sent, Server
+from comfyload.record.model import Manifest, Observation, Record, Sent, Server
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.attempt_log import later_ids
 from comfyload.workflow.vary import prompt_id
 
 if TYPE_CHECKING:
     from comfyload.app.run.viewer import Viewer
-    from comfyload.comfy.api import Api
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Manifest
     from comfyload.record.options import RunOptions
 
 __all__ = ["Again", "CleanedUp", "cleanup", "resume"]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from random import Random
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.load.arrivals import offsets
-from comfyload.record.plan import Open
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from comfyload.record.plan import Plan
+from comfyload.record.plan import Open, Plan
 
 __all__ = ["arrivals_rng", "near_its_rate"]
 

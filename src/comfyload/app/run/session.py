@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +19,7 @@ from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
 from comfyload.app.run.telemetry import Telemetry, has_rows, sources
-from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
@@ -26,22 +29,16 @@ from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
-from comfyload.record.model import Observation, Record, Sample
+from comfyload.record.model import Line, LogLine, Manifest, Observation, Record, Sample, Sent
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.telemetry.collector import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
-    from pathlib import Path
-
     from comfyload.app.run.caps import Caps
     from comfyload.app.run.inputs import JobSource
     from comfyload.app.run.viewer import Ender, Viewer
-    from comfyload.comfy.client import ClientOptions
     from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Line, LogLine, Manifest, Sent
     from comfyload.record.run import RunWriter
     from comfyload.telemetry.live import LiveLog
     from comfyload.telemetry.source import Source

@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comfyload.record.environment.host import describe_host
 from comfyload.record.environment.which_gpu import device_model, visible_to
-from comfyload.record.model import Environment, Fact
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from comfyload.record.model import Server
+from comfyload.record.model import Environment, Fact, Server
 
 __all__ = ["environment", "local_environment", "server_environment", "with_notes"]
 

@@ -6,12 +6,9 @@ import os
 import re
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from comfyload.record.model import Environment, Fact
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["comfyui_facts", "declared_version", "pack_facts"]
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from comfyload.record.environment.which_gpu import Board, board_at, device_index, device_model, same_model
+from comfyload.record.environment.which_gpu import Board, Visible, board_at, device_index, device_model, same_model
 from comfyload.record.model import Environment, Fact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from comfyload.record.environment.which_gpu import Visible
 
 __all__ = ["MatchedGpu", "NvmlError", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
 

@@ -8,10 +8,7 @@ one can be recognized.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 __all__ = ["LINE_LIMIT", "Lines", "ends_a_line"]
 

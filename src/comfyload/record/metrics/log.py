@@ -10,8 +10,10 @@ import heapq
 import json
 import math
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -20,10 +22,6 @@ from comfyload.errors import RunFilesError
 from comfyload.record.bounds import instant
 from comfyload.record.codec import MOST_LEVELS, encode, within_levels
 from comfyload.record.metrics.files import LogFiles
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
 
 __all__ = [
     "InOrder",

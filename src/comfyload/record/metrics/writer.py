@@ -12,20 +12,18 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
 
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE
 
 if sys.platform != "win32":
     import fcntl
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
 
 __all__ = ["StageTimer", "append", "locked", "log_event", "stage"]
 
