@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["start"]
-
 
 def start() -> None:
     """Run the command line. Ctrl-C ends it without a traceback, also while modules are loaded."""

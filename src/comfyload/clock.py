@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["VirtualLoop", "now", "run", "run_virtual", "stopwatch"]
-
 
 def now() -> float:
     """Seconds on a monotonic clock: the running loop's if it is virtual, the system's otherwise.

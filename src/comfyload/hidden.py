@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-__all__ = ["hide", "without_hidden"]
-
 _LEAST = 4
 """Shortest secret that is hidden: hiding shorter ones would garble every sentence and protect nothing."""
 

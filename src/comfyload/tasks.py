@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["end_tasks"]
-
 
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel the tasks, wait until they have ended, and raise the error of one that failed."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["shortened", "visible", "visible_lines"]
-
 _UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff"
 """Controls (C0, DEL, C1), marks that turn the direction of writing, separators of lines, lone surrogates."""
 

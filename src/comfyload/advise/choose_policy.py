@@ -18,15 +18,6 @@ from comfyload.advise.traffic import FULL
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
 
-__all__ = [
-    "OURS",
-    "Capabilities",
-    "depth",
-    "infeasible",
-    "naive_for",
-    "synthesise",
-]
-
 Floats = NDArray[np.float64]
 OURS = "this policy"
 _DEEPEST = 200

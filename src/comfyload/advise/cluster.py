@@ -12,8 +12,6 @@ from typing import Any, Protocol
 
 from comfyload.advise.scenarios import DRAWS, World
 
-__all__ = ["Cluster", "SimAttempt", "SimClient", "SimJob", "SimServer"]
-
 Act = Callable[[Any], None]
 
 

@@ -11,8 +11,6 @@ from comfyload.advise.forecast import CAUTION, REPLICATES, highest_rate
 from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import ServiceTimes, Workload
 
-__all__ = ["CONFIDENCE", "Sla", "after_run", "allowed", "disproved", "jobs_worth_it"]
-
 CONFIDENCE = 1 - 2 * CAUTION
 """Of the interval of the highest rate."""
 WIDE = 0.25

@@ -20,8 +20,6 @@ from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.judge.summary import Measured
 
-__all__ = ["Interference", "changed", "drift", "interference", "phases"]
-
 _DISTURBED = 0.10
 _CHANCE = 0.05
 _FEW, _FEW_IN_ORDER = 4, 20

@@ -9,8 +9,6 @@ from comfyload.advise.cluster import Cluster, SimAttempt, SimClient, SimJob
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.retry.policy import Policy
 
-__all__ = ["NAIVE", "Naive", "NaiveClient", "client", "scaled"]
-
 _REFUSED_S = 1.0
 """What it takes a client to notice that nothing answers."""
 _FOR_EVER = 30

@@ -22,8 +22,6 @@ from comfyload.retry.classify import KnownFailures
 from comfyload.retry.decide import Backend, Dispatcher, PendingJob
 from comfyload.retry.policy import FailureClass, Policy
 
-__all__ = ["PolicyClient"]
-
 _REFUSED_S = 0.01
 """What it takes to notice that nothing answers."""
 _FOR_GOOD = Failure(kind="execution_error", type="FailsForGood", node_class="Simulated")

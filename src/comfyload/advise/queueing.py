@@ -10,8 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Dispatch", "after", "fleet", "lindley"]
-
 Floats = NDArray[np.float64]
 Dispatch = Literal["round_robin", "shortest_queue", "affinity"]
 """How a job gets its server at once when it comes: in turn; where the fewest jobs are, by the servers' own counts; or

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-__all__ = ["Rate"]
-
 
 class Rate(Struct, frozen=True, kw_only=True):
     """A number with its interval; None where that side is not bounded.

@@ -11,8 +11,6 @@ from msgspec import Struct
 
 from comfyload.advise.service_times import ServiceTimes, Workload
 
-__all__ = ["DRAWS", "Scenario", "World", "draw", "scenarios"]
-
 _USUAL_S = 9.5
 _SETTLE, _BEFORE, _SCORED, _WATCHED, _QUIET = 5, 10, 10, 55, 60
 """Minutes: until the queue is as usual; looked at before the trouble; scored after it; watched after it; in all where

@@ -13,8 +13,6 @@ from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["ServiceTimes", "Workload", "pools_of"]
-
 Floats = NDArray[np.float64]
 _FEW = 3
 """A cell of fewer values is made up of the warm median and the usual cost of a switch."""

@@ -11,8 +11,6 @@ from comfyload.advise.queueing import Dispatch, after, fleet
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.decide import SPILL_SWAPS
 
-__all__ = ["FULL", "Traffic"]
-
 Floats = NDArray[np.float64]
 FULL = 0.97
 """From this share of the capacity on, a queue is called unstable: so near to it, how long jobs wait depends on how

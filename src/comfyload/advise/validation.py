@@ -23,8 +23,6 @@ from comfyload.judge.statistics.stats import autocorrelation_time, quantile
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-__all__ = ["Checked", "Prediction", "Validation", "in_phases", "prediction_band", "validate"]
-
 Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
 Checked = Literal["structural", "replay", "blind"]

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from comfyload.app.run.options import RunOptions
     from comfyload.app.run.viewer import Viewer
 
-__all__ = ["Alternated", "Alternation", "alternate", "turns"]
-
 Side = Literal["a", "b"]
 RESTART_S = 300.0
 POLL_S = 0.5

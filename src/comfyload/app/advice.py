@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
     from comfyload.retry.policy import Policy
 
-__all__ = ["Ahead", "Basis", "ahead", "basis", "policy", "validated"]
-
 SEED = 20_240_601
 """The same runs give the same advice."""
 

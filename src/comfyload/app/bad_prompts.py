@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from comfyload.workflow import ObjectInfo
 
-__all__ = ["CLASSES", "CannotPlay", "bad_graph"]
-
 SIM_FAIL, WRONG, LATENTS = "SimFail", "RegexReplace", "EmptyHunyuanLatentVideo"
 CLASSES = (SIM_FAIL, WRONG, LATENTS)
 """What a server is asked to describe before such a prompt is made for it."""

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet
 
-__all__ = ["Keeping", "save_baseline", "verify"]
-
 _NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
 """What the name of a file cannot hold on some system: a run is called as its user or its workflow wills."""
 

@@ -24,8 +24,6 @@ from comfyload.words import count
 if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
 
-__all__ = ["Checked", "baseline_of", "check", "gate_set", "log_errors"]
-
 
 class Checked(Struct, frozen=True, kw_only=True):
     """Verdicts on each run, and whether all runs measured what they are named after."""

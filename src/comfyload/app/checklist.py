@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from comfyload.app.doctor import DoctorCheck
     from comfyload.app.run.viewer import Viewer
 
-__all__ = ["CONCURRENCY", "JOBS", "WARMUP", "Pace", "Round", "default_workflows", "rounds", "run_rounds"]
-
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")
 CONCURRENCY = (1, 2, 4)

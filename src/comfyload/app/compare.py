@@ -20,8 +20,6 @@ from comfyload.report.junit import Suite, suite_of, suite_of_comparison
 if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
 
-__all__ = ["Compared", "compare_targets", "suites_of", "trend", "verdicts_on"]
-
 
 class Compared(Struct, frozen=True, kw_only=True):
     """A comparison, and the runs of both sides. `names`: A and B as their user wrote them."""

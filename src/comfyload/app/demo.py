@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from comfyload.app.run.viewer import Viewer
 
-__all__ = ["NEXT", "run_demo"]
-
 NEXT = "comfyload run --server :8188 --workflow infra/comfyui/samples/smoke_small.json --jobs 24"
 """What to try on a ComfyUI of one's own: it needs no model."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from comfyload.record.model import Server
     from comfyload.workflow.problems import Kind
 
-__all__ = ["DoctorCheck", "Status", "doctor", "examine_server", "exit_code"]
-
 Status = Literal["ok", "warning", "problem", "unknown"]
 
 CLOCK_WARNING_S = 2.0

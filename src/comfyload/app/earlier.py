@@ -15,8 +15,6 @@ from comfyload.record.model import Record
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed
 
-__all__ = ["Earlier", "newest_run"]
-
 _LOAD_TEST = Path("infra/comfyui/load_test")
 """Where the checklist runs the load test, so that its runs lie there."""
 _DEPTH = 3

@@ -15,8 +15,6 @@ from comfyload.errors import UsageError
 from comfyload.hidden import hide
 from comfyload.record.run import RunReader
 
-__all__ = ["Formats", "export"]
-
 
 class Formats(Struct, frozen=True, kw_only=True):
     """Where each format goes; None: nowhere. `otlp`: a collector's URL or a file."""

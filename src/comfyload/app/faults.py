@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.client import Client
     from comfyload.retry.policy import Policy
 
-__all__ = ["CLIENTS", "SCENARIOS", "FaultOptions", "Scenario", "faults"]
-
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 BAD_PROMPTS = ("validation", "oom", "poison")

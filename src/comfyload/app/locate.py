@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import Manifest
 
-__all__ = ["Result", "Target", "default_log", "find", "labelled", "labels", "measured", "window"]
-
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""
 

@@ -14,8 +14,6 @@ from comfyload.errors import RunFilesError, ServerUnreachable
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, older_files, project_log
 from comfyload.record.run import LOG, MANIFEST, RunReader
 
-__all__ = ["LogPlace", "locate", "search"]
-
 NAME = DEFAULT_LOG.name
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from comfyload.app.log_place import LogPlace
 
-__all__ = ["LogQuery", "instant", "print_log"]
-
 T = TypeVar("T")
 
 POLL_S = 0.25

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from comfyload.advise.naive_client import Naive
     from comfyload.comfy.api import Api
 
-__all__ = ["NaiveHttpClient", "script"]
-
 
 class NaiveHttpClient:
     """Retries as `naive` says, each time under a new id. It never looks a prompt up, and leaves what it gives up on.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from comfyload.judge.columns.jobs import Jobs
 
-__all__ = ["as_before"]
-
 _OTHERS = ("videos", "audio_files", "files_3d", "latents", "texts", "other_files")
 
 

@@ -23,25 +23,6 @@ from comfyload.errors import UsageError
 from comfyload.record.copies import sha256, sync_folder, walk
 from comfyload.record.environment.git import declared_version
 
-__all__ = [
-    "MARK",
-    "NAME",
-    "FileChanges",
-    "Mark",
-    "Pack",
-    "clear",
-    "failed",
-    "files_of",
-    "left_over",
-    "look",
-    "mark_at",
-    "mark_of",
-    "put",
-    "source_of_pack",
-    "take_away",
-    "version_of",
-]
-
 NAME = "comfyload_probe"
 MARK = ".comfyload_probe.json"
 FORMAT = 1

@@ -34,8 +34,6 @@ from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG
 
-__all__ = ["Installed", "ProbeStatus", "Removed", "Running", "ask", "install", "remove", "status"]
-
 
 class Installed(Struct, frozen=True, kw_only=True):
     """What an installation did, or with `dry_run` would do.

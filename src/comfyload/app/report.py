@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import Gate
     from comfyload.report.page import Page
 
-__all__ = ["compared", "environment_of", "limits", "notes_of", "page", "shown", "whole_page", "write_page"]
-
 NOTE = "note."
 
 

@@ -16,8 +16,6 @@ from comfyload.record.stamps import believed
 from comfyload.report.console import Screen, draw
 from comfyload.visible import visible
 
-__all__ = ["show_job"]
-
 BAR = 36
 
 

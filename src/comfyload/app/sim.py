@@ -11,8 +11,6 @@ from comfyload.errors import UsageError
 from comfyload.sim import Server
 from comfyload.sim.http import serve
 
-__all__ = ["serve_sim"]
-
 CACHES = ("ram", "classic", "lru", "none")
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.report.page import Page
 
-__all__ = ["end_code", "print_run", "print_summary", "read_run", "report_run", "write_output"]
-
 OK, INVALID = 0, 5
 
 

@@ -16,8 +16,6 @@ from comfyload.errors import UsageError
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 
-__all__ = ["ab"]
-
 TAKES = Takes(
     names=(
         "workflow", "server", "jobs", "concurrency", "warmup", "timeout", "set", "header", "ca_file", "insecure",

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from comfyload.report.console import Screen
     from comfyload.report.page import Page
 
-__all__ = ["capacity", "policy", "saturate"]
-
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]

@@ -13,8 +13,6 @@ from comfyload.cli.signature import Given, Takes, with_flags
 if TYPE_CHECKING:
     from comfyload.app.run.resume import Again
 
-__all__ = ["cleanup", "resume", "show"]
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 GIVE_AGAIN = {
     "server": "The server, if its address has changed.",

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from comfyload.record.by_hand import ByHand
     from comfyload.report.console import Screen
 
-__all__ = ["baseline"]
-
 baseline = typer.Typer(
     name="baseline",
     no_args_is_help=True,

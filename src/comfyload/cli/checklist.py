@@ -14,9 +14,6 @@ from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Plan
 
-__all__ = ["checklist"]
-
-
 TAKES = Takes(
     names=(
         "server", "workflow", "jobs", "timeout", "set", "metrics_log", "note", "comfyui_dir", "no_telemetry", "scrape",

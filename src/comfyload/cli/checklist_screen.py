@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
     from comfyload.record.archive import Kept
 
-__all__ = ["ChecklistProgress", "show_results"]
-
 
 class ChecklistProgress:
     """What is shown of all runs together: the results so far, and the time left."""

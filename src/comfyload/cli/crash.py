@@ -16,8 +16,6 @@ from comfyload.hidden import without_hidden
 if TYPE_CHECKING:
     from comfyload.errors import OwnFault
 
-__all__ = ["write_crash"]
-
 
 def write_crash(fault: OwnFault) -> Path | None:
     """Write the traceback of its cause into its run directory, the working directory, or the one for temporary files.

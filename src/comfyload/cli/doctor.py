@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from comfyload.app.doctor import DoctorCheck
 
-__all__ = ["doctor", "show_checks"]
-
 _MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "yellow"), "unknown": ("?", "cyan"), "ok": ("✓", "green")}
 """Sign and style of a check, the most urgent first."""
 

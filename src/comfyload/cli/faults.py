@@ -16,9 +16,6 @@ from comfyload.errors import UsageError
 if TYPE_CHECKING:
     from comfyload.app.faults import Scenario
 
-__all__ = ["faults"]
-
-
 TAKES = Takes(
     names=("server", "workflow", "policy", "header", "allow_shared"),
     env=False,

@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.console import Screen
 
-__all__ = [
-    "DEFAULT_ARCHIVE",
-    "Accept",
-    "AllRows",
-    "Archive",
-    "FailIf",
-    "FailIfs",
-    "GateFlags",
-    "Json",
-    "Margin",
-    "MetricsLog",
-    "Note",
-    "Output",
-    "Quiet",
-    "Strict",
-    "check_writable",
-    "echo",
-    "for_people",
-]
-
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
 AllRows = Annotated[bool, typer.Option("--all", help="Show every row; without it only those that matter most.")]

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.report.junit import Suite
 
-__all__ = ["ComparisonFlags", "VerdictFlags", "say_what_failed", "show_comparison"]
-
 
 class VerdictFlags(Struct, frozen=True, kw_only=True):
     """Where verdicts go, and whether one that is not proven is good enough."""

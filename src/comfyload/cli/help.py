@@ -7,8 +7,6 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-__all__ = ["Command", "Group", "flowing"]
-
 
 class Command(TyperCommand):
     """A command whose switches have no type in its help."""

@@ -22,8 +22,6 @@ from comfyload.cli.flags import (
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.signature import with_flags
 
-__all__ = ["check", "compare", "trend"]
-
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
 ]

@@ -16,8 +16,6 @@ from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 
-__all__ = ["ended", "options_of", "parse_workflows", "server_url"]
-
 ARRIVALS = ("rate", "stages", "replay")
 USERS = ("concurrency", "think", "ramp_up")
 

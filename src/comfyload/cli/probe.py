@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
 
-__all__ = ["probe"]
-
 probe = typer.Typer(
     name="probe",
     no_args_is_help=True,

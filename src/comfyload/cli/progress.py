@@ -30,8 +30,6 @@ from comfyload.words import digits, duration
 if TYPE_CHECKING:
     from comfyload.report.page import Table as PageTable
 
-__all__ = ["NoProgress", "Part", "Plain", "Terminal", "Working", "clock_words", "table_text", "viewer_for", "working"]
-
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
 

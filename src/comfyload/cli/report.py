@@ -20,8 +20,6 @@ from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import is_stdout
 
-__all__ = ["export", "report"]
-
 
 @with_flags
 def report(

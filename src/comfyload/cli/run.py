@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.options import RunOptions
 
-__all__ = ["run"]
-
 JOBS = 12
 """Jobs of a run whose length is not given."""
 

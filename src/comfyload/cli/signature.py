@@ -23,8 +23,6 @@ from comfyload.load.grammar import duration_text, parse_duration
 from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions
 
-__all__ = ["Given", "Takes", "duration", "duration_option", "option", "with_flags"]
-
 
 class Takes(Struct, frozen=True):
     """Which flags of its options a command takes, by their names in Python; none named: all.

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["demo", "sim"]
-
 
 def sim(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8188,

@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["echo_toml", "fit_streams"]
-
 _FIT = "comfyload.fit"
 _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"})
 """How Python treats such a letter unless it is told otherwise: an exception, or `\\u2501` in a sentence."""

@@ -13,17 +13,6 @@ from yarl import URL
 from comfyload.errors import UsageError
 from comfyload.hidden import hide
 
-__all__ = [
-    "hide_secrets",
-    "masked",
-    "parse_headers",
-    "parse_server",
-    "read_url",
-    "redacted",
-    "redirected",
-    "with_credentials",
-]
-
 LONGEST = 1000
 """Letters of an address that is shown."""
 

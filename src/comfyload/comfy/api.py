@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.comfy.wire import HistoryEntry, PromptState, Reply
 
-__all__ = ["Api", "api_of"]
-
 
 class Api(Protocol):
     """Calls to one server. Those that return a `Reply` raise `TransportError` when there is none; the others do not,

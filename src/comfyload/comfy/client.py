@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.job_events import JobEvent
 
-__all__ = ["Client", "ClientOptions", "ComfyClient"]
-
 MAX_SUBMITS = 48
 """POSTs at once, below the connection limit, so that a POST leaves at `sent` and does not wait for a connection."""
 

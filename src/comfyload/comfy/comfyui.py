@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Server
 
-__all__ = ["ComfyApi", "view_path"]
-
 _NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 
 _JOB_STATES: dict[str, PromptState] = {

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.inflight import End, Job
     from comfyload.comfy.link import Link
 
-__all__ = ["Ending"]
-
 Left = Literal["absent", "unknown"]
 
 

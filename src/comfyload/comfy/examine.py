@@ -35,23 +35,6 @@ if TYPE_CHECKING:
     from comfyload.record.model import Server
     from comfyload.workflow.graph import Workflow
 
-__all__ = [
-    "Described",
-    "QueueContents",
-    "Watched",
-    "clock_offset",
-    "disturbing_flags",
-    "fetch_object_info",
-    "greeting",
-    "look_at_queue",
-    "missing_abilities",
-    "missing_images",
-    "preflight",
-    "refuse_deadly",
-    "round_trips",
-    "watch_worker",
-]
-
 FLAGS = {
     "--cpu": "no GPU is used, and the times do not apply to a server with one",
     "--lowvram": "models are moved in and out of the GPU in every job",

@@ -14,8 +14,6 @@ from comfyload.comfy.wire import Reply, decode_json
 from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
 
-__all__ = ["NO_COMFYUI", "message_in", "who_answers"]
-
 ADDRESS = "give the address that serves /system_stats, with its base path if it has one"
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120

@@ -34,8 +34,6 @@ from comfyload.comfy.wire import (
 from comfyload.errors import UsageError
 from comfyload.hidden import without_hidden
 
-__all__ = ["Http"]
-
 MAX_CONNECTIONS = 64
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)

@@ -27,8 +27,6 @@ from comfyload.workflow.object_info import packs_of
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["describe_classes", "describe_packs", "describe_probe", "identify"]
-
 MOST_FACTS, LONGEST_FACT = 1000, 2000
 """Of the probe's facts: how many are kept, and how many letters of one."""
 

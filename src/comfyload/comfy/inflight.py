@@ -17,8 +17,6 @@ from comfyload.record.job_events import JobEvent, Progress, Queued
 if TYPE_CHECKING:
     from comfyload.record.model import Failure
 
-__all__ = ["End", "InFlight", "Job", "progress_of"]
-
 End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "withdrawn"]
 """What ended the wait for a job."""
 

@@ -9,8 +9,6 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["bounded"]
-
 MOST = 50
 """Interim replies before the reply itself. Servers send one or two."""
 

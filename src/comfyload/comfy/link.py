@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.model import Failure
 
-__all__ = ["Link"]
-
 
 @dataclass(kw_only=True, eq=False)
 class Link:

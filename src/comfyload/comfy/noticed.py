@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from comfyload.record.model import Observation
 
-__all__ = ["Noticed"]
-
 
 class Noticed:
     """Hands observations to `observe`, and remembers the last fault of the generator's own machine."""

@@ -14,8 +14,6 @@ from comfyload.record.model import Fetch
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["fetch_outputs"]
-
 SIGNATURES = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".jpg": (b"\xff\xd8\xff",),

@@ -14,8 +14,6 @@ from comfyload.comfy.wire import Download, Reply, Request, TransportError
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["OURS", "FaultReporter", "own_fault"]
-
 OURS = "this machine: "
 """How the message of such a fault begins."""
 

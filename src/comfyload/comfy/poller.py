@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.stream import EventStream
     from comfyload.comfy.timeouts import Timeouts
 
-__all__ = ["HistoryPoller"]
-
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 AT_ONCE = 4

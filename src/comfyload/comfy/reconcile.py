@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.api import Api
 
-__all__ = ["LookUp", "reconcile"]
-
 LookUp = Literal["there", "absent", "unknown"]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 

@@ -17,8 +17,6 @@ from comfyload.record.model import Output
 if TYPE_CHECKING:
     from comfyload.comfy.wire import HistoryEntry
 
-__all__ = ["files_of", "outputs_of"]
-
 File = tuple[str, str, str]
 """Name, subfolder and type, as `/view` takes them."""
 

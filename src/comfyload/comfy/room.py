@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.api import Api
 
-__all__ = ["Room"]
-
 POLL_S = 1.0
 """How often the queue's length is read while no event reports it."""
 

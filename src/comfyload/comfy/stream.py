@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.transport import Transport
 
-__all__ = ["EventStream"]
-
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 5.0
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.link import Link
     from comfyload.comfy.room import Room
 
-__all__ = ["LATE", "Submit"]
-
 LATE = Failure(kind="timeout", message="not done by its deadline")
 
 

@@ -13,9 +13,6 @@ from comfyload.comfy.gateway import message_in
 from comfyload.comfy.wire import decode_json, finite
 from comfyload.record.model import Failure, FailureKind
 
-__all__ = ["classify_refusal", "node_errors_of"]
-
-
 LONGEST = 5000
 """Letters of the server's text that are kept."""
 

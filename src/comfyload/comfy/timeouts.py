@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Timeouts"]
-
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds, each. `job_s` None: for ever.

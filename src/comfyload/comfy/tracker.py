@@ -15,8 +15,6 @@ from comfyload.comfy.reported import outputs_of
 from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, ServerTimes, Span
 
-__all__ = ["PromptTracker", "failure_of"]
-
 MOST_NODES = 10_000
 """Nodes of one prompt that are kept. A graph has hundreds; loops make more as they run."""
 

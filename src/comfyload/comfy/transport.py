@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.wire import Download, Reply, Request
 
-__all__ = ["Transport"]
-
 
 class Transport(Protocol):
     """One server, reachable. Every method raises `wire.TransportError` when there is no answer."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from comfyload.comfy.transport import Transport
 
-__all__ = ["rename_inputs", "upload_image"]
-
 
 async def upload_image(transport: Transport, path: Path) -> str:
     """Put a file into the server's input folder; returns the name that a graph has to use for it.

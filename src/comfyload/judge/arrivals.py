@@ -12,8 +12,6 @@ from comfyload.judge.columns.jobs import Jobs
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
-__all__ = ["Arrivals", "Rates", "arrivals_of", "books_failed", "planned_in", "planned_jobs", "rates"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 

@@ -10,8 +10,6 @@ from itertools import accumulate, pairwise
 
 from comfyload.record.clocks import ClockCheck, ClockName, ClockRate, ClockReadings
 
-__all__ = ["STEP_S", "check_clocks"]
-
 STEP_S = 0.05
 """A sudden change above this is a step; what is below enters the rate alone."""
 _FEWEST = 4

@@ -21,8 +21,6 @@ from comfyload.judge.statistics.stats import Statistic, proportion
 from comfyload.judge.statistics.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
 
-__all__ = ["GAP", "Evidence", "duration", "estimates", "images_per_minute", "success_rate"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 

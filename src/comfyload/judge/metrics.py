@@ -12,8 +12,6 @@ from msgspec import Struct
 from comfyload.record.model import Record
 from comfyload.record.stamps import believed
 
-__all__ = ["INSTANTS", "METRICS", "Instant", "Metric", "instants"]
-
 Instant = Literal["due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms"]
 """The instants of a job: the first four by the client's clock in seconds, the others by the server's in ms."""
 

@@ -10,8 +10,6 @@ from msgspec import Struct
 from comfyload.record.kinds import Kind
 from comfyload.record.outcomes import Outcome
 
-__all__ = ["Count", "Counts", "Judged", "Measure", "Number", "Place", "Plain"]
-
 Plain = int | float | str | bool | None
 Judged = Literal["share", "percentile", "mean", "fact", "errors", "flag"]
 Measure = Literal["s", "share", "count", "/min", "/h", "bytes", ""]

@@ -15,8 +15,6 @@ from comfyload.judge.number import Count, Counts, Judged, Number
 from comfyload.record.kinds import Kind
 from comfyload.record.outcomes import OUTCOMES, Outcome
 
-__all__ = ["COMPARED", "ERRORS", "NUMBERS", "number_of", "number_of_outcome", "numbers_of_metric", "workflow_numbers"]
-
 ERRORS = "unexpected_errors"
 """The one gate that is not on a number of the summary."""
 

@@ -20,8 +20,6 @@ from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 from comfyload.words import digits, duration, percent
 
-__all__ = ["Observation", "observations", "run_labels", "workflow_key"]
-
 Floats = NDArray[np.float64]
 _Group = list[tuple[str, Measured]]
 Runs = Sequence[tuple[str, Measured]]

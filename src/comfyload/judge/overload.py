@@ -11,8 +11,6 @@ from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed, Load, Open, Replay
 
-__all__ = ["SATURATED", "Overload", "find_overload", "in_system", "occupancy_s"]
-
 Floats = NDArray[np.float64]
 
 SATURATED = 0.97

@@ -17,8 +17,6 @@ from comfyload.judge.overload import occupancy_s
 from comfyload.judge.statistics.queue import Queue
 from comfyload.record.plan import Closed, Load, Open, Plan
 
-__all__ = ["queue_of"]
-
 Floats = NDArray[np.float64]
 _FEWEST = 3
 """Arrivals from which their gaps vary."""

@@ -10,8 +10,6 @@ from msgspec import Struct
 from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.columns.jobs import Jobs
 
-__all__ = ["GpuBusy", "Saturation", "saturation"]
-
 BUSY = 0.97
 """A serial server with one job always waiting is busy 0.99 of the time, one without 0.96 to 0.98."""
 OF_CEILING = 0.95

@@ -13,8 +13,6 @@ from comfyload.judge.estimates import Evidence, duration, images_per_minute, suc
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic
 
-__all__ = ["AfterRow", "WorkflowRow", "after_rows", "workflow_rows"]
-
 Flags = NDArray[np.bool_]
 
 

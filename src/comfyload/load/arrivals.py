@@ -13,14 +13,6 @@ from typing import Protocol
 
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
-__all__ = [
-    "Generator",
-    "expected_jobs",
-    "offered_per_s",
-    "offsets",
-    "scheduled_arrivals",
-]
-
 
 class Generator(Protocol):
     """The part of `random.Random` that schedules draw from."""

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from comfyload.clock import VirtualLoop
 from comfyload.record.clocks import ClockName, ClockReadings
 
-__all__ = ["ClockWatch", "machine_clocks"]
-
 EVERY_S = 0.5
 TRIES, NARROW_S = 5, 20e-6
 """A reading that the kernel interrupted is repeated."""

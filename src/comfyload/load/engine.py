@@ -19,8 +19,6 @@ from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Open, Plan, Replay
 
-__all__ = ["Engine", "Stop"]
-
 
 class _Client(Protocol):
     async def run(self, prompt: Prompt) -> Execution: ...

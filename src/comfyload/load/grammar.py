@@ -8,16 +8,6 @@ from decimal import Decimal
 from comfyload.errors import UsageError
 from comfyload.record.plan import Arrivals, Order, Stage
 
-__all__ = [
-    "duration_text",
-    "parse_arrivals",
-    "parse_duration",
-    "parse_order",
-    "parse_rate",
-    "parse_stages",
-    "rate_text",
-]
-
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(_NUMBER + r"\s*(ms|s|min|m|h)?")

@@ -10,8 +10,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["Instant", "Kind", "dated", "numbered"]
-
 Kind = Literal["offset", "absolute", "local", "yearless"]
 """Seconds since some start; Unix seconds; seconds of a clock without a zone; the same without a year."""
 

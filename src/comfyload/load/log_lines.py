@@ -13,8 +13,6 @@ from msgspec import Struct
 from comfyload.load.instants import Instant, dated, numbered
 from comfyload.load.requests import LoggedRequest, request_in, request_of
 
-__all__ = ["Line", "excerpt", "instant_of", "is_noise", "is_record", "lines_of", "request_on"]
-
 _TIMES = (
     "due", "offset_s", "due_s", "t", "startutc", "startlocal", "edgestarttimestamp", "start_time", "starttime",
     "started_at", "requesttimeepoch", "requesttime", "msec", "time_iso8601", "date_time", "datetime", "timestamp",

@@ -14,8 +14,6 @@ from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
 from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
 
-__all__ = ["Recording", "read_recording"]
-
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
 _JOB = Match(method="POST", path="/prompt")
 _GOT = "got prompt"

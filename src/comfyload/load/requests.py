@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-__all__ = ["LoggedRequest", "Match", "listed", "match_of", "request_in", "request_of"]
-
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
     "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PURGE", "PRI",

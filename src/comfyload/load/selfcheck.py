@@ -20,8 +20,6 @@ from comfyload.clock import now
 from comfyload.record.model import Quantiles, SelfCheck
 from comfyload.record.ranks import quantiles_of
 
-__all__ = ["SelfWatch", "frozen_gc"]
-
 CANARY_S = 0.02
 
 

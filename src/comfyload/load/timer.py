@@ -14,8 +14,6 @@ from types import TracebackType
 
 from comfyload.clock import VirtualLoop, now
 
-__all__ = ["Timer"]
-
 CLOCK_MONOTONIC = 1
 TFD_NONBLOCK = os.O_NONBLOCK if hasattr(os, "O_NONBLOCK") else 0
 TFD_CLOEXEC = getattr(os, "O_CLOEXEC", 0)

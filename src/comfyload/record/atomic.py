@@ -16,8 +16,6 @@ from typing import BinaryIO
 
 from comfyload.errors import UsageError
 
-__all__ = ["check_folder", "check_target", "is_stdout", "replace_file", "write_whole", "written_aside"]
-
 HINT = "name a file in a folder you can write"
 _BLOCK = 4096
 _DESCRIPTOR = re.compile(r"/(?:dev/fd|proc/self/fd)/(\d+)")

@@ -11,8 +11,6 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.record.codec import within_levels
 
-__all__ = ["ByHand", "Stated", "is_by_hand", "no_baseline", "read_by_hand"]
-
 _MANIFEST, _PAGE, _RUNS = "manifest.json", "report.html", "runs"
 _README = "README.md"
 

@@ -7,8 +7,6 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-__all__ = ["ClockCheck", "ClockName", "ClockRate", "ClockReadings"]
-
 ClockName = Literal["wall", "raw", "boottime"]
 """`wall`: the time of day. `raw`: the same crystal, never slewed. `boottime`: counts on while the machine sleeps."""
 

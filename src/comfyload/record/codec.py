@@ -16,22 +16,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-__all__ = [
-    "MOST_LEVELS",
-    "UNREADABLE",
-    "converted",
-    "decode",
-    "encode",
-    "encode_pretty",
-    "encode_sorted",
-    "levels",
-    "parsed",
-    "printable",
-    "unreadable",
-    "within_levels",
-    "words",
-]
-
 T = TypeVar("T")
 MOST_LEVELS = 100
 """Most levels of nesting: no graph and no row of a log has more, and encoders do not write many more."""

@@ -10,8 +10,6 @@ from pathlib import Path
 from comfyload.errors import RunFilesError
 from comfyload.record.lock import LOCK
 
-__all__ = ["copy_run", "hash_files", "sha256", "sync_folder", "sync_folders", "walk"]
-
 
 def copy_run(run: Path, folder: Path) -> str:
     """Copy a run directory whole into `folder/runs/`; returns where, relative to `folder`.

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import FieldInfo, fields
 
-__all__ = ["JUDGE", "LOAD", "RESULT", "SERVER", "WORK", "Flag", "OptionFlag", "flags_of", "flags_on"]
-
 LOAD = "Load"
 WORK = "Jobs"
 SERVER = "Server"

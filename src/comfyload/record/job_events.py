@@ -8,8 +8,6 @@ from msgspec import Struct
 
 from comfyload.record.model import FailureKind
 
-__all__ = ["JobEvent", "Progress", "Queued", "Retrying"]
-
 
 class Queued(Struct, frozen=True, kw_only=True):
     """The job waits on `server` (its redacted address) behind `before` prompts, the running one included.

@@ -19,8 +19,6 @@ from comfyload.errors import RunFilesError
 from comfyload.record.codec import UNREADABLE, decode
 from comfyload.text_files import read_within
 
-__all__ = ["MOST_LINE_BYTES", "RECORDS", "Damage", "open_plain", "read_journal", "read_whole"]
-
 T = TypeVar("T")
 
 RECORDS = "records.ndjson"

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = [
-    "BARE",
-    "IMAGE_SUFFIXES",
-    "KINDS",
-    "KIND_WORDS",
-    "SHOWING",
-    "SHOWN",
-    "Kind",
-    "kind_of",
-    "kind_under",
-    "suffix_of",
-]
-
 Kind = Literal["image", "video", "audio", "3d", "latent", "text", "other"]
 """`video` includes animations; `other` is anything else, such as weights or an archive."""
 

@@ -22,8 +22,6 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["LOCK", "alone_in"]
-
 LOCK = ".lock"
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
 _BYTE = 1 << 30

@@ -11,8 +11,6 @@ from comfyload.record.bounds import Seconds
 from comfyload.record.flag import JUDGE, LOAD, RESULT, SERVER, WORK, Flag
 from comfyload.record.plan import Closed, Plan
 
-__all__ = ["RunOptions", "WorkflowChoice"]
-
 
 class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A workflow file and how often it is drawn in relation to the others."""

@@ -6,8 +6,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["OUTCOMES", "Outcome", "OutcomeRow"]
-
 Outcome = Literal["completed", "failed", "timed_out", "cancelled", "lost", "dropped"]
 """How an arrival ended. Exactly one each; offered = their sum."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["nearest_rank", "quantiles_of"]
-
 
 def nearest_rank(n: int, share: float) -> int:
     """The rank, from 1, of the quantile among `n` > 0 values; of the p99 of 100 it is 99."""

@@ -13,8 +13,6 @@ from comfyload.report.saturation import validation_table
 from comfyload.retry.policy import Policy, Score
 from comfyload.words import DASH, count, decimals, digits, fixed, percent, scale, seconds_words
 
-__all__ = ["Outlook", "capacity_page", "forecast_table", "policy_page", "policy_sentence", "sizing_words"]
-
 NO_RETRY = "no retry"
 _ALIKE = 0.005
 _TROUBLE = {

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from comfyload.record.model import Environment
     from comfyload.report.charts.chart import Chart
 
-__all__ = ["BaselineContents", "pictures", "render_readme"]
-
 PAGE = "report.html"
 _OF_EACH = ("latency", "nodes")
 """Charts of each workflow that are kept as pictures, of its run at the knee."""

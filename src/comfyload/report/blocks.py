@@ -13,8 +13,6 @@ from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Row, Table, Value, table
 from comfyload.words import DASH, count, percent
 
-__all__ = ["failures", "node_bars", "nodes", "switches", "workflows"]
-
 _NODES, _BARS, _FAILURES = 5, 3, 10
 _IN_COUNTS = ("dropped", "censored")
 """Kinds that the counts of jobs name already."""

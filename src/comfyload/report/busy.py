@@ -7,8 +7,6 @@ from comfyload.judge.saturation import Saturation
 from comfyload.report.page import Value
 from comfyload.words import DASH, fixed, gib, percent
 
-__all__ = ["gpu_value", "server_words"]
-
 
 def server_words(found: Saturation) -> str:
     """How busy the server was, by its own times; "" if that is not known."""

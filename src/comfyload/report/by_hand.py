@@ -10,8 +10,6 @@ from comfyload.words import count, digits, percent
 if TYPE_CHECKING:
     from comfyload.record.by_hand import ByHand, Stated
 
-__all__ = ["by_hand_words", "stated_words"]
-
 _LARGEST = 1e12
 """From here on a number was not measured by a load test."""
 _KEYS = {"avg_latency_s": "mean {} s", "p95_latency_s": "p95 {} s", "images_per_minute": "{} images/min"}

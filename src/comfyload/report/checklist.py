@@ -16,8 +16,6 @@ from comfyload.report.headline import value_of
 from comfyload.report.page import Fact, Look, Page, Remark, Table, Value, table
 from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
 
-__all__ = ["Found", "checklist_pages", "results_table"]
-
 _SLOWER = 0.95
 """Of the best rate with fewer in flight: what is below it, and by its interval too, is called slower."""
 _FILES = ("SaveImage", "PreviewImage")

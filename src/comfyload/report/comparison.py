@@ -15,8 +15,6 @@ from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value,
 from comfyload.report.verdicts import as_json
 from comfyload.words import DASH, count, digits, duration, percent, span
 
-__all__ = ["change_with_interval", "change_words", "comparison_json", "comparison_page", "metric_words", "value_words"]
-
 _LOOKS: dict[str, Look] = {"slower": "bad", "more failures": "bad", "faster": "good", "fewer failures": "good"}
 _DESIGNS = {"paired": "interleaved pairs", "runs": "several runs on each side", "single": "one run on each side"}
 _FIRST = ("p95_latency_s", "images_per_minute")

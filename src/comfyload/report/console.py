@@ -18,8 +18,6 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.visible import visible_lines
 from comfyload.words import in_code_page
 
-__all__ = ["Screen", "draw", "escaped"]
-
 _LONGEST = 1000
 """Characters of one text in Markdown; errors are cut before that."""
 

@@ -15,8 +15,6 @@ from comfyload.judge.summary import Summary, jsonable
 from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.model import Manifest, Record, Sent
 
-__all__ = ["document", "jobs", "write_document"]
-
 
 class _Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...

@@ -12,8 +12,6 @@ from comfyload.judge.summary import Summary
 from comfyload.report.page import Table, Value, table
 from comfyload.words import DASH, decimals, fixed, scale
 
-__all__ = ["OWN_DELAY", "durations", "open_ends", "own_delay"]
-
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
 _DERIVED = (("failures as ∞", "latency_with_failures"), ("book latency", "book_latency"))
 """Rows that are no duration of a single job: label, and name in the keys."""

@@ -9,8 +9,6 @@ from msgspec import Struct
 from comfyload.report.page import Page, Remark, Row, Table, Value, table
 from comfyload.words import DASH, count, duration
 
-__all__ = ["POLICY", "Outcome", "faults_page"]
-
 POLICY = "policy"
 
 

@@ -8,8 +8,6 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.report.page import Value
 from comfyload.words import DASH, decimals, duration, fixed, percent, scale, span
 
-__all__ = ["value_of"]
-
 
 def value_of(statistic: Statistic) -> Value:
     """The number with its interval, of which an end may be missing; withheld, a dash and the reason as a note."""

@@ -12,8 +12,6 @@ from comfyload.report.comparison import change_words, metric_words, value_words
 from comfyload.report.page import Look, Page, Row, State, Table, Value, table
 from comfyload.words import count, decimals, fixed, percent, scale, span
 
-__all__ = ["history_json", "history_page"]
-
 _LOOKS: dict[str, Look] = {"slower": "bad", "lower": "bad", "faster": "good", "higher": "good"}
 _NAME = 40
 """Characters of a baseline's name that are shown."""

@@ -19,8 +19,6 @@ from comfyload.report.charts.draw import script
 from comfyload.report.charts.theme import CSS, config
 from comfyload.report.page import Page, Remark, Table, Value
 
-__all__ = ["render_html"]
-
 _SIGNS = {"good": "✓", "doubt": "?", "bad": "✗", "plain": "✓"}
 _LEVELS = {"invalid": "bad", "warning": "doubt", "info": "plain"}
 _TITLES = {"gates": "Verdicts", "changes": "B against A"}

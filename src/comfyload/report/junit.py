@@ -19,8 +19,6 @@ from comfyload.report.headline import value_of
 from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import by_run, value_words
 
-__all__ = ["Suite", "junit", "suite_of", "suite_of_comparison"]
-
 _ESTIMATES = {
     "success_rate": "success_rate",
     "median_latency": "p50_latency_s",

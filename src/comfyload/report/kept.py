@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Summary
     from comfyload.record.archive import Kept
 
-__all__ = ["kept_page"]
-
 _COLUMNS = ("workflow", "load", ">images/min", ">half wait", ">p95", ">success", "")
 
 

@@ -11,8 +11,6 @@ from comfyload.words import count, duration
 if TYPE_CHECKING:
     from comfyload.record.metrics.log import LogRow
 
-__all__ = ["LONGEST", "PROMPT", "LogText", "kind_of_error", "log_text", "milliseconds", "node_of", "node_words"]
-
 LONGEST = 2000
 """Characters of one text."""
 

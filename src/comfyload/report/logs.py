@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from comfyload.record.metrics.log import LogRow
 
-__all__ = ["LogTally", "Printer"]
-
 _EVENT = 14
 """Columns of an event; a longer one pushes what follows."""
 

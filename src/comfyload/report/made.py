@@ -5,8 +5,6 @@ from __future__ import annotations
 from comfyload.judge.summary import Summary
 from comfyload.record.kinds import SHOWN, Kind
 
-__all__ = ["made_rows", "rate_label"]
-
 _LABELS: dict[Kind, str] = {
     "image": "Images",
     "video": "Videos",

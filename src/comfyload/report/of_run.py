@@ -27,8 +27,6 @@ from comfyload.words import DASH, count, duration
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
 
-__all__ = ["page_of", "validity"]
-
 
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
     """Composed once from what was measured and judged; every renderer shows the same."""

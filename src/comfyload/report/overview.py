@@ -36,8 +36,6 @@ from comfyload.words import DASH, count, seconds_words
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
 
-__all__ = ["JOBS", "Shown", "gpu_names", "overview", "run_page"]
-
 JOBS = 200
 """Jobs listed in a page; the run's JSON has them all."""
 _TILES = 3

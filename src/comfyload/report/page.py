@@ -10,8 +10,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
-__all__ = ["Bar", "Bars", "Column", "Fact", "Look", "Page", "Remark", "Row", "State", "Table", "Value", "table"]
-
 Look = Literal["good", "doubt", "bad", "plain"]
 """How a reader's eye is caught; a renderer chooses the colour."""
 

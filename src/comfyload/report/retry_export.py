@@ -6,8 +6,6 @@ from typing import Literal, get_args
 
 from comfyload.retry.policy import Policy
 
-__all__ = ["Format", "formats", "retry_export"]
-
 Format = Literal["tenacity", "stamina", "envoy", "nginx", "env"]
 _RUNS_TWICE = (
     "A reply that did not come says nothing: look the prompt id up in /queue and /history before it is sent again.\n"

@@ -19,8 +19,6 @@ from comfyload.report.made import made_rows, rate_label
 from comfyload.report.page import Fact, Value
 from comfyload.words import DASH, count, digits, duration, percent
 
-__all__ = ["cache_words", "ends_words", "facts"]
-
 _ALONE = ("share", "mean", "fact")
 _ELSEWHERE = {
     *(row.key for row in OUTCOMES.values()),

@@ -10,8 +10,6 @@ from comfyload.advise.validation import Checked, Prediction, Validation
 from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
 from comfyload.words import DASH, decimals, digits, duration, fixed, percent, span
 
-__all__ = ["saturation_page", "validation_table"]
-
 HOW: dict[Checked, str] = {
     "structural": "from its own times",
     "replay": "with its own arrivals",

@@ -20,8 +20,6 @@ from comfyload.report.plan_text import load_words
 from comfyload.report.verdicts import gate_tables
 from comfyload.words import DASH, count, duration, gib, percent
 
-__all__ = ["environment_rows", "gates", "gates_by_run", "jobs_table", "p95", "results", "sure"]
-
 _MESSAGE = 300
 
 

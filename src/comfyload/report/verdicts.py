@@ -18,8 +18,6 @@ from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render as draw_page
 from comfyload.words import DASH, count, decimals, duration, fixed, percent, scale, span
 
-__all__ = ["as_json", "by_result", "by_run", "gate_state", "gate_tables", "markdown", "render", "value_words"]
-
 _SIGNS: dict[Verdict, str] = {"PASS": "✓", "PASS*": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 _LONGEST = 1000
 """Characters of a sentence that are shown; errors are cut before that."""

@@ -11,8 +11,6 @@ from comfyload.record.model import Attempt, Execution, Failure, Prompt
 from comfyload.record.stamps import believed
 from comfyload.retry.classify import never_sent
 
-__all__ = ["AttemptLog", "id_of", "later_ids"]
-
 LATER_IDS = 8
 """How many ids after the first a job of an earlier process is looked up under; the usual rules come to six."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.wire import PromptState
     from comfyload.retry.pool import PendingPrompt, ServerBackend
 
-__all__ = ["AttemptRunner"]
-
 
 class AttemptRunner:
     """Runs attempts, any number at once. `over` is set when all waits must end."""

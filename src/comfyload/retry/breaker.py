@@ -8,8 +8,6 @@ from typing import Literal
 
 from comfyload.retry.policy import RETRY_AFTER_MOST_S, Breaker, FailureClass
 
-__all__ = ["CircuitBreaker"]
-
 
 class CircuitBreaker:
     """The circuit of one server. `closed`: jobs go there; `open`: none until the pause ends; `due`: it may be tried;

@@ -9,8 +9,6 @@ from comfyload.record.model import Execution, Failure, FailureKind
 if TYPE_CHECKING:
     from comfyload.retry.policy import FailureClass
 
-__all__ = ["KnownFailures", "classify", "never_sent"]
-
 _BY_KIND: dict[FailureKind, FailureClass] = {
     "validation": "validation",
     "missing_node": "missing",

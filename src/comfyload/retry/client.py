@@ -29,8 +29,6 @@ from comfyload.tasks import end_tasks
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["RetryingClient"]
-
 
 class RetryingClient:
     """A `Client` for one server or several, made by `RetryingClient.open`; `run` may be called any number of times at

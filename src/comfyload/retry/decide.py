@@ -18,17 +18,6 @@ from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import Breaker, Budget, FailureClass, Policy, rule_of, spent, wait_s
 
-__all__ = [
-    "LOOK_AGAIN_S",
-    "SPILL_SWAPS",
-    "Assignment",
-    "Backend",
-    "Dispatcher",
-    "PendingJob",
-    "RetryBudget",
-    "others_than",
-]
-
 SPILL_SWAPS = 3.0
 """How many times the cost of loading a workflow's models its home server may be behind the best."""
 

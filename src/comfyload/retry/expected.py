@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ExpectedTimes"]
-
 HALF_LIFE_JOBS = 20
 STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from comfyload.record.job_events import JobEvent
     from comfyload.retry.policy import Breaker, Policy
 
-__all__ = ["PendingPrompt", "Pool", "ServerBackend"]
-
 TICK_S = 1.0
 SLOW_S = 0.5
 """How long a round of assignments waits for a server's answer."""

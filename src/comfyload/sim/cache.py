@@ -8,8 +8,6 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["MODES", "Cache", "Result", "is_link", "signatures"]
-
 MODES = ("ram", "classic", "lru", "none")
 _ROOM = 20_000
 

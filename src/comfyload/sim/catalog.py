@@ -11,8 +11,6 @@ import json
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["CLASSES", "INPUT_IMAGES", "MODEL_FOLDERS", "OBJECT_INFO", "NodeClass"]
-
 OBJECT_INFO: dict[str, dict[str, Any]] = json.loads(
     files("comfyload.sim").joinpath("object_info.json").read_text(encoding="utf-8")
 )

@@ -16,8 +16,6 @@ from comfyload.sim.reply import empty, json_reply
 if TYPE_CHECKING:
     from comfyload.sim.state import State
 
-__all__ = ["models", "object_info", "system_stats", "upload", "view"]
-
 _GIB = 2**30
 _MODEL_BYTES = 3 * _GIB  # what a loaded file takes on the GPU
 _FILE_KINDS = ("output", "input", "temp")

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from comfyload.sim.server import Server
     from comfyload.sim.sockets import Socket
 
-__all__ = ["Direct"]
-
 
 class Direct:
     """A `Transport` over `server`.

@@ -8,8 +8,6 @@ from typing import Any
 
 from comfyload.sim.png import PREVIEW_JPEG
 
-__all__ = ["ODD_FRAMES", "preview_frame"]
-
 _PREVIEW, _PREVIEW_WITH_METADATA, _JPEG = 1, 4, 1
 
 ODD_FRAMES: tuple[str | bytes, ...] = (

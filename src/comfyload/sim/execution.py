@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.sim.settings import Truth
     from comfyload.sim.state import State
 
-__all__ = ["Execution", "Levers", "WorkerDied"]
-
 Entry = dict[str, Any]
 PREVIEWS = ("auto", "latent2rgb", "taesd")
 OOM_TIPS = (

@@ -9,8 +9,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     import random
 
-__all__ = ["NEVER", "Faults", "Plan", "Which"]
-
 
 class Which(Struct, frozen=True, kw_only=True):
     """Which prompts, from 1 over the server's whole life: those listed, every n-th, a share at random."""

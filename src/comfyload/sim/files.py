@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from comfyload.sim.catalog import INPUT_IMAGES
 from comfyload.sim.png import IMAGE_PNG
 
-__all__ = ["Files"]
-
 Key = tuple[str, str]  # subfolder, name
 
 

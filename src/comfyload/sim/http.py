@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from comfyload.sim.server import Server
     from comfyload.sim.sockets import Socket
 
-__all__ = ["serve"]
-
 _MAX_BODY = 100 * 2**20
 
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from comfyload.sim.queue import Item, Queue
 
-__all__ = ["find_job", "list_jobs"]
-
 Entry = dict[str, Any]
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 _ENDS = ("execution_success", "execution_error", "execution_interrupted")

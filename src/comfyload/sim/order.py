@@ -8,8 +8,6 @@ from typing import Any
 from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
 
-__all__ = ["CycleFound", "NoSuchSource", "run_order"]
-
 
 class NoSuchSource(Exception):
     """A link that no check has looked at leads to a node, or an output of one, that is not there."""

@@ -6,8 +6,6 @@ import base64
 import struct
 import zlib
 
-__all__ = ["IMAGE_PNG", "PREVIEW_JPEG"]
-
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from comfyload.sim.queue import Item
     from comfyload.sim.settings import Clock, Settings, Truth
 
-__all__ = ["Probe"]
-
 Row = dict[str, Any]
 
 SCHEMA = 1

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import random
     from asyncio import StreamReader, StreamWriter
 
-__all__ = ["Proxy", "Trouble"]
-
 _CHUNK = 1 << 14
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no time: closing sends RST instead of FIN."""

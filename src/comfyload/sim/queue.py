@@ -7,8 +7,6 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MAX_HISTORY", "Item", "Queue"]
-
 MAX_HISTORY = 10_000
 
 Entry = dict[str, Any]

@@ -7,8 +7,6 @@ import uuid
 
 from comfyload.comfy.wire import Reply
 
-__all__ = ["empty", "is_uuid", "json_reply", "not_found", "server_error", "text"]
-
 
 def json_reply(body: object, status: int = 200) -> Reply:
     """Encoded by Python's own encoder, as on a real server: NaN comes out bare."""

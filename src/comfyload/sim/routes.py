@@ -18,8 +18,6 @@ from comfyload.sim.submit import submit
 if TYPE_CHECKING:
     from comfyload.sim.state import State
 
-__all__ = ["answer"]
-
 
 class Call(Struct, frozen=True):
     """A request that found its route: `tail` is the part of the path that a `{...}` stands for."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["picture"]
-
 
 def picture(steps: int = 20, size: int = 1024) -> dict[str, Any]:
     """Checkpoint, two prompts, sampler, decode, save, in API format."""

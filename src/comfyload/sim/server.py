@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from comfyload.sim.queue import Item
     from comfyload.sim.sockets import Socket
 
-__all__ = ["Server"]
-
 
 class Server:
     """One simulated server. Use it as an async context manager, or `start()` and `stop()` it.

@@ -7,8 +7,6 @@ import time
 
 from msgspec import Struct
 
-__all__ = ["Clock", "Settings", "Truth"]
-
 
 class Settings(Struct, frozen=True, kw_only=True):
     """How the server is set up; see `Server` for the meanings."""

@@ -8,8 +8,6 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-__all__ = ["Socket", "Sockets"]
-
 Frame = str | bytes
 
 

@@ -16,8 +16,6 @@ from comfyload.sim.settings import Clock, Settings
 from comfyload.sim.sockets import Sockets
 from comfyload.sim.timing import Timing
 
-__all__ = ["Lasting", "State"]
-
 
 class Lasting:
     """What outlives a restart: the clock, the files, and the counts a test reads."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
     from comfyload.sim.state import State
 
-__all__ = ["submit"]
-
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 

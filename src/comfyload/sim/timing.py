@@ -12,8 +12,6 @@ from comfyload.sim.cache import is_link
 if TYPE_CHECKING:
     import random
 
-__all__ = ["LOADERS", "SAMPLERS", "Cost", "Frame", "Timing", "frame"]
-
 Graph = dict[str, Any]
 
 # Seconds of the first load of a file, by the loader's class and the inputs that name the files.

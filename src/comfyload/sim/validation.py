@@ -10,8 +10,6 @@ from msgspec import Struct
 from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
 
-__all__ = ["Verdict", "unfit_arguments", "validate"]
-
 Graph = dict[str, Any]
 Error = dict[str, Any]
 

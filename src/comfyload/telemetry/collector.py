@@ -10,8 +10,6 @@ from typing import TypeVar
 from comfyload.record.model import LogLine, Observation, Sample
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
-__all__ = ["Collector"]
-
 T = TypeVar("T")
 
 BEGIN_S = 1.0

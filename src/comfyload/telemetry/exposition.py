@@ -17,8 +17,6 @@ from comfyload.telemetry.nvml import SLOWED
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
-__all__ = ["Exposition", "Page"]
-
 MOST = 200
 """Series kept under their own names."""
 

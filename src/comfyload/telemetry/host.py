@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from comfyload.telemetry.local_server import LocalServer
 
-__all__ = ["HostReadings", "Machine"]
-
 
 class HostReadings(ThreadSource):
     """psutil, in a thread."""

@@ -9,8 +9,6 @@ from pathlib import Path
 from comfyload.record.metrics.lines import Lines, ends_a_line
 from comfyload.telemetry.source import NoReading
 
-__all__ = ["LineReader"]
-
 BLOCK = 1 << 16
 """Bytes read at once: some hundred rows, which the event loop then writes down without a pause."""
 

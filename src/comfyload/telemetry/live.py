@@ -22,8 +22,6 @@ from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import key_of_row, object_of_line
 from comfyload.record.metrics.writer import append, locked
 
-__all__ = ["LiveLog"]
-
 HOLD_S = 0.25
 """How long a row waits: the probe's ring gets it before the probe's file does, and that file may be this one."""
 LOOK_BACK = 1 << 20

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from comfyload.record.environment.server_process import ListeningProcess
     from comfyload.record.model import Server
 
-__all__ = ["LocalServer"]
-
 
 class LocalServer:
     """Looked up once, in the thread of the first source that needs it: it takes some hundredths of a second."""

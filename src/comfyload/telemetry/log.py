@@ -19,8 +19,6 @@ from comfyload.telemetry.thread import Thread
 if TYPE_CHECKING:
     from comfyload.telemetry.probe import Probe
 
-__all__ = ["MetricsLog", "unread_lines"]
-
 HELD = 20_000
 """Most rows of the probe that are held back until the probe itself has delivered them."""
 

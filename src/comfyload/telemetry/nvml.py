@@ -13,8 +13,6 @@ from comfyload.telemetry.thread import ThreadSource
 if TYPE_CHECKING:
     from comfyload.telemetry.local_server import LocalServer
 
-__all__ = ["Gpus", "Nvml"]
-
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 """Reasons for which clocks are below the requested ones: power cap, slowdowns by hardware, heat, power brake. A GPU at
 rest, or one whose clocks were set, is not slowed."""

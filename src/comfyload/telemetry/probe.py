@@ -21,8 +21,6 @@ from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["Exchange", "Offset", "Probe", "best_of", "better"]
-
 T = TypeVar("T")
 
 PAGE = 250

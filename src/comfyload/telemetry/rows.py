@@ -7,8 +7,6 @@ from typing import Any
 from comfyload.comfy.wire import finite
 from comfyload.record.model import Sample
 
-__all__ = ["SampleRows"]
-
 KEPT = (
     *("utilisation_percent", "vram_used_bytes", "vram_total_bytes", "torch_allocated_bytes", "process_vram_bytes"),
     *("power_w", "energy_j", "temperature_c", "clock_sm_mhz", "clock_memory_mhz"),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
 
-__all__ = ["Scrape", "scrape_url"]
-
 TIMEOUT_S = 5.0
 MOST_BYTES = 16 * 2**20
 

@@ -15,9 +15,6 @@ from comfyload.telemetry.source import NoReading, Readings, Source
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["QueueLength", "Stats"]
-
-
 MOST_GPUS = 64
 
 

@@ -8,8 +8,6 @@ from msgspec import Struct
 
 from comfyload.record.model import LogLine, Sample
 
-__all__ = ["NoReading", "NotAvailable", "Readings", "Source"]
-
 
 class NotAvailable(Exception):
     """There is nothing to read here, so that no more attempts are made. A text becomes an observation."""

@@ -13,8 +13,6 @@ from msgspec import Struct
 
 from comfyload.telemetry.source import Readings, Source
 
-__all__ = ["Thread", "ThreadSource", "TimedAnswer"]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.record.codec import within_levels
 
-__all__ = ["Table", "parse_table"]
-
 _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 

@@ -12,8 +12,6 @@ from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode
 from comfyload.workflow.reading import EXPORT_HINT, find_graph, kind_of, load_json, refuse_pictures
 
-__all__ = ["Graph", "Inputs", "Workflow", "address", "closure", "is_link", "parse"]
-
 Inputs = dict[str, Any]
 Graph = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}: what `POST /prompt` takes as `prompt`."""

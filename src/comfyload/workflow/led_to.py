@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 
 from comfyload.workflow.graph import Workflow, is_link
 
-__all__ = ["LedTo"]
-
 
 class LedTo:
     """The server's check of an output follows links at inputs that a class declares; its run follows every link.

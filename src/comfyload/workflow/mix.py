@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfyload.record.plan import Order
 
-__all__ = ["Mix"]
-
 
 class Mix:
     """`pick(number)` is the place of the arrival's workflow in the list; weights count in relation to each other."""

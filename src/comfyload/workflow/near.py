@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-__all__ = ["MODEL_SUFFIXES", "near_classes", "near_files", "near_options"]
-
 MODEL_SUFFIXES = (
     ".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf", ".onnx", ".engine", ".yaml",
 )  # fmt: skip

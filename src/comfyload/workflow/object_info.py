@@ -7,8 +7,6 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["HEAVY", "InputSpec", "NodeClass", "ObjectInfo", "packs_of"]
-
 HEAVY = frozenset(
     [
         "MODEL",

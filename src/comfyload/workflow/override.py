@@ -11,8 +11,6 @@ from comfyload.workflow.graph import Workflow, address
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.values import Unfit, typed
 
-__all__ = ["override", "parse_settings"]
-
 
 def parse_settings(workflow: Workflow, settings: Sequence[str]) -> list[tuple[str, str, str]]:
     """Node, input and text of each `NODE.INPUT=VALUE`; NODE is an id or a title.

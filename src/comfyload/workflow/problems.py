@@ -12,8 +12,6 @@ from msgspec import Struct, field, structs
 from comfyload.errors import WorkflowError
 from comfyload.visible import visible
 
-__all__ = ["Kind", "PreflightAnswer", "PreflightFailed", "Problem", "Verdict", "describe", "merged"]
-
 Kind = Literal[
     "unknown_class", "missing_model", "missing_image", "bad_option", "missing_input", "out_of_range", "wrong_type",
     "bad_slot", "link_type", "no_outputs", "dangling_link", "cycle", "undeclared_link",

@@ -8,8 +8,6 @@ from comfyload.workflow.graph import Workflow, closure, is_link
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.seeds import takes_seed
 
-__all__ = ["Reach"]
-
 
 class Reach:
     """The parts of a graph that run in each job, given what varies.

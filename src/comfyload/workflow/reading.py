@@ -10,8 +10,6 @@ from typing import Any
 from comfyload.errors import WorkflowError
 from comfyload.record.codec import within_levels
 
-__all__ = ["EXPORT_HINT", "find_graph", "kind_of", "load_json", "refuse_pictures"]
-
 EXPORT_HINT = "in ComfyUI choose Workflow > Export (API), or Save (API Format) in older versions"
 
 PICTURES = (

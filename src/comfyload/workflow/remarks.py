@@ -9,8 +9,6 @@ from msgspec import Struct
 
 from comfyload.workflow.vary import Variation
 
-__all__ = ["Remark", "remarks"]
-
 
 class Remark(Struct, frozen=True):
     """One thing to know; `advice` is empty where there is nothing to do."""

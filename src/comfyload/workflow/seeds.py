@@ -10,8 +10,6 @@ from msgspec import Struct, structs
 from comfyload.workflow.graph import Workflow, is_link
 from comfyload.workflow.object_info import InputSpec, ObjectInfo
 
-__all__ = ["Seed", "find_seeds", "is_seed_name", "takes_seed"]
-
 UNKNOWN_BOUNDS = (0, 2**32 - 1)
 """For seeds without declared bounds: every sampler accepts these."""
 

@@ -12,8 +12,6 @@ from typing import Any
 from comfyload.workflow.graph import is_link
 from comfyload.workflow.object_info import InputSpec
 
-__all__ = ["Unfit", "typed"]
-
 _TRUTH = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")

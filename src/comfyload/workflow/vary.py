@@ -23,8 +23,6 @@ from comfyload.workflow.reach import Reach
 from comfyload.workflow.seeds import Seed, find_seeds
 from comfyload.workflow.values import Unfit, typed
 
-__all__ = ["SALT_INPUT", "Variation", "prompt_id"]
-
 SALT_INPUT = "comfyload_salt"
 """An input that no node declares: a real server keys its cache by it and passes it to no node."""
 

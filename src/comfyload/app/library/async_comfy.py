@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from comfyload.retry.policy import Policy
     from comfyload.workflow import Workflow
 
-__all__ = ["SLACK_S", "AsyncComfy", "EventCallback"]
-
 T = TypeVar("T")
 SLACK_S = 1.0
 """How much longer than its deadline a call may take, so that the job can be removed from the server."""

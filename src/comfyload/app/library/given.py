@@ -15,8 +15,6 @@ from comfyload.workflow import Workflow, parse
 from comfyload.workflow.graph import address
 from comfyload.workflow.seeds import find_seeds
 
-__all__ = ["Graph", "changed", "prompt_of", "read"]
-
 Graph = Mapping[str, Any]
 
 

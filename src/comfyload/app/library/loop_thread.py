@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 from comfyload.errors import ComfyloadError, UsageError
 
-__all__ = ["LoopThread", "NoAnswer", "refuse_after_fork"]
-
 T = TypeVar("T")
 END_S = 5.0
 LOOK_S = 5.0

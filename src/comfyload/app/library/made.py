@@ -17,8 +17,6 @@ from comfyload.record.model import Execution
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["download", "download_all", "files_of", "in_order_of"]
-
 DOWNLOAD_TRIES = 4
 FILE_S = 300.0
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from comfyload.app.run.options import RunOptions
 
-__all__ = ["Caps"]
-
 
 class Caps:
     """Counts from when it is made, on the running loop. Every admitted job counts: warm-up, failed, dropped."""

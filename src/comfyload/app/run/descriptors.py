@@ -10,8 +10,6 @@ from comfyload.comfy.http import MAX_CONNECTIONS
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Plan
 
-__all__ = ["check_descriptors", "descriptors_needed", "raise_limit"]
-
 MACOS_MOST = 10_240
 """Of macOS, which reports no limit and refuses more."""
 

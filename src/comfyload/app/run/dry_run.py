@@ -20,8 +20,6 @@ from comfyload.report.console import Screen
 from comfyload.visible import visible
 from comfyload.words import count
 
-__all__ = ["show_dry_run"]
-
 SHOWN = 8
 LAST = 4
 

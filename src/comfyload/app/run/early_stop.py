@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.record.model import Manifest, Record
 
-__all__ = ["StopRule"]
-
 
 class StopRule:
     """Judges a run after some of its jobs, a few times at most, as every look is a chance to err.

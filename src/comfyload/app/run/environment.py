@@ -15,8 +15,6 @@ from comfyload.record.model import Environment, Fact, Manifest
 if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
 
-__all__ = ["EnvironmentReader"]
-
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from comfyload.record.model import Prompt, WorkflowFacts
     from comfyload.record.plan import Plan
 
-__all__ = ["Inputs", "JobSource", "load_inputs", "vary"]
-
 
 class Inputs:
     """The contents of the files: workflows, the values set for all jobs, and the table.

@@ -44,8 +44,6 @@ from comfyload.workflow import ObjectInfo
 if TYPE_CHECKING:
     from comfyload.app.run.viewer import Ender, Viewer
 
-__all__ = ["Prepared", "connect", "prepare", "run", "say_unlocked"]
-
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A run about to start: nothing has been submitted, nothing written."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import LogLine, Manifest, Record
 
-__all__ = ["OFF", "Live", "live_log"]
-
 OFF = "COMFYLOAD_LIVE_LOG"
 """The environment variable by which it is switched off."""
 

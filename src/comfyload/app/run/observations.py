@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import Observation
 
-__all__ = ["Noted"]
-
 MOST_OBSERVATIONS = 1000
 """Observations kept one by one; those beyond are counted, by their code."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.workflow import ObjectInfo
 
-__all__ = ["Beforehand"]
-
 FOLDER = "comfyload/preflight"
 """Stands for the run's own folder, which is not settled yet."""
 

@@ -10,8 +10,6 @@ from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Load, Open, Plan, Stage
 
-__all__ = ["command", "text_of"]
-
 
 def command(options: RunOptions) -> list[str]:
     """The words of a command line; empty where the options name no server.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from comfyload.comfy.transport import Transport
     from comfyload.record.options import RunOptions
 
-__all__ = ["Again", "CleanedUp", "cleanup", "resume"]
-
 
 class Again(Struct, frozen=True, kw_only=True):
     """What a run directory does not hold, because it is secret or has moved since.

@@ -11,8 +11,6 @@ from msgspec import structs
 from comfyload.load.arrivals import offsets
 from comfyload.record.plan import Open, Plan
 
-__all__ = ["arrivals_rng", "near_its_rate"]
-
 
 def arrivals_rng(plan: Plan) -> Random:
     """The generator for the arrivals of this plan, and for nothing else: each call gives the same schedule."""

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from comfyload.telemetry.live import LiveLog
     from comfyload.telemetry.source import Source
 
-__all__ = ["Session", "cleanup_hint"]
-
 EVENT_SILENCE_S = 2.0
 """If jobs of ours are under way and no event came for so long, the event stream may hang."""
 

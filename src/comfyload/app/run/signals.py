@@ -7,8 +7,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["on_signals"]
-
 
 @contextmanager
 def on_signals(interrupt: Callable[[], None], cancel: Callable[[], None]) -> Iterator[None]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from comfyload.record.run import RunReader
     from comfyload.telemetry.source import Source
 
-__all__ = ["Telemetry", "has_rows", "last_probe_row", "sources", "telemetry_of"]
-
 
 class Telemetry(Struct, frozen=True, kw_only=True):
     """Which telemetry is read. `since`: the last row of the probe that an earlier process of the run read."""

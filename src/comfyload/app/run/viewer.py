@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from comfyload.record.model import Line, Manifest, Observation, Record
 
-__all__ = ["Ender", "Viewer"]
-
 
 class Viewer(Protocol):
     """Who watches a run while it goes on. All calls are made on the event loop and must not block."""

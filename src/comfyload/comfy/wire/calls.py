@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = [
-    "MAX_BODY_BYTES",
-    "MAX_DOWNLOAD_BYTES",
-    "MAX_FACTS_BYTES",
-    "MAX_FILE_BYTES",
-    "MAX_MESSAGE_BYTES",
-    "Download",
-    "Reply",
-    "Request",
-    "TransportError",
-]
-
 MAX_BODY_BYTES = 48 << 20
 """All replies that are read at one time, together and unpacked. The largest that we know is the queue, which holds
 every waiting graph."""

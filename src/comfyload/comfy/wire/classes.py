@@ -11,11 +11,6 @@ from msgspec import Struct
 from comfyload.comfy.wire.lenient import ROOMY_VALUES, decode_json, lenient, strict
 from comfyload.record.codec import converted
 
-__all__ = [
-    "decode_modules",
-    "decode_some",
-]
-
 
 class _Class(Struct, gc=False):
     python_module: Any = None

@@ -13,11 +13,6 @@ from comfyload.comfy.wire.messages import Message, decode_messages
 from comfyload.record.bounds import whole_ms
 from comfyload.record.codec import converted
 
-__all__ = [
-    "HistoryEntry",
-    "decode_history",
-]
-
 T = TypeVar("T")
 
 

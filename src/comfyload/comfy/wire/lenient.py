@@ -12,8 +12,6 @@ import msgspec
 
 from comfyload.record.codec import MOST_LEVELS, converted, levels
 
-__all__ = ["ROOMY_VALUES", "as_raw", "decode_json", "lenient", "members", "raw_list", "strict", "weigh"]
-
 T = TypeVar("T")
 
 MAX_VALUES = 500_000

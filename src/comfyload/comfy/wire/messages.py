@@ -11,15 +11,6 @@ from msgspec import Struct
 from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, weigh
 from comfyload.record.bounds import MOST_COUNT, Count, finite
 
-__all__ = [
-    "Data",
-    "ExecInfo",
-    "Message",
-    "NodeState",
-    "decode_message",
-    "decode_messages",
-]
-
 
 class NodeState(Struct, gc=False):
     """One node in a `progress_state` message."""

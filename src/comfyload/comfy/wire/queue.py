@@ -11,15 +11,6 @@ from comfyload.comfy.wire.lenient import ROOMY_VALUES, decode_json, lenient, str
 from comfyload.comfy.wire.messages import ExecInfo
 from comfyload.record.codec import converted
 
-__all__ = [
-    "PromptState",
-    "decode_job_status",
-    "decode_queue",
-    "decode_queue_remaining",
-    "place_in_queue",
-]
-
-
 PromptState = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
 """Where a prompt is on the server; `unknown`: the server did not say."""
 

@@ -18,8 +18,6 @@ from msgspec import Struct
 from comfyload.record.kinds import IMAGE_SUFFIXES, SHOWING, SHOWN, Kind, kind_of
 from comfyload.record.model import Output, Record, WorkflowFacts
 
-__all__ = ["CacheClass", "CacheJudge", "JobFiles"]
-
 CacheClass = Literal["fresh", "partial", "cached"]
 """`cached`: all outputs from the cache; `partial`: some output or sampler was; `fresh`: neither."""
 

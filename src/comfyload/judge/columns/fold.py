@@ -28,8 +28,6 @@ from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Record, Sample, WorkflowFacts
 from comfyload.record.stamps import believed
 
-__all__ = ["Fetched", "Fold", "Held", "NodeTimes", "OutputCount", "Reading", "to_float"]
-
 Floats = NDArray[np.float64]
 Column = TypeVar("Column", bound=np.generic)
 _TYPES: dict[str, type[np.generic]] = dict.fromkeys(INSTANTS, np.float64)

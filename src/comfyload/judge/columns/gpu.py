@@ -15,8 +15,6 @@ from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.record.model import Sample
 
-__all__ = ["GpuReading", "GpuReadings", "GpuRow", "gpu_reading", "gpu_rows"]
-
 Floats = NDArray[np.float64]
 Windows = tuple[Floats, Floats]
 _SOURCES = ("probe", "nvml", "scrape", "comfy")

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from comfyload.judge.metrics import METRICS, Instant
 
-__all__ = ["CACHE_CLASSES", "Columns", "Executions", "Jobs", "executions_of", "failures_of"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 CACHE_CLASSES = ("fresh", "partial", "cached")

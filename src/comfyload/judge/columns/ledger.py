@@ -11,8 +11,6 @@ from msgspec import Struct
 from comfyload.record.model import Line, Record, Sent
 from comfyload.record.outcomes import Outcome
 
-__all__ = ["FailureRow", "Ledger", "Tagged", "clean", "is_ours"]
-
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
 

@@ -17,8 +17,6 @@ from comfyload.judge.columns.ledger import Tagged
 from comfyload.record.kinds import KINDS, Kind, kind_of, kind_under
 from comfyload.record.model import Record, WorkflowFacts
 
-__all__ = ["Made", "Shortage"]
-
 Place = tuple[str, Kind]
 """A node, and what it makes."""
 Shape = tuple[tuple[Place, int, int], ...]

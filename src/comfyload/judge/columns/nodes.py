@@ -12,8 +12,6 @@ from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic, percentiles
 from comfyload.record.model import WorkflowFacts
 
-__all__ = ["NODE_CLOCK_S", "NodeRow", "node_rows"]
-
 NODE_CLOCK_S = 0.015
 """Node times are those of WebSocket messages arriving, which a busy server delays by up to this long."""
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.model import Record
 
-__all__ = ["Ends", "Pace"]
-
 Floats = NDArray[np.float64]
 _FEWEST, _BLOCKS = 8, 200
 _REACH_S = 0.1

@@ -13,8 +13,6 @@ from comfyload.judge.statistics.stats import Statistic, percentiles, proportion
 from comfyload.record.model import Attempt, Execution, FailureKind
 from comfyload.record.stamps import FASTER, GIVEN_UP_MS
 
-__all__ = ["Retries", "RetryRow"]
-
 Floats = NDArray[np.float64]
 
 _MAY_HAVE_RUN: frozenset[FailureKind] = frozenset(

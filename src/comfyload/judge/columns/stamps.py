@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from comfyload.judge.metrics import Instant
 from comfyload.record.stamps import COARSE_MS, FASTER, LAST, SECONDS_FROM, SECONDS_TO
 
-__all__ = ["doubtful"]
-
 Floats = NDArray[np.float64]
 
 

@@ -14,8 +14,6 @@ from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, WorkflowFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
-__all__ = ["REFUSING", "Difference", "check_keys", "differences", "label", "load_words", "refuse", "workflow_hashes"]
-
 REFUSING = {
     "valid": "a run that is not valid does not measure what its numbers are named after",
     "gpu": "times on different GPUs say nothing of what else was changed",

@@ -19,21 +19,6 @@ from scipy.stats import mannwhitneyu
 from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
 from comfyload.judge.statistics.tests import student, tail
 
-__all__ = [
-    "ASSUMED_SD",
-    "CompareVerdict",
-    "Effect",
-    "combined",
-    "from_intervals",
-    "from_pairs",
-    "from_pools",
-    "from_runs",
-    "from_single_jobs",
-    "hodges_lehmann",
-    "runs_needed",
-    "verdict",
-]
-
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float, float]
 """The logarithm of a value, of its lower and of its upper bound."""

@@ -14,8 +14,6 @@ from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured
 
-__all__ = ["failure_rows"]
-
 
 def failure_rows(groups: Sequence[Group], margin: float) -> list[Ratio]:
     """Jobs that did not complete, of those whose end is known, for each group; Holm's correction is over the groups."""

@@ -22,8 +22,6 @@ from scipy import special
 from comfyload.judge.comparison.effects import ASSUMED_SD
 from comfyload.judge.statistics.stats import CONFIDENCE
 
-__all__ = ["Levels", "Trace", "durations", "levels", "shares"]
-
 Floats = NDArray[np.float64]
 
 _LEVEL, _LEVEL_LONE = 0.0005, 0.01

@@ -18,8 +18,6 @@ from comfyload.judge.comparison.rows import row_of
 from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.judge.statistics.tests import holm
 
-__all__ = ["overall_of"]
-
 _MOVED = ("slower", "faster")
 _SAME = "no practical difference"
 

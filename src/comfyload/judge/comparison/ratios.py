@@ -24,8 +24,6 @@ from comfyload.judge.numbers import COMPARED, NUMBERS
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
-__all__ = ["HEADLINE", "MEAN_NEEDS", "Draft", "Group", "Ratio", "geometric_mean", "metric_drafts", "node_drafts"]
-
 Floats = NDArray[np.float64]
 
 HEADLINE = ("p50_execution_s", "p50_latency_s")

@@ -9,8 +9,6 @@ from comfyload.judge.comparison.effects import CompareVerdict, runs_needed, verd
 from comfyload.judge.comparison.ratios import MEAN_NEEDS, Draft, Ratio
 from comfyload.judge.statistics.tests import holm
 
-__all__ = ["metric_rows", "row_of", "rows_of"]
-
 _FEW = f"a mean is shown to be the same from {MEAN_NEEDS} jobs a side"
 
 

@@ -13,8 +13,6 @@ from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.record.clocks import ClockCheck, ClockRate
 
-__all__ = ["MOVES", "clock_findings"]
-
 REPORTED = 0.002
 """Clocks that differ by more than this are reported; NTP never slews by more than a quarter of it."""
 MOVES = 0.02

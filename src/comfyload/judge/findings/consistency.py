@@ -17,8 +17,6 @@ from comfyload.record.kinds import KIND_WORDS
 from comfyload.record.model import Manifest, Observation, WorkflowFacts
 from comfyload.record.outcomes import OUTCOMES
 
-__all__ = ["cache_findings", "damage_findings", "gpu_findings", "ledger_findings", "output_findings", "server_findings"]
-
 
 def damage_findings(damage: Mapping[str, Damage]) -> Iterator[Finding]:
     """What could not be read of the run's files. A lost record may have been of a failure: then nothing is certain."""

@@ -14,8 +14,6 @@ from comfyload.judge.overload import SATURATED, Overload
 from comfyload.record.plan import Closed, Open, Plan, Replay
 from comfyload.words import digits
 
-__all__ = ["load_findings"]
-
 _APART = 0.1
 """A rate is missed when it is more than this share off."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from comfyload.judge.findings.row import RESUBMITTED, FindingRow
 
-__all__ = ["NOTICED"]
-
 NOTICED: dict[str, FindingRow] = {
     "restart": FindingRow(
         level="invalid",

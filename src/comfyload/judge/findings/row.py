@@ -7,8 +7,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["RESUBMITTED", "FindingRow", "Level"]
-
 Level = Literal["invalid", "warning", "info"]
 """`invalid`: the numbers do not measure what they are named after; `warning`: they do, with the doubt named."""
 

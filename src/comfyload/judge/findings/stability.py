@@ -16,8 +16,6 @@ from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed
 from comfyload.words import duration
 
-__all__ = ["cold_head", "dependence", "drift", "in_flight", "steadiness_findings"]
-
 Floats = NDArray[np.float64]
 _UNREPORTED_S = 0.001
 

@@ -18,8 +18,6 @@ from comfyload.judge.statistics.tests import student, tail
 from comfyload.judge.summary import Measured
 from comfyload.words import digits, duration, percent
 
-__all__ = ["BETWEEN_RUNS_SD", "against"]
-
 BETWEEN_RUNS_SD = 0.04
 """Standard deviation of a run's log value between runs on one server, assumed where one run a side cannot show it:
 the upper end of the 2 to 4 % by which clocks, temperature and caches move whole runs.

@@ -11,8 +11,6 @@ from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.verdict import GateVerdict, Verdict
 
-__all__ = ["SIDES", "Condition", "judge_comparison"]
-
 Condition = Literal["slower", "more-failures"]
 SIDES = "B against A"
 """What such a verdict is about, where that of another gate names its run."""

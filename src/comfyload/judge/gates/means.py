@@ -13,8 +13,6 @@ from comfyload.judge.statistics.skewed import beyond
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["judge_mean"]
-
 
 def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
     """The p-value is two-sided, so that 5 % is where the limit meets the end of the interval.

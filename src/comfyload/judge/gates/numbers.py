@@ -6,8 +6,6 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = ["plain", "statistic"]
-
 
 def statistic(gate: Gate, measured: Measured) -> Statistic:
     """The summary's estimate of what the gate names."""

@@ -6,8 +6,6 @@ import math
 
 from scipy import special
 
-__all__ = ["SIDE", "count_test", "disproof", "effective_n", "needed", "proof"]
-
 SIDE = 0.05
 """Chance of a false PASS where a run stands exactly at the limit; the same of a false FAIL."""
 

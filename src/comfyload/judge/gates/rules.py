@@ -27,8 +27,6 @@ from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured
 
-__all__ = ["RULES", "fact_verdict"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 

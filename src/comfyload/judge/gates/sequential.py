@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from comfyload.judge.gates.gate import GateVerdict
 
-__all__ = ["BUDGET_JOBS", "DISPROVEN", "decided", "early_abort", "evidence", "looks", "strikes"]
-
 BUDGET_JOBS = 200
 """Counted jobs after which a run ends undecided, where no number is given."""
 

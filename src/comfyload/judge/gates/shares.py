@@ -19,8 +19,6 @@ from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
 
-__all__ = ["judge_share"]
-
 
 class _BurstCount(Struct, frozen=True, kw_only=True):
     """Jobs on the wrong side, with the jobs to a trial."""

@@ -10,8 +10,6 @@ from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_v
 from comfyload.judge.summary import Measured
 from comfyload.record.outcomes import OUTCOMES
 
-__all__ = ["errors"]
-
 _NO_ERRORS = {"dropped", "shed", "cancelled", "censored", "generator"}
 """Kinds of failure by which nothing went wrong on the server: we did not send, could not, or stopped it ourselves."""
 

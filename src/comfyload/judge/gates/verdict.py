@@ -11,18 +11,6 @@ from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 
-__all__ = [
-    "VERDICTS",
-    "GateVerdict",
-    "RunError",
-    "Verdict",
-    "VerdictRow",
-    "make_verdict",
-    "no_data",
-    "open_words",
-    "verdict_of",
-]
-
 Verdict = Literal["PASS", "PASS*", "INCONCLUSIVE", "FAIL"]
 """As JSON, JUnit and exit codes have it; `VERDICTS` says what people read."""
 

@@ -6,8 +6,6 @@ import math
 
 from scipy import special
 
-__all__ = ["binomial_isf", "binomial_ppf", "clopper_pearson", "wilson"]
-
 _ROUNDING = 1e-12
 """A tail of (1 - 0.9) / 2 is a hair below 0.05, and means 0.05."""
 

@@ -11,8 +11,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["LONGEST", "ONE_BY_ONE", "Bursts", "bursts_of"]
-
 Flags = NDArray[np.bool_]
 
 LONGEST = 10.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["autocorrelation_time", "sum_of_products"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["ALONE", "Queue"]
-
 
 class Queue(Struct, frozen=True, kw_only=True):
     """`memory`: how many jobs in a row carry the information of one, on their mean wait; infinite: not known, or the

@@ -8,8 +8,6 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["order_statistics", "quantiles"]
-
 Floats = NDArray[np.float64]
 
 

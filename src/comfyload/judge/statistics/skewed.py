@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["beyond", "skewed_interval", "third_moment"]
-
 _SYMMETRIC = 1e-6
 
 

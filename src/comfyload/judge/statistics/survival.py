@@ -30,8 +30,6 @@ from comfyload.judge.statistics.stats import (
     value_needs,
 )
 
-__all__ = ["Lengths", "censored_percentiles", "incidence", "product_limit_interval"]
-
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 _TINY = 1e-12

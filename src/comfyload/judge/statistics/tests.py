@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from scipy import special
 
-__all__ = ["holm", "student", "tail"]
-
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Each p-value as large as Holm's (1979) step-down procedure makes it, in the same order."""

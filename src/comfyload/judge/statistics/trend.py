@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["theil_sen"]
-
 Floats = NDArray[np.float64]
 
 

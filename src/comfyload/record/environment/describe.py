@@ -13,8 +13,6 @@ from comfyload.record.environment.host import describe_host
 from comfyload.record.environment.which_gpu import device_model, visible_to
 from comfyload.record.model import Environment, Fact, Server
 
-__all__ = ["environment", "local_environment", "server_environment", "with_notes"]
-
 FRONTEND = "comfyui-frontend-package"
 ROOMS = ("gpu", "enclosure", "host", "comfyui", "package", "custom_nodes", "tool", "note")
 NOT_REPORTED = "the server does not report it"

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from comfyload.record.model import Environment, Fact
 
-__all__ = ["comfyui_facts", "declared_version", "pack_facts"]
-
 GIT_TIMEOUT_S = 5.0
 
 

@@ -10,8 +10,6 @@ from msgspec import Struct
 from comfyload.record.environment.which_gpu import Board, Visible, board_at, device_index, device_model, same_model
 from comfyload.record.model import Environment, Fact
 
-__all__ = ["MatchedGpu", "NvmlError", "find_gpus", "gpu_facts", "nvml_module", "unknown_gpus"]
-
 T = TypeVar("T")
 
 MEMORY_AGREES = 0.06

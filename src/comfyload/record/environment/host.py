@@ -9,8 +9,6 @@ from pathlib import Path
 
 from comfyload.record.model import Host
 
-__all__ = ["describe_host"]
-
 LIBRARIES = ("comfyload", "aiohttp", "uvloop", "msgspec", "numpy", "scipy")
 
 

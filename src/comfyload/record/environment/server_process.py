@@ -14,8 +14,6 @@ from msgspec import Struct
 
 from comfyload.record.model import Server
 
-__all__ = ["UNCONFIRMED", "ListeningProcess", "find_listener", "why_elsewhere"]
-
 MEMORY_AGREES = 0.001
 """Both read the same number from the same kernel, but in a virtual machine it may change in between."""
 

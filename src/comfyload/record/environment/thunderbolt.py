@@ -7,8 +7,6 @@ from pathlib import Path
 
 from comfyload.record.model import Environment, Fact
 
-__all__ = ["enclosure_facts"]
-
 DEVICES = Path("/sys/bus/thunderbolt/devices")
 
 FILES = {

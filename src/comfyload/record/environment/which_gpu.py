@@ -14,18 +14,6 @@ if TYPE_CHECKING:
     from comfyload.record.environment.server_process import ListeningProcess
     from comfyload.record.model import Environment, Server
 
-__all__ = [
-    "Board",
-    "Visible",
-    "board_at",
-    "device_index",
-    "device_model",
-    "gpus_alike",
-    "is_simulated",
-    "same_model",
-    "visible_to",
-]
-
 _ALL = ("all", "none", "void", "")
 """Values of NVIDIA_VISIBLE_DEVICES that name no GPU, and so hide none."""
 _SIMULATED = "Simulated GPU"

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Opened = BufferedReader | gzip.GzipFile
 
-__all__ = ["DEFAULT_LOG", "VARIABLE", "LogFiles", "older_files", "project_log"]
-
 VARIABLE = "COMFYUI_METRICS_LOG"
 """The environment variable that names the log."""
 

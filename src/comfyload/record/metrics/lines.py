@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["LINE_LIMIT", "Lines", "ends_a_line"]
-
 LINE_LIMIT = 8 * 2**20
 """Bytes; a longer line is not a log row but another file by mistake, and is not held in memory."""
 

@@ -23,18 +23,6 @@ from comfyload.record.bounds import instant
 from comfyload.record.codec import MOST_LEVELS, encode, within_levels
 from comfyload.record.metrics.files import LogFiles
 
-__all__ = [
-    "InOrder",
-    "LogRow",
-    "LogSlice",
-    "key_of_row",
-    "log_row",
-    "object_of_line",
-    "read_log",
-    "row_of_line",
-    "write_slice",
-]
-
 TIME_KEYS = ("timestamp", "time", "ts", "t")
 ERROR_LEVELS = ("error", "critical", "fatal")
 TEXT_KEYS = ("error", "exception", "message", "msg", "event")

@@ -11,8 +11,6 @@ from comfyload.record.outcomes import OUTCOMES
 if TYPE_CHECKING:
     from comfyload.record.model import Failure, Manifest, Record
 
-__all__ = ["job_row", "run_row"]
-
 
 def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | None = None) -> dict[str, Any]:
     """That a run `began` or `ended`."""

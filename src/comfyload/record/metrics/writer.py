@@ -25,8 +25,6 @@ if sys.platform != "win32":
     import fcntl
 
 
-__all__ = ["StageTimer", "append", "locked", "log_event", "stage"]
-
 TEXT_LIMIT = 2000
 """Characters of one text."""
 

@@ -13,8 +13,6 @@ from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withhe
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
 from comfyload.words import DASH, digits, duration, fixed, seconds_words
 
-__all__ = ["forecast_chart", "saturation_chart"]
-
 _P95 = "p95 latency, s"
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import altair as alt
 from msgspec import Struct
 
-__all__ = ["MOST", "WIDTH", "Chart", "Drawing", "Rows", "data", "spec", "time_unit", "withheld"]
-
 Rows = list[dict[str, Any]]
 Drawing = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 

@@ -17,8 +17,6 @@ from comfyload.record.model import Line, Record
 from comfyload.report.charts.chart import MOST
 from comfyload.report.document import jobs
 
-__all__ = ["ChartData", "JobColumns", "every", "see"]
-
 Floats = NDArray[np.float64]
 _EXTREME = 20
 _EVENLY = 160

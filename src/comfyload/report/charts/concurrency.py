@@ -18,8 +18,6 @@ from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
 from comfyload.words import DASH, decimals, duration, fixed, scale
 
-__all__ = ["by_workflow", "concurrency_chart", "knee", "latency_key", "rate_key"]
-
 _COLUMNS = 4
 _LABELS = 62
 """Pixels for the labels of an axis."""

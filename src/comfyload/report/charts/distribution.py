@@ -16,8 +16,6 @@ from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withhe
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
 from comfyload.words import DASH, count, digits, duration, scale
 
-__all__ = ["BEYOND", "Limit", "distribution_chart"]
-
 Floats = NDArray[np.float64]
 Limit = tuple[str, float]
 """Words and seconds of a line to draw, such as a gate's."""

@@ -12,8 +12,6 @@ from comfyload.record.codec import words
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.theme import config
 
-__all__ = ["png", "script"]
-
 VEGA_LITE = "6.4"
 
 

@@ -15,8 +15,6 @@ from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
 from comfyload.words import count
 
-__all__ = ["flow_chart"]
-
 Floats = NDArray[np.float64]
 _STEPS = 400
 _COUNTED = {"came due": BLUE, "completed": GREEN}

@@ -12,8 +12,6 @@ from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from comfyload.words import digits
 
-__all__ = ["gpu_chart"]
-
 _NAME, _TITLE = "gpu", "GPU over time"
 _PANELS = {  # kind of reading: words, title of the axis, factor
     "utilisation": ("utilisation", "busy, %", 1.0, "%"),

@@ -14,8 +14,6 @@ from comfyload.report.charts.chart_data import ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from comfyload.words import count, duration, scale
 
-__all__ = ["latency_chart"]
-
 PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
 _UNKNOWN = "phases unknown"
 _X = "M-1,-1L1,1M1,-1L-1,1"

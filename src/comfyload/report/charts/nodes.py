@@ -17,8 +17,6 @@ from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
 from comfyload.words import DASH, count, digits, duration, percent, scale
 
-__all__ = ["nodes_chart", "waterfall_chart"]
-
 _SHOWN = 15
 _BARS = 5000
 _LABEL = 36

@@ -11,8 +11,6 @@ import numpy as np
 from comfyload.record.model import Sample
 from comfyload.report.charts.chart import MOST
 
-__all__ = ["ReadingSeries", "series"]
-
 _GAP = 5.0
 """Readings further apart than this many usual pauses have a gap between them: the source fell silent."""
 

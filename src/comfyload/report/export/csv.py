@@ -12,8 +12,6 @@ from comfyload.record.codec import encode, printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Lines, columns, rows
 
-__all__ = ["write_csv"]
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

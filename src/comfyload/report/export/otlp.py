@@ -26,8 +26,6 @@ from comfyload.record.model import Manifest, Record, Sent
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["send_otlp", "write_otlp"]
-
 _BATCH = 512
 """Spans after which a batch is full; a job's spans are never parted."""
 

@@ -14,8 +14,6 @@ from comfyload.record.codec import printable
 from comfyload.record.model import Manifest
 from comfyload.report.export.table import Column, Lines, columns, rows
 
-__all__ = ["write_parquet"]
-
 _GROUP = 10_000
 """Jobs in a row group, and in memory at once."""
 

@@ -25,8 +25,6 @@ from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.outcomes import OUTCOMES
 
-__all__ = ["BUCKETS_S", "metrics_text", "write_prometheus"]
-
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 """Upper edges of the latency histogram, in seconds: from a cached job to a long video."""
 

@@ -18,8 +18,6 @@ from comfyload.record.codec import printable
 from comfyload.record.model import Failure, Manifest, Record, Sent
 from comfyload.report.document import jobs
 
-__all__ = ["Column", "Kind", "Lines", "columns", "rows"]
-
 Lines = Callable[[], Iterable[Record | Sent]]
 """Gives a run's lines from the start, each time it is called: `RunReader.lines` itself."""
 

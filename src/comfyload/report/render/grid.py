@@ -12,8 +12,6 @@ from rich.text import Text
 from comfyload.report.page import Column, Look, Table, Value
 from comfyload.report.render.layout import padded, shrunk, wrapped
 
-__all__ = ["LOOKS", "table_lines"]
-
 LOOKS: dict[Look, str] = {"good": "bold green", "doubt": "yellow", "bad": "bold red", "plain": ""}
 _PROSE, _TALL = 20, 2
 """Columns that sentences need to stand in the line of a row, and how many lines one may have there."""

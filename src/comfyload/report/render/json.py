@@ -8,8 +8,6 @@ import msgspec
 
 from comfyload.report.page import Page
 
-__all__ = ["as_json"]
-
 
 def as_json(page: Page) -> dict[str, Any]:
     """The page with its names as keys; what is empty is left out."""

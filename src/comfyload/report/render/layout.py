@@ -6,8 +6,6 @@ import re
 
 from rich.cells import cell_len, chop_cells
 
-__all__ = ["padded", "shrunk", "wrapped"]
-
 _TIED = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h|GiB|kB|MB|W|J|°C|\d{3})(?!\w))")
 """The space between a number and its unit, or between thousands."""
 

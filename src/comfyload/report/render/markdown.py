@@ -8,8 +8,6 @@ from comfyload.report.console import escaped
 from comfyload.report.page import Page, Table, Value
 from comfyload.report.render.notes import Notes
 
-__all__ = ["as_markdown"]
-
 
 def as_markdown(page: Page, *, level: int = 1, all: bool = False) -> str:
     """The page under a heading of that level; details only with `all`."""

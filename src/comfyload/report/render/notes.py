@@ -7,8 +7,6 @@ from rich.text import Text
 from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.words import superscript
 
-__all__ = ["RANGES", "Notes"]
-
 RANGES = f"Ranges are {100 * CONFIDENCE:.0f} % intervals."
 
 

@@ -17,8 +17,6 @@ from comfyload.report.render.notes import Notes
 from comfyload.visible import visible
 from comfyload.words import in_code_page
 
-__all__ = ["render"]
-
 _SIGNS = {"invalid": ("✗", "bold red"), "warning": ("!", "yellow"), "info": ("i", "cyan")}
 _BAR = 44
 """Columns that the bars of a line share at most."""
