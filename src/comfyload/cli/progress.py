@@ -87,16 +87,11 @@ class LiveCounts:
     """The few numbers that progress shows, counted as the summary counts them. `cache`: which files a job made."""
 
     def __init__(self) -> None:
-        self.total: int | None = None
-        self.sent = 0
         self.outcomes: Counter[str] = Counter()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.slowest = 0.0
-        self.images = 0
         self.cache = CacheJudge([])
-        self.phase = "warm-up"
-        self.began = time.monotonic()
+        self.start(None, "warm-up")
 
     @property
     def done(self) -> int:

@@ -16,12 +16,11 @@ from msgspec import Struct, structs
 
 from comfyload import clock
 from comfyload.comfy.comfyui import view_path
-from comfyload.comfy.identify import describe_classes
+from comfyload.comfy.identify import describe_classes, json_object
 from comfyload.comfy.wire import (
     Reply,
     Request,
     TransportError,
-    decode_json,
     decode_message,
     decode_modules,
     decode_queue,
@@ -99,7 +98,8 @@ async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Des
     described = await describe_classes(transport, wanted)
     if wanted <= described.keys():
         return Described(described, frozenset(described))
-    whole, replaced = await asyncio.gather(_try(transport, "object_info"), _object(transport, "node_replacements"))
+    replacements = Request(method="GET", path="node_replacements", timeout_s=30.0)
+    whole, replaced = await asyncio.gather(_try(transport, "object_info"), json_object(transport.call(replacements)))
     try:
         names = decode_modules(whole.body) if whole is not None and whole.status == 200 else {}
         described |= decode_some(whole.body, wanted & names.keys()) if whole is not None and names else {}
@@ -317,14 +317,4 @@ async def _try(transport: Transport, path: str, method: str = "GET", timeout_s: 
     try:
         return await transport.call(Request(method=method, path=path, timeout_s=timeout_s))
     except TransportError:
-        return None
-
-
-async def _object(transport: Transport, path: str, timeout_s: float = 30.0) -> dict[str, Any] | None:
-    reply = await _try(transport, path, timeout_s=timeout_s)
-    if reply is None or reply.status != 200:
-        return None
-    try:
-        return decode_json(reply.body, dict[str, Any])
-    except msgspec.MsgspecError:
         return None

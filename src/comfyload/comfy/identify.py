@@ -63,7 +63,9 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
     argv = [str(part)[:1000] for part in argv[:1000]] if isinstance(argv, list) else None
-    features, remaining, jobs_api = await asyncio.gather(_object(api.features()), api.queue_remaining(), api.has_jobs())
+    features, remaining, jobs_api = await asyncio.gather(
+        json_object(api.features()), api.queue_remaining(), api.has_jobs()
+    )
     return Server(
         url=name,
         comfyui_version=str(stats.system["comfyui_version"])[:100] if "comfyui_version" in stats.system else None,
@@ -115,7 +117,7 @@ async def describe_classes(transport: Transport, classes: Iterable[str]) -> dict
 
     async def one(name: str) -> dict[str, Any]:
         async with limit:
-            return await _object(api.node_class(name)) or {}
+            return await json_object(api.node_class(name)) or {}
 
     found: dict[str, Any] = {}
     for described in await asyncio.gather(*(one(name) for name in sorted(set(classes)))):
@@ -134,7 +136,7 @@ async def describe_packs(transport: Transport) -> list[str] | None:
 
 async def describe_probe(transport: Transport) -> Environment:
     """What the instrumentation pack knows of its server, each fact with the probe as its source; {} without a pack."""
-    environment = await _object(api_of(transport).probe("environment", 15.0, MAX_FACTS_BYTES))
+    environment = await json_object(api_of(transport).probe("environment", 15.0, MAX_FACTS_BYTES))
     facts = environment.get("facts") if environment is not None else None
     found: Environment = {}
     for key, fact in islice(facts.items() if isinstance(facts, dict) else (), MOST_FACTS):
@@ -176,7 +178,7 @@ async def _broken(api: Api, reply: Reply, server: Server) -> Server:
     return server
 
 
-async def _object(call: Awaitable[Reply]) -> dict[str, Any] | None:
+async def json_object(call: Awaitable[Reply]) -> dict[str, Any] | None:
     """The JSON object of a reply with status 200; None: there is no such reply."""
     try:
         reply = await call
