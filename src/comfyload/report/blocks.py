@@ -8,9 +8,9 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
-from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Row, Table, Value, table
+from comfyload.report.values import value_of
 from comfyload.words import DASH, count, percent
 
 _NODES, _BARS, _FAILURES = 5, 3, 10

@@ -12,8 +12,8 @@ from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.headline import value_of
 from comfyload.report.page import Fact, Look, Page, Remark, Table, Value, table
+from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
 
 _SLOWER = 0.95

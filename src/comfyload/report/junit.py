@@ -15,8 +15,8 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.numbers import number_of
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
-from comfyload.report.headline import value_of
 from comfyload.report.plan_text import load_words
+from comfyload.report.values import value_of
 from comfyload.report.verdicts import by_run, value_words
 
 _ESTIMATES = {

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from comfyload.report.headline import value_of
 from comfyload.report.page import Page, Row, Value, table
 from comfyload.report.sections import p95
+from comfyload.report.values import value_of
 from comfyload.words import count
 
 if TYPE_CHECKING:

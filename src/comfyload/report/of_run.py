@@ -15,12 +15,12 @@ from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.busy import server_words
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
-from comfyload.report.headline import value_of
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.notes import RANGES
 from comfyload.report.run_facts import cache_words, ends_words, facts
+from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_state, gate_tables
 from comfyload.words import DASH, count, duration
 

@@ -14,9 +14,9 @@ from comfyload.record.outcomes import OUTCOMES
 from comfyload.record.plan import Closed
 from comfyload.report.busy import gpu_value, server_words
 from comfyload.report.durations import own_delay
-from comfyload.report.headline import value_of
 from comfyload.report.made import made_rows, rate_label
 from comfyload.report.page import Fact, Value
+from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent
 
 _ALONE = ("share", "mean", "fact")

@@ -14,9 +14,9 @@ from comfyload.judge.summary import Measured, Summary
 from comfyload.record.kinds import KIND_WORDS, KINDS
 from comfyload.record.model import Environment
 from comfyload.record.model import Fact as Known
-from comfyload.report.headline import value_of
 from comfyload.report.page import Column, Row, Table, Value, table
 from comfyload.report.plan_text import load_words
+from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_tables
 from comfyload.words import DASH, count, duration, gib, percent
 
