@@ -616,4 +616,4 @@ def test_failures_are_not_left_out_of_a_percentile_that_is_compared() -> None:
 
 def test_a_count_against_a_baseline_is_still_a_fact() -> None:
     verdict = _of(_run(60, over=2), "max_latency_s <= 1.2 * baseline", baseline=[_scaled(1.0, "base")])
-    assert verdict.verdict == "FAIL" and verdict.p_fail is None and "baseline has 11 on average" in verdict.why
+    assert verdict.verdict == "FAIL" and verdict.p_fail is None and "baseline has 11.0 on average" in verdict.why

@@ -128,7 +128,7 @@ def _late(records: list[Record], index: int | None, seconds: float) -> list[Reco
 
 def test_a_generator_that_is_always_late_makes_the_run_invalid_and_one_hiccup_is_a_warning() -> None:
     always = _find("generator_late", manifest(50), list(_late(one_by_one(_durations(50)), None, 0.8)))
-    assert always is not None and always.level == "invalid" and "800 ms" in always.text
+    assert always is not None and always.level == "invalid" and "0.800 s" in always.text
     once = _find("generator_late", manifest(50), list(_late(one_by_one(_durations(50)), 20, 2.0)))
     assert once is not None and once.level == "warning"
     assert _find("generator_late", manifest(50), list(_late(one_by_one(_durations(50)), None, 0.1))) is None
@@ -157,7 +157,7 @@ def test_polled_ends_say_how_much_too_long_the_latency_may_be() -> None:
     records = [*one_by_one(_durations(12)), job(12, 200.0, 10.0, end_source="history", done_uncertainty_s=0.5)]
     finding = _find("polled_ends", manifest(13), list(records))
     assert finding is not None and finding.level == "warning"
-    assert "1 of 13" in finding.text and "500 ms" in finding.text
+    assert "1 of 13" in finding.text and "0.500 s" in finding.text
 
 
 def test_time_lost_between_jobs_breaks_littles_law() -> None:
