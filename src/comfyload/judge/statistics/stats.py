@@ -68,9 +68,9 @@ class Statistic(Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def percentile(x: Floats, p: float, unit: str = "s", what: str = "jobs") -> Statistic:
+def percentile(x: Floats, p: float, unit: str = "s") -> Statistic:
     """The p-quantile with its distribution-free interval, or withheld where `x` is too short."""
-    return percentiles(x, [p], unit, what)[0]
+    return percentiles(x, [p], unit)[0]
 
 
 def percentiles(
@@ -93,7 +93,7 @@ def percentiles(
         if p in given:
             interval = bounds[p][0], upper[p][1]
             depend = waited[p] != 1
-            statistic = _percentile(values[p], interval, p, n, depend=depend, what=what)
+            statistic = _percentile(values[p], interval, p, n, depend=depend)
             out.append(structs.replace(statistic, unit=unit, n_eff=n / times[beyond[p]]))
         else:
             reason = f"no {what}" if n == 0 else f"{n} {what}; a p{100 * p:g} needs {value_needs(p)}"
@@ -101,7 +101,7 @@ def percentiles(
     return out
 
 
-def _percentile(value: float, interval: Interval, p: float, n: int, *, depend: bool, what: str) -> Statistic:
+def _percentile(value: float, interval: Interval, p: float, n: int, *, depend: bool) -> Statistic:
     (low, high), reason = interval, ""
     if low is None or high is None:
         side = "interval" if low is None else "upper bound"
