@@ -9,8 +9,6 @@ from typing import IO
 
 from comfyload.errors import UsageError
 
-__all__ = ["decode", "decode_log", "read_bytes", "read_text", "read_within"]
-
 MOST_BYTES = 1 << 30
 """Of a file that a person means, a packed log unpacked; `/dev/zero` never ends."""
 _BLOCK = 1 << 16

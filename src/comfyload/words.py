@@ -9,24 +9,6 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = [
-    "DASH",
-    "ascii_only",
-    "count",
-    "decimals",
-    "digits",
-    "duration",
-    "fixed",
-    "gib",
-    "in_code_page",
-    "percent",
-    "plain_letters",
-    "scale",
-    "seconds_words",
-    "span",
-    "superscript",
-]
-
 DASH = "\N{EN DASH}"
 """Between the ends of an interval; alone, in place of a number that is not known."""
 
