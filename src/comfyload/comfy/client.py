@@ -7,7 +7,7 @@ everybody because of one stuck reader), the history is polled for the oldest job
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
 
@@ -26,9 +26,6 @@ from comfyload.record.model import Execution, Failure, Observation, Prompt, Serv
 from comfyload.tasks import end_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
-
-    from comfyload.comfy.inflight import Job
     from comfyload.comfy.room import Room
     from comfyload.comfy.transport import Transport
     from comfyload.record.job_events import JobEvent
