@@ -33,8 +33,8 @@ class Number(Struct, frozen=True, kw_only=True):
     why: str
 
     @property
-    def beside(self) -> str:
-        """The interval and n, as they stand behind or under the value."""
+    def detail(self) -> str:
+        """The interval and n, printed behind or under the value."""
         parts = [f"95 %: {self.interval}" if self.interval else "", f"n = {self.n}" if self.n else ""]
         return ", ".join(part for part in parts if part)
 

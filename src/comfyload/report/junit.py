@@ -144,9 +144,9 @@ def _made_by(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _estimates(measured: Measured) -> Iterator[tuple[str, str]]:
-    """As they stand at the head of a report: the value, its interval, n; or why it is withheld."""
+    """The headline numbers of a report: value, interval and n, or why the value is withheld."""
     for one in headline(measured):
-        rest = f" ({one.beside})" if one.beside else f" {one.why}"
+        rest = f" ({one.detail})" if one.detail else f" {one.why}"
         yield one.label.lower().replace(" ", "_"), f"{one.value}{rest}"
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "cleanup_hint"]
 
 EVENT_SILENCE_S = 2.0
-"""If jobs of ours are under way and no event came for so long, the event stream may hang."""
+"""If our jobs run and no event came for so long, the event stream may hang."""
 
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
@@ -125,7 +125,7 @@ class Session:
             raise raised from None
 
     def _left(self) -> bool:
-        """Whether prompts of ours may still be on the server although nobody waits for them."""
+        """Whether our prompts may still be on the server although nobody waits for them."""
         opened = self._opened
         return opened is not None and any(client.left for client in getattr(opened, "clients", [opened]))
 
@@ -365,7 +365,7 @@ def cleanup_hint(path: Path) -> str:
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The first error of ours among those that tasks ended with, if there is one."""
+    """The first of our errors that a task ended with, or None."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     ours: BaseException | None = error.subgroup(ComfyloadError)
