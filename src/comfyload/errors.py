@@ -2,17 +2,17 @@
 
 ComfyloadError
 ├── UsageError            2   the command or its input is not valid
-│   ├── WorkflowError         the graph is not one that ComfyUI can run
-│   └── RunFilesError         a run directory is missing, damaged or already there
-├── ServerUnreachable     4   nothing answers as a ComfyUI at that address
+│   ├── WorkflowError         ComfyUI cannot run the graph
+│   └── RunFilesError         a run directory is missing, damaged or exists already
+├── ServerUnreachable     4   no ComfyUI answers at that address
 │   ├── NotComfyUI            something answers, but it is not a ComfyUI
-│   └── NotLetIn              the server, or a guard before it, refuses us
+│   └── NotLetIn              the server, or a gateway in front of it, refuses access
 ├── NothingMeasured       5   the run ended without a number to report
-├── OwnFault              70  comfyload itself made a mistake
-└── JobFailed             1   a job did not complete, and its caller wants an exception for that
+├── OwnFault              70  an error in comfyload itself
+└── JobFailed             1   a job did not complete (raised on request)
 
 Exit codes: 0 ok · 1 a gate failed · 2 usage or bad input · 3 undecided · 4 server unreachable · 5 run invalid or
-nothing measured · 70 a fault of comfyload · 130 interrupted.
+nothing measured · 70 an error in comfyload · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class NothingMeasured(ComfyloadError):
 
 
 class OwnFault(ComfyloadError):
-    """comfyload itself made a mistake. `cause`: what was raised. `run`: the run directory that it happened in."""
+    """an error in comfyload itself. `cause`: what was raised. `run`: the run directory that it happened in."""
 
     exit_code = 70
 

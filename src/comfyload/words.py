@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_words(seconds: float) -> str:
-    """A time that somebody chose or estimated: 90 s, 15 min, 2 h, in the largest unit that leaves it short."""
+    """A chosen or estimated time: 90 s, 15 min, 2 h, in the largest unit that leaves it short."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size or seconds == size:
             return f"{seconds / size:.3g} {unit}"

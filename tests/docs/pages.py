@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 __all__ = ["ROOT", "generator", "markdown_files", "text_of_docs"]
 
@@ -34,8 +32,6 @@ def text_of_docs() -> str:
     return "\n".join(page.read_text(encoding="utf-8") for page in pages)
 
 
-@cache
 def generator() -> ModuleType:
-    """docs/reference/generate.py as a module."""
-    with patch.object(sys, "path", [str(ROOT / "docs" / "reference"), *sys.path]):
-        return importlib.import_module("generate")
+    """What writes docs/reference, as a module."""
+    return importlib.import_module("tools.reference.__main__")

@@ -16,7 +16,7 @@ from comfyload.judge.summary import summarise
 from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
 from tests.unit.judge_runs import failed, job, manifest
 
-REFRESH = "the reference lags behind the code; run: python docs/reference/generate.py"
+REFRESH = "the reference lags behind the code; run: python -m tools.reference"
 NAMES = ["cli.md", "summary.md", "exit-codes.md", "run-directory.md", "findings.md", "judgement.md", "baseline.md"]
 NAMES += ["retry-policy.md", "retry.schema.json"]
 BY_HAND = {"instrumentation-log.md"}

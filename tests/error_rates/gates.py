@@ -246,7 +246,7 @@ def table_of_success(runs: int) -> str:
         lines.append(f"| single, one in five of 15, {jobs} | {_percent(at[0])} / {_percent(at[1])} | | | | |")
     for jobs in (60, 150, 600):
         at, good = (success(jobs, 1, share, runs, independent=True) for share in (0.02, 0.002))
-        row = f"| independent, as said, {jobs} | {_percent(at[0])} / {_percent(at[1])} | {_percent(good[0])} | | | |"
+        row = f"| declared independent, {jobs} | {_percent(at[0])} / {_percent(at[1])} | {_percent(good[0])} | | | |"
         lines.append(row)
     return "\n".join(lines)
 

@@ -291,7 +291,8 @@ def main() -> None:
         print("|---|---:|---:|---:|---:|---:|---:|")
     else:
         print(
-            "| law | 95 % interval covers % | bias % | RMSE % | 1.1 CV / root n | interference said % | drift said % |"
+            "| law | 95 % interval covers % | bias % | RMSE % | 1.1 CV / root n | interference reported % | "
+            "drift reported % |"
         )
         print("|---|---:|---:|---:|---:|---:|---:|")
     for name in asked.law:

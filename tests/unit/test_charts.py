@@ -94,7 +94,7 @@ def test_the_share_of_jobs_climbs_from_none_to_all(everything: dict[str, Chart])
     shares = [row["share"] for row in steps]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and len(steps) == 59
     assert steps[0]["t"] == 0
-    assert "1 job cut off by the end of the run took longer than was seen" in everything["distribution"].description
+    assert "1 job cut off by the end of the run took longer than observed" in everything["distribution"].description
 
 
 def test_a_limit_is_drawn_and_named() -> None:

@@ -287,7 +287,7 @@ def test_the_process_on_a_port_is_found(tmp_path: Path) -> None:
         pytest.skip(f"psutil may not look here: {found.why}")
     assert found.pid == os.getpid()
     assert found.folder is not None
-    assert find_listener(f"http://127.0.0.1:{port}").why == f"no process is seen to listen on port {port}"
+    assert find_listener(f"http://127.0.0.1:{port}").why == f"no visible process listens on port {port}"
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -214,7 +214,7 @@ def test_what_is_unknown_of_the_environment_is_called_unknown(evil: str) -> None
 
 
 def test_no_run_at_all_is_still_a_page() -> None:
-    assert "There is no run." in _Page(_html("nothing", [])).text
+    assert "No run was made." in _Page(_html("nothing", [])).text
 
 
 def test_every_part_of_a_page_is_shown_and_numbers_of_notes_are_shared() -> None:

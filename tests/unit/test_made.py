@@ -331,7 +331,7 @@ def test_most_jobs_may_be_the_ones_without() -> None:
 def test_a_run_in_which_no_job_made_anything_says_so_if_each_reported_it() -> None:
     found = _finding(_run(*[NONE] * 3))
     assert found is not None
-    assert found.text == "3 of 3 jobs made no image: their output nodes reported that there is none (job 0, 1, 2)."
+    assert found.text == "3 of 3 jobs made no image: their output nodes reported an empty list (job 0, 1, 2)."
     assert _finding(_run(*[[]] * 3)) is None  # a graph whose output nodes report nothing, as of weights that are saved
 
 

@@ -53,7 +53,7 @@ def test_a_flag_of_the_metadata_is_in_help_parsing_plan_file_repeat_and_referenc
     assert read_plan(tmp_path / "plan.toml", DummyOptions) == found[0]
     assert command(found[0]) == ["comfyload", "run", "--server", "s", "--dummy-pause", "90m"]
     page = generator()
-    monkeypatch.setattr(sys.modules["writer.commands"], "commands", lambda: [("dummy", dummy)])
+    monkeypatch.setattr(sys.modules["tools.reference.commands"], "commands", lambda: [("dummy", dummy)])
     row = "| `--dummy-pause` `TIME` | Wait this long for nothing. |"
     assert row in page.pages()["cli.md"]
 

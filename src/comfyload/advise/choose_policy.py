@@ -26,7 +26,7 @@ _QUANTILE = 0.95
 _WASTE = 0.2
 """The weight of a wasted share of the GPUs' time against a share of the jobs."""
 _TIE = 0.01
-"""Regrets closer than this are no reason to leave the numbers that the rules gave."""
+"""A regret must differ by more than this to replace the numbers that the rules gave."""
 _USUAL_S = 60.0
 """The timeout of an attempt that scripts have when nobody has thought about it."""
 _SHOWN = 4
@@ -35,7 +35,7 @@ _COMPARED, _COMPARED_JOBS = 8, 5000
 _MOST_JOBS = 12_000
 """In all worlds of one trouble: that many take some seconds for all policies."""
 _TRIED_AT = 0.9
-"""Policies are tried at no more than this of the capacity: beyond, all that is seen is the overload."""
+"""Policies are tried at no more than this of the capacity: beyond it, only the overload shows."""
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def synthesise(
     if not (deadline_s > 0 and rate_per_s > 0 and servers > 0 and 0 < target < 1):
         raise ValueError("a deadline and a rate above 0, a server, and a target between 0 and 1 are needed")
     setting = Setting(pools=pools, workload=workload, servers=servers, deadline_s=deadline_s)
-    drawn = _sums(setting, rng)
+    sums = _sums(setting, rng)
     failed, of = transient
     numbers = _Numbers(
         setting=setting,
@@ -96,8 +96,8 @@ def synthesise(
         load=rate_per_s * setting.mean_s / servers,
         rate_per_s=rate_per_s,
         p_fail=_upper(failed, of),
-        depth=_deepest(drawn, deadline_s - setting.overhead_s),
-        p99_s=float(np.quantile(drawn[:, 0], 0.99)),
+        depth=_deepest(sums, deadline_s - setting.overhead_s),
+        p99_s=float(np.quantile(sums[:, 0], 0.99)),
         jobs=pools.n,
     )
     start = _by_rule(numbers)
@@ -110,7 +110,7 @@ def synthesise(
     around = {OURS: start} if numbers.depth < 0 else {OURS: start, **_around(start)}
     naive = naive_for(deadline_s)
     played = _count(len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1), progress)
-    chosen = _choose(around, numbers, {of: _few(drawn) for of, drawn in tried.items()}, played)
+    chosen = _choose(around, numbers, {of: _few(played_in) for of, played_in in tried.items()}, played)
     found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
         chosen,
@@ -206,10 +206,10 @@ def _choose(
     return around[OURS if regret[OURS] <= regret[least] + _TIE else least]
 
 
-def _few(drawn: Sequence[World]) -> Sequence[World]:
+def _few(worlds: Sequence[World]) -> Sequence[World]:
     """The first worlds, enough to compare policies by; they are the same for all of these."""
-    most = max(2, _COMPARED_JOBS // max(1, len(drawn[0].arrivals)))
-    return drawn[: min(_COMPARED, most)]
+    most = max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals)))
+    return worlds[: min(_COMPARED, most)]
 
 
 def _count(total: int, progress: Callable[[float], None]) -> Callable[[], None]:
@@ -242,7 +242,7 @@ def _around(start: Policy) -> dict[str, Policy]:
         for more in (-1, 1):
             if 2 <= start.attempts + more <= 5:
                 out[f"depth {change:+}, attempts {more:+}"] = _with_attempts(other, start.attempts + more)
-    # Where queues cannot be seen, the budget is all that stands between retries and an overload.
+    # Where the queues cannot be read, only the budget keeps retries from an overload.
     for factor in (0.5,) if deep is None else (0.5, 2.0):
         budget = Budget(ratio=factor * start.budget.ratio, cap=max(3.0, factor * start.budget.cap))
         out[f"budget x {factor:g}"] = structs.replace(start, budget=budget)

@@ -1,6 +1,6 @@
 """What latencies to expect at a rate, with so many servers, and how far a rate may go: from measured jobs alone.
 
-Each number is simulated; its interval comes from drawing the measured jobs anew, as the same measurement might have
+Each number is simulated; its interval comes from resampling the measured jobs, as the same measurement might have
 been another day. At or beyond capacity there is no latency to expect: it is infinite.
 """
 
@@ -114,7 +114,7 @@ def forecasts(
     deadline_s: float | None = None,
     rng: np.random.Generator,
 ) -> list[Forecast]:
-    """What to expect of every number of servers at every rate, in this order, all with the same luck.
+    """What to expect of every number of servers at every rate, in this order, all from the same random numbers.
 
     Raises:
         ValueError: a rate or a number of servers is not above 0.
@@ -142,7 +142,7 @@ def _both(
     rng: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> tuple[Traffic, Traffic]:
-    """Jobs drawn from what was measured, and from what might have been."""
+    """Jobs drawn from the measured service times, and from resampled ones."""
     traffic = Traffic([pools] * _ROWS, workload, jobs, rng)
     return traffic, Traffic([pools.resampled(rng) for _ in range(replicates)], workload, doubt_jobs, rng)
 
@@ -152,7 +152,7 @@ def _forecast(
 ) -> Forecast:
     expected, load = traffic.latencies(np.full(traffic.rows, rate), servers, dispatch)
     might, loads = doubts.latencies(np.full(doubts.rows, rate), servers, dispatch)
-    if servers > 1:  # by its own luck, one row of jobs may ask for more than the servers have, and another for less
+    if servers > 1:  # rows are random: one may need more than the servers have, another less
         stable = float(load.mean()) < FULL
         if not stable:
             expected = np.full_like(expected, np.inf)
@@ -217,7 +217,7 @@ def highest_rate(
 def _highest(
     traffic: Traffic, limit_s: float, share: float, servers: int, dispatch: Dispatch, *, together: bool = False
 ) -> Floats:
-    """By bisection: with the same luck, a higher rate never lets more jobs through. `together`: one rate for all."""
+    """By bisection: with equal random numbers, no higher rate lets more jobs through. `together`: one rate for all."""
     most = traffic.most(servers)
 
     def holds(rates: Floats) -> NDArray[np.bool_]:

@@ -61,13 +61,13 @@ def worlds(
 ) -> dict[str, list[World]]:
     """The same worlds for every policy: what differs is then the policies' doing.
 
-    `takes`: what jobs take in truth. None: as the measured jobs may be few, each world draws them anew first, with
+    `takes`: what jobs take in truth. None: as the measured jobs may be few, each world first resamples them, with
     replacement, at the same rates; the spread of the scores then includes what the measurement leaves open. No more
     worlds of a trouble than have about `most_jobs`, but four: a deadline of many jobs makes worlds of many jobs.
     """
-    drawn: dict[str, list[World]] = {}
+    made: dict[str, list[World]] = {}
     for scenario in scenarios:
-        of_it = drawn[scenario.name] = list[World]()
+        of_it = made[scenario.name] = list[World]()
         jobs = 0
         while len(of_it) < replications and (len(of_it) < _FEWEST or jobs < most_jobs):
             of_it.append(
@@ -82,11 +82,11 @@ def worlds(
                 )
             )
             jobs += len(of_it[-1].arrivals)
-    return drawn
+    return made
 
 
 def _redrawn(pools: ServiceTimes, rng: np.random.Generator) -> ServiceTimes:
-    """Each cell drawn anew with replacement, and nothing else: a score is an estimate, not a bound to be safe by."""
+    """Each cell resampled with replacement, and nothing else: a score is an estimate, not a bound to be safe by."""
 
     def again(cells: Sequence[Floats]) -> list[Floats]:
         return [rng.choice(cell, len(cell)) if len(cell) else cell for cell in cells]
@@ -104,27 +104,27 @@ def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[SimJ
 
 def scores(
     behaviours: Mapping[str, Policy | Naive],
-    drawn: Mapping[str, Sequence[World]],
+    worlds: Mapping[str, Sequence[World]],
     setting: Setting,
     played: Callable[[], None] = lambda: None,
 ) -> list[Score]:
     """Of every policy in every scenario, scenario by scenario; `played` is called after each."""
     out = []
-    for of_it in drawn.values():
+    for of_it in worlds.values():
         for name, behaviour in behaviours.items():
             out.append(score(name, behaviour, of_it, setting))
             played()
     return out
 
 
-def score(name: str, behaviour: Policy | Naive, drawn: Sequence[World], setting: Setting) -> Score:
+def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting: Setting) -> Score:
     """Over all worlds of one scenario. Counted are jobs that come from the trouble's start to ten minutes after its
     end; where there is none, all but the first.
     """
-    counted, good, submits, spent, useful = (np.zeros(len(drawn)) for _ in range(5))
+    counted, good, submits, spent, useful = (np.zeros(len(worlds)) for _ in range(5))
     minutes: list[tuple[Floats, Floats]] = []
     before = np.zeros(2)
-    for at, world in enumerate(drawn):
+    for at, world in enumerate(worlds):
         jobs = play(world, behaviour, setting)
         arrivals = np.array(world.arrivals)
         done = np.array([math.inf if job.done is None else job.done for job in jobs])
@@ -138,16 +138,18 @@ def score(name: str, behaviour: Policy | Naive, drawn: Sequence[World], setting:
         before += success[earlier].sum(), earlier.sum()
         minutes.append(_by_minute(world, arrivals, success))
     total = max(1.0, float(counted.sum()))
-    scored_min = sum(world.scored_to_s - world.event_from_s for world in drawn) / 60
+    scored_min = sum(world.scored_to_s - world.event_from_s for world in worlds) / 60
     return Score(
-        scenario=drawn[0].scenario.name,
+        scenario=worlds[0].scenario.name,
         policy=name,
         success=float(good.sum()) / total,
-        success_half_width=_half_width(good, counted, np.array([world.pace for world in drawn]), _collapses(behaviour)),
+        success_half_width=_half_width(
+            good, counted, np.array([world.pace for world in worlds]), _collapses(behaviour)
+        ),
         goodput_per_min=float(good.sum()) / scored_min,
         submits_per_job=float(submits.sum()) / total,
         wasted_share=_wasted(float(useful.sum()), float(spent.sum())),
-        recovery_s=_recovery(minutes, before[0] / max(1.0, before[1]), drawn[0]),
+        recovery_s=_recovery(minutes, before[0] / max(1.0, before[1]), worlds[0]),
     )
 
 

@@ -170,8 +170,8 @@ def capacity(pools: ServiceTimes, workload: Workload, servers: int = 1) -> Rate:
     """Jobs per minute that a server never done with its queue completes: one over the mean service time.
 
     The interval is that of a skewed mean: of each cell by its share and its own autocorrelation, of the server's
-    pauses, and of what all times have in common. Its lower end, which a slow job that was not seen would move, is given
-    from 59 jobs on.
+    pauses, and of what all times have in common. Its lower end, which a slow job outside the sample would move, is
+    given from 59 jobs on.
     """
     share = [of / sum(workload.shares) for of in workload.shares]
     weighted: list[tuple[float, Floats]] = []
@@ -180,7 +180,7 @@ def capacity(pools: ServiceTimes, workload: Workload, servers: int = 1) -> Rate:
         weighted += [(of * same, warm), (of * (1 - same), switched)]
     total = sum(weight * float(pool.mean()) for weight, pool in weighted if weight > 0)
     if total <= 0:
-        raise ValueError("jobs took no time: there is no capacity to tell")
+        raise ValueError("the jobs took no time: the capacity is unknown")
     variance, third, freedom = (total * pools.doubt) ** 2, 0.0, 0.0
     for weight, pool in [*weighted, (1.0, pools.pauses)]:
         if weight > 0 and len(pool) > 1:
@@ -214,7 +214,7 @@ def gpu_words(run: Measured) -> list[str]:
     out = []
     fact = run.manifest.environment.get("gpu")
     if fact is not None and fact.value == "none":
-        return ["The server computes on its CPU: there is no GPU to saturate."]
+        return ["The server computes on its CPU: it has no GPU to saturate."]
     if not found.gpus:
         out.append("GPU utilisation is not known: nothing measures it. Install the probe: comfyload probe install.")
     for gpu, busy in found.gpus.items():
@@ -234,5 +234,5 @@ def gpu_words(run: Measured) -> list[str]:
 
 
 def _simulated(run: Measured) -> bool:
-    """Whether the server is the simulator, whose GPU readings are no measurement."""
+    """Whether the server is the simulator, whose GPU readings are simulated."""
     return any("Simulated GPU" in str(device.get("name")) for device in run.manifest.server.devices)

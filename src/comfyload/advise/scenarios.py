@@ -17,7 +17,7 @@ _SETTLE, _BEFORE, _SCORED, _WATCHED, _QUIET = 5, 10, 10, 55, 60
 there is none.
 """
 DRAWS = 8
-"""Attempts of a job that have luck of their own; after so many it comes again."""
+"""Attempts of a job with random numbers of their own; later attempts repeat them."""
 
 
 class Scenario(Struct, frozen=True, kw_only=True):

@@ -119,10 +119,10 @@ class ServiceTimes(Struct, frozen=True, kw_only=True):
         return np.maximum(warm + swings, 0.0), np.maximum(switched + swings, 0.0)
 
     def swings(self, u: Floats) -> Floats:
-        """By how much the pause after each job differs from the mean one, in seconds: nobody waits for his own.
+        """By how much the pause after each job differs from the mean one, in seconds: no job waits for its own.
 
-        Jobs that are shorter than a pause have their p95 from those that were caught in one. The digits of the luck
-        that the choice of a service time leaves over choose it.
+        Jobs that are shorter than a pause have their p95 from those that were caught in one. The digits of `u`
+        that the choice of a service time leaves unused choose it.
         """
         if len(self.pauses) < 2:
             return np.zeros(u.shape)
@@ -132,7 +132,7 @@ class ServiceTimes(Struct, frozen=True, kw_only=True):
 
 
 def _redrawn(pool: Floats, rng: np.random.Generator) -> Floats:
-    """Drawn with replacement from the values, and from one more that was not seen: longer than all of them.
+    """Drawn with replacement from the values, and from one more that was not measured: longer than all of them.
 
     Of n jobs one more is the longest with a chance of 1 / (n + 1). How much longer, a Pareto tail through the longest
     jobs tells (Hill 1975), its index as uncertain as so few leave it. Without that job, a measurement that happened to
@@ -162,7 +162,7 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
     warm: list[list[Floats]] = [[] for _ in names]
     switched: list[list[Floats]] = [[] for _ in names]
-    # One for all: with one in flight no job waits, and the server's pauses are not seen.
+    # One for all: with one in flight no job waits, and the server's pauses do not show.
     pauses = np.concatenate([run.jobs.pauses() for run in runs])
     gap = float(pauses.mean()) if len(pauses) else 0.0
     overheads, cold = [], []
@@ -193,15 +193,15 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     )
 
 
-def _whole(seen: ServiceTimes) -> ServiceTimes:
-    """With what was too seldom seen made up."""
-    warm, switched = list(seen.warm), list(seen.switched)
+def _whole(pools: ServiceTimes) -> ServiceTimes:
+    """With substitutes for the pools that have too few jobs."""
+    warm, switched = list(pools.warm), list(pools.switched)
     costs = [
         np.median(b) - np.median(a) for a, b in zip(warm, switched, strict=True) if len(a) >= _FEW and len(b) >= _FEW
     ]
     cost = max(0.0, float(np.mean(costs))) if costs else 0.0
     made_up = []
-    for code, name in enumerate(seen.workflows):
+    for code, name in enumerate(pools.workflows):
         if len(warm[code]) < _FEW and len(switched[code]) >= _FEW:
             warm[code] = np.maximum(switched[code] - cost, 0.0)
         if len(warm[code]) < 1:
@@ -210,13 +210,13 @@ def _whole(seen: ServiceTimes) -> ServiceTimes:
             if len(warm) > 1:
                 made_up.append(name)
             switched[code] = warm[code] + cost
-    return structs.replace(seen, warm=warm, switched=switched, made_up=made_up)
+    return structs.replace(pools, warm=warm, switched=switched, made_up=made_up)
 
 
 def _overhead(run: Measured) -> float | None:
     """Median of latency less queue wait and execution, in seconds: durations, each of one clock. None: not known.
 
-    Servers before 0.3.69 do not tell the wait; with one in flight there is none.
+    Servers before 0.3.69 do not report the wait; with one in flight it is 0.
     """
     jobs, load = run.jobs, run.manifest.plan.load
     alone = isinstance(load, Closed) and load.concurrency == 1

@@ -2,7 +2,7 @@
 
 Three questions, each with less taken from the run itself: are its waits those of its own arrivals and its own execution
 times (structural); those of its arrivals with execution times measured elsewhere (replay); those of any arrivals at
-its rate (blind). The last one judges the luck of one run as much as the model.
+its rate (blind). The last one judges the chance of one run as much as the model.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _LIMITS: dict[tuple[str, str], float] = {
     ("replay", "p50"): 0.10,
     ("replay", "p95"): 0.15,
 }
-"""The largest relative error with which the model passes; a larger one is no fault where the run is within the band."""
+"""The largest relative error with which the model passes; a larger one is accepted if the run is within the band."""
 _LAGS = 10
 _NO_CHANCE = 0.01
 _WORTH = 0.7
 _STILL_S = 0.1
-"""A pause, or a reply later than usual, that is longer than this is none of the network."""
+"""A pause, or a reply later than usual, longer than this does not come from the network."""
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ def validate(measured: Measured, pools: ServiceTimes, *, rng: np.random.Generato
         blind = _blind(ran, pools, rng)
         checks += blind
         if not blind:
-            reasons.append("the load is at, or beyond, what the server can do: there is no latency to expect")
+            reasons.append("the load is at or beyond the capacity: no latency can be predicted")
     still = np.concatenate([ran.pauses, ran.taken - ran.arrivals])
     if still.max() > _STILL_S:
         reasons.append(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIM_FAIL, WRONG, LATENTS = "SimFail", "RegexReplace", "EmptyHunyuanLatentVideo"
 CLASSES = (SIM_FAIL, WRONG, LATENTS)
-"""What a server is asked to describe before such a prompt is made for it."""
+"""Node classes whose description the server must give before such a prompt can be made for it."""
 
 ADDRESSABLE = 2**48
 """Bytes. No process of today's machines can be given so much, whatever its kernel promises beyond its memory."""

@@ -368,7 +368,7 @@ def _fate(job: _Job, deadline_s: float) -> str:
 
 
 async def _left(jobs: list[_Job], api: Api) -> int:
-    """How many prompts of ours the server has still to do, those that it does not tell of included."""
+    """How many of our prompts the server still has to run, those that it does not report included."""
     ids = {prompt_id for job in jobs for prompt_id in job.ids}
     return sum([await api.prompt_state(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
 

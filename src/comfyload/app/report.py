@@ -34,9 +34,9 @@ NOTE = "note."
 def shown(result: Result, gates: Sequence[Gate] = ()) -> Shown:
     """A run with its charts and the jobs that a page lists; the limits of `gates` on latency are drawn."""
     reader, manifest = result.reader, result.reader.manifest
-    drawn = charts(result.measured, reader.lines(), reader.samples(), limits=limits(gates))
+    pictures = charts(result.measured, reader.lines(), reader.samples(), limits=limits(gates))
     listed = [jsonable(job) for job in islice(jobs(manifest, reader.lines()), JOBS)]
-    return Shown(measured=result.measured, charts=drawn, jobs=listed)
+    return Shown(measured=result.measured, charts=pictures, jobs=listed)
 
 
 def limits(gates: Sequence[Gate]) -> list[tuple[str, float]]:

@@ -97,7 +97,7 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; every error of ours is one line with a hint, and its exit code."""
+    """Run the command line; each of our errors is one line with a hint, and its exit code."""
     fit_streams()
     try:
         app()
@@ -116,7 +116,7 @@ def main() -> None:
         known = _of_this_machine(error)
         _say(known or _reported(OwnFault(error)), error)
         sys.exit((known or OwnFault).exit_code)
-    except Exception as error:  # noqa: BLE001 - a mistake of ours, which is reported
+    except Exception as error:  # noqa: BLE001 - an error in comfyload, which is reported
         _say(_reported(OwnFault(error)), error)
         sys.exit(OwnFault.exit_code)
 
@@ -133,7 +133,7 @@ def _code(leaving: SystemExit) -> int | str | None:
 
 
 def _of_this_machine(error: OSError) -> UsageError | None:
-    """What the machine lacks; None: what failed is no such thing."""
+    """What the machine lacks; None: the error has another cause."""
     if error.errno in NO_FILES:
         return UsageError("this process may open no more files", "raise the limit: ulimit -n 1024")
     if error.errno in DISK_FULL:

@@ -34,13 +34,13 @@ TAKES = Takes(
 class SideFlags(Struct, frozen=True, kw_only=True):
     """What is compared: two servers, or one that a command switches."""
 
-    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the one to compare with.")] = None
-    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, the one that is compared.")] = None
+    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the reference.")] = None
+    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, compared with A.")] = None
     switch: Annotated[
         str | None,
         typer.Option(
             metavar="CMD",
-            help="Run before each run with 'a' or 'b' as its argument; it puts --server into that state.",
+            help="Command that puts --server into state 'a' or 'b', its argument, before each run.",
         ),
     ] = None
 
@@ -67,8 +67,8 @@ def ab(
     difference of 10 %, where single runs raise false alarms. The runs are kept; comfyload compare DIR/a DIR/b --paired
     repeats the judgement.
 
-    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
-    '* baseline' in them is A.
+    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) test B's runs;
+    '* baseline' in a gate means A.
 
     [bold]Examples[/bold]
 

@@ -36,7 +36,7 @@ Target = Annotated[
 ]
 P95 = Annotated[float, duration_option("--p95", "Latency limit that 95 % of jobs must meet.", default="45s")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
-ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the picture as PNG.")]
+ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the chart as PNG.")]
 All = Annotated[bool, typer.Option("--all", help="Show every number and check, with its reason.")]
 Share = Annotated[
     list[str] | None,
@@ -74,7 +74,7 @@ def saturate(
     jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
     confirm_jobs: Annotated[
         int,
-        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0: none."),
+        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0 skips it."),
     ] = 24,
     slow: Annotated[
         bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
@@ -91,7 +91,7 @@ def saturate(
     """Find where a server saturates, its capacity, and the rate at which it keeps the SLA, with some 80 jobs.
 
     One ComfyUI runs one prompt at a time, so jobs are measured one by one, then
-    with one waiting. Latency at other rates is simulated from their times, and
+    with one waiting. Latency at other rates is simulated from these times, and
     confirmed by a run at nine tenths of the rate to deploy.
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json

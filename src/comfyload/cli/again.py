@@ -54,7 +54,7 @@ def resume(
 def cleanup(
     run: Run, given: Annotated[Given, Takes(names=("server", "header", "ca_file"), env=False, help=GIVE_AGAIN)]
 ) -> None:
-    """Delete from the server's queue what an aborted run left. Only prompts of this run are touched, each by its id.
+    """Remove the jobs of an aborted run from the server. Only prompts of this run are touched, each by its id.
 
     [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
     """

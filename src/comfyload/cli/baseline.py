@@ -49,7 +49,7 @@ def save(
 ) -> None:
     """Save runs as a baseline: the runs, their JSON, the log's rows of that time, hashes, README and page.
 
-    It is complete or absent, never half-written, and an existing baseline is never overwritten.
+    A baseline is complete or absent, never half-written, and never overwritten.
 
     [bold]Example[/bold]
 
@@ -83,7 +83,7 @@ def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
 
 @baseline.command("list")
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """List the baselines, oldest first, with the promoted one marked, and folders that were made by hand.
+    """List the baselines, oldest first, and folders made by hand. The promoted baseline is marked.
 
     [bold]Example[/bold]: comfyload baseline list
     """
@@ -140,8 +140,8 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
 
 @baseline.command(no_args_is_help=True)
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
-    """Print a baseline's runs and where its README and page are, or with --json its manifest. A folder made by hand is
-    shown by its README and what its files state.
+    """Print a baseline's runs and the paths of its README and page, or with --json its manifest. For a folder made by
+    hand, print its README and the numbers in its files.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
@@ -190,7 +190,7 @@ def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
 
 @baseline.command(no_args_is_help=True)
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Recompute every hash, and every summary from its records. Exit code 1: something differs, and is named.
+    """Recompute every hash, and every summary from its records. Exit code 1: something differs; the output names it.
 
     [bold]Example[/bold]: comfyload baseline verify rtx5060ti
     """
@@ -211,7 +211,7 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 @baseline.command(no_args_is_help=True)
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
-    """Make a baseline the default one to compare with.
+    """Make a baseline the default for comparisons.
 
     [bold]Example[/bold]: comfyload baseline promote rtx5060ti
     """

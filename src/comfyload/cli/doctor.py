@@ -27,14 +27,14 @@ TAKES = Takes(
     names=("server", "workflow", "jobs", "concurrency", "set", "drop_broken_outputs", "header", "ca_file", "insecure"),
     base=RunOptions(plan=Plan(jobs=12)),
     required=("server",),
-    help={"jobs": "Jobs that the run will have.", "concurrency": "Jobs that it will have in flight."},
+    help={"jobs": "Number of jobs of the planned run.", "concurrency": "Jobs in flight of the planned run."},
 )
 
 
 @with_flags
 def doctor(
     given: Annotated[Given, TAKES],
-    all_: Annotated[bool, typer.Option("--all", help="Show what is fine too, each check with its numbers.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Also show the checks that passed, with their numbers.")] = False,
     json_: Json = False,
 ) -> None:
     """Check a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.

@@ -20,10 +20,10 @@ TAKES = Takes(
     names=("server", "workflow", "policy", "header", "allow_shared"),
     env=False,
     help={
-        "server": "A real server, with the troubles that can be made from outside. \\[default: the simulator]",
+        "server": "A real server; only troubles that can be caused from outside. \\[default: the simulator]",
         "workflow": "The workflow for a real server, in API format.",
         "policy": "The retry policy, a file that comfyload policy makes. \\[default: a cautious policy]",
-        "allow_shared": "Run although others use the server.",
+        "allow_shared": "Run even if others use the server.",
     },
 )
 
@@ -48,7 +48,7 @@ def faults(
     job_time: Annotated[
         float,
         duration_option(
-            "--job-time", "How long a job takes; jobs come at 0.6 of the capacity.", default="200ms", least=0.001
+            "--job-time", "How long a job takes; jobs arrive at 0.6 of the capacity.", default="200ms", least=0.001
         ),
     ] = 0.2,
     deadline: Annotated[
@@ -63,8 +63,8 @@ def faults(
 ) -> None:
     """Cause trouble on purpose and count the jobs done in time: without retries, with naive ones, and with a policy.
 
-    The simulator plays every scenario; a real server those of a bad network and
-    of bad prompts, through a proxy. Jobs of others are not touched.
+    The simulator has every scenario. A real server, through a proxy, has those of
+    a bad network and of bad prompts. Jobs of others are not touched.
 
     Exit code 1: with the policy a job was lost, done twice, or left in the queue.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
-AllRows = Annotated[bool, typer.Option("--all", help="Show every row; without it only those that matter most.")]
+AllRows = Annotated[bool, typer.Option("--all", help="Show every row, not only those that matter most.")]
 Archive = Annotated[
     Path,
     typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
@@ -39,7 +39,7 @@ Accept = Annotated[
     typer.Option("--accept", metavar="KEY", help="Compare although KEY differs. Repeatable.", rich_help_panel=JUDGE),
 ]
 Margin = Annotated[
-    float, typer.Option("--margin", min=0.001, max=1, metavar="SHARE", help="Differences below this do not matter.")
+    float, typer.Option("--margin", min=0.001, max=1, metavar="SHARE", help="Smaller differences do not matter.")
 ]
 
 
@@ -116,7 +116,7 @@ FailIfs = Annotated[
     ),
 ]
 DEFAULT_ARCHIVE = Path("infra/observability/baselines")
-"""Where the checklist keeps them, seen from the root of a project."""
+"""Where the checklist keeps baselines, relative to the root of a project."""
 
 
 def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:

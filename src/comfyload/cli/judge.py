@@ -40,7 +40,7 @@ def check(
     archive: Archive = DEFAULT_ARCHIVE,
     json_: Json = False,
 ) -> None:
-    """Test runs against limits: PASS is proven at 95 %, PASS* is inside but not proven, FAIL is disproven.
+    """Test runs against limits. PASS: proven at 95 %, PASS*: inside the limit but not proven, FAIL: disproven.
 
     Without --gate: success_rate >= 98 %, p95_latency_s <= 45, unexpected_errors == 0.
 
@@ -79,13 +79,13 @@ def check(
 def compare(
     gating: ComparisonFlags,
     outlet: VerdictFlags,
-    a: Annotated[str, typer.Argument(metavar="A", help="What to compare with: a run, a baseline, or RUN,RUN,….")],
+    a: Annotated[str, typer.Argument(metavar="A", help="The reference: a run, a baseline, or runs as RUN,RUN.")],
     b: Annotated[
         str | None,
-        typer.Argument(metavar="B", help="What to compare. Without it, A is compared with the promoted baseline."),
+        typer.Argument(metavar="B", help="The side to judge. Without B, A is compared with the promoted baseline."),
     ] = None,
     paired: Annotated[
-        bool, typer.Option("--paired", help="The runs of A and B alternated, pair by pair, as those of ab do.")
+        bool, typer.Option("--paired", help="A and B are alternating pairs of runs, as ab makes them.")
     ] = False,
     margin: Margin = 0.05,
     accept: Accept = None,
@@ -98,8 +98,8 @@ def compare(
     Refused if the sides differ in a way that makes a comparison meaningless. Two single runs cannot separate a small
     difference from the noise between runs; comfyload ab can.
 
-    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) are on B's runs, and
-    '* baseline' in them is A.
+    With --fail-if the comparison is a gate, with the exit codes of check. Gates (--gate) test B's runs;
+    '* baseline' in a gate means A.
 
     [bold]Examples[/bold]
 

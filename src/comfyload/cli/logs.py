@@ -20,7 +20,7 @@ def logs(
         ),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="The log that the probe of this server writes, on this machine.")
+        str | None, typer.Option(metavar="URL", help="The log of this server's probe, on this machine.")
     ] = None,
     follow: Annotated[
         bool,
@@ -32,7 +32,7 @@ def logs(
         typer.Option(metavar="GLOB", help="Only these events, such as 'prompt.*'. Repeatable.", rich_help_panel=ROWS),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only prompts whose id begins so.", rich_help_panel=ROWS)
+        str | None, typer.Option(metavar="ID", help="Only prompts whose id begins with this.", rich_help_panel=ROWS)
     ] = None,
     node: Annotated[str | None, typer.Option(metavar="ID", help="Only this node.", rich_help_panel=ROWS)] = None,
     since: Annotated[
@@ -40,7 +40,7 @@ def logs(
         typer.Option(metavar="WHEN", help="From 10m, 2h or 3d ago, or an instant in ISO 8601.", rich_help_panel=ROWS),
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Up to then, written the same way.", rich_help_panel=ROWS)
+        str | None, typer.Option(metavar="WHEN", help="Up to this time, written as for --since.", rich_help_panel=ROWS)
     ] = None,
     last: Annotated[
         int | None,
@@ -53,21 +53,21 @@ def logs(
     ] = None,
     samples: Annotated[
         bool,
-        typer.Option("--samples", help="Readings of GPU and process too: two rows a second.", rich_help_panel=ROWS),
+        typer.Option("--samples", help="Also readings of GPU and process, two rows a second.", rich_help_panel=ROWS),
     ] = False,
     rotated: Annotated[
         bool | None,
         typer.Option(
             "--rotated/--no-rotated",
-            help="Older files, FILE.1 and so on, too. \\[default: as far back as --since asks]",
+            help="Also older files: FILE.1 and so on. \\[default: as far back as --since needs]",
             rich_help_panel=ROWS,
         ),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Rows as JSON, one a line, as they were written.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the rows as they were written, in JSON.")] = False,
 ) -> None:
-    """Show the instrumentation log: rows of the probe in ComfyUI and of applications, in the order of their times.
+    """Show the instrumentation log: rows of the probe in ComfyUI and of applications, in order of time.
 
-    Each row is one line; times are local. In a pipe every line has its day.
+    Each row is one line; times are local. In a pipe every line has its date.
 
     [bold]Examples[/bold]
 

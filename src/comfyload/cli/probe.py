@@ -33,13 +33,11 @@ RESTART = "Restart ComfyUI to"
 @probe.command(no_args_is_help=True)
 def install(
     comfyui: Folder,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite files of the pack that were changed, or a link.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite changed files of the pack, or a link.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     json_: Json = False,
 ) -> None:
-    """Put the probe into a ComfyUI's custom nodes, or replace an earlier one. ComfyUI is not restarted.
+    """Install the probe in ComfyUI's custom nodes, or update it. ComfyUI is not restarted.
 
     A pack of that name from elsewhere is never touched.
 
@@ -60,7 +58,7 @@ def status(
         Takes(
             names=("server", "header", "ca_file", "insecure"),
             env=False,
-            help={"server": "Check that this running server has loaded the probe."},
+            help={"server": "Check that this server has loaded the probe."},
         ),
     ],
     json_: Json = False,
@@ -94,10 +92,10 @@ def status(
 @probe.command(no_args_is_help=True)
 def remove(
     comfyui: Folder,
-    force: Annotated[bool, typer.Option("--force", help="Also if its files were changed, or it is a link.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove also changed files, or a link.")] = False,
     json_: Json = False,
 ) -> None:
-    """Remove what was installed. The log stays, and so does every file that came from elsewhere.
+    """Remove the installed probe. The log and all files from elsewhere stay.
 
     [bold]Example[/bold]: comfyload probe remove ~/ComfyUI
     """

@@ -263,8 +263,8 @@ class Terminal(Plain):
         phase = counts.phase if part is None else part.name if counts.phase == "jobs" else f"{part.name}, warm-up"
         bar = Table.grid(padding=(0, 1))
         total = max(counts.total or 0, counts.done, 1)
-        drawn = ProgressBar(total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR)
-        bar.add_row(Text(phase, style="bold"), drawn, Text(" · ".join(self.place())))
+        line = ProgressBar(total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR)
+        bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self.place())))
         words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
         return Group(*([] if part is None else [part.above()]), bar, words)
 

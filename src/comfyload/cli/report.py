@@ -27,7 +27,7 @@ def report(
     target: Annotated[
         str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
     ],
-    html: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path("report.html"),
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Write the page to this file.")] = Path("report.html"),
     against: Annotated[
         str | None, typer.Option(metavar="B", help="Compare with this run or baseline, on the same page.")
     ] = None,
@@ -55,17 +55,17 @@ def report(
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row for each job.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per job.")] = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A row for each job, typed; needs comfyload\\[parquet].")
+        Path | None, typer.Option(metavar="FILE", help="Write one typed row per job; needs comfyload\\[parquet].")
     ] = None,
     prometheus: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The summary in Prometheus' text format.")
+        Path | None, typer.Option(metavar="FILE", help="Write the summary in Prometheus' text format.")
     ] = None,
     otlp: Annotated[
         str | None,
         typer.Option(
-            metavar="URL|FILE", help="A trace of each job, to a collector or a file; needs comfyload\\[otlp]."
+            metavar="URL|FILE", help="Write a trace of each job to a collector or a file; needs comfyload\\[otlp]."
         ),
     ] = None,
 ) -> None:

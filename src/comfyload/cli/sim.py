@@ -9,7 +9,7 @@ import typer
 
 def sim(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8188,
-    speed: Annotated[float, typer.Option(min=0.001, help="How many times faster than a real GPU.")] = 1.0,
+    speed: Annotated[float, typer.Option(min=0.001, help="Speed, as a multiple of a real GPU's.")] = 1.0,
     cache: Annotated[str, typer.Option(help="Node cache: ram, classic, lru or none.")] = "ram",
     no_probe: Annotated[
         bool,

@@ -11,20 +11,20 @@ from typing import Any
 
 _FIT = "comfyload.fit"
 _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"})
-"""How Python treats such a letter unless it is told otherwise: an exception, or `\\u2501` in a sentence."""
+"""Python's defaults for such a letter: an exception, or `\\u2501` in a sentence."""
 
 
 def fit_streams() -> None:
-    """Let standard output and error take every letter, whatever their encoding; what the user has set stays.
+    """Let standard output and error accept every letter, whatever their encoding; the user's own setting stays.
 
-    A stream that is closed swallows what it gets. So does standard error where it cannot be written: a full disk or a
-    reader that went away ends no run.
+    Output to a closed stream is discarded. So is output to a standard error that cannot be written: a full disk or a
+    closed pipe does not end a run.
     """
     codecs.register_error(_FIT, _fit)
     _open_closed()
     if isinstance(sys.stderr, io.TextIOWrapper):
-        told = sys.stderr
-        sys.stderr = io.TextIOWrapper(_Forgiving(told), told.encoding, told.errors, write_through=True)
+        old = sys.stderr
+        sys.stderr = io.TextIOWrapper(_Forgiving(old), old.encoding, old.errors, write_through=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _CRASHES_OR_ESCAPES:
             stream.reconfigure(errors=_FIT)

@@ -46,7 +46,7 @@ class Api(Protocol):
         """Unload all models and drop the cache before the next prompt runs."""
 
     async def delete(self, prompt_ids: list[str]) -> bool:
-        """Take waiting prompts of ours out of the queue; a running one is not touched."""
+        """Remove our waiting prompts from the queue; a running one is not touched."""
 
     async def stop(self, prompt_id: str) -> bool:
         """Stop the prompt if it runs; False: this server can only stop whichever prompt runs, which is not done."""

@@ -110,7 +110,7 @@ class ComfyClient:
     async def open(
         cls, transport: Transport, server: Server, clock: Callable[[], float], **options: Unpack[ClientOptions]
     ) -> AsyncIterator[ComfyClient]:
-        """Open the event stream, then yield the client; on leaving, nothing of ours stays in the server's queue."""
+        """Open the event stream, then yield the client; on leaving, none of our jobs stays in the server's queue."""
         client = cls(transport, server, clock, **options)
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._poller.run())]
         for task in tasks:
@@ -162,7 +162,7 @@ class ComfyClient:
 
     @property
     def left(self) -> list[str]:
-        """Ids of prompts of ours that the server may still hold and nobody waits for."""
+        """Ids of our prompts that the server may still hold and nobody waits for."""
         return [job.prompt_id for job in self.inflight.given_up()]
 
     def give_up(self, prompt_id: str, why: Failure) -> None:

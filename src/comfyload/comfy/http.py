@@ -143,7 +143,7 @@ class Http:
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        """The WebSocket: compression off (it costs the server), pings of ours, messages up to 32 MiB.
+        """The WebSocket: compression off (it costs the server), our own pings, messages up to 32 MiB.
 
         Raises:
             TransportError: the server did not open it, or it broke.

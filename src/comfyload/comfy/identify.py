@@ -102,8 +102,8 @@ def _no_answer(error: TransportError, name: str) -> ServerUnreachable:
         return NotComfyUI(why, NO_COMFYUI)
     if error.ours:
         unknown = "cannot resolve" in str(error)
-        mend = "check the name in --server, and this machine's name service" if unknown else "fix that first"
-        return ServerUnreachable(f"the server cannot be reached: {error}", mend)
+        hint = "check the name in --server, and this machine's name service" if unknown else "fix that first"
+        return ServerUnreachable(f"the server cannot be reached: {error}", hint)
     hint = "check the certificate, or give --ca-file or --insecure" if "TLS" in str(error) else "is ComfyUI running?"
     return ServerUnreachable(f"no ComfyUI at {error}", hint)
 

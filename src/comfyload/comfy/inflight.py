@@ -27,11 +27,11 @@ UNKNOWN_LETTERS = 4 << 20
 """Letters of such events that are kept."""
 
 MOST_READINGS = 100
-"""Readings of the queue's length that are passed on within a second: one event of ours makes one or two."""
+"""Readings of the queue's length that are passed on within a second: one of our events makes one or two."""
 
 
 class Job:
-    """One prompt of ours between its POST and its end."""
+    """One of our prompts between its POST and its end."""
 
     __slots__ = (
         "absent_since",

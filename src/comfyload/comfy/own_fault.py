@@ -46,13 +46,13 @@ def own_fault(error: BaseException) -> str:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and its causes; aiohttp keeps the system's error in an attribute of its own."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
         each = left.pop()
-        if each is None or id(each) in seen:
+        if each is None or id(each) in visited:
             continue
-        seen.add(id(each))
+        visited.add(id(each))
         yield each
         inner = getattr(each, "os_error", None)
         left += [each.__cause__, inner if isinstance(inner, BaseException) else None]

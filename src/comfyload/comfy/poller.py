@@ -145,7 +145,7 @@ class HistoryPoller:
                 other = f"node {node} of {running.prompt_id} hangs or is very slow"
             self._note(
                 "worker_stalled",
-                f"nothing moved for {self._timeouts.stalled_s:g} s while {len(self._inflight)} prompts of ours wait or "
+                f"nothing moved for {self._timeouts.stalled_s:g} s while {len(self._inflight)} of our prompts wait or "
                 f"run: the server's worker has died (then restart ComfyUI), or {other}",
             )
 

@@ -1,4 +1,4 @@
-"""Holds a prompt of ours back while the server's queue, everyone's prompts included, is full."""
+"""Holds a prompt back while the server's queue, with the prompts of all clients, is full."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class EventStream:
             await asyncio.wait_for(self._settled.wait(), timeout_s)
 
     async def run(self) -> None:
-        """Read for ever; ends by cancellation only."""
+        """Read until cancelled."""
         pause = RECONNECT_FIRST_S
         loop = asyncio.get_running_loop()
         while True:

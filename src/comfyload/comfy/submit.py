@@ -102,7 +102,7 @@ class Submit:
             return await self._find_out(job, unclear)
         if accepted.prompt_id != job.prompt_id:
             if link.inflight.get(accepted.prompt_id) is not None:
-                link.noticed.unread("a reply to POST /prompt with the id of another job of ours")
+                link.noticed.unread("a reply to POST /prompt with the id of another of our jobs")
                 unclear = Failure(kind="http", message="the server gave it the id of another job", status=200)
                 return await self._find_out(job, unclear)
             link.inflight.rename(job, accepted.prompt_id)

@@ -6,10 +6,10 @@ import msgspec
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds, each. `job_s` None: for ever.
+    """All in seconds. `job_s` None: no limit.
 
     `job_s`: a job, from its POST to its end. `submit_s`: the reply to a POST. `confirm_s`: the history entry of a
-    prompt that has ended. `cancel_s`: until a cancelled prompt is gone. `silence_s`: without an event of ours, before
+    prompt that has ended. `cancel_s`: until a cancelled prompt is gone. `silence_s`: without one of our events, before
     the history is polled. `lost_s`: an id is unknown to the server, before it counts as lost. `unreachable_s`: a
     server is out of reach, before all its prompts count as lost. `stalled_s`: nothing moves, before it is noted.
     """

@@ -113,10 +113,10 @@ def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
 
 
 def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
-    """A job without success took longer than any limit; one that was never known to end is no shorter.
+    """A job without success took longer than any limit; one whose end is unknown counts as longer, too.
 
-    A completed job of which the time is not known is in neither; one that was cut off is no failure, and one that our
-    own machine failed tells nothing.
+    A completed job of unknown duration is in neither; one that was cut off is not a failure, and one that failed by a
+    fault of our own machine is left out.
     """
     columns, seconds = evidence.jobs.counted, evidence.jobs.metric("latency")
     failed = ~columns.completed & ~columns.censored & ~columns.ours

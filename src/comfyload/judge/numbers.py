@@ -117,7 +117,7 @@ NUMBERS: dict[str, Number] = {
         _fact(
             "unfinished",
             "jobs",
-            "sent, and without a record of their end: the generator was killed before",
+            "sent, but without a record of their end: the generator was killed before",
             lambda counts: counts.unfinished,
             words="without an end",
             place="fact",
@@ -147,8 +147,8 @@ NUMBERS: dict[str, Number] = {
         _fact(
             "images",
             "images",
-            "image files in the server's `output` folder that counted, completed jobs made themselves: not cached, not "
-            "returned by an earlier job, each once in its job. Pictures that move count as videos",
+            "new image files of counted, completed jobs in the server's `output` folder: not cached, not returned by "
+            "an earlier job, each once per job. Animated pictures count as videos",
             _saved,
             of_workflow="images",
             place="fact",
@@ -156,7 +156,7 @@ NUMBERS: dict[str, Number] = {
         _fact(
             "previews",
             "images",
-            "the same of images in any other folder, mostly `temp`",
+            "the same for images in any other folder, mostly `temp`",
             lambda counts: _all_of("image")(counts) - _saved(counts),
             of_workflow="previews",
             place="fact",

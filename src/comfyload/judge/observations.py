@@ -89,7 +89,7 @@ def _invalid(runs: Runs) -> Iterator[Observation]:
     if labels:
         codes = Counter(one.code for _, run in runs for one in run.summary.findings if one.level == "invalid")
         what = "This run is" if len(runs) == 1 else f"{'; '.join(labels)}:"
-        yield Observation(text=f"{what} invalid ({', '.join(codes)}): its numbers describe it and are no measurement.")
+        yield Observation(text=f"{what} invalid ({', '.join(codes)}): do not use its numbers.")
 
 
 def _by_concurrency(runs: Runs) -> Iterator[Observation]:

@@ -78,7 +78,7 @@ def parse_arrivals(text: str) -> tuple[Arrivals, float]:
     """Kind and coefficient of variation of `constant`, `poisson`, `gamma:CV`.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: the text is neither.
     """
     if text == "constant":
         return "constant", 0.0
@@ -94,7 +94,7 @@ def parse_order(text: str) -> tuple[Order, float]:
     """Order and stickiness of `random`, `aabb`, `sticky`, `sticky:P`.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: the text is neither.
     """
     if text == "random":
         return "random", 0.0

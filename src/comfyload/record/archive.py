@@ -231,7 +231,7 @@ def list_damaged(base: Path) -> list[Damaged]:
 
 
 def list_by_hand(base: Path) -> list[ByHand]:
-    """Folders that somebody made by hand, by their names."""
+    """Folders made by hand, by name."""
     return [found for path in _folders(base).values() if isinstance(found := _look(path), ByHand)]
 
 

@@ -58,7 +58,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file of ours so that a reader sees the old content or the new, never a part.
+    """Write one of our files so that a reader sees the old content or the new, never a part.
 
     Raises:
         OSError: it cannot be written there.

@@ -23,7 +23,7 @@ class Stated(Struct, frozen=True, kw_only=True):
 
 
 class ByHand(Struct, frozen=True, kw_only=True):
-    """A folder made by hand. `readme`: where somebody wrote one."""
+    """A folder made by hand. `readme`: None without one."""
 
     path: Path
     stated: list[Stated]

@@ -13,7 +13,7 @@ LOAD = "Load"
 WORK = "Jobs"
 SERVER = "Server"
 RESULT = "Output"
-JUDGE = "Limits"
+JUDGE = "Gates"
 
 
 Kind = Literal["switch", "number", "duration", "text", "texts"]

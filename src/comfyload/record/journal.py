@@ -24,7 +24,7 @@ T = TypeVar("T")
 RECORDS = "records.ndjson"
 
 MOST_LINE_BYTES = 64 << 20
-"""No line of ours is longer, since a server's replies, of which records are made, are bounded too."""
+"""None of our lines is longer, since a server's replies, of which records are made, are bounded too."""
 _BLOCK = 1 << 16
 """Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
 _TOO_LONG = f"it is longer than {MOST_LINE_BYTES >> 20} MiB"

@@ -67,7 +67,7 @@ FailureKind = Literal[
     "execution_error",  # a node raised
     "oom",  # a node ran out of memory, the GPU's or the host's
     "cuda",  # the GPU context is broken; the server needs a restart
-    "interrupted",  # stopped by somebody else
+    "interrupted",  # stopped by another client
     "timeout",  # not done within the job's timeout, or by its deadline
     "hung",  # it ran without progress; given up by us
     "cancelled",  # stopped by us
@@ -140,7 +140,7 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One output file, downloaded and thrown away; `problem`: what was wrong with it, "" if nothing was."""
+    """One output file, downloaded and discarded; `problem`: what was wrong with it, or ""."""
 
     file: str
     bytes: Number
@@ -151,8 +151,8 @@ class Fetch(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One of several times that a job was sent: to which server (its redacted address), under which id, and its end.
 
-    `executed_ms`: how long the server executed it, by its own clock. `waited_s`: how long we held the job before it,
-    since the call for the job or since the attempt before.
+    `executed_ms`: how long the server executed it, by its own clock. `waited_s`: how long the client held the job back
+    before this attempt, from the call for the job or from the previous attempt.
     """
 
     server: str
@@ -166,17 +166,17 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 ServerState = Literal["finished", "failed", "cancelled", "pending", "running", "absent", "unknown"]
-"""The last known state of a job that we gave up."""
+"""The last known state of a job that the client gave up."""
 
 
 class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a server did with one prompt.
 
-    `sent`: the POST left. `acknowledged`: its reply was read. `first_event`: first WebSocket event of this prompt.
-    `started`: `execution_start` arrived. `done`: the end was noticed, by event, or by a poll no more than
-    `done_uncertainty_s` after it happened; `end_source` names which. `executions`: how often the server started it.
-    `held_s`: how long it was held back before it was sent, because the server's queue was full. `attempts`: each time
-    it was sent, if there were several, or several servers; else empty.
+    `sent`: the POST was sent. `acknowledged`: its reply was read. `first_event`: first WebSocket event of the prompt.
+    `started`: `execution_start` arrived. `done`: the client learned of the end, from an event, or from a poll at most
+    `done_uncertainty_s` after it happened; `end_source` says which. `executions`: how often the server started it.
+    `held_s`: how long it was held back before it was sent, because the server's queue was full. `attempts`: every
+    attempt, if the job was sent several times or there are several servers; else empty.
     """
 
     outcome: Outcome
@@ -215,7 +215,7 @@ class Execution(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
 
 
 class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=False):
-    """Written before a job's POST leaves: after a crash, this id may be on the server."""
+    """Written before a job's POST is sent: after a crash, this id may be on the server."""
 
     index: Number
     prompt_id: str
@@ -225,8 +225,8 @@ class Sent(Struct, frozen=True, kw_only=True, tag_field="line", tag="sent", gc=F
 class Record(Struct, frozen=True, kw_only=True, tag_field="line", tag="record", gc=False):
     """One job from due to end: the journal's unit. Never rounded, never sampled.
 
-    `book`: the number of its book, where an arrival has several pages. `censored`: it was cut off by the end of the
-    run, so that its latency is only known to be longer than `execution.done - due`.
+    `book`: the number of its book, if an arrival has several pages. `censored`: cut off by the end of the run, so that
+    `execution.done - due` is only a lower bound of its latency.
     """
 
     index: Number
@@ -254,10 +254,10 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class LogLine(Struct, frozen=True, kw_only=True, gc=False):
-    """One row that the server's side wrote: taken from its instrumentation as it ran, or from the log.
+    """One row written by the server's probe or by an application, read from the probe during the run or from the log.
 
-    `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None: the offset is not
-    known, as for a log's rows. `row` is kept as it was written.
+    `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None: the offset is
+    unknown, as for rows of a log. `row` is kept as it was written.
     """
 
     t: Instant | None
@@ -266,8 +266,8 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The facts of a node that are kept without the graph. `sampler`: it should sample in each job. `samplers`: those
-    that an output depends on.
+    """The facts of a node that are kept without the graph. `sampler`: it is expected to sample in each job. `samplers`:
+    those that an output depends on.
     """
 
     class_type: str
@@ -279,11 +279,10 @@ class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What identifies a workflow, and how its jobs differ from each other.
 
-    `varied` are the `node.input` that get a value of their own in each job; `salted`, nodes given an input that exists
-    only to defeat the cache; `constant`, output nodes that show the same in every job (they do not count as `output`);
-    `pinned`, seeds that somebody set to one value for all jobs; `reloaded`, nodes that load or patch a model and run in
-    every job, since what varies reaches them. `dropped`: outputs that the server would not run and that were left out,
-    each with the reason.
+    `varied`: each `node.input` with a new value in each job. `salted`: nodes with an extra input, which defeats the
+    cache. `constant`: output nodes with the same result in every job (they do not count as `output`). `pinned`: seeds
+    with one value for all jobs. `reloaded`: nodes that load or patch a model and run in every job, because they depend
+    on an input that varies. `dropped`: outputs that the server would not run and that were left out, and why.
     """
 
     name: str
@@ -301,7 +300,7 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The facts of a server, found out once. `None`: not reported.
+    """The facts of a server, read once. `None`: not reported.
 
     `version` is (major, minor, patch). The four abilities decide how jobs are looked up and cancelled.
     """
@@ -349,7 +348,7 @@ class Quantiles(Struct, frozen=True, kw_only=True):
 class SelfCheck(Struct, frozen=True, kw_only=True):
     """The generator's own error bar over the run.
 
-    `timer_lateness_s`: how late a timer of ours fired. `send_lateness_s`: sent - due of counted jobs. `busy_fraction`:
+    `timer_lateness_s`: how late our own timer fired. `send_lateness_s`: sent - due of counted jobs. `busy_fraction`:
     CPU time of the process over wall time. `gc_pauses_s`: None if none happened. `run_queue_delay_s`: time the kernel
     kept us waiting for a CPU, in all; None where /proc does not say.
     """
@@ -391,7 +390,7 @@ class Host(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, kw_only=True):
     """`manifest.json`: everything that defines the run. Written when it starts and again when it ends.
 
-    `options`: the options of the command, without what is secret, from which the run can be resumed.
+    `options`: the options of the command, without secrets, from which the run can be resumed.
     `plan_sha256`: of everything that decides which jobs are sent and when. `scheduled`: how many counted arrivals the
     schedule has; None: not known in advance. `retry`: the policy by which jobs are sent again; None: each once.
     `resumed`: instants at which a run that had died was resumed. `end` "decided": it was stopped as soon as its

@@ -45,12 +45,12 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Flag(
             "--set",
             "NODE.INPUT=VALUE",
-            "Set an input for all jobs, a seed too; NODE: id or title. Repeatable.",
+            "Set an input, or a seed, in all jobs; NODE is an id or a title. Repeatable.",
             WORK,
         ),
     ] = []
     data: Annotated[
-        str | None, Flag("--data", "FILE", "CSV, TSV or JSON with columns NODE.INPUT: a row for each job.", WORK)
+        str | None, Flag("--data", "FILE", "CSV, TSV or JSON with columns NODE.INPUT: one row per job.", WORK)
     ] = None
     uploads: Annotated[
         list[str], Flag("--upload", "FILE", "Upload an input image to the server first. Repeatable.", WORK)
@@ -66,7 +66,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, Flag("--drop-broken-outputs", "", "Leave out the outputs that the server would drop.", SERVER)
     ] = False
     allow_shared: Annotated[
-        bool, Flag("--allow-shared", "", "Run although others use the server, which can make the run invalid.", SERVER)
+        bool, Flag("--allow-shared", "", "Run even if others use the server; the run may then be invalid.", SERVER)
     ] = False
     headers: Annotated[
         list[str],
@@ -114,7 +114,7 @@ class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Flag(
             "--metrics-log",
             "FILE",
-            "The instrumentation log, whose rows from the run are judged and kept.",
+            "The instrumentation log; its rows from the run are judged and kept.",
             JUDGE,
             env="COMFYUI_METRICS_LOG",
         ),

@@ -13,7 +13,7 @@ Outcome = Literal["completed", "failed", "timed_out", "cancelled", "lost", "drop
 class OutcomeRow(Struct, frozen=True, kw_only=True):
     """`key` counts it in the summary; `words` name it for people; `mark` is its shape in a chart, "" if it has none.
 
-    `log_status`: the status of such a job's row in the instrumentation log. `error`: it speaks against the server.
+    `log_status`: the status of such a job's row in the instrumentation log. `error`: it counts against the server.
     `sent`: a prompt left for the server.
     """
 
@@ -36,7 +36,7 @@ OUTCOMES: dict[Outcome, OutcomeRow] = {
     "failed": OutcomeRow(
         key="failed",
         words="failed",
-        meaning="refused, raised in a node, interrupted by somebody else, or an output could not be fetched",
+        meaning="refused, raised in a node, interrupted by another client, or an output could not be fetched",
         mark="M-1,-1L1,1M1,-1L-1,1",
         log_status="error",
         error=True,

@@ -19,7 +19,7 @@ Arrivals = Literal["constant", "poisson", "gamma"]
 """Gaps between arrivals: all the same, exponential, or gamma with a coefficient of variation of one's choice."""
 
 OnFull = Literal["wait", "drop"]
-"""What happens to an arrival at the limit of jobs in flight: it waits, its due time kept, or is counted as dropped."""
+"""An arrival at the limit of jobs in flight waits and keeps its due time, or is dropped."""
 
 Order = Literal["random", "sticky", "aabb"]
 """Which workflow a job is of: drawn by weight, drawn but kept with some probability, or by design."""
@@ -28,20 +28,20 @@ Order = Literal["random", "sticky", "aabb"]
 class Closed(Struct, frozen=True, kw_only=True, tag_field="kind", tag="closed", forbid_unknown_fields=True):
     """`concurrency` users, each sending its next job `think_s` after its last has ended.
 
-    Users start evenly over `ramp_up_s`, the first at once.
+    Users start evenly over `ramp_up_s`, the first immediately.
     """
 
     concurrency: Annotated[
         int,
         Meta(ge=1, le=1_000_000),
-        Flag("--concurrency", "C", "Jobs in flight. One server runs one at a time: 2 keep it busy.", short="-c"),
+        Flag("--concurrency", "C", "Jobs in flight. A server runs one job at a time; 2 keep it busy.", short="-c"),
     ] = 1
     think_s: Annotated[Seconds, Flag("--think", "TIME", "Pause of each user between its jobs.", LOAD)] = 0.0
     ramp_up_s: Annotated[Seconds, Flag("--ramp-up", "TIME", "Start the users evenly over this time.", LOAD)] = 0.0
 
 
 class Stage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stretch of time at a rate, which may change evenly to another; `seconds` None: for ever."""
+    """A period with a rate, which may change linearly to another; `seconds` None: without an end."""
 
     per_s: Rate
     to_per_s: Rate | None = None
@@ -52,7 +52,7 @@ _IN_FLIGHT = Flag(
     "--max-in-flight", "N", "Most jobs in flight at once with --rate, --stages or --replay.", LOAD, least=1
 )
 _WHEN_FULL = Flag(
-    "--on-full", "wait|drop", "At these limits: wait (latency still counts from the due time) or drop.", LOAD
+    "--on-full", "wait|drop", "At --max-in-flight or --max-server-queue: wait (latency counts from due) or drop.", LOAD
 )
 
 
@@ -81,9 +81,9 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
 
 
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
-    """Arrivals at given instants, `offsets_s` after the start, ascending, as they are after any speeding up.
+    """Arrivals at given instants: `offsets_s` after the start, ascending, with `speedup` already applied.
 
-    `match`: which requests are arrivals, as given; None: the default. `read_as`: which were arrivals, and which not.
+    `match`: the pattern of requests that are arrivals; None: the default. `read_as`: which requests were arrivals.
     """
 
     offsets_s: list[Seconds]
@@ -96,7 +96,7 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", 
         Flag(
             "--replay-match",
             "'METHOD PATH'",
-            "Which requests of an access log are arrivals; or a text that its lines hold.",
+            "Requests of an access log that are arrivals, or a text in its lines.",
             LOAD,
             default="POST /prompt",
         ),
@@ -114,13 +114,13 @@ Load = Closed | Open | Replay
 
 
 class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many arrivals there are, when, and of what. An arrival is a job, or a book of `pages` jobs.
+    """The arrivals of a run: how many, when, and of which workflow. An arrival is a job, or a book of `pages` jobs.
 
     `jobs` counts arrivals after the `warmup` ones; None: as many as come in `duration_s`, or as the load has.
-    `seed` None: a new one for each run, as a server that still has the last run's results would serve them again.
-    `max_server_queue`: a job is held back while the server's queue, whoever's prompts are in it, is so long or longer,
-    or dropped if its load does that `on_full`. `drain` False: what has not ended when the last arrival was due, or time
-    was up, is cut off and counted as censored.
+    `seed` None: a new one for each run, because a server may still have the last run's results in its cache.
+    `max_server_queue`: while the server's queue has this many prompts or more, of any client, a job is held back, or
+    dropped if `on_full` says so. `drain` False: jobs that run when the last arrival was due, or when time is up, are
+    cut off and counted as censored.
     """
 
     load: Load = Closed()
@@ -135,11 +135,11 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pages: Annotated[
         int,
         Meta(ge=1, le=1_000_000),
-        Flag("--pages", "N", "Jobs of a book; they are due together, and the book has a latency.", WORK),
+        Flag("--pages", "N", "Jobs per book: due together, with one latency for the book.", WORK),
     ] = 1
     timeout_s: Annotated[
         Seconds | None,
-        Flag("--timeout", "TIME", "Give a job up after this time, and cancel it on the server: 5m.", least=0.001),
+        Flag("--timeout", "TIME", "Give up a job after this time and cancel it on the server: 5m.", least=0.001),
     ] = None
     max_server_queue: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,
@@ -154,7 +154,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bool, Flag("--as-is", "", "Submit the graph unchanged; the server's cache answers repeats.", WORK)
     ] = False
     fetch: Annotated[
-        bool, Flag("--fetch", "", "Download every output and check that it is whole; nothing is kept.", WORK)
+        bool, Flag("--fetch", "", "Download every output to check that it is complete; keep nothing.", WORK)
     ] = False
     seed: Annotated[
         int | None,
@@ -170,7 +170,12 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     order: Annotated[
         Order,
-        Flag("--order", "ORDER", "Of several workflows: random, sticky:P, or aabb (each change equally often).", WORK),
+        Flag(
+            "--order",
+            "ORDER",
+            "Order of workflows: random, sticky:P or aabb (all switches equally often).",
+            WORK,
+        ),
     ] = "random"
     stickiness: Annotated[float, Meta(ge=0, le=1)] = 0.0
 

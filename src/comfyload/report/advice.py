@@ -193,7 +193,7 @@ def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
 
 
 def _stable(row: Forecast, latencies: list[Value]) -> list[Value]:
-    """At or beyond the capacity there is no latency to expect."""
+    """At or beyond the capacity the latency has no limit."""
     rest = [Value(words="∞")] * (len(latencies) - 1)
     return latencies if row.stable else [Value(words="unstable", look="bad"), *rest]
 

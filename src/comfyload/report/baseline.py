@@ -61,14 +61,14 @@ def render_readme(kept: BaselineContents, page: Page, shown: Sequence[Shown]) ->
 
     Text of servers and workflows is escaped: no markup, no HTML, no new cell.
     """
-    drawn = [_picture(name, chart) for name, chart in pictures(kept, page, shown).items()]
+    images = [_picture(name, chart) for name, chart in pictures(kept, page, shown).items()]
     tables = {one.key: one for one in page.tables if not one.detail}
     titles = {"gates": "Verdicts", "failures": "Failures"}
     below = [structs.replace(tables[key], title="") for key in titles if key in tables]
     parts = [
         _answer(page, [tables["results"]] if "results" in tables else []),
         f"[The page with all numbers and charts]({PAGE})",
-        *drawn[:1],
+        *images[:1],
         *(as_markdown(Page(title=titles[one.key], tables=[one]), level=2).rstrip() for one in below),
         "## What was found",
         _found(page),
@@ -76,7 +76,7 @@ def render_readme(kept: BaselineContents, page: Page, shown: Sequence[Shown]) ->
         _machine(kept, shown),
         _folded("Repeat it", _repeat(kept)),
         _folded("Files", _files(kept)),
-        *([_folded("More pictures", "\n\n".join(drawn[1:]))] if drawn[1:] else []),
+        *([_folded("More pictures", "\n\n".join(images[1:]))] if images[1:] else []),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -34,7 +34,7 @@ def workflows(summary: Summary) -> Table | None:
 def switches(summary: Summary) -> Table | None:
     """Mean execution by what the server ran before; None if it never switched.
 
-    There is no row of all together: it would compare workflows that are often repeated with workflows that seldom are.
+    No row has all workflows together: it would compare those that are often repeated with those that seldom are.
     """
     if not summary.after.switched_s.n:
         return None
@@ -45,7 +45,7 @@ def switches(summary: Summary) -> Table | None:
 
 
 def nodes(summary: Summary) -> Table | None:
-    """The costliest nodes; None where no node was seen to run."""
+    """The costliest nodes; None if no node is known to have run."""
     if not summary.nodes:
         return None
     rows = list[Row]()

@@ -34,7 +34,7 @@ class Screen(Console):
                 yield Segment(visible_lines(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Whoever read has gone (`| head`): nothing more is written, at the end of the process neither."""
+        """The reader has closed the pipe (`| head`): nothing more is written, not even at exit."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(READER_GONE)  # rich would exit with 1, which says that a gate failed
 
@@ -48,11 +48,11 @@ def draw(part: Text | Table, console: Console) -> None:
     """Print without the blanks that fill up lines, and as far as the terminal's encoding can show it."""
     with console.capture() as capture:
         console.print(part, highlight=False)
-    drawn = capture.get()
+    printed = capture.get()
     encoding = console.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
-        drawn = in_code_page(drawn, encoding)
-    for line in drawn.removesuffix("\n").split("\n"):
+        printed = in_code_page(printed, encoding)
+    for line in printed.removesuffix("\n").split("\n"):
         text = Text.from_ansi(line)
         text.rstrip()
         console.print(text, highlight=False, soft_wrap=True)

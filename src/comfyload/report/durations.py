@@ -14,7 +14,7 @@ from comfyload.words import DASH, decimals, fixed, scale
 
 _SHOWN = ("avg", "p50", "p90", "p95", "p99", "max")
 _DERIVED = (("failures as ∞", "latency_with_failures"), ("book latency", "book_latency"))
-"""Rows that are no duration of a single job: label, and name in the keys."""
+"""Rows that are not the duration of a single job: label, and name in the keys."""
 
 OWN_DELAY = 0.05
 """Of a latency, the share of time before a job was sent that is worth a line."""
@@ -23,7 +23,7 @@ _GREW = "overload: it grew through the run, so it depends on how long the run la
 
 
 def durations(summary: Summary) -> Table:
-    """Mean, percentiles and the longest of each duration. Its rows are none where nothing was measured."""
+    """Mean, percentiles and the longest of each duration. It has no rows if nothing was measured."""
     growing, rows = _growing(summary), []
     for label, key in (*((metric.words, metric.name) for metric in METRICS.values()), *_DERIVED):
         cells = [_cell(summary, f"{shown}_{key}_s") for shown in _SHOWN]

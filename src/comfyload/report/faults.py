@@ -20,7 +20,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     jobs that could be done at all. `slowest_s`: the longest latency of those done, which are too few for a percentile.
     `recovery_s`: from the end of the trouble until the last job came due that was late or failed; 0: none did.
     `twice`: jobs whose work the server did more than once. `executed`: prompts that the server executed to their end.
-    `executions_failed`: those of which a node failed. `left`: prompts of ours in its queue afterwards. `why`: why the
+    `executions_failed`: those of which a node failed. `left`: our prompts in its queue afterwards. `why`: why the
     scenario was not played.
     """
 

@@ -102,7 +102,7 @@ class Printer:
         Screen(stderr=True, highlight=False, soft_wrap=True).print(Text(clean(text, LONGEST), style="dim"))
 
     def flush(self) -> None:
-        """Send what was printed to whoever reads it."""
+        """Flush the output."""
         try:
             self._console.file.flush()
         except BrokenPipeError:

@@ -140,7 +140,7 @@ def _is_model(key: str) -> bool:
 def _validity(runs: Sequence[Measured]) -> State:
     invalid = [label for label, run in zip(run_labels(runs), runs, strict=True) if not run.summary.valid]
     if not runs or invalid:
-        which = f"Do not use the numbers of {clean('; '.join(invalid), 300)}." if runs else "There is no run."
+        which = f"Do not use the numbers of {clean('; '.join(invalid), 300)}." if runs else "No run was made."
         return State(word="INVALID", look="bad", sentence=which)
     codes = {one.code for run in runs for one in run.summary.findings if one.level == "warning"}
     words = f"With {count(len(codes), 'warning')}, below." if codes else "No problems found."

@@ -88,7 +88,7 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Remark(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something to know before reading a number. `code`: of FINDINGS, "" if it is none. `hint`: what to do about it.
+    """Something to know before reading a number. `code`: a key of FINDINGS, or "". `hint`: what to do about it.
     `detail`: it changes no number, so that it is shown only with `--all`.
     """
 

@@ -70,7 +70,7 @@ class RetryingClient:
         rng: Random,
         **options: Unpack[ClientOptions],
     ) -> AsyncIterator[RetryingClient]:
-        """Open a client to each server, then yield; on leaving, nothing of ours stays in their queues. More may `join`.
+        """Open a client to each server, then yield; on leaving, none of our jobs stays there. More may `join`.
 
         `on_queue` gets the sum over the servers. A `job_s` of `timeouts` limits each attempt. A prompt on a server that
         is out of reach for the policy's `liveness_s` counts as lost, and may run twice if that server comes back with

@@ -47,7 +47,7 @@ class PendingJob:
 
 
 class Assignment:
-    """A job of ours on a server: `after` is the workflow of the one put there before it; `started`: an instant."""
+    """One of our jobs on a server: `after` is the workflow of the one put there before it; `started`: an instant."""
 
     __slots__ = ("after", "job", "moved", "predicted_s", "running_since", "started")
 

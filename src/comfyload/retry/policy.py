@@ -24,18 +24,18 @@ FailureClass = Literal[
     "validation",  # the graph, or a part of it, cannot run
     "missing",  # this server lacks a node or a model
     "too_large",  # the server takes no body of that size
-    "auth",  # the server does not let us in
+    "auth",  # the server refuses access
     "connect",  # nothing was sent, or a gateway has no server behind it
     "submit_unknown",  # sent, no reply, and the server does not know the id
     "busy",  # 429 or 503: come back later
     "server_error",  # any other 5xx; the server does not have the job
     "lost",  # accepted once; the server knows it no longer, or is gone
-    "hung",  # it runs, and nothing of it moves
+    "hung",  # it runs without progress
     "oom",  # a node ran out of GPU memory
     "cuda",  # the GPU context is broken; the server needs a restart
-    "deterministic",  # a node raised what it would raise again
-    "transient",  # a node raised what it might not raise again
-    "interrupted",  # stopped by somebody else
+    "deterministic",  # a node raised an error that would recur
+    "transient",  # a node raised an error that may not recur
+    "interrupted",  # stopped by another client
     "deadline",  # not done in time
     "fetch",  # done, but an output could not be downloaded whole
     "other",
@@ -46,9 +46,9 @@ Some = Annotated[int, Meta(ge=1)]
 
 
 class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a prompt is sent at all. Besides, it must be able to end by its deadline, by its workflow's times so far.
+    """When a prompt is sent. It must also be able to end by its deadline, judging by the workflow's times so far.
 
-    `depth`: the most prompts that may be before ours on the server, running or waiting, whoever's they are. None: any.
+    `depth`: most prompts of any client that may run or wait on the server before this one. None: any number.
     """
 
     depth: Annotated[int, Meta(ge=0)] | None = None
@@ -57,7 +57,7 @@ class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Backoff(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The pause after the n-th failure of a kind: `base_s` doubled each time, at most `cap_s`.
 
-    `full` jitter draws uniformly between nothing and that pause.
+    `full` jitter: a uniformly random pause between 0 and that.
     """
 
     base_s: Seconds = 1.0
@@ -73,7 +73,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Breaker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a server is left alone: after `failures` in a row, for `open_s`, doubled each time up to `open_max_s`."""
+    """When a server gets no jobs: after `failures` in a row, for `open_s`, doubled each time up to `open_max_s`."""
 
     failures: Some = 3
     open_s: Seconds = 5.0
@@ -83,7 +83,7 @@ class Breaker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is done about one class of failures.
 
-    `attempts`: the most attempts of a job that may end so; None: the policy's. `free_memory`: the server
+    `attempts`: most attempts of a job that may end in this class; None: the policy's. `free_memory`: the server
     unloads its models first. `elsewhere`: another server is preferred for the next attempt. `charged`: the retry
     follows GPU work, and so counts against the policy's attempts and its budget.
     """
@@ -98,10 +98,10 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a policy did in one simulated scenario, for the explanation of its choice; shares are from 0 to 1.
+    """The result of a policy in one simulated scenario; shares are from 0 to 1.
 
     `success`: share of jobs done within the deadline; `success_half_width`: of its 95 % interval. `recovery_s`: from
-    the end of the trouble until jobs succeed as before it; None: never, or there was no trouble.
+    the end of the trouble until jobs succeed as often as before it; None: never, or no trouble.
     """
 
     scenario: str
@@ -133,29 +133,35 @@ RULES: dict[FailureClass, Rule] = {
     "server_error": Rule(
         retry=True, attempts=5, elsewhere=True, charged=False, why="the server does not have the job after its error"
     ),
-    "lost": Rule(retry=True, attempts=5, delay="none", charged=False, why="the server forgot the job, as by a restart"),
-    "hung": Rule(retry=True, attempts=2, elsewhere=True, delay="none", why="its server stands still"),
+    "lost": Rule(
+        retry=True,
+        attempts=5,
+        delay="none",
+        charged=False,
+        why="the server no longer knows the job",
+    ),
+    "hung": Rule(retry=True, attempts=2, elsewhere=True, delay="none", why="its server makes no progress"),
     "oom": Rule(retry=True, attempts=2, free_memory=True, delay="none", why="memory held by other models is freed"),
     "cuda": Rule(retry=True, attempts=2, elsewhere=True, delay="none", why="its server needs a restart"),
     "deterministic": Rule(retry=False, why="it would fail in the same way again"),
     "transient": Rule(retry=True, delay="none", why="it may pass by itself"),
-    "interrupted": Rule(retry=False, why="somebody stopped it on purpose"),
+    "interrupted": Rule(retry=False, why="it was stopped on purpose"),
     "deadline": Rule(retry=False, why="it would be late"),
-    "fetch": Rule(retry=False, why="the job is done; running it again does not mend a download"),
-    "other": Rule(retry=False, why="nothing is known of it"),
+    "fetch": Rule(retry=False, why="the job is done; running it again does not repair a download"),
+    "other": Rule(retry=False, why="its cause is unknown"),
 }
 """What is done where a policy does not say otherwise."""
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`retry.json`. All of it has a default, so a file may say only what differs.
+    """`retry.json`. Every field has a default, so a file need only have the others.
 
-    `deadline_s`: from the call for a job to its end, all attempts together; None: for ever. `attempts`: the most
-    that work of a GPU may be spent on one job. `connect_s`, `submit_s`: a connection, and the reply to a POST.
-    `liveness_s`: a job that runs and shows no sign of progress for so long is hung; None: it is never given up for
-    that. `cancel`: what we give up on is taken off the server. `lookup`: an id of which we do not know is looked up
-    before it is sent again. `explanations`: a sentence to each number, by the path of its field. `scores`, `inputs`:
-    from what the numbers were chosen.
+    `deadline_s`: from the call for a job to its end, all attempts together; None: no deadline. `attempts`: most
+    attempts of a job that cost GPU time. `connect_s`, `submit_s`: timeouts of a connection and of the reply to a POST.
+    `liveness_s`: a running job without progress for so long is hung; None: never. `cancel`: a job that is given up is
+    removed from the server. `lookup`: an id of unknown state is looked up before its job is sent again.
+    `explanations`: the reason of each number, by the path of its field. `scores`, `inputs`: what the numbers were
+    chosen from.
     """
 
     format: Annotated[int, Meta(ge=1, le=FORMAT)] = FORMAT

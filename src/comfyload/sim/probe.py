@@ -131,7 +131,7 @@ class Probe:
         numbers = {key: query.get(key, default) for key, default in (("after", "0"), ("limit", "1000"))}
         for key, number in numbers.items():
             if not (number.isascii() and number.isdigit() and len(number) <= 18):
-                return json_reply({"error": f"{key}={number!r} is no number", "hint": "give a whole number"}, 400)
+                return json_reply({"error": f"{key}={number!r} is not a number", "hint": "give a whole number"}, 400)
         after, limit = int(numbers["after"]), max(1, min(int(numbers["limit"]), 5000))
         if query.get("boot", self._boot) != self._boot:
             after = 0

@@ -46,12 +46,12 @@ class LineReader:
         at the call after the one that saw it.
 
         Raises:
-            NoReading: there is no such file now.
+            NoReading: the file does not exist now.
         """
         if self._file is None:
             self._file = _open(self._path)
             if self._file is None:
-                raise NoReading("there is no such file")
+                raise NoReading("the file does not exist")
         block = self._read()
         if block:
             return [line.removesuffix(b"\n") for line in self._lines.feed(block)], True

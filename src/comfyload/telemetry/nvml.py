@@ -72,7 +72,7 @@ class Gpus:
         """Find them.
 
         Raises:
-            NotAvailable: there is no NVML, or none of its GPUs is the server's. The run's environment says why.
+            NotAvailable: NVML is missing, or none of its GPUs is the server's. The run's environment says why.
         """
         if nvml is None:
             raise NotAvailable

@@ -14,7 +14,7 @@ KEPT = (
 )
 
 SET = ("applications_clocks", "sync_boost", "display_clocks")
-"""Reasons for low clocks that somebody chose; any other reason slowed the GPU."""
+"""Reasons for low clocks that are a setting; any other reason slowed the GPU."""
 
 
 class SampleRows:

@@ -33,20 +33,20 @@ class LedTo:
 
     def hidden_cycles(self) -> list[list[str]]:
         """Cycles that only a run would meet, as one of their links is at an input that no class declares."""
-        seen = {frozenset(cycle) for cycle in self.cycles()}
+        known = {frozenset(cycle) for cycle in self.cycles()}
         found = _cycles({node: self._all[node] for node in self._all if node in self.run})
-        return [cycle for cycle in found if frozenset(cycle) not in seen]
+        return [cycle for cycle in found if frozenset(cycle) not in known]
 
 
 def _led_to(parents: dict[str, list[str]], outputs: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for output in outputs:
-        seen, todo = {output}, [output]
+        visited, todo = {output}, [output]
         while todo:
             node = todo.pop()
             found.setdefault(node, []).append(output)
-            new = [parent for parent in dict.fromkeys(parents[node]) if parent not in seen]
-            seen.update(new)
+            new = [parent for parent in dict.fromkeys(parents[node]) if parent not in visited]
+            visited.update(new)
             todo += new
     return found
 

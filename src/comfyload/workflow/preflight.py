@@ -180,7 +180,7 @@ class _Checker:
                 value = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
                 yield from self._literal(node, key, kind, options, value)
                 if isinstance(kind, str) and kind in LINKED and self._is_core(node) and (required or value is not None):
-                    message = f"{key} = {_shown(value)} is no link, and {kind} comes by one"
+                    message = f"{key} = {_shown(value)} is not a link, and {kind} needs one"
                     yield self.problem("wrong_type", node, key, message, value, then="fail", sure=required)
 
     def problem(self, kind: Kind, node: str, key: str, message: str, value: Any = None, **more: Any) -> Problem:

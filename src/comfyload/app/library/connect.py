@@ -112,7 +112,7 @@ class Connection:
             await asyncio.wait([leaving], timeout=LEAVE_S)
             if not leaving.done():
                 logging.getLogger("comfyload").warning(
-                    "no answer within %g s of leaving: jobs of ours may still be on the servers", LEAVE_S
+                    "no answer within %g s of leaving: our jobs may still be on the servers", LEAVE_S
                 )
         finally:
             while not leaving.done():  # each step of clearing up calls the servers again

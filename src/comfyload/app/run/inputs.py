@@ -113,7 +113,7 @@ class JobSource:
         self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=plan.seed or 0)
 
     def prompt(self, index: int) -> Prompt:
-        """A book's pages are all of the workflow that was drawn for the book."""
+        """All pages of a book have the workflow that was drawn for the book."""
         number = index // self._plan.pages
         variation = self.variations[self._mix.pick(number)]
         return variation.prompt(self._run_id, index, warmup=number < self._plan.warmup)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from comfyload.telemetry.source import Source
 
 EVENT_SILENCE_S = 2.0
-"""If jobs of ours are under way and no event came for so long, the event stream may hang."""
+"""If our jobs run and no event came for so long, the event stream may hang."""
 
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
@@ -120,7 +120,7 @@ class Session:
             raise raised from None
 
     def _left(self) -> bool:
-        """Whether prompts of ours may still be on the server although nobody waits for them."""
+        """Whether our prompts may still be on the server although nobody waits for them."""
         opened = self._opened
         return opened is not None and any(client.left for client in getattr(opened, "clients", [opened]))
 
@@ -360,7 +360,7 @@ def cleanup_hint(path: Path) -> str:
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The first error of ours among those that tasks ended with, if there is one."""
+    """The first of our errors that a task ended with, or None."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     ours: BaseException | None = error.subgroup(ComfyloadError)

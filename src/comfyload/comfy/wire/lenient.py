@@ -24,7 +24,7 @@ MAX_LETTERS = 64 << 20
 """Bytes that the strings of one JSON text may take; a string with one letter beyond Latin-1 takes four for each."""
 
 WIDEST = 2**63
-"""Whole numbers from here on are read as floats, as JavaScript does: no integer of ours holds them."""
+"""Whole numbers from here on are read as floats, as JavaScript does: our integers cannot hold them."""
 
 
 def decode_json(text: bytes | str, shape: type[T]) -> T:

@@ -38,7 +38,7 @@ def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
     """The rows of what runs and of what waits, unread where the body is as it should be."""
     try:
         plain: dict[str, Any] = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])
-    except (ValueError, RecursionError):  # a NaN in somebody's graph, or bytes that are not text
+    except (ValueError, RecursionError):  # a NaN in another client's graph, or bytes that are not text
         plain = converted(lenient(body), dict[str, Any])
     if not ("queue_running" in plain or "queue_pending" in plain):
         raise msgspec.ValidationError("it is not a queue")

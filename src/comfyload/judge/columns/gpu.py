@@ -47,7 +47,7 @@ class GpuRow(Struct, frozen=True, kw_only=True):
     whole GPU while the job executed. `vram_per_job_bytes` is the median of the most that readings saw in a job, which
     may have been more between two of them; `torch_vram_per_job_bytes` that of what torch itself counted, exact.
     `alike`: of how many GPUs like it this is one, and nothing tells which is the server's: no judgement rests on it.
-    `simulated`: the server is comfyload's simulator, and these are no measurements of a GPU.
+    `simulated`: the server is comfyload's simulator; the readings are not of a real GPU.
     """
 
     source: str
@@ -121,7 +121,7 @@ class GpuReadings:
         return sorted({gpu for gpu, _ in self._columns})
 
     def best(self, gpu: str, kind: str) -> tuple[str, Floats, Floats]:
-        """The source that is believed, its instants in order and its values; "" and nothing if there is none."""
+        """The source that is used, its instants in order and its values; "" and nothing without one."""
         columns = self._columns.get((gpu, kind), {})
         for source in sorted(columns, key=lambda source: (self.alike(gpu, source) > 1, _rank(source))):
             at, values = (np.frombuffer(column, np.float64) for column in columns[source])

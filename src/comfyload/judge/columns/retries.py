@@ -23,8 +23,8 @@ _MAY_HAVE_RUN: frozenset[FailureKind] = frozenset(
 class RetryRow(Struct, frozen=True, kw_only=True):
     """Counted jobs of a run with a retry policy.
 
-    `attempts`: how often a job was sent, in all. `amplification`: attempts for each job that was sent at all; 1 is no
-    retry. `retried`: jobs sent more than once. `saved`: those of them that completed. `not_sent`: jobs that the policy
+    `attempts`: how often jobs were sent, in all. `amplification`: attempts per job that was sent; 1: no retries.
+    `retried`: jobs sent more than once. `saved`: those of them that completed. `not_sent`: jobs that the policy
     held back until it gave them up. `executed_for_nothing_s`: what the servers executed in attempts that did not
     complete, as far as that is known; `executed_unknown` attempts may have been executed, for nobody knows how long, as
     where a server was restarted. The rest is of each job's first attempt alone, failures left out of the latencies.

@@ -23,9 +23,9 @@ __all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]
 class Comparison(Struct, frozen=True, kw_only=True):
     """B against A. `design`: what stands for chance: interleaved pairs, several runs a side, or an assumption.
 
-    `rows` are in the order in which they are read. `overall`: the geometric mean of the headline medians' ratios over
-    loads and workflows, or of the means' where these alone are proven to have moved; None if no median is known of both
-    sides. `why`: what to know of its verdict, in sentences, or "". `caveats` are sentences.
+    `rows` are in reading order. `overall`: the geometric mean of the headline medians' ratios over loads and
+    workflows, or of the means' if only these are proven to have changed; None if a median is unknown on either side.
+    `why`: what to know about its verdict, in sentences, or "". `caveats` are sentences.
     """
 
     design: Literal["paired", "runs", "single"]

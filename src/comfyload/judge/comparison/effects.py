@@ -163,7 +163,7 @@ def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p:
 
 
 def runs_needed(effect: Effect, margin: float, tests: float = 1.0) -> int | None:
-    """Pairs, or runs a side, after which an effect as it was seen would be decided; None: more than 200.
+    """Pairs, or runs a side, after which an effect of the measured size would be decided; None: more than 200.
 
     `tests`: by how much its p is corrected, if it is one of several that are distinguished from none.
 

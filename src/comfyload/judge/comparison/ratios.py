@@ -273,7 +273,7 @@ def _withheld(sides: _Sides) -> str | None:
             if statistic.value is None:
                 return f"{name}: {statistic.reason or 'not known'}"
             if statistic.value <= 0:
-                return f"{name} is 0: there is no ratio to it"
+                return f"{name} is 0, so a ratio to it does not exist"
             if math.isinf(statistic.value):
                 return f"{name} is infinite: so many jobs failed"
     return None
@@ -290,7 +290,7 @@ def _of_workflow(group: Group, workflow: str, name: str) -> _Sides:
 
 
 def _jobs(group: Group, name: str, workflow: str | None) -> tuple[Floats, Floats] | None:
-    """Durations of the completed jobs of two single runs; None where jobs were cut off, which are no such durations."""
+    """Durations of the completed jobs of two single runs; None where jobs were cut off, whose durations are unknown."""
     runs = (group.a[0], group.b[0])
     if not group.single or not name.startswith("p50_") or any(run.jobs.counted.censored.any() for run in runs):
         return None

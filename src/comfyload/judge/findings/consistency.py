@@ -67,7 +67,7 @@ def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterato
         text = f"The run ended as soon as its gates were decided: {offered}{of} planned jobs were offered."
         yield finding("decided_early", text, evidence)
     elif manifest.end == "capped":
-        why = next((seen.text for seen in manifest.observations if seen.code == "capped"), "a cap was reached")
+        why = next((one.text for one in manifest.observations if one.code == "capped"), "a cap was reached")
         text = f"{_sentence(why)}: {offered}{of} planned jobs were offered."
         yield finding("capped", text, evidence)
     elif manifest.end != "complete":
@@ -100,7 +100,7 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
             "server_clock",
             f"The server's stamps of {fold.impossible.count} of {recorded} jobs cannot be true and are left out (job "
             f"{fold.impossible}): a wait or an execution was negative, or longer than our own clock leaves room for, "
-            "or a stamp was no time in milliseconds. Its clock was set.",
+            "or a timestamp was not in milliseconds. Its clock was set.",
             {"count": fold.impossible.count, "of": recorded, "jobs": fold.impossible.first},
         )
     if fold.fetched.problems:
@@ -221,7 +221,7 @@ def _shortage(one: Shortage, facts: WorkflowFacts | None, *, several: bool) -> s
     where = "" if one.node is None else f" at node {one.node}" + (f" ({node.class_type})" if node is not None else "")
     jobs = f"{one.jobs.count} of {one.of} jobs{f' of {one.workflow}' if several else ''}"
     if not one.made:
-        why = " although similar jobs did" if one.usual else ": their output nodes reported that there is none"
+        why = " although similar jobs did" if one.usual else ": their output nodes reported an empty list"
         return f"{jobs} {one.verb} no {word}{where}{why} (job {one.jobs})."
     made = f"{one.made} {word if one.made == 1 else words}"
     return f"{jobs} made {made}{where} where similar jobs made {one.usual} (job {one.jobs})."

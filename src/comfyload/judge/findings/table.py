@@ -175,7 +175,7 @@ FINDINGS: dict[str, FindingRow] = {
     "server_clock": FindingRow(
         level="warning",
         meaning="The server's stamps of some jobs cannot be true: a wait or an execution by them is negative, or "
-        "longer than passed on our own clock, or they are no times in milliseconds. They are left out of every number.",
+        "longer than passed on our own clock, or they are not in milliseconds. They are left out of every number.",
         hint="The server's wall clock was set during the run. Check its time synchronisation.",
     ),
     "slept": FindingRow(

@@ -19,7 +19,7 @@ def proof(bad: float, n: float, allowed: float) -> float:
 
 
 def disproof(bad: float, n: float, allowed: float) -> float:
-    """Chance of `bad` or more of `n` where the share of bad ones is `allowed`: disproves that it is no more."""
+    """Chance of `bad` or more of `n` where the share of bad ones is `allowed`; a small one disproves that share."""
     return float(special.betainc(bad, n - bad + 1, allowed)) if bad > 0 else 1.0
 
 

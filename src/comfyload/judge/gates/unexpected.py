@@ -21,7 +21,7 @@ def errors(
 
     Of jobs that failed alike (by kind, type and node class) only the first one's message is kept, so a pattern is
     compared with the message of a single job, and of several with what they have in common. Rows of other prompts and
-    of the probe are no errors of the run, and are reported. A log that could not be read whole can show an error, and
+    of the probe are reported and are not errors of the run. A log that could not be read whole can prove an error, but
     never that there was none.
     """
     patterns, surprises, known = expected_patterns(expected), [], 0

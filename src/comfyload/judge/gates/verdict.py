@@ -35,8 +35,8 @@ VERDICTS: dict[Verdict, VerdictRow] = {
 class RunError(Struct, frozen=True, kw_only=True):
     """One class of error. `text`: its kind, type, node class and first message, or a line of the log; `first`: where it
     came first, by job or by time. `where` "others": of prompts that are not the run's; "probe": errors of
-    the probe itself. These two are no errors of the run. "unread": what could not be read of the log, in a sentence:
-    there may be an error in it.
+    the probe itself; neither counts as an error of the run. "unread": what could not be read of the log, in a
+    sentence; it may hold an error.
     """
 
     where: Literal["records", "log", "others", "probe", "unread"]
@@ -48,14 +48,14 @@ class RunError(Struct, frozen=True, kw_only=True):
 class GateVerdict(Struct, frozen=True, kw_only=True):
     """The verdict of a run on a gate.
 
-    `value`, `low`, `high`, `limit` are in the unit of the gate's key. The interval is what the verdict rests on: 5 % on
-    each side of a share or a percentile, 2.5 % of a mean or a rate; of shares with bursts of failures allowed for; of
-    percentiles with failures as infinite; against a
-    baseline, the run's own at 95 %. None: withheld, or no bound. `n`: jobs judged. `limit` of a baseline: the product;
-    None without one. `baseline`: its value, over several runs the geometric mean, and `ratio` the run's value over
-    that; None where the gate names none. `p_fail`: Holm's p-value of the disproof, FAIL if at most 0.05; None where
-    nothing is inferred. `needs`: how many jobs in all would prove it if no more were on the wrong side (of a mean:
-    about, if it stays).
+    `value`, `low`, `high` and `limit` are in the unit of the gate's key. `low` and `high` are the bounds that the
+    verdict rests on: 5 % on each side for a share (bursts of failures allowed for) or a percentile (failures count
+    as infinite), 2.5 % for a mean or a rate; against a baseline, the run's own at 95 %. None: withheld, or no bound.
+    `n`: jobs judged. `limit` against a baseline: factor times the baseline's value; None without it. `baseline`:
+    its value, for several runs their geometric mean; `ratio`: the run's value over it; None if the gate names no
+    baseline. `p_fail`: p-value of the disproof after Holm's method, FAIL if at most 0.05; None if nothing is inferred.
+    `needs`: jobs in all that would prove it if no further one were on the wrong side (for a mean: if it does not
+    change).
     """
 
     run: str

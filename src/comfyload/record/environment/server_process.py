@@ -84,7 +84,7 @@ def find_listener(url: str) -> ListeningProcess:
         return ListeningProcess(why=f"this machine does not show which process listens on port {port}: {error}")
     pid = next((pid for pid in pids if pid), None)
     if pid is None:
-        why = "we may not see the process on port {}" if pids else "no process is seen to listen on port {}"
+        why = "the process on port {} is not visible to this user" if pids else "no visible process listens on port {}"
         return ListeningProcess(why=why.format(port))
     try:
         process = psutil.Process(pid)

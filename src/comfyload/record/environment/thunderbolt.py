@@ -22,7 +22,7 @@ FILES = {
 
 
 def enclosure_facts(devices: Path = DEVICES) -> Environment:
-    """`enclosure.N.vendor` and so on of each connected device; `enclosure` alone where there is none."""
+    """`enclosure.N.vendor` and so on of each connected device; only `enclosure` without one."""
     try:
         names = sorted(path.name for path in devices.iterdir())
     except OSError:

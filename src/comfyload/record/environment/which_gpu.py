@@ -61,7 +61,7 @@ def device_index(device: Mapping[str, Any], place: int) -> int:
 
 
 def is_simulated(server: Server) -> bool:
-    """Whether it is comfyload's simulator: readings of its GPU are no measurements."""
+    """Whether it is comfyload's simulator, whose GPU readings are simulated."""
     return any(device_model(str(device.get("name", ""))) == _SIMULATED for device in server.devices)
 
 

@@ -171,7 +171,7 @@ def project_log() -> Path | None:
     """The log of the project that the working directory lies in, whether it is there or not; None: it lies in none.
 
     A project has a folder `infra/observability`; the nearest one counts. One above the working directory must have the
-    same owner: a folder that somebody else put into /tmp gets no rows of ours.
+    same owner: another user's folder in /tmp gets none of our rows.
     """
     try:
         if DEFAULT_LOG.parent.is_dir():

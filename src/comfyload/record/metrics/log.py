@@ -135,7 +135,7 @@ def write_slice(
 ) -> int:
     """Copy the lines of all windows to the new file `target`, then the rows of `more` that are not among them.
 
-    A row of ours about a job is left out where a line of the log names its prompt.
+    Our own row about a job is left out if a line of the log names its prompt.
 
     Lines in UTF-8 are copied byte for byte. Unreadable lines that may be of a window are kept, so that the doubt stays
     visible. Returns how many lines were written. `path` None: there is no log.

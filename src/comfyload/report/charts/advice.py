@@ -33,11 +33,11 @@ def forecast_chart(rows: Sequence[Forecast], limit_s: float) -> Chart:
         for row in finite
     ]
     title = "jobs per minute" if by_rate else "servers"
-    drawn = _by_rate(title) if by_rate else _by_servers(title)
+    plot = _by_rate(title) if by_rate else _by_servers(title)
     limit = alt.Chart(data("limit")).encode(y="y:Q")
     line = limit.mark_rule(color=ORANGE, strokeDash=[6, 4])
     words = limit.mark_text(align="right", dy=-7, x=WIDTH, color=ORANGE).encode(text="what:N")
-    layers = alt.layer(drawn, line, words)
+    layers = alt.layer(plot, line, words)
     table = [[f"{p['x']:.3g}", fixed(p["p95"], 1), f"{p['low']:.1f} {DASH} {p['high']:.1f}"] for p in points]
     return Chart(
         name="forecast",

@@ -88,12 +88,12 @@ def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) ->
         ]
         for column in range(len(names[:_COLUMNS]))
     ]
-    drawn = _columns(names, panels)
+    plot = _columns(names, panels)
     return Chart(
         name=name,
         title=title,
         description=_words(rows, words, len(names), limits),
-        spec=spec(drawn, points=points, limits=[row for part in panels for panel in part for row in panel.lines]),
+        spec=spec(plot, points=points, limits=[row for part in panels for panel in part for row in panel.lines]),
         columns=("run", "what", "value", "95 % interval"),
         rows=[_cells(row, words) for row in rows],
     )

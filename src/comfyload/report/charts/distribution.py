@@ -143,7 +143,7 @@ def _words(measured: Measured, n: int, marks: dict[str, Statistic], limits: Sequ
             words.append(f"The {what} is {duration(statistic.value)}{ends}.")
     cut = int(measured.jobs.counted.censored.sum())
     if cut:
-        words.append(f"{count(cut, 'job')} cut off by the end of the run took longer than was seen: not in the curve.")
+        words.append(f"{count(cut, 'job')} cut off by the end of the run took longer than observed: not in the curve.")
     words += [f"Limit {text}: {duration(at)}." for text, at in limits]
     return " ".join(words)
 

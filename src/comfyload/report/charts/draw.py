@@ -22,7 +22,7 @@ def png(chart: Chart, scale: float = 2.0) -> bytes:
         UsageError: the chart is withheld.
     """
     if chart.spec is None:
-        raise UsageError(f"there is no picture {chart.name!r}: {chart.withheld}")
+        raise UsageError(f"no picture {chart.name!r}: {chart.withheld}")
     picture = copy.copy(chart.spec)
     picture["title"] = chart.title
     picture["padding"] = 14

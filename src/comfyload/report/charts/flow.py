@@ -73,7 +73,7 @@ def _steps(name: str, x: alt.X, title: str, colours: dict[str, str], rows: Rows)
     named = {what: colour for what, colour in colours.items() if what in there}
     most = max((row["n"] or 0 for row in rows), default=0)
     axis = alt.Axis(values=list(range(int(most) + 1)), format="d") if most <= 5 else alt.Axis(format="~s")
-    drawn: alt.Chart = (
+    chart: alt.Chart = (
         alt.Chart(data(name))
         .mark_line(interpolate="step-after", strokeWidth=1.6)
         .encode(
@@ -89,7 +89,7 @@ def _steps(name: str, x: alt.X, title: str, colours: dict[str, str], rows: Rows)
             tooltip=[alt.Tooltip("what:N", title="jobs"), alt.Tooltip("t:Q", title="at", format=".4~f"), "n:Q"],
         )
     )
-    return drawn
+    return chart
 
 
 def _counts(what: str, instants: Floats, size: float) -> Rows:

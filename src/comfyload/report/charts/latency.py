@@ -83,7 +83,7 @@ def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
     colours = {name: colour for name, colour in {**PHASES, _UNKNOWN: GREY}.items() if name in phases}
     tips = [alt.Tooltip(f"{key}:N", title=key) for key in ("job", "phase", "workflow")]
     tips += [alt.Tooltip(f"{key}:Q", title=f"{key}, {unit}", format=".3~f") for key in ("took", "latency")]
-    drawn: alt.Chart = (
+    chart: alt.Chart = (
         alt.Chart(data("bars"))
         .mark_rect(clip=True)
         .encode(
@@ -96,7 +96,7 @@ def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
             tooltip=tips,
         )
     )
-    return drawn
+    return chart
 
 
 def _marked(job: dict[str, Any], factor: float) -> Rows:
@@ -115,7 +115,7 @@ def _marks(marks: Rows, unit: str) -> alt.Chart:
     tips = [alt.Tooltip("job:Q", title="job"), alt.Tooltip("end:N", title="end")]
     tips += [alt.Tooltip("y:Q", title=f"after, {unit}", format=".3~f"), alt.Tooltip("why:N", title="message")]
     legend = alt.Legend(orient="top", offset=18)
-    drawn: alt.Chart = (
+    chart: alt.Chart = (
         alt.Chart(data("marks"))
         .mark_point(size=55, strokeWidth=1.8, opacity=1, yOffset=-7)
         .encode(
@@ -126,7 +126,7 @@ def _marks(marks: Rows, unit: str) -> alt.Chart:
             tooltip=tips,
         )
     )
-    return drawn
+    return chart
 
 
 def _end(job: dict[str, Any]) -> str | None:

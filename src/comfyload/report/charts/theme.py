@@ -1,4 +1,4 @@
-"""The look of all charts: colours told apart by those who see few of them, units on axes, and no ornament."""
+"""The look of all charts: colours that colour-blind readers can distinguish, units on axes, no ornament."""
 
 from __future__ import annotations
 

@@ -130,8 +130,8 @@ class _Screen:
         line, room = Text(padded(bars.title, title), style="dim"), self._room(shown, title)
         if room >= _LEAST:
             for bar in shown:
-                drawn = self._bar(bar.share, room)
-                line.append(" ".join(filter(None, (bar.label, drawn, bar.words))) + "   ", style="not dim")
+                picture = self._bar(bar.share, room)
+                line.append(" ".join(filter(None, (bar.label, picture, bar.words))) + "   ", style="not dim")
             return [line]
         label = max(cell_len(bar.label) for bar in shown)
         room = max(_LEAST, min(_BAR, self.width - label - 4 - max(cell_len(bar.words) for bar in shown)))

@@ -1,1 +1,0 @@
-"""Writes the reference pages from the code; `generate.py` next to this folder is the command."""
