@@ -1,0 +1,75 @@
+"""The blocks of the README and of the how-tos run as they are written, in order, against the simulator."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.docs.pages import ROOT
+from tests.docs.shell import Block, blocks, run
+from tests.docs.stand_ins import ADDRESSES, free_port, make_folder
+from tests.support.servers import simulator
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+PAGES = [page for page in PAGES if blocks(page, "bash")]
+SPEED = 50
+REASONS = ("it installs", "it needs a ComfyUI", "it goes on", "it takes minutes", "the project's own tests")
+
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="the blocks are for a shell"),
+]
+
+
+class Place(NamedTuple):
+    """A folder with all that the pages speak of, and the ports of two servers."""
+
+    folder: Path
+    ports: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with simulator(SPEED) as first, simulator(SPEED) as second:
+        folder = tmp_path_factory.mktemp("pages") / "project"
+        make_folder(folder, first)
+        yield Place(folder, (first.rpartition(":")[2], second.rpartition(":")[2]))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs(page: Path, place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(place.folder, folder)
+    for block in blocks(page, "bash"):
+        if block.remark.startswith("not run") or (block.remark == "needs jq" and shutil.which("jq") is None):
+            continue
+        run(block, folder, seconds=60, replace=_servers(block, place.ports), COMFY_TOKEN="Bearer token")
+
+
+def _servers(block: Block, ports: tuple[str, str]) -> dict[str, str]:
+    """What stands in for the addresses of a block, which may start a simulator of its own."""
+    first, second = ports
+    if "comfyload sim --port 8188" in block.code:
+        first = str(free_port())
+    return {**ADDRESSES, "--port 8188": f"--port {first}", ":8188": f":{first}", ":8189": f":{second}"}
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    left = [(page.stem, block.remark) for page in PAGES for block in blocks(page, "bash") if "not run" in block.remark]
+    assert all(re.fullmatch(rf"not run: ({'|'.join(REASONS)}).*", remark) for _, remark in left), left
+    assert len(left) <= 9, left
+
+
+def test_what_a_remark_replaces_is_in_the_block() -> None:
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            assert [text for text in block.replaced if text not in block.code] == [], f"{page.name}:{block.line}"
+            assert re.match(r"$|not run: |run with |needs jq$|exits \d+$", block.remark), block.remark
