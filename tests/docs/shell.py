@@ -68,9 +68,13 @@ def run(
     with written.open("wb") as output:
         process = subprocess.Popen(
             ["bash", "-eu", "-o", "pipefail", "-c", code],
-            cwd=folder, env=_environment(folder) | variables, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=_environment(folder) | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             ended = process.wait(timeout=seconds)
         finally:

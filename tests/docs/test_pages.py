@@ -19,7 +19,8 @@ from tests.support.servers import simulator
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 PAGES = [page for page in PAGES if blocks(page, "bash")]
 SPEED = 50
-REASONS = ("it installs", "it needs a ComfyUI", "it goes on", "it takes minutes", "the project's own tests")
+REASONS = ("it installs", "it needs a", "it goes on", "it takes minutes")
+"""Why a block may be left out."""
 
 pytestmark = [
     pytest.mark.alone,
@@ -51,7 +52,8 @@ def test_every_block_runs(page: Path, place: Place, tmp_path: Path) -> None:
     for block in blocks(page, "bash"):
         if block.remark.startswith("not run") or (block.remark == "needs jq" and shutil.which("jq") is None):
             continue
-        run(block, folder, seconds=60, replace=_servers(block, place.ports), COMFY_TOKEN="Bearer token")
+        variables = {"COMFY_TOKEN": "Bearer token", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+        run(block, folder, seconds=90, replace=_servers(block, place.ports), **variables)
 
 
 def _servers(block: Block, ports: tuple[str, str]) -> dict[str, str]:
@@ -65,7 +67,7 @@ def _servers(block: Block, ports: tuple[str, str]) -> dict[str, str]:
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
     left = [(page.stem, block.remark) for page in PAGES for block in blocks(page, "bash") if "not run" in block.remark]
     assert all(re.fullmatch(rf"not run: ({'|'.join(REASONS)}).*", remark) for _, remark in left), left
-    assert len(left) <= 9, left
+    assert len(left) <= 10, left
 
 
 def test_what_a_remark_replaces_is_in_the_block() -> None:

@@ -35,4 +35,4 @@ def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
 
 
 def test_few_blocks_are_not_run() -> None:
-    assert [block.remark for block in blocks(TUTORIAL, "bash") if block.remark] == ["not run by the tests", "needs jq"]
+    assert [block.remark for block in blocks(TUTORIAL, "bash") if block.remark] == ["not run: it installs", "needs jq"]
