@@ -34,7 +34,7 @@ def commands(script: str) -> Iterator[list[str]]:
 
 
 def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The command's name and its flags as it would get them; raises what the command line says to a wrong one."""
+    """The command's name and its flags as it would get them; raises what the command line raises of a wrong one."""
     command: Any = get_command(app)
     named = ["comfyload"]
     while hasattr(command, "resolve_command"):

@@ -74,6 +74,9 @@ def _write_inputs(folder: Path) -> None:
     (folder / "outages.txt").write_text("40\n75\n")
     (folder / "retry.json").write_text('{"deadline_s": 90}')
     (folder / "gates.toml").write_text('gates = ["success_rate >= 90 %"]\n')
+    (folder / "ComfyUI" / "custom_nodes").mkdir(parents=True)
+    for name in ("execution", "main", "server"):
+        (folder / "ComfyUI" / f"{name}.py").touch()
     for name in ("switch-driver.sh", "checkout.sh"):
         (folder / name).write_text("#!/bin/sh\nexit 0\n")
         (folder / name).chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_every_block_runs(page: Path, place: Place, tmp_path: Path) -> None:
             continue
         variables = {"COMFY_TOKEN": "Bearer token", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
         run(block, folder, seconds=90, replace=_servers(block, place.ports), **variables)
+
+
+@pytest.mark.long
+def test_the_program_of_the_readme_runs(place: Place, tmp_path: Path) -> None:
+    (program,) = blocks(ROOT / "README.md", "python")
+    shutil.copy(place.folder / "page.json", tmp_path / "book_medium.json")
+    (tmp_path / "retry.json").write_text('{"deadline_s": 60}')
+    code = program.code.replace(":8188", f":{place.ports[0]}") + "\nprint(execution.outcome)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "completed\n"
 
 
 def _servers(block: Block, ports: tuple[str, str]) -> dict[str, str]:

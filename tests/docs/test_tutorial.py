@@ -19,12 +19,12 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 @pytest.mark.long
 @pytest.mark.alone
 def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
-    said = {}
+    printed = {}
     for block in blocks(TUTORIAL, "bash"):
         if block.remark.startswith("not run") or (block.remark == "needs jq" and shutil.which("jq") is None):
             continue
-        said[block.line] = run(block, tmp_path)
-    output = "\n".join(said.values())
+        printed[block.line] = run(block, tmp_path)
+    output = "\n".join(printed.values())
     assert "24 of 24 completed" in output
     assert "1 of 2 jobs were served from the cache: 1 image was made" in " ".join(output.split())
     assert "Nothing was measured: 3 timed out." in output and "exit code 5" in output
