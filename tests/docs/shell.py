@@ -57,9 +57,18 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def run(
-    block: Block, folder: Path, *, seconds: float = 30, replace: Mapping[str, str] | None = None, **variables: str
+    block: Block,
+    folder: Path,
+    *,
+    seconds: float = 30,
+    replace: Mapping[str, str] | None = None,
+    before: str = "",
+    **variables: str,
 ) -> str:
-    """What it prints, in a shell without any settings of its own. What it leaves running is ended, and is a fault."""
+    """What it prints, in a shell without any settings of its own. What it leaves running is ended, and is a fault.
+
+    `before` is a script that the shell reads first.
+    """
     code = block.code
     for text, by in {**block.replaced, **(replace or {})}.items():
         code = code.replace(text, by)
@@ -67,7 +76,7 @@ def run(
     # Not a pipe: a server left behind would hold it open.
     with written.open("wb") as output:
         process = subprocess.Popen(
-            ["bash", "-eu", "-o", "pipefail", "-c", code],
+            ["bash", "-eu", "-o", "pipefail", "-c", f"{before}{code}"],
             cwd=folder,
             env=_environment(folder) | variables,
             stdin=subprocess.DEVNULL,

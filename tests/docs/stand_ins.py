@@ -75,8 +75,9 @@ def _write_inputs(folder: Path) -> None:
     (folder / "retry.json").write_text('{"deadline_s": 90}')
     (folder / "gates.toml").write_text('gates = ["success_rate >= 90 %"]\n')
     (folder / "ComfyUI" / "custom_nodes").mkdir(parents=True)
-    for name in ("execution", "main", "server"):
-        (folder / "ComfyUI" / f"{name}.py").touch()
+    (folder / "ComfyUI" / "user").mkdir()
+    for name in ("execution.py", "main.py", "server.py", "user/comfyui_metrics.ndjson"):
+        (folder / "ComfyUI" / name).touch()
     for name in ("switch-driver.sh", "checkout.sh"):
         (folder / name).write_text("#!/bin/sh\nexit 0\n")
         (folder / name).chmod(0o755)
