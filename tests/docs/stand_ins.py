@@ -132,7 +132,7 @@ def _kill_a_run(folder: Path, server: str) -> None:
         assert time.monotonic() < ends, "the run does not begin"
         time.sleep(0.01)
     os.kill(command.pid, signal.SIGKILL)
-    command.communicate(10)
+    command.communicate(timeout=10)
 
 
 def free_port() -> int:
