@@ -102,7 +102,6 @@ def _environment(folder: Path) -> dict[str, str]:
         "PATH": f"{tools}{os.pathsep}{system['PATH']}",
         "HOME": str(folder),
         "COLUMNS": "80",
-        "COMFYLOAD_LIVE_LOG": os.environ.get("COMFYLOAD_LIVE_LOG", ""),
     }
 
 
