@@ -14,15 +14,15 @@ from comfyload.cli import app
 __all__ = ["commands", "parsed"]
 
 _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
-_ENDS = re.compile(r"^(\|\||&&|[|;&]|[0-9]?>+|#.*)")
+_ENDS = re.compile(r"^(\|\||&&|[|;&]|[0-9]?[<>]+|#.*)")
 
 
 def commands(script: str) -> Iterator[list[str]]:
     """The words after `comfyload` of each line that begins with it, up to what the shell takes for itself.
 
-    A variable of the shell is 1, which is a number and a text.
+    A variable of the shell is 1, which is a number and a text. The script is for bash or for PowerShell.
     """
-    for line in script.replace("\\\n", " ").splitlines():
+    for line in re.sub(r"[\\`]\n", " ", script).splitlines():
         words = (
             shlex.split(_VARIABLE.sub("1", line.strip().removeprefix("run: ")), comments=True)
             if "comfyload " in line
@@ -34,7 +34,7 @@ def commands(script: str) -> Iterator[list[str]]:
 
 
 def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
-    """The command's name and its flags as it would get them; raises what the command line says to a wrong one."""
+    """The command's name and its flags as it would get them; raises what the command line raises of a wrong one."""
     command: Any = get_command(app)
     named = ["comfyload"]
     while hasattr(command, "resolve_command"):

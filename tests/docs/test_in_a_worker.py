@@ -68,23 +68,23 @@ class Farm:
         until(lambda: _listens(self.comfy))
         return process
 
-    def says(self, *program: str) -> str:
-        """What a program says, a file of the page or `-c` with text, run in the folder."""
+    def output_of(self, *program: str) -> str:
+        """What a program prints, a file of the page or `-c` with text, run in the folder."""
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path])}
         command = [sys.executable, *program]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    def asked(self, path: str) -> Any:
+    def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.comfy}/{path}", timeout=5) as reply:
             return json.load(reply)
 
     def runs(self) -> bool:
-        return bool(self.asked("queue")["queue_running"])
+        return bool(self.get("queue")["queue_running"])
 
     def executed(self) -> list[str]:
         """How the prompts ended that this server has run."""
-        return [entry["status"]["status_str"] for entry in self.asked("history").values()]
+        return [entry["status"]["status_str"] for entry in self.get("history").values()]
 
 
 @pytest.fixture
@@ -159,9 +159,11 @@ def test_jobs_of_rq_outlive_their_comfyui_and_run_once(farm: Farm) -> None:
     comfy = farm.start_comfy()
     rq_worker(farm)
     rq_worker(farm)
-    jobs = [farm.says("enqueue.py")]
+    jobs = [farm.output_of("enqueue.py")]
     (farm.folder / "enqueue.py").write_text((farm.folder / "enqueue.py").read_text().replace(", 7,", ", 8,"))
-    restart(farm, comfy, lambda: jobs.append(farm.says("enqueue.py")))  # The second is opened while nothing answers.
+    restart(
+        farm, comfy, lambda: jobs.append(farm.output_of("enqueue.py"))
+    )  # The second is opened while nothing answers.
     ends = [rq_ended(farm, job) for job in jobs]
     assert sorted(str(end) for end in ends) == [f"('finished', ['output/portrait_0000{n}_.png'])" for n in (1, 2)]
     assert farm.executed() == ["success", "success"]
@@ -171,7 +173,7 @@ def test_a_job_of_rq_whose_process_died_is_followed_by_the_next(farm: Farm) -> N
     farm.start_redis()
     farm.start_comfy()
     worker = rq_worker(farm)
-    job = farm.says("enqueue.py")
+    job = farm.output_of("enqueue.py")
     until(farm.runs)
     for horse in children(worker):
         horse.kill()
@@ -187,7 +189,7 @@ def test_the_time_limit_of_rq_takes_the_job_off_the_server(farm: Farm) -> None:
     farm.start_redis()
     farm.start_comfy()
     rq_worker(farm)
-    job = farm.says("enqueue.py")
+    job = farm.output_of("enqueue.py")
     assert rq_ended(farm, job)[0] == "failed"
     until(lambda: not farm.runs())
     assert farm.executed() == ["error"]
@@ -201,11 +203,11 @@ def celery_worker(farm: Farm) -> subprocess.Popen[bytes]:
 
 
 def celery_task(farm: Farm, seed: int) -> str:
-    return farm.says("-c", f"import tasks; print(tasks.portrait.delay({seed}).id)")
+    return farm.output_of("-c", f"import tasks; print(tasks.portrait.delay({seed}).id)")
 
 
 def celery_result(farm: Farm, task: str) -> str:
-    return farm.says("-c", f"import tasks; print(tasks.app.AsyncResult('{task}').get(timeout=30))")
+    return farm.output_of("-c", f"import tasks; print(tasks.app.AsyncResult('{task}').get(timeout=30))")
 
 
 def test_a_task_of_celery_outlives_its_comfyui(farm: Farm) -> None:
@@ -243,9 +245,9 @@ def test_a_request_outlives_its_comfyui(farm: Farm) -> None:
     server = farm.start(sys.executable, "-m", "uvicorn", "web:app", "--port", farm.web)
     until(lambda: _listens(farm.web))
     with ThreadPoolExecutor() as pool:
-        asked = [pool.submit(_post, f"http://127.0.0.1:{farm.web}/portraits?seed={seed}") for seed in range(2)]
+        replies = [pool.submit(_post, f"http://127.0.0.1:{farm.web}/portraits?seed={seed}") for seed in range(2)]
         restart(farm, comfy)
-        assert all(reply.result().startswith(b"\x89PNG") for reply in asked)
+        assert all(reply.result().startswith(b"\x89PNG") for reply in replies)
         assert farm.executed() == ["success", "success"]
         last = pool.submit(_post, f"http://127.0.0.1:{farm.web}/portraits?seed=9")
         until(farm.runs)

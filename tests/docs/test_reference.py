@@ -59,6 +59,10 @@ def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
     for code in codes:
         assert f"| `{code}` |" in reference
         assert re.search(rf"^\|[^|]*\b{code}\b", readme, re.MULTILINE), f"the README has no exit code {code}"
+    short = dict(re.findall(r"^\| `(\d+)` \| (.+?) \|", reference, re.MULTILINE))
+    rows = dict(re.findall(r"^\| (\d+)\b[^|]* \| (.+?) \|$", readme, re.MULTILINE))
+    assert short.keys() == rows.keys()
+    assert [code for code in short if not rows[code].startswith(short[code])] == []
 
 
 def test_every_key_of_the_summary_is_mentioned() -> None:

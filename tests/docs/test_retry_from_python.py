@@ -32,13 +32,13 @@ def test_the_examples_do_what_they_say(
         program = program.replace(f"http://127.0.0.1:{port}", url)
     monkeypatch.chdir(tmp_path)
     exec(compile(program, "retry-from-python.md", "exec"), {"__name__": "page"})
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "completed" and said[1].startswith("output/hello_00001_.png ") and said[1].endswith("bytes")
-    assert said[2] == "['output/blue_00001_.png']"
-    assert said[3] == "failed validation"
-    assert said[4].startswith("1.colour: node 1 (EmptyImage) has no such input (did you mean color?")
-    assert said[5:8] == ["timed_out timeout", "8 completed", "2 servers"]
-    assert [line for line in said[8:] if "before it" not in line] == ["SimSleep", "SaveImage"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "completed" and lines[1].startswith("output/hello_00001_.png ") and lines[1].endswith("bytes")
+    assert lines[2] == "['output/blue_00001_.png']"
+    assert lines[3] == "failed validation"
+    assert lines[4].startswith("1.colour: node 1 (EmptyImage) has no such input (did you mean color?")
+    assert lines[5:8] == ["timed_out timeout", "8 completed", "2 servers"]
+    assert [line for line in lines[8:] if "before it" not in line] == ["SimSleep", "SaveImage"]
 
 
 def test_the_page_names_every_field_and_class() -> None:

@@ -1,4 +1,4 @@
-"""The lock covers what pyproject.toml asks for, with hashes and no index's address; CI runs what there is to run."""
+"""The lock covers what pyproject.toml needs, with hashes and no index's address; CI runs what there is to run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.docs.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-ASKED = {
+NEEDED = {
     "comfyload": PROJECT["dependencies"],
     # Fuzzing by atheris is not for every Python that CI has.
     "dev": [*PROJECT["dependencies"], *(text for name in EXTRAS.keys() - {"fuzz"} for text in EXTRAS[name])],
@@ -31,17 +31,17 @@ def locked(name: str) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-@pytest.mark.parametrize("name", ASKED)
-def test_the_lock_covers_what_is_asked_for(name: str) -> None:
+@pytest.mark.parametrize("name", NEEDED)
+def test_the_lock_covers_what_is_needed(name: str) -> None:
     has = locked(name)
-    for asked in map(Requirement, ASKED[name]):
-        if asked.name == "comfyload":
+    for needed in map(Requirement, NEEDED[name]):
+        if needed.name == "comfyload":
             continue
-        versions = [version for version, _ in has.get(asked.name.lower(), [])]
-        assert versions and all(asked.specifier.contains(version) for version in versions), f"{asked}: {RENEW}"
+        versions = [version for version, _ in has.get(needed.name.lower(), [])]
+        assert versions and all(needed.specifier.contains(version) for version in versions), f"{needed}: {RENEW}"
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", NEEDED)
 def test_every_file_is_locked_by_hash_and_no_index_is_named(name: str) -> None:
     assert [package for package, rows in locked(name).items() if not all(hashes for _, hashes in rows)] == []
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
@@ -61,6 +61,6 @@ def test_the_workflow_of_the_project_runs_its_gate_and_both_ends_of_the_versions
     for target in re.findall(r"make (\w+)", "\n".join(scripts)):
         assert re.search(rf"^(\w+ )*{target}( \w+)*:", makefile, re.MULTILINE)
     pythons = workflow["jobs"]["newest"]["strategy"]["matrix"]["python"]
-    said = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
-    assert set(said) <= set(pythons), "a Python that is said to be supported and is tried nowhere"
+    supported = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    assert set(supported) <= set(pythons), "a supported Python that is tested nowhere"
     assert PROJECT["requires-python"] == f">={pythons[0]}" == ">=3.11"
