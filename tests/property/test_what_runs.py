@@ -17,7 +17,7 @@ from comfyload.judge.columns.cache import CacheJudge
 from comfyload.sim import Direct, Server
 from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
-from comfyload.workflow.data import Table
+from comfyload.workflow.data import DataTable
 from comfyload.workflow.remarks import remarks
 from tests.support.rig import Played, play_on
 
@@ -151,7 +151,7 @@ def asked(draw: st.DrawFn) -> Variation:
         ]
         column = draw(st.sampled_from(columns))
         rows = [[f"{10 + number}"] for number in range(JOBS)]
-        table = Table(source="t", columns=[column], rows=rows, lines=list(range(JOBS)))
+        table = DataTable(source="t", columns=[column], rows=rows, lines=list(range(JOBS)))
     return Variation(workflow, INFO, seed=draw(st.integers(0, 99)), table=table, fixed=fixed)
 
 

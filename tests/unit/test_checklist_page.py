@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from comfyload.app.checklist import Pace, Round
+from comfyload.app.checklist import Round, TimeLeft
 from comfyload.app.doctor import DoctorCheck
 from comfyload.cli.progress import LiveCounts
 from comfyload.judge.gates.gate import judge
@@ -105,7 +105,7 @@ PLANNED = [Round(workflow=name, concurrency=places) for name in ("a", "b") for p
 
 
 def test_the_time_left_is_known_once_each_workflow_has_run() -> None:
-    pace = Pace(PLANNED, jobs=19)
+    pace = TimeLeft(PLANNED, jobs=19)
     assert pace.whole_s(1) is None
     pace.ended(PLANNED[0], 20.0)
     pace.ended(PLANNED[1], 20.0)
@@ -116,11 +116,11 @@ def test_the_time_left_is_known_once_each_workflow_has_run() -> None:
 
 
 def test_earlier_runs_tell_the_time_before_the_first_job() -> None:
-    pace = Pace(PLANNED, jobs=19)
+    pace = TimeLeft(PLANNED, jobs=19)
     checks = [DoctorCheck("cost", "ok", "", "", {"execution_s": cost}, "workflow") for cost in (1.0, 3.0)]
     pace.expect(["a", "b"], [DoctorCheck("queue", "ok", "empty"), *checks])
     assert pace.whole_s(1) == pytest.approx(2 * 20 * (1.0 + 3.0))
-    half = Pace(PLANNED, jobs=19)
+    half = TimeLeft(PLANNED, jobs=19)
     half.expect(["a", "b"], [checks[0], DoctorCheck("cost", "unknown", "", "", {}, "workflow")])
     assert half.whole_s(1) is None
 

@@ -19,10 +19,6 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "comfyload"
 
-CLASSES_TWICE = {"Column", "Fact", "Group", "Number", "Observation", "Pace", "Page", "Remark", "Table"}
-CLASSES_TWICE |= {"_Errors", "_Job"}
-"""Names of classes that still mean two things. None may be added."""
-
 EVERYDAY = {
     "told": 8,
     "asked": 0,
@@ -91,7 +87,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
             if isinstance(node, ast.ClassDef) and not file.name.startswith("sim/"):
                 places[node.name].append(file.name)
     assert len(places) > 300
-    twice = {name: files for name, files in places.items() if len(files) > 1 and name not in CLASSES_TWICE}
+    twice = {name: files for name, files in places.items() if len(files) > 1}
     assert twice == {}
 
 

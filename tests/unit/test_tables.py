@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
+from comfyload.app.report import whole_page
 from comfyload.judge.findings import stability, table
 from comfyload.judge.findings.row import FindingRow
 from comfyload.judge.gates.grammar import parse_gate
@@ -19,16 +21,20 @@ from comfyload.judge.number import Number
 from comfyload.judge.numbers import ERRORS, NUMBERS, number_of_outcome, numbers_of_metric, workflow_numbers
 from comfyload.judge.summary import Measured, measure, summarise
 from comfyload.judge.workflows import WorkflowRow
+from comfyload.record.archive import Contents, KeptRun
 from comfyload.record.model import Record
 from comfyload.record.outcomes import OUTCOMES, Outcome, OutcomeRow
+from comfyload.report.baseline import render_readme
 from comfyload.report.document import document, jobs
 from comfyload.report.export.prometheus import metrics_text
 from comfyload.report.export.table import columns
 from comfyload.report.of_run import page_of
+from comfyload.report.overview import overview
 from comfyload.report.render.json import as_json
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render
 from tests.docs.pages import generator
+from tests.unit.chart_runs import shown
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 NEW: Any = "expired"
@@ -56,11 +62,29 @@ def _terminal() -> str:
     return file.getvalue()
 
 
+def _html() -> str:
+    run = shown(manifest(4), _lines())
+    return re.sub(r"\s+", " ", whole_page(overview("x", [run]), [run], ()))
+
+
+def _readme() -> str:
+    run = shown(manifest(4), _lines())
+    kept = Contents(
+        runs=[KeptRun(folder="runs/book", output="load_book.json", run_id="id", name="book", load="1 in flight")],
+        environment={},
+        notes={},
+        command=[],
+    )
+    return render_readme(kept, overview("x", [run]), [run])
+
+
 RENDERERS: dict[str, Callable[[], str]] = {
     "json": _json,
     "prometheus": lambda: metrics_text(_measured()).decode(),
     "csv": lambda: " ".join(column.name for column in columns(_lines)),
     "terminal": _terminal,
+    "html": _html,
+    "readme": _readme,
     "markdown": lambda: as_markdown(page_of(_measured()), all=True),
     "page": lambda: json.dumps(as_json(page_of(_measured()))),
     "reference": lambda: "\n".join(generator().pages().values()),
@@ -115,6 +139,8 @@ ADDED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], dict[str, str]]] = 
             "json": '"expiries": 1',
             "prometheus": 'outcome="expired"',
             "terminal": "3 of 4 completed · 1 quite expired",
+            "html": "3 of 4 completed · 1 quite expired",
+            "readme": "3 of 4 completed · 1 quite expired",
             "markdown": "3 of 4 completed · 1 quite expired",
             "page": '"1 quite expired"',
             "reference": "too late for anybody",
@@ -126,6 +152,7 @@ ADDED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], dict[str, str]]] = 
             "json": '"dummy_per_minute": 4.0',
             "prometheus": "comfyload_dummy_per_second",
             "terminal": "Dummies",
+            "html": "<dt>Dummies</dt>",
             "markdown": "- Dummies: 4",
             "page": '"label": "Dummies"',
             "reference": "how many dummies there were",
@@ -138,6 +165,7 @@ ADDED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], dict[str, str]]] = 
             "prometheus": "comfyload_max_dummy_seconds",
             "csv": "dummy_s",
             "terminal": "dummy time, ms",
+            "html": "dummy time, ms</th>",
             "markdown": "| dummy time, ms |",
             "page": '"dummy time, ms"',
             "reference": "median of the time from due to acknowledged",
@@ -146,12 +174,12 @@ ADDED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], dict[str, str]]] = 
     "finding": (
         _add_finding,
         {
-            **dict.fromkeys(("json", "terminal", "markdown", "page"), "Leave this dummy alone."),
+            **dict.fromkeys(("json", "terminal", "html", "markdown", "page"), "Leave this dummy alone."),
             "reference": "Leave it alone.",
         },
     ),
 }
-"""How a row is added to each table, and what each renderer then writes of it."""
+"""How a row is added to each table, and what renderers then write of it. A README of one screen has few numbers."""
 
 
 @pytest.mark.parametrize(("kind", "renderer"), [(kind, name) for kind, (_, texts) in ADDED.items() for name in texts])

@@ -38,7 +38,7 @@ class Round(Struct, frozen=True, kw_only=True):
     concurrency: int
 
 
-class Pace:
+class TimeLeft:
     """How long the runs take, by the seconds that a job of each workflow has taken so far.
 
     One server runs one job at a time, so that this hardly depends on how many are in flight.

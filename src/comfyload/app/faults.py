@@ -86,7 +86,7 @@ class FaultOptions(Struct, frozen=True, kw_only=True):
     clients: tuple[str, ...] = CLIENTS
 
 
-class _Job(Struct, kw_only=True):
+class _PlayedJob(Struct, kw_only=True):
     """One job: when it was due, whether it could succeed, the ids under which it was sent, and how it ended."""
 
     due: float
@@ -189,7 +189,7 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
             Http.connect(address.with_host(proxied.host or "").with_port(proxied.port), headers)
         )
         prompts = await _prompts(options, direct, scenario)
-        clock, jobs = stopwatch(), list[_Job]()
+        clock, jobs = stopwatch(), list[_PlayedJob]()
         timeouts = _timeouts(options)
         async with _client(options, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
             trouble = asyncio.create_task(_make_trouble(options, scenario, proxy, simulated))
@@ -281,13 +281,13 @@ async def _send(
     scenario: Scenario,
     client: Client,
     prompts: list[tuple[Prompt, bool]],
-    jobs: list[_Job],
+    jobs: list[_PlayedJob],
     clock: Callable[[], float],
 ) -> None:
     rng, due = Random(f"{options.seed}/arrivals"), clock()
     begin, end = (due + at for at in _times(options))
 
-    async def one(prompt: Prompt, job: _Job) -> None:
+    async def one(prompt: Prompt, job: _PlayedJob) -> None:
         execution = await client.run(prompt)
         job.done, job.outcome = clock(), execution.outcome
         job.ids = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]
@@ -297,7 +297,7 @@ async def _send(
             burst = scenario == "burst" and begin <= due < end
             due += rng.expovariate((BURST if burst else LOAD) / options.job_s)
             await asyncio.sleep(max(0.0, due - clock()))
-            job = _Job(due=due, good=good, ids=[prompt.id])
+            job = _PlayedJob(due=due, good=good, ids=[prompt.id])
             jobs.append(job)
             group.create_task(one(prompt, job))
 
@@ -330,7 +330,7 @@ async def _make_trouble(options: FaultOptions, scenario: Scenario, proxy: Proxy,
 
 
 async def _judge(
-    options: FaultOptions, scenario: Scenario, name: str, jobs: list[_Job], api: Api, simulated: Server | None
+    options: FaultOptions, scenario: Scenario, name: str, jobs: list[_PlayedJob], api: Api, simulated: Server | None
 ) -> Outcome:
     good = [job for job in jobs if job.good]
     took = [job.done - job.due for job in good if job.done is not None and job.outcome == "completed"]
@@ -358,7 +358,7 @@ async def _judge(
     )
 
 
-def _fate(job: _Job, deadline_s: float) -> str:
+def _fate(job: _PlayedJob, deadline_s: float) -> str:
     """Which of an Outcome's counts a job belongs to: exactly one."""
     if job.outcome == "completed":
         return "in_time" if job.done is not None and job.done - job.due <= deadline_s else "late"
@@ -367,13 +367,13 @@ def _fate(job: _Job, deadline_s: float) -> str:
     return "given_up" if job.outcome in ("timed_out", "cancelled", "dropped") else "failed"
 
 
-async def _left(jobs: list[_Job], api: Api) -> int:
+async def _left(jobs: list[_PlayedJob], api: Api) -> int:
     """How many of our prompts the server still has to run, those that it does not report included."""
     ids = {prompt_id for job in jobs for prompt_id in job.ids}
     return sum([await api.prompt_state(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
 
 
-async def _executions(jobs: list[_Job], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
+async def _executions(jobs: list[_PlayedJob], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
     """How often each id was executed to its end, and how many executions failed, by the simulator's own account or by
     the server's history.
     """

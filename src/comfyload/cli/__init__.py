@@ -16,7 +16,7 @@ from comfyload.cli.baseline import baseline
 from comfyload.cli.checklist import checklist
 from comfyload.cli.doctor import doctor
 from comfyload.cli.faults import faults
-from comfyload.cli.help import Command, Group, flowing
+from comfyload.cli.help import Command, HelpGroup, flowing
 from comfyload.cli.judge import check, compare, trend
 from comfyload.cli.logs import logs
 from comfyload.cli.probe import probe
@@ -39,7 +39,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="comfyload",
-    cls=Group,
+    cls=HelpGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

@@ -68,7 +68,7 @@ def checklist(
         raise typer.Exit(code)
     planned = steps.rounds(workflows)
     jobs = options.plan.jobs or 0
-    pace = steps.Pace(planned, jobs)
+    pace = steps.TimeLeft(planned, jobs)
     pace.expect(workflows, checks)
     screen = ChecklistProgress(planned, pace, jobs, quiet=quiet)
     results = clock.run(steps.run_rounds(options, planned, screen.viewer, screen.ended))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from comfyload.app.baseline import PAGE, README
-from comfyload.app.checklist import WARMUP, Pace, Round
+from comfyload.app.checklist import WARMUP, Round, TimeLeft
 from comfyload.cli.flags import echo
 from comfyload.cli.progress import NoProgress, Part, clock_words, table_text, viewer_for
 from comfyload.report.checklist import Found, checklist_pages, results_table
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ChecklistProgress:
     """What is shown of all runs together: the results so far, and the time left."""
 
-    def __init__(self, planned: Sequence[Round], pace: Pace, jobs: int, *, quiet: bool) -> None:
+    def __init__(self, planned: Sequence[Round], pace: TimeLeft, jobs: int, *, quiet: bool) -> None:
         self._planned, self._pace, self._quiet = planned, pace, quiet
         self._results: list[Measured] = []
         self._table = Text()

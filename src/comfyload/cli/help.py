@@ -15,7 +15,7 @@ class Command(TyperCommand):
         return _bare(super().get_params(ctx))
 
 
-class Group(TyperGroup):
+class HelpGroup(TyperGroup):
     """A group of commands whose switches have no type in its help."""
 
     def get_params(self, ctx: Any) -> list[Any]:

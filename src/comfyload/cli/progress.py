@@ -54,14 +54,14 @@ def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
     """The viewer that fits where standard error goes."""
     if quiet:
         return NoProgress()
-    console = _Errors(stderr=True)
+    console = _ErrorScreen(stderr=True)
     return Terminal(console, part) if console.is_terminal else Plain(console, part)
 
 
 @contextmanager
 def working(words: str, *, quiet: bool) -> Iterator[Working]:
     """A bar on a terminal for a computation, with the time left."""
-    console = _Errors(stderr=True)
+    console = _ErrorScreen(stderr=True)
     bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
     columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
@@ -70,7 +70,7 @@ def working(words: str, *, quiet: bool) -> Iterator[Working]:
         yield lambda share, step="": shown.update(task, completed=share, description=step or words)
 
 
-class _Errors(Screen):
+class _ErrorScreen(Screen):
     """Standard error of a command that goes on whether or not somebody reads it."""
 
     def on_broken_pipe(self) -> None:

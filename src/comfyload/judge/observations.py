@@ -31,14 +31,14 @@ _UNSTEADY = 0.03
 _GROWN, _READINGS = 0.05, 20
 
 
-class Observation(Struct, frozen=True, kw_only=True):
+class RunObservation(Struct, frozen=True, kw_only=True):
     """A sentence. `notable`: something was found; otherwise it says that nothing was, or that it is not known."""
 
     text: str
     notable: bool = True
 
 
-def observations(runs: Sequence[Measured]) -> list[Observation]:
+def observations(runs: Sequence[Measured]) -> list[RunObservation]:
     """Sentences about all runs together, what was found before what was not; the order is that of the rules."""
     labelled = list(zip(run_labels(runs), runs, strict=True))
     rules = (_invalid, _by_concurrency, _busy, _gpu_busy, _failures, _nodes, _memory, _growth, _steady, _cold, _cache,
@@ -84,15 +84,15 @@ def _where(label: str, runs: Runs) -> str:
     return f"{label}: " if len(runs) > 1 else ""
 
 
-def _invalid(runs: Runs) -> Iterator[Observation]:
+def _invalid(runs: Runs) -> Iterator[RunObservation]:
     labels = [label for label, run in runs if not run.summary.valid]
     if labels:
         codes = Counter(one.code for _, run in runs for one in run.summary.findings if one.level == "invalid")
         what = "This run is" if len(runs) == 1 else f"{'; '.join(labels)}:"
-        yield Observation(text=f"{what} invalid ({', '.join(codes)}): do not use its numbers.")
+        yield RunObservation(text=f"{what} invalid ({', '.join(codes)}): do not use its numbers.")
 
 
-def _by_concurrency(runs: Runs) -> Iterator[Observation]:
+def _by_concurrency(runs: Runs) -> Iterator[RunObservation]:
     """Each closed load against the next one with more in flight, of the same workflows."""
     groups: dict[tuple[str, ...], dict[int, Measured]] = {}
     for _, run in runs:
@@ -104,10 +104,10 @@ def _by_concurrency(runs: Runs) -> Iterator[Observation]:
         ends = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
         parts = [f"{_workflows(one)} {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
         fewest, most = min(steps[0][0] for steps in ends), max(steps[-1][0] for steps in ends)
-        yield Observation(text=f"From {fewest} to {most} in flight: {'; '.join(parts)}.")
+        yield RunObservation(text=f"From {fewest} to {most} in flight: {'; '.join(parts)}.")
     for (fewer, one), (more, other) in pairs:
         text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
-        yield Observation(text=text, notable=len(pairs) == 1)
+        yield RunObservation(text=text, notable=len(pairs) == 1)
 
 
 def _workflows(run: Measured) -> str:
@@ -148,7 +148,7 @@ def _apart(a: Statistic, b: Statistic) -> str:
     return "within noise" if a.low <= b.high and b.low <= a.high else "intervals apart"
 
 
-def _busy(runs: Runs) -> Iterator[Observation]:
+def _busy(runs: Runs) -> Iterator[RunObservation]:
     """Service times over the wall clock."""
     full, rest, parallel, unknown = _Group(), _Group(), _Group(), _Group()
     for label, run in runs:
@@ -163,14 +163,14 @@ def _busy(runs: Runs) -> Iterator[Observation]:
             shares = [run.summary.saturation.server_busy or 0.0 for _, run in group]
             where = _in([label for label, _ in group], runs) if group is rest or len(group) < len(runs) else ""
             text = f"The server was busy {_range(shares, percent)} of the time{_fewest(group)}{where}"
-            yield Observation(text=f"{text}{': ' if words else ''}{words}.", notable=group is full)
+            yield RunObservation(text=f"{text}{': ' if words else ''}{words}.", notable=group is full)
     for label, run in parallel:
         times = f"{run.summary.saturation.server_busy:.1f} jobs at a time on average"
-        yield Observation(text=f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
+        yield RunObservation(text=f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
     if unknown:
         where = _in([label for label, _ in unknown], runs)
         text = f"How busy the server was is unknown{where}: too few jobs have execution times."
-        yield Observation(text=text, notable=False)
+        yield RunObservation(text=text, notable=False)
 
 
 def _fewest(group: Runs) -> str:
@@ -181,7 +181,7 @@ def _fewest(group: Runs) -> str:
     return f" at {known[0]} in flight" if len(set(known)) == 1 else f", already at {min(known)} in flight"
 
 
-def _gpu_busy(runs: Runs) -> Iterator[Observation]:
+def _gpu_busy(runs: Runs) -> Iterator[RunObservation]:
     """Each GPU against its own ceiling and the 90 % of a checklist, in the run that made the most of it."""
     for gpu, label, run in _peaks(runs, lambda row: row.utilisation_percent):
         row, found = run.summary.gpus[gpu], run.summary.saturation
@@ -200,7 +200,7 @@ def _gpu_busy(runs: Runs) -> Iterator[Observation]:
             )
         elif found.server_saturated and ceiling is not None:
             text += ": only a faster GPU helps"
-        yield Observation(text=f"{text}.")
+        yield RunObservation(text=f"{text}.")
 
 
 def _peaks(runs: Runs, value: Callable[[GpuRow], float | None]) -> Iterator[tuple[str, str, Measured]]:
@@ -219,22 +219,22 @@ def _name(row: GpuRow, gpu: str) -> str:
     return f"{'Simulated GPU' if row.simulated else 'GPU'} {gpu}"
 
 
-def _failures(runs: Runs) -> Iterator[Observation]:
+def _failures(runs: Runs) -> Iterator[RunObservation]:
     counts: Counter[str] = Counter()
     for _, run in runs:
         for row in run.summary.failures:
             counts[row.kind] += row.count
     if not counts:
         jobs = sum(run.summary.statistics["success_rate"].n for _, run in runs)
-        yield Observation(text=f"No job of {jobs} failed.", notable=False)
+        yield RunObservation(text=f"No job of {jobs} failed.", notable=False)
         return
     labels = [label for label, run in runs if run.summary.failures]
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
     jobs = sum(run.jobs.n for _, run in runs)
-    yield Observation(text=f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
+    yield RunObservation(text=f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
 
 
-def _nodes(runs: Runs) -> Iterator[Observation]:
+def _nodes(runs: Runs) -> Iterator[RunObservation]:
     """The slowest of each workflow in one sentence, then the first three of each."""
     first, details = [], []
     for label, run in _first_of_each_workflow(runs):
@@ -249,12 +249,12 @@ def _nodes(runs: Runs) -> Iterator[Observation]:
             first.append(f"{parts[0]} in {_workflows(run)}")
             details.append(f"{_where(label, runs)}The slowest nodes are {'; '.join(parts)}.")
     if len(details) > 1:
-        yield Observation(text=f"The slowest node is {'; '.join(first)}.")
+        yield RunObservation(text=f"The slowest node is {'; '.join(first)}.")
     for text in details:
-        yield Observation(text=text, notable=len(details) == 1)
+        yield RunObservation(text=text, notable=len(details) == 1)
 
 
-def _memory(runs: Runs) -> Iterator[Observation]:
+def _memory(runs: Runs) -> Iterator[RunObservation]:
     found = False
     own = [(label, run) for label, run in runs if any(_has_own_memory(run, gpu) for gpu in run.summary.gpus)]
     for gpu, label, run in _peaks(own, lambda row: row.vram_peak_bytes):
@@ -264,15 +264,15 @@ def _memory(runs: Runs) -> Iterator[Observation]:
         most, total = row.vram_peak_bytes or 0.0, row.vram_total_bytes or _vram(run.manifest, gpu)
         text = f"{_where(label, runs)}{_name(row, gpu)} held {most / _GIB:.1f}"
         if total is None:
-            yield Observation(text=f"{text} GiB at most; how much it has is unknown.")
+            yield RunObservation(text=f"{text} GiB at most; how much it has is unknown.")
             continue
         free = max(total - most, 0.0)
         tight = ": little is left" if free < _TIGHT * total else ""
         left = f"{free / _GIB:.1f} GiB ({percent(free / total)}) stayed free{tight}"
-        yield Observation(text=f"{text} of {total / _GIB:.1f} GiB at most: {left}.", notable=bool(tight))
+        yield RunObservation(text=f"{text} of {total / _GIB:.1f} GiB at most: {left}.", notable=bool(tight))
     if not found:
         text = "How much GPU memory was used is unknown: no readings of it were recorded."
-        yield Observation(text=text, notable=False)
+        yield RunObservation(text=text, notable=False)
 
 
 def _has_own_memory(run: Measured, gpu: str) -> bool:
@@ -281,7 +281,7 @@ def _has_own_memory(run: Measured, gpu: str) -> bool:
     return row is None or row.alike == 1 or (reported is not None and reported.n > 0)
 
 
-def _growth(runs: Runs) -> Iterator[Observation]:
+def _growth(runs: Runs) -> Iterator[RunObservation]:
     """Memory that grows with the jobs is a leak, or a cache that is still filling."""
     for label, run in runs:
         wall = run.summary.summary["wall_clock_s"]
@@ -297,7 +297,7 @@ def _growth(runs: Runs) -> Iterator[Observation]:
                 name = f"GPU {known.gpu}" if row is None else _name(row, known.gpu)
                 text = f"Memory of {name} grew by about {grown / _GIB:.2f} GiB over the run"
                 share = f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)"
-                yield Observation(text=f"{_where(label, runs)}{text} {share}.")
+                yield RunObservation(text=f"{_where(label, runs)}{text} {share}.")
 
 
 def _vram(manifest: Manifest, gpu: str) -> float | None:
@@ -309,17 +309,17 @@ def _vram(manifest: Manifest, gpu: str) -> float | None:
     return float(total) if isinstance(total, int | float) and total > 0 else None
 
 
-def _steady(runs: Runs) -> Iterator[Observation]:
+def _steady(runs: Runs) -> Iterator[RunObservation]:
     steady: list[str] = []
     fewest = math.inf
     for label, run in runs:
         found = {finding.code: finding for finding in run.summary.findings}
         if "overload" in found:
-            yield Observation(text=f"{_where(label, runs)}The queue grew all through the run: so did latency.")
+            yield RunObservation(text=f"{_where(label, runs)}The queue grew all through the run: so did latency.")
         if "drift" in found:
             change = float(found["drift"].evidence["change"])
             pace = f"{percent(abs(change))} {'slower' if change > 0 else 'faster'} from first to last (Theil-Sen, 99 %)"
-            yield Observation(text=f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
+            yield RunObservation(text=f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
             continue
         execution = _fresh(run, "execution")
         change_or_none = drift(execution) if len(execution) >= 20 else 1.0
@@ -329,26 +329,26 @@ def _steady(runs: Runs) -> Iterator[Observation]:
     if steady:
         least = f"{fewest} fresh jobs" if len(runs) == 1 else f"at least {fewest} fresh jobs a run"
         text = f"Execution times did not drift by more than {percent(_UNSTEADY)}{_in(steady, runs)} ({least})."
-        yield Observation(text=text, notable=False)
+        yield RunObservation(text=text, notable=False)
 
 
-def _cold(runs: Runs) -> Iterator[Observation]:
+def _cold(runs: Runs) -> Iterator[RunObservation]:
     """One job is compared with many: its own value, and no interval of what cold starts cost."""
     for label, run in _first_of_each_workflow(runs):
         where, first, fresh = _where(label, runs), *_first_warmup(run)
         if first is None or not len(fresh):
             why = "the run had no warm-up job" if first is None else "the first warm-up job has no execution time"
-            yield Observation(text=f"{where}What a cold start costs is unknown: {why}.", notable=False)
+            yield RunObservation(text=f"{where}What a cold start costs is unknown: {why}.", notable=False)
             continue
         middle = float(np.median(fresh))
         usual = f"median of fresh jobs ({duration(middle)}, n = {len(fresh)})"
         if first > 1.1 * middle and first > float(fresh.max()):
             text = f"The first warm-up job executed in {duration(first)}, {first / middle:.1f} times the {usual}. "
             text += f"The cold start cost about {duration(first - middle)}: one job, no interval."
-            yield Observation(text=f"{where}{text}")
+            yield RunObservation(text=f"{where}{text}")
         else:
             text = f"No cold start: the first warm-up job executed in {duration(first)}, near the {usual}. "
-            yield Observation(text=f"{where}{text}The server may have been warm already.", notable=False)
+            yield RunObservation(text=f"{where}{text}The server may have been warm already.", notable=False)
 
 
 def _first_warmup(run: Measured) -> tuple[float | None, Floats]:
@@ -364,7 +364,7 @@ def _first_warmup(run: Measured) -> tuple[float | None, Floats]:
     return seconds, fresh if comparable else np.empty(0)
 
 
-def _cache(runs: Runs) -> Iterator[Observation]:
+def _cache(runs: Runs) -> Iterator[RunObservation]:
     completed = sum(int(run.jobs.completed.sum()) for _, run in runs)
     if not completed:
         return
@@ -372,7 +372,7 @@ def _cache(runs: Runs) -> Iterator[Observation]:
         (label, run) for label, run in runs if any(run.summary.cache[name].jobs for name in ("partial", "cached"))
     ]
     if not cached:
-        yield Observation(text=f"None of {completed} completed jobs came from the server's cache.", notable=False)
+        yield RunObservation(text=f"None of {completed} completed jobs came from the server's cache.", notable=False)
     for label, run in cached:
         partial, whole = (run.summary.cache[name].jobs for name in ("partial", "cached"))
         fresh = run.summary.cache["fresh"].p50_latency_s.value
@@ -380,22 +380,22 @@ def _cache(runs: Runs) -> Iterator[Observation]:
         text = (
             f"Of {int(run.jobs.completed.sum())} completed jobs {whole} came wholly and {partial} partly from the cache"
         )
-        yield Observation(text=f"{_where(label, runs)}{text}{alone}.")
+        yield RunObservation(text=f"{_where(label, runs)}{text}{alone}.")
 
 
-def _energy(runs: Runs) -> Iterator[Observation]:
+def _energy(runs: Runs) -> Iterator[RunObservation]:
     for label, run in _first_of_each_workflow(runs):
         for gpu, row in run.summary.gpus.items():
             joules = row.energy_per_job_j
             if joules.value is not None:
                 sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
                 text = f"A job took {joules.value:.0f} J{sure} of {_name(row, gpu)} on average (n = {joules.n})."
-                yield Observation(text=f"{_where(label, runs)}{text}", notable=False)
+                yield RunObservation(text=f"{_where(label, runs)}{text}", notable=False)
     for gpu, label, run in _peaks(runs, lambda row: row.throttled_share if row.alike == 1 else None):
         row = run.summary.gpus[gpu]
         if row.throttled_share:
             text = f"{_name(row, gpu)} was throttled in {percent(row.throttled_share)} of its readings."
-            yield Observation(text=f"{_where(label, runs)}{text}")
+            yield RunObservation(text=f"{_where(label, runs)}{text}")
 
 
 def _fresh(run: Measured, metric: str, of: NDArray[np.bool_] | None = None) -> Floats:

@@ -12,7 +12,7 @@ from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.page import Fact, Look, Page, Remark, Table, Value, table
+from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
 
@@ -48,7 +48,7 @@ def checklist_pages(found: Found) -> list[Page]:
     ]
 
 
-def _in_short(found: Found) -> list[Fact]:
+def _in_short(found: Found) -> list[PageLine]:
     good = overall(found.verdicts) != "FAIL" and all(run.summary.valid for run in found.runs)
     answers = {
         "Good" if good else "Not good": _good(found),
@@ -60,7 +60,7 @@ def _in_short(found: Found) -> list[Fact]:
     }
     looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
     return [
-        Fact(label=label, value=Value(words=words), look=looks.get(label, "plain"))
+        PageLine(label=label, value=Value(words=words), look=looks.get(label, "plain"))
         for label, words in answers.items()
         if words
     ]

@@ -11,7 +11,7 @@ from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
-from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
+from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
 from comfyload.report.verdicts import as_json
 from comfyload.words import DASH, count, digits, duration, percent, span
 
@@ -35,7 +35,7 @@ def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -
     loads = list(dict.fromkeys(row.load for row in comparison.rows))
     tables = [one for load in loads for one in _tables([row for row in comparison.rows if row.load == load], load)]
     sides = zip("AB", names, (comparison.runs_a, comparison.runs_b), strict=True)
-    facts = [Fact(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
+    facts = [PageLine(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
     return Page(
         title="B against A",
         subtitle=[_DESIGNS[comparison.design]],

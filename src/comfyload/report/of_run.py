@@ -16,7 +16,7 @@ from comfyload.report.blocks import failures, node_bars, nodes, switches, workfl
 from comfyload.report.busy import server_words
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
-from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Value
+from comfyload.report.page import Bar, Bars, Page, PageLine, Remark, State, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.notes import RANGES
 from comfyload.report.run_facts import cache_words, ends_words, facts
@@ -65,7 +65,7 @@ def _subtitle(manifest: Manifest) -> list[str]:
     return [load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])]
 
 
-def _tiles(summary: Summary) -> list[Fact]:
+def _tiles(summary: Summary) -> list[PageLine]:
     """The rate, and how long half of the jobs and the slowest took."""
     rate = rate_label(summary)
     key = "images_per_minute" if rate else "jobs_per_minute"
@@ -73,15 +73,15 @@ def _tiles(summary: Summary) -> list[Fact]:
     longest = summary.summary["max_latency_s"]
     if isinstance(longest, float):
         value = Value(words=duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
-        found.append(Fact(label="for the slowest", value=value, key="max_latency_s"))
+        found.append(PageLine(label="for the slowest", value=value, key="max_latency_s"))
     return found
 
 
-def _tile(label: str, key: str, summary: Summary) -> Fact:
+def _tile(label: str, key: str, summary: Summary) -> PageLine:
     """The number; where it is withheld, the reason stands under the dash."""
     statistic = summary.statistics[key]
     value = Value(words=DASH, note=statistic.reason) if statistic.value is None else value_of(statistic)
-    return Fact(label=label, value=value, key=key)
+    return PageLine(label=label, value=value, key=key)
 
 
 def _p95(statistic: Statistic) -> str:

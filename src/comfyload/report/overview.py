@@ -19,7 +19,7 @@ from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.concurrency import by_workflow, concurrency_chart, knee, rate_key
 from comfyload.report.charts.distribution import Limit
 from comfyload.report.of_run import page_of
-from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
+from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
 from comfyload.report.plan_text import plan_words
 from comfyload.report.sections import (
     environment_rows,
@@ -147,9 +147,9 @@ def _validity(runs: Sequence[Measured]) -> State:
     return State(word="VALID", look="good", sentence=words)
 
 
-def _tiles(runs: Sequence[Measured]) -> list[Fact]:
+def _tiles(runs: Sequence[Measured]) -> list[PageLine]:
     """Rate and p95 of each workflow at its knee, or else at its highest rate; then what all have in common."""
-    tiles = list[Fact]()
+    tiles = list[PageLine]()
     rate, steps = rate_key(runs), by_workflow(runs)
     unit = "images/min" if rate == "images_per_minute" else "jobs/min"
     for part in steps[:_TILES]:
@@ -157,15 +157,15 @@ def _tiles(runs: Sequence[Measured]) -> list[Fact]:
         name = clean(best.manifest.name, 40) if len(steps) > 1 else ""
         users = best.manifest.plan.concurrency
         where = " at ".join(filter(None, [name, f"{users} in flight" if users else ""]))
-        tiles.append(Fact(label=f"{unit}, {where}", value=sure(best.summary.statistics[rate]), key=rate))
-        tiles.append(Fact(label=f"p95 latency, {where}", value=p95(best.summary), key="p95_latency_s"))
+        tiles.append(PageLine(label=f"{unit}, {where}", value=sure(best.summary.statistics[rate]), key=rate))
+        tiles.append(PageLine(label=f"p95 latency, {where}", value=p95(best.summary), key="p95_latency_s"))
     done, jobs = (sum(int(run.summary.summary[key] or 0) for run in runs) for key in ("completed", "total_jobs"))
     look: Look = "plain" if done == jobs else "bad"
-    tiles.append(Fact(label="jobs completed", value=Value(words=f"{done} of {jobs}", look=look), look=look))
+    tiles.append(PageLine(label="jobs completed", value=Value(words=f"{done} of {jobs}", look=look), look=look))
     knees = [run.manifest.plan.concurrency or 0 for run in map(knee, steps) if run is not None]
     if knees and len(knees) == len(steps):
         words = f"{min(knees)}" if len(set(knees)) == 1 else f"{min(knees)} {DASH} {max(knees)}"
-        tiles.append(Fact(label="saturates the server", value=Value(words=f"{words} in flight")))
+        tiles.append(PageLine(label="saturates the server", value=Value(words=f"{words} in flight")))
     return tiles
 
 

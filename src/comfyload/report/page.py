@@ -29,7 +29,7 @@ Row = Sequence[str | Value]
 """Cells of a table: plain words, or values."""
 
 
-class Fact(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PageLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a page. `key`: the key of NUMBERS that it shows, "" if it shows none. `detail`: only with `--all`."""
 
     label: str
@@ -111,11 +111,11 @@ class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str
     subtitle: list[str] = []
     states: list[State] = []
-    tiles: list[Fact] = []
+    tiles: list[PageLine] = []
     short: list[str] = []
     bars: list[Bars] = []
     charts: list[Chart] = []
-    facts: list[Fact] = []
+    facts: list[PageLine] = []
     tables: list[Table] = []
     remarks: list[Remark] = []
     notes: list[str] = []

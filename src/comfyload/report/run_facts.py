@@ -15,7 +15,7 @@ from comfyload.record.plan import Closed
 from comfyload.report.busy import gpu_value, server_words
 from comfyload.report.durations import own_delay
 from comfyload.report.made import made_rows, rate_label
-from comfyload.report.page import Fact, Value
+from comfyload.report.page import PageLine, Value
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent
 
@@ -33,7 +33,7 @@ _OF_THE_GENERATOR = ("generator_late", "generator_busy", "little_law", "slept", 
 """Findings for which one looks at the self-check."""
 
 
-def facts(manifest: Manifest, summary: Summary) -> list[Fact]:
+def facts(manifest: Manifest, summary: Summary) -> list[PageLine]:
     """In the order of reading; those that only confirm that nothing was unusual are details."""
     found = [*_jobs(manifest, summary), *_rates(summary), *_load(summary), *_retries(summary.retries)]
     wall = summary.summary["wall_clock_s"]
@@ -65,11 +65,11 @@ def cache_words(summary: Summary) -> str:
     return f"{' and '.join(parts)} from the server's cache"
 
 
-def _fact(label: str, value: Value, key: str = "", *, detail: bool = False) -> Fact:
-    return Fact(label=label, value=value, key=key, detail=detail)
+def _fact(label: str, value: Value, key: str = "", *, detail: bool = False) -> PageLine:
+    return PageLine(label=label, value=value, key=key, detail=detail)
 
 
-def _jobs(manifest: Manifest, summary: Summary) -> Iterator[Fact]:
+def _jobs(manifest: Manifest, summary: Summary) -> Iterator[PageLine]:
     yield _fact("Jobs", Value(words=", ".join(ends_words(summary))), "total_jobs", detail=True)
     if not isinstance(manifest.plan.load, Closed):
         named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
@@ -86,7 +86,7 @@ def _jobs(manifest: Manifest, summary: Summary) -> Iterator[Fact]:
         yield _sent(summary)
 
 
-def _cache(summary: Summary) -> Fact:
+def _cache(summary: Summary) -> PageLine:
     """The class of each completed job, and the latency of the fresh alone where others are among them."""
     fresh, words = summary.cache["fresh"], cache_words(summary)
     others = summary.cache["partial"].jobs + summary.cache["cached"].jobs
@@ -96,7 +96,7 @@ def _cache(summary: Summary) -> Fact:
     return _fact("Cache", Value(words=text), "cached", detail=not others)
 
 
-def _sent(summary: Summary) -> Fact:
+def _sent(summary: Summary) -> PageLine:
     """Latency without the time before a job was sent."""
     flat = summary.summary
     half, longest = flat["p50_latency_sent_s"], flat["max_latency_sent_s"]
@@ -118,7 +118,7 @@ def _books(summary: Summary) -> str:
     return f"{', '.join(parts)}; each of {count(row.pages, 'page')}"
 
 
-def _rates(summary: Summary) -> Iterator[Fact]:
+def _rates(summary: Summary) -> Iterator[PageLine]:
     usual = not summary.made or set(summary.made) == {"image"}
     for label, words in made_rows(summary):
         yield _fact(label, Value(words=words), detail=usual)
@@ -127,7 +127,7 @@ def _rates(summary: Summary) -> Iterator[Fact]:
     yield _fact("Jobs/min", value_of(summary.statistics["jobs_per_minute"]), "jobs_per_minute", detail=True)
 
 
-def _load(summary: Summary) -> Iterator[Fact]:
+def _load(summary: Summary) -> Iterator[PageLine]:
     if words := server_words(summary.saturation):
         yield _fact("Server", Value(words=words), detail=True)
     for gpu, row in summary.gpus.items():
@@ -136,7 +136,7 @@ def _load(summary: Summary) -> Iterator[Fact]:
             yield _fact(f"GPU {gpu}", value)
 
 
-def _retries(row: RetryRow | None) -> Iterator[Fact]:
+def _retries(row: RetryRow | None) -> Iterator[PageLine]:
     """What retries saved and cost, and what the first attempts did alone."""
     if row is None:
         return
@@ -158,7 +158,7 @@ def _retries(row: RetryRow | None) -> Iterator[Fact]:
     yield _fact("First attempts", Value(words=", ".join(first) or DASH))
 
 
-def _others(summary: Summary) -> Iterator[Fact]:
+def _others(summary: Summary) -> Iterator[PageLine]:
     """Counts and rates that no other line of the page has, so that a row that is added to NUMBERS is shown."""
     for key, row in NUMBERS.items():
         value = summary.summary.get(key)
@@ -172,7 +172,7 @@ def _value(row: Number, value: object, summary: Summary) -> Value:
     return Value(words=_number(float(value)) if isinstance(value, int | float) else str(value))
 
 
-def _self_check(check: SelfCheck | None, findings: list[Finding]) -> Fact:
+def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
     if check is None:
         return _fact("Self-check", Value(words="the generator did not measure itself: its own error is unknown"))
     parts = []

@@ -7,7 +7,7 @@ import math
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
-from comfyload.report.page import Fact, Look, Page, Remark, State, Table, Value, table
+from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
 from comfyload.words import DASH, decimals, digits, duration, fixed, percent, span
 
 HOW: dict[Checked, str] = {
@@ -33,27 +33,27 @@ def saturation_page(found: Saturated, next_: list[str]) -> Page:
     )
 
 
-def _answers(found: Saturated) -> list[Fact]:
+def _answers(found: Saturated) -> list[PageLine]:
     knee = DASH if found.knee is None else f"{found.knee} in flight"
     waits = "; more only wait in the queue" if found.knee is not None and found.serial else ""
     facts = [
-        Fact(label="Knee", value=Value(words=f"{knee}{waits}")),
-        Fact(label="Capacity", value=_rate(found.capacity_per_minute)),
+        PageLine(label="Knee", value=Value(words=f"{knee}{waits}")),
+        PageLine(label="Capacity", value=_rate(found.capacity_per_minute)),
     ]
     service = found.service_s
     if service is not None and service.estimate is not None:
         known = service.low is not None and service.high is not None
         sure = span(duration(service.low or 0.0), duration(service.high or 0.0)) if known else ""
         words = f"every {duration(service.estimate)}"
-        facts.append(Fact(label="One job", value=Value(words=words, interval=sure)))
+        facts.append(PageLine(label="One job", value=Value(words=words, interval=sure)))
     rate = found.sla_rate_per_minute
     if rate is not None:
         sla = f"{100 * found.share:g} % of jobs within {found.limit_s:g} s"
         highest = _rate(rate)
         words = f"{highest.words} with {sla}" if rate.estimate is not None else highest.words
-        facts.append(Fact(label="Highest rate", value=Value(words=words, interval=highest.interval)))
+        facts.append(PageLine(label="Highest rate", value=Value(words=words, interval=highest.interval)))
         look: Look = "good" if rate.confirmed and found.deploy_per_minute else "doubt"
-        facts.append(Fact(label="To deploy", value=Value(words=_to_deploy(found, rate)), look=look))
+        facts.append(PageLine(label="To deploy", value=Value(words=_to_deploy(found, rate)), look=look))
     return facts
 
 

@@ -60,7 +60,7 @@ _SMI_REASONS = tuple(
 )
 
 
-class Page(Struct, frozen=True, kw_only=True):
+class Scraped(Struct, frozen=True, kw_only=True):
     """The readings of one page; `cut` series of it are not kept."""
 
     values: dict[str, float | None]
@@ -74,7 +74,7 @@ class Exposition:
         self._kept: set[str] = set()
         self._cut: set[str] = set()
 
-    def read(self, text: str) -> Page:
+    def read(self, text: str) -> Scraped:
         """The readings of a page; NaN is None.
 
         Raises:
@@ -96,7 +96,7 @@ class Exposition:
             elif name.endswith(".throttled"):
                 value = max(value, values.get(name) or 0.0)
             values[name] = value if math.isfinite(value) else None
-        return Page(values=values, cut=len(self._cut))
+        return Scraped(values=values, cut=len(self._cut))
 
     def _keep(self, sample: Sample, name: str) -> bool:
         """The buckets of a histogram are many, and they are not readings."""

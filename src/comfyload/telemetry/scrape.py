@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
-from comfyload.telemetry.exposition import Exposition, Page
+from comfyload.telemetry.exposition import Exposition, Scraped
 from comfyload.telemetry.source import NoReading, Readings, Source
 from comfyload.telemetry.thread import Thread
 
@@ -73,7 +73,7 @@ class Scrape(Source):
     def close(self) -> None:
         self._thread.close()
 
-    def _named(self) -> Page:
+    def _named(self) -> Scraped:
         try:
             return self._exposition.read(self._fetched())
         except urllib.error.HTTPError as error:

@@ -18,7 +18,7 @@ _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
 
 
-class Table(Struct, frozen=True, kw_only=True):
+class DataTable(Struct, frozen=True, kw_only=True):
     """One row per job, in order, and again from the start after the last one.
 
     `columns` are `NODE.INPUT`; `lines`: the rows' places in the file, for messages. `decimal_comma`: in a file whose
@@ -42,7 +42,7 @@ class Table(Struct, frozen=True, kw_only=True):
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
 
-def parse_table(text: str, source: str) -> Table:
+def parse_table(text: str, source: str) -> DataTable:
     """Read a table: JSON if its first letter is `{` or `[`, else fields separated by commas, semicolons or tabs.
 
     Raises:
@@ -56,7 +56,7 @@ def parse_table(text: str, source: str) -> Table:
     return table
 
 
-def _json_table(text: str, source: str) -> Table:
+def _json_table(text: str, source: str) -> DataTable:
     """JSON lines, or one array of objects."""
     rows: list[list[Any]] = []
     lines: list[int] = []
@@ -73,7 +73,7 @@ def _json_table(text: str, source: str) -> Table:
             )
         rows.append([row[column] for column in columns])
         lines.append(number)
-    return Table(source=source, columns=columns, rows=rows, lines=lines, unit=unit)
+    return DataTable(source=source, columns=columns, rows=rows, lines=lines, unit=unit)
 
 
 def _values(text: str, source: str) -> Iterator[tuple[int, Any]]:
@@ -118,7 +118,7 @@ def _difference(columns: list[str], row: dict[str, Any]) -> str:
     return ", ".join([*missing, *(f"{name} is new" for name in row if name not in columns)][:3])
 
 
-def _csv_table(text: str, source: str) -> Table:
+def _csv_table(text: str, source: str) -> DataTable:
     text, delimiter, skipped = _separator(text)
     header, records = _records(text, delimiter, source, skipped)
     rows: list[list[Any]] = []
@@ -134,7 +134,7 @@ def _csv_table(text: str, source: str) -> Table:
         rows.append(record)
         lines.append(line)
     kept = _named_columns(header, rows, source)
-    return Table(
+    return DataTable(
         source=source,
         columns=[header[place] for place in kept],
         rows=[[row[place] for place in kept] for row in rows],

@@ -10,7 +10,7 @@ from msgspec import Struct
 from comfyload.workflow.vary import Variation
 
 
-class Remark(Struct, frozen=True):
+class VariationRemark(Struct, frozen=True):
     """One thing to know; `advice` is empty where there is nothing to do."""
 
     level: Literal["info", "warning"]
@@ -18,10 +18,10 @@ class Remark(Struct, frozen=True):
     advice: str = ""
 
 
-def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
+def remarks(variation: Variation, jobs: int | None = None) -> Iterator[VariationRemark]:
     """`jobs`: how many are to be sent, warm-up included; None if that is not known."""
     if variation.as_is:
-        yield Remark(
+        yield VariationRemark(
             "warning",
             "the graph is sent unchanged: every job after the first is answered from the cache",
             "leave --as-is out, unless you measure the cache",
@@ -30,23 +30,23 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
     yield from _pinned(variation)
     if variation.salted:
         several = len(variation.salted) > 1
-        yield Remark(
+        yield VariationRemark(
             "warning",
             f"no seed reaches {_nodes(variation.salted)}: an input that ComfyUI ignores makes "
             f"{'them' if several else 'it'} run in each job, with the same result",
             "give the graph a literal seed where its work is, if the results should differ",
         )
     if variation.reach.reloaded:
-        yield Remark(
+        yield VariationRemark(
             "warning",
             f"what varies reaches {_nodes(variation.reach.reloaded)}: a model is loaded or patched in each job",
             "measure so only if production does the same",
         )
     if variation.constant:
         text = f"nothing that varies reaches {_nodes(variation.constant)}: they work in the first job only"
-        yield Remark("info", text)
+        yield VariationRemark("info", text)
     if jobs is not None and variation.period < jobs and not variation.pinned:
-        yield Remark(
+        yield VariationRemark(
             "warning",
             f"only {variation.period} of {jobs} jobs differ: the others repeat them, "
             f"and may be answered from the cache",
@@ -57,23 +57,23 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Remark]:
         text = (
             f"the filename_prefix of {nodes} is left alone: only ComfyUI's own classes are known to take a folder in it"
         )
-        yield Remark("info", text)
+        yield VariationRemark("info", text)
 
 
-def _pinned(variation: Variation) -> Iterator[Remark]:
+def _pinned(variation: Variation) -> Iterator[VariationRemark]:
     if not variation.pinned:
         return
     names, several = ", ".join(variation.pinned), len(variation.pinned) > 1
     text = f"{names} {'are' if several else 'is'} the same in every job, as you set {'them' if several else 'it'}"
     if not variation.reach.runs:
-        yield Remark(
+        yield VariationRemark(
             "warning",
             f"{text}: every job after the first repeats it and is answered from the cache",
             "leave it out, so that each job gets a seed of its own; give --as-is to measure the cache",
         )
     else:
         text = f"{text}: what depends on nothing else comes from the cache"
-        yield Remark("warning", text, "nothing to do if you meant that")
+        yield VariationRemark("warning", text, "nothing to do if you meant that")
 
 
 def _nodes(nodes: list[str], most: int = 6) -> str:

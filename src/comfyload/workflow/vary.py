@@ -16,7 +16,7 @@ from typing import Any
 
 from comfyload.errors import UsageError
 from comfyload.record.model import NodeFacts, Prompt, WorkflowFacts
-from comfyload.workflow.data import Table
+from comfyload.workflow.data import DataTable
 from comfyload.workflow.graph import Graph, Workflow, address
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.reach import Reach
@@ -52,7 +52,7 @@ class Variation:
         seed: int,
         as_is: bool = False,
         output_folder: str | None = None,
-        table: Table | None = None,
+        table: DataTable | None = None,
         fixed: Collection[str] = (),
     ) -> None:
         """`table`: values of inputs, job by job; a column without an input in the graph is skipped.
@@ -208,7 +208,7 @@ def _address(workflow: Workflow, column: str) -> Place | None:
         return None
 
 
-def _columns(workflow: Workflow, info: ObjectInfo, table: Table | None) -> dict[Place, list[Any]]:
+def _columns(workflow: Workflow, info: ObjectInfo, table: DataTable | None) -> dict[Place, list[Any]]:
     """The columns of a table that are inputs of this graph: the values of their rows, typed."""
     found: dict[Place, list[Any]] = {}
     for column in table.columns if table is not None else ():

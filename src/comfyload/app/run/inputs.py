@@ -11,7 +11,7 @@ from msgspec import structs
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
-from comfyload.workflow.data import Table, parse_table
+from comfyload.workflow.data import DataTable, parse_table
 from comfyload.workflow.graph import address
 from comfyload.workflow.mix import Mix
 from comfyload.workflow.override import parse_settings
@@ -30,7 +30,7 @@ class Inputs:
     by the workflow's name, each with the reason.
     """
 
-    def __init__(self, workflows: list[Workflow], settings: list[str], table: Table | None) -> None:
+    def __init__(self, workflows: list[Workflow], settings: list[str], table: DataTable | None) -> None:
         self.workflows = workflows
         self.table = table
         self.overrides: list[dict[str, Any]] = [{} for _ in workflows]
@@ -139,7 +139,7 @@ class JobSource:
         ]
 
 
-def _check_columns(table: Table, variations: list[Variation]) -> None:
+def _check_columns(table: DataTable, variations: list[Variation]) -> None:
     for column in table.columns:
         if any(variation.takes(column) for variation in variations):
             continue

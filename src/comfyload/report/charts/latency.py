@@ -17,16 +17,6 @@ from comfyload.words import count, duration, scale
 PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
 _UNKNOWN = "phases unknown"
 _X = "M-1,-1L1,1M1,-1L-1,1"
-_ENDS: dict[str, tuple[str, str, str]] = {  # what marks a job: words, shape, colour
-    **{
-        name: (row.words if row.sent else f"{row.words}, never sent", row.mark, RED if row.sent else PURPLE)
-        for name, row in OUTCOMES.items()
-        if row.mark
-    },
-    "censored": ("cut off: took longer", "triangle-up", PURPLE),
-    "cached": ("all from the cache", "circle", GREEN),
-    "partial": ("partly from the cache", "triangle-right", SKY),
-}
 _UNSEEN = 0.003
 """Of the height: a phase so short is less than a line, and a legend of it would be looked for in vain."""
 
@@ -99,18 +89,32 @@ def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
     return chart
 
 
+def _ends() -> dict[str, tuple[str, str, str]]:
+    """What marks a job that did not end as most do: words, shape, colour."""
+    of_outcomes: dict[str, tuple[str, str, str]] = {
+        name: (row.words if row.sent else f"{row.words}, never sent", row.mark or "square", RED if row.sent else PURPLE)
+        for name, row in OUTCOMES.items()
+    }
+    return {
+        **of_outcomes,
+        "censored": ("cut off: took longer", "triangle-up", PURPLE),
+        "cached": ("all from the cache", "circle", GREEN),
+        "partial": ("partly from the cache", "triangle-right", SKY),
+    }
+
+
 def _marked(job: dict[str, Any], factor: float) -> Rows:
     """What is drawn above a job that did not end as most do."""
     end = _end(job)
     if end is None:
         return []
     why = "" if job["failure"] is None else str(job["failure"]["message"])[:200]
-    return [{"job": job["index"], "y": factor * (job["latency_s"] or 0.0), "end": _ENDS[end][0], "why": why}]
+    return [{"job": job["index"], "y": factor * (job["latency_s"] or 0.0), "end": _ends()[end][0], "why": why}]
 
 
 def _marks(marks: Rows, unit: str) -> alt.Chart:
     there = {row["end"] for row in marks}
-    ends = [(words, shape, colour) for words, shape, colour in _ENDS.values() if words in there]
+    ends = [(words, shape, colour) for words, shape, colour in _ends().values() if words in there]
     words = [one[0] for one in ends]
     tips = [alt.Tooltip("job:Q", title="job"), alt.Tooltip("end:N", title="end")]
     tips += [alt.Tooltip("y:Q", title=f"after, {unit}", format=".3~f"), alt.Tooltip("why:N", title="message")]

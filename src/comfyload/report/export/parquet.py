@@ -12,7 +12,7 @@ from comfyload.judge.statistics.stats import QUANTILE_METHOD
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.model import Manifest
-from comfyload.report.export.table import Column, Lines, columns, rows
+from comfyload.report.export.table import ExportColumn, Lines, columns, rows
 
 _GROUP = 10_000
 """Jobs in a row group, and in memory at once."""
@@ -41,7 +41,7 @@ def write_parquet(path: Path, manifest: Manifest, lines: Lines) -> int:
     return count
 
 
-def _field(pa: Any, column: Column) -> Any:
+def _field(pa: Any, column: ExportColumn) -> Any:
     kind = {
         "text": pa.string(),
         "word": pa.dictionary(pa.int32(), pa.string()),

@@ -33,7 +33,7 @@ _HOLDS: dict[Kind, set[str]] = {
 }
 
 
-class Column(Struct, frozen=True, kw_only=True):
+class ExportColumn(Struct, frozen=True, kw_only=True):
     """One column. `unit`: "s", "1" of a count, "" of what has none."""
 
     name: str
@@ -42,45 +42,47 @@ class Column(Struct, frozen=True, kw_only=True):
 
 
 _BEFORE_METRICS = (
-    Column(name="index", kind="int", unit="1"),
-    Column(name="prompt_id", kind="text"),
-    Column(name="workflow", kind="word"),
-    Column(name="book", kind="int", unit="1"),
-    Column(name="warmup", kind="flag"),
-    Column(name="outcome", kind="word"),
-    Column(name="censored", kind="flag"),
-    Column(name="cached", kind="flag"),
-    Column(name="cache", kind="word"),
-    *(Column(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
-    *(Column(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
+    ExportColumn(name="index", kind="int", unit="1"),
+    ExportColumn(name="prompt_id", kind="text"),
+    ExportColumn(name="workflow", kind="word"),
+    ExportColumn(name="book", kind="int", unit="1"),
+    ExportColumn(name="warmup", kind="flag"),
+    ExportColumn(name="outcome", kind="word"),
+    ExportColumn(name="censored", kind="flag"),
+    ExportColumn(name="cached", kind="flag"),
+    ExportColumn(name="cache", kind="word"),
+    *(ExportColumn(name=f"{name}_s", kind="float", unit="s") for name in ("due", "sent", "done")),
+    *(ExportColumn(name=f"{name}_utc", kind="instant") for name in ("due", "sent", "done")),
 )
 _AFTER_METRICS = (
-    Column(name="seen_by", kind="word"),
-    Column(name="done_within_s", kind="float", unit="s"),
-    Column(name="images", kind="int", unit="1"),
-    Column(name="previews", kind="int", unit="1"),
-    Column(name="files", kind="texts"),
+    ExportColumn(name="seen_by", kind="word"),
+    ExportColumn(name="done_within_s", kind="float", unit="s"),
+    ExportColumn(name="images", kind="int", unit="1"),
+    ExportColumn(name="previews", kind="int", unit="1"),
+    ExportColumn(name="files", kind="texts"),
     *(
-        Column(name=f"failure_{name}", kind="int" if name == "status" else "text" if name == "message" else "word")
+        ExportColumn(
+            name=f"failure_{name}", kind="int" if name == "status" else "text" if name == "message" else "word"
+        )
         for name in Failure.__struct_fields__
     ),
-    Column(name="left_on_server", kind="word"),
+    ExportColumn(name="left_on_server", kind="word"),
 )
 
 
-def columns(lines: Lines) -> list[Column]:
+def columns(lines: Lines) -> list[ExportColumn]:
     """The columns of a run: the same for every run, and then one for each input that some job gave a value."""
     kinds: dict[str, set[str]] = {}
     for line in lines():
         if isinstance(line, Record):
             for key, value in line.values.items():
                 kinds.setdefault(key, set()).add(_value_kind(value))
-    inputs = [Column(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in kinds.items()]
-    durations = [Column(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
+    inputs = [ExportColumn(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in kinds.items()]
+    durations = [ExportColumn(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
     return [*_BEFORE_METRICS, *durations, *_AFTER_METRICS, *inputs]
 
 
-def rows(manifest: Manifest, lines: Lines, of: Iterable[Column]) -> Iterator[dict[str, Any]]:
+def rows(manifest: Manifest, lines: Lines, of: Iterable[ExportColumn]) -> Iterator[dict[str, Any]]:
     """A flat object for each job by the names of `of`, in the order of the journal; a value fits its column's kind."""
     began = datetime.fromisoformat(manifest.started_utc)
     values_of = [column for column in of if column.name.startswith(_VALUE)]

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from comfyload.report.page import Bar, Bars, Fact, Page, Remark, State, Table, Value
+from comfyload.report.page import Bar, Bars, Page, PageLine, Remark, State, Table, Value
 from comfyload.report.render.grid import LOOKS, table_lines
 from comfyload.report.render.layout import padded, wrapped
 from comfyload.report.render.notes import Notes
@@ -103,7 +103,7 @@ class _Screen:
         lines[0].stylize(LOOKS[state.look] or "bold", 0, len(state.word))
         return lines
 
-    def tiles(self, tiles: Sequence[Fact]) -> Lines:
+    def tiles(self, tiles: Sequence[PageLine]) -> Lines:
         """Side by side where they fit, else one a line."""
         blocks = [(tile, f"{tile.value.words} {tile.label}", tile.value.interval or tile.value.note) for tile in tiles]
         widths = [max(cell_len(head), cell_len(below)) + 4 for _, head, below in blocks]
@@ -147,11 +147,11 @@ class _Screen:
     def _bar(self, share: float, room: int) -> str:
         return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
 
-    def facts(self, facts: Sequence[Fact]) -> Lines:
+    def facts(self, facts: Sequence[PageLine]) -> Lines:
         width = max((cell_len(fact.label) for fact in facts), default=0) + 2
         return [line for fact in facts for line in self._fact(fact, width)]
 
-    def _fact(self, fact: Fact, width: int) -> Lines:
+    def _fact(self, fact: PageLine, width: int) -> Lines:
         value = fact.value
         head = f"{value.words}{self._mark(value)}"
         interval = f"  ({value.interval})" if value.interval else ""
