@@ -238,13 +238,15 @@ def provoked(url: str, *headers: str) -> list[list[str]]:
 
 
 def test_a_plan_keeps_names_of_variables_and_no_secret(folder: Path) -> None:
-    plan = ["plan", "--workflow", "g.json", "--server"]
+    plan = ["run", "--save-plan", "-", "--workflow", "g.json", "--server"]
     named = told(*plan, "http://host:8188", "--header", "X-Token=env:COMFYLOAD_CANARY", codes=(0,))
     assert "X-Token=env:COMFYLOAD_CANARY" in named
     told(*plan, "http://host:8188", *SECRET, codes=(0,))
     secret = with_secrets("http://host:8188")
     told(*plan, secret, "--scrape", with_secrets("http://h"), codes=(0,))
-    assert "Give anew" in told(*plan, secret, *SECRET, "-o", "plan.toml", codes=(0,))
+    assert "A plan holds no secrets" in told(
+        "run", "--save-plan", "plan.toml", "--workflow", "g.json", "--server", secret, *SECRET, codes=(0,)
+    )
     assert (folder / "plan.toml").exists(), "which is searched afterwards"
 
 

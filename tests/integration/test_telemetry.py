@@ -108,9 +108,9 @@ def test_everything_there_is_to_read_is_in_the_run_on_its_clock(tmp_path: Path) 
     assert any(number % 10 == 0 for number in own), "it was not rotated"
     assert own == list(range(own[0], own[-1] + 1))
     assert telemetry_notes(reader) == []
-    asked_for = reader.manifest.options
-    assert asked_for["metrics_log"] == str(log)
-    assert asked_for["scrape"] == [f"{endpoint}/metrics"]
+    options = reader.manifest.options
+    assert options.metrics_log == str(log)
+    assert options.scrape == [f"{endpoint}/metrics"]
 
 
 def test_without_telemetry_there_is_what_the_event_stream_tells_and_nothing_else(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scipy import stats as oracle
 
 from comfyload.judge.gates.proof import SIDE, count_test, disproof
 from comfyload.judge.gates.sequential import DISPROVEN, early_abort, evidence, looks
-from comfyload.judge.statistics.tests import holm
+from comfyload.judge.statistics.significance import holm
 
 pytestmark = pytest.mark.long
 

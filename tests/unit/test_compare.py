@@ -24,7 +24,7 @@ from comfyload.judge.comparison.effects import (
     runs_needed,
     verdict,
 )
-from comfyload.judge.statistics.tests import holm
+from comfyload.judge.statistics.significance import holm
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Record, ServerTimes, WorkflowFacts
 from comfyload.record.plan import Closed, Plan

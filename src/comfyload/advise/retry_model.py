@@ -14,7 +14,7 @@ from comfyload.advise.naive_client import NAIVE, Naive, client
 from comfyload.advise.scenarios import Scenario, World, draw
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.judge.statistics.binomial import wilson
-from comfyload.judge.statistics.tests import student
+from comfyload.judge.statistics.significance import student
 from comfyload.retry.policy import Policy, Score
 
 __all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.stats import mannwhitneyu
 
+from comfyload.judge.statistics.significance import student, tail
 from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
-from comfyload.judge.statistics.tests import student, tail
 
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float, float]

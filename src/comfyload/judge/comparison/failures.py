@@ -10,8 +10,8 @@ from scipy.stats import fisher_exact
 
 from comfyload.judge.comparison.ratios import Group, Ratio
 from comfyload.judge.statistics.binomial import clopper_pearson
+from comfyload.judge.statistics.significance import holm
 from comfyload.judge.statistics.stats import CONFIDENCE
-from comfyload.judge.statistics.tests import holm
 from comfyload.judge.summary import Measured
 
 

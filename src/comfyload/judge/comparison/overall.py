@@ -15,8 +15,8 @@ from msgspec import structs
 from comfyload.judge.comparison.effects import combined
 from comfyload.judge.comparison.ratios import Draft, Ratio, geometric_mean
 from comfyload.judge.comparison.rows import row_of
+from comfyload.judge.statistics.significance import holm
 from comfyload.judge.statistics.stats import CONFIDENCE
-from comfyload.judge.statistics.tests import holm
 
 _MOVED = ("slower", "faster")
 _SAME = "no practical difference"

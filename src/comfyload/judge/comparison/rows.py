@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from comfyload.judge.comparison.effects import CompareVerdict, runs_needed, verdict
 from comfyload.judge.comparison.ratios import MEAN_NEEDS, Draft, Ratio
-from comfyload.judge.statistics.tests import holm
+from comfyload.judge.statistics.significance import holm
 
 _FEW = f"a mean is shown to be the same from {MEAN_NEEDS} jobs a side"
 

@@ -13,8 +13,8 @@ from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.rules import fact_verdict
 from comfyload.judge.gates.verdict import GateVerdict, make_verdict, verdict_of
+from comfyload.judge.statistics.significance import student, tail
 from comfyload.judge.statistics.stats import Statistic
-from comfyload.judge.statistics.tests import student, tail
 from comfyload.judge.summary import Measured
 from comfyload.words import digits, duration, percent
 

@@ -19,7 +19,7 @@ from comfyload.judge.gates.rules import RULES
 from comfyload.judge.gates.unexpected import errors
 from comfyload.judge.gates.verdict import VERDICTS, GateVerdict, RunError, Verdict, no_data
 from comfyload.judge.numbers import ERRORS
-from comfyload.judge.statistics.tests import holm
+from comfyload.judge.statistics.significance import holm
 from comfyload.judge.summary import Measured
 
 __all__ = ["GateVerdict", "RunError", "Verdict", "exit_code", "judge", "overall"]
