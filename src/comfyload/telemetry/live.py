@@ -27,7 +27,7 @@ HOLD_S = 0.25
 LOOK_BACK = 1 << 20
 """Bytes of the log's end that are read first: a run that is resumed gets rows for a second time."""
 WAITING = 20_000
-REMEMBERED = 100_000
+"""Rows that may wait for the disk, and rows of the log that are remembered: some 3 MB, and minutes of a busy server."""
 CLOSE_S = 2.0
 """How long the end of a run waits for the last rows to be written."""
 _BLOCK = 1 << 16
@@ -110,7 +110,7 @@ class _There:
             return False
         self._keys.add(key)
         self._order.append(key)
-        if len(self._order) > REMEMBERED:
+        if len(self._order) > WAITING:
             self._keys.discard(self._order.popleft())
         return True
 
