@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -27,7 +26,7 @@ HOLD_S = 0.25
 LOOK_BACK = 1 << 20
 """Bytes of the log's end that are read first: a run that is resumed gets rows for a second time."""
 WAITING = 20_000
-"""Rows that may wait for the disk, and rows of the log that are remembered: some 3 MB, and minutes of a busy server."""
+"""Rows that may wait for the disk, and rows of the log that are remembered."""
 CLOSE_S = 2.0
 """How long the end of a run waits for the last rows to be written."""
 _BLOCK = 1 << 16
@@ -99,19 +98,18 @@ class _There:
         self._lines = Lines()
         self._file: tuple[int, int] | None = None
         self._at = 0
-        self._keys: set[bytes] = set()
-        self._order: deque[bytes] = deque()
+        self._recent: set[bytes] = set()
+        self._older: set[bytes] = set()
         self._begun = False
 
     def add(self, row: Row) -> bool:
         """Remember the row; False if it was there."""
         key = blake2b(repr(key_of_row(row)).encode(), digest_size=16).digest()
-        if key in self._keys:
+        if key in self._recent or key in self._older:
             return False
-        self._keys.add(key)
-        self._order.append(key)
-        if len(self._order) > WAITING:
-            self._keys.discard(self._order.popleft())
+        if len(self._recent) >= WAITING // 2:
+            self._older, self._recent = self._recent, set()
+        self._recent.add(key)
         return True
 
     def look(self) -> None:
