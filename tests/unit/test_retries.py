@@ -8,9 +8,10 @@ from comfyload.judge.comparison.comparable import load_words
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Attempt, Execution, Failure, Record
 from comfyload.report.run_facts import facts
+from comfyload.retry.policy import Policy
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
-POLICY = {"attempts": 3}
+POLICY = Policy(attempts=3)
 
 
 def _retried(record: Record, first: str = "failed", last: str = "completed") -> Record:

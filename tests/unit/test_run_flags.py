@@ -25,7 +25,7 @@ from tests.docs.commands import parsed
 from tests.docs.pages import generator
 
 
-class DummyOptions(RunOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DummyOptions(RunOptions, frozen=True, kw_only=True):
     """The options of a run, and one more."""
 
     dummy_s: Annotated[float | None, Flag("--dummy-pause", "TIME", "Wait this long for nothing.", LOAD)] = None

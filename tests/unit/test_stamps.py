@@ -21,6 +21,7 @@ from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes
 from comfyload.record.stamps import believed
 from comfyload.report.document import jobs
+from comfyload.retry.policy import Policy
 from comfyload.retry.pool import executed_s
 from tests.unit.judge_runs import FACTS, job, manifest, one_by_one
 
@@ -136,7 +137,7 @@ def test_what_attempts_executed_for_nothing_is_not_of_another_age() -> None:
     mad = structs.replace(failed, executed_ms=10**15)
     last = Attempt(server="a", prompt_id="p.2", outcome="completed", sent=1.0, done=2.0, executed_ms=900)
     record = job(0, 0.0, 2.0, attempts=[failed, mad, last])
-    found = measure("r", manifest(jobs=1, retry={}), [record]).summary.retries
+    found = measure("r", manifest(jobs=1, retry=Policy()), [record]).summary.retries
     assert found is not None and found.executed_for_nothing_s == 0.9
 
 

@@ -14,7 +14,8 @@ from tools.reference.markdown import NOTE, Missing, Row, agree, is_struct, struc
 
 
 def run_directory_page() -> str:
-    manifest = structs_in(model.Manifest)
+    of_policy = structs_in(policy.Policy)
+    manifest = [kind for kind in structs_in(model.Manifest) if kind not in of_policy]
     records: list[type[msgspec.Struct]] = [model.Sent, *structs_in(model.Record)]
     named = {name for name in model.__all__ if is_struct(getattr(model, name))} - {"Prompt"}
     kinds: list[type[msgspec.Struct]] = [*manifest, *records, model.Sample, model.LogLine]
@@ -42,7 +43,7 @@ def run_directory_page() -> str:
             (inspect.getdoc(model) or "").partition("\n\n")[2],
             "",
             "An `instant` is a float: seconds since the start of the run, negative before it. `seconds` is a float,",
-            "`ms` whole milliseconds.",
+            "`ms` whole milliseconds. `retry` holds a whole [retry policy](retry-policy.md).",
             "",
             "## `manifest.json`",
             "",

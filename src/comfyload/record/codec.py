@@ -96,6 +96,25 @@ def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
         raise unreadable(error) from None
 
 
+def check_keys(given: Any, understood: Any, at: str = "$") -> None:
+    """Compare what was read with the value that a type made of it: types of our files ignore keys that they lack.
+
+    `understood`: a Struct that leaves out no defaults, or a part of its builtins; `at`: the place of both.
+
+    Raises:
+        msgspec.ValidationError: a key was not understood; the text names it.
+    """
+    understood = msgspec.to_builtins(understood)
+    if isinstance(given, dict) and isinstance(understood, dict):
+        for key, inner in given.items():
+            if printable(key) not in understood:
+                raise msgspec.ValidationError(f"Object contains unknown field `{printable(key)}` - at `{at}`")
+            check_keys(inner, understood[printable(key)], f"{at}.{printable(key)}")
+    elif isinstance(given, list) and isinstance(understood, list):
+        for one, other in zip(given, understood, strict=True):
+            check_keys(one, other, f"{at}[...]")
+
+
 def printable(text: str) -> str:
     r"""The text with `\udce9` in place of lone surrogates, which no encoding can write."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

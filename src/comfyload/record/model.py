@@ -19,6 +19,7 @@ from comfyload.record.clocks import ClockCheck
 from comfyload.record.options import RunOptions
 from comfyload.record.outcomes import OUTCOMES, Outcome
 from comfyload.record.plan import Plan
+from comfyload.record.policy import Policy
 
 __all__ = [
     "FORMAT",
@@ -412,7 +413,7 @@ class Manifest(Struct, kw_only=True):
     workflows: list[WorkflowFacts]
     options: RunOptions = msgspec.field(name="asked", default=RunOptions())
     plan_sha256: str = ""
-    retry: dict[str, Any] | None = None
+    retry: Policy | None = None
     scheduled: Count | None = None
     resumed: list[Instant] = msgspec.field(default_factory=list)
     looks: list[Count] = msgspec.field(default_factory=list)

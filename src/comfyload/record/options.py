@@ -12,14 +12,14 @@ from comfyload.record.flag import JUDGE, LOAD, RESULT, SERVER, WORK, Flag
 from comfyload.record.plan import Closed, Plan
 
 
-class WorkflowChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkflowChoice(Struct, frozen=True, kw_only=True):
     """A workflow file and how often it is drawn in relation to the others."""
 
     file: str
     weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
 
 
-class RunOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunOptions(Struct, frozen=True, kw_only=True):
     """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; `notes` are `KEY=TEXT`; paths are as given.
 
     `preflight` False: what the server would refuse is submitted all the same. `telemetry` False: nothing is read but

@@ -25,7 +25,7 @@ Order = Literal["random", "sticky", "aabb"]
 """Which workflow a job is of: drawn by weight, drawn but kept with some probability, or by design."""
 
 
-class Closed(Struct, frozen=True, kw_only=True, tag_field="kind", tag="closed", forbid_unknown_fields=True):
+class Closed(Struct, frozen=True, kw_only=True, tag_field="kind", tag="closed"):
     """`concurrency` users, each sending its next job `think_s` after its last has ended.
 
     Users start evenly over `ramp_up_s`, the first immediately.
@@ -40,7 +40,7 @@ class Closed(Struct, frozen=True, kw_only=True, tag_field="kind", tag="closed", 
     ramp_up_s: Annotated[Seconds, Flag("--ramp-up", "TIME", "Start the users evenly over this time.", LOAD)] = 0.0
 
 
-class Stage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Stage(Struct, frozen=True, kw_only=True):
     """A period with a rate, which may change linearly to another; `seconds` None: without an end."""
 
     per_s: Rate
@@ -56,7 +56,7 @@ _WHEN_FULL = Flag(
 )
 
 
-class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forbid_unknown_fields=True):
+class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open"):
     """Arrivals that do not wait for each other, at the rates of `stages`, one after the other."""
 
     stages: Annotated[
@@ -80,7 +80,7 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open", forb
             raise ValueError("cv must be from 0.01 to 100")
 
 
-class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", forbid_unknown_fields=True):
+class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay"):
     """Arrivals at given instants: `offsets_s` after the start, ascending, with `speedup` already applied.
 
     `match`: the pattern of requests that are arrivals; None: the default. `read_as`: which requests were arrivals.
@@ -113,7 +113,7 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay", 
 Load = Closed | Open | Replay
 
 
-class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Plan(Struct, frozen=True, kw_only=True):
     """The arrivals of a run: how many, when, and of which workflow. An arrival is a job, or a book of `pages` jobs.
 
     `jobs` counts arrivals after the `warmup` ones; None: as many as come in `duration_s`, or as the load has.

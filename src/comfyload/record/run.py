@@ -20,9 +20,10 @@ import msgspec
 from comfyload.errors import RunFilesError
 from comfyload.record.atomic import replace_file
 from comfyload.record.bounds import instant, moment
-from comfyload.record.codec import decode, encode, encode_pretty
+from comfyload.record.codec import check_keys, decode, encode, encode_pretty, parsed
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
+from comfyload.record.policy import FORMAT as POLICY_FORMAT
 
 __all__ = ["RECORDS", "RunReader", "RunWriter"]
 
@@ -182,6 +183,24 @@ class RunReader:
         for journal in (self.lines(), self.samples(), self.log()):
             deque(journal, maxlen=0)
 
+    def check_understood(self) -> None:
+        """For a resumed run, which follows the manifest and writes it anew.
+
+        Raises:
+            RunFilesError: a newer version wrote a key into it that this one does not know.
+        """
+        file, manifest = self.path / MANIFEST, self.manifest
+        followed = ("plan", "asked", "retry")  # other parts leave out their defaults
+        content = parsed(_content(file))
+        try:
+            check_keys({key: inner if key in followed else None for key, inner in content.items()}, manifest)
+            if manifest.retry is not None and manifest.retry.format > POLICY_FORMAT:
+                raise msgspec.ValidationError("the retry policy has a newer format")
+        except msgspec.ValidationError as error:
+            raise RunFilesError(
+                f"{file} was written by another version: {error}", f"resume it with {manifest.tool}"
+            ) from None
+
     def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
         if not self._salvage:
             yield from read_journal(self.path / name, decoder)
@@ -215,13 +234,18 @@ def _cut_torn_line(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _content(manifest: Path) -> bytes:
     try:
-        content = read_whole(path, _MOST_MANIFEST_BYTES)
+        return read_whole(manifest, _MOST_MANIFEST_BYTES)
     except OSError as error:
         raise RunFilesError(
-            f"{path.parent} is not a run directory: {MANIFEST}: {error.strerror or error}", "give the folder of a run"
+            f"{manifest.parent} is not a run directory: {MANIFEST}: {error.strerror or error}",
+            "give the folder of a run",
         ) from None
+
+
+def _read_manifest(path: Path) -> Manifest:
+    content = _content(path)
     try:
         manifest = decode_versioned(content, Manifest, FORMAT, path)
         for text in (manifest.started_utc, manifest.ended_utc):

@@ -152,7 +152,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         options=_without_secrets(options, transport.name),
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
-        retry=None if options.policy is None else dict(msgspec.to_builtins(_policy(options.policy))),
+        retry=None if options.policy is None else _policy(options.policy),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
-from comfyload.record.codec import encode_sorted
+from comfyload.record.codec import check_keys, encode_sorted
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.telemetry.scrape import scrape_url
@@ -37,11 +37,13 @@ def read_plan(path: Path, kind: type[RunOptions] = RunOptions) -> RunOptions:
         content = msgspec.toml.decode(text)
         if "policy" in content:
             content["retry"] = content.pop("policy")
-        return msgspec.convert(content, kind)
+        options = msgspec.convert(content, kind)
+        check_keys(content, options)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}", _nearest(str(error))) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: invalid TOML: {error}", f"write a plan with {SAVE_PLAN}") from None
+    return options
 
 
 def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:

@@ -84,6 +84,7 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
         return False
+    reader.check_understood()
     reader.check()  # a lost line may be of a job under way, which could then run twice
     options = _options(manifest, again)
     left, caps = _left(reader), Caps(options)

@@ -11,7 +11,7 @@ from random import Random
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import convert, structs
+from msgspec import structs
 
 from comfyload.app.run.environment import EnvironmentReader
 from comfyload.app.run.live_log import Live
@@ -31,7 +31,6 @@ from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Line, LogLine, Manifest, Observation, Record, Sample, Sent
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy
 from comfyload.telemetry.collector import Collector
 
 if TYPE_CHECKING:
@@ -172,8 +171,8 @@ class Session:
         }
         if manifest.retry is None:
             return ComfyClient.open(transport, manifest.server, self._clock, **options)
-        policy, rng = convert(manifest.retry, Policy), Random(f"{manifest.plan.seed}/retries")
-        return RetryingClient.open([(transport, manifest.server)], policy, self._clock, rng=rng, **options)
+        rng = Random(f"{manifest.plan.seed}/retries")
+        return RetryingClient.open([(transport, manifest.server)], manifest.retry, self._clock, rng=rng, **options)
 
     async def _drive(self, client: ComfyClient | RetryingClient) -> None:
         plan = self._manifest.plan
