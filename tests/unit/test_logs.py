@@ -225,8 +225,8 @@ def test_a_log_is_followed_through_rotation_and_cutting(tmp_path: Path) -> None:
     add("1\n2\n3")
     with LogFiles(log, older=False) as files:
 
-        def new() -> list[str]:
-            return [line.decode().strip() for _, line in files.lines(growing=True)]
+        def new(looks: int = 2) -> list[str]:
+            return [line.decode().strip() for _ in range(looks) for _, line in files.lines(growing=True)]
 
         assert new() == ["1", "2"]
         add("3\n")
@@ -234,7 +234,10 @@ def test_a_log_is_followed_through_rotation_and_cutting(tmp_path: Path) -> None:
         add("4\n")
         log.rename(f"{log}.1")
         add("5\n")
-        assert new() == ["4", "5"]
+        assert new(looks=1) == ["4"]  # a writer may not have noticed the renaming
+        with Path(f"{log}.1").open("a") as file:
+            file.write("4b\n")
+        assert new(looks=1) == ["4b", "5"]
         add("6\n")
         for number in (2, 1):  # twice between two looks
             Path(f"{log}.{number - 1}").rename(f"{log}.{number}") if number > 1 else log.rename(f"{log}.1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 
 from comfyload import clock
 from comfyload.comfy.wire import Reply, Request
+from comfyload.errors import RunFilesError
+from comfyload.record.metrics.files import LogFiles
 from comfyload.telemetry.collector import Collector
-from comfyload.telemetry.line_reader import BLOCK, LineReader
-from comfyload.telemetry.log import MetricsLog
+from comfyload.telemetry.log import AT_ONCE, MetricsLog
 from comfyload.telemetry.probe import Probe
-from comfyload.telemetry.source import NoReading
 from tests.unit.test_telemetry_watch import Told
 
 
@@ -33,14 +34,9 @@ def rotate(path: Path, keep: int = 5) -> None:
     path.rename(path.with_name(f"{path.name}.1"))
 
 
-def drained(follow: LineReader, *, last: bool = False) -> list[str]:
-    """All that one look finds."""
-    found: list[bytes] = []
-    more = True
-    while more:
-        lines, more = follow.lines(last=last)
-        found += lines
-    return [line.decode() for line in found]
+def drained(files: LogFiles, looks: int = 1) -> list[str]:
+    """All that so many looks find."""
+    return [line.decode().removesuffix("\n") for _ in range(looks) for _, line in files.lines(growing=True)]
 
 
 @pytest.fixture
@@ -50,10 +46,8 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def started(path: Path) -> LineReader:
-    follow = LineReader(path)
-    follow.start()
-    return follow
+def started(path: Path) -> LogFiles:
+    return LogFiles(path, from_end=True)
 
 
 def test_lines_count_from_the_end_that_the_file_had(log: Path) -> None:
@@ -83,7 +77,7 @@ def test_a_rotated_file_is_finished_before_the_new_one(log: Path) -> None:
     append(log, "a")
     rotate(log)
     append(log, "new")
-    assert drained(follow) == ["a"]
+    assert drained(follow) == ["a"]  # left at the next look
     append(log.with_name(f"{log.name}.1"), "written by one that had not noticed")
     assert drained(follow) == ["written by one that had not noticed", "new"]
     append(log, "newer")
@@ -97,7 +91,7 @@ def test_files_that_came_and_went_between_two_looks_are_read_too(log: Path) -> N
     for text in ("b", "c", "d"):
         rotate(log)
         append(log, text)
-    assert drained(follow, last=True) == ["a", "b", "c", "d"]
+    assert drained(follow, looks=2) == ["a", "b", "c", "d"]
     follow.close()
 
 
@@ -112,32 +106,38 @@ def test_a_file_that_is_cut_is_read_from_its_start(log: Path) -> None:
 def test_a_file_that_comes_later_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
     follow = started(path)
-    with pytest.raises(NoReading):
-        follow.lines()
+    with pytest.raises(RunFilesError):
+        drained(follow)
     append(path, "first")
     assert drained(follow) == ["first"]
     follow.close()
 
 
 def test_a_file_that_is_gone_is_said_so_after_a_while_and_its_successor_read(log: Path) -> None:
-    follow = started(log)
+    source = MetricsLog(log, lambda: 0.0, Probe(Silence(), lambda: 0.0))
+    assert source._part().missing == ""
     log.unlink()
-    assert [drained(follow) for _ in range(2)] == [[], []]
-    with pytest.raises(NoReading, match="gone"):
-        drained(follow)
-    append(log, "again")
-    assert drained(follow) + drained(follow) == ["again"]
-    follow.close()
+    assert [source._part().missing for _ in range(4)] == ["", "", "the file is gone", "the file is gone"]
+    append(log, {"n": "again"})
+    parts = [source._part(), source._part()]
+    assert [row.raw for part in parts for row in part.rows] == [{"n": "again"}]
+    assert parts[-1].missing == ""
+    source._close_files()
 
 
 def test_much_comes_in_parts(log: Path) -> None:
     follow = started(log)
     rows = [f"{n:06}" for n in range(30_000)]
     append(log, *rows)
-    first, more = follow.lines()
-    assert more and len(first) == BLOCK // 7
-    assert [line.decode() for line in first] + drained(follow) == rows
+    first = [line.decode().strip() for _, line in islice(follow.lines(growing=True), AT_ONCE)]
+    assert len(first) == AT_ONCE
+    assert first + drained(follow) == rows
     follow.close()
+
+
+def test_a_long_log_is_read_in_parts_and_whole(log: Path) -> None:
+    told = followed(log, Silence(), lambda: append(log, *({"n": n} for n in range(3 * AT_ONCE + 7))))
+    assert [line.row["n"] for line in told.lines] == list(range(3 * AT_ONCE + 7))
 
 
 class Silence:
@@ -157,7 +157,7 @@ class Silence:
 
 
 def followed(log: Path, server: Any, write: Any) -> Told:
-    """LineReader a log for as long as it takes to write it, with the probe beside it."""
+    """Follow a log for as long as it takes to write it, with the probe beside it."""
     told = Told()
 
     async def main() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from comfyload.record.metrics.log import log_row, object_of_line
+from comfyload.errors import RunFilesError
+from comfyload.record.metrics.files import LogFiles
+from comfyload.record.metrics.log import LogRow, log_row, object_of_line
 from comfyload.record.model import LogLine, Observation
-from comfyload.telemetry.line_reader import LineReader
 from comfyload.telemetry.source import NoReading, Readings, Source
 from comfyload.telemetry.thread import Thread
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 HELD = 20_000
 """Most rows of the probe that are held back until the probe itself has delivered them."""
 
+AT_ONCE = 500
+"""Lines read at once, which the event loop then writes down without a pause."""
+
+GONE = 3
+"""Looks after which a file counts as gone: after a rotation the next row creates it again."""
 
 _UNREAD, _NO_JSON = "lines of ", "that are no JSON object"
 
@@ -34,10 +41,11 @@ def unread_lines(observations: Sequence[Observation]) -> str | None:
 
 
 class _Part(Struct, frozen=True):
-    rows: list[dict[str, Any]]
-    more: bool
-    missing: str
-    """Why no line was read; "" if lines were."""
+    """`missing`: why no line was read; "" if lines were."""
+
+    rows: list[LogRow] = []
+    more: bool = False
+    missing: str = ""
 
 
 class MetricsLog(Source):
@@ -53,12 +61,13 @@ class MetricsLog(Source):
     def __init__(self, path: Path, clock: Callable[[], float], probe: Probe) -> None:
         self._path = path
         self._probe = probe
-        self._follow = LineReader(path)
-        self._thread = Thread("log", self._part, clock, self._follow.close)
-        self._held: deque[dict[str, Any]] = deque()
+        self._files: LogFiles | None = None
+        self._thread = Thread("log", self._part, clock, self._close_files)
+        self._held: deque[LogRow] = deque()
         self._clock = clock
-        self._started = self._last = False
+        self._last = False
         self._ended = 0.0
+        self._looks_without_file = 0
         self._others, self._first_other = 0, ""
         self._found = self._has_rows = False
 
@@ -81,8 +90,9 @@ class MetricsLog(Source):
         if part.missing:
             raise NoReading(part.missing)
         self._found = True
-        lines = [LogLine(t=None, source="log", row=row) for row in self._sifted(part.rows)]
-        return Readings(lines=lines, t=answer.began, took_s=answer.took_s, more=part.more or stale)
+        return Readings(
+            lines=_lines(self._sifted(part.rows)), t=answer.began, took_s=answer.took_s, more=part.more or stale
+        )
 
     async def finish(self) -> Readings:
         if not self._last:
@@ -95,8 +105,9 @@ class MetricsLog(Source):
             return readings
         left = [row for row in self._held if not self._delivered(row)]
         self._held.clear()
-        lines = [*readings.lines, *(LogLine(t=None, source="log", row=row) for row in left)]
-        return msgspec.structs.replace(readings, lines=lines, notes=[*readings.notes, *self._notes()])
+        return msgspec.structs.replace(
+            readings, lines=[*readings.lines, *_lines(left)], notes=[*readings.notes, *self._notes()]
+        )
 
     def close(self) -> None:
         self._thread.close()
@@ -109,47 +120,48 @@ class MetricsLog(Source):
             notes.append(f"{_UNREAD}{self._path.name} {_NO_JSON}: {self._others}, such as {self._first_other!r}")
         return notes
 
-    def _sifted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _sifted(self, rows: list[LogRow]) -> list[LogRow]:
         """The rows to keep now; the probe's own are held until it is known whether the probe itself delivers them."""
         kept = []
         for row in rows:
-            if log_row(row).of_the_harness:  # a run wrote it, this one or another; its records hold as much
+            if row.of_the_harness:  # a run wrote it, this one or another; its records hold as much
                 continue
             self._has_rows = True
-            if _of_probe(row):
-                self._held.append(row)
-            else:
-                kept.append(row)
+            (kept if row.seq is None else self._held).append(row)
         while self._held and (self._delivered(self._held[0]) or len(self._held) > HELD):
             row = self._held.popleft()
             if not self._delivered(row):
                 kept.append(row)
         return kept
 
-    def _delivered(self, row: dict[str, Any]) -> bool:
-        return self._probe.has_taken(row["boot"], row["seq"])
+    def _delivered(self, row: LogRow) -> bool:
+        return row.seq is not None and self._probe.has_taken(*row.seq)
 
     def _part(self) -> _Part:
         """Some lines, decoded; called in the thread."""
         try:
-            if not self._started:
-                self._started = True
-                self._follow.start()
-                return _Part([], False, "")
-            lines, more = self._follow.lines(last=self._last)
-        except NoReading as missing:
-            return _Part([], False, str(missing))
-        rows = []
-        for line in lines:
-            row = object_of_line(line)
-            if row is not None:
-                rows.append(row)
-            elif line.strip():
-                self._others += 1
-                self._first_other = self._first_other or line[:80].decode(errors="replace").rstrip()
-        return _Part(rows, more, "")
+            if self._files is None:
+                self._files = LogFiles(self._path, from_end=True)
+                return _Part()
+            looks = 2 if self._last else 1  # no time is left for a writer that has not noticed a rotation yet
+            found = chain.from_iterable(self._files.lines(growing=True) for _ in range(looks))
+            lines = [line for _, line in islice(found, AT_ONCE)]
+        except RunFilesError as error:
+            return _Part(missing=str(error))
+        self._looks_without_file = 0 if lines or self._path.exists() else self._looks_without_file + 1
+        if self._looks_without_file >= GONE:
+            return _Part(missing="the file is gone")
+        objects = [(line, object_of_line(line)) for line in lines if line.strip()]
+        others = [line for line, raw in objects if raw is None]
+        if others and not self._first_other:
+            self._first_other = others[0][:80].decode(errors="replace").rstrip()
+        self._others += len(others)
+        return _Part([log_row(raw) for _, raw in objects if raw is not None], len(lines) == AT_ONCE)
+
+    def _close_files(self) -> None:
+        if self._files is not None:
+            self._files.close()
 
 
-def _of_probe(row: dict[str, Any]) -> bool:
-    seq = row.get("seq")
-    return isinstance(row.get("boot"), str) and isinstance(seq, int) and not isinstance(seq, bool)
+def _lines(rows: Sequence[LogRow]) -> list[LogLine]:
+    return [LogLine(t=None, source="log", row=row.raw) for row in rows]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfyload.errors import RunFilesError
-from comfyload.record.metrics.lines import Lines
+from comfyload.record.metrics.lines import Lines, ends_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +45,13 @@ _SLACK_S = 60.0
 class LogFiles:
     """The lines of a log and of its older files, oldest first; a second call of `lines` gives those that are new.
 
-    `since` None: with `older`, all older files; else those that were still written then. The log itself is always read.
+    `since` None: with `older`, all older files; else those that were still written then. The log itself is always read;
+    with `from_end` only what is written from now on, for which it need not exist yet.
     """
 
-    def __init__(self, path: Path, *, since: datetime | None = None, older: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, since: datetime | None = None, older: bool = True, from_end: bool = False
+    ) -> None:
         """Open them.
 
         Raises:
@@ -58,35 +61,41 @@ class LogFiles:
         self._open: deque[tuple[str, Opened]] = deque()
         self._begin()
         try:
-            self._open_newer(older_files(path) if older else [], since)
+            self._open_newer(older_files(path) if older and not from_end else [], since)
+            if from_end:
+                self._go_to_end()
         except OSError as error:
-            self._close()
-            raise RunFilesError(f"cannot read the log {path}: {error.strerror or error}") from None
+            self.close()
+            if not (from_end and isinstance(error, FileNotFoundError)):
+                raise RunFilesError(f"cannot read the log {path}: {error.strerror or error}") from None
 
     def __enter__(self) -> LogFiles:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
+        self.close()
 
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
         """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is not JSON.
 
         A last line without its end comes too, with an end if nobody is writing it; unless the log is `growing`: then it
-        is kept until the rest has come.
+        is kept until the rest has come. A file that was rotated is left at the next call, as its writers may not have
+        noticed yet.
 
         Raises:
             RunFilesError: the log cannot be read.
         """
         try:
+            if growing and not self._open:
+                self._open_newer([], None)
             while self._open:
                 name, file = self._open[0]
                 yield from self._whole_lines(name, file)
-                if len(self._open) == 1:
-                    if growing and (self._began_again(file) or self._was_rotated(file)):
+                if growing and len(self._open) == 1:
+                    if self._began_again(file):
                         continue
-                    if growing:
-                        return
+                    self._look_for_newer(file)
+                    return
                 written = len(self._open) > 1 or os.fstat(file.fileno()).st_mtime < time.time() - _BEING_WRITTEN_S
                 for line in self._lines.end():
                     yield self._place(name, self._number + 1), line + b"\n" if written else line
@@ -102,8 +111,9 @@ class LogFiles:
         while block:
             while self._ready:
                 line = self._ready.popleft()
-                yield self._place(name, self._number + 1), line
+                place = self._place(name, self._number + 1)
                 self._number += line.endswith(b"\n")
+                yield place, line
             try:
                 block = b"" if self._broken else file.read1(_BLOCK)
             except (EOFError, zlib.error, gzip.BadGzipFile):  # a packed file that is torn, or damaged
@@ -123,19 +133,22 @@ class LogFiles:
         self._begin()
         return True
 
-    def _was_rotated(self, file: Opened) -> bool:
-        """Whether the name stands for another file by now; then what came after ours is opened."""
+    def _look_for_newer(self, file: Opened) -> None:
+        """Open the files that came after ours, if the name stands for another one by now."""
         ours = _identity(os.fstat(file.fileno()))
-        try:
-            if _identity(self._path.stat()) == ours:
-                return False
-        except FileNotFoundError:  # between the renaming and the first row of the new file
-            return False
+        if _identity_of(self._path) in (ours, None):  # None: between the renaming and the first row of the new file
+            return
         names = older_files(self._path)
         at = next((n for n, older in enumerate(names) if _identity_of(older) == ours), len(names))
         self._open_newer(names[at:], None)
-        # A row may have come to the old file between our last look at it and its renaming.
-        return len(self._open) > 1
+
+    def _go_to_end(self) -> None:
+        """Leave out what is there; a line that has begun by now is from before."""
+        _, file = self._open[0]
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 2))
+        if end and not ends_a_line(file.read(2)):
+            self._lines.skip_one()
 
     def _open_newer(self, older: list[Path], since: datetime | None) -> None:
         """Open the log and `older` files, newest first: a file that is renamed meanwhile is met twice, not missed."""
@@ -162,7 +175,7 @@ class LogFiles:
         self._open.popleft()[1].close()
         self._begin()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         while self._open:
             self._leave_first()
 

@@ -318,7 +318,8 @@ def _lines(path: Path, since: datetime | None) -> Iterator[tuple[str, bytes]]:
 
 def _seq(raw: dict[str, Any]) -> tuple[str, int] | None:
     boot, number = raw.get("boot"), raw.get("seq")
-    return (boot, number) if isinstance(boot, str) and isinstance(number, int) else None
+    numbered = isinstance(number, int) and not isinstance(number, bool)
+    return (boot, number) if isinstance(boot, str) and numbered else None
 
 
 def _within(row: LogRow, windows: Sequence[tuple[datetime, datetime]], prompt_ids: Collection[str]) -> bool:
