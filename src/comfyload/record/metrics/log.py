@@ -90,18 +90,13 @@ class LogRow(Struct, frozen=True, kw_only=True):
 class LogSlice(Struct, kw_only=True):
     """The rows of a window, and what else the log held.
 
-    `lines`: all that are not empty. `other_lines`: lines that are not a JSON object, the first of them in `first_other`
-    ("line 7: …"). `without_time`: rows left out because no time can be read and no job of the run is named. `outside`:
-    rows of another time; `begins` and `ends` are the first and last time of any row. `unread`: those of `other_lines`
-    that may be of the window; `untimed`: errors without a time and a prompt that may be of it.
+    `lines`: all that are not empty; `begins` and `ends` are the first and last time of any row. `unread`: lines that
+    may be of the window and are not a JSON object, the first of them in `first_unread` ("line 7: …"). `untimed`:
+    errors without a time and a prompt that may be of it.
     """
 
     rows: list[LogRow] = []
     lines: int = 0
-    other_lines: int = 0
-    first_other: str | None = None
-    without_time: int = 0
-    outside: int = 0
     begins: datetime | None = None
     ends: datetime | None = None
     unread: int = 0
@@ -177,12 +172,8 @@ def _sorted_out(
             continue
         tally.lines += 1
         if row is None:
-            tally.other_lines += 1
-            text = f"{place}: {line[:80].decode(errors='replace').rstrip()}"
-            tally.first_other = tally.first_other or text
-            timeless.add(text, line, is_row=False)
+            timeless.add(f"{place}: {line[:80].decode(errors='replace').rstrip()}", line, is_row=False)
         elif row.utc is None and row.error is not None and row.prompt_id is None:
-            tally.without_time += 1
             timeless.add(place, line, is_row=True)
         else:
             if row.utc is not None:
@@ -190,9 +181,6 @@ def _sorted_out(
                 tally.begins, tally.ends = tally.begins or row.utc, row.utc
             if _within(row, windows, prompt_ids):
                 yield line, row
-            else:
-                tally.without_time += row.utc is None
-                tally.outside += row.utc is not None
     yield from timeless.until(None)
 
 
