@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from comfyload.record.environment.gpu import MatchedGpu, NvmlError, find_gpus, nvml_module
+from comfyload.record.environment.gpu import MatchedGpu, NvmlError, find_gpus, known, nvml_module
 from comfyload.record.environment.which_gpu import Visible, visible_to
 from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.telemetry.thread import ThreadSource
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 """Reasons for which clocks are below the requested ones: power cap, slowdowns by hardware, heat, power brake. A GPU at
 rest, or one whose clocks were set, is not slowed."""
+
+READINGS: dict[str, Callable[[Any, Any], float]] = {
+    "utilisation_percent": lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
+    "power_w": lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+    "energy_j": lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000,
+    "temperature_c": lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
+    "clock_sm_mhz": lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
+    "clock_memory_mhz": lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
+    "throttled": lambda nvml, gpu: bool(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu) & SLOWED),
+    "pcie_rx_bytes_per_s": lambda nvml, gpu: 1024 * nvml.nvmlDeviceGetPcieThroughput(gpu, nvml.NVML_PCIE_UTIL_RX_BYTES),
+    "pcie_tx_bytes_per_s": lambda nvml, gpu: 1024 * nvml.nvmlDeviceGetPcieThroughput(gpu, nvml.NVML_PCIE_UTIL_TX_BYTES),
+}
+"""`gpu.N.KEY`, but for memory, of which one answer gives several."""
 
 
 class Nvml(ThreadSource):
@@ -99,44 +112,19 @@ class Gpus:
         return values
 
     def close(self) -> None:
-        self._known(self._nvml.nvmlShutdown)
+        known(self._nvml, self._nvml.nvmlShutdown)
 
-    def _of_one(self, handle: Any) -> dict[str, float | None]:
+    def _of_one(self, gpu: Any) -> dict[str, float | None]:
         nvml = self._nvml
-        memory = self._known(nvml.nvmlDeviceGetMemoryInfo, handle)
-        used = self._known(nvml.nvmlDeviceGetUtilizationRates, handle)
-        power, energy = (
-            self._known(call, handle)
-            for call in (nvml.nvmlDeviceGetPowerUsage, nvml.nvmlDeviceGetTotalEnergyConsumption)
-        )
-        reasons = self._known(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-        values: dict[str, float | None] = {
-            "utilisation_percent": None if used is None else used.gpu,
-            "vram_used_bytes": None if memory is None else memory.used,
-            "vram_total_bytes": None if memory is None else memory.total,
-            "vram_free_bytes": None if memory is None else memory.free,
-            "power_w": None if power is None else power / 1000,
-            "energy_j": None if energy is None else energy / 1000,
-            "temperature_c": self._known(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-            "clock_sm_mhz": self._known(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            "clock_memory_mhz": self._known(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            "throttled": None if reasons is None else float(bool(reasons & SLOWED)),
-        }
-        for key, counter in (("rx", nvml.NVML_PCIE_UTIL_RX_BYTES), ("tx", nvml.NVML_PCIE_UTIL_TX_BYTES)):
-            kilobytes = self._known(nvml.nvmlDeviceGetPcieThroughput, handle, counter)
-            values[f"pcie_{key}_bytes_per_s"] = None if kilobytes is None else 1024 * kilobytes
-        values["process_vram_bytes"] = self._of_process(handle)
+        memory = known(nvml, nvml.nvmlDeviceGetMemoryInfo, gpu)
+        values = {f"vram_{part}_bytes": getattr(memory, part, None) for part in ("used", "total", "free")}
+        values |= {key: known(nvml, reading, nvml, gpu) for key, reading in READINGS.items()}
+        values["process_vram_bytes"] = self._of_process(gpu)
         return {key: None if value is None else float(value) for key, value in values.items()}
 
-    def _of_process(self, handle: Any) -> float | None:
+    def _of_process(self, gpu: Any) -> float | None:
         """Memory of the server's process; a container's processes have other numbers inside than out."""
-        for process in self._known(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ():
+        for process in known(self._nvml, self._nvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ():
             if process.pid == self._server_pid and process.usedGpuMemory is not None:
                 return float(process.usedGpuMemory)
         return None
-
-    def _known(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return call(*arguments)
-        except self._nvml.NVMLError:
-            return None

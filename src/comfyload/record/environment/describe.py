@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from comfyload.record.environment.host import describe_host
-from comfyload.record.environment.which_gpu import device_model, visible_to
+from comfyload.record.environment.which_gpu import device_model, flag_value, visible_to
 from comfyload.record.model import Environment, Fact, Server
 
 FRONTEND = "comfyui-frontend-package"
@@ -169,8 +169,4 @@ def _packs(server: Server, folder: Path) -> Environment:
     """The packs; with --base-directory ComfyUI loads them from there instead of from its own folder."""
     from comfyload.record.environment.git import pack_facts
 
-    argv = server.argv or []
-    base = next((part.partition("=")[2] for part in argv if part.startswith("--base-directory=")), None)
-    if base is None and "--base-directory" in argv[:-1]:
-        base = argv[argv.index("--base-directory") + 1]
-    return pack_facts((folder if base is None else folder / base) / "custom_nodes")
+    return pack_facts(folder / (flag_value(server, "--base-directory") or "") / "custom_nodes")

@@ -15,14 +15,28 @@ T = TypeVar("T")
 MEMORY_AGREES = 0.06
 """CUDA's total leaves out the driver's own memory, a few per cent of NVML's total."""
 
-KEYS = (
-    *("model", "driver", "cuda", "vram_bytes"),
-    *("pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max"),
-    *("power_limit_w", "power_limit_default_w", "clock_sm_mhz", "clock_sm_max_mhz", "clock_memory_mhz"),
-    *("busy_percent", "persistence", "ecc"),
-)
+ANSWERS: dict[str, Callable[[Any, Any], str | int | float | bool]] = {
+    "model": lambda nvml, gpu: _text(nvml.nvmlDeviceGetName(gpu)),
+    "driver": lambda nvml, _: _text(nvml.nvmlSystemGetDriverVersion()),
+    "cuda": lambda nvml, _: _cuda(int(nvml.nvmlSystemGetCudaDriverVersion())),
+    "vram_bytes": lambda nvml, gpu: int(nvml.nvmlDeviceGetMemoryInfo(gpu).total),
+    "pcie_generation": lambda nvml, gpu: int(nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu)),
+    "pcie_generation_max": lambda nvml, gpu: int(nvml.nvmlDeviceGetMaxPcieLinkGeneration(gpu)),
+    "pcie_width": lambda nvml, gpu: int(nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu)),
+    "pcie_width_max": lambda nvml, gpu: int(nvml.nvmlDeviceGetMaxPcieLinkWidth(gpu)),
+    "power_limit_w": lambda nvml, gpu: nvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1000,
+    "power_limit_default_w": lambda nvml, gpu: nvml.nvmlDeviceGetPowerManagementDefaultLimit(gpu) / 1000,
+    "clock_sm_mhz": lambda nvml, gpu: int(nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+    "clock_sm_max_mhz": lambda nvml, gpu: int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+    "clock_memory_mhz": lambda nvml, gpu: int(nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+    "busy_percent": lambda nvml, gpu: int(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+    "persistence": lambda nvml, gpu: bool(nvml.nvmlDeviceGetPersistenceMode(gpu)),
+    "ecc": lambda nvml, gpu: bool(nvml.nvmlDeviceGetEccMode(gpu)[0]),
+}
 """Each is `gpu.N.KEY`, N as the server counts its devices. `busy_percent`: whether the GPU worked when the link and
 the clocks were read, since an idle GPU lowers both."""
+
+KEYS = tuple(ANSWERS)
 
 
 class NvmlError(Exception):
@@ -65,11 +79,12 @@ def gpu_facts(
     except NvmlError as error:
         return unknown_gpus(devices, str(error))
     try:
-        return _of_all(find_gpus(devices, nvml, server_pid, visible), nvml)
+        found = find_gpus(devices, nvml, server_pid, visible)
+        return {key: fact for gpu in found for key, fact in _facts(nvml, gpu).items()}
     except NvmlError as error:
         return unknown_gpus(devices, str(error))
     finally:
-        _known(nvml, nvml.nvmlShutdown)
+        known(nvml, nvml.nvmlShutdown)
 
 
 def unknown_gpus(devices: Sequence[dict[str, Any]], why: str) -> Environment:
@@ -82,13 +97,14 @@ def _is_gpu(device: dict[str, Any]) -> bool:
     return str(device.get("type", "cuda")) != "cpu"
 
 
-def _of_all(found: Sequence[MatchedGpu], nvml: Any) -> Environment:
+def _facts(nvml: Any, gpu: MatchedGpu) -> Environment:
     facts: Environment = {}
-    for gpu in found:
-        if gpu.handle is None:
-            facts |= {f"gpu.{gpu.number}.{key}": Fact(source=gpu.source) for key in KEYS}
-        else:
-            facts |= _of_one(nvml, gpu.handle, gpu.number, gpu.source)
+    for key, answer in ANSWERS.items():
+        try:
+            value = None if gpu.handle is None else _call(nvml, answer, nvml, gpu.handle)
+            facts[f"gpu.{gpu.number}.{key}"] = Fact(value=value, source=gpu.source)
+        except NvmlError as error:
+            facts[f"gpu.{gpu.number}.{key}"] = Fact(source=str(error))
     return facts
 
 
@@ -123,9 +139,9 @@ def _boards(nvml: Any) -> list[Board]:
     boards = []
     for index in range(int(_call(nvml, nvml.nvmlDeviceGetCount))):
         handle = _call(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
-        model = _known(nvml, nvml.nvmlDeviceGetName, handle)
-        memory = _known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-        uuid = _known(nvml, nvml.nvmlDeviceGetUUID, handle) if hasattr(nvml, "nvmlDeviceGetUUID") else None
+        model = known(nvml, nvml.nvmlDeviceGetName, handle)
+        memory = known(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+        uuid = known(nvml, nvml.nvmlDeviceGetUUID, handle) if hasattr(nvml, "nvmlDeviceGetUUID") else None
         total = None if memory is None else int(memory.total)
         boards.append(Board(index, handle, _text(model) if model else None, total, _text(uuid) if uuid else ""))
     return boards
@@ -180,40 +196,12 @@ def _users(nvml: Any, boards: Sequence[Board], server_pid: int | None) -> set[in
     of = {
         board.index: {int(process.pid) for process in processes}
         for board in boards
-        if (processes := _known(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, board.handle))
+        if (processes := known(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, board.handle))
     }
     others = {pid for pids in of.values() for pid in pids if pid != server_pid}
     if not all(psutil.pid_exists(pid) for pid in others):
         return set()
     return {index for index, pids in of.items() if server_pid in pids}
-
-
-def _of_one(nvml: Any, handle: Any, number: int, source: str) -> Environment:
-    answers: dict[str, Callable[[], str | int | float | bool]] = {
-        "model": lambda: _text(nvml.nvmlDeviceGetName(handle)),
-        "driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
-        "cuda": lambda: _cuda(int(nvml.nvmlSystemGetCudaDriverVersion())),
-        "vram_bytes": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "pcie_generation": lambda: int(nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
-        "pcie_generation_max": lambda: int(nvml.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
-        "pcie_width": lambda: int(nvml.nvmlDeviceGetCurrPcieLinkWidth(handle)),
-        "pcie_width_max": lambda: int(nvml.nvmlDeviceGetMaxPcieLinkWidth(handle)),
-        "power_limit_w": lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1000,
-        "power_limit_default_w": lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle) / 1000,
-        "clock_sm_mhz": lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-        "clock_sm_max_mhz": lambda: int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-        "clock_memory_mhz": lambda: int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)),
-        "busy_percent": lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-        "persistence": lambda: bool(nvml.nvmlDeviceGetPersistenceMode(handle)),
-        "ecc": lambda: bool(nvml.nvmlDeviceGetEccMode(handle)[0]),
-    }
-    facts: Environment = {}
-    for key, answer in answers.items():
-        try:
-            facts[f"gpu.{number}.{key}"] = Fact(value=_call(nvml, answer), source=source)
-        except NvmlError as error:
-            facts[f"gpu.{number}.{key}"] = Fact(source=str(error))
-    return facts
 
 
 def _call(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
@@ -224,7 +212,8 @@ def _call(nvml: Any, call: Callable[..., T], *arguments: Any) -> T:
         raise NvmlError(f"nvml: {error}") from None
 
 
-def _known(nvml: Any, call: Callable[..., T], *arguments: Any) -> T | None:
+def known(nvml: Any, call: Callable[..., T], *arguments: Any) -> T | None:
+    """The answer, or None."""
     try:
         return _call(nvml, call, *arguments)
     except NvmlError:

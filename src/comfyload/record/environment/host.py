@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from comfyload.record.model import Host
 
 LIBRARIES = ("comfyload", "aiohttp", "uvloop", "msgspec", "numpy", "scipy")
@@ -18,7 +20,7 @@ def describe_host() -> Host:
         os=platform.platform(),
         cpu=_cpu_model(),
         cores=_cores(),
-        ram_bytes=_ram_bytes(),
+        ram_bytes=psutil.virtual_memory().total,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         libraries={name: found for name in LIBRARIES if (found := _version(name))},
     )
@@ -44,10 +46,3 @@ def _cpu_model() -> str | None:
     except OSError:
         pass
     return platform.processor() or None
-
-
-def _ram_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None

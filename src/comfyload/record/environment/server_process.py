@@ -130,15 +130,7 @@ def _program_folder(cwd: Path, command: list[str]) -> Path:
 def _is_own(host: str) -> bool:
     own = {address.address.partition("%")[0] for several in psutil.net_if_addrs().values() for address in several}
     try:
-        found = {host} if _is_address(host) else {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return False
     return any(ipaddress.ip_address(one).is_loopback or one in own or one in ("0.0.0.0", "::") for one in found)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

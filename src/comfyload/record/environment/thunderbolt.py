@@ -9,16 +9,7 @@ from comfyload.record.model import Environment, Fact
 
 DEVICES = Path("/sys/bus/thunderbolt/devices")
 
-FILES = {
-    "vendor": "vendor_name",
-    "device": "device_name",
-    "authorized": "authorized",
-    "generation": "generation",
-    "rx_speed": "rx_speed",
-    "tx_speed": "tx_speed",
-    "rx_lanes": "rx_lanes",
-    "tx_lanes": "tx_lanes",
-}
+FILES = ("vendor_name", "device_name", "authorized", "generation", "rx_speed", "tx_speed", "rx_lanes", "tx_lanes")
 
 
 def enclosure_facts(devices: Path = DEVICES) -> Environment:
@@ -33,11 +24,12 @@ def enclosure_facts(devices: Path = DEVICES) -> Environment:
         return {"enclosure": Fact(value="none", source="sysfs: nothing is connected by Thunderbolt or USB4")}
     facts: Environment = {}
     for number, name in enumerate(connected):
-        for key, file in FILES.items():
+        for file in FILES:
+            key = f"enclosure.{number}.{file.removesuffix('_name')}"
             try:
                 text = (devices / name / file).read_text(encoding="utf-8", errors="replace").strip()
             except OSError as error:
-                facts[f"enclosure.{number}.{key}"] = Fact(source=f"sysfs: {file}: {error.strerror or error}")
+                facts[key] = Fact(source=f"sysfs: {file}: {error.strerror or error}")
                 continue
-            facts[f"enclosure.{number}.{key}"] = Fact(value=text, source="sysfs")
+            facts[key] = Fact(value=text, source="sysfs")
     return facts

@@ -86,10 +86,10 @@ def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
     only_words = None if only is None or only.strip().casefold() in _ALL else _words(only)
     if environ is not None and listener.contained and only is None:
         return None  # its container may have only some of the GPUs, and which ones is not known
-    flag = _flag(server.argv or [], "--cuda-device")
+    flag = flag_value(server, "--cuda-device")
     if flag is not None and flag != "all":
         return Visible(words=_words(flag), by=f"--cuda-device {flag}", only=only_words, by_bus=by_bus)
-    first = _flag(server.argv or [], "--default-device")
+    first = flag_value(server, "--default-device")
     if flag is None and first is not None and first.isdigit():
         words = [first, *(str(other) for other in range(_MOST) if other != int(first))]
         return Visible(words=words, by=f"--default-device {first}", only=only_words, by_bus=by_bus)
@@ -139,12 +139,12 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _flag(argv: Sequence[str], name: str) -> str | None:
-    """The value of `--flag VALUE` or `--flag=VALUE`; of several the last, as argparse does."""
-    found = None
-    for at, part in enumerate(argv):
-        if part == name and at + 1 < len(argv):
-            found = argv[at + 1].strip()
+def flag_value(server: Server, name: str) -> str | None:
+    """The value of the server's `--flag VALUE` or `--flag=VALUE`; of several the last, as argparse does."""
+    found, argv = None, server.argv or []
+    for part, after in zip(argv, [*argv[1:], None], strict=True):
+        if part == name and after is not None:
+            found = after.strip()
         elif part.startswith(f"{name}="):
             found = part.partition("=")[2].strip()
     return found
