@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from comfyload.record.journal import RECORDS
 from comfyload.record.model import (
     Execution,
     Failure,
@@ -39,7 +40,7 @@ from comfyload.record.model import (
     WorkflowFacts,
 )
 from comfyload.record.plan import Closed, Plan
-from comfyload.record.run import RECORDS, RunWriter
+from comfyload.record.run import RunWriter
 
 COMFYLOAD = """
 import sys

@@ -114,7 +114,8 @@ def test_a_file_that_comes_later_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_gone_is_said_so_after_a_while_and_its_successor_read(log: Path) -> None:
-    source = MetricsLog(log, lambda: 0.0, Probe(Silence(), lambda: 0.0))
+    server: Any = Silence()
+    source = MetricsLog(log, lambda: 0.0, Probe(server, lambda: 0.0))
     assert source._part().missing == ""
     log.unlink()
     assert [source._part().missing for _ in range(4)] == ["", "", "the file is gone", "the file is gone"]

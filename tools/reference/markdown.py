@@ -87,7 +87,7 @@ def _plain(hint: str) -> str:
 
 def _type(hint: str) -> str:
     """A type in the reader's words; Python's own types stay."""
-    bounded = [name for name in bounds.__all__ if get_origin(getattr(bounds, name)) is Annotated]
+    bounded = [name for name, kind in vars(bounds).items() if get_origin(kind) is Annotated]
     agree("TYPES", bounded, TYPES)
     hint = hint.replace("ServerState", str(model.ServerState).removeprefix("typing."))
     return re.sub(r"\w+", lambda name: TYPES.get(name[0], name[0]), hint)

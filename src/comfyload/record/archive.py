@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.atomic import replace_file
@@ -158,12 +158,8 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
             name=name or "",
             saved_utc=now.isoformat(),
             tool=f"comfyload {version('comfyload')}",
-            runs=contents.runs,
-            environment=contents.environment,
-            notes=contents.notes,
-            command=contents.command,
-            log=contents.log,
             files=hash_files(aside, but=MANIFEST),
+            **structs.asdict(contents),
         )
         _check_paths(manifest, aside)
         replace_file(aside / MANIFEST, encode_pretty(manifest) + b"\n")

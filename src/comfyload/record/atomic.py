@@ -140,11 +140,8 @@ def _takes_files(folder: Path) -> bool:
 
 def _probe(folder: Path) -> None:
     """Write a file and remove it, which is surer than permissions. It is not empty, since that fits on a full disk."""
-    probe = folder / _name()
-    try:
-        probe.write_bytes(bytes(_BLOCK))
-    finally:
-        probe.unlink(missing_ok=True)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+        probe.write(bytes(_BLOCK))
 
 
 def _name() -> str:

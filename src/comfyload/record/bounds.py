@@ -8,20 +8,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-__all__ = [
-    "MOST_COUNT",
-    "Count",
-    "Instant",
-    "Milliseconds",
-    "Number",
-    "Rate",
-    "Seconds",
-    "finite",
-    "instant",
-    "moment",
-    "whole_ms",
-]
-
 MOST_COUNT = 10**9
 MOST_S = 1e10
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -25,29 +25,22 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError)
 """What msgspec raises for what it cannot decode: for bad UTF-8 and a thousand levels it raises errors of Python's."""
 
 
-def encode(value: object) -> bytes:
-    """As `msgspec.json.encode` does; lone surrogates as escapes."""
+def encode(value: object, order: Literal["sorted"] | None = None) -> bytes:
+    """As `msgspec.json.encode` does; lone surrogates as escapes. Keys are sorted to be hashed."""
     try:
-        return msgspec.json.encode(value)
+        return msgspec.json.encode(value, order=order)
     except UnicodeEncodeError:
         plain = _finite(msgspec.to_builtins(value, str_keys=True))
-        return json.dumps(plain, separators=(",", ":")).encode()
-
-
-def encode_sorted(value: object) -> bytes:
-    """The same with keys in order, to be hashed."""
-    try:
-        return msgspec.json.encode(value, order="sorted")
-    except UnicodeEncodeError:
-        return json.dumps(msgspec.to_builtins(value, str_keys=True), sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(plain, sort_keys=order == "sorted", separators=(",", ":")).encode()
 
 
 def encode_pretty(value: object) -> bytes:
     """The same on several lines, for people."""
+    compact = encode(value)
     try:
-        return msgspec.json.format(msgspec.json.encode(value), indent=2)
-    except UnicodeEncodeError:
-        return json.dumps(json.loads(encode(value)), indent=2).encode()
+        return msgspec.json.format(compact, indent=2)
+    except msgspec.DecodeError:  # escapes of lone surrogates
+        return json.dumps(json.loads(compact), indent=2).encode()
 
 
 def decode(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -25,8 +25,6 @@ from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
 from comfyload.record.policy import FORMAT as POLICY_FORMAT
 
-__all__ = ["RECORDS", "RunReader", "RunWriter"]
-
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"

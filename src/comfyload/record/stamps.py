@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from comfyload.record.model import Execution, ServerTimes
 
-__all__ = ["COARSE_MS", "FASTER", "GIVEN_UP_MS", "LAST", "SECONDS_FROM", "SECONDS_TO", "believed"]
-
 FASTER, COARSE_MS = 1.02, 20.0
 """How much faster than ours a server's clock may run in a valid run, and how coarse a Windows clock is."""
 

@@ -122,7 +122,7 @@ class MetricsLog(Source):
 
     def _sifted(self, rows: list[LogRow]) -> list[LogRow]:
         """The rows to keep now; the probe's own are held until it is known whether the probe itself delivers them."""
-        kept = []
+        kept: list[LogRow] = []
         for row in rows:
             if row.of_the_harness:  # a run wrote it, this one or another; its records hold as much
                 continue

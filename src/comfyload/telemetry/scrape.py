@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
-from comfyload.telemetry.exposition import Exposition, Scraped
-from comfyload.telemetry.source import NoReading, Readings, Source
-from comfyload.telemetry.thread import Thread
+from comfyload.telemetry.exposition import Exposition
+from comfyload.telemetry.source import NoReading, Readings
+from comfyload.telemetry.thread import ThreadSource
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -46,7 +46,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """None: its reply is an error, with its status."""
 
 
-class Scrape(Source):
+class Scrape(ThreadSource):
     """One endpoint, fetched and parsed in a thread. The headers that go to ComfyUI are not sent to it."""
 
     interval_s = 1.0
@@ -58,24 +58,16 @@ class Scrape(Source):
         self._shown = str(url.with_user(None).with_query(None))
         self._exposition = Exposition()
         self._cut = 0
-        self._thread = Thread(name, self._named, clock)
-
-    async def read(self) -> Readings:
-        answer = await self._thread.ask()
-        self._cut = answer.value.cut
-        return Readings(values=answer.value.values, t=answer.began, took_s=answer.took_s)
+        super().__init__(clock)
 
     async def finish(self) -> Readings:
         """How many series were not kept is known only at the end."""
         notes = [f"{self._cut} more series of {self._shown} were not kept"] if self._cut else []
         return Readings(notes=notes, read=False)
 
-    def close(self) -> None:
-        self._thread.close()
-
-    def _named(self) -> Scraped:
+    def _values(self) -> dict[str, float | None]:
         try:
-            return self._exposition.read(self._fetched())
+            found = self._exposition.read(self._fetched())
         except urllib.error.HTTPError as error:
             raise NoReading(f"{self._shown} answers HTTP {error.code}") from None
         except urllib.error.URLError as error:
@@ -85,6 +77,8 @@ class Scrape(Source):
             raise NoReading(f"{self._shown}: {type(error).__name__}") from None
         except ValueError as error:
             raise NoReading(f"{self._shown} is not Prometheus text: {str(error)[:80]}") from None
+        self._cut = found.cut
+        return found.values
 
     def _fetched(self) -> str:
         url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})

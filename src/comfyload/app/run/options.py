@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
-from comfyload.record.codec import check_keys, encode_sorted
+from comfyload.record.codec import check_keys, encode
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.telemetry.scrape import scrape_url
@@ -117,7 +117,7 @@ def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
         "keep_prefix": options.keep_prefix,
         "workflows": workflow_hashes,
     }
-    return hashlib.sha256(encode_sorted(deciding)).hexdigest()
+    return hashlib.sha256(encode(deciding, order="sorted")).hexdigest()
 
 
 def _nearest(message: str) -> str:

@@ -306,8 +306,9 @@ def _lines(path: Path, since: datetime | None) -> Iterator[tuple[str, bytes]]:
 
 def _seq(raw: dict[str, Any]) -> tuple[str, int] | None:
     boot, number = raw.get("boot"), raw.get("seq")
-    numbered = isinstance(number, int) and not isinstance(number, bool)
-    return (boot, number) if isinstance(boot, str) and numbered else None
+    if not isinstance(boot, str) or not isinstance(number, int) or isinstance(number, bool):
+        return None
+    return boot, number
 
 
 def _within(row: LogRow, windows: Sequence[tuple[datetime, datetime]], prompt_ids: Collection[str]) -> bool:
