@@ -23,7 +23,7 @@ PUBLIC = {
     """,
     "comfyload.judge.statistics.means": "INDEPENDENT mean rate",
     "comfyload.record.archive": """
-        ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun PROMOTED check_free find find_by_hand is_baseline
+        ArchiveManifest BASE Contents Damaged FORMAT Kept KeptRun PROMOTED check_free find find_by_hand
         list_all list_by_hand list_damaged promote promoted save verify_files
     """,
     "comfyload.judge.gates.grammar": """

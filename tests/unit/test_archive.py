@@ -16,7 +16,7 @@ from comfyload.record import archive
 from comfyload.record.archive import Contents, Kept, KeptRun
 from comfyload.record.copies import copy_run
 from comfyload.record.model import Fact, LogLine, Record
-from comfyload.record.run import RunWriter
+from comfyload.record.run import RunReader, RunWriter
 from tests.unit.judge_runs import job, manifest
 
 V1 = Path(__file__).parents[1] / "data" / "archive_v1"
@@ -279,9 +279,8 @@ def test_a_path_that_leaves_the_baseline_is_refused(base: Path, fill: Fill, path
 
 
 def test_a_run_is_no_baseline_and_a_baseline_is_no_run(base: Path, fill: Fill, tmp_path: Path) -> None:
-    assert archive.is_baseline(archive.save(base, "a", fill, NOW).path)
-    assert not archive.is_baseline(tmp_path / "small")
-    assert not archive.is_baseline(tmp_path / "nowhere")
+    with pytest.raises(RunFilesError, match="is damaged"):
+        RunReader(archive.save(base, "a", fill, NOW).path)
     with pytest.raises(RunFilesError, match="not that of a baseline"):
         archive.find(base, str(tmp_path / "small"))
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -23,7 +22,7 @@ from msgspec import Struct, structs
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
-from comfyload.record.codec import decode, encode_pretty
+from comfyload.record.codec import encode_pretty
 from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, decode_versioned
@@ -40,7 +39,6 @@ __all__ = [
     "check_free",
     "find",
     "find_by_hand",
-    "is_baseline",
     "list_all",
     "list_by_hand",
     "list_damaged",
@@ -164,9 +162,11 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
         _check_paths(manifest, aside)
         replace_file(aside / MANIFEST, encode_pretty(manifest) + b"\n")
         sync_folders(aside)
-        _rename(aside, target)
+        aside.rename(target)  # refused by the system if a folder with contents has that name by now
         sync_folder(base)
     except OSError as error:
+        if aside.exists() and os.path.lexists(target):
+            raise _taken(target) from None
         raise RunFilesError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -203,16 +203,6 @@ def find_by_hand(base: Path, name_or_path: str) -> ByHand | None:
         if path is not None and path.is_dir() and DATED.fullmatch(path.resolve().name) and is_by_hand(path):
             return read_by_hand(path)
     return None
-
-
-def is_baseline(path: Path) -> bool:
-    """Whether a folder holds a baseline rather than a run, damaged or not; both have a `manifest.json`."""
-    try:
-        content = (path / MANIFEST).read_bytes()
-        keys = decode(content, msgspec.json.Decoder(dict[str, Any])).keys()
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return False
-    return "files" in keys and "saved_utc" in keys
 
 
 def list_all(base: Path) -> list[Kept]:
@@ -321,16 +311,6 @@ def _stays_inside(relative: str) -> bool:
     posix, windows = PurePosixPath(relative), PureWindowsPath(relative)
     escapes = posix.is_absolute() or bool(windows.drive or windows.root) or ".." in (*posix.parts, *windows.parts)
     return bool(posix.parts) and not escapes and "\0" not in relative
-
-
-def _rename(aside: Path, target: Path) -> None:
-    """Give the folder its name. The system refuses if a folder with contents has that name by now."""
-    try:
-        aside.rename(target)
-    except OSError:
-        if os.path.lexists(target):
-            raise _taken(target) from None
-        raise
 
 
 def _taken(target: Path) -> RunFilesError:

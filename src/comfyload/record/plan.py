@@ -170,12 +170,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     ] = None
     order: Annotated[
         Order,
-        Flag(
-            "--order",
-            "ORDER",
-            "Order of workflows: random, sticky:P or aabb (all switches equally often).",
-            WORK,
-        ),
+        Flag("--order", "ORDER", "Order of workflows: random, sticky:P or aabb (all switches equally often).", WORK),
     ] = "random"
     stickiness: Annotated[float, Meta(ge=0, le=1)] = 0.0
 

@@ -64,9 +64,9 @@ class RunWriter:
         """
         writer = cls.__new__(cls)
         try:
-            for journal in (path / RECORDS, path / SAMPLES, path / LOG):
-                if journal.name != LOG or journal.exists():
-                    _cut_torn_line(journal)
+            for name in (RECORDS, SAMPLES, LOG):
+                if name != LOG or (path / name).exists():
+                    _cut_torn_line(path / name)
             writer._open(path)
         except OSError as error:
             raise RunFilesError(f"cannot go on with {path}: {error.strerror or error}") from None
@@ -74,9 +74,7 @@ class RunWriter:
 
     def _open(self, path: Path) -> None:
         self.path = path
-        self._records = _open_append(path / RECORDS)
-        self._samples = _open_append(path / SAMPLES)
-        self._log: int | None = None
+        self._open_files = {name: _open_append(path / name) for name in (RECORDS, SAMPLES)}
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
 
@@ -91,20 +89,20 @@ class RunWriter:
                 raise
 
     def write_line(self, line: Line) -> None:
-        self._append(self._records, line)
+        self._append(RECORDS, line)
 
     def write_sample(self, sample: Sample) -> None:
         """Write a sample, unless its instant is beyond the bounds."""
         if instant(sample.t) is not None:
-            self._append(self._samples, sample)
+            self._append(SAMPLES, sample)
 
     def write_log(self, line: LogLine) -> None:
         """Write a row; the file is made for the first one, as most runs have none."""
         if instant(line.t) is None:
             line = msgspec.structs.replace(line, t=None)
-        if self._log is None:
-            self._log = _open_append(self.path / LOG)
-        self._append(self._log, line)
+        if LOG not in self._open_files:
+            self._open_files[LOG] = _open_append(self.path / LOG)
+        self._append(LOG, line)
 
     def write_manifest(self, manifest: Manifest) -> None:
         content = encode_pretty(manifest) + b"\n"
@@ -120,7 +118,7 @@ class RunWriter:
             RunFilesError: the disk did not take all of it.
         """
         failed: OSError | None = None
-        for descriptor in (self._records, self._samples, *([] if self._log is None else [self._log])):
+        for descriptor in self._open_files.values():
             try:
                 os.fsync(descriptor)
             except OSError as error:
@@ -136,14 +134,14 @@ class RunWriter:
             f"the measurements so far are kept; when the disk is writable: comfyload resume {self.path}",
         )
 
-    def _append(self, descriptor: int, line: Line | Sample | LogLine) -> None:
+    def _append(self, name: str, line: Line | Sample | LogLine) -> None:
         try:
             self._encoder.encode_into(line, self._buffer)
         except UnicodeEncodeError:
             self._buffer[:] = encode(line)
         self._buffer += b"\n"
         try:
-            _write_whole(descriptor, self._buffer)
+            _write_whole(self._open_files[name], self._buffer)
         except OSError as error:
             raise self._cannot(error) from None
 

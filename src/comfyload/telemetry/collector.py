@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from comfyload.record.model import LogLine, Observation, Sample
@@ -43,11 +44,10 @@ class Collector:
     async def begin(self) -> None:
         """Start; returns when every source is open or cannot be opened, and after a second in any case."""
         self._tasks = [asyncio.create_task(one.run()) for one in self._readers]
-        settled = [asyncio.create_task(one.settled.wait()) for one in self._readers]
-        if settled:
-            _, late = await asyncio.wait(settled, timeout=BEGIN_S)
-            for task in late:
-                task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_S):
+                for one in self._readers:
+                    await one.settled.wait()
 
     async def end(self, *, finish: bool = True) -> None:
         """Stop; with `finish`, after the last readings of each source, in the order of the sources."""

@@ -29,7 +29,7 @@ class HostReadings(ThreadSource):
 
     def _values(self) -> dict[str, float | None]:
         if self._machine is None:
-            self._machine = Machine(self._local.listener().pid)
+            self._machine = Machine(self._local.listener.pid)
         return self._machine.values()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from comfyload.telemetry.source import NotAvailable
@@ -17,10 +17,8 @@ class LocalServer:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._lock = threading.Lock()
-        self._listener: ListeningProcess | None = None
-        self._elsewhere = ""
 
+    @cached_property
     def listener(self) -> ListeningProcess:
         """The server's process.
 
@@ -29,10 +27,7 @@ class LocalServer:
         """
         from comfyload.record.environment.server_process import find_listener, why_elsewhere
 
-        with self._lock:
-            if self._listener is None:
-                self._listener = find_listener(self.server.url)
-                self._elsewhere = why_elsewhere(self.server, self._listener)
-        if self._elsewhere:
+        found = find_listener(self.server.url)
+        if why_elsewhere(self.server, found):
             raise NotAvailable
-        return self._listener
+        return found

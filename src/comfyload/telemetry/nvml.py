@@ -46,7 +46,7 @@ class Nvml(ThreadSource):
 
     def _values(self) -> dict[str, float | None]:
         if self._gpus is None:
-            listener = self._local.listener()
+            listener = self._local.listener
             devices = self._local.server.devices
             if devices and all(device.get("type") == "cpu" for device in devices):
                 raise NotAvailable

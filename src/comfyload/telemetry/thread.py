@@ -32,11 +32,7 @@ class Thread(Generic[T]):
     """
 
     def __init__(
-        self,
-        name: str,
-        work: Callable[[], T],
-        clock: Callable[[], float],
-        at_end: Callable[[], None] = lambda: None,
+        self, name: str, work: Callable[[], T], clock: Callable[[], float], at_end: Callable[[], None] = lambda: None
     ) -> None:
         self._name = name
         self._work = work

@@ -25,8 +25,6 @@ class Lines:
     """Takes bytes as they come, gives whole lines with their `\\n`; of one beyond the limit only the beginning."""
 
     def __init__(self) -> None:
-        self.cut = 0
-        """Lines that were too long."""
         self._rest = b""
         self._skip = False
 
@@ -42,13 +40,13 @@ class Lines:
         else:
             *whole, self._rest = data.split(b"\n")
             lines = [line + b"\n" for line in whole]
-        lines = [line if len(line) <= LINE_LIMIT else self._cut(line) for line in lines]
+        lines = [line if len(line) <= LINE_LIMIT else line[:80] + _CUT for line in lines]
         if self._skip and lines:
             del lines[0]
             self._skip = False
         if len(self._rest) > LINE_LIMIT:
             if not self._skip:
-                lines.append(self._cut(self._rest))
+                lines.append(self._rest[:80] + _CUT)
             self._rest, self._skip = b"", True
         return lines
 
@@ -58,10 +56,6 @@ class Lines:
         if not data or self._skip:
             return []
         return list(self._mixed(data, last=True)) if b"\0" in data else [data]
-
-    def _cut(self, line: bytes) -> bytes:
-        self.cut += 1
-        return line[:80] + _CUT
 
     def _mixed(self, data: bytes, *, last: bool) -> Iterator[bytes]:
         """Lines of a block in which there are zero bytes."""
