@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyload.record.codec import encode
-from comfyload.record.metrics.files import older_files
+from comfyload.record.metrics.files import identity, older_files
 from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import key_of_row, object_of_line
 from comfyload.record.metrics.writer import append, locked
@@ -119,16 +119,16 @@ class _There:
         except FileNotFoundError:
             self._begun = True
             return
-        identity = (status.st_dev, status.st_ino)
+        now = identity(status)
         if not self._begun:
-            self._begun, self._file, self._at = True, identity, max(0, status.st_size - LOOK_BACK)
+            self._begun, self._file, self._at = True, now, max(0, status.st_size - LOOK_BACK)
             if self._at:
                 self._lines.skip_one()
-        elif identity != self._file or status.st_size < self._at:
+        elif now != self._file or status.st_size < self._at:
             for older in older_files(self._path):
-                if identity != self._file and _identity(older) == self._file:
+                if now != self._file and identity(older.stat()) == self._file:
                     self._read(older)
-            self._lines, self._file, self._at = Lines(), identity, 0
+            self._lines, self._file, self._at = Lines(), now, 0
         self._read(self._path)
 
     def _read(self, path: Path) -> None:
@@ -143,8 +143,3 @@ class _There:
             row = object_of_line(line)
             if row is not None:
                 self.add(row)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino

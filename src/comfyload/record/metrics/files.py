@@ -6,6 +6,7 @@ open, so that nothing is lost and nothing comes twice.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import os
 import time
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
     from io import BufferedReader
-    from types import TracebackType
 
     Opened = BufferedReader | gzip.GzipFile
 
@@ -72,7 +72,7 @@ class LogFiles:
     def __enter__(self) -> LogFiles:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
@@ -135,7 +135,7 @@ class LogFiles:
 
     def _look_for_newer(self, file: Opened) -> None:
         """Open the files that came after ours, if the name stands for another one by now."""
-        ours = _identity(os.fstat(file.fileno()))
+        ours = identity(os.fstat(file.fileno()))
         if _identity_of(self._path) in (ours, None):  # None: between the renaming and the first row of the new file
             return
         names = older_files(self._path)
@@ -152,7 +152,7 @@ class LogFiles:
 
     def _open_newer(self, older: list[Path], since: datetime | None) -> None:
         """Open the log and `older` files, newest first: a file that is renamed meanwhile is met twice, not missed."""
-        met = {_identity(os.fstat(file.fileno())) for _, file in self._open}
+        met = {identity(os.fstat(file.fileno())) for _, file in self._open}
         at = len(self._open)
         missing = None
         for path in (self._path, *reversed(older)):
@@ -163,10 +163,10 @@ class LogFiles:
                 continue
             status = os.fstat(file.fileno())
             old = since is not None and path != self._path and status.st_mtime < since.timestamp() - _SLACK_S
-            if old or _identity(status) in met:
+            if old or identity(status) in met:
                 file.close()
                 continue
-            met.add(_identity(status))
+            met.add(identity(status))
             self._open.insert(at, (path.name, file))
         if not self._open and missing is not None:
             raise missing
@@ -203,7 +203,7 @@ def project_log() -> Path | None:
 def older_files(path: Path) -> list[Path]:
     """`FILE.5` … `FILE.1`, as far as they are there, oldest first; each may be packed, as `FILE.2.gz`."""
     found = []
-    for other in path.parent.glob(f"{_literal(path.name)}.*"):
+    for other in path.parent.glob(f"{glob.escape(path.name)}.*"):
         number = other.name.removeprefix(f"{path.name}.").removesuffix(".gz")
         if number.isascii() and number.isdigit() and number[0] != "0":
             found.append((int(number), other))
@@ -220,16 +220,13 @@ def _opened(path: Path) -> Opened:
     return file
 
 
-def _literal(name: str) -> str:
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What a file keeps when it is renamed."""
     return status.st_dev, status.st_ino
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
     try:
-        return _identity(path.stat())
+        return identity(path.stat())
     except OSError:
         return None

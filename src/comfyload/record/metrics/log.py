@@ -349,16 +349,13 @@ def _unix(number: float) -> datetime | None:
 def _error(raw: dict[str, Any]) -> str | None:
     """The text of the error in a row; None: it has none. An interruption or a warning of the probe is not an error."""
     marked = any(_word(raw.get(key)) in ERROR_LEVELS for key in ("status", "level"))
-    if not marked and (_word(raw.get("status")) == "interrupted" or _warning_of_the_probe(raw)):
+    warning_of_the_probe = _word(raw.get("event")).startswith("probe.") and _word(raw.get("level")) == "warning"
+    if not marked and (_word(raw.get("status")) == "interrupted" or warning_of_the_probe):
         return None
     if not (marked or raw.get("error") or raw.get("exception")):
         return None
     value = next((raw[key] for key in TEXT_KEYS if raw.get(key)), "an error without a text")
     return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
-
-
-def _warning_of_the_probe(raw: dict[str, Any]) -> bool:
-    return _word(raw.get("event")).startswith("probe.") and _word(raw.get("level")) == "warning"
 
 
 def _word(value: object) -> str:
