@@ -97,8 +97,12 @@ def _read(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None) 
                 _damaged(path, before, _TOO_LONG, salvage)
                 continue
             count = whole.count(b"\n") + 1
-            values = _decode_block(whole, count, decoder)
-            yield from _decode_each(path, whole, before, decoder, salvage) if values is None else values
+            try:
+                values = decoder.decode_lines(whole)
+            except UNREADABLE:
+                values = []
+            as_many = len(values) == count
+            yield from values if as_many else _decode_each(path, whole, before, decoder, salvage)
             before += count
 
 
@@ -123,19 +127,10 @@ def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
             parts, size, too_long = [], 0, True
 
 
-def _decode_block(whole: bytes, count: int, decoder: msgspec.json.Decoder[T]) -> list[T] | None:
-    """The values of the lines; None: a line is damaged, or there is not exactly one value per line."""
-    try:
-        values = decoder.decode_lines(whole)
-    except UNREADABLE:
-        return None
-    return values if len(values) == count else None
-
-
 def _decode_each(
     path: Path, whole: bytes, before: int, decoder: msgspec.json.Decoder[T], salvage: Damage | None
 ) -> Iterator[T]:
-    """The same line by line, which can name the damaged one: `before` lines went in earlier blocks."""
+    """The values line by line, which can name the damaged one: `before` lines went in earlier blocks."""
     for number, line in enumerate(whole.split(b"\n"), before + 1):
         try:
             value = decode(line, decoder)

@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -136,10 +135,6 @@ class _There:
             file.seek(self._at)
             while block := file.read(_BLOCK):
                 self._at += len(block)
-                self._enter(self._lines.feed(block))
-
-    def _enter(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            row = object_of_line(line)
-            if row is not None:
-                self.add(row)
+                for row in map(object_of_line, self._lines.feed(block)):
+                    if row is not None:
+                        self.add(row)

@@ -86,19 +86,20 @@ def visible_to(server: Server, listener: ListeningProcess) -> Visible | None:
     only_words = None if only is None or only.strip().casefold() in _ALL else _words(only)
     if environ is not None and listener.contained and only is None:
         return None  # its container may have only some of the GPUs, and which ones is not known
-    flag = flag_value(server, "--cuda-device")
+    flag, first = flag_value(server, "--cuda-device"), flag_value(server, "--default-device")
+    words: list[str] | None
     if flag is not None and flag != "all":
-        return Visible(words=_words(flag), by=f"--cuda-device {flag}", only=only_words, by_bus=by_bus)
-    first = flag_value(server, "--default-device")
-    if flag is None and first is not None and first.isdigit():
+        words, by = _words(flag), f"--cuda-device {flag}"
+    elif flag is None and first is not None and first.isdigit():
         words = [first, *(str(other) for other in range(_MOST) if other != int(first))]
-        return Visible(words=words, by=f"--default-device {first}", only=only_words, by_bus=by_bus)
-    if environ is None:
+        by = f"--default-device {first}"
+    elif environ is None:
         return None
-    variable = environ.get("CUDA_VISIBLE_DEVICES")
-    if variable is not None:
-        return Visible(words=_words(variable), by="its CUDA_VISIBLE_DEVICES", only=only_words, by_bus=by_bus)
-    return Visible(words=None, by="its place, as nothing hides a GPU from it", only=only_words, by_bus=by_bus)
+    elif (variable := environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        words, by = _words(variable), "its CUDA_VISIBLE_DEVICES"
+    else:
+        words, by = None, "its place, as nothing hides a GPU from it"
+    return Visible(words=words, by=by, only=only_words, by_bus=by_bus)
 
 
 def board_at(boards: Sequence[Board], visible: Visible, index: int) -> Board | None:

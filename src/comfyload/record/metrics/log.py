@@ -115,9 +115,7 @@ def read_log(path: Path, since: datetime, until: datetime, prompt_ids: Collectio
         RunFilesError: the log cannot be read.
     """
     found = LogSlice()
-    for _, row in _sorted_out(path, [(since, until)], prompt_ids, found):
-        if row is not None:
-            found.rows.append(row)
+    found.rows += (row for _, row in _sorted_out(path, [(since, until)], prompt_ids, found) if row is not None)
     return found
 
 
