@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from comfyload.telemetry.thread import ThreadSource
 
 if TYPE_CHECKING:
@@ -37,9 +39,6 @@ class Machine:
     """This machine's counters. Made and read in one thread: psutil keeps the last reading by thread."""
 
     def __init__(self, server_pid: int | None) -> None:
-        import psutil
-
-        self._psutil = psutil
         self._process: psutil.Process | None = None
         if server_pid is not None:
             with suppress(psutil.Error):
@@ -54,9 +53,9 @@ class Machine:
 
         `server.cpu_percent` is of one core: 200 is two of them.
         """
-        memory = self._psutil.virtual_memory()
+        memory = psutil.virtual_memory()
         values: dict[str, float | None] = {
-            "host.cpu_percent": self._psutil.cpu_percent(),
+            "host.cpu_percent": psutil.cpu_percent(),
             "host.ram_used_bytes": memory.total - memory.available,
             "host.ram_available_bytes": memory.available,
         }
@@ -90,14 +89,14 @@ class Machine:
             with self._process.oneshot():
                 cpu = self._process.cpu_percent()
                 return {"server.rss_bytes": self._process.memory_info().rss, "server.cpu_percent": cpu}
-        except self._psutil.Error:  # it has ended; a process that replaced it is not looked for
+        except psutil.Error:  # it has ended; a process that replaced it is not looked for
             return {"server.rss_bytes": None, "server.cpu_percent": None}
 
     def _disk_counters(self) -> Mapping[str, Any]:
-        return self._psutil.disk_io_counters(perdisk=True) or {}
+        return psutil.disk_io_counters(perdisk=True) or {}
 
     def _card_counters(self) -> Mapping[str, Any]:
-        counters = self._psutil.net_io_counters(pernic=True)
+        counters = psutil.net_io_counters(pernic=True)
         return {name: count for name, count in counters.items() if name not in self._loopback}
 
 

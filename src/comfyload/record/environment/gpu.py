@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import psutil
 from msgspec import Struct
 
 from comfyload.record.environment.which_gpu import Board, Visible, board_at, device_index, device_model, same_model
@@ -189,8 +190,6 @@ def _users(nvml: Any, boards: Sequence[Board], server_pid: int | None) -> set[in
     In a container NVML may list pids of the host, which are other processes there: where it lists one that does not
     exist here, all are ignored.
     """
-    import psutil
-
     if server_pid is None:
         return set()
     of = {
