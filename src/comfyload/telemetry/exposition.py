@@ -6,6 +6,7 @@ DCGM's exporter names its GPUs by number; that of `nvidia_smi_*` by uuid, with t
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ MOST = 200
 
 _MOST_GPUS = 10_000
 _MIB = 2.0**20
-_DCGM = {
+_OF_GPU = {
     "DCGM_FI_DEV_GPU_UTIL": ("utilisation_percent", 1.0),
     "DCGM_FI_DEV_FB_USED": ("vram_used_bytes", _MIB),
     "DCGM_FI_DEV_FB_FREE": ("vram_free_bytes", _MIB),
@@ -34,10 +35,6 @@ _DCGM = {
     "DCGM_FI_DEV_MEM_CLOCK": ("clock_memory_mhz", 1.0),
     "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_rx_bytes_per_s", 1.0),
     "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_tx_bytes_per_s", 1.0),
-}
-"""Our name, and the factor to its unit. DCGM counts energy in mJ and memory in MiB."""
-_DCGM_REASONS = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
-_SMI = {
     "nvidia_smi_utilization_gpu_ratio": ("utilisation_percent", 100.0),
     "nvidia_smi_memory_used_bytes": ("vram_used_bytes", 1.0),
     "nvidia_smi_memory_free_bytes": ("vram_free_bytes", 1.0),
@@ -47,16 +44,11 @@ _SMI = {
     "nvidia_smi_clocks_current_sm_clock_hz": ("clock_sm_mhz", 1e-6),
     "nvidia_smi_clocks_current_memory_clock_hz": ("clock_memory_mhz", 1e-6),
 }
-_SMI_REASONS = tuple(
-    f"nvidia_smi_clocks_{words}_reasons_{reason}"
-    for words in ("throttle", "event")
-    for reason in (
-        "sw_power_cap",
-        "hw_slowdown",
-        "sw_thermal_slowdown",
-        "hw_thermal_slowdown",
-        "hw_power_brake_slowdown",
-    )
+"""Our name, and the factor to its unit. DCGM counts energy in mJ and memory in MiB."""
+_DCGM_REASONS = ("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "DCGM_FI_DEV_CLOCKS_EVENT_REASONS")
+_SMI_REASONS = re.compile(
+    "nvidia_smi_clocks_(throttle|event)_reasons_"
+    "(sw_power_cap|hw_slowdown|sw_thermal_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown)"
 )
 
 
@@ -131,20 +123,19 @@ def _samples(text: str) -> Iterable[Sample]:
 
 def _of_gpu(sample: Sample, numbers: dict[str, int]) -> tuple[str | None, float]:
     """The name that all sources share, and the value in its unit; None for any other series."""
-    labels = sample.labels
-    if sample.name.startswith("DCGM_") and labels.get("gpu", "").isdecimal() and "GPU_I_ID" not in labels:
-        gpu = f"gpu.{int(labels['gpu'])}"
-        if sample.name in _DCGM_REASONS and math.isfinite(sample.value):
-            return f"{gpu}.throttled", float(bool(int(sample.value) & SLOWED))
-        known = _DCGM.get(sample.name)
-    elif sample.name.startswith("nvidia_smi_") and labels.get("uuid") in numbers:
-        gpu = f"gpu.{numbers[labels['uuid']]}"
-        if sample.name in _SMI_REASONS:
-            return f"{gpu}.throttled", sample.value
-        known = _SMI.get(sample.name)
+    name, value, labels = sample.name, sample.value, sample.labels
+    if name.startswith("DCGM_") and labels.get("gpu", "").isdecimal() and "GPU_I_ID" not in labels:
+        number = int(labels["gpu"])
+    elif name.startswith("nvidia_smi_") and labels.get("uuid") in numbers:
+        number = numbers[labels["uuid"]]
     else:
-        return None, sample.value
-    return (None, sample.value) if known is None else (f"{gpu}.{known[0]}", known[1] * sample.value)
+        return None, value
+    if name in _DCGM_REASONS and math.isfinite(value):
+        return f"gpu.{number}.throttled", float(bool(int(value) & SLOWED))
+    if _SMI_REASONS.fullmatch(name):
+        return f"gpu.{number}.throttled", value
+    known = _OF_GPU.get(name)
+    return (None, value) if known is None else (f"gpu.{number}.{known[0]}", known[1] * value)
 
 
 def _own_name(sample: Sample) -> str:
