@@ -198,12 +198,9 @@ class RunReader:
             ) from None
 
     def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
-        if not self._salvage:
-            yield from read_journal(self.path / name, decoder)
-            return
-        found = Damage()
+        found = Damage() if self._salvage else None
         yield from read_journal(self.path / name, decoder, found)
-        if found.why:
+        if found is not None and found.why:
             self.damage[name] = found
 
 

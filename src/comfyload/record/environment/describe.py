@@ -20,25 +20,23 @@ NOT_REPORTED = "the server does not report it"
 
 def server_environment(server: Server) -> Environment:
     """Facts of `/system_stats` and `/object_info`, and our own version."""
-    system = server.system
-    facts = _devices(server)
-    facts["host.os"] = _fact(system.get("os"))
-    facts["host.ram_bytes"] = _fact(system.get("ram_total"))
-    facts["comfyui.version"] = _fact(server.comfyui_version)
-    facts["comfyui.commit"] = Fact(source=f"{NOT_REPORTED}; its folder would (--comfyui-dir)")
-    facts["comfyui.argv"] = _fact(None if server.argv is None else shlex.join(server.argv))
-    facts["comfyui.cache_mode"] = (
-        Fact(source=NOT_REPORTED)
-        if server.cache_mode is None
-        else Fact(value=server.cache_mode, source="server (by its version and flags)")
-    )
-    facts["comfyui.python"] = _fact(system.get("python_version"))
-    facts["comfyui.torch"] = _fact(system.get("pytorch_version"))
-    facts |= _packages(server)
-    for name in server.packs or []:
-        facts[f"custom_nodes.{name}"] = Fact(source="server names it, without a version")
-    facts["tool.version"] = Fact(value=version("comfyload"), source="comfyload")
-    return facts
+    system, cache = server.system, server.cache_mode
+    return {
+        **_devices(server),
+        "host.os": _fact(system.get("os")),
+        "host.ram_bytes": _fact(system.get("ram_total")),
+        "comfyui.version": _fact(server.comfyui_version),
+        "comfyui.commit": Fact(source=f"{NOT_REPORTED}; its folder would (--comfyui-dir)"),
+        "comfyui.argv": _fact(None if server.argv is None else shlex.join(server.argv)),
+        "comfyui.cache_mode": Fact(
+            value=cache, source=NOT_REPORTED if cache is None else "server (by its version and flags)"
+        ),
+        "comfyui.python": _fact(system.get("python_version")),
+        "comfyui.torch": _fact(system.get("pytorch_version")),
+        **_packages(server),
+        **{f"custom_nodes.{name}": Fact(source="server names it, without a version") for name in server.packs or []},
+        "tool.version": Fact(value=version("comfyload"), source="comfyload"),
+    }
 
 
 def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:

@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE
 
@@ -66,7 +65,7 @@ class StageTimer:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         # A cancelled task and Ctrl-C are not errors of the work.
         status = "ok" if error is None else "error" if isinstance(error, Exception) else "interrupted"
         _write(
@@ -82,9 +81,7 @@ class StageTimer:
     async def __aenter__(self) -> StageTimer:
         return self.__enter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, at: object) -> None:
         self.__exit__(kind, error, at)
 
 
