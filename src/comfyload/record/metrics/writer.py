@@ -149,11 +149,8 @@ def _warn_once(log: str, reason: str) -> None:
 
 
 def _encoded(row: dict[str, object]) -> bytes:
-    """Halves of pairs, which names of files can hold, are escapes as elsewhere in JSON."""
-    try:
-        return json.dumps(_plain(row), ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(_plain(row)).encode() + b"\n"
+    """Halves of pairs, which names of files can hold, become `\\udce9`, which is their escape in JSON too."""
+    return json.dumps(_plain(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _plain(value: object, depth: int = 0) -> object:
@@ -194,12 +191,14 @@ def append(
     Raises:
         OSError: they are not written, or not whole.
     """
-    descriptor = _opened(path, make_folder)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, _APPEND, 0o644)
     try:
         if _is_full(descriptor, len(row), now) and _rotate(path, len(row), now, locked_by_us):
             os.close(descriptor)
             descriptor = -1
-            descriptor = _opened(path, make_folder)
+            descriptor = os.open(path, _APPEND, 0o644)
         if _is_torn(descriptor):
             row = b"\n" + row
         if (written := os.write(descriptor, row)) < len(row):
@@ -207,16 +206,6 @@ def append(
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _opened(path: Path, make_folder: bool) -> int:
-    try:
-        return os.open(path, _APPEND, 0o644)
-    except FileNotFoundError:
-        if not make_folder:
-            raise
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, _APPEND, 0o644)
 
 
 def _is_full(descriptor: int, more: int, now: datetime | None) -> bool:
