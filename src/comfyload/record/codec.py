@@ -89,23 +89,27 @@ def converted(plain: Any, shape: type[T], *, strict: bool = True) -> T:
         raise unreadable(error) from None
 
 
-def check_keys(given: Any, understood: Any, at: str = "$") -> None:
-    """Compare what was read with the value that a type made of it: types of our files ignore keys that they lack.
+def check_keys(given: Any, understood: Struct) -> None:
+    """Compare what was read with what a type made of it: types of our files ignore keys that they do not have.
 
-    `understood`: a Struct that leaves out no defaults, or a part of its builtins; `at`: the place of both.
+    `understood`: a value whose type leaves out no defaults.
 
     Raises:
         msgspec.ValidationError: a key was not understood; the text names it.
     """
-    understood = msgspec.to_builtins(understood)
+    _check_keys(words(given), msgspec.to_builtins(understood), "$")
+
+
+def _check_keys(given: Any, understood: Any, at: str) -> None:
     if isinstance(given, dict) and isinstance(understood, dict):
         for key, inner in given.items():
-            if printable(key) not in understood:
-                raise msgspec.ValidationError(f"Object contains unknown field `{printable(key)}` - at `{at}`")
-            check_keys(inner, understood[printable(key)], f"{at}.{printable(key)}")
+            if key not in understood:
+                raise msgspec.ValidationError(f"Object contains unknown field `{key}` - at `{at}`")
+            _check_keys(inner, understood[key], f"{at}.{key}")
     elif isinstance(given, list) and isinstance(understood, list):
         for one, other in zip(given, understood, strict=True):
-            check_keys(one, other, f"{at}[...]")
+            if isinstance(one, dict | list):
+                _check_keys(one, other, f"{at}[...]")
 
 
 def printable(text: str) -> str:
