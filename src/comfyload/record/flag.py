@@ -82,19 +82,20 @@ def flags_of(kind: type[Struct]) -> dict[str, OptionFlag]:
 
 def flags_on(hint: object) -> list[Flag]:
     """The flags that set a field of this type."""
-    return list(_metadata(hint, Flag))
+    return [part for part in _parts(hint) if isinstance(part, Flag)]
 
 
 def _walk(kind: type[Struct], above: tuple[str, ...]) -> Iterator[OptionFlag]:
     for field in fields(kind):
         yield from (_flag(flag, field, above) for flag in flags_on(field.type))
-        for inner in _types(field.type):
+        for inner in _parts(field.type):
             if isinstance(inner, type) and issubclass(inner, Struct):
                 yield from _walk(inner, (*above, field.name))
 
 
 def _flag(flag: Flag, field: FieldInfo, above: tuple[str, ...]) -> OptionFlag:
-    of = next(inner for inner in _types(field.type) if inner is not type(None))
+    parts = list(_parts(field.type))
+    of = next(part for part in parts if part is not type(None))
     kind: Kind = "text"
     if of is bool:
         kind = "switch"
@@ -104,7 +105,7 @@ def _flag(flag: Flag, field: FieldInfo, above: tuple[str, ...]) -> OptionFlag:
         kind = "number"
     elif flag.many or of == list[str]:
         kind = "texts"
-    bounds = next(_metadata(field.type, Meta), Meta())
+    bounds = next((part for part in parts if isinstance(part, Meta)), Meta())
     default = [] if field.default is NODEFAULT else field.default
     return OptionFlag(
         flag=flag,
@@ -116,21 +117,10 @@ def _flag(flag: Flag, field: FieldInfo, above: tuple[str, ...]) -> OptionFlag:
     )
 
 
-def _types(hint: Any) -> list[Any]:
-    """The types that a hint allows, without their metadata."""
-    if get_origin(hint) is Annotated:
-        return _types(get_args(hint)[0])
-    if get_origin(hint) in (Union, UnionType):
-        return [kind for inner in get_args(hint) for kind in _types(inner)]
-    return [hint]
-
-
-def _metadata(hint: Any, kind: type[Any]) -> Iterator[Any]:
-    """The metadata of this kind in a hint, and in the types that it is a union of."""
-    if get_origin(hint) is Annotated:
-        inner, *metadata = get_args(hint)
-        yield from (one for one in metadata if isinstance(one, kind))
-        yield from _metadata(inner, kind)
-    elif get_origin(hint) in (Union, UnionType):
-        for inner in get_args(hint):
-            yield from _metadata(inner, kind)
+def _parts(hint: Any) -> Iterator[Any]:
+    """The types that a hint allows, and their metadata."""
+    if get_origin(hint) in (Annotated, Union, UnionType):
+        for part in get_args(hint):
+            yield from _parts(part)
+    else:
+        yield hint

@@ -316,31 +316,18 @@ def _within(row: LogRow, windows: Sequence[tuple[datetime, datetime]], prompt_id
 
 
 def _utc(value: object) -> datetime | None:
-    """ISO 8601 (without an offset it is UTC), or Unix seconds or milliseconds, also as text."""
-    if isinstance(value, str):
-        try:
-            time = datetime.fromisoformat(value.strip())
-        except ValueError:
-            try:
-                return _unix(float(value))
-            except ValueError:
-                return None
-        # A time near the year 1 or 9999 has no equal in UTC.
-        try:
-            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        except OverflowError:
-            return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _unix(value)
-    return None
-
-
-def _unix(number: float) -> datetime | None:
+    """ISO 8601 (without an offset it is UTC), or Unix seconds or milliseconds, also as text; None: nothing of these."""
     try:
-        seconds = float(number)
-        seconds = seconds / 1000 if abs(seconds) >= MILLISECONDS_FROM else seconds
-        return datetime.fromtimestamp(seconds, UTC) if math.isfinite(seconds) else None
-    except (OverflowError, OSError, ValueError):
+        if isinstance(value, str):
+            try:
+                time = datetime.fromisoformat(value.strip())
+                return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+            except ValueError:
+                value = float(value)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS_FROM else value, UTC)
+    except (OverflowError, OSError, ValueError):  # NaN, or a time near the year 1 or 9999, which has no equal in UTC
         return None
 
 
