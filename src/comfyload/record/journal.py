@@ -80,30 +80,26 @@ def read_journal(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage |
     Raises:
         RunFilesError: it cannot be read, or a line is damaged; the line is named.
     """
+    before = 0
     try:
-        yield from _read(path, decoder, salvage)
+        with open_plain(path) as file:
+            for whole in _blocks(file):
+                if whole is None:
+                    before += 1
+                    _damaged(path, before, _TOO_LONG, salvage)
+                    continue
+                count = whole.count(b"\n") + 1
+                try:
+                    values = decoder.decode_lines(whole)
+                except UNREADABLE:
+                    values = []
+                as_many = len(values) == count
+                yield from values if as_many else _decode_each(path, whole, before, decoder, salvage)
+                before += count
     except OSError as error:
         if salvage is None:
             raise RunFilesError(f"cannot read {path}: {error.strerror or error}", _rest(path)) from None
         salvage.why = salvage.why or f"{error.strerror or error}"
-
-
-def _read(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None) -> Iterator[T]:
-    before = 0
-    with open_plain(path) as file:
-        for whole in _blocks(file):
-            if whole is None:
-                before += 1
-                _damaged(path, before, _TOO_LONG, salvage)
-                continue
-            count = whole.count(b"\n") + 1
-            try:
-                values = decoder.decode_lines(whole)
-            except UNREADABLE:
-                values = []
-            as_many = len(values) == count
-            yield from values if as_many else _decode_each(path, whole, before, decoder, salvage)
-            before += count
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
