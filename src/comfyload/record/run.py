@@ -186,7 +186,8 @@ class RunReader:
             RunFilesError: a newer version wrote a key into it that this one does not know.
         """
         file, manifest = self.path / MANIFEST, self.manifest
-        followed = ("plan", "asked", "retry")  # other parts leave out their defaults
+        # Other parts leave out their defaults.
+        followed = [f.encode_name for f in msgspec.structs.fields(Manifest) if f.name in ("plan", "options", "retry")]
         content = parsed(_content(file))
         try:
             check_keys({key: inner if key in followed else None for key, inner in content.items()}, manifest)
