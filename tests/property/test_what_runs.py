@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from comfyload import clock
 from comfyload.judge.columns.cache import CacheJudge
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
 from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import DataTable
 from comfyload.workflow.remarks import remarks
+from tests.support.direct import Direct
 from tests.support.rig import Played, play_on
 
 Graph = dict[str, Any]
