@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from comfyload.sim.cache import Result, is_link, signatures
+from comfyload.sim.cache import Result, signatures
 from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
 from comfyload.sim.validation import unfit_arguments
+from comfyload.workflow.graph import is_link
 
 if TYPE_CHECKING:
     from comfyload.sim.faults import Faults, Plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
+from comfyload.workflow.graph import is_link
 
 
 class NoSuchSource(Exception):

@@ -11,11 +11,11 @@ import msgspec
 
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.sim.execution import Execution, WorkerDied
-from comfyload.sim.faults import NEVER, Faults, plan
+from comfyload.sim.faults import Faults, plan
 from comfyload.sim.reply import server_error
 from comfyload.sim.routes import answer
 from comfyload.sim.settings import Settings, Truth
-from comfyload.sim.state import Lasting, State
+from comfyload.sim.state import State
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -78,8 +78,7 @@ class Server:
             probe=probe,
         )
         self._faults = faults or Faults()
-        self._lasting = Lasting(self._settings)
-        self._state = State(self._settings, self._lasting)
+        self._state = State(self._settings)
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
         self._up = False
@@ -88,8 +87,8 @@ class Server:
         self._called = 0
         self._failed = 0
         self.truth: list[Truth] = []
-        self.posts: Counter[str] = self._lasting.posts
-        self.calls: Counter[str] = self._lasting.calls
+        self.posts: Counter[str] = self._state.posts
+        self.calls: Counter[str] = self._state.calls
         self.listeners: list[Callable[[bool], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -134,7 +133,7 @@ class Server:
         """
         faults = self._faults
         self._called += 1
-        if not self._up or (faults.refuse != NEVER and faults.refuse.hits(self._called, self._lasting.rng)):
+        if not self._up or faults.refuse.hits(self._called, self._state.rng):
             raise TransportError("connection refused", sent=False)
         if self._worker is not None and self._worker.done() and not self._worker.cancelled():
             self._worker.result()
@@ -214,8 +213,7 @@ class Server:
 
     def _come_back(self) -> None:
         self._timer = None
-        self._lasting.files.wipe_temp()
-        self._state = State(self._settings, self._lasting)
+        self._state.boot()
         self._run()
         for listener in self.listeners:
             listener(True)
@@ -227,10 +225,10 @@ class Server:
     def _on_accept(self, prompt_id: str) -> None:
         """The faults between accepting a prompt and the reply."""
         self._accepted += 1
-        faults, rng = self._faults, self._lasting.rng
-        if faults.lost_queue != NEVER and faults.lost_queue.hits(self._accepted, rng):
+        rng = self._state.rng
+        if self._faults.lost_queue.hits(self._accepted, rng):
             self._state.queue.lose(prompt_id)
-        if faults.drop_reply != NEVER and faults.drop_reply.hits(self._accepted, rng):
+        if self._faults.drop_reply.hits(self._accepted, rng):
             raise TransportError("connection closed before the reply", sent=True)
 
     async def _work(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""What one server process knows: all of this, except the files it saved, is gone when it restarts."""
+"""What a server knows: most of it is of one process, and gone when that restarts."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ from comfyload.sim.sockets import Sockets
 from comfyload.sim.timing import Timing
 
 
-class Lasting:
-    """What outlives a restart: the clock, the files, and the counts a test reads."""
+class State:
+    """The clock, the files and the counts a test reads outlive a restart; `boot` makes everything else anew."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.rng = random.Random(settings.seed)
         self.clock = Clock()
         self.files = Files(self.rng)
         self.posts: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.boot()
 
-
-class State:
-    """One process."""
-
-    def __init__(self, settings: Settings, lasting: Lasting) -> None:
-        self.settings = settings
-        self.rng = lasting.rng
-        self.clock = lasting.clock
-        self.files = lasting.files
-        self.posts = lasting.posts
-        self.calls = lasting.calls
+    def boot(self) -> None:
+        """A new process begins."""
+        settings = self.settings
+        self.files.wipe_temp()
         self.sockets = Sockets(
             {
                 "supports_preview_metadata": True,
@@ -49,7 +44,7 @@ class State:
         )
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
-        self.timing = Timing(settings.speed, lasting.rng)
+        self.timing = Timing(settings.speed, self.rng)
         self.probe = self._probe() if settings.probe else None
         self.number = 0  # of the next prompt without one of its own
         self.interrupted = False

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
+from comfyload.workflow.graph import is_link
 
 Graph = dict[str, Any]
 Error = dict[str, Any]

@@ -199,7 +199,7 @@ class _Checker:
         return module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
-        if not is_link(link) and not (len(link) == 2 and isinstance(link[0], str) and isinstance(link[1], bool)):
+        if not is_link(link):
             message = (
                 f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
             )

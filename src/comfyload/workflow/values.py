@@ -84,7 +84,7 @@ def _link(value: Any) -> list[Any] | None:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, list) and is_link(value) else None
+    return value if is_link(value) else None
 
 
 def _whole(value: Any) -> int:
