@@ -39,17 +39,14 @@ def refuse_pictures(content: bytes, source: str) -> None:
 
 
 def load_json(text: str, source: str) -> Any:
-    """The value of a JSON text. Integers keep all their digits.
+    """The value of a JSON text, as `decoded` gives it.
 
     Raises:
         WorkflowError: it is not JSON, or names a key twice in one object; the message says what it is instead.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_object)
-        if not within_levels(found):
-            raise RecursionError
-        return found
-    except _TwiceError as error:
+        return decoded(text)
+    except RepeatedKey as error:
         text = f"{source} names {json.dumps(str(error))} twice in one object; only the last would count"
         raise WorkflowError(text, "delete the one that is not meant") from None
     except json.JSONDecodeError as error:
@@ -60,15 +57,28 @@ def load_json(text: str, source: str) -> Any:
         raise WorkflowError(f"{source} is not JSON: {error}", EXPORT_HINT) from None
 
 
-class _TwiceError(Exception):
-    """A key that one object has twice."""
+class RepeatedKey(ValueError):
+    """One object of a JSON text has this key twice."""
+
+
+def decoded(text: str) -> Any:
+    """The value of a JSON text. Integers keep all their digits.
+
+    Raises:
+        RepeatedKey, ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    found = json.loads(text, object_pairs_hook=_object)
+    if not within_levels(found):
+        raise RecursionError
+    return found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+        raise RepeatedKey(next(key for key in keys if keys.count(key) > 1))
     return found
 
 

@@ -74,7 +74,7 @@ class Variation:
                 )
         self._filled = _with_first_row(workflow, self._table)
         seeds = {(found.node, found.key): found for found in find_seeds(self._filled, info)}
-        distinct = {place: len({_text(value) for value in values}) for place, values in self._table.items()}
+        distinct = {place: len({repr(value) for value in values}) for place, values in self._table.items()}
         chosen = {place for place in seeds if ".".join(place) in fixed or distinct.get(place) == 1}
         fresh = [found for place, found in seeds.items() if place not in chosen and place not in self._table]
         moving = {place for place, count in distinct.items() if count > 1}
@@ -92,7 +92,7 @@ class Variation:
         self._fresh = [] if as_is else [found for found in fresh if found.node in live]
         graph = copy.deepcopy(workflow.graph)
         self._slots = sorted(self._all_slots(seed), key=_place_in(graph))
-        self.rows = len({tuple(map(_text, row)) for row in zip(*self._table.values(), strict=True)})
+        self.rows = len({tuple(map(repr, row)) for row in zip(*self._table.values(), strict=True)})
         """How many rows of the table differ in their values for this graph."""
         sizes = [found.bounds[1] - found.bounds[0] + 1 for found in self._fresh]
         sizes += [SALT_BOUNDS[1]] if self.salted else []
@@ -224,8 +224,7 @@ def _columns(workflow: Workflow, info: ObjectInfo, table: DataTable | None) -> d
             try:
                 fit = typed(value, spec, present, workflow.graph, decimal_comma=table.decimal_comma)
             except Unfit as unfit:
-                reason, _, hint = str(unfit).partition("; ")
-                raise UsageError(f"{table.place(number)}: {column} {reason}", hint) from None
+                raise unfit.of(f"{table.place(number)}: {column}") from None
             found[place].append(fit)
     return found
 
@@ -238,10 +237,6 @@ def _with_first_row(workflow: Workflow, table: dict[Place, list[Any]]) -> Workfl
     for (node, key), values in table.items():
         graph[node]["inputs"][key] = values[0]
     return Workflow(workflow.name, graph, workflow.extra)
-
-
-def _text(value: Any) -> str:
-    return repr(value)
 
 
 def _written(seed: Seed, sequence: Callable[[int], int]) -> Callable[[int], Any]:
