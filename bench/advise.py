@@ -50,7 +50,6 @@ def main() -> None:
     print(f"forecast, 1 server    {seconds(lambda: forecast(one, ONE, rate_per_s=0.07, rng=_new())):8.2f} s")
     print(f"forecast, 4 servers   {seconds(lambda: forecast(two, TWO, rate_per_s=0.2, servers=4, rng=_new())):8.2f} s")
     print(f"highest rate          {seconds(lambda: highest_rate(one, ONE, 45, rng=_new())):8.2f} s")
-    print(f"highest rate, 4       {seconds(lambda: highest_rate(two, TWO, 45, servers=4, rng=_new())):8.2f} s")
     print(f"sizing                {seconds(lambda: size(two, TWO, rate_per_s=0.3, limit_s=45, rng=_new())):8.2f} s")
     setting = Setting(pools=one, workload=ONE, servers=1, deadline_s=90.0)
     policy = Policy(deadline_s=90.0, admission=Admission(depth=6))
@@ -72,7 +71,6 @@ def _pools(of_each: list[NDArray[np.float64]]) -> ServiceTimes:
         warm=of_each,
         switched=[values + 9.0 * (len(of_each) > 1) for values in of_each],
         made_up=[],
-        cold=np.empty(0),
         overhead_s=0.2,
         gap_s=0.0,
     )

@@ -69,9 +69,7 @@ def measured(case: Case, jobs: int, rng: np.random.Generator) -> ServiceTimes:
     else:
         switched = warm
     names = [f"w{number}" for number in range(case.workflows)]
-    return ServiceTimes(
-        workflows=names, warm=warm, switched=switched, made_up=[], cold=np.empty(0), overhead_s=0.2, gap_s=0.0
-    )
+    return ServiceTimes(workflows=names, warm=warm, switched=switched, made_up=[], overhead_s=0.2, gap_s=0.0)
 
 
 def _takes(law: Law, jobs: int, rng: np.random.Generator) -> np.ndarray:

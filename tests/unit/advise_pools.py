@@ -24,7 +24,6 @@ def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> 
         warm=[values],
         switched=[values],
         made_up=[],
-        cold=np.empty(0),
         overhead_s=overhead_s,
         gap_s=0.0,
     )
@@ -37,7 +36,6 @@ def pools_of_two(warm: Sequence[Floats], switched: Sequence[Floats]) -> ServiceT
         warm=list(warm),
         switched=list(switched),
         made_up=[],
-        cold=np.empty(0),
         overhead_s=0.0,
         gap_s=0.0,
     )

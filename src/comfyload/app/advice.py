@@ -9,9 +9,10 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.choose_policy import Capabilities, synthesise
-from comfyload.advise.forecast import Forecast, Sizing, Validation, forecast, forecasts, size, validate
+from comfyload.advise.forecast import Forecast, Sizing, forecast, forecasts, size
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
+from comfyload.advise.validation import Validation, validate
 from comfyload.app.locate import find
 from comfyload.errors import UsageError
 
