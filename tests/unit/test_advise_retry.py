@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.choose_policy import (
-    Capabilities,
-    depth,
-    infeasible,
-    synthesise,
-)
+from comfyload.advise.choose_policy import Capabilities, _deepest, _sums, infeasible, synthesise
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
 from comfyload.advise.scenarios import Scenario, World, scenarios
-from comfyload.advise.service_times import Workload
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy, Score, decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
@@ -66,6 +61,11 @@ def _world(arrivals: list[float], takes: float = 10.0, **changes: object) -> Wor
 
 
 # --- the numbers by rule
+
+
+def depth(pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator) -> int:
+    setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
+    return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -57,7 +58,6 @@ class _Numbers(Struct, frozen=True, kw_only=True):
     p_fail: float
     depth: int
     p99_s: float
-    jobs: int
 
 
 def synthesise(
@@ -98,7 +98,6 @@ def synthesise(
         p_fail=_upper(failed, of),
         depth=_deepest(sums, deadline_s - setting.overhead_s),
         p99_s=float(np.quantile(sums[:, 0], 0.99)),
-        jobs=pools.n,
     )
     start = _by_rule(numbers)
     troubles = scenarios(
@@ -109,7 +108,12 @@ def synthesise(
     tried = worlds(setting, troubles, most, rng, most_jobs=_MOST_JOBS)
     around = {OURS: start} if numbers.depth < 0 else {OURS: start, **_around(start)}
     naive = naive_for(deadline_s)
-    played = _count(len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1), progress)
+    steps = itertools.count(1)
+    total = len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1)
+
+    def played() -> None:
+        progress(next(steps) / total)
+
     chosen = _choose(around, numbers, {of: _few(played_in) for of, played_in in tried.items()}, played)
     found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
@@ -127,16 +131,6 @@ def infeasible(policy: Policy) -> list[str]:
     ]
 
 
-def depth(
-    pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05
-) -> int:
-    """The most prompts that may be before a job for no more than that share of such jobs to be late; -1: even a job
-    that waits for none is.
-    """
-    setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
-    return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s, 1 - missed)
-
-
 def _sums(setting: Setting, rng: np.random.Generator) -> Floats:
     """What k jobs in a row take, for each k from 1, many times."""
     jobs = min(_DEEPEST, 2 + math.ceil(1.5 * setting.deadline_s / setting.mean_s))
@@ -147,8 +141,9 @@ def _sums(setting: Setting, rng: np.random.Generator) -> Floats:
     return out
 
 
-def _deepest(sums: Floats, left_s: float, share: float = _QUANTILE) -> int:
-    within = (sums <= left_s).mean(axis=0) >= share
+def _deepest(sums: Floats, left_s: float) -> int:
+    """The most prompts that may be before a job for 95 % of such jobs to be in time; -1: none may."""
+    within = (sums <= left_s).mean(axis=0) >= _QUANTILE
     return int(np.flatnonzero(within)[-1]) if within[0] else -1
 
 
@@ -172,15 +167,13 @@ def _by_rule(numbers: _Numbers) -> Policy:
         admission=Admission(depth=max(0, numbers.depth) if abilities.depth else None),
         backoff=Backoff(base_s=1.0, cap_s=max(1.0, min(15.0, deadline_s / 6))),
         budget=Budget(ratio=ratio, cap=max(3.0, 20 * ratio)),
-        breaker=Breaker(failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=_shut(deadline_s)),
+        breaker=Breaker(
+            failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=max(2.0, min(60.0, deadline_s / 6))
+        ),
         cancel=abilities.cancel,
         lookup=abilities.lookup,
     )
     return _with_attempts(policy, attempts)
-
-
-def _shut(deadline_s: float) -> float:
-    return max(2.0, min(60.0, deadline_s / 6))
 
 
 def _with_attempts(policy: Policy, attempts: int) -> Policy:
@@ -210,18 +203,6 @@ def _few(worlds: Sequence[World]) -> Sequence[World]:
     """The first worlds, enough to compare policies by; they are the same for all of these."""
     most = max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals)))
     return worlds[: min(_COMPARED, most)]
-
-
-def _count(total: int, progress: Callable[[float], None]) -> Callable[[], None]:
-    """To be called after each of so many steps."""
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress(done / total)
-
-    return step
 
 
 def _value(row: Score) -> float:
@@ -261,7 +242,7 @@ def naive_for(deadline_s: float) -> dict[str, Naive]:
 def _inputs(numbers: _Numbers, failed: int, of: int, outages: Sequence[float]) -> dict[str, float | str | None]:
     setting = numbers.setting
     return {
-        "jobs": float(numbers.jobs),
+        "jobs": float(setting.pools.n),
         "mean_s": setting.mean_s,
         "p99_s": numbers.p99_s,
         "overhead_s": setting.overhead_s,
@@ -291,8 +272,8 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         "admission.depth": (
             "no limit, because the servers' queues are hidden"
             if ours is None
-            else f"with {before} prompts ahead, 95 % of jobs are done within {deadline}, by {numbers.jobs} measured "
-            f"service times of {mean} on average{moved}"
+            else f"with {before} prompts ahead, 95 % of jobs are done within {deadline}, by "
+            f"{numbers.setting.pools.n} measured service times of {mean} on average{moved}"
         ),
         "attempts": (
             f"at most {100 * numbers.p_fail:.2g} % of attempts fail in a way that may pass, a job takes {mean} of "

@@ -10,14 +10,13 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.advise.cluster import Cluster, SimJob
-from comfyload.advise.naive_client import NAIVE, Naive, client
+from comfyload.advise.naive_client import Naive, NaiveClient
+from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, World, draw
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.judge.statistics.significance import student
 from comfyload.retry.policy import Policy, Score
-
-__all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]
 
 Floats = NDArray[np.float64]
 _AS_BEFORE = 0.03
@@ -97,8 +96,11 @@ def _redrawn(pools: ServiceTimes, rng: np.random.Generator) -> ServiceTimes:
 def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[SimJob]:
     """What became of each job."""
     farm = Cluster(world, setting.servers)
-    who = client(behaviour, farm, deadline_s=setting.deadline_s, overhead_s=setting.overhead_s)
-    farm.run(who, longer_s=setting.deadline_s)
+    if isinstance(behaviour, Naive):
+        farm.run(NaiveClient(behaviour, farm, setting.overhead_s), longer_s=setting.deadline_s)
+    else:
+        policy = structs.replace(behaviour, deadline_s=setting.deadline_s - setting.overhead_s)
+        farm.run(PolicyClient(policy, farm), longer_s=setting.deadline_s)
     return farm.jobs
 
 
