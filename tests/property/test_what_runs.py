@@ -122,7 +122,7 @@ def downstream(graph: Graph, changed: set[str]) -> set[str]:
     parents = {
         name: {value[0] for value in body["inputs"].values() if isinstance(value, list)} for name, body in graph.items()
     }
-    live = {name for name in graph if CLASSES[graph[name]["class_type"]].is_output}
+    live = {name for name in graph if CLASSES[graph[name]["class_type"]].output}
     while more := set().union(*(parents[name] for name in live)) - live:
         live |= more
     while more := {name for name in graph if parents[name] & changed} - changed:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from comfyload.sim.catalog import CLASSES
 from comfyload.workflow.graph import is_link
+from comfyload.workflow.object_info import InputSpec
 
 Graph = dict[str, Any]
 Error = dict[str, Any]
@@ -41,7 +42,7 @@ def validate(
         found = _class_error(node_id, node, missing)
         if found is not None:
             return Verdict(found, [], {})
-        if CLASSES[node["class_type"]].is_output and (targets is None or node_id in targets):
+        if CLASSES[node["class_type"]].output and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
         return Verdict(_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
@@ -81,11 +82,11 @@ def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
             if is_link(value):
                 return "TypeError", f"{name}() got an unexpected keyword argument '{key}'\n"
             continue
-        kind, _, required = declared[key]
+        kind, required = declared[key].kind, declared[key].required
         by_link = isinstance(kind, str) and not {*_CAST, "COMBO", "*"} & {*kind.split(",")}
         if by_link and not isinstance(value, list) and (required or value is not None):
             return "AttributeError", f"'{type(value).__name__}' object has no attribute 'shape'\n"
-    missing = [key for key, (_, _, required) in declared.items() if required and key not in inputs]
+    missing = [key for key, spec in declared.items() if spec.required and key not in inputs]
     return ("TypeError", f"{name}() missing required arguments: {', '.join(missing)}\n") if missing else None
 
 
@@ -142,10 +143,10 @@ class _Checker:
         inputs = node["inputs"]
         errors: list[Error] = []
         sources_valid = True
-        for name, (kind, options, required) in CLASSES[node["class_type"]].inputs.items():
-            config = [kind, options]
+        for name, spec in CLASSES[node["class_type"]].inputs.items():
+            config = [spec.kind, spec.options]
             if name not in inputs:
-                if required:
+                if spec.required:
                     extra = {"input_name": name}
                     errors.append(_error("required_input_missing", "Required input is missing", name, extra))
             elif isinstance(inputs[name], list):
@@ -156,7 +157,7 @@ class _Checker:
                 else:
                     sources_valid &= self._source(name, config, link, [*path, node_id])
             else:
-                found = self._widget(node, name, config)
+                found = self._widget(node, name, spec)
                 if found is not None:
                     errors.append(found)
         self.verdicts[node_id] = self.verdicts.get(node_id, []) + errors
@@ -175,7 +176,7 @@ class _Checker:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return _error("bad_linked_input", message, name, extra | {"received_value": link})
-        received = CLASSES[self._graph[link[0]]["class_type"]].types[link[1]]
+        received = (CLASSES[self._graph[link[0]]["class_type"]].slots or ())[link[1]]
         if _fits(received, config[0]):
             return None
         details = f"{name}, received_type({received}) mismatch input_type({config[0]})"
@@ -198,13 +199,12 @@ class _Checker:
             self._fail(link[0], "exception_during_inner_validation", message, str(error), extra)
             return False
 
-    def _widget(self, node: dict[str, Any], name: str, config: list[Any]) -> Error | None:
-        kind = config[0]
-        inputs = node["inputs"]
+    def _widget(self, node: dict[str, Any], name: str, spec: InputSpec) -> Error | None:
+        kind, inputs = spec.kind, node["inputs"]
         value = inputs[name]
         if isinstance(value, dict) and "__value__" in value:
             value = inputs[name] = value["__value__"]
-        extra = {"input_name": name, "input_config": config, "received_value": value}
+        extra = {"input_name": name, "input_config": [kind, spec.options], "received_value": value}
         if isinstance(kind, str) and kind in _CAST:
             try:
                 value = inputs[name] = _CAST[kind](value)
@@ -219,18 +219,17 @@ class _Checker:
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"
             return _error("custom_validation_failed", message, details, {"input_name": name})
-        return _limits(name, value, config, extra | {"received_value": value})
+        return _limits(name, value, spec, extra | {"received_value": value})
 
 
-def _limits(name: str, value: Any, config: list[Any], extra: dict[str, Any]) -> Error | None:
-    kind, options = config
+def _limits(name: str, value: Any, spec: InputSpec, extra: dict[str, Any]) -> Error | None:
+    options, choices = spec.options, spec.choices
     if "min" in options and value < options["min"]:
         message = f"Value {value} smaller than min of {options['min']}"
         return _error("value_smaller_than_min", message, name, extra)
     if "max" in options and value > options["max"]:
         message = f"Value {value} bigger than max of {options['max']}"
         return _error("value_bigger_than_max", message, name, extra)
-    choices = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
     if choices is None or value in choices:
         return None
     shown = str(choices)

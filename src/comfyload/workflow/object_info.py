@@ -104,23 +104,23 @@ class NodeClass:
         """Whether its outputs are only numbers, texts or its inputs; None: not described."""
         return self._types <= PLAIN if self._types else None
 
-    @property
-    def slots(self) -> list[Any] | None:
+    @cached_property
+    def slots(self) -> tuple[Any, ...] | None:
         """The types of its outputs, in order; None: not described."""
         types = self._info.get("output")
-        return types if isinstance(types, list) else None
+        return tuple(types) if isinstance(types, list) else None
 
     @cached_property
     def inputs(self) -> dict[str, InputSpec]:
-        """The declared inputs; those that are not understood are left out."""
+        """The declared inputs, required ones first; those that are not understood are left out."""
         declared = self._info.get("input")
         found: dict[str, InputSpec] = {}
-        for group in ("optional", "required"):
+        for group in ("required", "optional"):
             inputs = declared.get(group) if isinstance(declared, dict) else None
             for key, spec in inputs.items() if isinstance(inputs, dict) else ():
                 if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
                     options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
-                    found[key] = InputSpec(kind=spec[0], options=options, required=group == "required")
+                    found.setdefault(key, InputSpec(kind=spec[0], options=options, required=group == "required"))
         return found
 
     def spec(self, key: str) -> InputSpec | None:
