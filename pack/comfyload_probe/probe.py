@@ -268,7 +268,7 @@ class Probe:
             self.hooks.states["vram"] = "on"
         gpus = self._guarded_import("gpus", "readings of GPUs are unavailable")
         if gpus is not None:
-            self._gpus = gpus.Gpus.open(environ=os.environ)
+            self._gpus = gpus.open_gpus(os.environ)
             if self._gpus.backend == "none":
                 self.hooks.lack("gpus", self._gpus.why or "no GPU", "readings of GPUs are unavailable")
             else:
