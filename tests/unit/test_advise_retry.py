@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.choose_policy import Capabilities, _deepest, _sums, infeasible, synthesise
+from comfyload.advise.choose_policy import _deepest, _sums, infeasible, synthesise
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
 from comfyload.advise.scenarios import Scenario, World, scenarios
@@ -250,8 +250,8 @@ def test_where_the_queue_cannot_be_seen_the_budget_is_small() -> None:
         ONE,
         deadline_s=90,
         rate_per_s=0.06,
-        capabilities=Capabilities(depth=False, cancel=False),
+        depth_known=False,
         rng=_rng(),
         replications=2,
     )
-    assert policy.admission.depth is None and policy.budget.ratio <= 0.5 and not policy.cancel
+    assert policy.admission.depth is None and policy.budget.ratio <= 0.5

@@ -39,19 +39,11 @@ _TRIED_AT = 0.9
 """Policies are tried at no more than this of the capacity: beyond it, only the overload shows."""
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
-    """What the servers can do: report the length of their queues, drop one job, report the jobs that they know."""
-
-    depth: bool = True
-    cancel: bool = True
-    lookup: bool = True
-
-
 class _Numbers(Struct, frozen=True, kw_only=True):
     """What the rules start from. `p_fail`: upper bound of the share of transient failures."""
 
     setting: Setting
-    capabilities: Capabilities
+    depth_known: bool
     target: float
     load: float
     rate_per_s: float
@@ -70,7 +62,7 @@ def synthesise(
     servers: int = 1,
     transient: tuple[int, int] = (0, 0),
     outages: Sequence[float] = (),
-    capabilities: Capabilities | None = None,
+    depth_known: bool = True,
     rng: np.random.Generator,
     replications: int = 24,
     progress: Callable[[float], None] = lambda _: None,
@@ -78,8 +70,9 @@ def synthesise(
     """The policy for a deadline and the share of jobs that must meet it, with its reasons and scores.
 
     `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
-    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` gets the
-    share done. `infeasible` lists what no policy can reach.
+    seconds. `depth_known`: the servers report the length of their queues. `replications`: simulated worlds of each
+    trouble, unless these have very many jobs. `progress` gets the share done. `infeasible` lists what no policy can
+    reach.
 
     Raises:
         ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
@@ -91,7 +84,7 @@ def synthesise(
     failed, of = transient
     numbers = _Numbers(
         setting=setting,
-        capabilities=capabilities or Capabilities(),
+        depth_known=depth_known,
         target=target,
         load=rate_per_s * setting.mean_s / servers,
         rate_per_s=rate_per_s,
@@ -153,10 +146,10 @@ def _upper(failed: int, of: int) -> float:
 
 
 def _by_rule(numbers: _Numbers) -> Policy:
-    deadline_s, abilities = numbers.setting.deadline_s, numbers.capabilities
+    deadline_s = numbers.setting.deadline_s
     needed = math.ceil(math.log((1 - numbers.target) / 10) / math.log(numbers.p_fail))
     attempts = max(2, min(needed, math.floor(deadline_s / numbers.setting.mean_s), 5))
-    ratio = 1.0 if abilities.depth else min(0.5, max(0.1, (0.9 - numbers.load) / max(numbers.load, 1e-9)))
+    ratio = 1.0 if numbers.depth_known else min(0.5, max(0.1, (0.9 - numbers.load) / max(numbers.load, 1e-9)))
     liveness_s = max(60.0, 3 * numbers.p99_s)
     policy = Policy(
         deadline_s=deadline_s,
@@ -164,14 +157,12 @@ def _by_rule(numbers: _Numbers) -> Policy:
         connect_s=5.0,
         submit_s=30.0,
         liveness_s=liveness_s,
-        admission=Admission(depth=max(0, numbers.depth) if abilities.depth else None),
+        admission=Admission(depth=max(0, numbers.depth) if numbers.depth_known else None),
         backoff=Backoff(base_s=1.0, cap_s=max(1.0, min(15.0, deadline_s / 6))),
         budget=Budget(ratio=ratio, cap=max(3.0, 20 * ratio)),
         breaker=Breaker(
             failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=max(2.0, min(60.0, deadline_s / 6))
         ),
-        cancel=abilities.cancel,
-        lookup=abilities.lookup,
     )
     return _with_attempts(policy, attempts)
 
@@ -286,7 +277,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         ),
         "budget.ratio": (
             "one retry for every job: the queue limit, the deadline and cancelling bound the damage"
-            if numbers.capabilities.depth
+            if numbers.depth_known
             else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, because their queues are hidden"
         ),
         "budget.cap": "in jobs; a reserve by time would be as much as all jobs of a minute",
@@ -295,11 +286,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         "connect_s": "5 s: a running server answers at once",
         "submit_s": "30 s: a server answers a POST while it executes",
         "liveness_s": f"60 s, or three times the p99 of a job ({numbers.p99_s:.3g} s) if that is more",
-        "cancel": (
-            "work that nobody waits for delays all other jobs"
-            if policy.cancel
-            else "the servers cannot drop a single job"
-        ),
+        "cancel": "work that nobody waits for delays all other jobs",
     }
     return {**out, **_impossible(numbers)}
 

@@ -158,40 +158,37 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
         ValueError: not one job of some workflow has a known execution time.
     """
     names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
-    warm: list[list[Floats]] = [[] for _ in names]
-    switched: list[list[Floats]] = [[] for _ in names]
+    warm_parts: list[list[Floats]] = [[] for _ in names]
+    switched_parts: list[list[Floats]] = [[] for _ in names]
     # One for all: with one in flight no job waits, and the server's pauses do not show.
     pauses = np.concatenate([run.jobs.pauses() for run in runs])
     gap = float(pauses.mean()) if len(pauses) else 0.0
     for run, factor in zip(runs, factors or [1.0] * len(runs), strict=True):
         ran = executions_of(run.jobs)
         seconds = factor * ran.seconds
-        codes = [names.index(facts.name) for facts in run.manifest.workflows]
-        for here, code in enumerate(codes):
-            of_it = ran.workflow == here
-            warm[code].append(seconds[of_it & ran.same] + gap)
-            switched[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
+        for here, facts in enumerate(run.manifest.workflows):
+            of_it, code = ran.workflow == here, names.index(facts.name)
+            warm_parts[code].append(seconds[of_it & ran.same] + gap)
+            switched_parts[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
+    warm, switched = ([np.concatenate(part) for part in parts] for parts in (warm_parts, switched_parts))
+    made_up = _fill_up(names, warm, switched)
     known = [overhead_s for run in runs if (overhead_s := _overhead(run)) is not None]
-    overhead_s = max(0.0, float(np.median(known))) if known else 0.0
-    return _whole(
-        ServiceTimes(
-            workflows=names,
-            warm=[np.concatenate(parts) for parts in warm],
-            switched=[np.concatenate(parts) for parts in switched],
-            made_up=[],
-            overhead_s=overhead_s,
-            gap_s=gap,
-            pauses=pauses,
-            doubt=doubt,
-        )
+    return ServiceTimes(
+        workflows=names,
+        warm=warm,
+        switched=switched,
+        made_up=made_up,
+        overhead_s=max(0.0, float(np.median(known))) if known else 0.0,
+        gap_s=gap,
+        pauses=pauses,
+        doubt=doubt,
     )
 
 
-def _whole(pools: ServiceTimes) -> ServiceTimes:
-    """With substitutes for the pools that have too few jobs."""
-    warm, switched = list(pools.warm), list(pools.switched)
+def _fill_up(names: Sequence[str], warm: list[Floats], switched: list[Floats]) -> list[str]:
+    """Put substitutes for the pools that have too few jobs; the workflows whose switches are made up."""
     cost, made_up = _switch_cost_s(warm, switched, _FEW), []
-    for code, name in enumerate(pools.workflows):
+    for code, name in enumerate(names):
         if len(warm[code]) < _FEW and len(switched[code]) >= _FEW:
             warm[code] = np.maximum(switched[code] - cost, 0.0)
         if len(warm[code]) < 1:
@@ -200,7 +197,7 @@ def _whole(pools: ServiceTimes) -> ServiceTimes:
             if len(warm) > 1:
                 made_up.append(name)
             switched[code] = warm[code] + cost
-    return structs.replace(pools, warm=warm, switched=switched, made_up=made_up)
+    return made_up
 
 
 def _switch_cost_s(warm: Sequence[Floats], switched: Sequence[Floats], fewest: int = 1) -> float:

@@ -8,7 +8,7 @@ its rate (blind). The last one judges the chance of one run as much as the model
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -262,11 +262,15 @@ def _phases(ran: _Ran) -> bool:
     """Of executions, less the mean of their kind."""
     same = np.zeros(len(ran.workflows), np.bool_)
     same[1:] = ran.workflows[1:] == ran.workflows[:-1]
-    kind = 2 * ran.workflows + same
-    rest = ran.services.copy()
-    for code in np.unique(kind):
-        rest[kind == code] -= rest[kind == code].mean()
-    return in_phases(rest)
+    return in_phases(less_their_kind(ran.services, 2 * ran.workflows + same, np.mean))
+
+
+def less_their_kind(values: Floats, kinds: NDArray[np.int64], centre: Callable[[Floats], np.floating]) -> Floats:
+    """The values, each less the centre of those of its kind."""
+    rest = values.copy()
+    for kind in np.unique(kinds):
+        rest[kinds == kind] -= centre(rest[kinds == kind])
+    return rest
 
 
 def in_phases(rest: Floats) -> bool:

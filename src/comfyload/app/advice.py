@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.choose_policy import Capabilities, synthesise
+from comfyload.advise.choose_policy import synthesise
 from comfyload.advise.forecast import Forecast, Sizing, forecast, forecasts, size
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
@@ -183,7 +183,7 @@ def policy(
         servers=servers,
         transient=on.transient,
         outages=list(outages_s),
-        capabilities=Capabilities(depth=depth_known),
+        depth_known=depth_known,
         rng=np.random.default_rng(SEED),
         progress=progress,
     )

@@ -52,7 +52,7 @@ class Proxy:
     """`async with Proxy(host, port, rng) as proxy:` listens on `proxy.url`; `proxy.trouble` may change at any time.
 
     Attributes:
-        connections, resets: how many there were.
+        resets: how many connections it cut.
     """
 
     def __init__(self, host: str, port: int, rng: random.Random, trouble: Trouble = Trouble()) -> None:  # noqa: B008
@@ -62,7 +62,6 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[StreamWriter] = set()
         self.url = ""
-        self.connections = 0
         self.resets = 0
 
     async def __aenter__(self) -> Self:
@@ -89,7 +88,6 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self.connections += 1
         if self.trouble.refuse:
             self._reset(writer)
             return

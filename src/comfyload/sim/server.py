@@ -102,10 +102,6 @@ class Server:
     def up(self) -> bool:
         return self._up
 
-    @property
-    def features(self) -> dict[str, Any]:
-        return self._state.sockets.features
-
     def start(self) -> None:
         """Begin to work, on the running loop."""
         self._run()
@@ -251,7 +247,6 @@ class Server:
         truth = Truth(
             prompt_id=item.prompt_id,
             number=item.number,
-            ordinal=self._started,
             client_id=item.client_id,
             created=item.created,
             started=clock.now(),

@@ -90,9 +90,8 @@ def _no_json(text: str, source: str, error: json.JSONDecodeError) -> tuple[str, 
     where = f"at line {error.lineno}, column {error.colno}"
     if re.match(r"//|/\*|#", rest):
         return f"{source} has a comment {where}, and JSON has none", "delete it"
-    if rest[:1] in ("}", "]") and before[-1:] == ",":
-        return f"{source} has a comma too many {where}", "delete the comma before the bracket"
-    if re.match(r",\s*[}\]]", rest):  # Python 3.13 points at the comma itself
+    # Python 3.13 points at the comma itself.
+    if (rest[:1] in ("}", "]") and before[-1:] == ",") or re.match(r",\s*[}\]]", rest):
         return f"{source} has a comma too many {where}", "delete the comma before the bracket"
     if rest[:1] == "'":
         return f"{source} has text in single quotes {where}, as Python prints it", "write it with json.dump"
