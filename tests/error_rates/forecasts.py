@@ -7,10 +7,10 @@ import argparse
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.forecast import forecast
 from comfyload.advise.queueing import lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from tests.error_rates.laws import LAWS, Law
+from tests.unit.advise_pools import forecast
 
 LOAD = 0.7
 

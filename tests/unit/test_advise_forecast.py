@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from comfyload.advise.forecast import forecast, forecasts, highest_rate, size
+from comfyload.advise.forecast import forecasts, highest_rate, size
 from comfyload.advise.interference import changed, drift
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.advise.validation import validate
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
-from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal
+from tests.unit.advise_pools import bimodal, forecast, pools_of_one, pools_of_two, ran, unimodal
 
 ONE = Workload(shares=[1.0])
 

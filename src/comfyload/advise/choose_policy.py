@@ -35,6 +35,8 @@ _COMPARED, _COMPARED_JOBS = 8, 5000
 """The most worlds of a trouble in which policies are compared, and about how many jobs these have in all."""
 _MOST_JOBS = 12_000
 """In all worlds of one trouble: that many take some seconds for all policies."""
+_MOVES = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, 1), (1, 0), (1, -1), (1, 1))
+"""Of the queue limit, and of the attempts: the policies around the numbers by rule."""
 _TRIED_AT = 0.9
 """Policies are tried at no more than this of the capacity: beyond it, only the overload shows."""
 
@@ -203,17 +205,11 @@ def _value(row: Score) -> float:
 def _around(start: Policy) -> dict[str, Policy]:
     out = {}
     deep = start.admission.depth
-    for change in (-1, 1):
-        attempts = start.attempts + change
-        if 2 <= attempts <= 5:
-            out[f"attempts {change:+}"] = _with_attempts(start, attempts)
-        if deep is None or deep + change < 0:
-            continue
-        other = structs.replace(start, admission=Admission(depth=deep + change))
-        out[f"depth {change:+}"] = other
-        for more in (-1, 1):
-            if 2 <= start.attempts + more <= 5:
-                out[f"depth {change:+}, attempts {more:+}"] = _with_attempts(other, start.attempts + more)
+    for deeper, more in _MOVES:
+        attempts, depth = start.attempts + more, None if deep is None else deep + deeper
+        if 2 <= attempts <= 5 and (not deeper or (depth is not None and depth >= 0)):
+            moved = structs.replace(_with_attempts(start, attempts), admission=Admission(depth=depth))
+            out[f"depth {deeper:+}, attempts {more:+}"] = moved
     # Where the queues cannot be read, only the budget keeps retries from an overload.
     for factor in (0.5,) if deep is None else (0.5, 2.0):
         budget = Budget(ratio=factor * start.budget.ratio, cap=max(3.0, factor * start.budget.cap))

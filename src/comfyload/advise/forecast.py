@@ -72,23 +72,6 @@ class Sizing(Struct, frozen=True, kw_only=True):
     rows: list[Forecast]
 
 
-def forecast(
-    pools: ServiceTimes,
-    workload: Workload,
-    *,
-    rate_per_s: float,
-    servers: int = 1,
-    dispatch: Dispatch = "affinity",
-    deadline_s: float | None = None,
-    rng: np.random.Generator,
-) -> Forecast:
-    """What to expect at one rate, with one number of servers."""
-    (row,) = forecasts(
-        pools, workload, rates_per_s=[rate_per_s], servers=[servers], dispatch=dispatch, deadline_s=deadline_s, rng=rng
-    )
-    return row
-
-
 def forecasts(
     pools: ServiceTimes,
     workload: Workload,
