@@ -109,10 +109,7 @@ class Probe:
     def stop(self) -> None:
         """Listen no more, put everything back, and write what is left; takes up to a few seconds."""
         self.active = False
-        self.hooks.detach()
-        if self._sampler is not None:
-            with suppress(Exception):
-                self._sampler.stop()
+        self._take_off()
         if self._gpus is not None:
             with suppress(Exception):
                 self._gpus.close()
