@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Collection
 from typing import Any
@@ -91,7 +92,6 @@ class Variation:
         """Seeds that stay the same in every job, since somebody chose them."""
         self._fresh = [] if as_is else [found for found in fresh if found.node in live]
         graph = copy.deepcopy(workflow.graph)
-        self._slots = sorted(self._all_slots(seed), key=_place_in(graph))
         self.rows = len({tuple(map(repr, row)) for row in zip(*self._table.values(), strict=True)})
         """How many rows of the table differ in their values for this graph."""
         sizes = [found.bounds[1] - found.bounds[0] + 1 for found in self._fresh]
@@ -104,7 +104,7 @@ class Variation:
         if not as_is and output_folder is not None:
             self._move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
-        self._pieces = _pieces(graph, [(node, key) for node, key, _ in self._slots])
+        self._pieces, self._slots = _cut(graph, self._all_slots(seed))
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
 
     @property
@@ -156,8 +156,6 @@ class Variation:
 
     def render(self, index: int) -> bytes:
         """The graph of job `index` as JSON."""
-        if not self._slots:
-            return self._pieces[0]
         parts = [self._pieces[0]]
         for (_, _, at), piece in zip(self._slots, self._pieces[1:], strict=True):
             parts += [json.dumps(at(index)).encode(), piece]
@@ -263,25 +261,15 @@ def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[in
     return value
 
 
-def _place_in(graph: Graph) -> Callable[[Slot], tuple[int, int]]:
-    """Sorts slots in the order in which they are written out; a salt is added after a node's own inputs."""
-    nodes = {node: place for place, node in enumerate(graph)}
-
-    def place(slot: Slot) -> tuple[int, int]:
-        keys = list(graph[slot[0]]["inputs"])
-        return nodes[slot[0]], keys.index(slot[1]) if slot[1] in keys else len(keys)
-
-    return place
-
-
-def _pieces(graph: Graph, slots: list[tuple[str, str]]) -> list[bytes]:
-    """The serialised graph cut at the slots, which come in its order. A marker that the graph does not hold stands
-    for each value.
+def _cut(graph: Graph, slots: list[Slot]) -> tuple[list[bytes], list[Slot]]:
+    """The serialised graph cut at the slots, and these in its order. A marker that the graph does not hold, and the
+    number of the slot, stand for each value.
     """
     marker = "slot"
     while marker in json.dumps(graph):
         marker += "_"
     marked = copy.deepcopy(graph)
-    for node, key in slots:
-        marked[node]["inputs"][key] = marker
-    return [piece.encode() for piece in json.dumps(marked, separators=(",", ":")).split(f'"{marker}"')]
+    for number, (node, key, _) in enumerate(slots):
+        marked[node]["inputs"][key] = f"{marker}{number}"
+    parts = re.split(rf'"{marker}(\d+)"', json.dumps(marked, separators=(",", ":")))
+    return [piece.encode() for piece in parts[::2]], [slots[int(number)] for number in parts[1::2]]
