@@ -12,7 +12,7 @@ import msgspec
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.sim.execution import Execution, WorkerDied
 from comfyload.sim.faults import Faults, plan
-from comfyload.sim.reply import server_error
+from comfyload.sim.reply import SERVER_ERROR
 from comfyload.sim.routes import answer
 from comfyload.sim.settings import Settings, Truth
 from comfyload.sim.state import State
@@ -45,6 +45,7 @@ class Server:
         truth: what really happened, one per execution, in order.
         posts: how often each prompt id was accepted.
         calls: how often each route was called, as `"GET /history/{id}"`.
+        up: whether the process runs; not in the pause of a restart.
         listeners: called with True when the process comes up again and False when it goes down.
     """
 
@@ -81,7 +82,7 @@ class Server:
         self._state = State(self._settings)
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
-        self._up = False
+        self.up = False
         self._started = 0  # prompts, over the whole life
         self._accepted = 0
         self._called = 0
@@ -97,10 +98,6 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-    @property
-    def up(self) -> bool:
-        return self._up
 
     def start(self) -> None:
         """Begin to work, on the running loop."""
@@ -129,7 +126,7 @@ class Server:
         """
         faults = self._faults
         self._called += 1
-        if not self._up or faults.refuse.hits(self._called, self._state.rng):
+        if not self.up or faults.refuse.hits(self._called, self._state.rng):
             raise TransportError("connection refused", sent=False)
         if self._worker is not None and self._worker.done() and not self._worker.cancelled():
             self._worker.result()
@@ -137,7 +134,7 @@ class Server:
         if faults.http_500 and faults.http_500 in path:
             self._failed += 1
             if not faults.http_500_first or self._failed <= faults.http_500_first:
-                return server_error()
+                return SERVER_ERROR
         reply = answer(self._state, request)
         posted = request.method == "POST" and path.partition("?")[0] in ("/prompt", "/api/prompt")
         if posted and reply.status == 200:
@@ -151,7 +148,7 @@ class Server:
         Raises:
             TransportError: the server is down.
         """
-        if not self._up:
+        if not self.up:
             raise TransportError("connection refused", sent=False)
         state = self._state
         socket = state.sockets.open(client_id)
@@ -194,11 +191,11 @@ class Server:
         return self._state.queue.lose(prompt_id)
 
     def _run(self) -> None:
-        self._up = True
+        self.up = True
         self._worker = asyncio.get_running_loop().create_task(self._work(self._state))
 
     def _halt(self) -> None:
-        self._up = False
+        self.up = False
         if self._worker is not None:
             self._worker.cancel()
             self._worker = None

@@ -87,6 +87,10 @@ class Variation:
             moving=[] if as_is else [node for node, key in moving if key != PREFIX_INPUT],
             chosen=list(workflow.graph) if as_is else [node for node, _ in chosen],
         )
+        self.salted = self.reach.salted
+        """Nodes that get an input which ComfyUI ignores, so that they run in each job."""
+        self.constant = self.reach.constant
+        """Outputs that are the same in every job, such as a preview of a control image: neither work nor new images."""
         live = self.reach.live
         self.pinned = [] if as_is else sorted(".".join(place) for place in chosen if place[0] in live)
         """Seeds that stay the same in every job, since somebody chose them."""
@@ -106,16 +110,6 @@ class Variation:
         self.output_folder = output_folder if self.prefixed else None
         self._pieces, self._slots = _cut(graph, self._all_slots(seed))
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
-
-    @property
-    def salted(self) -> list[str]:
-        """Nodes that get an input which ComfyUI ignores, so that they run in each job."""
-        return self.reach.salted
-
-    @property
-    def constant(self) -> list[str]:
-        """Outputs that are the same in every job, such as a preview of a control image: neither work nor new images."""
-        return self.reach.constant
 
     def _all_slots(self, seed: int) -> list[Slot]:
         name = self.workflow.name
