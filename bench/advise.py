@@ -16,8 +16,8 @@ from comfyload.advise.choose_policy import synthesise
 from comfyload.advise.forecast import forecasts, highest_rate, size
 from comfyload.advise.naive_client import NAIVE
 from comfyload.advise.queueing import fleet, lindley
-from comfyload.advise.retry_model import Setting, play, worlds
-from comfyload.advise.scenarios import scenarios
+from comfyload.advise.retry_model import play, worlds
+from comfyload.advise.scenarios import Setting, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy
 

@@ -8,8 +8,8 @@ from msgspec import structs
 
 from comfyload.advise.choose_policy import _deepest, _sums, infeasible, synthesise
 from comfyload.advise.naive_client import NAIVE, Naive
-from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
-from comfyload.advise.scenarios import Scenario, World, scenarios
+from comfyload.advise.retry_model import _half_width, play, score, worlds
+from comfyload.advise.scenarios import Scenario, Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy, Score, decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two

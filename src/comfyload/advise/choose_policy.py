@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
-from comfyload.advise.retry_model import Setting, scores, worlds
-from comfyload.advise.scenarios import World, scenarios
+from comfyload.advise.retry_model import scores, worlds
+from comfyload.advise.scenarios import Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
 from comfyload.judge.statistics.binomial import wilson
