@@ -253,7 +253,7 @@ class Server:
             state.probe.started(item, truth)
         if struck.stall_events:
             self._stall_for(self._faults.stalled_s)
-        entry = await Execution(state, item, self._faults, struck, truth, self).run()
+        entry = await Execution(state, item, self._faults, struck, truth, self.restart).run()
         lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
         if lag:
             await asyncio.sleep(lag)
