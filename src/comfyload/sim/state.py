@@ -45,16 +45,15 @@ class State:
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
         self.timing = Timing(settings.speed, self.rng)
-        self.probe = self._probe() if settings.probe else None
+        timing, queue = self.timing, self.queue
+        self.probe: Probe | None = None
+        if settings.probe:
+            self.probe = Probe(settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
         self.number = 0  # of the next prompt without one of its own
         self.interrupted = False
         self.flags: set[str] = set()  # unload_models, free_memory: for the worker, after the current prompt
         self.client_id: str | None = None  # whose prompt runs or ran last
         self.last_node: str | None = None  # what it runs now
-
-    def _probe(self) -> Probe:
-        timing, queue = self.timing, self.queue
-        return Probe(self.settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
 
     def status(self) -> dict[str, Any]:
         return {"exec_info": {"queue_remaining": self.queue.remaining}}

@@ -8,6 +8,8 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from msgspec import Struct
+
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode
 from comfyload.workflow.reading import EXPORT_HINT, find_graph, kind_of, load_json, refuse_pictures
@@ -17,13 +19,12 @@ Graph = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}: what `POST /prompt` takes as `prompt`."""
 
 
-class Workflow:
+class Workflow(Struct, frozen=True, eq=False):
     """A checked graph with its name. `extra` holds other parts of the file (`extra_data`)."""
 
-    def __init__(self, name: str, graph: Graph, extra: Mapping[str, Any] | None = None) -> None:
-        self.name = name
-        self.graph = graph
-        self.extra = dict(extra or {})
+    name: str
+    graph: Graph
+    extra: dict[str, Any] = {}
 
     @property
     def sha256(self) -> str:

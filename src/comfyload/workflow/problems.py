@@ -145,7 +145,8 @@ def merged(answers: Sequence[PreflightAnswer], places: Sequence[str] = ()) -> Pr
     found: dict[Any, list[tuple[str, Problem]]] = {}
     for answer, place in zip(answers, places or [""] * len(answers), strict=True):
         for problem in answer.problems:
-            found.setdefault(_key(problem), []).append((place, problem))
+            key = problem.kind, problem.node, problem.input, problem.message
+            found.setdefault(key, []).append((place, problem))
     problems = []
     for alike in found.values():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
@@ -180,10 +181,6 @@ def _kinds(problems: list[Problem]) -> str:
         several = kind == "unknown_class" and classes < count
         parts.append(f"{kind.replace('_', ' ')}: {f'{classes} in {count} nodes' if several else count}")
     return ", ".join(parts)
-
-
-def _key(problem: Problem) -> Any:
-    return problem.kind, problem.node, problem.input, problem.message
 
 
 def _alike(problem: Problem) -> Any:
