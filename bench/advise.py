@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comfyload.advise.choose_policy import synthesise
-from comfyload.advise.forecast import forecast, highest_rate, size
+from comfyload.advise.forecast import forecasts, highest_rate, size
 from comfyload.advise.naive_client import NAIVE
 from comfyload.advise.queueing import fleet, lindley
-from comfyload.advise.retry_model import Setting, play, worlds
-from comfyload.advise.scenarios import scenarios
+from comfyload.advise.retry_model import play, worlds
+from comfyload.advise.scenarios import Setting, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy
 
@@ -47,10 +47,11 @@ def main() -> None:
     codes = rng.integers(0, 2, few.shape)
     took = seconds(lambda: fleet(few, codes, services[:, :1000] * 4, services[:, :1000] * 8, servers=4, spill_s=4.0))
     print(f"fleet of 4, affinity  {few.size / took / 1e6:8.1f} M jobs/s")
-    print(f"forecast, 1 server    {seconds(lambda: forecast(one, ONE, rate_per_s=0.07, rng=_new())):8.2f} s")
-    print(f"forecast, 4 servers   {seconds(lambda: forecast(two, TWO, rate_per_s=0.2, servers=4, rng=_new())):8.2f} s")
+    print(f"forecast, 1 server    {seconds(lambda: forecasts(one, ONE, rates_per_s=[0.07], rng=_new())):8.2f} s")
+    fleet_rates, servers = [0.2], [4]
+    took = seconds(lambda: forecasts(two, TWO, rates_per_s=fleet_rates, servers=servers, rng=_new()))
+    print(f"forecast, 4 servers   {took:8.2f} s")
     print(f"highest rate          {seconds(lambda: highest_rate(one, ONE, 45, rng=_new())):8.2f} s")
-    print(f"highest rate, 4       {seconds(lambda: highest_rate(two, TWO, 45, servers=4, rng=_new())):8.2f} s")
     print(f"sizing                {seconds(lambda: size(two, TWO, rate_per_s=0.3, limit_s=45, rng=_new())):8.2f} s")
     setting = Setting(pools=one, workload=ONE, servers=1, deadline_s=90.0)
     policy = Policy(deadline_s=90.0, admission=Admission(depth=6))
@@ -72,7 +73,6 @@ def _pools(of_each: list[NDArray[np.float64]]) -> ServiceTimes:
         warm=of_each,
         switched=[values + 9.0 * (len(of_each) > 1) for values in of_each],
         made_up=[],
-        cold=np.empty(0),
         overhead_s=0.2,
         gap_s=0.0,
     )

@@ -155,7 +155,6 @@ def slower(pools: ServiceTimes, speed: float) -> ServiceTimes:
         pools,
         warm=[speed * times for times in pools.warm],
         switched=[speed * times for times in pools.switched],
-        cold=speed * pools.cold,
         overhead_s=speed * pools.overhead_s,
         gap_s=speed * pools.gap_s,
     )

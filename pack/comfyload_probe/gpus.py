@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,20 +13,27 @@ from .torch_gpus import TorchGpus, torch_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Gpus"]
+__all__ = ["Gpus", "open_gpus"]
 
 
-class Source(Protocol):
-    """What reads GPUs. `why`: why readings are missing now, "" if none is known to be."""
+class Gpus(Protocol):
+    """The GPUs of this process. Nothing here raises; a driver that hangs holds only the thread that asked.
+
+    `backend`: `nvml`, `rocm`, `cuda` (NVIDIA without its management library), `mps` or `none`. `why`: why readings are
+    missing, "" if none is known to be; changes when a driver is lost and when it answers again.
+    """
 
     backend: str
     why: str
 
-    def read(self) -> list[dict[str, Any]]: ...
+    def read(self) -> list[dict[str, Any]]:
+        """The `gpus` of a row `sample`; takes 40 ms and more for each GPU."""
 
-    def facts(self) -> dict[str, dict[str, Any]]: ...
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """`gpu.N.KEY`: each a value, None if it is unknown, and its source."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what the driver holds for us."""
 
 
 class Nobody:
@@ -49,49 +55,20 @@ class Nobody:
         pass
 
 
-class Gpus:
-    """The GPUs of this process. Nothing here raises; a driver that hangs holds only the thread that asked."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    @classmethod
-    def open(cls, environ: Mapping[str, str] = os.environ, clock: Callable[[], float] = time.monotonic) -> Gpus:
-        """Find who can tell. COMFYLOAD_PROBE_NVML names another NVML; `clock`: of the attempts to open it again."""
-        if _on_cpu():
-            why = "ComfyUI computes on its CPU"
-            return cls(Nobody(why, {"value": "none", "source": why}))
-        kind = torch_kind()
-        if kind in ("rocm", "mps"):
-            return cls(TorchGpus(kind))
-        try:
-            return cls(Nvidia(environ, clock))
-        except NvmlError as error:
-            if kind:
-                return cls(TorchGpus(kind, f"{error}: only what torch tells is known"))
-            return cls(Nobody(str(error), {"value": None, "source": str(error)}))
-
-    @property
-    def backend(self) -> str:
-        """`nvml`, `rocm`, `cuda` (NVIDIA without its management library), `mps` or `none`."""
-        return self._source.backend
-
-    @property
-    def why(self) -> str:
-        """Why readings are missing; changes when a driver is lost and when it answers again."""
-        return self._source.why
-
-    def read(self) -> list[dict[str, Any]]:
-        """The `gpus` of a row `sample`; takes 40 ms and more for each GPU."""
-        return self._source.read()
-
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """`gpu.N.KEY`: each a value, None if it is unknown, and its source."""
-        return self._source.facts()
-
-    def close(self) -> None:
-        """Give back what the driver holds for us."""
-        self._source.close()
+def open_gpus(environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> Gpus:
+    """Find who can tell. COMFYLOAD_PROBE_NVML names another NVML; `clock`: of the attempts to open it again."""
+    if _on_cpu():
+        why = "ComfyUI computes on its CPU"
+        return Nobody(why, {"value": "none", "source": why})
+    kind = torch_kind()
+    if kind in ("rocm", "mps"):
+        return TorchGpus(kind)
+    try:
+        return Nvidia(environ, clock)
+    except NvmlError as error:
+        if kind:
+            return TorchGpus(kind, f"{error}: only what torch tells is known")
+        return Nobody(str(error), {"value": None, "source": str(error)})
 
 
 def _on_cpu() -> bool:

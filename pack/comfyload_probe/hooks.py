@@ -10,16 +10,17 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any, Protocol
 
 __all__ = ["HANDLER_NAME", "Hooks", "Listener"]
 
 HANDLER_NAME = "comfyload_probe"
 ON = "on"
+
+Method = Callable[..., Any]
+Undo = Callable[[], None]
 
 _log = logging.getLogger("comfyload_probe")
 
@@ -27,7 +28,7 @@ _log = logging.getLogger("comfyload_probe")
 class Listener(Protocol):
     """Whoever is told. `guard` calls one of the others and keeps to itself what goes wrong in it."""
 
-    def guard(self, hook: str, function: Callable[..., Any], *args: Any) -> Any: ...
+    def guard(self, hook: str, function: Method, *args: Any) -> Any: ...
 
     def now(self) -> float: ...
 
@@ -57,7 +58,7 @@ class Hooks:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._undos: list[Callable[[], None]] = []
+        self._undos: list[Undo] = []
         self.states: dict[str, str] = {}
         self.missing: list[str] = []
 
@@ -85,124 +86,97 @@ class Hooks:
                 _log.exception("a hook could not be taken off")
 
 
-def _attach_put(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_put(listener: Listener, server: Any) -> list[Undo]:
     queue = _part(server, "prompt_queue")
 
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def put(*args: Any, **kwargs: Any) -> Any:
-            at = listener.guard("queue.put", listener.now)
-            # The queue's own lock, which may be taken twice: nobody gets the prompt before it is known as queued.
-            with _mutex(queue):
-                result = original(*args, **kwargs)
-                listener.guard("queue.put", told, args, kwargs, at)
-            return result
-
-        def told(args: Any, kwargs: Any, at: float | None) -> None:
+    def put(original: Method, *args: Any, **kwargs: Any) -> Any:
+        at = listener.guard("queue.put", listener.now)
+        # The queue's own lock, which may be taken twice: nobody gets the prompt before it is known as queued.
+        with _mutex(queue):
+            result = original(*args, **kwargs)
             if at is not None:
-                listener.queued(_argument(args, kwargs, 0, "item"), max(0, _depth(queue) - 1), at)
+                listener.guard("queue.put", queued, args, kwargs, at)
+        return result
 
-        return put
+    def queued(args: Any, kwargs: Any, at: float) -> None:
+        listener.queued(_argument(args, kwargs, 0, "item"), max(0, _depth(queue) - 1), at)
 
-    return [_replace(queue, "put", make)]
+    return _replace(queue, put=put)
 
 
-def _attach_get(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_get(listener: Listener, server: Any) -> list[Undo]:
     queue = _part(server, "prompt_queue")
 
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def get(*args: Any, **kwargs: Any) -> Any:
-            got = original(*args, **kwargs)
-            if got is not None:
-                listener.guard("queue.get", told, got)
-            return got
+    def get(original: Method, *args: Any, **kwargs: Any) -> Any:
+        got = original(*args, **kwargs)
+        if got is not None:
+            listener.guard("queue.get", started, got)
+        return got
 
-        def told(got: Any) -> None:
-            item, item_id = got
-            listener.started(item, item_id, len(queue.queue), listener.now())
+    def started(got: Any) -> None:
+        item, item_id = got
+        listener.started(item, item_id, len(queue.queue), listener.now())
 
-        return get
-
-    return [_replace(queue, "get", make)]
+    return _replace(queue, get=get)
 
 
-def _attach_done(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_done(listener: Listener, server: Any) -> list[Undo]:
     queue = _part(server, "prompt_queue")
 
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def task_done(*args: Any, **kwargs: Any) -> Any:
-            listener.guard("queue.task_done", told, args, kwargs)
-            return original(*args, **kwargs)
+    def task_done(original: Method, *args: Any, **kwargs: Any) -> Any:
+        listener.guard("queue.task_done", ended, args, kwargs)
+        return original(*args, **kwargs)
 
-        def told(args: Any, kwargs: Any) -> None:
-            at = listener.now()
-            listener.ended(_argument(args, kwargs, 0, "item_id"), _argument(args, kwargs, 2, "status"), at)
+    def ended(args: Any, kwargs: Any) -> None:
+        at = listener.now()
+        listener.ended(_argument(args, kwargs, 0, "item_id"), _argument(args, kwargs, 2, "status"), at)
 
-        return task_done
-
-    return [_replace(queue, "task_done", make)]
+    return _replace(queue, task_done=task_done)
 
 
-def _attach_delete(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_delete(listener: Listener, server: Any) -> list[Undo]:
     queue = _part(server, "prompt_queue")
 
-    def make_wipe(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wipe_queue(*args: Any, **kwargs: Any) -> Any:
-            with _mutex(queue):
-                gone = listener.guard("queue.delete", waiting)
-                result = original(*args, **kwargs)
-            if gone:
-                listener.guard("queue.delete", listener.deleted, gone)
-            return result
+    def wipe_queue(original: Method, *args: Any, **kwargs: Any) -> Any:
+        with _mutex(queue):
+            gone = listener.guard("queue.delete", lambda: list(queue.queue))
+            result = original(*args, **kwargs)
+        if gone:
+            listener.guard("queue.delete", listener.deleted, gone)
+        return result
 
-        return wipe_queue
+    def delete_queue_item(original: Method, function: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
+        gone: list[Any] = []
 
-    def waiting() -> list[Any]:
-        return list(queue.queue)
+        def watched(item: Any) -> Any:  # the first item it accepts is the one that goes
+            hit = function(item)
+            if hit:
+                gone.append(item)
+            return hit
 
-    def make_delete(original: Callable[..., Any]) -> Callable[..., Any]:
-        def delete_queue_item(function: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
-            gone: list[Any] = []
+        result = original(watched, *args, **kwargs)
+        if gone:
+            listener.guard("queue.delete", listener.deleted, gone)
+        return result
 
-            def watched(item: Any) -> Any:  # the first item it accepts is the one that goes
-                hit = function(item)
-                if hit:
-                    gone.append(item)
-                return hit
-
-            result = original(watched, *args, **kwargs)
-            if gone:
-                listener.guard("queue.delete", listener.deleted, gone)
-            return result
-
-        return delete_queue_item
-
-    undos = [_replace(queue, "wipe_queue", make_wipe)]
-    try:
-        undos.append(_replace(queue, "delete_queue_item", make_delete))
-    except _Missing:
-        undos.pop()()
-        raise
-    return undos
+    return _replace(queue, wipe_queue=wipe_queue, delete_queue_item=delete_queue_item)
 
 
-def _attach_nodes(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_nodes(listener: Listener, server: Any) -> list[Undo]:
     module = _module("comfy_execution.progress")
     registry_class = _part(module, "ProgressRegistry")
     if not callable(getattr(registry_class, "register_handler", None)):
         raise _Missing("ProgressRegistry takes no handlers")
     handler_class = _handler_class(listener, getattr(module, "ProgressHandler", object))
 
-    def make(original: Callable[..., Any]) -> Callable[..., Any]:
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it stands in for that method
-            original(self, *args, **kwargs)
-            listener.guard("progress", register, self)
+    def init(original: Method, registry: Any, *args: Any, **kwargs: Any) -> None:
+        original(registry, *args, **kwargs)
+        listener.guard("progress", register, registry)
 
-        def register(registry: Any) -> None:
-            registry.register_handler(handler_class(registry.dynprompt))
+    def register(registry: Any) -> None:
+        registry.register_handler(handler_class(registry.dynprompt))
 
-        return __init__
-
-    return [_replace(registry_class, "__init__", make)]
+    return _replace(registry_class, __init__=init)
 
 
 def _handler_class(listener: Listener, base: Any) -> Any:
@@ -225,32 +199,21 @@ def _handler_class(listener: Listener, base: Any) -> Any:
     return type("ComfyloadProgress", (base,), unneeded | needed)
 
 
-def _attach_models(listener: Listener, server: Any) -> list[Callable[[], None]]:
+def _attach_models(listener: Listener, server: Any) -> list[Undo]:
     loaded_class = _part(_module("comfy.model_management"), "LoadedModel")
 
-    def maker(action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def moved(self: Any, *args: Any, **kwargs: Any) -> Any:
-                before = listener.guard("models", listener.model_before, self)
-                result = original(self, *args, **kwargs)
-                if before is not None:
-                    listener.guard("models", listener.model_after, action, self, before)
-                return result
+    def moved(action: str, original: Method, loaded: Any, *args: Any, **kwargs: Any) -> Any:
+        before = listener.guard("models", listener.model_before, loaded)
+        result = original(loaded, *args, **kwargs)
+        if before is not None:
+            listener.guard("models", listener.model_after, action, loaded, before)
+        return result
 
-            return moved
-
-        return make
-
-    undos = [_replace(loaded_class, "model_load", maker("loaded"))]
-    try:
-        undos.append(_replace(loaded_class, "model_unload", maker("unloaded")))
-    except _Missing:
-        undos.pop()()
-        raise
-    return undos
+    loads, unloads = functools.partial(moved, "loaded"), functools.partial(moved, "unloaded")
+    return _replace(loaded_class, model_load=loads, model_unload=unloads)
 
 
-_HOOKS: tuple[tuple[str, Callable[[Listener, Any], list[Callable[[], None]]], str], ...] = (
+_HOOKS: tuple[tuple[str, Callable[[Listener, Any], list[Undo]], str], ...] = (
     ("queue.put", _attach_put, "when prompts are queued and how long they wait (prompt.queued) is unknown"),
     ("queue.get", _attach_get, "when prompts start (prompt.started, duration_ms of prompt.ended) is unknown"),
     ("queue.task_done", _attach_done, "when and how prompts end (prompt.ended), and nodes that fail, are unknown"),
@@ -264,17 +227,27 @@ _HOOKS: tuple[tuple[str, Callable[[Listener, Any], list[Callable[[], None]]], st
 )
 
 
-def _replace(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
-    """Put a wrapper in the place of a method of a class or of one instance; how to undo it.
+def _replace(owner: Any, **arounds: Method) -> list[Undo]:
+    """Put wrappers in the place of methods of a class or of one instance; how to undo it.
+
+    A wrapper gets what it wraps, then the arguments.
 
     Raises:
-        _Missing: there is no such method.
+        _Missing: there is no such method, and none is replaced.
     """
-    original = getattr(owner, name, None)
-    if not callable(original):
-        raise _Missing(f"{getattr(owner, '__name__', type(owner).__name__)} has no {name}")
-    had, before = name in vars(owner), vars(owner).get(name)
-    ours = functools.wraps(original)(make(original))
+    for name in arounds:
+        if not callable(getattr(owner, name, None)):
+            raise _Missing(f"{getattr(owner, '__name__', type(owner).__name__)} has no {name}")
+    return [_replace_one(owner, name, around) for name, around in arounds.items()]
+
+
+def _replace_one(owner: Any, name: str, around: Method) -> Undo:
+    original, had, before = getattr(owner, name), name in vars(owner), vars(owner).get(name)
+
+    @functools.wraps(original)
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
     setattr(owner, name, ours)
 
     def undo() -> None:

@@ -68,7 +68,6 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._told_refused = 0
         self._told_at = -TELLS_AGAIN_S
-        self._unwritten_told = 0
 
     @property
     def dropped(self) -> int:

@@ -192,7 +192,11 @@ def _locked(path: Path) -> Iterator[None]:
     Raises:
         TimeoutError: somebody else holds it for longer than a second.
     """
-    descriptor = _by_fcntl(path) if _fcntl is not None else _by_creation(path)
+    until = time.perf_counter() + LOCK_PATIENCE_S
+    while (descriptor := _try_to_lock(path)) is None:
+        if time.perf_counter() >= until:
+            raise TimeoutError(11, "another writer holds its lock")
+        time.sleep(0.01)
     try:
         yield
     finally:
@@ -201,34 +205,22 @@ def _locked(path: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _by_fcntl(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    until = time.perf_counter() + LOCK_PATIENCE_S
-    while True:
-        try:
-            _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.perf_counter() < until:
-                time.sleep(0.01)
-                continue
-            os.close(descriptor)
-            raise TimeoutError(11, "another writer holds its lock") from None
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-
-def _by_creation(path: Path) -> int:
-    until = time.perf_counter() + LOCK_PATIENCE_S
-    while True:
+def _try_to_lock(path: Path) -> int | None:
+    """The lock file's descriptor; None while another writer holds it. Without fcntl, who creates the file holds it."""
+    if _fcntl is None:
         try:
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > STALE_LOCK_S:  # its holder died
                     path.unlink()
-                    continue
-            if time.perf_counter() >= until:
-                raise TimeoutError(11, "another writer holds its lock") from None
-            time.sleep(0.01)
+            return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _fcntl.flock(descriptor, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor

@@ -26,6 +26,15 @@ _GPU = {
 }
 
 
+_OWN = {
+    "active": ("active", "gauge", "1 while the probe listens, 0 once it has switched itself off."),
+    "dropped": ("rows_dropped_total", "counter", "Rows that found no room."),
+    "errors": ("errors_total", "counter", "Errors inside the probe."),
+    "log_bytes": ("log_bytes", "gauge", "Size of the log file."),
+    "queue_depth": ("queue_depth", "gauge", "Prompts that wait or run."),
+}
+
+
 def prometheus(snapshot: dict[str, Any]) -> str:
     """The whole page, ending in a line feed."""
     lines: list[str] = []
@@ -44,21 +53,11 @@ Series = list[tuple[dict[str, object], object]]
 def _own(lines: list[str], snapshot: dict[str, Any]) -> None:
     one: Series = [({"version": snapshot.get("version") or "unknown"}, 1)]
     _family(lines, "info", "gauge", "The probe's version.", one)
-    _family(
-        lines,
-        "active",
-        "gauge",
-        "1 while the probe listens, 0 once it has switched itself off.",
-        _of(snapshot, "active"),
-    )
-    _family(lines, "rows_dropped_total", "counter", "Rows that found no room.", _of(snapshot, "dropped"))
-    _family(lines, "errors_total", "counter", "Errors inside the probe.", _of(snapshot, "errors"))
-    _family(lines, "log_bytes", "gauge", "Size of the log file.", _of(snapshot, "log_bytes"))
+    for key, (name, kind, text) in _OWN.items():
+        _family(lines, name, kind, text, _of(snapshot, key))
 
 
 def _work(lines: list[str], snapshot: dict[str, Any]) -> None:
-    depth = "Prompts that wait or run."
-    _family(lines, "queue_depth", "gauge", depth, _of(snapshot, "queue_depth"))
     _family(lines, "prompts_total", "counter", "Prompts that ended.", _by(snapshot, "prompts", "status"))
     _duration(lines, "prompt_seconds", "Execution of prompts.", [({}, snapshot.get("prompt_seconds"))])
     _family(lines, "nodes_total", "counter", "Nodes that ended.", _by(snapshot, "nodes", "status"))
@@ -69,13 +68,8 @@ def _work(lines: list[str], snapshot: dict[str, Any]) -> None:
 
 
 def _sample(lines: list[str], sample: dict[str, Any]) -> None:
-    _family(
-        lines,
-        "sample_timestamp_seconds",
-        "gauge",
-        "When the readings below were taken.",
-        [({}, _unix(sample.get("timestamp")))],
-    )
+    taken: Series = [({}, _unix(sample.get("timestamp")))]
+    _family(lines, "sample_timestamp_seconds", "gauge", "When the readings below were taken.", taken)
     process = sample.get("process") or {}
     _family(lines, "process_rss_bytes", "gauge", "Memory of ComfyUI's process.", _of(process, "rss_bytes"))
     _family(lines, "process_cpu_seconds_total", "counter", "CPU time of ComfyUI's process.", _of(process, "cpu_s"))

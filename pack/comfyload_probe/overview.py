@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -145,19 +146,12 @@ def _slowest_first(nodes: list[dict[str, Any]]) -> None:
 
 def _spread(values: Iterable[float | None]) -> dict[str, Any]:
     """Median and 95th percentile, linear between the values; None where there are too few for it."""
-    known = sorted(value for value in values if value is not None)
+    known = [value for value in values if value is not None]
     return {
         "n": len(known),
-        "p50": _quantile(known, 0.5) if known else None,
-        "p95": _quantile(known, 0.95) if len(known) >= P95_NEEDS else None,
+        "p50": round(statistics.median(known), 3) if known else None,
+        "p95": round(statistics.quantiles(known, n=20, method="inclusive")[-1], 3) if len(known) >= P95_NEEDS else None,
     }
-
-
-def _quantile(ordered: list[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return round(ordered[low] + (place - low) * (ordered[high] - ordered[low]), 3)
 
 
 def _keep_newest(held: dict[str, Any], limit: int) -> None:

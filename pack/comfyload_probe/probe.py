@@ -109,10 +109,7 @@ class Probe:
     def stop(self) -> None:
         """Listen no more, put everything back, and write what is left; takes up to a few seconds."""
         self.active = False
-        self.hooks.detach()
-        if self._sampler is not None:
-            with suppress(Exception):
-                self._sampler.stop()
+        self._take_off()
         if self._gpus is not None:
             with suppress(Exception):
                 self._gpus.close()
@@ -268,7 +265,7 @@ class Probe:
             self.hooks.states["vram"] = "on"
         gpus = self._guarded_import("gpus", "readings of GPUs are unavailable")
         if gpus is not None:
-            self._gpus = gpus.Gpus.open(environ=os.environ)
+            self._gpus = gpus.open_gpus(os.environ)
             if self._gpus.backend == "none":
                 self.hooks.lack("gpus", self._gpus.why or "no GPU", "readings of GPUs are unavailable")
             else:

@@ -229,6 +229,14 @@ class Tracker:
         """Tell of a node that had started; `ended` None: when is not known."""
         allocated = self._note_peak(prompt)
         prompt.run += 1
+        duration_ms = None if ended is None else _ms(ended - node.started)
+        self._emit_node(prompt, node, at, status, start_mono_s=node.started, duration_ms=duration_ms, vram=allocated)
+
+    def _cached_row(self, prompt: Prompt, node: Node, at: float) -> None:
+        prompt.cached += 1
+        self._emit_node(prompt, node, at, "cached", start_mono_s=None, duration_ms=None, vram=None)
+
+    def _emit_node(self, prompt: Prompt, node: Node, at: float, status: str, *, vram: int | None, **times: Any) -> None:
         self._emit(
             "node",
             at=at,
@@ -236,26 +244,9 @@ class Tracker:
             node=node.node_id,
             class_type=node.class_type,
             status=status,
-            start_mono_s=node.started,
-            duration_ms=None if ended is None else _ms(ended - node.started),
-            vram_allocated_bytes=allocated,
+            **times,
+            vram_allocated_bytes=vram,
             vram_peak_bytes=node.peak,
-            **({} if node.display_node is None else {"display_node": node.display_node}),
-        )
-
-    def _cached_row(self, prompt: Prompt, node: Node, at: float) -> None:
-        prompt.cached += 1
-        self._emit(
-            "node",
-            at=at,
-            prompt_id=prompt.prompt_id,
-            node=node.node_id,
-            class_type=node.class_type,
-            status="cached",
-            start_mono_s=None,
-            duration_ms=None,
-            vram_allocated_bytes=None,
-            vram_peak_bytes=None,
             **({} if node.display_node is None else {"display_node": node.display_node}),
         )
 

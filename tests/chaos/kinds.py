@@ -90,6 +90,15 @@ def _now_and_then(trouble: Trouble, seconds: float) -> Callable[[World], Awaitab
     return play
 
 
+async def _doubled(world: World) -> None:
+    async def make(world: World) -> None:
+        await world.when(0.05)
+        world.proxy.duplicate = 1.0
+
+    await _beside(world, make)
+    assert world.proxy.doubled, "the trouble did not strike: no message came twice"
+
+
 async def _cuts(world: World) -> None:
     async def make(world: World) -> None:
         while True:
@@ -374,7 +383,7 @@ KINDS: tuple[Kind, ...] = (
         Expected(ends=LOST),
         cuts=True,
     ),
-    Kind("duplicate", "every event comes twice", _network(Trouble(duplicate=1.0)), Expected(all_complete=True)),
+    Kind("duplicate", "every event comes twice", _doubled, Expected(all_complete=True)),
     Kind("cuts", "all connections are reset three times a second", _cuts, Expected(ends=LOST), cuts=True),
     Kind(
         "refuse",

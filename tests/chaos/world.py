@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from comfyload.sim.proxy import Proxy
+from tests.chaos.doubles import DoublingProxy
 from tests.support.rig import sleeper
 
 __all__ = ["Done", "World", "world"]
@@ -39,7 +39,7 @@ class World:
 
     folder: Path
     jobs: int
-    proxy: Proxy
+    proxy: DoublingProxy
     port: int
     server: asyncio.subprocess.Process
     rng: random.Random
@@ -133,7 +133,7 @@ async def world(
     assert server.stdout is not None
     port = int((await server.stdout.readline()).decode().rpartition(":")[2])
     rng = random.Random(seed)
-    async with Proxy("127.0.0.1", port, rng) as proxy:
+    async with DoublingProxy("127.0.0.1", port, rng) as proxy:
         made = World(folder=folder, jobs=jobs, proxy=proxy, port=port, server=server, rng=rng)
         made.url, made.run = proxy.url, folder / "run"
         try:

@@ -24,10 +24,11 @@ from comfyload.comfy.upload import upload_image
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Plan
-from comfyload.sim import Direct, Faults, Server
+from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.workflow import parse
 from comfyload.workflow.preflight import PreflightFailed
+from tests.support.direct import Direct
 from tests.support.rig import SLEEPER, sleeper
 
 T = TypeVar("T")

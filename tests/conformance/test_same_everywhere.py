@@ -24,8 +24,9 @@ from comfyload.comfy.identify import describe_packs, identify
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import Request
 from comfyload.load import Stop
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
 from comfyload.sim.http import serve
+from tests.support.direct import Direct
 from tests.support.rig import Played, play_on
 
 T = TypeVar("T")

@@ -114,7 +114,6 @@ def p95s(law: str, load: float, servers: int, way: Dispatch, workflows: int, str
         warm=[takes] * workflows,
         switched=[takes + swap_s] * workflows,
         made_up=[],
-        cold=np.empty(0),
         overhead_s=0.0,
         gap_s=0.0,
     )

@@ -7,10 +7,10 @@ import argparse
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.forecast import forecast
 from comfyload.advise.queueing import lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from tests.error_rates.laws import LAWS, Law
+from tests.unit.advise_pools import forecast
 
 LOAD = 0.7
 
@@ -38,9 +38,7 @@ def found(name: str, jobs: int, runs: int) -> Found:
     for seed in range(runs):
         rng = np.random.default_rng([seed, jobs])
         taken = law.draw(rng, jobs)
-        pools = ServiceTimes(
-            workflows=["w"], warm=[taken], switched=[taken], made_up=[], cold=np.empty(0), overhead_s=0.0, gap_s=0.0
-        )
+        pools = ServiceTimes(workflows=["w"], warm=[taken], switched=[taken], made_up=[], overhead_s=0.0, gap_s=0.0)
         p95 = forecast(pools, Workload(shares=[1.0]), rate_per_s=LOAD / law.mean, rng=rng).p95_s
         errors.append((min(p95.estimate, 1e3) - true) / true)
         held += p95.low <= true <= p95.high

@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.choose_policy import OURS, naive_for, synthesise
-from comfyload.advise.retry_model import Setting, scores, worlds
-from comfyload.advise.scenarios import scenarios
+from comfyload.advise.retry_model import scores, worlds
+from comfyload.advise.scenarios import Setting, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Score
 from tests.error_rates.laws import LAWS, Law
@@ -69,9 +69,7 @@ def measured(case: Case, jobs: int, rng: np.random.Generator) -> ServiceTimes:
     else:
         switched = warm
     names = [f"w{number}" for number in range(case.workflows)]
-    return ServiceTimes(
-        workflows=names, warm=warm, switched=switched, made_up=[], cold=np.empty(0), overhead_s=0.2, gap_s=0.0
-    )
+    return ServiceTimes(workflows=names, warm=warm, switched=switched, made_up=[], overhead_s=0.2, gap_s=0.0)
 
 
 def _takes(law: Law, jobs: int, rng: np.random.Generator) -> np.ndarray:

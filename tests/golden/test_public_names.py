@@ -33,7 +33,7 @@ PUBLIC = {
     "comfyload.judge.comparison.compare": "CompareVerdict Comparison Ratio compare",
     "comfyload.judge.comparison.history": "Change DEFAULT LevelShift LevelShifts Point TrendSeries changes history",
     "comfyload.report.charts": "Chart charts concurrency_chart png script",
-    "comfyload.sim": "Direct Faults Server Which",
+    "comfyload.sim": "Faults Server Which",
 }
 
 

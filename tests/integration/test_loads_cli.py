@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from comfyload.sim import Server
-from comfyload.sim.png import IMAGE_PNG
+from comfyload.sim.files import IMAGE_PNG
 from comfyload.sim.sample import picture
 from tests.integration.test_cli import graph_file, summary_of
 from tests.support.commands import call

@@ -21,7 +21,7 @@ from comfyload_probe import checkout, environment
 from comfyload_probe.checkout import Unknown, commit_of, declared_version, pack_fact
 from comfyload_probe.enclosure import enclosure_facts
 from comfyload_probe.environment import facts, without_secrets
-from comfyload_probe.gpus import Gpus
+from comfyload_probe.gpus import Gpus, open_gpus
 from tests.pack.standin import Driver, fake_torch, loaded
 
 
@@ -72,11 +72,11 @@ def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def none() -> Gpus:
-    return Gpus.open({"COMFYLOAD_PROBE_NVML": "/nowhere/nvml.so"})
+    return open_gpus({"COMFYLOAD_PROBE_NVML": "/nowhere/nvml.so"})
 
 
 def test_a_server_is_described(comfyui: Path, driver: Driver) -> None:
-    found = facts(Gpus.open(driver.environ))
+    found = facts(open_gpus(driver.environ))
     assert all(set(fact) == {"value", "source"} and fact["source"] for fact in found.values())
     assert found["gpu.0.driver"] == {"value": "580.65", "source": "nvml (index 0)"}
     assert found["comfyui.version"] == {"value": "0.33.0", "source": "comfyui_version"}

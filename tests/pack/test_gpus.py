@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfyload.record.environment.gpu import KEYS
-from comfyload_probe.gpus import Gpus
+from comfyload_probe.gpus import Gpus, open_gpus
 from comfyload_probe.nvidia import REOPEN_S
 from comfyload_probe.rows import GPU_FIELDS
 from tests.pack.standin import CARD, TOTAL, Driver, fake_torch, loaded
@@ -34,7 +34,7 @@ def only(gpus: Gpus) -> dict[str, Any]:
 
 def test_everything_that_a_driver_tells(driver: Driver) -> None:
     driver.say(processes_0=2, pid0_0=1, bytes0_0=5, pid1_0=os.getpid(), bytes1_0=7 * 2**30, throttle_0=0x45)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert (gpus.backend, gpus.why) == ("nvml", "")
     row = only(gpus)
     assert list(row) == ["index", *GPU_FIELDS]
@@ -58,7 +58,7 @@ def test_everything_that_a_driver_tells(driver: Driver) -> None:
 
 
 def test_the_facts_are_those_of_comfyload_itself(driver: Driver) -> None:
-    facts = Gpus.open(driver.environ).facts()
+    facts = open_gpus(driver.environ).facts()
     assert set(facts) == {f"gpu.0.{key}" for key in KEYS}
     assert {fact["source"] for fact in facts.values()} == {"nvml (index 0)"}
     told = {key.removeprefix("gpu.0."): fact["value"] for key, fact in facts.items()}
@@ -86,7 +86,7 @@ def test_what_a_card_does_not_support_is_none_and_the_rest_is_known(
     driver: Driver, function: str, fields: set[str]
 ) -> None:
     driver.fails(function, 3)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     row = only(gpus)
     unknown = {"torch_allocated_bytes", "process_vram_bytes"}
     assert {key for key, value in row.items() if value is None} == fields | unknown
@@ -96,7 +96,7 @@ def test_what_a_card_does_not_support_is_none_and_the_rest_is_known(
 
 
 def test_a_value_that_fails_once_is_there_again_at_the_next_read(driver: Driver) -> None:
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     driver.fails("nvmlDeviceGetPowerUsage", 999)
     assert only(gpus)["power_w"] is None
     driver.fails("nvmlDeviceGetPowerUsage", None)
@@ -105,7 +105,7 @@ def test_a_value_that_fails_once_is_there_again_at_the_next_read(driver: Driver)
 
 def test_a_driver_older_than_some_functions_tells_the_rest(old_driver: Driver) -> None:
     old_driver.say(processes_0=1, pid0_0=os.getpid(), bytes0_0=4096, throttle_0=0x20)
-    row = only(Gpus.open(old_driver.environ))
+    row = only(open_gpus(old_driver.environ))
     assert row["energy_j"] is None
     assert row["throttle"] == ["sw_thermal"]
     assert row["process_vram_bytes"] == 4096
@@ -116,18 +116,18 @@ def test_a_driver_older_than_some_functions_tells_the_rest(old_driver: Driver) -
 def test_the_processes_are_read_whatever_size_the_driver_gives_them(driver: Driver, entry: int) -> None:
     driver.say(entry=entry, processes_0=3, pid0_0=7, bytes0_0=1, pid1_0=os.getpid(), bytes1_0=11, pid2_0=os.getpid())
     driver.say(bytes2_0=2**33)
-    assert only(Gpus.open(driver.environ))["process_vram_bytes"] == 2**33 + 11
+    assert only(open_gpus(driver.environ))["process_vram_bytes"] == 2**33 + 11
 
 
 def test_a_process_that_the_driver_does_not_show_has_no_known_memory(driver: Driver) -> None:
-    assert only(Gpus.open(driver.environ))["process_vram_bytes"] is None
+    assert only(open_gpus(driver.environ))["process_vram_bytes"] is None
     driver.say(processes_0=1, pid0_0=os.getpid(), bytes0_0=2**64 - 1)  # as Windows answers
-    assert only(Gpus.open(driver.environ))["process_vram_bytes"] is None
+    assert only(open_gpus(driver.environ))["process_vram_bytes"] is None
 
 
 def test_a_gpu_at_rest_is_not_throttled_and_an_unknown_reason_is_not_lost(driver: Driver) -> None:
     driver.say(throttle_0=1)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert only(gpus)["throttle"] == []
     driver.say(throttle_0=0x8004)
     assert only(gpus)["throttle"] == ["sw_power_cap", "unknown_0x8000"]
@@ -135,7 +135,7 @@ def test_a_gpu_at_rest_is_not_throttled_and_an_unknown_reason_is_not_lost(driver
 
 def test_a_lost_driver_is_opened_again_every_half_minute(driver: Driver) -> None:
     clock = Clock()
-    gpus = Gpus.open(driver.environ, clock)
+    gpus = open_gpus(driver.environ, clock)
     assert only(gpus)["power_w"] == 321.5
     driver.fails("all", 1)
     row = only(gpus)
@@ -154,7 +154,7 @@ def test_a_lost_driver_is_opened_again_every_half_minute(driver: Driver) -> None
 def test_one_gpu_lost_of_two_leaves_the_other_and_both_their_places(driver: Driver) -> None:
     clock = Clock()
     driver.say(count=2)
-    gpus = Gpus.open(driver.environ, clock)
+    gpus = open_gpus(driver.environ, clock)
     assert [row["power_w"] for row in gpus.read()] == [321.5, 321.5]
     driver.fails("gpu.0", 15)
     for _ in range(3):
@@ -169,14 +169,14 @@ def test_one_gpu_lost_of_two_leaves_the_other_and_both_their_places(driver: Driv
 
 def test_a_library_that_lacks_a_driver_says_so(driver: Driver) -> None:
     driver.fails("nvmlInit_v2", 9)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert (gpus.backend, gpus.why, gpus.read()) == ("none", "nvml: Driver Not Loaded", [])
     assert gpus.facts() == {"gpu": {"value": None, "source": "nvml: Driver Not Loaded"}}
 
 
 def test_without_a_library_nothing_is_known_and_nothing_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded(monkeypatch, "torch", None)
-    gpus = Gpus.open({"COMFYLOAD_PROBE_NVML": "/nowhere/libnvidia-ml.so.1"})
+    gpus = open_gpus({"COMFYLOAD_PROBE_NVML": "/nowhere/libnvidia-ml.so.1"})
     assert (gpus.backend, gpus.read()) == ("none", [])
     assert gpus.why == "nvml: libnvidia-ml.so.1 cannot be loaded"
     gpus.close()
@@ -187,7 +187,7 @@ def test_only_the_gpus_that_torch_computes_on_are_read_under_its_own_numbers(
 ) -> None:
     driver.say(count=3, power_0=1000, power_1=2000)
     loaded(monkeypatch, "torch", fake_torch(("00000001-aaaa", CARD, TOTAL), ("00000000-aaaa", CARD, TOTAL)))
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert [(row["index"], row["power_w"]) for row in gpus.read()] == [(0, 2.0), (1, 1.0)]
     assert [row["torch_allocated_bytes"] for row in gpus.read()] == [1000, 1001]
     facts = gpus.facts()
@@ -198,18 +198,18 @@ def test_only_the_gpus_that_torch_computes_on_are_read_under_its_own_numbers(
 def test_a_torch_without_uuids_is_matched_by_name_and_memory(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.say(count=2, name_0="NVIDIA T400", total_0=4 * 2**30, power_1=2000)
     loaded(monkeypatch, "torch", fake_torch(("", CARD, int(TOTAL * 0.98))))
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert only(gpus)["power_w"] == 2.0
     assert gpus.facts()["gpu.0.model"] == {"value": CARD, "source": "nvml (index 1)"}
     driver.say(name_0=CARD, total_0=TOTAL)
-    assert "one of 2 alike" in Gpus.open(driver.environ).facts()["gpu.0.model"]["source"]
+    assert "one of 2 alike" in open_gpus(driver.environ).facts()["gpu.0.model"]["source"]
 
 
 def test_a_card_that_the_driver_does_not_have_keeps_its_place_and_says_why(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded(monkeypatch, "torch", fake_torch(("ffff", "Another", TOTAL), ("00000000-aaaa", CARD, TOTAL)))
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert [(row["index"], row["power_w"]) for row in gpus.read()] == [(0, None), (1, 321.5)]
     assert gpus.why == "nvml: no GPU of this machine is 'Another'"
 
@@ -217,7 +217,7 @@ def test_a_card_that_the_driver_does_not_have_keeps_its_place_and_says_why(
 def test_a_part_of_a_gpu_is_found_by_its_own_name(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.say(mig="MIG-cafe")
     loaded(monkeypatch, "torch", fake_torch(("cafe", "NVIDIA H100 MIG 1g.10gb", 10 * 2**30)))
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert only(gpus)["power_w"] == 321.5
     assert gpus.facts()["gpu.0.model"]["source"] == "nvml, a MIG part"
 
@@ -240,14 +240,14 @@ def test_before_torch_is_in_use_the_environment_says_which(
 ) -> None:
     driver.say(count=2, power_0=1000, power_1=2000)
     environ = driver.environ if variable is None else {**driver.environ, "CUDA_VISIBLE_DEVICES": variable}
-    assert [row["power_w"] for row in Gpus.open(environ).read()] == found
+    assert [row["power_w"] for row in open_gpus(environ).read()] == found
 
 
 def test_once_torch_is_in_use_it_is_believed(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.say(count=2, power_0=1000, power_1=2000)
     card = ("00000001-aaaa", CARD, TOTAL)
     loaded(monkeypatch, "torch", fake_torch(card, initialised=False))
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert [row["power_w"] for row in gpus.read()] == [1.0, 2.0]
     loaded(monkeypatch, "torch", fake_torch(card))
     assert [row["power_w"] for row in gpus.read()] == [2.0]
@@ -257,7 +257,7 @@ def test_a_server_on_its_cpu_reads_no_gpu_of_the_machine(driver: Driver, monkeyp
     management: Any = ModuleType("comfy.model_management")
     management.cpu_state = SimpleNamespace(name="CPU")
     loaded(monkeypatch, "comfy.model_management", management)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert (gpus.backend, gpus.why, gpus.read()) == ("none", "ComfyUI computes on its CPU", [])
     assert gpus.facts() == {"gpu": {"value": "none", "source": "ComfyUI computes on its CPU"}}
 
@@ -274,7 +274,7 @@ def test_amd_tells_what_torch_does_and_never_raises(driver: Driver, monkeypatch:
     torch.cuda.temperature = lambda index: 71
     torch.cuda.clock_rate = lambda index: 0  # torch says 0 for what it does not know
     loaded(monkeypatch, "torch", torch)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert gpus.backend == "rocm"
     first, second = gpus.read()
     known = {key: value for key, value in first.items() if value is not None}
@@ -298,7 +298,7 @@ def test_apple_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         current_allocated_memory=lambda: 10, driver_allocated_memory=lambda: 20, recommended_max_memory=lambda: 30
     )
     loaded(monkeypatch, "torch", torch)
-    gpus = Gpus.open({})
+    gpus = open_gpus({})
     assert gpus.backend == "mps"
     known = {key: value for key, value in only(gpus).items() if value is not None}
     assert known == {"index": 0, "torch_allocated_bytes": 10, "process_vram_bytes": 20, "vram_total_bytes": 30}
@@ -307,7 +307,7 @@ def test_apple_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nvidia_without_its_library_tells_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded(monkeypatch, "torch", fake_torch(("00000000-aaaa", CARD, TOTAL)))
-    gpus = Gpus.open({"COMFYLOAD_PROBE_NVML": "/nowhere/libnvidia-ml.so.1"})
+    gpus = open_gpus({"COMFYLOAD_PROBE_NVML": "/nowhere/libnvidia-ml.so.1"})
     assert gpus.backend == "cuda"
     assert "only what torch tells is known" in gpus.why
     row = only(gpus)
@@ -323,10 +323,10 @@ def test_a_torch_that_breaks_does_not_break_us(driver: Driver, monkeypatch: pyte
 
     torch.cuda.memory_allocated = fails
     loaded(monkeypatch, "torch", torch)
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     assert only(gpus)["torch_allocated_bytes"] is None
     torch.cuda.get_device_properties = torch.cuda.is_available = fails
-    assert only(Gpus.open(driver.environ))["power_w"] == 321.5
+    assert only(open_gpus(driver.environ))["power_w"] == 321.5
 
 
 def test_torch_is_never_imported() -> None:

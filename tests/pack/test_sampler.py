@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from comfyload_probe import sampler as samplers
-from comfyload_probe.gpus import Gpus
+from comfyload_probe.gpus import open_gpus
 from comfyload_probe.sampler import GIVES_UP_AFTER, Sampler, rss_bytes
 from tests.pack.standin import Driver
 
@@ -102,7 +102,7 @@ def test_what_a_slow_reading_missed_is_skipped_and_not_caught_up() -> None:
 def test_a_row_holds_the_queue_the_process_and_the_gpus(driver: Driver) -> None:
     driver.say(pcie_ms=20)
     sink = Sink()
-    gpus = Gpus.open(driver.environ)
+    gpus = open_gpus(driver.environ)
     sampler = Sampler(sink.emit, lambda: 4, gpus, 50)
     before = time.perf_counter()
     sampler.start()
@@ -123,7 +123,7 @@ def test_a_row_holds_the_queue_the_process_and_the_gpus(driver: Driver) -> None:
 def test_a_row_is_what_the_schema_says(driver: Driver) -> None:
     driver.say(count=2, throttle_0=0x44)
     sink = Sink()
-    played(sink, Gpus.open(driver.environ), 1, Schedule(1))
+    played(sink, open_gpus(driver.environ), 1, Schedule(1))
     (row,) = sink.named("sample")
     of_every_row = {
         "schema": 1,
@@ -181,7 +181,7 @@ def test_an_emit_that_fails_does_not_get_out_of_the_thread() -> None:
 
 def test_a_gpu_that_is_lost_is_said_once_each_time(driver: Driver) -> None:
     sink = Sink()
-    sampler = Sampler(sink.emit, lambda: None, Gpus.open(driver.environ, lambda: 0.0), 200)
+    sampler = Sampler(sink.emit, lambda: None, open_gpus(driver.environ, lambda: 0.0), 200)
     sampler.start()
     try:
         for times in (1, 2):

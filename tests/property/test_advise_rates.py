@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from comfyload.advise.forecast import Prediction, highest_rate, validate
+from comfyload.advise.forecast import highest_rate
 from comfyload.advise.queueing import lindley
 from comfyload.advise.service_times import Workload, pools_of
+from comfyload.advise.validation import Prediction, validate
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
 
 pytestmark = pytest.mark.long

@@ -42,8 +42,8 @@ def graphs(draw: st.DrawFn) -> dict[str, Any]:
         kinds = MAKERS[:2] if place == 0 else SHOWS if place == count - 1 else MAKERS + SHOWS
         name = draw(st.sampled_from(kinds))
         inputs = {
-            key: [draw(st.sampled_from(nodes[:place])), 0] if kind in ("IMAGE", "*") else GOOD[key]
-            for key, (kind, _, _) in CLASSES[name].inputs.items()
+            key: [draw(st.sampled_from(nodes[:place])), 0] if spec.kind in ("IMAGE", "*") else GOOD[key]
+            for key, spec in CLASSES[name].inputs.items()
         }
         graph[node] = {"class_type": name, "inputs": inputs}
     for _ in range(draw(st.sampled_from((0, 1, 1, 1, 2, 3)))):

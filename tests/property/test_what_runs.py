@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from comfyload import clock
 from comfyload.judge.columns.cache import CacheJudge
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
 from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import ObjectInfo, Variation, parse
 from comfyload.workflow.data import DataTable
 from comfyload.workflow.remarks import remarks
+from tests.support.direct import Direct
 from tests.support.rig import Played, play_on
 
 Graph = dict[str, Any]
@@ -121,7 +122,7 @@ def downstream(graph: Graph, changed: set[str]) -> set[str]:
     parents = {
         name: {value[0] for value in body["inputs"].values() if isinstance(value, list)} for name, body in graph.items()
     }
-    live = {name for name in graph if CLASSES[graph[name]["class_type"]].is_output}
+    live = {name for name in graph if CLASSES[graph[name]["class_type"]].output}
     while more := set().union(*(parents[name] for name in live)) - live:
         live |= more
     while more := {name for name in graph if parents[name] & changed} - changed:

@@ -19,8 +19,9 @@ from comfyload.load import Engine, Stop
 from comfyload.record.model import Line, Observation, Record, Sent
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.plan import Closed, Load, Plan
-from comfyload.sim import Direct, Faults, Server
+from comfyload.sim import Faults, Server
 from comfyload.workflow import ObjectInfo, Variation, parse
+from tests.support.direct import Direct
 
 SLEEPER: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from comfyload.advise.service_times import ServiceTimes
+from comfyload.advise.forecast import Forecast, forecasts
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Load, Open, Stage
 from tests.unit.judge_runs import FACTS, planned, served
@@ -24,7 +26,6 @@ def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> 
         warm=[values],
         switched=[values],
         made_up=[],
-        cold=np.empty(0),
         overhead_s=overhead_s,
         gap_s=0.0,
     )
@@ -37,10 +38,15 @@ def pools_of_two(warm: Sequence[Floats], switched: Sequence[Floats]) -> ServiceT
         warm=list(warm),
         switched=list(switched),
         made_up=[],
-        cold=np.empty(0),
         overhead_s=0.0,
         gap_s=0.0,
     )
+
+
+def forecast(pools: ServiceTimes, workload: Workload, *, rate_per_s: float, servers: int = 1, **more: Any) -> Forecast:
+    """What to expect at one rate, with one number of servers."""
+    (row,) = forecasts(pools, workload, rates_per_s=[rate_per_s], servers=[servers], **more)
+    return row
 
 
 def unimodal(n: int, rng: np.random.Generator, cv: float = 0.2) -> Floats:

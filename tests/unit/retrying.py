@@ -19,7 +19,8 @@ from comfyload.record.model import Execution, Observation, Prompt
 from comfyload.record.model import Server as ServerFacts
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
+from tests.support.direct import Direct
 from tests.support.rig import sleeper
 
 __all__ = ["Scene", "ask", "ids", "kinds", "scene"]

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from comfyload.advise.forecast import forecast, forecasts, highest_rate, prediction_band, size, validate
+from comfyload.advise.forecast import forecasts, highest_rate, size
 from comfyload.advise.interference import changed, drift
 from comfyload.advise.service_times import Workload, pools_of
+from comfyload.advise.validation import validate
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
-from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two, ran, unimodal
+from tests.unit.advise_pools import bimodal, forecast, pools_of_one, pools_of_two, ran, unimodal
 
 ONE = Workload(shares=[1.0])
 
@@ -106,8 +107,8 @@ def test_a_serial_server_passes_and_is_reproduced_from_its_own_times() -> None:
     assert checks["structural", "mean"].error < 0.001
     assert checks["replay", "p50"].inside and checks["replay", "p95"].inside
     assert found.passed and not found.unmodelled and found.reasons == []
-    middle, low, high = prediction_band(run, pools, rng=rng)
-    assert low < middle < high and low <= checks["replay", "p95"].measured_s <= high
+    p95 = checks["replay", "p95"]
+    assert p95.low is not None and p95.high is not None and p95.low < p95.predicted_s < p95.high
 
 
 def _frozen(run: Measured, every: int, seconds: float) -> Measured:

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from comfyload.advise.choose_policy import synthesise
-from comfyload.advise.forecast import forecasts, size, validate
+from comfyload.advise.forecast import forecasts, size
 from comfyload.advise.service_times import Workload, pools_of
+from comfyload.advise.validation import validate
 from comfyload.app.advice import Basis, ahead
 from comfyload.report.advice import forecast_table, policy_page, sizing_words
 from comfyload.report.page import Page

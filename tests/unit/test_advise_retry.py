@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.choose_policy import (
-    Capabilities,
-    depth,
-    infeasible,
-    synthesise,
-)
+from comfyload.advise.choose_policy import _deepest, _sums, infeasible, synthesise
 from comfyload.advise.naive_client import NAIVE, Naive
-from comfyload.advise.retry_model import Setting, _half_width, play, score, worlds
-from comfyload.advise.scenarios import Scenario, World, scenarios
-from comfyload.advise.service_times import Workload
+from comfyload.advise.retry_model import _half_width, play, score, worlds
+from comfyload.advise.scenarios import Scenario, Setting, World, scenarios
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.policy import Admission, Policy, Score, decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
@@ -66,6 +61,11 @@ def _world(arrivals: list[float], takes: float = 10.0, **changes: object) -> Wor
 
 
 # --- the numbers by rule
+
+
+def depth(pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator) -> int:
+    setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
+    return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,8 @@ def test_where_the_queue_cannot_be_seen_the_budget_is_small() -> None:
         ONE,
         deadline_s=90,
         rate_per_s=0.06,
-        capabilities=Capabilities(depth=False, cancel=False),
+        depth_known=False,
         rng=_rng(),
         replications=2,
     )
-    assert policy.admission.depth is None and policy.budget.ratio <= 0.5 and not policy.cancel
+    assert policy.admission.depth is None and policy.budget.ratio <= 0.5

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from comfyload.advise.saturation import LADDER, Rate, Step, capacity, interference, knee, next_step, step, vague
+from comfyload.advise.interference import interference
+from comfyload.advise.rate import Rate
+from comfyload.advise.saturation import LADDER, Step, capacity, knee, next_step, step, vague
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Line, Record, ServerTimes

@@ -39,7 +39,8 @@ from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
+from tests.support.direct import Direct
 from tests.support.rig import play, sleeper
 from tests.unit.retrying import ask
 

@@ -29,7 +29,8 @@ from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.classify import classify, never_sent
 from comfyload.retry.policy import Breaker
-from comfyload.sim import Direct, Server
+from comfyload.sim import Server
+from tests.support.direct import Direct
 from tests.support.rig import Played, play_on
 from tests.unit.judge_runs import failed, manifest, one_by_one
 

@@ -399,3 +399,10 @@ def test_hundreds_of_problems_are_not_hundreds_of_lines() -> None:
     saves = {f"n{n + 1000}": ("Save", {"images": [str(n), 0]}) for n in range(200)}
     lines = describe(answer(graph(**many, **saves))).splitlines()
     assert (len(lines), lines[-1]) == (62, "  and 140 more")
+
+
+def test_a_slot_that_is_a_boolean_is_followed_as_the_server_does() -> None:
+    workflow = graph(n1=("Load", {"image": "pose_page_01.png"}), n2=("Save", {"images": ["1", True]}))
+    (problem,) = found(workflow)
+    assert problem.kind == "link_type" and "output True of node 1 (Load) is MASK" in problem.message
+    assert workflow.parents("2") == ["1"]

@@ -13,7 +13,8 @@ from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default
-from comfyload.sim import Direct, Faults, Server, Which
+from comfyload.sim import Faults, Server, Which
+from tests.support.direct import Direct
 from tests.unit.retrying import Scene, ask, ids, kinds, scene
 
 ONCE = Which(at=(1,))

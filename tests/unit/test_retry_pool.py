@@ -12,7 +12,8 @@ from comfyload.comfy.identify import identify
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.model import Execution, Prompt
 from comfyload.retry.policy import Admission, Breaker, Policy, default
-from comfyload.sim import Direct, Faults, Server, Which
+from comfyload.sim import Faults, Server, Which
+from tests.support.direct import Direct
 from tests.unit.retrying import Scene, ask, scene
 
 POLICY = Policy(deadline_s=600.0, liveness_s=30.0)

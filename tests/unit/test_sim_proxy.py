@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import pytest
 
-from comfyload.sim.proxy import Proxy, Trouble, _Doubles
+from comfyload.sim.proxy import Proxy, Trouble
+from tests.chaos.doubles import Doubles
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -117,7 +118,7 @@ def test_messages_of_an_event_stream_come_twice_and_other_bytes_once(length: int
     messages = [bytes([0x81, 2]) + b"ab", bytes([0x82, 126]) + (300).to_bytes(2, "big") + bytes(300)]
     stream = head + b"".join(messages)
     pieces = [stream[: len(head) + 1], *(stream[i : i + length] for i in range(len(head) + 1, len(stream), length))]
-    doubles = _Doubles(random.Random(1))
-    assert b"".join(doubles.of(piece, 1.0) for piece in pieces) == head + b"".join(m + m for m in messages)
-    plain = _Doubles(random.Random(1))
-    assert b"".join(plain.of(piece, 1.0) for piece in (b"HTTP/1.1 200 OK\r\n", *messages)).endswith(b"".join(messages))
+    doubles = Doubles(lambda: 2)
+    assert b"".join(doubles.of(piece) for piece in pieces) == head + b"".join(m + m for m in messages)
+    plain = Doubles(lambda: 2)
+    assert b"".join(plain.of(piece) for piece in (b"HTTP/1.1 200 OK\r\n", *messages)).endswith(b"".join(messages))

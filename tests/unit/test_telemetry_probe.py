@@ -13,9 +13,9 @@ from comfyload import clock
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.record.model import LogLine
 from comfyload.sim import Server
-from comfyload.sim.direct import Direct
 from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.probe import PAGE, Exchange, Offset, Probe, best_of, better
+from tests.support.direct import Direct
 from tests.unit.test_sim_helpers import settled, sleep_graph, submit
 from tests.unit.test_telemetry_watch import Told
 

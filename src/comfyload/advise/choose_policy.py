@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
-from comfyload.advise.retry_model import Setting, scores, worlds
-from comfyload.advise.scenarios import World, scenarios
+from comfyload.advise.retry_model import scores, worlds
+from comfyload.advise.scenarios import Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
 from comfyload.judge.statistics.binomial import wilson
@@ -34,30 +35,23 @@ _COMPARED, _COMPARED_JOBS = 8, 5000
 """The most worlds of a trouble in which policies are compared, and about how many jobs these have in all."""
 _MOST_JOBS = 12_000
 """In all worlds of one trouble: that many take some seconds for all policies."""
+_MOVES = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, 1), (1, 0), (1, -1), (1, 1))
+"""Of the queue limit, and of the attempts: the policies around the numbers by rule."""
 _TRIED_AT = 0.9
 """Policies are tried at no more than this of the capacity: beyond it, only the overload shows."""
-
-
-class Capabilities(Struct, frozen=True, kw_only=True):
-    """What the servers can do: report the length of their queues, drop one job, report the jobs that they know."""
-
-    depth: bool = True
-    cancel: bool = True
-    lookup: bool = True
 
 
 class _Numbers(Struct, frozen=True, kw_only=True):
     """What the rules start from. `p_fail`: upper bound of the share of transient failures."""
 
     setting: Setting
-    capabilities: Capabilities
+    depth_known: bool
     target: float
     load: float
     rate_per_s: float
     p_fail: float
     depth: int
     p99_s: float
-    jobs: int
 
 
 def synthesise(
@@ -70,7 +64,7 @@ def synthesise(
     servers: int = 1,
     transient: tuple[int, int] = (0, 0),
     outages: Sequence[float] = (),
-    capabilities: Capabilities | None = None,
+    depth_known: bool = True,
     rng: np.random.Generator,
     replications: int = 24,
     progress: Callable[[float], None] = lambda _: None,
@@ -78,8 +72,9 @@ def synthesise(
     """The policy for a deadline and the share of jobs that must meet it, with its reasons and scores.
 
     `transient`: how many of how many jobs failed in a way that may pass. `outages`: how long servers were gone, in
-    seconds. `replications`: simulated worlds of each trouble, unless these have very many jobs. `progress` gets the
-    share done. `infeasible` lists what no policy can reach.
+    seconds. `depth_known`: the servers report the length of their queues. `replications`: simulated worlds of each
+    trouble, unless these have very many jobs. `progress` gets the share done. `infeasible` lists what no policy can
+    reach.
 
     Raises:
         ValueError: the deadline or the rate is not above 0, or the target not between 0 and 1.
@@ -91,14 +86,13 @@ def synthesise(
     failed, of = transient
     numbers = _Numbers(
         setting=setting,
-        capabilities=capabilities or Capabilities(),
+        depth_known=depth_known,
         target=target,
         load=rate_per_s * setting.mean_s / servers,
         rate_per_s=rate_per_s,
         p_fail=_upper(failed, of),
         depth=_deepest(sums, deadline_s - setting.overhead_s),
         p99_s=float(np.quantile(sums[:, 0], 0.99)),
-        jobs=pools.n,
     )
     start = _by_rule(numbers)
     troubles = scenarios(
@@ -109,7 +103,12 @@ def synthesise(
     tried = worlds(setting, troubles, most, rng, most_jobs=_MOST_JOBS)
     around = {OURS: start} if numbers.depth < 0 else {OURS: start, **_around(start)}
     naive = naive_for(deadline_s)
-    played = _count(len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1), progress)
+    steps = itertools.count(1)
+    total = len(tried) * (len(around) * (len(around) > 1) + len(naive) + 1)
+
+    def played() -> None:
+        progress(next(steps) / total)
+
     chosen = _choose(around, numbers, {of: _few(played_in) for of, played_in in tried.items()}, played)
     found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
@@ -127,16 +126,6 @@ def infeasible(policy: Policy) -> list[str]:
     ]
 
 
-def depth(
-    pools: ServiceTimes, workload: Workload, deadline_s: float, rng: np.random.Generator, missed: float = 0.05
-) -> int:
-    """The most prompts that may be before a job for no more than that share of such jobs to be late; -1: even a job
-    that waits for none is.
-    """
-    setting = Setting(pools=pools, workload=workload, servers=1, deadline_s=deadline_s)
-    return _deepest(_sums(setting, rng), deadline_s - setting.overhead_s, 1 - missed)
-
-
 def _sums(setting: Setting, rng: np.random.Generator) -> Floats:
     """What k jobs in a row take, for each k from 1, many times."""
     jobs = min(_DEEPEST, 2 + math.ceil(1.5 * setting.deadline_s / setting.mean_s))
@@ -147,8 +136,9 @@ def _sums(setting: Setting, rng: np.random.Generator) -> Floats:
     return out
 
 
-def _deepest(sums: Floats, left_s: float, share: float = _QUANTILE) -> int:
-    within = (sums <= left_s).mean(axis=0) >= share
+def _deepest(sums: Floats, left_s: float) -> int:
+    """The most prompts that may be before a job for 95 % of such jobs to be in time; -1: none may."""
+    within = (sums <= left_s).mean(axis=0) >= _QUANTILE
     return int(np.flatnonzero(within)[-1]) if within[0] else -1
 
 
@@ -158,10 +148,10 @@ def _upper(failed: int, of: int) -> float:
 
 
 def _by_rule(numbers: _Numbers) -> Policy:
-    deadline_s, abilities = numbers.setting.deadline_s, numbers.capabilities
+    deadline_s = numbers.setting.deadline_s
     needed = math.ceil(math.log((1 - numbers.target) / 10) / math.log(numbers.p_fail))
     attempts = max(2, min(needed, math.floor(deadline_s / numbers.setting.mean_s), 5))
-    ratio = 1.0 if abilities.depth else min(0.5, max(0.1, (0.9 - numbers.load) / max(numbers.load, 1e-9)))
+    ratio = 1.0 if numbers.depth_known else min(0.5, max(0.1, (0.9 - numbers.load) / max(numbers.load, 1e-9)))
     liveness_s = max(60.0, 3 * numbers.p99_s)
     policy = Policy(
         deadline_s=deadline_s,
@@ -169,18 +159,14 @@ def _by_rule(numbers: _Numbers) -> Policy:
         connect_s=5.0,
         submit_s=30.0,
         liveness_s=liveness_s,
-        admission=Admission(depth=max(0, numbers.depth) if abilities.depth else None),
+        admission=Admission(depth=max(0, numbers.depth) if numbers.depth_known else None),
         backoff=Backoff(base_s=1.0, cap_s=max(1.0, min(15.0, deadline_s / 6))),
         budget=Budget(ratio=ratio, cap=max(3.0, 20 * ratio)),
-        breaker=Breaker(failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=_shut(deadline_s)),
-        cancel=abilities.cancel,
-        lookup=abilities.lookup,
+        breaker=Breaker(
+            failures=3, open_s=max(1.0, min(5.0, deadline_s / 18)), open_max_s=max(2.0, min(60.0, deadline_s / 6))
+        ),
     )
     return _with_attempts(policy, attempts)
-
-
-def _shut(deadline_s: float) -> float:
-    return max(2.0, min(60.0, deadline_s / 6))
 
 
 def _with_attempts(policy: Policy, attempts: int) -> Policy:
@@ -212,18 +198,6 @@ def _few(worlds: Sequence[World]) -> Sequence[World]:
     return worlds[: min(_COMPARED, most)]
 
 
-def _count(total: int, progress: Callable[[float], None]) -> Callable[[], None]:
-    """To be called after each of so many steps."""
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress(done / total)
-
-    return step
-
-
 def _value(row: Score) -> float:
     return row.success - _WASTE * (row.wasted_share or 0.0)
 
@@ -231,17 +205,11 @@ def _value(row: Score) -> float:
 def _around(start: Policy) -> dict[str, Policy]:
     out = {}
     deep = start.admission.depth
-    for change in (-1, 1):
-        attempts = start.attempts + change
-        if 2 <= attempts <= 5:
-            out[f"attempts {change:+}"] = _with_attempts(start, attempts)
-        if deep is None or deep + change < 0:
-            continue
-        other = structs.replace(start, admission=Admission(depth=deep + change))
-        out[f"depth {change:+}"] = other
-        for more in (-1, 1):
-            if 2 <= start.attempts + more <= 5:
-                out[f"depth {change:+}, attempts {more:+}"] = _with_attempts(other, start.attempts + more)
+    for deeper, more in _MOVES:
+        attempts, depth = start.attempts + more, None if deep is None else deep + deeper
+        if 2 <= attempts <= 5 and (not deeper or (depth is not None and depth >= 0)):
+            moved = structs.replace(_with_attempts(start, attempts), admission=Admission(depth=depth))
+            out[f"depth {deeper:+}, attempts {more:+}"] = moved
     # Where the queues cannot be read, only the budget keeps retries from an overload.
     for factor in (0.5,) if deep is None else (0.5, 2.0):
         budget = Budget(ratio=factor * start.budget.ratio, cap=max(3.0, factor * start.budget.cap))
@@ -261,7 +229,7 @@ def naive_for(deadline_s: float) -> dict[str, Naive]:
 def _inputs(numbers: _Numbers, failed: int, of: int, outages: Sequence[float]) -> dict[str, float | str | None]:
     setting = numbers.setting
     return {
-        "jobs": float(numbers.jobs),
+        "jobs": float(setting.pools.n),
         "mean_s": setting.mean_s,
         "p99_s": numbers.p99_s,
         "overhead_s": setting.overhead_s,
@@ -291,8 +259,8 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         "admission.depth": (
             "no limit, because the servers' queues are hidden"
             if ours is None
-            else f"with {before} prompts ahead, 95 % of jobs are done within {deadline}, by {numbers.jobs} measured "
-            f"service times of {mean} on average{moved}"
+            else f"with {before} prompts ahead, 95 % of jobs are done within {deadline}, by "
+            f"{numbers.setting.pools.n} measured service times of {mean} on average{moved}"
         ),
         "attempts": (
             f"at most {100 * numbers.p_fail:.2g} % of attempts fail in a way that may pass, a job takes {mean} of "
@@ -305,7 +273,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         ),
         "budget.ratio": (
             "one retry for every job: the queue limit, the deadline and cancelling bound the damage"
-            if numbers.capabilities.depth
+            if numbers.depth_known
             else f"what is left of the servers at a load of {100 * numbers.load:.0f} %, because their queues are hidden"
         ),
         "budget.cap": "in jobs; a reserve by time would be as much as all jobs of a minute",
@@ -314,11 +282,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         "connect_s": "5 s: a running server answers at once",
         "submit_s": "30 s: a server answers a POST while it executes",
         "liveness_s": f"60 s, or three times the p99 of a job ({numbers.p99_s:.3g} s) if that is more",
-        "cancel": (
-            "work that nobody waits for delays all other jobs"
-            if policy.cancel
-            else "the servers cannot drop a single job"
-        ),
+        "cancel": "work that nobody waits for delays all other jobs",
     }
     return {**out, **_impossible(numbers)}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -15,40 +16,41 @@ from comfyload.advise.scenarios import DRAWS, World
 Act = Callable[[Any], None]
 
 
+@dataclass(slots=True, eq=False)
 class SimJob:
     """One job over all its attempts. `done`: when its result was there, None if never; `over`: nobody waits for it."""
 
-    __slots__ = ("attempt", "done", "index", "number", "over", "spent_s", "takes_s")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.number = 0
-        self.spent_s = self.takes_s = 0.0
-        self.done: float | None = None
-        self.over = False
-        self.attempt: SimAttempt | None = None
+    index: int
+    number: int = 0
+    spent_s: float = 0.0
+    takes_s: float = 0.0
+    done: float | None = None
+    over: bool = False
+    attempt: SimAttempt | None = None
 
 
+@dataclass(slots=True, eq=False)
 class SimAttempt:
     """One prompt on a server; `over`: it ended, or was taken off."""
 
-    __slots__ = ("begun", "ends", "fails", "job", "over", "place")
+    job: SimJob
+    place: SimServer
+    begun: float = 0.0
+    ends: float = 0.0
+    fails: bool = False
+    over: bool = False
 
-    def __init__(self, job: SimJob, place: SimServer) -> None:
-        self.job, self.place = job, place
-        self.begun = self.ends = 0.0
-        self.fails = self.over = False
 
-
+@dataclass(slots=True, eq=False)
 class SimServer:
-    """One server. `resumes`: until then it stands still."""
+    """One server. `resumes`: until then it stands still; `last`: the workflow of the job that it ran last."""
 
-    __slots__ = ("last", "queue", "resumes", "running", "up", "waiting")
-
-    def __init__(self) -> None:
-        self.queue: deque[SimAttempt] = deque()
-        self.running: SimAttempt | None = None
-        self.waiting, self.last, self.resumes, self.up = 0, -1, 0.0, True
+    queue: deque[SimAttempt] = field(default_factory=deque)
+    running: SimAttempt | None = None
+    waiting: int = 0
+    last: int = -1
+    resumes: float = 0.0
+    up: bool = True
 
     @property
     def depth(self) -> int:

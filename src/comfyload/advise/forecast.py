@@ -15,29 +15,14 @@ from numpy.typing import NDArray
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
-from comfyload.advise.validation import Prediction, Validation, prediction_band, validate
 from comfyload.record.ranks import nearest_rank
-
-__all__ = [
-    "CAUTION",
-    "Estimate",
-    "Forecast",
-    "Prediction",
-    "Sizing",
-    "Validation",
-    "curve",
-    "forecast",
-    "forecasts",
-    "highest_rate",
-    "prediction_band",
-    "size",
-    "validate",
-]
 
 Floats = NDArray[np.float64]
 REPLICATES = 200
 _STEPS = 13
 """Of a bisection: to 1 part in 8,000 of what a server can do."""
+_IDLE = 1e-6
+"""A share of what servers can do at which no job waits."""
 _SIDE = 0.05
 CAUTION = 0.075
 """On each side of the interval of a highest rate."""
@@ -85,23 +70,6 @@ class Sizing(Struct, frozen=True, kw_only=True):
     with_spare: int | None
     limit_s: float
     rows: list[Forecast]
-
-
-def forecast(
-    pools: ServiceTimes,
-    workload: Workload,
-    *,
-    rate_per_s: float,
-    servers: int = 1,
-    dispatch: Dispatch = "affinity",
-    deadline_s: float | None = None,
-    rng: np.random.Generator,
-) -> Forecast:
-    """What to expect at one rate, with one number of servers."""
-    (row,) = forecasts(
-        pools, workload, rates_per_s=[rate_per_s], servers=[servers], dispatch=dispatch, deadline_s=deadline_s, rng=rng
-    )
-    return row
 
 
 def forecasts(
@@ -196,36 +164,29 @@ def highest_rate(
     limit_s: float,
     *,
     share: float = 0.95,
-    servers: int = 1,
-    dispatch: Dispatch = "affinity",
     rng: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> Estimate:
-    """The most jobs per second of which that share still has its result within the limit; 0 if none has.
+    """The most jobs per second of which one server has that share done within the limit; 0 if it never has.
 
     `low` is what to deploy: above the truth in no more than one measurement of ten, also where few jobs take very long.
-    Never more than 97 % of what the servers can do.
+    Never more than 97 % of what the server can do.
     """
-    jobs = _JOBS if servers == 1 else _FLEET_JOBS
-    traffic, doubts = _both(pools, workload, jobs, jobs // 2, rng, replicates)
-    spread = _highest(doubts, limit_s, share, servers, dispatch)
-    return _with_interval(
-        float(_highest(traffic, limit_s, share, servers, dispatch, together=True).mean()), spread, CAUTION
-    )
+    traffic, doubts = _both(pools, workload, _JOBS, _JOBS // 2, rng, replicates)
+    spread = _highest(doubts, limit_s, share)
+    return _with_interval(float(_highest(traffic, limit_s, share, together=True).mean()), spread, CAUTION)
 
 
-def _highest(
-    traffic: Traffic, limit_s: float, share: float, servers: int, dispatch: Dispatch, *, together: bool = False
-) -> Floats:
+def _highest(traffic: Traffic, limit_s: float, share: float, *, together: bool = False) -> Floats:
     """By bisection: with equal random numbers, no higher rate lets more jobs through. `together`: one rate for all."""
-    most = traffic.most(servers)
+    most = traffic.most(1)
 
     def holds(rates: Floats) -> NDArray[np.bool_]:
-        kept = (traffic.latencies(rates, servers, dispatch)[0] <= limit_s).mean(axis=1)
+        kept = (traffic.latencies(rates)[0] <= limit_s).mean(axis=1)
         found: NDArray[np.bool_] = np.full(len(most), kept.mean() >= share) if together else kept >= share
         return found
 
-    low, high = most * 1e-6, most.copy()
+    low, high = most * _IDLE, most.copy()
     possible = holds(low)  # where even a job that waits for none is too slow, no rate is low enough
     if not possible.any():
         return np.zeros_like(most)
@@ -250,7 +211,7 @@ def size(
     enough, with_spare = None, None
     rows: list[Forecast] = []
     traffic, doubts = _both(pools, workload, _FLEET_JOBS, _FLEET_JOBS, rng)
-    if not _highest(traffic, limit_s, 0.95, most, dispatch, together=True).any():
+    if (traffic.latencies(traffic.most(most) * _IDLE, most, dispatch)[0] <= limit_s).mean() < 0.95:
         return Sizing(enough=None, with_spare=None, limit_s=limit_s, rows=[])
     first = max(1, int(rate_per_s * min(float(warm.mean()) for warm in pools.warm)))
     for servers in range(first, most + 1):

@@ -14,7 +14,7 @@ from scipy.stats import mannwhitneyu
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import Floats
-from comfyload.advise.validation import in_phases
+from comfyload.advise.validation import in_phases, less_their_kind
 from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.statistics.trend import theil_sen
@@ -114,19 +114,15 @@ def _against_their_kind(runs: Sequence[Measured], factors: Sequence[float]) -> F
     """The logarithm of each execution, in order, less the median of its kind: its workflow, and whether that was also
     the one before.
     """
-    kinds: dict[tuple[str, bool], list[int]] = {}
-    logs: list[float] = []
+    names = list({facts.name: None for run in runs for facts in run.manifest.workflows})
+    kinds, logs = [], []
     for run, factor in zip(runs, factors, strict=True):
-        names = [facts.name for facts in run.manifest.workflows]
         ran = executions_of(run.jobs)
-        for seconds, workflow, same, first in zip(ran.seconds, ran.workflow, ran.same, ran.first, strict=True):
-            if seconds > 0 and not first:
-                kinds.setdefault((names[workflow], bool(same)), []).append(len(logs))
-                logs.append(math.log(factor * seconds))
-    values = np.array(logs)
-    for places in kinds.values():
-        values[places] -= np.median(values[places])
-    return values
+        kept = (ran.seconds > 0) & ~ran.first
+        codes = np.array([names.index(facts.name) for facts in run.manifest.workflows])
+        kinds.append(2 * codes[ran.workflow[kept]] + ran.same[kept])
+        logs.append(np.log(factor * ran.seconds[kept]))
+    return less_their_kind(np.concatenate(logs), np.concatenate(kinds), np.median)
 
 
 def _by(change: float, low: float, high: float) -> str:

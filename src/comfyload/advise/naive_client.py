@@ -1,13 +1,13 @@
-"""How clients behave in the simulated world that try again as scripts usually do; and makes the one or other."""
+"""How clients behave in the simulated world that try again as scripts usually do."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.advise.cluster import Cluster, SimAttempt, SimClient, SimJob
-from comfyload.advise.policy_client import PolicyClient
-from comfyload.retry.policy import Policy
+from comfyload.advise.cluster import Cluster, SimAttempt, SimJob
 
 _REFUSED_S = 1.0
 """What it takes a client to notice that nothing answers."""
@@ -28,6 +28,18 @@ class Naive(Struct, frozen=True, kw_only=True):
     jitter_s: float = 0.0
     within_s: float | None = None
     timeout_s: float | None = None
+
+    def pause_s(self, made: int, elapsed_s: float, draw: Callable[[], float]) -> float | None:
+        """Seconds until the attempt after so many, the first of them made so long ago; None: it gives up.
+
+        `draw` gives numbers uniformly from [0, 1).
+        """
+        if made == self.attempts:
+            return None
+        wait = self.waits_s[min(made, len(self.waits_s)) - 1]
+        if self.jitter_s:
+            wait = min(self.waits_s[-1], wait + self.jitter_s * draw())
+        return None if self.within_s is not None and elapsed_s + wait > self.within_s else wait
 
 
 NAIVE = (
@@ -55,15 +67,8 @@ def scaled(naive: Naive, factor: float, *, timeout_s: float) -> Naive:
     )
 
 
-def client(behaviour: Policy | Naive, farm: Cluster, *, deadline_s: float, overhead_s: float) -> SimClient:
-    """Who behaves so in that farm. What the client itself adds to each job is taken off its times."""
-    if isinstance(behaviour, Naive):
-        return NaiveClient(behaviour, farm, overhead_s)
-    return PolicyClient(structs.replace(behaviour, deadline_s=deadline_s - overhead_s), farm)
-
-
 class NaiveClient:
-    """A naive client. It takes servers in turn."""
+    """A naive client, which takes servers in turn. What it adds to each job itself is taken off its times."""
 
     def __init__(self, naive: Naive, farm: Cluster, overhead_s: float) -> None:
         self._naive, self._farm = naive, farm
@@ -105,15 +110,11 @@ class NaiveClient:
             self._again(job, 0.0)
 
     def _again(self, job: SimJob, lost_s: float) -> None:
-        naive, now = self._naive, self._farm.now + lost_s
+        now = self._farm.now + lost_s
+        elapsed_s = now - self._farm.world.arrivals[job.index]
         job.attempt = None
-        if job.number >= (naive.attempts or _FOR_EVER):
+        wait = self._naive.pause_s(job.number, elapsed_s, self._rng.random) if job.number < _FOR_EVER else None
+        if wait is None:
             job.over = True
-            return
-        wait = naive.waits_s[min(job.number, len(naive.waits_s)) - 1]
-        if naive.jitter_s:
-            wait = min(naive.waits_s[-1], wait + naive.jitter_s * self._rng.random())
-        if naive.within_s is not None and now + wait - self._farm.world.arrivals[job.index] > naive.within_s:
-            job.over = True
-            return
-        self._farm.at(now + wait, self.arrive, job)
+        else:
+            self._farm.at(now + wait, self.arrive, job)

@@ -17,9 +17,12 @@ as our own client does, where its models are and the work expected is little.
 """
 
 
-def lindley(arrivals: Floats, services: Floats) -> Floats:
-    """Departures from one server (Lindley 1952), as a running maximum: no loop over the jobs."""
-    worked = np.cumsum(services, axis=-1)
+def lindley(arrivals: Floats, services: Floats, worked: Floats | None = None) -> Floats:
+    """Departures from one server (Lindley 1952), as a running maximum: no loop over the jobs.
+
+    `worked`: the sums of services up to each job's end, for who has them already.
+    """
+    worked = np.cumsum(services, axis=-1) if worked is None else worked
     # How far the clock has run ahead of the work: the server has idled as long as the most so far.
     ahead = arrivals - worked
     ahead += services

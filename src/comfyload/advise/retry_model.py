@@ -6,18 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 from numpy.typing import NDArray
 
 from comfyload.advise.cluster import Cluster, SimJob
-from comfyload.advise.naive_client import NAIVE, Naive, client
-from comfyload.advise.scenarios import Scenario, World, draw
-from comfyload.advise.service_times import ServiceTimes, Workload
+from comfyload.advise.naive_client import Naive, NaiveClient
+from comfyload.advise.policy_client import PolicyClient
+from comfyload.advise.scenarios import Scenario, Setting, World, draw
+from comfyload.advise.service_times import ServiceTimes
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.judge.statistics.significance import student
 from comfyload.retry.policy import Policy, Score
-
-__all__ = ["NAIVE", "Naive", "Setting", "play", "score", "scores", "worlds"]
 
 Floats = NDArray[np.float64]
 _AS_BEFORE = 0.03
@@ -29,25 +28,6 @@ _IN_A_ROW = 10
 """Jobs that are late come in rows, behind the same long queue."""
 _TOGETHER = 5
 """Minutes looked at together, as a single one has too few jobs."""
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """What is the same for all policies."""
-
-    pools: ServiceTimes
-    workload: Workload
-    servers: int
-    deadline_s: float
-
-    @property
-    def mean_s(self) -> float:
-        """Mean service time."""
-        return self.pools.mean_s(self.workload)
-
-    @property
-    def overhead_s(self) -> float:
-        """What the client adds to each job, beyond the pause that its service time has already."""
-        return min(max(0.0, self.pools.overhead_s - self.pools.gap_s), 0.5 * self.deadline_s)
 
 
 def worlds(
@@ -70,17 +50,7 @@ def worlds(
         of_it = made[scenario.name] = list[World]()
         jobs = 0
         while len(of_it) < replications and (len(of_it) < _FEWEST or jobs < most_jobs):
-            of_it.append(
-                draw(
-                    scenario,
-                    setting.pools,
-                    setting.workload,
-                    servers=setting.servers,
-                    deadline_s=setting.deadline_s,
-                    rng=rng,
-                    takes=takes or _redrawn(setting.pools, rng),
-                )
-            )
+            of_it.append(draw(scenario, setting, takes or _redrawn(setting.pools, rng), rng))
             jobs += len(of_it[-1].arrivals)
     return made
 
@@ -97,8 +67,11 @@ def _redrawn(pools: ServiceTimes, rng: np.random.Generator) -> ServiceTimes:
 def play(world: World, behaviour: Policy | Naive, setting: Setting) -> list[SimJob]:
     """What became of each job."""
     farm = Cluster(world, setting.servers)
-    who = client(behaviour, farm, deadline_s=setting.deadline_s, overhead_s=setting.overhead_s)
-    farm.run(who, longer_s=setting.deadline_s)
+    if isinstance(behaviour, Naive):
+        farm.run(NaiveClient(behaviour, farm, setting.overhead_s), longer_s=setting.deadline_s)
+    else:
+        policy = structs.replace(behaviour, deadline_s=setting.deadline_s - setting.overhead_s)
+        farm.run(PolicyClient(policy, farm), longer_s=setting.deadline_s)
     return farm.jobs
 
 

@@ -14,30 +14,14 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.forecast import Forecast
-from comfyload.advise.interference import Interference, interference
+from comfyload.advise.interference import Interference
 from comfyload.advise.rate import Rate
-from comfyload.advise.service_times import Floats, ServiceTimes, Workload
+from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.validation import Validation
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from comfyload.judge.statistics.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
-
-__all__ = [
-    "LADDER",
-    "SURE",
-    "Interference",
-    "Rate",
-    "Saturated",
-    "Step",
-    "capacity",
-    "gpu_words",
-    "interference",
-    "knee",
-    "next_step",
-    "step",
-    "vague",
-]
 
 BUSY = 0.97
 GAIN = 0.02
@@ -166,37 +150,32 @@ def knee(steps: Sequence[Step]) -> int | None:
     return ordered[-1].concurrency if len(ordered) > 1 else None
 
 
-def capacity(pools: ServiceTimes, workload: Workload, servers: int = 1) -> Rate:
+def capacity(pools: ServiceTimes, workload: Workload) -> Rate:
     """Jobs per minute that a server never done with its queue completes: one over the mean service time.
 
     The interval is that of a skewed mean: of each cell by its share and its own autocorrelation, of the server's
     pauses, and of what all times have in common. Its lower end, which a slow job outside the sample would move, is
     given from 59 jobs on.
     """
-    share = [of / sum(workload.shares) for of in workload.shares]
-    weighted: list[tuple[float, Floats]] = []
-    for of, warm, switched in zip(share, pools.warm, pools.switched, strict=True):
-        same = workload.stickiness + (1 - workload.stickiness) * of
-        weighted += [(of * same, warm), (of * (1 - same), switched)]
-    total = sum(weight * float(pool.mean()) for weight, pool in weighted if weight > 0)
+    total = pools.mean_s(workload)
     if total <= 0:
         raise ValueError("the jobs took no time: the capacity is unknown")
     variance, third, freedom = (total * pools.doubt) ** 2, 0.0, 0.0
-    for weight, pool in [*weighted, (1.0, pools.pauses)]:
+    for weight, pool in [*pools.weighted(workload), (1.0, pools.pauses)]:
         if weight > 0 and len(pool) > 1:
             worth = len(pool) / autocorrelation_time(pool)
             part = weight**2 * float(pool.var(ddof=1)) / worth
             variance += part
             third += weight**3 * third_moment(pool) / worth**2
             freedom += part**2 / (len(pool) - 1)
-    jobs_per_minute = _MINUTE_S * servers / total
+    jobs_per_minute = _MINUTE_S / total
     if not freedom:
         return Rate(estimate=jobs_per_minute, low=None, high=None)
     least, most = skewed_interval(total, math.sqrt(variance), third / variance**1.5, variance**2 / freedom)
     return Rate(
         estimate=jobs_per_minute,
-        low=_MINUTE_S * servers / most if pools.n >= INDEPENDENT else None,
-        high=_MINUTE_S * servers / least if least > 0 else None,
+        low=_MINUTE_S / most if pools.n >= INDEPENDENT else None,
+        high=_MINUTE_S / least if least > 0 else None,
     )
 
 

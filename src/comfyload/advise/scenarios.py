@@ -20,6 +20,25 @@ DRAWS = 8
 """Attempts of a job with random numbers of their own; later attempts repeat them."""
 
 
+class Setting(Struct, frozen=True, kw_only=True):
+    """What is the same for all policies."""
+
+    pools: ServiceTimes
+    workload: Workload
+    servers: int
+    deadline_s: float
+
+    @property
+    def mean_s(self) -> float:
+        """Mean service time."""
+        return self.pools.mean_s(self.workload)
+
+    @property
+    def overhead_s(self) -> float:
+        """What the client adds to each job, beyond the pause that its service time has already."""
+        return min(max(0.0, self.pools.overhead_s - self.pools.gap_s), 0.5 * self.deadline_s)
+
+
 class Scenario(Struct, frozen=True, kw_only=True):
     """Servers loaded to `load` of their capacity, and a trouble of `event_s` seconds, or none.
 
@@ -77,25 +96,15 @@ def scenarios(pools: ServiceTimes, workload: Workload, *, load: float, down_s: f
     ]
 
 
-def draw(
-    scenario: Scenario,
-    pools: ServiceTimes,
-    workload: Workload,
-    *,
-    servers: int,
-    deadline_s: float,
-    rng: np.random.Generator,
-    takes: ServiceTimes | None = None,
-) -> World:
-    """One world: arrivals Poisson at the scenario's loads of servers that take what `pools` say.
-
-    `takes`: from where the jobs' own times are drawn; None: from the same pools.
+def draw(scenario: Scenario, setting: Setting, takes: ServiceTimes, rng: np.random.Generator) -> World:
+    """One world: arrivals Poisson at the scenario's loads of servers that take what the setting's pools say; the jobs'
+    own times are drawn from `takes`.
     """
-    mean = pools.mean_s(workload)
+    mean, servers = setting.mean_s, setting.servers
     minute = 60 * mean / _USUAL_S
     settled = _SETTLE * minute
     # A job that comes just before the trouble already suffers from it.
-    begins = settled + _BEFORE * minute + deadline_s if scenario.event_s else settled
+    begins = settled + _BEFORE * minute + setting.deadline_s if scenario.event_s else settled
     over = begins + scenario.event_s
     scored = over + _SCORED * minute if scenario.event_s else settled + _QUIET * minute
     ends = over + _WATCHED * minute if scenario.event_s else scored
@@ -104,8 +113,7 @@ def draw(
     expected = np.cumsum([0.0, usual * begins, during * (over - begins), usual * (ends - over)])
     jobs = int(rng.poisson(expected[-1]))
     arrivals = np.interp(np.sort(rng.random(jobs)) * expected[-1], expected, [0.0, begins, over, ends])
-    workflows = workload.draw((1, jobs), rng)[0]
-    takes = takes or pools
+    workflows = setting.workload.draw((1, jobs), rng)[0]
     warm, switched = takes.services(workflows, rng.random(jobs))
     return World(
         scenario=scenario,
@@ -123,5 +131,5 @@ def draw(
         event_to_s=over,
         scored_to_s=scored,
         ends_s=ends,
-        pace=takes.mean_s(workload) / mean,
+        pace=takes.mean_s(setting.workload) / mean,
     )

@@ -45,16 +45,15 @@ class ServiceTimes(Struct, frozen=True, kw_only=True):
     """Service times that were measured, in seconds: a job's execution, and the server's usual pause after it.
 
     `warm[w]`: after a job of the same workflow; `switched[w]`: after another one. `made_up`: of which workflows the
-    latter was too seldom seen. `cold`: first after a start. `overhead_s`: what the client adds, between due and done,
-    to wait and execution. `pauses`: those of which `gap_s` is the mean. `doubt`: the relative standard error that all
-    these times have in common.
+    latter was too seldom seen. `overhead_s`: what the client adds, between due and done, to wait and execution.
+    `pauses`: those of which `gap_s` is the mean. `doubt`: the relative standard error that all these times have in
+    common.
     """
 
     workflows: list[str]
     warm: list[Floats]
     switched: list[Floats]
     made_up: list[str]
-    cold: Floats
     overhead_s: float
     gap_s: float
     pauses: Floats = np.empty(0)
@@ -78,21 +77,20 @@ class ServiceTimes(Struct, frozen=True, kw_only=True):
     @property
     def switch_cost_s(self) -> float:
         """How much longer a job takes after a switch, by medians; never negative."""
-        costs = [
-            float(np.median(after) - np.median(warm))
-            for warm, after in zip(self.warm, self.switched, strict=True)
-            if len(warm) and len(after)
-        ]
-        return max(0.0, float(np.mean(costs))) if costs else 0.0
+        return _switch_cost_s(self.warm, self.switched)
+
+    def weighted(self, workload: Workload) -> list[tuple[float, Floats]]:
+        """Each pool with its share of the jobs, on one server that serves them in the order in which they come."""
+        out = []
+        for weight, warm, switched in zip(workload.shares, self.warm, self.switched, strict=True):
+            share = weight / sum(workload.shares)
+            same = workload.stickiness + (1 - workload.stickiness) * share
+            out += [(share * same, warm), (share * (1 - same), switched)]
+        return out
 
     def mean_s(self, workload: Workload) -> float:
         """Mean service time on one server that serves them in the order in which they come."""
-        share = np.asarray(workload.shares) / sum(workload.shares)
-        total = 0.0
-        for of, warm, after in zip(share, self.warm, self.switched, strict=True):
-            same = workload.stickiness + (1 - workload.stickiness) * of
-            total += of * (same * float(warm.mean()) + (1 - same) * float(after.mean()))
-        return float(total)
+        return sum(share * float(pool.mean()) for share, pool in self.weighted(workload) if share > 0)
 
     def resampled(self, rng: np.random.Generator) -> ServiceTimes:
         """One replicate of the bootstrap: what the same measurement might have found another day."""
@@ -160,48 +158,37 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
         ValueError: not one job of some workflow has a known execution time.
     """
     names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
-    warm: list[list[Floats]] = [[] for _ in names]
-    switched: list[list[Floats]] = [[] for _ in names]
+    warm_parts: list[list[Floats]] = [[] for _ in names]
+    switched_parts: list[list[Floats]] = [[] for _ in names]
     # One for all: with one in flight no job waits, and the server's pauses do not show.
     pauses = np.concatenate([run.jobs.pauses() for run in runs])
     gap = float(pauses.mean()) if len(pauses) else 0.0
-    overheads, cold = [], []
     for run, factor in zip(runs, factors or [1.0] * len(runs), strict=True):
-        overheads.append(_overhead(run))
         ran = executions_of(run.jobs)
         seconds = factor * ran.seconds
-        codes = [names.index(facts.name) for facts in run.manifest.workflows]
-        for here, code in enumerate(codes):
-            of_it = ran.workflow == here
-            warm[code].append(seconds[of_it & ran.same] + gap)
-            switched[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
-        cold.append(seconds[ran.first])
-    known = [overhead_s for overhead_s in overheads if overhead_s is not None]
-    overhead_s = max(0.0, float(np.median(known))) if known else 0.0
-    return _whole(
-        ServiceTimes(
-            workflows=names,
-            warm=[np.concatenate(parts) for parts in warm],
-            switched=[np.concatenate(parts) for parts in switched],
-            made_up=[],
-            cold=np.concatenate(cold),
-            overhead_s=overhead_s,
-            gap_s=gap,
-            pauses=pauses,
-            doubt=doubt,
-        )
+        for here, facts in enumerate(run.manifest.workflows):
+            of_it, code = ran.workflow == here, names.index(facts.name)
+            warm_parts[code].append(seconds[of_it & ran.same] + gap)
+            switched_parts[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
+    warm, switched = ([np.concatenate(part) for part in parts] for parts in (warm_parts, switched_parts))
+    made_up = _fill_up(names, warm, switched)
+    known = [overhead_s for run in runs if (overhead_s := _overhead(run)) is not None]
+    return ServiceTimes(
+        workflows=names,
+        warm=warm,
+        switched=switched,
+        made_up=made_up,
+        overhead_s=max(0.0, float(np.median(known))) if known else 0.0,
+        gap_s=gap,
+        pauses=pauses,
+        doubt=doubt,
     )
 
 
-def _whole(pools: ServiceTimes) -> ServiceTimes:
-    """With substitutes for the pools that have too few jobs."""
-    warm, switched = list(pools.warm), list(pools.switched)
-    costs = [
-        np.median(b) - np.median(a) for a, b in zip(warm, switched, strict=True) if len(a) >= _FEW and len(b) >= _FEW
-    ]
-    cost = max(0.0, float(np.mean(costs))) if costs else 0.0
-    made_up = []
-    for code, name in enumerate(pools.workflows):
+def _fill_up(names: Sequence[str], warm: list[Floats], switched: list[Floats]) -> list[str]:
+    """Put substitutes for the pools that have too few jobs; the workflows whose switches are made up."""
+    cost, made_up = _switch_cost_s(warm, switched, _FEW), []
+    for code, name in enumerate(names):
         if len(warm[code]) < _FEW and len(switched[code]) >= _FEW:
             warm[code] = np.maximum(switched[code] - cost, 0.0)
         if len(warm[code]) < 1:
@@ -210,7 +197,17 @@ def _whole(pools: ServiceTimes) -> ServiceTimes:
             if len(warm) > 1:
                 made_up.append(name)
             switched[code] = warm[code] + cost
-    return structs.replace(pools, warm=warm, switched=switched, made_up=made_up)
+    return made_up
+
+
+def _switch_cost_s(warm: Sequence[Floats], switched: Sequence[Floats], fewest: int = 1) -> float:
+    """The mean of the differences of medians, over workflows with so many jobs in both pools; never negative."""
+    costs = [
+        np.median(after) - np.median(before)
+        for before, after in zip(warm, switched, strict=True)
+        if min(len(before), len(after)) >= fewest
+    ]
+    return max(0.0, float(np.mean(costs))) if costs else 0.0
 
 
 def _overhead(run: Measured) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.advise.queueing import Dispatch, after, fleet
+from comfyload.advise.queueing import Dispatch, after, fleet, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.retry.decide import SPILL_SWAPS
 
@@ -49,7 +49,6 @@ class Traffic:
         self._spill_s = SPILL_SWAPS * float(np.median([pool.switch_cost_s for pool in pools]))
         self._takes = after(self._workflows, self._warm, self._switched)
         self._worked = np.cumsum(self._takes, axis=1)
-        self._before = self._worked - self._takes
         self._settled = jobs // _SETTLES if warmup_jobs is None else warmup_jobs
 
     def most(self, servers: int) -> Floats:
@@ -101,9 +100,7 @@ class Traffic:
         for first in range(0, self.rows, _AT_ONCE):
             rows = slice(first, first + _AT_ONCE)
             arrive = self._arrive[rows] / rates_per_s[rows, None]
-            ahead = arrive - self._before[rows]
-            np.maximum.accumulate(ahead, axis=1, out=ahead)
-            ahead += self._worked[rows]
-            ahead -= arrive
-            out[rows] = ahead[:, self._settled :]
+            done = lindley(arrive, self._takes[rows], self._worked[rows])
+            done -= arrive
+            out[rows] = done[:, self._settled :]
         return out

@@ -8,6 +8,7 @@ its rate (blind). The last one judges the chance of one run as much as the model
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from comfyload.advise.queueing import after, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
 from comfyload.judge.columns.jobs import Jobs
-from comfyload.judge.statistics.stats import autocorrelation_time, quantile
+from comfyload.judge.statistics.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
@@ -119,7 +120,8 @@ def validate(measured: Measured, pools: ServiceTimes, *, rng: np.random.Generato
     if n < 2:
         return Validation(jobs=n, left_out=ran.left_out, checks=[], unmodelled=False, reasons=[*reasons, "no jobs"])
     checks = [_structural(ran, measured.jobs)]
-    if _fed_back(measured):
+    plan = measured.manifest.plan
+    if isinstance(plan.load, Closed) or plan.waits:
         reasons.append("arrivals wait for completions in this load, so that they cannot be replayed")
     else:
         checks += _replay(ran, pools, rng)
@@ -137,17 +139,6 @@ def validate(measured: Measured, pools: ServiceTimes, *, rng: np.random.Generato
     if unmodelled:
         reasons.append("execution times come in slow and fast phases that neither workflow nor switch explains")
     return Validation(jobs=n, left_out=ran.left_out, checks=checks, unmodelled=unmodelled, reasons=reasons)
-
-
-def prediction_band(
-    measured: Measured, pools: ServiceTimes, *, of: Of = "p95", confidence: float = 0.9, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Median, low and high of the latency that the run's own arrivals would have had, execution times drawn from the
-    pools: in seconds.
-    """
-    values = np.sort(_statistics(_replayed(_ran(measured, pools), pools, rng)[0])[of])
-    side = int((1 - confidence) / 2 * len(values))
-    return float(np.median(values)), float(values[side]), float(values[-1 - side])
 
 
 def _ran(measured: Measured, pools: ServiceTimes) -> _Ran:
@@ -173,11 +164,6 @@ def _ran(measured: Measured, pools: ServiceTimes) -> _Ran:
     )
 
 
-def _fed_back(measured: Measured) -> bool:
-    plan = measured.manifest.plan
-    return isinstance(plan.load, Closed) or plan.waits
-
-
 def _structural(ran: _Ran, jobs: Jobs) -> Prediction:
     rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
     rest = rest[jobs.completed & ~np.isnan(rest)]
@@ -196,77 +182,77 @@ def _structural(ran: _Ran, jobs: Jobs) -> Prediction:
     )
 
 
-def _replayed(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Latencies of the counted jobs: in many replicates that know how little was measured, and in many that take what
-    was measured for the truth.
-    """
-    out = []
-    workflows = np.broadcast_to(ran.workflows, (_REPLICATES, len(ran.workflows)))
-    for again in (True, False):
-        warm, switched, own = np.empty((3, *workflows.shape))
-        u = rng.random(workflows.shape)
-        for row in range(_REPLICATES):
-            pool = pools.resampled(rng) if again else pools
-            warm[row], switched[row] = pool.services(workflows[row], u[row])
-            own[row] = pool.gap_s + pool.swings(u[row])
-        arrivals = np.broadcast_to(ran.arrivals, workflows.shape)
-        done = lindley(arrivals, after(workflows, warm, switched))
-        out.append((done - arrivals + pools.overhead_s - own)[:, ran.counted])
-    return out[0], out[1]
-
-
-def _statistics(replicates: Floats) -> dict[Of, Floats]:
-    """Of each replicate; one that asks for more than the server has is infinite in all of them."""
-    stable = np.isfinite(replicates).all(axis=1)
-    out: dict[Of, Floats] = {of: np.full(len(replicates), np.inf) for of in ("mean", "p50", "p95")}
-    out["mean"][stable] = replicates[stable].mean(axis=1)
-    out["p50"][stable] = np.quantile(replicates[stable], 0.5, axis=1, method="median_unbiased")
-    out["p95"][stable] = np.quantile(replicates[stable], 0.95, axis=1, method="median_unbiased")
-    return out
-
-
 def _replay(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
-    doubts, point = _replayed(ran, pools, rng)
-    return _predictions("replay", ran, _statistics(doubts), _statistics(point))
+    """The run's own arrivals, with execution times drawn from the pools."""
+
+    def latencies(rows: list[ServiceTimes]) -> Floats:
+        workflows = np.broadcast_to(ran.workflows, (len(rows), len(ran.workflows)))
+        arrivals = np.broadcast_to(ran.arrivals, workflows.shape)
+        u = rng.random(workflows.shape)
+        warm, switched, own = np.empty((3, *workflows.shape))
+        for row, pool in enumerate(rows):
+            warm[row], switched[row] = pool.services(ran.workflows, u[row])
+            own[row] = pool.gap_s + pool.swings(u[row])
+        done = lindley(arrivals, after(workflows, warm, switched))
+        took: Floats = done - arrivals + pools.overhead_s - own
+        return took[:, ran.counted]
+
+    return _predictions("replay", ran, *(latencies(rows) for rows in _rows(pools, rng)))
 
 
 def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Prediction]:
     """Any Poisson arrivals at the run's rate, as many as it had, from an idle server on as it was."""
-    jobs, n = ran.counted, len(ran.arrivals)
-    span_s = float(ran.arrivals.max() - ran.arrivals.min())
+    n, span_s = len(ran.arrivals), float(ran.arrivals.max() - ran.arrivals.min())
     rate = (n - 1) / span_s if span_s else math.inf
     shares = np.bincount(ran.workflows, minlength=len(pools.workflows))
     workload = Workload(shares=[float(share) for share in shares])
     if rate * pools.mean_s(workload) >= FULL:
         return []
-    made = []
-    for again in (True, False):
-        rows = [pools.resampled(rng) if again else pools for _ in range(_REPLICATES)]
+
+    def latencies(rows: list[ServiceTimes]) -> Floats:
         traffic = Traffic(rows, workload, n, rng, warmup_jobs=0)
-        made.append(traffic.latencies(np.full(_REPLICATES, rate))[0][:, jobs])
-    return _predictions("blind", ran, _statistics(made[0]), _statistics(made[1]))
+        took, _ = traffic.latencies(np.full(len(rows), rate))
+        return took[:, ran.counted]
+
+    return _predictions("blind", ran, *(latencies(rows) for rows in _rows(pools, rng)))
 
 
-def _predictions(name: Checked, ran: _Ran, doubts: dict[Of, Floats], point: dict[Of, Floats]) -> list[Prediction]:
-    was = ran.latencies[ran.counted]
-    found: dict[Of, float] = {"mean": float(was.mean()), "p50": quantile(was, 0.5), "p95": quantile(was, 0.95)}
+def _rows(pools: ServiceTimes, rng: np.random.Generator) -> Iterator[list[ServiceTimes]]:
+    """Many pools that know how little was measured, and many that take what was measured for the truth."""
+    yield [pools.resampled(rng) for _ in range(_REPLICATES)]
+    yield [pools] * _REPLICATES
+
+
+def _statistics(rows: Floats) -> dict[Of, Floats]:
+    """Of each row; one that asks for more than the server has is infinite in all of them."""
+    stable = np.isfinite(rows).all(axis=1)
+    out: dict[Of, Floats] = {of: np.full(len(rows), np.inf) for of in ("mean", "p50", "p95")}
+    out["mean"][stable] = rows[stable].mean(axis=1)
+    out["p50"][stable] = np.quantile(rows[stable], 0.5, axis=1, method="median_unbiased")
+    out["p95"][stable] = np.quantile(rows[stable], 0.95, axis=1, method="median_unbiased")
+    return out
+
+
+def _predictions(name: Checked, ran: _Ran, doubts: Floats, point: Floats) -> list[Prediction]:
+    """`doubts`, `point`: latencies of the counted jobs, by replicate, as `_rows` has them."""
+    measured, in_doubt, expected = (_statistics(rows) for rows in (ran.latencies[None, ran.counted], doubts, point))
     out = []
-    for of, value in found.items():
-        predicted = float(np.median(point[of]))
-        ordered, side = np.sort(doubts[of]), int(_SIDE * _REPLICATES)
+    for of, found in measured.items():
+        value, predicted = float(found[0]), float(np.median(expected[of]))
+        ordered, side = np.sort(in_doubt[of]), int(_SIDE * _REPLICATES)
         low, high = float(ordered[side]), float(ordered[-1 - side])
-        limit = _LIMITS.get((name, of))
+        error, inside, limit = predicted / value - 1, low <= value <= high, _LIMITS.get((name, of))
         out.append(
             Prediction(
                 name=name,
                 of=of,
                 measured_s=value,
                 predicted_s=predicted,
-                error=predicted / value - 1,
+                error=error,
                 low=low,
                 high=high,
-                inside=low <= value <= high,
-                passed=None if limit is None else abs(predicted / value - 1) <= limit or low <= value <= high,
+                inside=inside,
+                passed=None if limit is None else abs(error) <= limit or inside,
             )
         )
     return out
@@ -276,11 +262,15 @@ def _phases(ran: _Ran) -> bool:
     """Of executions, less the mean of their kind."""
     same = np.zeros(len(ran.workflows), np.bool_)
     same[1:] = ran.workflows[1:] == ran.workflows[:-1]
-    kind = 2 * ran.workflows + same
-    rest = ran.services.copy()
-    for code in np.unique(kind):
-        rest[kind == code] -= rest[kind == code].mean()
-    return in_phases(rest)
+    return in_phases(less_their_kind(ran.services, 2 * ran.workflows + same, np.mean))
+
+
+def less_their_kind(values: Floats, kinds: NDArray[np.int64], centre: Callable[[Floats], np.floating]) -> Floats:
+    """The values, each less the centre of those of its kind."""
+    rest = values.copy()
+    for kind in np.unique(kinds):
+        rest[kinds == kind] -= centre(rest[kinds == kind])
+    return rest
 
 
 def in_phases(rest: Floats) -> bool:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.choose_policy import Capabilities, synthesise
-from comfyload.advise.forecast import Forecast, Sizing, Validation, forecast, forecasts, size, validate
+from comfyload.advise.choose_policy import synthesise
+from comfyload.advise.forecast import Forecast, Sizing, forecasts, size
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
+from comfyload.advise.validation import Validation, validate
 from comfyload.app.locate import find
 from comfyload.errors import UsageError
 
@@ -112,21 +113,19 @@ def ahead(
             deadline_s=limit_s,
             rng=rng,
         )
-    others = []
+    others: list[Forecast] = []
     if count > 1:
         at = rate_per_s if rate_per_s is not None else 0.7 * per_s * count
-        others = [
-            forecast(
+        for way in DISPATCHES:
+            others += forecasts(
                 on.pools,
                 on.workload,
-                rate_per_s=at,
-                servers=count,
+                rates_per_s=[at],
+                servers=[count],
                 dispatch=way,
                 deadline_s=limit_s,
                 rng=np.random.default_rng(SEED),
             )
-            for way in DISPATCHES
-        ]
     wanted = [row for row in rows if row.servers == count]
     return Ahead(
         rows=list(rows),
@@ -182,7 +181,7 @@ def policy(
         servers=servers,
         transient=on.transient,
         outages=list(outages_s),
-        capabilities=Capabilities(depth=depth_known),
+        depth_known=depth_known,
         rng=np.random.default_rng(SEED),
         progress=progress,
     )

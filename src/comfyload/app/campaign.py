@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_worth_it
-from comfyload.advise.forecast import REPLICATES, Forecast, curve, validate
+from comfyload.advise.forecast import REPLICATES, Forecast, curve
 from comfyload.advise.interference import Interference, changed, drift, interference, phases
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import (
@@ -28,12 +28,12 @@ from comfyload.advise.saturation import (
     vague,
 )
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
+from comfyload.advise.validation import Validation, validate
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.record.plan import Closed, Open, Plan, Stage
 
 if TYPE_CHECKING:
-    from comfyload.advise.validation import Validation
     from comfyload.app.run.options import RunOptions
     from comfyload.judge.summary import Measured
 

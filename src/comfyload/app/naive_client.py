@@ -45,12 +45,10 @@ class NaiveHttpClient:
                     execution = await self._attempt(prompt)
             except TimeoutError:
                 execution = Execution(outcome="timed_out", failure=Failure(kind="timeout"))
-            if execution.outcome == "completed" or len(ids) == naive.attempts:
-                return execution
-            wait = naive.waits_s[min(len(ids), len(naive.waits_s)) - 1]
-            if naive.jitter_s:
-                wait = min(naive.waits_s[-1], wait + naive.jitter_s * self._rng.random())
-            if naive.within_s is not None and self._clock() + wait - began > naive.within_s:
+            elapsed_s = self._clock() - began
+            done = execution.outcome == "completed"
+            wait = None if done else naive.pause_s(len(ids), elapsed_s, self._rng.random)
+            if wait is None:
                 return execution
             await asyncio.sleep(wait)
             prompt = structs.replace(prompt, id=str(uuid.uuid4()))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from comfyload.advise.choose_policy import OURS, infeasible
-from comfyload.advise.forecast import Estimate, Forecast, Sizing, Validation
+from comfyload.advise.forecast import Estimate, Forecast, Sizing
+from comfyload.advise.validation import Validation
 from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
 from comfyload.retry.policy import Policy, Score

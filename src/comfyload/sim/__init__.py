@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from comfyload.sim.direct import Direct
 from comfyload.sim.faults import Faults, Which
 from comfyload.sim.server import Server
 
-__all__ = ["Direct", "Faults", "Server", "Which"]
+__all__ = ["Faults", "Server", "Which"]

@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from comfyload.workflow.graph import is_link
+
 MODES = ("ram", "classic", "lru", "none")
 _ROOM = 20_000
 
@@ -16,13 +18,6 @@ class Result(Struct, frozen=True):
     """A node's stored result; `ui` is what it showed (file names, text), None if it shows nothing."""
 
     ui: dict[str, Any] | None
-
-
-def is_link(value: object) -> bool:
-    """Whether an input's value is another node's output."""
-    return (
-        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
-    )
 
 
 def signatures(graph: dict[str, Any], changed: Callable[[dict[str, Any]], str]) -> dict[str, bytes]:

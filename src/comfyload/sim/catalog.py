@@ -11,33 +11,18 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from comfyload.workflow.object_info import NodeClass
+
 OBJECT_INFO: dict[str, dict[str, Any]] = json.loads(
     files("comfyload.sim").joinpath("object_info.json").read_text(encoding="utf-8")
 )
 
 
-class NodeClass:
-    """One class. `types`: of its outputs. `inputs`: by name, the type or the list of choices, options, and whether it
-    is required.
-    """
-
-    def __init__(self, info: dict[str, Any]) -> None:
-        self.types: tuple[str, ...] = tuple(info["output"])
-        self.is_output: bool = info["output_node"]
-        self.inputs: dict[str, tuple[Any, dict[str, Any], bool]] = {
-            name: (spec[0], spec[1] if len(spec) > 1 else {}, group == "required")
-            for group, specs in info["input"].items()
-            if group != "hidden"
-            for name, spec in specs.items()
-        }
-
-
-CLASSES = {name: NodeClass(info) for name, info in OBJECT_INFO.items()}
+CLASSES = {name: NodeClass(name, info) for name, info in OBJECT_INFO.items()}
 
 
 def _choices(name: str, key: str) -> list[str]:
-    kind, options, _ = CLASSES[name].inputs[key]
-    return list(kind if isinstance(kind, list) else options["options"])
+    return list(CLASSES[name].inputs[key].choices or ())
 
 
 INPUT_IMAGES = _choices("LoadImage", "image")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from typing import Any
 
-from comfyload.sim.png import PREVIEW_JPEG
+PREVIEW_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAP//////////////////////////////////////////////////////////////////////////"
+    "////////////wAALCAAIAAgBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AP//Z"
+)
+"""8x8, grey."""
 
 _PREVIEW, _PREVIEW_WITH_METADATA, _JPEG = 1, 4, 1
 

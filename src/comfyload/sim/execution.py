@@ -6,17 +6,20 @@ import asyncio
 import json
 import math
 import posixpath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from comfyload.sim.cache import Result, is_link, signatures
+from comfyload.sim.cache import Result, signatures
 from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
 from comfyload.sim.validation import unfit_arguments
+from comfyload.workflow.graph import is_link
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comfyload.sim.faults import Faults, Plan
     from comfyload.sim.queue import Item
     from comfyload.sim.settings import Truth
@@ -44,24 +47,21 @@ class _NodeFailed(Exception):
         self.kind = kind
 
 
-class Levers(Protocol):
-    """What a fault may do to the server that runs the prompt."""
-
-    def drop_sockets(self) -> None: ...
-    def stall_events(self, on: bool) -> None: ...
-    def restart(self, downtime_s: float = 0.0) -> None: ...
-
-
 class Execution:
-    """Runs one prompt. Afterwards `truth` is complete but for `finished`."""
+    """Runs one prompt. Afterwards `truth` is complete but for `finished`.
 
-    def __init__(self, state: State, item: Item, faults: Faults, plan: Plan, truth: Truth, levers: Levers) -> None:
+    `restart`: ends the server, this execution with it, for so many seconds.
+    """
+
+    def __init__(
+        self, state: State, item: Item, faults: Faults, plan: Plan, truth: Truth, restart: Callable[[float], None]
+    ) -> None:
         self._state = state
         self._item = item
         self._faults = faults
         self._plan = plan
         self._truth = truth
-        self._levers = levers
+        self._restart = restart
         self._id = {"prompt_id": item.prompt_id}
         self._events = 0
         self._messages: list[list[Any]] = []
@@ -188,7 +188,7 @@ class Execution:
             nothing: Entry = {"traceback": [], "current_inputs": [], "current_outputs": []}
             self._send("execution_error", self._id | self._where(node_id) | blocked | nothing)
         if self._plan.restart:
-            asyncio.get_running_loop().call_soon(self._levers.restart, self._faults.downtime_s)
+            asyncio.get_running_loop().call_soon(self._restart, self._faults.downtime_s)
             await asyncio.Event().wait()  # until the process, and this task with it, is gone
         if self._plan.hang:
             if math.isinf(self._faults.hang_s):
@@ -329,4 +329,4 @@ class Execution:
         if self._faults.unknown_events:
             sockets.send(ODD_FRAMES[self._events % len(ODD_FRAMES)], None)
         if self._plan.drop_socket and self._events == self._faults.drop_socket_event:
-            self._levers.drop_sockets()
+            sockets.cut()

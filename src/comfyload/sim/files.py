@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import posixpath
 import random
 from collections.abc import Iterable
 
 from comfyload.sim.catalog import INPUT_IMAGES
-from comfyload.sim.png import IMAGE_PNG
 
 Key = tuple[str, str]  # subfolder, name
+IMAGE_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR4nGNogAIGyhgAgIQgAQ2AJGEAAAAASUVORK5CYII="
+)
+"""8x8, grey. One for all jobs: distinct bytes would only fill the memory of a long run."""
 
 
 class Files:

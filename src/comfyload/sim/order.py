@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
+from comfyload.workflow.graph import is_link
 
 
 class NoSuchSource(Exception):
@@ -78,14 +78,14 @@ def _discover(
 def _look_at_slots(graph: dict[str, Any], running: Iterable[str], cached: Callable[[str], bool]) -> None:
     for node_id in running:
         for value in graph[node_id]["inputs"].values():
-            there = not is_link(value) or value[1] < len(CLASSES[graph[value[0]]["class_type"]].types)
+            there = not is_link(value) or value[1] < len(CLASSES[graph[value[0]]["class_type"]].slots or ())
             if not there and cached(value[0]):
                 raise NoSuchSource(f"{value[0]}, output {value[1]}")
 
 
 def _pick(graph: dict[str, Any], ready: list[str], blocking: dict[str, list[str]]) -> str:
     def shown(node_id: str) -> bool:
-        return CLASSES[graph[node_id]["class_type"]].is_output
+        return bool(CLASSES[graph[node_id]["class_type"]].output)
 
     def leads(node_id: str, links: int) -> bool:
         if links == 0:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from comfyload.sim.reply import json_reply, text
+from comfyload.sim.reply import NOT_FOUND, json_reply
 from comfyload.sim.timing import LOADERS, SAMPLERS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Probe:
             probe = {"version": "simulated", "active": True, "dropped": 0, "errors": 0}
             return json_reply({**about, "facts": self._facts(), "hooks": {}, "missing": [], "probe": probe})
         if route != "events":
-            return text(404, "404: Not Found")
+            return NOT_FOUND
         numbers = {key: query.get(key, default) for key, default in (("after", "0"), ("limit", "1000"))}
         for key, number in numbers.items():
             if not (number.isascii() and number.isdigit() and len(number) <= 18):

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Self
 
 from msgspec import Struct
@@ -18,6 +19,8 @@ from comfyload.tasks import end_tasks
 if TYPE_CHECKING:
     import random
     from asyncio import StreamReader, StreamWriter
+
+Alteration = Callable[[bytes], bytes]
 
 _CHUNK = 1 << 14
 _RESET = struct.pack("ii", 1, 0)
@@ -31,8 +34,7 @@ class Trouble(Struct, frozen=True, kw_only=True):
     direction of each connection. `reset`: share of connections that are cut, after up to `reset_after_bytes` of what
     comes back, and `how`: by RST; by FIN, amid a reply; by FIN towards the client alone, whose bytes still arrive; or
     never, only that nothing more comes. `lose_reply`: share of connections whose request arrives, and that are cut
-    before its reply. `duplicate`: share of messages on event streams that come twice. `refuse`: no new connection.
-    `silent`: nothing passes in either direction, and nothing is closed.
+    before its reply. `refuse`: no new connection. `silent`: nothing passes in either direction, and nothing is closed.
     """
 
     delay_s: float = 0.0
@@ -42,7 +44,6 @@ class Trouble(Struct, frozen=True, kw_only=True):
     reset_after_bytes: int = 2000
     how: Literal["reset", "close", "half_close", "stall"] = "reset"
     lose_reply: float = 0.0
-    duplicate: float = 0.0
     refuse: bool = False
     silent: bool = False
 
@@ -51,7 +52,7 @@ class Proxy:
     """`async with Proxy(host, port, rng) as proxy:` listens on `proxy.url`; `proxy.trouble` may change at any time.
 
     Attributes:
-        connections, resets: how many there were.
+        resets: how many connections it cut.
     """
 
     def __init__(self, host: str, port: int, rng: random.Random, trouble: Trouble = Trouble()) -> None:  # noqa: B008
@@ -61,7 +62,6 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[StreamWriter] = set()
         self.url = ""
-        self.connections = 0
         self.resets = 0
 
     async def __aenter__(self) -> Self:
@@ -88,7 +88,6 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self.connections += 1
         if self.trouble.refuse:
             self._reset(writer)
             return
@@ -100,7 +99,7 @@ class Proxy:
         self._writers |= {writer, back}
         pumps = [
             asyncio.create_task(self._pump(reader, back)),
-            asyncio.create_task(self._pump(there, writer, self._cut_after(), _Doubles(self._rng))),
+            asyncio.create_task(self._pump(there, writer, self._cut_after(), self._alteration())),
         ]
         try:
             for pump in asyncio.as_completed(pumps):
@@ -131,6 +130,10 @@ class Proxy:
                 while await reader.read(_CHUNK):  # until the client has had enough
                     pass
 
+    def _alteration(self) -> Alteration:
+        """What the pieces that come back on a new connection become: as they are."""
+        return lambda piece: piece
+
     def _cut_after(self) -> int | None:
         """After how many bytes of what comes back this connection is cut; None: it is not."""
         if self._rng.random() < self.trouble.lose_reply:
@@ -140,7 +143,7 @@ class Proxy:
         return None
 
     async def _pump(
-        self, reader: StreamReader, writer: StreamWriter, cut_after: int | None = None, doubles: _Doubles | None = None
+        self, reader: StreamReader, writer: StreamWriter, cut_after: int | None = None, alter: Alteration = bytes
     ) -> bool:
         """Pass bytes on until the end; True if the connection is to be cut, or one of its sides broke."""
         passed = 0
@@ -151,7 +154,7 @@ class Proxy:
                 await self._hold(len(piece))
                 if writer.is_closing():
                     break
-                writer.write(piece if doubles is None else doubles.of(piece, self.trouble.duplicate))
+                writer.write(alter(piece))
                 await writer.drain()
                 passed += len(piece)
             if not writer.is_closing() and writer.can_write_eof():
@@ -176,41 +179,3 @@ class Proxy:
             if found is not None:
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
-
-
-class _Doubles:
-    """What comes back on one connection; on an event stream, with some messages twice."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._first = True
-        self._messages = False
-        self._rest = b""
-
-    def of(self, piece: bytes, share: float) -> bytes:
-        """What to pass on for the next piece. What is not a whole message yet waits for the rest of it."""
-        if self._first:
-            self._first = False
-            self._messages = piece.startswith(b"HTTP/1.1 101 ") and share > 0.0
-            if self._messages:
-                head, _, self._rest = piece.partition(b"\r\n\r\n")
-                return head + b"\r\n\r\n" + self.of(b"", share)
-        if not self._messages:
-            return piece
-        self._rest += piece
-        out = []
-        while (size := _message_bytes(self._rest)) is not None:
-            message, self._rest = self._rest[:size], self._rest[size:]
-            out += [message] * (2 if self._rng.random() < share else 1)
-        return b"".join(out)
-
-
-def _message_bytes(held: bytes) -> int | None:
-    """The length of a server's first WebSocket message, unmasked (RFC 6455, 5.2); None: not all of it is here."""
-    if len(held) < 2:
-        return None
-    size, after = held[1] & 0x7F, 2
-    if size >= 126:
-        after += 2 if size == 126 else 8
-        size = int.from_bytes(held[2:after], "big")
-    return after + size if len(held) >= after + size else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 MAX_HISTORY = 10_000
@@ -12,26 +13,25 @@ MAX_HISTORY = 10_000
 Entry = dict[str, Any]
 
 
+@dataclass(slots=True, eq=False)
 class Item:
-    """One queued prompt.
+    """One queued prompt; `created` in loop time.
 
     Not orderable, on purpose: two items with the same number and id make the heap raise, as the dicts in a real
     queue do.
     """
 
-    __slots__ = ("client_id", "created", "extra_data", "graph", "number", "outputs", "prompt_id")
+    number: float
+    prompt_id: str
+    graph: Entry
+    extra_data: Entry
+    outputs: list[str]
+    created: float
 
-    def __init__(
-        self, number: float, prompt_id: str, graph: Entry, extra_data: Entry, outputs: list[str], created: float
-    ) -> None:
-        self.number = number
-        self.prompt_id = prompt_id
-        self.graph = graph
-        self.extra_data = extra_data
-        self.outputs = outputs
-        owner = extra_data.get("client_id")
-        self.client_id = None if owner is None else str(owner)
-        self.created = created  # loop time
+    @property
+    def client_id(self) -> str | None:
+        owner = self.extra_data.get("client_id")
+        return None if owner is None else str(owner)
 
     def row(self) -> list[Any]:
         """As `/queue` and history show it."""

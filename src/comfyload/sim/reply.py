@@ -21,12 +21,8 @@ def empty(status: int) -> Reply:
     return Reply(status=status, body=b"")
 
 
-def not_found() -> Reply:
-    return text(404, "404: Not Found")
-
-
-def server_error() -> Reply:
-    return text(500, "500 Internal Server Error\n\nServer got itself in trouble")
+NOT_FOUND = text(404, "404: Not Found")
+SERVER_ERROR = text(500, "500 Internal Server Error\n\nServer got itself in trouble")
 
 
 def is_uuid(value: object) -> bool:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from comfyload.comfy.wire import Reply, Request
 from comfyload.sim import content
 from comfyload.sim.jobs import find_job, list_jobs
-from comfyload.sim.reply import empty, is_uuid, json_reply, not_found, server_error, text
+from comfyload.sim.reply import NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
 from comfyload.sim.submit import submit
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def answer(state: State, request: Request) -> Reply:
     methods = _ROUTES.get(found, {})
     if method not in methods:
         # A GET falls through to the static files, whose 404 it gets; they allow no other method.
-        return not_found() if method == "GET" else text(405, "405: Method Not Allowed")
+        return NOT_FOUND if method == "GET" else text(405, "405: Method Not Allowed")
     try:
         reply = methods[method](state, Call(request, dict(parse_qsl(query, keep_blank_values=True)), tail))
     except (ValueError, TypeError, KeyError, AttributeError):
         # A real server does not check the shape of what it is sent: it fails on it.
-        return server_error()
+        return SERVER_ERROR
     if request.method == "HEAD":
         headers = {**reply.headers, "Content-Length": str(len(reply.body))}
         return Reply(status=reply.status, body=b"", content_type=reply.content_type, headers=headers)
@@ -175,7 +175,7 @@ def _cancel_many(state: State, call: Call) -> Reply:
 
 
 def _probe(state: State, call: Call) -> Reply:
-    return not_found() if state.probe is None else state.probe.reply(call.tail, call.query)
+    return NOT_FOUND if state.probe is None else state.probe.reply(call.tail, call.query)
 
 
 _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {

@@ -11,11 +11,11 @@ import msgspec
 
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.sim.execution import Execution, WorkerDied
-from comfyload.sim.faults import NEVER, Faults, plan
-from comfyload.sim.reply import server_error
+from comfyload.sim.faults import Faults, plan
+from comfyload.sim.reply import SERVER_ERROR
 from comfyload.sim.routes import answer
 from comfyload.sim.settings import Settings, Truth
-from comfyload.sim.state import Lasting, State
+from comfyload.sim.state import State
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -45,6 +45,7 @@ class Server:
         truth: what really happened, one per execution, in order.
         posts: how often each prompt id was accepted.
         calls: how often each route was called, as `"GET /history/{id}"`.
+        up: whether the process runs; not in the pause of a restart.
         listeners: called with True when the process comes up again and False when it goes down.
     """
 
@@ -78,18 +79,17 @@ class Server:
             probe=probe,
         )
         self._faults = faults or Faults()
-        self._lasting = Lasting(self._settings)
-        self._state = State(self._settings, self._lasting)
+        self._state = State(self._settings)
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
-        self._up = False
+        self.up = False
         self._started = 0  # prompts, over the whole life
         self._accepted = 0
         self._called = 0
         self._failed = 0
         self.truth: list[Truth] = []
-        self.posts: Counter[str] = self._lasting.posts
-        self.calls: Counter[str] = self._lasting.calls
+        self.posts: Counter[str] = self._state.posts
+        self.calls: Counter[str] = self._state.calls
         self.listeners: list[Callable[[bool], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -98,14 +98,6 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-    @property
-    def up(self) -> bool:
-        return self._up
-
-    @property
-    def features(self) -> dict[str, Any]:
-        return self._state.sockets.features
 
     def start(self) -> None:
         """Begin to work, on the running loop."""
@@ -134,7 +126,7 @@ class Server:
         """
         faults = self._faults
         self._called += 1
-        if not self._up or (faults.refuse != NEVER and faults.refuse.hits(self._called, self._lasting.rng)):
+        if not self.up or faults.refuse.hits(self._called, self._state.rng):
             raise TransportError("connection refused", sent=False)
         if self._worker is not None and self._worker.done() and not self._worker.cancelled():
             self._worker.result()
@@ -142,7 +134,7 @@ class Server:
         if faults.http_500 and faults.http_500 in path:
             self._failed += 1
             if not faults.http_500_first or self._failed <= faults.http_500_first:
-                return server_error()
+                return SERVER_ERROR
         reply = answer(self._state, request)
         posted = request.method == "POST" and path.partition("?")[0] in ("/prompt", "/api/prompt")
         if posted and reply.status == 200:
@@ -156,7 +148,7 @@ class Server:
         Raises:
             TransportError: the server is down.
         """
-        if not self._up:
+        if not self.up:
             raise TransportError("connection refused", sent=False)
         state = self._state
         socket = state.sockets.open(client_id)
@@ -199,11 +191,11 @@ class Server:
         return self._state.queue.lose(prompt_id)
 
     def _run(self) -> None:
-        self._up = True
+        self.up = True
         self._worker = asyncio.get_running_loop().create_task(self._work(self._state))
 
     def _halt(self) -> None:
-        self._up = False
+        self.up = False
         if self._worker is not None:
             self._worker.cancel()
             self._worker = None
@@ -214,8 +206,7 @@ class Server:
 
     def _come_back(self) -> None:
         self._timer = None
-        self._lasting.files.wipe_temp()
-        self._state = State(self._settings, self._lasting)
+        self._state.boot()
         self._run()
         for listener in self.listeners:
             listener(True)
@@ -227,10 +218,10 @@ class Server:
     def _on_accept(self, prompt_id: str) -> None:
         """The faults between accepting a prompt and the reply."""
         self._accepted += 1
-        faults, rng = self._faults, self._lasting.rng
-        if faults.lost_queue != NEVER and faults.lost_queue.hits(self._accepted, rng):
+        rng = self._state.rng
+        if self._faults.lost_queue.hits(self._accepted, rng):
             self._state.queue.lose(prompt_id)
-        if faults.drop_reply != NEVER and faults.drop_reply.hits(self._accepted, rng):
+        if self._faults.drop_reply.hits(self._accepted, rng):
             raise TransportError("connection closed before the reply", sent=True)
 
     async def _work(self, state: State) -> None:
@@ -253,7 +244,6 @@ class Server:
         truth = Truth(
             prompt_id=item.prompt_id,
             number=item.number,
-            ordinal=self._started,
             client_id=item.client_id,
             created=item.created,
             started=clock.now(),
@@ -263,7 +253,7 @@ class Server:
             state.probe.started(item, truth)
         if struck.stall_events:
             self._stall_for(self._faults.stalled_s)
-        entry = await Execution(state, item, self._faults, struck, truth, self).run()
+        entry = await Execution(state, item, self._faults, struck, truth, self.restart).run()
         lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
         if lag:
             await asyncio.sleep(lag)

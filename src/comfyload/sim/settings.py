@@ -66,7 +66,6 @@ class Truth(Struct, kw_only=True):
 
     prompt_id: str
     number: float
-    ordinal: int  # from 1, over the server's whole life
     client_id: str | None
     created: float
     started: float

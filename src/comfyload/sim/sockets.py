@@ -47,11 +47,8 @@ class Socket:
             self.previews_with_metadata = bool(flags.get("supports_preview_metadata"))
             self.push(json.dumps({"type": "feature_flags", "data": self._owner.features}))
 
-    def close(self) -> None:
-        """The client closes."""
-        self.end(1000)
-
-    def end(self, code: int) -> None:
+    def close(self, code: int = 1000) -> None:
+        """By the client, unless another code says how."""
         if self.close_code is None:
             self.close_code = code
             self._frames.put_nowait(None)
@@ -106,4 +103,4 @@ class Sockets:
     def cut(self) -> None:
         """Every connection ends without a goodbye."""
         for socket in list(self._open):
-            socket.end(1006)
+            socket.close(1006)

@@ -1,4 +1,4 @@
-"""What one server process knows: all of this, except the files it saved, is gone when it restarts."""
+"""What a server knows: most of it is of one process, and gone when that restarts."""
 
 from __future__ import annotations
 
@@ -17,27 +17,22 @@ from comfyload.sim.sockets import Sockets
 from comfyload.sim.timing import Timing
 
 
-class Lasting:
-    """What outlives a restart: the clock, the files, and the counts a test reads."""
+class State:
+    """The clock, the files and the counts a test reads outlive a restart; `boot` makes everything else anew."""
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.rng = random.Random(settings.seed)
         self.clock = Clock()
         self.files = Files(self.rng)
         self.posts: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.boot()
 
-
-class State:
-    """One process."""
-
-    def __init__(self, settings: Settings, lasting: Lasting) -> None:
-        self.settings = settings
-        self.rng = lasting.rng
-        self.clock = lasting.clock
-        self.files = lasting.files
-        self.posts = lasting.posts
-        self.calls = lasting.calls
+    def boot(self) -> None:
+        """A new process begins."""
+        settings = self.settings
+        self.files.wipe_temp()
         self.sockets = Sockets(
             {
                 "supports_preview_metadata": True,
@@ -49,17 +44,16 @@ class State:
         )
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
-        self.timing = Timing(settings.speed, lasting.rng)
-        self.probe = self._probe() if settings.probe else None
+        self.timing = Timing(settings.speed, self.rng)
+        timing, queue = self.timing, self.queue
+        self.probe: Probe | None = None
+        if settings.probe:
+            self.probe = Probe(settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
         self.number = 0  # of the next prompt without one of its own
         self.interrupted = False
         self.flags: set[str] = set()  # unload_models, free_memory: for the worker, after the current prompt
         self.client_id: str | None = None  # whose prompt runs or ran last
         self.last_node: str | None = None  # what it runs now
-
-    def _probe(self) -> Probe:
-        timing, queue = self.timing, self.queue
-        return Probe(self.settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
 
     def status(self) -> dict[str, Any]:
         return {"exec_info": {"queue_remaining": self.queue.remaining}}

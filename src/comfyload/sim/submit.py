@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfyload.sim.queue import Item
 from comfyload.sim.reply import is_uuid, json_reply
-from comfyload.sim.validation import validate
+from comfyload.sim.validation import error_of, validate
 
 if TYPE_CHECKING:
     from comfyload.comfy.wire import Reply
@@ -74,5 +74,4 @@ def _prompt_id(state: State, body: dict[str, Any]) -> str | None:
 
 
 def _refused(kind: str, message: str, details: str) -> Reply:
-    error = {"type": kind, "message": message, "details": details, "extra_info": {}}
-    return json_reply({"error": error, "node_errors": {}}, 400)
+    return json_reply({"error": error_of(kind, message, details), "node_errors": {}}, 400)

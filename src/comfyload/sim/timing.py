@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from comfyload.sim.cache import is_link
+from comfyload.workflow.graph import closure, is_link
 
 if TYPE_CHECKING:
     import random
@@ -123,14 +123,11 @@ class Timing:
 
 def ancestors(graph: Graph, node_id: str) -> set[str]:
     """Every node this one depends on."""
-    found: set[str] = set()
-    stack = [node_id]
-    while stack:
-        for value in graph[stack.pop()]["inputs"].values():
-            if is_link(value) and value[0] in graph and value[0] not in found:
-                found.add(value[0])
-                stack.append(value[0])
-    return found
+    parents = {
+        node: [value[0] for value in body["inputs"].values() if is_link(value) and value[0] in graph]
+        for node, body in graph.items()
+    }
+    return closure(parents[node_id], parents)
 
 
 def steps(graph: Graph, node_id: str) -> int:
@@ -176,6 +173,6 @@ _CARRIERS = ("latent_image", "samples", "pixels", "image", "images", "image1", "
 
 def number(graph: Graph, value: object, default: float) -> float:
     """A widget's number, also when a PrimitiveInt supplies it."""
-    if isinstance(value, list) and is_link(value) and graph.get(value[0], {}).get("class_type") == "PrimitiveInt":
+    if is_link(value) and graph.get(value[0], {}).get("class_type") == "PrimitiveInt":
         value = graph[value[0]]["inputs"].get("value")
     return float(value) if isinstance(value, int | float) else default

@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from comfyload.sim.cache import is_link
 from comfyload.sim.catalog import CLASSES
+from comfyload.workflow.graph import is_link
+from comfyload.workflow.object_info import InputSpec
 
 Graph = dict[str, Any]
 Error = dict[str, Any]
@@ -41,10 +42,10 @@ def validate(
         found = _class_error(node_id, node, missing)
         if found is not None:
             return Verdict(found, [], {})
-        if CLASSES[node["class_type"]].is_output and (targets is None or node_id in targets):
+        if CLASSES[node["class_type"]].output and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
-        return Verdict(_error("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
+        return Verdict(error_of("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
     checker = _Checker(graph, images, cycles_named=cycles_named)
     good: list[str] = []
     node_errors: dict[str, Any] = {}
@@ -64,7 +65,7 @@ def validate(
     if good:
         return Verdict(None, good, node_errors)
     details = "\n".join(f"{reason['message']}: {reason['details']}" for reason in reasons)
-    failed = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    failed = error_of("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
     return Verdict(failed, [], node_errors)
 
 
@@ -81,11 +82,11 @@ def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
             if is_link(value):
                 return "TypeError", f"{name}() got an unexpected keyword argument '{key}'\n"
             continue
-        kind, _, required = declared[key]
+        kind, required = declared[key].kind, declared[key].required
         by_link = isinstance(kind, str) and not {*_CAST, "COMBO", "*"} & {*kind.split(",")}
         if by_link and not isinstance(value, list) and (required or value is not None):
             return "AttributeError", f"'{type(value).__name__}' object has no attribute 'shape'\n"
-    missing = [key for key, (_, _, required) in declared.items() if required and key not in inputs]
+    missing = [key for key, spec in declared.items() if spec.required and key not in inputs]
     return ("TypeError", f"{name}() missing required arguments: {', '.join(missing)}\n") if missing else None
 
 
@@ -102,10 +103,10 @@ def _class_error(node_id: str, node: dict[str, Any], missing: str) -> Error | No
     else:
         return None
     extra = {"node_id": node_id, "class_type": kind, "node_title": title}
-    return _error(missing, message, f"Node ID '#{node_id}'", extra)
+    return error_of(missing, message, f"Node ID '#{node_id}'", extra)
 
 
-def _error(kind: str, message: str, details: str, extra: Error | None = None) -> Error:
+def error_of(kind: str, message: str, details: str, extra: Error | None = None) -> Error:
     return {"type": kind, "message": message, "details": details, "extra_info": extra or {}}
 
 
@@ -129,7 +130,7 @@ class _Checker:
 
     def _fail(self, node_id: str, kind: str, message: str, details: str, extra: Error) -> None:
         self._valid[node_id] = False
-        self.verdicts[node_id] = [_error(kind, message, details, extra)]
+        self.verdicts[node_id] = [error_of(kind, message, details, extra)]
 
     def _node(self, node_id: str, path: list[str]) -> bool:
         if node_id in self._valid:
@@ -142,12 +143,12 @@ class _Checker:
         inputs = node["inputs"]
         errors: list[Error] = []
         sources_valid = True
-        for name, (kind, options, required) in CLASSES[node["class_type"]].inputs.items():
-            config = [kind, options]
+        for name, spec in CLASSES[node["class_type"]].inputs.items():
+            config = [spec.kind, spec.options]
             if name not in inputs:
-                if required:
+                if spec.required:
                     extra = {"input_name": name}
-                    errors.append(_error("required_input_missing", "Required input is missing", name, extra))
+                    errors.append(error_of("required_input_missing", "Required input is missing", name, extra))
             elif isinstance(inputs[name], list):
                 link = inputs[name]
                 found = self._link(name, config, link)
@@ -156,7 +157,7 @@ class _Checker:
                 else:
                     sources_valid &= self._source(name, config, link, [*path, node_id])
             else:
-                found = self._widget(node, name, config)
+                found = self._widget(node, name, spec)
                 if found is not None:
                     errors.append(found)
         self.verdicts[node_id] = self.verdicts.get(node_id, []) + errors
@@ -174,13 +175,13 @@ class _Checker:
         extra = {"input_name": name, "input_config": config}
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _error("bad_linked_input", message, name, extra | {"received_value": link})
-        received = CLASSES[self._graph[link[0]]["class_type"]].types[link[1]]
+            return error_of("bad_linked_input", message, name, extra | {"received_value": link})
+        received = (CLASSES[self._graph[link[0]]["class_type"]].slots or ())[link[1]]
         if _fits(received, config[0]):
             return None
         details = f"{name}, received_type({received}) mismatch input_type({config[0]})"
         extra |= {"received_type": received, "linked_node": link}
-        return _error("return_type_mismatch", "Return type mismatch between linked nodes", details, extra)
+        return error_of("return_type_mismatch", "Return type mismatch between linked nodes", details, extra)
 
     def _source(self, name: str, config: list[Any], link: list[Any], path: list[str]) -> bool:
         try:
@@ -198,46 +199,44 @@ class _Checker:
             self._fail(link[0], "exception_during_inner_validation", message, str(error), extra)
             return False
 
-    def _widget(self, node: dict[str, Any], name: str, config: list[Any]) -> Error | None:
-        kind = config[0]
-        inputs = node["inputs"]
+    def _widget(self, node: dict[str, Any], name: str, spec: InputSpec) -> Error | None:
+        kind, inputs = spec.kind, node["inputs"]
         value = inputs[name]
         if isinstance(value, dict) and "__value__" in value:
             value = inputs[name] = value["__value__"]
-        extra = {"input_name": name, "input_config": config, "received_value": value}
+        extra = {"input_name": name, "input_config": [kind, spec.options], "received_value": value}
         if isinstance(kind, str) and kind in _CAST:
             try:
                 value = inputs[name] = _CAST[kind](value)
             except (TypeError, ValueError, OverflowError) as error:
                 message = f"Failed to convert an input value to a {kind} value"
                 extra["exception_message"] = str(error)
-                return _error("invalid_input_type", message, f"{name}, {value}, {error}", extra)
+                return error_of("invalid_input_type", message, f"{name}, {value}, {error}", extra)
         if node["class_type"] == "LoadImage":
             # "." is the folder itself, which is there; the node fails then.
             if posixpath.normpath(value.removesuffix(" [input]")) in {".", *self._images}:
                 return None
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"
-            return _error("custom_validation_failed", message, details, {"input_name": name})
-        return _limits(name, value, config, extra | {"received_value": value})
+            return error_of("custom_validation_failed", message, details, {"input_name": name})
+        return _limits(name, value, spec, extra | {"received_value": value})
 
 
-def _limits(name: str, value: Any, config: list[Any], extra: dict[str, Any]) -> Error | None:
-    kind, options = config
+def _limits(name: str, value: Any, spec: InputSpec, extra: dict[str, Any]) -> Error | None:
+    options, choices = spec.options, spec.choices
     if "min" in options and value < options["min"]:
         message = f"Value {value} smaller than min of {options['min']}"
-        return _error("value_smaller_than_min", message, name, extra)
+        return error_of("value_smaller_than_min", message, name, extra)
     if "max" in options and value > options["max"]:
         message = f"Value {value} bigger than max of {options['max']}"
-        return _error("value_bigger_than_max", message, name, extra)
-    choices = kind if isinstance(kind, list) else options.get("options", []) if kind == "COMBO" else None
+        return error_of("value_bigger_than_max", message, name, extra)
     if choices is None or value in choices:
         return None
     shown = str(choices)
     if len(choices) > 20:  # a real server does not send back long lists
         shown = f"(list of length {len(choices)})"
         extra = extra | {"input_config": None}
-    return _error("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {shown}", extra)
+    return error_of("value_not_in_list", "Value not in list", f"{name}: {value!r} not in {shown}", extra)
 
 
 def _fits(received: str, wanted: Any) -> bool:

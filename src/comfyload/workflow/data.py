@@ -12,7 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from comfyload.errors import UsageError
-from comfyload.record.codec import within_levels
+from comfyload.workflow.reading import RepeatedKey, decoded
 
 _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _NAMES = {";": "semicolons", "\t": "tabs", ",": "commas"}
@@ -89,28 +89,13 @@ def _values(text: str, source: str) -> Iterator[tuple[int, Any]]:
 
 def _decoded(text: str, source: str, line: int) -> Any:
     try:
-        found = json.loads(text, object_pairs_hook=_without_doubles)
-        if not within_levels(found):
-            raise RecursionError
-        return found
-    except _Doubled as doubled:
-        raise UsageError(f"{source}, line {line} has the key {doubled} twice", "leave one out") from None
+        return decoded(text)
+    except RepeatedKey as repeated:
+        key = json.dumps(str(repeated), ensure_ascii=False)
+        raise UsageError(f"{source}, line {line} has the key {key} twice", "leave one out") from None
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
         raise UsageError(f"{source}, line {line} is not JSON: {reason}", 'write {"6.text": "a fox"}') from None
-
-
-class _Doubled(ValueError):
-    pass
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Doubled(json.dumps(key, ensure_ascii=False))
-        found[key] = value
-    return found
 
 
 def _difference(columns: list[str], row: dict[str, Any]) -> str:

@@ -6,7 +6,9 @@ import difflib
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
+
+from msgspec import Struct
 
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.text_files import decode
@@ -17,13 +19,12 @@ Graph = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}: what `POST /prompt` takes as `prompt`."""
 
 
-class Workflow:
+class Workflow(Struct, frozen=True, eq=False):
     """A checked graph with its name. `extra` holds other parts of the file (`extra_data`)."""
 
-    def __init__(self, name: str, graph: Graph, extra: Mapping[str, Any] | None = None) -> None:
-        self.name = name
-        self.graph = graph
-        self.extra = dict(extra or {})
+    name: str
+    graph: Graph
+    extra: dict[str, Any] = {}
 
     @property
     def sha256(self) -> str:
@@ -84,14 +85,10 @@ def closure(nodes: Iterable[str], neighbours: Mapping[str, Sequence[str]]) -> se
     return found
 
 
-def is_link(value: object) -> bool:
+def is_link(value: object) -> TypeGuard[list[Any]]:
     """Whether an input's value is a link `[node id, slot]`; the server takes any such pair for one."""
     return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int | float)
-        and not isinstance(value[1], bool)
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
 
 

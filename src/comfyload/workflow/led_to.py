@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from comfyload.workflow.graph import Workflow, is_link
+from comfyload.workflow.graph import Workflow, closure, is_link
 
 
 class LedTo:
@@ -27,27 +27,23 @@ class LedTo:
         self.looked_at = _led_to(self._declared, outputs)
         self.run = _led_to(self._all, outputs)
 
-    def cycles(self) -> list[list[str]]:
-        """Cycles of declared links among the nodes looked at; the server's check finds them."""
-        return _cycles({node: self._declared[node] for node in self._declared if node in self.looked_at})
-
-    def hidden_cycles(self) -> list[list[str]]:
-        """Cycles that only a run would meet, as one of their links is at an input that no class declares."""
-        known = {frozenset(cycle) for cycle in self.cycles()}
-        found = _cycles({node: self._all[node] for node in self._all if node in self.run})
-        return [cycle for cycle in found if frozenset(cycle) not in known]
+    def cycles(self) -> Iterator[tuple[list[str], bool]]:
+        """Cycles among the nodes, and whether one is hidden: the server's check follows declared links, and only a run
+        would meet a cycle with a link at an input that no class declares.
+        """
+        declared = _cycles({node: self._declared[node] for node in self._declared if node in self.looked_at})
+        yield from ((cycle, False) for cycle in declared)
+        known = {frozenset(cycle) for cycle in declared}
+        for cycle in _cycles({node: self._all[node] for node in self._all if node in self.run}):
+            if frozenset(cycle) not in known:
+                yield cycle, True
 
 
 def _led_to(parents: dict[str, list[str]], outputs: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for output in outputs:
-        visited, todo = {output}, [output]
-        while todo:
-            node = todo.pop()
+        for node in closure([output], parents):
             found.setdefault(node, []).append(output)
-            new = [parent for parent in dict.fromkeys(parents[node]) if parent not in visited]
-            visited.update(new)
-            todo += new
     return found
 
 

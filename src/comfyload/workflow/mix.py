@@ -42,15 +42,12 @@ class Mix:
 def _every_pair(count: int) -> list[int]:
     """The shortest cycle in which every workflow follows every other, and itself, once: A A B B for two.
 
-    A de Bruijn sequence of order two (Martin's greedy construction): it measures each workflow both when its models are
-    loaded already and when they replace each other's.
+    A de Bruijn sequence of order two, as the Lyndon words of one and two letters in order (Fredricksen and Maiorana
+    1978): it measures each workflow both when its models are loaded already and when they replace each other's.
     """
-    after = {place: list(range(count)) for place in range(count)}
-    cycle, stack = [], [0]
-    while stack:
-        place = stack[-1]
-        if after[place]:
-            stack.append(after[place].pop(0))
-        else:
-            cycle.append(stack.pop())
-    return cycle[::-1][:-1] or [0]
+    cycle = []
+    for first in range(count):
+        cycle.append(first)
+        for second in range(first + 1, count):
+            cycle += [first, second]
+    return cycle

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from msgspec import Struct
 
 HEAVY = frozenset(
     [
-        "MODEL",
-        "CLIP",
-        "VAE",
-        "CLIP_VISION",
-        "CONTROL_NET",
-        "UPSCALE_MODEL",
-        "STYLE_MODEL",
-        "GLIGEN",
-        "PHOTOMAKER",
-        "LORA_MODEL",
-        "AUDIO_ENCODER",
-        "LATENT_UPSCALE_MODEL",
-        "MODEL_PATCH",
-        "INTERPOLATION_MODEL",
-        "SAMPLER",
+        "MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "UPSCALE_MODEL", "STYLE_MODEL", "GLIGEN", "PHOTOMAKER",
+        "LORA_MODEL", "AUDIO_ENCODER", "LATENT_UPSCALE_MODEL", "MODEL_PATCH", "INTERPOLATION_MODEL", "SAMPLER",
         "SIGMAS",
     ]
-)
+)  # fmt: skip
 """Types of outputs that are loaded or set up once and reused by every job of a warm server."""
 
 
@@ -35,6 +23,13 @@ class InputSpec(Struct, frozen=True, kw_only=True):
 
     kind: str | list[Any]
     options: dict[str, Any] = {}
+    required: bool = False
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it stands for other inputs, which depend on the values given (`COMFY_AUTOGROW_V3`, …)."""
+        kind = self.kind
+        return isinstance(kind, str) and kind.startswith("COMFY_") and not kind.startswith("COMFY_MATCHTYPE")
 
     @property
     def bounds(self) -> tuple[int, int] | None:
@@ -83,7 +78,7 @@ class NodeClass:
     @property
     def heavy(self) -> bool:
         """Whether it prepares something that jobs share (a loader, a LoRA), which must not be repeated per job."""
-        types, name = self._output_types(), self.name.lower()
+        types, name = self._types, self.name.lower()
         if not types:
             return "load" in name
         if types & HEAVY or any(kind.endswith(("MODEL", "VAE")) for kind in types):
@@ -96,7 +91,7 @@ class NodeClass:
         name = self.name.lower()
         if "sampler" not in name:
             return False
-        types = self._output_types()
+        types = self._types
         return bool(types & MEDIA) if types else not name.endswith(("select", "selector", "loader"))
 
     @property
@@ -107,19 +102,36 @@ class NodeClass:
     @property
     def plain(self) -> bool | None:
         """Whether its outputs are only numbers, texts or its inputs; None: not described."""
-        types = self._output_types()
-        return types <= PLAIN if types else None
+        return self._types <= PLAIN if self._types else None
+
+    @cached_property
+    def slots(self) -> tuple[Any, ...] | None:
+        """The types of its outputs, in order; None: not described."""
+        types = self._info.get("output")
+        return tuple(types) if isinstance(types, list) else None
+
+    @cached_property
+    def inputs(self) -> dict[str, InputSpec]:
+        """The declared inputs, required ones first; those that are not understood are left out."""
+        declared = self._info.get("input")
+        found: dict[str, InputSpec] = {}
+        for group in ("required", "optional"):
+            inputs = declared.get(group) if isinstance(declared, dict) else None
+            for key, spec in inputs.items() if isinstance(inputs, dict) else ():
+                if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
+                    options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+                    found.setdefault(key, InputSpec(kind=spec[0], options=options, required=group == "required"))
+        return found
 
     def spec(self, key: str) -> InputSpec | None:
         """The declaration of an input, or None if the server gives none.
 
         `mode.seed` is an input of the option of `mode` that is chosen: the first option that declares it counts.
         """
-        described = self._info.get("input")
-        if (found := _declared(described, key)) is not None:
-            return found
+        if key in self.inputs:
+            return self.inputs[key]
         name, _, rest = key.partition(".")
-        outer = _declared(described, name) if rest else None
+        outer = self.inputs.get(name) if rest else None
         options = outer.options.get("options") if outer is not None else None
         for option in options if isinstance(options, list) else ():
             inner = NodeClass(self.name, {"input": option.get("inputs")} if isinstance(option, dict) else None)
@@ -127,19 +139,9 @@ class NodeClass:
                 return found
         return None
 
-    def _output_types(self) -> frozenset[str]:
-        types = self._info.get("output")
-        return frozenset(t for t in types if isinstance(t, str)) if isinstance(types, list) else frozenset()
-
-
-def _declared(described: Any, key: str) -> InputSpec | None:
-    for group in ("required", "optional"):
-        inputs = described.get(group) if isinstance(described, dict) else None
-        spec = inputs.get(key) if isinstance(inputs, dict) else None
-        if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
-            options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
-            return InputSpec(kind=spec[0], options=options)
-    return None
+    @property
+    def _types(self) -> frozenset[str]:
+        return frozenset(kind for kind in self.slots or () if isinstance(kind, str))
 
 
 class ObjectInfo:

@@ -44,7 +44,6 @@ def override(
         try:
             value = typed(text, info[workflow.class_of(node)].spec(key), present, graph)
         except Unfit as unfit:
-            reason, _, hint = str(unfit).partition("; ")
-            raise UsageError(f"--set {node}.{key} {reason}", hint) from None
+            raise unfit.of(f"--set {node}.{key}") from None
         applied[f"{node}.{key}"] = changed.inputs_of(node)[key] = value
     return changed, applied

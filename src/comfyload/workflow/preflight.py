@@ -15,7 +15,8 @@ from msgspec import structs
 from comfyload.workflow.graph import Workflow, is_link
 from comfyload.workflow.led_to import LedTo
 from comfyload.workflow.near import MODEL_SUFFIXES, near_classes, near_files, near_options
-from comfyload.workflow.problems import Kind, PreflightAnswer, PreflightFailed, Problem, describe, merged
+from comfyload.workflow.object_info import InputSpec, NodeClass, ObjectInfo
+from comfyload.workflow.problems import Kind, PreflightAnswer, PreflightFailed, Problem, Then, describe, merged
 from comfyload.workflow.vary import Variation
 
 __all__ = ["PreflightAnswer", "PreflightFailed", "Problem", "as_sent", "check", "describe", "merged"]
@@ -77,7 +78,7 @@ def check(
             problems.append(checker.problem("unknown_class", node, "", message, name, near=near, then="refuse"))
         else:
             problems += checker.node(node)
-    if not checker.outputs and all(workflow.class_of(node) in classes for node in workflow.graph):
+    if not checker.outputs:
         message = "the graph has no output node: the server runs only what leads to one"
         problems.append(Problem(kind="no_outputs", message=message, then="refuse"))
     outputs = {node: workflow.class_of(node) for node in checker.outputs}
@@ -89,11 +90,10 @@ class _Checker:
 
     def __init__(self, workflow: Workflow, classes: Mapping[str, Any], version: tuple[int, int, int] | None) -> None:
         self._workflow = workflow
-        self._classes = classes
+        self._info = ObjectInfo(classes)
         self._checks_combo = version is not None and version >= COMBO_CHECKED_SINCE
         self._follows_slots = version is not None and version >= SLOTS_FOLLOWED_SINCE
-        unknown = {"output_node": True}
-        self.outputs = [node for node in workflow.graph if (self._info(node) or unknown).get("output_node") is True]
+        self.outputs = [node for node in workflow.graph if self._class(node).output or not self._class(node).known]
         self._led_to = LedTo(workflow, self.outputs, self._declares)
 
     def node(self, node: str) -> Iterator[Problem]:
@@ -112,49 +112,44 @@ class _Checker:
 
     def cycles(self) -> Iterator[Problem]:
         """Nodes that depend on themselves."""
-        for hidden, cycles in ((False, self._led_to.cycles()), (True, self._led_to.hidden_cycles())):
-            for cycle in cycles:
-                message = f"it depends on itself: {' <- '.join([*cycle, cycle[0]])}"
-                if hidden:
-                    found = self.problem("cycle", cycle[0], "", message, cycle, then="fail")
-                    yield structs.replace(found, outputs=self._led_to.run[cycle[0]])
-                else:
-                    found = self.problem("cycle", cycle[0], "", message, cycle)
-                    yield structs.replace(found, outputs=self._led_to.looked_at[cycle[0]])
+        led_to = self._led_to
+        for cycle, hidden in led_to.cycles():
+            message = f"it depends on itself: {' <- '.join([*cycle, cycle[0]])}"
+            outputs = (led_to.run if hidden else led_to.looked_at)[cycle[0]]
+            then: Then = "fail" if hidden else "drop"
+            yield self.problem("cycle", cycle[0], "", message, cycle, then=then, outputs=outputs)
 
     def _declares(self, node: str, key: str) -> bool:
         """Whether the server's check follows a link at this input; it passes over those that no class declares."""
-        info, stem = self._info(node), key.partition(".")[0]
-        specs = _specs(info)
-        if key in specs:
-            return not _dynamic(specs[key][0])
-        return info is None or (stem in specs and specs[stem][0] == "COMFY_AUTOGROW_V3")
+        inputs, stem = self._class(node).inputs, key.partition(".")[0]
+        if key in inputs:
+            return not inputs[key].dynamic
+        return not self._class(node).known or (stem in inputs and inputs[stem].kind == "COMFY_AUTOGROW_V3")
 
     def _stands_for(self, node: str, key: str) -> bool:
         """Whether it is one of the inputs that a dynamic one stands for; which of them there are depends on values."""
         stem, dot, _ = key.partition(".")
-        specs = _specs(self._info(node))
-        return bool(dot) and key not in specs and stem in specs and _dynamic(specs[stem][0])
+        inputs = self._class(node).inputs
+        return bool(dot) and key not in inputs and stem in inputs and inputs[stem].dynamic
 
     def _unchecked(self, node: str, *, looked_at: bool) -> Iterator[Problem]:
         """Links that no check looks at, and a run follows all the same."""
-        info, name = self._info(node), self._workflow.class_of(node)
-        specs = _specs(info)
+        kind = self._class(node)
         for key, value in self._workflow.inputs_of(node).items():
-            declared = info is not None and (self._declares(node, key) or self._stands_for(node, key))
+            declared = kind.known and (self._declares(node, key) or self._stands_for(node, key))
             if not is_link(value) or (looked_at and declared):
                 continue
             parent, slot = value
             if parent not in self._workflow.graph:
-                why = "no output leads here by declared inputs" if declared else f"{name} declares no such input"
-                why = why if info else f"the server does not describe {name}"
+                why = "no output leads here by declared inputs" if declared else f"{kind.name} declares no such input"
+                why = why if kind.known else f"the server does not describe {kind.name}"
                 message = f"{key} is linked to node {parent}, which is not in the graph, and {why}: no check refuses it"
                 yield self.problem("dangling_link", node, key, message, value, then="kill")
-            elif self._is_core(node) and not declared and key.partition(".")[0] not in specs:
-                slots = (self._info(parent) or {}).get("output")
-                message = f"{key} is linked to output {slot} of node {parent}, and {name} declares no such input"
-                deadly = self._follows_slots and isinstance(slots, list) and slot >= len(slots)
-                if deadly and isinstance(slots, list):
+            elif kind.core and not declared and key.partition(".")[0] not in kind.inputs:
+                slots = self._class(parent).slots
+                message = f"{key} is linked to output {slot} of node {parent}, and {kind.name} declares no such input"
+                deadly = self._follows_slots and slots is not None and slot >= len(slots)
+                if deadly and slots is not None:
                     message += (
                         f"; node {parent} has {len(slots)} (from 0): the job fails, or the worker dies if it is cached"
                     )
@@ -162,26 +157,26 @@ class _Checker:
 
     def _inputs(self, node: str) -> Iterator[Problem]:
         """What the server's check finds at declared inputs."""
-        given = self._workflow.inputs_of(node)
-        specs = _specs(self._info(node))
+        given, core = self._workflow.inputs_of(node), self._class(node).core
         for key, link in given.items():
             if is_link(link) and link[0] not in self._workflow.graph and self._stands_for(node, key):
                 yield self._dangling(node, key, link)
-        for key, (kind, options, required) in specs.items():
-            if _dynamic(kind):
+        for key, spec in self._class(node).inputs.items():
+            if spec.dynamic:
                 continue
             value = given.get(key)
             if key not in given:
-                if required:
+                if spec.required:
                     yield self.problem("missing_input", node, key, f"{key} is not given")
             elif isinstance(value, list):
-                yield from self._link(node, key, kind, value)
+                yield from self._link(node, key, spec.kind, value)
             else:
                 value = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
-                yield from self._literal(node, key, kind, options, value)
-                if isinstance(kind, str) and kind in LINKED and self._is_core(node) and (required or value is not None):
-                    message = f"{key} = {_shown(value)} is not a link, and {kind} needs one"
-                    yield self.problem("wrong_type", node, key, message, value, then="fail", sure=required)
+                yield from self._literal(node, key, spec, value)
+                linked = isinstance(spec.kind, str) and spec.kind in LINKED
+                if linked and core and (spec.required or value is not None):
+                    message = f"{key} = {_shown(value)} is not a link, and {spec.kind} needs one"
+                    yield self.problem("wrong_type", node, key, message, value, then="fail", sure=spec.required)
 
     def problem(self, kind: Kind, node: str, key: str, message: str, value: Any = None, **more: Any) -> Problem:
         title, name = self._workflow.title_of(node), self._workflow.class_of(node)
@@ -189,17 +184,11 @@ class _Checker:
             kind=kind, node=node, title=title, class_type=name, input=key, value=value, message=message, **more
         )
 
-    def _info(self, node: str) -> dict[str, Any] | None:
-        info = self._classes.get(self._workflow.class_of(node))
-        return info if isinstance(info, dict) else None
-
-    def _is_core(self, node: str) -> bool:
-        """Whether the class is ComfyUI's own. Those of packs can behave otherwise than they are described."""
-        module = str((self._info(node) or {}).get("python_module"))
-        return module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes."))
+    def _class(self, node: str) -> NodeClass:
+        return self._info[self._workflow.class_of(node)]
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
-        if not is_link(link) and not (len(link) == 2 and isinstance(link[0], str) and isinstance(link[1], bool)):
+        if not is_link(link):
             message = (
                 f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
             )
@@ -209,23 +198,23 @@ class _Checker:
         if parent not in self._workflow.graph:
             yield self._dangling(node, key, link)
             return
-        outputs = (self._info(parent) or {}).get("output")
-        if not isinstance(outputs, list) or not self._is_core(parent):
+        source, outputs = self._class(parent), self._class(parent).slots
+        if outputs is None or not source.core:  # classes of packs can behave otherwise than they are described
             return
-        name = self._workflow.class_of(parent)
         if isinstance(slot, float) or not -len(outputs) <= slot < len(outputs):
-            message = f"{key} takes output {slot} of node {parent} ({name}), which has {len(outputs)} (from 0)"
+            message = f"{key} takes output {slot} of node {parent} ({source.name}), which has {len(outputs)} (from 0)"
             yield self.problem("bad_slot", node, key, message, link)
-        elif self._is_core(node) and not _fits(outputs[slot], wanted):
+        elif self._class(node).core and not _fits(outputs[slot], wanted):
             wanted = wanted if isinstance(wanted, str) else "one of a list"
-            message = f"{key} takes {wanted}, and output {slot} of node {parent} ({name}) is {outputs[slot]}"
+            message = f"{key} takes {wanted}, and output {slot} of node {parent} ({source.name}) is {outputs[slot]}"
             yield self.problem("link_type", node, key, message, link)
 
     def _dangling(self, node: str, key: str, link: list[Any]) -> Problem:
         message = f"{key} is linked to node {link[0]}, which is not in the graph"
         return self.problem("dangling_link", node, key, message, link)
 
-    def _literal(self, node: str, key: str, kind: Any, options: dict[str, Any], value: Any) -> Iterator[Problem]:
+    def _literal(self, node: str, key: str, spec: InputSpec, value: Any) -> Iterator[Problem]:
+        kind, options, choices = spec.kind, spec.options, spec.choices
         if kind in ("INT", "FLOAT"):
             try:
                 value = int(value) if kind == "INT" else float(value)
@@ -234,33 +223,32 @@ class _Checker:
                 yield self.problem("wrong_type", node, key, message, value)
                 return
         name = self._workflow.class_of(node)
-        choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
         if (kind == "COMBO" or isinstance(kind, list)) and _holds_file(name, key, options):
-            yield from self._files(node, key, choices, value)
+            yield from self._files(node, key, choices or [], value)
         elif name in UNLIMITED or (name, key) in OWN_CHECK or "remote" in options:
             return
-        elif isinstance(choices, list):
+        elif choices is not None:
             several = isinstance(value, list) and options.get("multiselect")
-            sure = self._is_core(node) and (isinstance(kind, list) or self._checks_combo)
+            sure = self._class(node).core and (isinstance(kind, list) or self._checks_combo)
             for wrong in value if several else [value]:
                 if wrong not in choices:
                     yield self._no_choice(node, key, choices, wrong, sure=sure)
         elif isinstance(value, int | float):
             yield from self._bounds(node, key, options, value)
 
-    def _files(self, node: str, key: str, choices: Any, value: Any) -> Iterator[Problem]:
+    def _files(self, node: str, key: str, listed: list[Any], value: Any) -> Iterator[Problem]:
         """Files that people upload. The list holds those of one folder; only a request shows whether others exist."""
-        listed = choices if isinstance(choices, list) else []
-        if not isinstance(value, str | list) and self._is_core(node):
+        core = self._class(node).core
+        if not isinstance(value, str | list) and core:
             yield self.problem("wrong_type", node, key, f"{key} = {_shown(value)} is not the name of a file", value)
         for name in value if isinstance(value, list) else [value]:
-            if name in ("", ".") and self._is_core(node):
+            if name in ("", ".") and core:
                 message = f"{key} = {_shown(name)} is the server's input folder itself, and no file"
                 yield self.problem("wrong_type", node, key, message, name, then="fail")
             elif isinstance(name, str) and name and name not in listed:
                 message = f"{key} = {_shown(name)} is not among the server's input files"
-                near, sure = near_files(name, listed), self._is_core(node)
-                yield self.problem("missing_image", node, key, message, name, near=near, sure=sure)
+                near = near_files(name, listed)
+                yield self.problem("missing_image", node, key, message, name, near=near, sure=core)
 
     def _no_choice(self, node: str, key: str, choices: list[Any], value: Any, *, sure: bool) -> Problem:
         if any(str(name).lower().endswith(MODEL_SUFFIXES) for name in [value, *choices]):
@@ -277,25 +265,7 @@ class _Checker:
         if (low is not None and value < low) or (high is not None and value > high):
             allowed = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
             message = f"{key} = {value}, and allowed is {allowed}"
-            yield self.problem("out_of_range", node, key, message, value, sure=self._is_core(node))
-
-
-def _specs(info: Mapping[str, Any] | None) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-    """Declared inputs: type (or list of choices), options, whether required. What is not understood is left out."""
-    declared = (info or {}).get("input")
-    found: dict[str, tuple[Any, dict[str, Any], bool]] = {}
-    for group in ("optional", "required"):
-        inputs = declared.get(group) if isinstance(declared, dict) else None
-        for key, spec in inputs.items() if isinstance(inputs, dict) else ():
-            if isinstance(spec, list) and spec and isinstance(spec[0], str | list):
-                options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
-                found[key] = (spec[0], options, group == "required")
-    return found
-
-
-def _dynamic(kind: Any) -> bool:
-    """Whether it stands for other inputs, which depend on the values given (`COMFY_AUTOGROW_V3`, …)."""
-    return isinstance(kind, str) and kind.startswith("COMFY_") and not kind.startswith("COMFY_MATCHTYPE")
+            yield self.problem("out_of_range", node, key, message, value, sure=self._class(node).core)
 
 
 def _holds_file(name: str, key: str, options: Mapping[str, Any]) -> bool:

@@ -24,6 +24,13 @@ refused if none is left; it is accepted, and each job fails, or its worker dies.
 
 Verdict = Literal["accepted", "doubtful", "partly", "refused", "fails", "kills"]
 
+_MEANS: dict[Verdict, str] = {
+    "accepted": "would be accepted by the server",
+    "doubtful": "may be refused by the server",
+    "refused": "would be refused by the server",
+    "fails": "would be accepted by the server, and every job would fail",
+    "kills": "would be accepted by the server and kill its worker: nothing runs until it is restarted",
+}
 _WORST: tuple[Verdict, ...] = ("kills", "refused", "fails", "partly", "doubtful", "accepted")
 
 SHOWN_NODES, SHOWN_LINES = 6, 60
@@ -138,7 +145,8 @@ def merged(answers: Sequence[PreflightAnswer], places: Sequence[str] = ()) -> Pr
     found: dict[Any, list[tuple[str, Problem]]] = {}
     for answer, place in zip(answers, places or [""] * len(answers), strict=True):
         for problem in answer.problems:
-            found.setdefault(_key(problem), []).append((place, problem))
+            key = problem.kind, problem.node, problem.input, problem.message
+            found.setdefault(key, []).append((place, problem))
     problems = []
     for alike in found.values():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
@@ -152,23 +160,10 @@ def _verdict(answer: PreflightAnswer, name: str) -> str:
     rows = sum(answer.rows.values())
     if rows and answer.rows[answer.verdict] < rows:
         name = f"{name}, in {answer.rows[answer.verdict]} of {rows} rows of the table,"
-    match answer.verdict:
-        case "accepted":
-            return f"{name} would be accepted by the server"
-        case "refused":
-            return f"{name} would be refused by the server"
-        case "kills":
-            return f"{name} would be accepted by the server and kill its worker: nothing runs until it is restarted"
-        case "fails":
-            return f"{name} would be accepted by the server, and every job would fail"
-        case "partly":
-            rest = (
-                f"run {_of(answer, answer.left)}"
-                if answer.left
-                else "run the others, which are not the same in each row"
-            )
-            return f"of {name} the server would drop {_of(answer, answer.dropped)} and {rest}"
-    return f"{name} may be refused by the server"
+    if answer.verdict != "partly":
+        return f"{name} {_MEANS[answer.verdict]}"
+    rest = _of(answer, answer.left) if answer.left else "the others, which are not the same in each row"
+    return f"of {name} the server would drop {_of(answer, answer.dropped)} and run {rest}"
 
 
 def _of(answer: PreflightAnswer, outputs: list[str]) -> str:
@@ -186,10 +181,6 @@ def _kinds(problems: list[Problem]) -> str:
         several = kind == "unknown_class" and classes < count
         parts.append(f"{kind.replace('_', ' ')}: {f'{classes} in {count} nodes' if several else count}")
     return ", ".join(parts)
-
-
-def _key(problem: Problem) -> Any:
-    return problem.kind, problem.node, problem.input, problem.message
 
 
 def _alike(problem: Problem) -> Any:

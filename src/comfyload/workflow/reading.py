@@ -39,17 +39,14 @@ def refuse_pictures(content: bytes, source: str) -> None:
 
 
 def load_json(text: str, source: str) -> Any:
-    """The value of a JSON text. Integers keep all their digits.
+    """The value of a JSON text, as `decoded` gives it.
 
     Raises:
         WorkflowError: it is not JSON, or names a key twice in one object; the message says what it is instead.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_object)
-        if not within_levels(found):
-            raise RecursionError
-        return found
-    except _TwiceError as error:
+        return decoded(text)
+    except RepeatedKey as error:
         text = f"{source} names {json.dumps(str(error))} twice in one object; only the last would count"
         raise WorkflowError(text, "delete the one that is not meant") from None
     except json.JSONDecodeError as error:
@@ -60,15 +57,28 @@ def load_json(text: str, source: str) -> Any:
         raise WorkflowError(f"{source} is not JSON: {error}", EXPORT_HINT) from None
 
 
-class _TwiceError(Exception):
-    """A key that one object has twice."""
+class RepeatedKey(ValueError):
+    """One object of a JSON text has this key twice."""
+
+
+def decoded(text: str) -> Any:
+    """The value of a JSON text. Integers keep all their digits.
+
+    Raises:
+        RepeatedKey, ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    found = json.loads(text, object_pairs_hook=_object)
+    if not within_levels(found):
+        raise RecursionError
+    return found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+        raise RepeatedKey(next(key for key in keys if keys.count(key) > 1))
     return found
 
 
@@ -80,9 +90,8 @@ def _no_json(text: str, source: str, error: json.JSONDecodeError) -> tuple[str, 
     where = f"at line {error.lineno}, column {error.colno}"
     if re.match(r"//|/\*|#", rest):
         return f"{source} has a comment {where}, and JSON has none", "delete it"
-    if rest[:1] in ("}", "]") and before[-1:] == ",":
-        return f"{source} has a comma too many {where}", "delete the comma before the bracket"
-    if re.match(r",\s*[}\]]", rest):  # Python 3.13 points at the comma itself
+    # Python 3.13 points at the comma itself.
+    if (rest[:1] in ("}", "]") and before[-1:] == ",") or re.match(r",\s*[}\]]", rest):
         return f"{source} has a comma too many {where}", "delete the comma before the bracket"
     if rest[:1] == "'":
         return f"{source} has text in single quotes {where}, as Python prints it", "write it with json.dump"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from comfyload.errors import UsageError
 from comfyload.workflow.graph import is_link
 from comfyload.workflow.object_info import InputSpec
 
@@ -24,6 +25,11 @@ SPREADSHEET_DIGITS = 9
 
 class Unfit(ValueError):
     """The value does not fit the input; the message says why and what to write."""
+
+    def of(self, place: str) -> UsageError:
+        """The same of a value in this place."""
+        reason, _, hint = str(self).partition("; ")
+        return UsageError(f"{place} {reason}", hint)
 
 
 def typed(
@@ -84,7 +90,7 @@ def _link(value: Any) -> list[Any] | None:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    return value if isinstance(value, list) and is_link(value) else None
+    return value if is_link(value) else None
 
 
 def _whole(value: Any) -> int:

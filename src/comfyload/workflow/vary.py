@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Collection
 from typing import Any
@@ -74,7 +75,7 @@ class Variation:
                 )
         self._filled = _with_first_row(workflow, self._table)
         seeds = {(found.node, found.key): found for found in find_seeds(self._filled, info)}
-        distinct = {place: len({_text(value) for value in values}) for place, values in self._table.items()}
+        distinct = {place: len({repr(value) for value in values}) for place, values in self._table.items()}
         chosen = {place for place in seeds if ".".join(place) in fixed or distinct.get(place) == 1}
         fresh = [found for place, found in seeds.items() if place not in chosen and place not in self._table]
         moving = {place for place, count in distinct.items() if count > 1}
@@ -86,13 +87,16 @@ class Variation:
             moving=[] if as_is else [node for node, key in moving if key != PREFIX_INPUT],
             chosen=list(workflow.graph) if as_is else [node for node, _ in chosen],
         )
+        self.salted = self.reach.salted
+        """Nodes that get an input which ComfyUI ignores, so that they run in each job."""
+        self.constant = self.reach.constant
+        """Outputs that are the same in every job, such as a preview of a control image: neither work nor new images."""
         live = self.reach.live
         self.pinned = [] if as_is else sorted(".".join(place) for place in chosen if place[0] in live)
         """Seeds that stay the same in every job, since somebody chose them."""
         self._fresh = [] if as_is else [found for found in fresh if found.node in live]
         graph = copy.deepcopy(workflow.graph)
-        self._slots = sorted(self._all_slots(seed), key=_place_in(graph))
-        self.rows = len({tuple(map(_text, row)) for row in zip(*self._table.values(), strict=True)})
+        self.rows = len({tuple(map(repr, row)) for row in zip(*self._table.values(), strict=True)})
         """How many rows of the table differ in their values for this graph."""
         sizes = [found.bounds[1] - found.bounds[0] + 1 for found in self._fresh]
         sizes += [SALT_BOUNDS[1]] if self.salted else []
@@ -104,18 +108,8 @@ class Variation:
         if not as_is and output_folder is not None:
             self._move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
-        self._pieces = _pieces(graph, [(node, key) for node, key, _ in self._slots])
+        self._pieces, self._slots = _cut(graph, self._all_slots(seed))
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
-
-    @property
-    def salted(self) -> list[str]:
-        """Nodes that get an input which ComfyUI ignores, so that they run in each job."""
-        return self.reach.salted
-
-    @property
-    def constant(self) -> list[str]:
-        """Outputs that are the same in every job, such as a preview of a control image: neither work nor new images."""
-        return self.reach.constant
 
     def _all_slots(self, seed: int) -> list[Slot]:
         name = self.workflow.name
@@ -156,8 +150,6 @@ class Variation:
 
     def render(self, index: int) -> bytes:
         """The graph of job `index` as JSON."""
-        if not self._slots:
-            return self._pieces[0]
         parts = [self._pieces[0]]
         for (_, _, at), piece in zip(self._slots, self._pieces[1:], strict=True):
             parts += [json.dumps(at(index)).encode(), piece]
@@ -224,8 +216,7 @@ def _columns(workflow: Workflow, info: ObjectInfo, table: DataTable | None) -> d
             try:
                 fit = typed(value, spec, present, workflow.graph, decimal_comma=table.decimal_comma)
             except Unfit as unfit:
-                reason, _, hint = str(unfit).partition("; ")
-                raise UsageError(f"{table.place(number)}: {column} {reason}", hint) from None
+                raise unfit.of(f"{table.place(number)}: {column}") from None
             found[place].append(fit)
     return found
 
@@ -238,10 +229,6 @@ def _with_first_row(workflow: Workflow, table: dict[Place, list[Any]]) -> Workfl
     for (node, key), values in table.items():
         graph[node]["inputs"][key] = values[0]
     return Workflow(workflow.name, graph, workflow.extra)
-
-
-def _text(value: Any) -> str:
-    return repr(value)
 
 
 def _written(seed: Seed, sequence: Callable[[int], int]) -> Callable[[int], Any]:
@@ -268,25 +255,15 @@ def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[in
     return value
 
 
-def _place_in(graph: Graph) -> Callable[[Slot], tuple[int, int]]:
-    """Sorts slots in the order in which they are written out; a salt is added after a node's own inputs."""
-    nodes = {node: place for place, node in enumerate(graph)}
-
-    def place(slot: Slot) -> tuple[int, int]:
-        keys = list(graph[slot[0]]["inputs"])
-        return nodes[slot[0]], keys.index(slot[1]) if slot[1] in keys else len(keys)
-
-    return place
-
-
-def _pieces(graph: Graph, slots: list[tuple[str, str]]) -> list[bytes]:
-    """The serialised graph cut at the slots, which come in its order. A marker that the graph does not hold stands
-    for each value.
+def _cut(graph: Graph, slots: list[Slot]) -> tuple[list[bytes], list[Slot]]:
+    """The serialised graph cut at the slots, and these in its order. A marker that the graph does not hold, and the
+    number of the slot, stand for each value.
     """
     marker = "slot"
     while marker in json.dumps(graph):
         marker += "_"
     marked = copy.deepcopy(graph)
-    for node, key in slots:
-        marked[node]["inputs"][key] = marker
-    return [piece.encode() for piece in json.dumps(marked, separators=(",", ":")).split(f'"{marker}"')]
+    for number, (node, key, _) in enumerate(slots):
+        marked[node]["inputs"][key] = f"{marker}{number}"
+    parts = re.split(rf'"{marker}(\d+)"', json.dumps(marked, separators=(",", ":")))
+    return [piece.encode() for piece in parts[::2]], [slots[int(number)] for number in parts[1::2]]
