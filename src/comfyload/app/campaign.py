@@ -72,7 +72,10 @@ class CampaignOptions(Struct, frozen=True, kw_only=True):
 
 
 class Cut(NothingMeasured):
-    """A run was cut short by what the command may send in all."""
+    """A run was cut short by what the command may send in all. `found`: what `run` and those before it show."""
+
+    run: Measured | None = None
+    found: Saturated | None = None
 
 
 class Campaign:
@@ -91,7 +94,23 @@ class Campaign:
     # --- what to run
 
     async def measure(self) -> None:
-        """Closed runs, until it is known where the server saturates and whether a waiting job slows the other."""
+        """Closed runs, until it is known where the server saturates and whether a waiting job slows the other.
+
+        Raises:
+            Cut: a limit was reached before that.
+        """
+        try:
+            await self._measure()
+        except Cut as cut:
+            self._cut = cut.message
+            self._closed += [] if cut.run is None else [cut.run]
+            with suppress(ValueError):  # jobs without known times
+                cut.found = self._saturated(
+                    None, None, None, None, [f"{cut.message}: no rate follows from these runs."]
+                )
+            raise
+
+    async def _measure(self) -> None:
         while (places := self._next()) is not None:
             await self._close(places, self._jobs(places))
         with suppress(ValueError):  # jobs without known times: `result` raises for them
@@ -144,7 +163,7 @@ class Campaign:
         try:
             return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", "confirming run")
         except Cut as cut:
-            self._cut = f"{cut.message}: the rate to deploy is not confirmed."
+            self._cut = cut.message
             return None
 
     # --- what is known of the jobs
@@ -224,7 +243,7 @@ class Campaign:
             rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
             findings, bound = [*findings, PHASES], None
         drifted = None if findings else drift(*self._evidence()[:2])
-        cut = [self._cut] if self._cut else []
+        cut = [f"{self._cut}: the rate to deploy is not confirmed."] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
         found = self._saturated(pools, carries, rate, validation, findings)
         return structs.replace(
@@ -269,6 +288,7 @@ class Campaign:
             findings=[*_invalid(runs), *findings, *gpu_words(self._closed[-1])],
             paths=[run.path for run in runs],
             more_jobs=more,
+            cut=self._cut,
         )
 
     def _change(self, before: ServiceTimes, run: Measured) -> str | None:

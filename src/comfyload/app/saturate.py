@@ -92,11 +92,13 @@ async def saturate(
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
         await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
-        if caps.cut:
-            raise Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
         reader = RunReader(path)
         check_interrupted(reader)
         found = measured(reader)
+        if caps.cut:
+            cut = Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
+            cut.run = found
+            raise cut
         if guard.why:
             raise NothingMeasured(f"stopped ({words}): {guard.why}", f"see the run: comfyload show {path}")
         return found

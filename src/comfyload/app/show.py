@@ -9,11 +9,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from comfyload.errors import UsageError
-from comfyload.record.codec import encode
 from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
-from comfyload.report.console import Screen, draw
+from comfyload.report.console import Screen, draw, print_json
 from comfyload.visible import visible
 
 BAR = 36
@@ -31,7 +30,7 @@ def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) ->
         raise UsageError(f"{path} has no record of job {index}", "jobs are numbered from 0, warm-up jobs first")
     console = Screen(highlight=False)
     if as_json:
-        console.print_json(encode(record).decode())
+        print_json(record)
         return
     draw(_head(record), console)
     draw(_facts(record), console)

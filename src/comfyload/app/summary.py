@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -17,7 +16,7 @@ from comfyload.errors import INTERRUPTED
 from comfyload.judge.summary import Measured, Summary, jsonable, measure
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
-from comfyload.report.console import Screen
+from comfyload.report.console import Screen, print_json
 from comfyload.report.document import jobs, write_document
 from comfyload.report.of_run import page_of
 from comfyload.report.render.json import as_json as page_json
@@ -46,7 +45,7 @@ def report_run(
         print_summary(found)
     elif as_json or not quiet:
         page = _page(found, check(found, gate_set([], None, [])).verdicts, output)
-        _print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
+        print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
     return end_code(found)
 
 
@@ -67,7 +66,7 @@ def print_run(found: Target, verdicts: Sequence[GateVerdict], output: Path | Non
 
 def print_summary(found: Target) -> None:
     """The flat summary as JSON."""
-    _print_json(jsonable(found.runs[0].summary.summary))
+    print_json(jsonable(found.runs[0].summary.summary))
 
 
 def end_code(found: Target) -> int:
@@ -86,10 +85,6 @@ def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
     """
     with written_aside(output, f"the run itself is kept in {reader.path}") as aside, aside.open("wb") as file:
         write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))
-
-
-def _print_json(value: Any) -> None:
-    Screen(soft_wrap=True, highlight=False).print_json(json.dumps(value))
 
 
 def _page(found: Target, verdicts: Sequence[GateVerdict], output: Path | None) -> Page:

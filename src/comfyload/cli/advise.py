@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from msgspec import Struct
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    Json,
-    Quiet,
-    check_writable,
-    echo,
-    for_people,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
+from comfyload.cli.output import check_writable, echo, for_people, show, write_chart, write_json
 from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.atomic import write_whole
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
-
-if TYPE_CHECKING:
-    from comfyload.report.charts.chart import Chart
-    from comfyload.report.console import Screen
-    from comfyload.report.page import Page
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
@@ -48,28 +36,19 @@ Share = Annotated[
 ]
 
 
+TAKES = Takes(
+    names=(
+        "server", "workflow", "timeout", "set", "header", "ca_file", "insecure", "allow_shared", "max_jobs", "max_time",
+        "no_telemetry",
+    ),
+    base=RunOptions(plan=Plan(timeout_s=420.0)),
+    required=("server", "workflow"),
+)  # fmt: skip
+
+
 @with_flags
 def saturate(
-    given: Annotated[
-        Given,
-        Takes(
-            names=(
-                "server",
-                "workflow",
-                "timeout",
-                "set",
-                "header",
-                "ca_file",
-                "insecure",
-                "allow_shared",
-                "max_jobs",
-                "max_time",
-                "no_telemetry",
-            ),
-            base=RunOptions(plan=Plan(timeout_s=420.0)),
-            required=("server", "workflow"),
-        ),
-    ],
+    given: Annotated[Given, TAKES],
     p95: P95 = 45.0,
     jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
     confirm_jobs: Annotated[
@@ -97,14 +76,14 @@ def saturate(
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
     from comfyload import clock
-    from comfyload.app.campaign import about
+    from comfyload.app.campaign import Cut, about
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
     from comfyload.cli.progress import NoProgress, Part, viewer_for
+    from comfyload.report.saturation import saturation_json, saturation_page
 
-    for flag, file in (("--output", output), ("--chart", chart)):
-        if file is not None:
-            check_writable(flag, file, json_=json_)
+    check_writable("--output", output, json_=json_)
+    check_writable("--chart", chart, json_=json_)
     wanted = CampaignOptions(run=given.options(), jobs=jobs, confirm_jobs=confirm_jobs, limit_s=p95, slow=slow)
     silent = quiet or json_
     if not silent:
@@ -129,20 +108,20 @@ def saturate(
             err=True,
         )
 
-    found = clock.run(search(wanted, viewer, run_dir, more))
+    try:
+        found = clock.run(search(wanted, viewer, run_dir, more))
+    except Cut as cut:
+        if cut.found is not None:
+            write_json(output, saturation_json(cut.found))
+        raise
 
-    from comfyload.judge.summary import jsonable
     from comfyload.report.charts.advice import saturation_chart
-    from comfyload.report.saturation import saturation_page
 
-    rate = {"deploy_per_minute": found.deploy_per_minute, "confirmed": found.confirmed}
-    document = jsonable({"knee": found.knee, **rate, **{key: getattr(found, key) for key in found.__struct_fields__}})
-    _write(output, document)
-    _draw(chart, saturation_chart(found))
-    folder = str(Path(found.paths[0]).parent)
-    next_ = ["comfyload", "policy", folder, "--deadline", "90s", "--output", "retry.json"]
-    page = saturation_page(found, [shlex.join(next_)])
-    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet, all_=all_)
+    document = saturation_json(found)
+    write_json(output, document)
+    write_chart(chart, saturation_chart(found))
+    page = saturation_page(found, [_policy_from(str(Path(found.paths[0]).parent))])
+    show(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
 def capacity(
@@ -192,28 +171,20 @@ def capacity(
     way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
         raise UsageError(f"unknown --dispatch {dispatch!r}", "choose affinity, shortest-queue or round-robin")
-    for flag, file in (("--output", output), ("--chart", chart)):
-        if file is not None:
-            check_writable(flag, file, json_=json_)
+    check_writable("--output", output, json_=json_)
+    check_writable("--chart", chart, json_=json_)
     on = basis(target, archive, share or [])
     checks = validated(on, validate, archive) if validate is not None else []
-    found = ahead(
-        on,
-        rate_per_s=None if rate is None else parse_rate(rate),
-        limit_s=p95,
-        servers=servers,
-        dispatch=way,
-    )
+    rate_per_s = None if rate is None else parse_rate(rate)
+    found = ahead(on, rate_per_s=rate_per_s, limit_s=p95, servers=servers, dispatch=way)
 
     from comfyload.judge.summary import jsonable
     from comfyload.report.advice import Outlook, capacity_page
     from comfyload.report.charts.advice import forecast_chart
 
-    fields = {key: getattr(found, key) for key in found.__struct_fields__}
-    more = {"jobs": on.pools.n, "limit_s": p95, "validation": dict(checks)}
-    document = jsonable({**fields, **more})
-    _write(output, document)
-    _draw(chart, forecast_chart(found.rows, p95))
+    document = jsonable(found) | jsonable({"jobs": on.pools.n, "limit_s": p95, "validation": dict(checks)})
+    write_json(output, document)
+    write_chart(chart, forecast_chart(found.rows, p95))
     page = capacity_page(
         Outlook(
             source=f"{count(on.pools.n, 'job')} of {', '.join(on.pools.workflows)}",
@@ -224,10 +195,10 @@ def capacity(
             checks=checks,
             limit_s=p95,
             doubts=found.doubts,
-            next=[shlex.join(["comfyload", "policy", target, "--deadline", "90s", "--output", "retry.json"])],
+            next=[_policy_from(target)],
         )
     )
-    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet)
+    show(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 
 class CopesWith(Struct, frozen=True, kw_only=True):
@@ -284,7 +255,6 @@ def policy(
     from comfyload.cli.progress import working
     from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
-    from comfyload.report.render.terminal import render
     from comfyload.report.retry_export import formats, retry_export
     from comfyload.retry.policy import encode
     from comfyload.text_files import read_text
@@ -294,8 +264,7 @@ def policy(
         raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(formats())}")
     if not 0 < goal < 100:
         raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
-    if output is not None:
-        check_writable("--output", output, json_=json_ or export is not None)
+    check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(expected.outages)).split("\n") if expected.outages is not None else []
     on = basis(target, archive, expected.share or [])
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
@@ -310,44 +279,20 @@ def policy(
             progress=progress,
         )
     if output is not None:
-        _put(output, encode(made))
+        write_whole(output, encode(made))
     if way is not None:
         echo(retry_export(made, way), nl=False)
-    elif json_:
+        return
+    if json_:
         echo(encode(made).decode(), nl=False)
-    elif not quiet:
-        if output is not None:
-            next_ = ["comfyload", "faults", "--scenario", "all", "--policy", str(output)]
-        else:
-            next_ = ["comfyload", "policy", target, "--deadline", duration_text(deadline), "--output", "retry.json"]
-        written = "" if output is None else str(output)
-        render(policy_page(made, written, on.doubts, [shlex.join(next_)]), for_people(output), all=all_)
+        return
+    next_ = _policy_from(target, duration_text(deadline))
+    if output is not None:
+        next_ = shlex.join(["comfyload", "faults", "--scenario", "all", "--policy", str(output)])
+    page = policy_page(made, "" if output is None else str(output), on.doubts, [next_])
+    show(page, for_people(output), quiet=quiet, all_=all_)
 
 
-def _show(page: Page, document: object | None, console: Screen, *, quiet: bool, all_: bool = False) -> None:
-    """The document as JSON if there is one, else the page, else nothing."""
-    from comfyload.report.console import Screen
-    from comfyload.report.render.terminal import render
-
-    if document is not None:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        render(page, console, all=all_)
-
-
-def _write(file: Path | None, document: object) -> None:
-    if file is not None:
-        _put(file, json.dumps(document, indent=2).encode() + b"\n")
-
-
-def _draw(file: Path | None, picture: Chart) -> None:
-    if file is not None:
-        from comfyload.report.charts import png
-
-        _put(file, png(picture))
-
-
-def _put(file: Path, content: bytes) -> None:
-    from comfyload.record.atomic import write_whole
-
-    write_whole(file, content)
+def _policy_from(target: str, deadline: str = "90s") -> str:
+    """The command that makes a policy from measured runs."""
+    return shlex.join(["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import Json, Output, Quiet, check_writable, echo
+from comfyload.cli.flags import Json, Output, Quiet
+from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import Given, Takes, with_flags
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def resume(
     from comfyload.app.run.resume import resume as finish
     from comfyload.cli.progress import viewer_for
 
-    if output is not None:
-        check_writable("--output", output, json_=json_)
+    check_writable("--output", output, json_=json_)
     if not clock.run(finish(run, _again(given), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
         echo("The run is complete already.", err=True)
 
@@ -107,8 +107,7 @@ def show(
     """
     from comfyload.app.summary import report_run
 
-    if output is not None:
-        check_writable("--output", output, json_=json_)
+    check_writable("--output", output, json_=json_)
     if job is None:
         raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage, all=all_))
     from comfyload.app.show import show_job

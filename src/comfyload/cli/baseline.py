@@ -14,8 +14,8 @@ from comfyload.cli.flags import (
     Json,
     MetricsLog,
     Note,
-    echo,
 )
+from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from comfyload.app.baseline import PAGE, README
 from comfyload.app.checklist import WARMUP, Round, TimeLeft
-from comfyload.cli.flags import echo
+from comfyload.cli.output import echo
 from comfyload.cli.progress import NoProgress, Part, clock_words, table_text, viewer_for
 from comfyload.report.checklist import Found, checklist_pages, results_table
 from comfyload.report.console import Screen

@@ -55,16 +55,14 @@ def doctor(
 
 def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False, alone: bool = False) -> None:
     """Print the checks. `alone`: no run follows, so what is not known and what was not done is of interest."""
-    from comfyload.report.console import Screen, draw
-
-    if as_json:
-        from comfyload.record.codec import encode
-
-        Screen(soft_wrap=True, highlight=False).print_json(encode(checks).decode())
-        return
     from rich.table import Table
     from rich.text import Text
 
+    from comfyload.report.console import Screen, draw, print_json
+
+    if as_json:
+        print_json(checks)
+        return
     console = Screen(highlight=False)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)

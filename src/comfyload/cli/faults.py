@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import Json, Quiet, check_writable, echo, for_people
+from comfyload.cli.flags import Json, Quiet
+from comfyload.cli.output import check_writable, echo, for_people, show, write_json
 from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
 
@@ -84,8 +84,7 @@ def faults(
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
     if not chosen:
         raise UsageError(f"unknown --scenario {scenario!r}", f"choose {', '.join(SCENARIOS)} or all")
-    if output is not None:
-        check_writable("--output", output, json_=json_)
+    check_writable("--output", output, json_=json_)
     wanted = given.options()
     deadline_s = 30 * job_time if deadline is None else deadline
     files = [choice.file for choice in wanted.workflows]
@@ -119,16 +118,9 @@ def faults(
         found = clock.run(play(options, progress))
 
     from comfyload.judge.summary import jsonable
-    from comfyload.record.atomic import write_whole
-    from comfyload.report.console import Screen
     from comfyload.report.faults import faults_page
-    from comfyload.report.render.terminal import render
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
-    if output is not None:
-        write_whole(output, json.dumps(document, indent=2).encode() + b"\n")
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        render(faults_page(found, deadline_s), for_people(output), all=all_)
+    write_json(output, document)
+    show(faults_page(found, deadline_s), for_people(output), document if json_ else None, quiet=quiet, all_=all_)
     raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

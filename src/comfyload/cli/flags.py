@@ -10,15 +10,11 @@ import typer
 from msgspec import Struct
 
 from comfyload.cli.signature import option
-from comfyload.errors import UsageError
-from comfyload.record.atomic import check_target, is_stdout
 from comfyload.record.flag import JUDGE, RESULT, flags_of
 from comfyload.record.options import RunOptions
-from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.report.console import Screen
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
@@ -117,26 +113,3 @@ FailIfs = Annotated[
 ]
 DEFAULT_ARCHIVE = Path("infra/observability/baselines")
 """Where the checklist keeps baselines, relative to the root of a project."""
-
-
-def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
-    """Refuse a file that cannot be written, before the work starts; its folder is made. `json_`: JSON goes to stdout.
-
-    Raises:
-        UsageError: it is a directory, or lies where nothing can be written.
-    """
-    if json_ and is_stdout(path):
-        raise UsageError(f"{flag} {path} and --json both go to standard output", "leave one of them out")
-    check_target(flag, path)
-
-
-def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print a text; what a terminal would take for a command is made visible."""
-    typer.echo(visible_lines(text), err=err, nl=nl)
-
-
-def for_people(*files: Path | None) -> Screen:
-    """Where tables go: standard output, or standard error if one of the files is standard output."""
-    from comfyload.report.console import Screen
-
-    return Screen(stderr=any(is_stdout(file) for file in files))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from comfyload.cli.flags import FailIfs, GateFlags, Strict, check_writable, echo, for_people
+from comfyload.cli.flags import FailIfs, GateFlags, Strict
+from comfyload.cli.output import check_writable, echo, for_people, show
 from comfyload.errors import UsageError
 from comfyload.record.flag import RESULT
 from comfyload.visible import visible
@@ -44,8 +45,7 @@ class VerdictFlags(Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: a file cannot be written, or the command does not run in GitHub Actions.
         """
-        if self.junit is not None:
-            check_writable("--junit", self.junit, json_=json_)
+        check_writable("--junit", self.junit, json_=json_)
         if self.github_summary and not os.environ.get("GITHUB_STEP_SUMMARY"):
             raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
 
@@ -101,25 +101,20 @@ def show_comparison(
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_page
-    from comfyload.report.console import Screen
     from comfyload.report.render.markdown import as_markdown
-    from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
     found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())
     page = comparison_page(compared.comparison, compared.names)
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
-    if json_:
-        verdicts = found.verdicts if gating.judges else None
-        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(compared.comparison, verdicts))
-    elif not quiet:
-        console = for_people(outlet.junit)
-        render_page(page, console, all=all_)
-        if gating.judges:
-            console.print()
-            render(found.verdicts, console)
+    console = for_people(outlet.junit)
+    document = comparison_json(compared.comparison, found.verdicts if gating.judges else None) if json_ else None
+    show(page, console, document, quiet=quiet, all_=all_)
     if json_ or quiet:
         say_what_failed(found.verdicts, strict=outlet.strict)
+    elif gating.judges:
+        console.print()
+        render(found.verdicts, console)
     return exit_code(found.verdicts, found.valid, strict=outlet.strict) if gating.judges else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -16,10 +15,9 @@ from comfyload.cli.flags import (
     Json,
     Margin,
     MetricsLog,
-    echo,
-    for_people,
 )
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
+from comfyload.cli.output import echo, for_people, show
 from comfyload.cli.signature import with_flags
 
 Target = Annotated[
@@ -63,13 +61,13 @@ def check(
     checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
-    from comfyload.report.console import Screen
+    from comfyload.report.console import print_json
     from comfyload.report.junit import suite_of
     from comfyload.report.verdicts import as_json, render
 
     outlet.write(checked.verdicts, {label: suite_of(run) for label, run in labelled(found.results).items()})
     if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
+        print_json(as_json(checked.verdicts))
     else:
         render(checked.verdicts, for_people(outlet.junit))
     raise typer.Exit(code)
@@ -133,15 +131,11 @@ def trend(
     [bold]Example[/bold]: comfyload trend --metric p95_latency_s
     """
     from comfyload.app.compare import trend as through_time
+    from comfyload.judge.summary import jsonable
     from comfyload.record.archive import list_by_hand
-    from comfyload.report.console import Screen
-    from comfyload.report.history import history_json, history_page
-    from comfyload.report.render.terminal import render
+    from comfyload.report.history import history_page
 
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):
         echo(f"{left.path.name} was made by hand and has no records: it is left out", err=True)
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
-    else:
-        render(history_page(series), Screen(), all=all_ or bool(metric))
+    show(history_page(series), for_people(), jsonable(series) if json_ else None, all_=all_ or bool(metric))

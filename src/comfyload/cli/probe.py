@@ -106,19 +106,15 @@ def remove(
 
 
 def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
-    from comfyload.record.codec import encode
-    from comfyload.report.console import Screen
-
-    if as_json:
-        import msgspec
-
-        Screen(soft_wrap=True, highlight=False).print_json(encode(msgspec.to_builtins(result, enc_hook=str)).decode())
-        return
+    import msgspec
     from rich.text import Text
 
     from comfyload.judge.columns.ledger import clean
-    from comfyload.report.console import draw
+    from comfyload.report.console import Screen, draw, print_json
 
+    if as_json:
+        print_json(msgspec.to_builtins(result, enc_hook=str))
+        return
     console = Screen(highlight=False, soft_wrap=True)
     for line in lines:
         draw(Text(clean(line, 2000)), console)

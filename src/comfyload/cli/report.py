@@ -13,9 +13,8 @@ from comfyload.cli.flags import (
     Archive,
     GateFlags,
     MetricsLog,
-    check_writable,
-    echo,
 )
+from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import is_stdout
@@ -78,10 +77,8 @@ def export(
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
-    files = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
-    for flag, file in files:
-        if file is not None:
-            check_writable(flag, file)
-    taken = any(is_stdout(file) for _, file in files) or is_stdout(Path(otlp or ""))
+    for flag, file in (("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)):
+        check_writable(flag, file)
+    taken = any(map(is_stdout, (csv, parquet, prometheus, Path(otlp or ""))))
     for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
         echo(line, err=taken)

@@ -32,7 +32,7 @@ def demo() -> None:
     Takes about ten seconds.
     """
     from comfyload.app.demo import NEXT, run_demo
-    from comfyload.cli.flags import echo
+    from comfyload.cli.output import echo
     from comfyload.cli.progress import viewer_for
 
     path, output = run_demo(viewer_for(quiet=False))

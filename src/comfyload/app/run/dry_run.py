@@ -14,9 +14,8 @@ from comfyload.app.run.launch import Prepared, connect, prepare
 from comfyload.app.run.options import RunOptions, shareable, to_toml
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
-from comfyload.record.codec import encode
 from comfyload.record.plan import Closed, Plan, Replay
-from comfyload.report.console import Screen
+from comfyload.report.console import Screen, print_json
 from comfyload.visible import visible
 from comfyload.words import count
 
@@ -36,7 +35,7 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
     options, _ = shareable(options)
     console = Screen(highlight=False, soft_wrap=True)
     if as_json:
-        console.print_json(encode(_document(options, prepared)).decode())
+        print_json(_document(options, prepared))
         return
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(_plan(options), markup=False)

@@ -33,6 +33,7 @@ from comfyload.errors import RunFilesError, UsageError
 from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.environment.host import describe_host
 from comfyload.record.lock import alone_in
+from comfyload.record.metrics.files import project_log
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
@@ -110,7 +111,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     """Read the files, identify the server, and settle every job; `again`: the manifest of a run that is resumed."""
     check_descriptors(options.plan)
     inputs = load_inputs(options)
-    _check_telemetry(options)
+    _check_telemetry(options, resumed=again is not None)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
     names = sorted(setting.partition("=")[0] for setting in options.headers)
@@ -158,12 +159,19 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 
 
-def _check_telemetry(options: RunOptions) -> None:
-    """Refuse sources that cannot work; a log need not exist yet."""
+def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
+    """Refuse sources that cannot work. The project's own log need not exist yet: a run may write it."""
     for url in options.scrape:
         scrape_url(url)
-    if options.metrics_log is not None and Path(options.metrics_log).is_dir():
-        raise UsageError(f"--metrics-log {options.metrics_log} is a directory", "name the file")
+    if options.metrics_log is None or resumed:
+        return
+    log, ours = Path(options.metrics_log), project_log()
+    if log.is_dir():
+        raise UsageError(f"--metrics-log {log} is a directory", "name the file")
+    if not log.exists() and (ours is None or log.resolve() != ours.resolve()):
+        raise UsageError(
+            f"no log at {log} (--metrics-log)", "name the file that the server writes"
+        )
 
 
 def _policy(file: str) -> Policy:
