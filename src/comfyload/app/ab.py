@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, structs
 
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import connect, run
+from comfyload.app.run.options import RunOptions
+from comfyload.app.run.viewer import Viewer
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.comparison.comparable import check_keys, differences, refuse
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from comfyload.app.run.options import RunOptions
-    from comfyload.app.run.viewer import Viewer
 
 Side = Literal["a", "b"]
 RESTART_S = 300.0

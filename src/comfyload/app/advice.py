@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
@@ -14,13 +15,8 @@ from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.app.locate import find
 from comfyload.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from comfyload.judge.summary import Measured
-    from comfyload.retry.policy import Policy
+from comfyload.judge.summary import Measured
+from comfyload.retry.policy import Policy
 
 SEED = 20_240_601
 """The same runs give the same advice."""

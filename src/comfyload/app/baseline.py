@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ from comfyload.app.report import environment_of, limits, notes_of, shown, whole_
 from comfyload.app.run.repeat import command
 from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, Kept, KeptRun
@@ -35,10 +37,6 @@ from comfyload.report.baseline import pictures, render_readme
 from comfyload.report.charts import png
 from comfyload.report.overview import Shown, overview
 from comfyload.report.plan_text import load_words
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.gates.grammar import GateSet
 
 _NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
 """What the name of a file cannot hold on some system: a run is called as its user or its workflow wills."""

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct, structs
@@ -28,14 +27,12 @@ from comfyload.advise.saturation import (
     vague,
 )
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
+from comfyload.advise.validation import Validation
+from comfyload.app.run.options import RunOptions
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
+from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed, Open, Plan, Stage
-
-if TYPE_CHECKING:
-    from comfyload.advise.validation import Validation
-    from comfyload.app.run.options import RunOptions
-    from comfyload.judge.summary import Measured
 
 __all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, structs
 
@@ -14,15 +14,13 @@ from comfyload.app.locate import Result, Target, default_log, find, labels, wind
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
+from comfyload.judge.summary import Measured
 from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
 from comfyload.words import count
-
-if TYPE_CHECKING:
-    from comfyload.judge.summary import Measured
 
 
 class Checked(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.app.saturate import check_interrupted
 from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
@@ -21,7 +22,6 @@ from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
     from comfyload.app.doctor import DoctorCheck
-    from comfyload.app.run.viewer import Viewer
 
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")

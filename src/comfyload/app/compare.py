@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -14,11 +13,9 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.comparison.history import TrendSeries, history
 from comfyload.judge.gates.compared import SIDES, Condition, judge_comparison
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.record import archive
 from comfyload.report.junit import Suite, suite_of, suite_of_comparison
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
 
 
 class Compared(Struct, frozen=True, kw_only=True):

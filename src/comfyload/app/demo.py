@@ -6,23 +6,19 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING
 
 from comfyload import clock
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.errors import ServerUnreachable
 from comfyload.record.plan import Closed, Plan
 from comfyload.sim.sample import picture
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from comfyload.app.run.viewer import Viewer
 
 NEXT = "comfyload run --server :8188 --workflow infra/comfyui/samples/smoke_small.json --jobs 24"
 """What to try on a ComfyUI of one's own: it needs no model."""

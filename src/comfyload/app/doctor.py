@@ -6,28 +6,26 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct, structs, to_builtins
 
 from comfyload.app.earlier import newest_run
 from comfyload.app.run.inputs import Inputs, load_inputs, vary
 from comfyload.app.run.launch import connect
+from comfyload.app.run.options import RunOptions
 from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
+from comfyload.comfy.transport import Transport
 from comfyload.errors import ServerUnreachable
+from comfyload.record.model import Server
 from comfyload.visible import visible
 from comfyload.words import count, duration, gib, seconds_words
 from comfyload.workflow import ObjectInfo, Variation
 from comfyload.workflow.preflight import PreflightAnswer, describe
+from comfyload.workflow.problems import Kind
 from comfyload.workflow.remarks import remarks
-
-if TYPE_CHECKING:
-    from comfyload.app.run.options import RunOptions
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
-    from comfyload.workflow.problems import Kind
 
 Status = Literal["ok", "warning", "problem", "unknown"]
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -20,6 +20,7 @@ from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api, api_of
+from comfyload.comfy.client import Client
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
@@ -28,14 +29,11 @@ from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
+from comfyload.retry.policy import Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble
 from comfyload.workflow import ObjectInfo, Variation, parse
-
-if TYPE_CHECKING:
-    from comfyload.comfy.client import Client
-    from comfyload.retry.policy import Policy
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)

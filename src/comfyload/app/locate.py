@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,13 +13,9 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
 from comfyload.record.metrics.files import project_log
+from comfyload.record.model import Manifest
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.report.plan_text import load_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from comfyload.record.model import Manifest
 
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""

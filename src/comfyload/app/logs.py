@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
@@ -19,8 +20,6 @@ from comfyload.report.log_text import node_of
 from comfyload.report.logs import LogTally, Printer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from comfyload.app.log_place import LogPlace
 
 T = TypeVar("T")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from comfyload.judge.columns.jobs import Jobs
 
 _OTHERS = ("videos", "audio_files", "files_3d", "latents", "texts", "other_files")

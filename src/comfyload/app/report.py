@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.judge.comparison.compare import compare
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.observations import run_labels
 from comfyload.judge.summary import jsonable
 from comfyload.record.atomic import written_aside
@@ -17,16 +21,11 @@ from comfyload.report.comparison import comparison_page
 from comfyload.report.document import jobs
 from comfyload.report.html import render_html
 from comfyload.report.overview import JOBS, Shown, overview, run_page
+from comfyload.report.page import Page
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from comfyload.app.locate import Result, Target
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.gates.grammar import Gate
-    from comfyload.report.page import Page
 
 NOTE = "note."
 

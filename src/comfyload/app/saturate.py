@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -16,15 +15,13 @@ from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, Campaign
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
+from comfyload.app.run.viewer import Viewer
 from comfyload.errors import NothingMeasured, UsageError
 from comfyload.judge.gates.sequential import early_abort
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Manifest, Record
+from comfyload.record.plan import Plan
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Viewer
-    from comfyload.judge.summary import Measured
-    from comfyload.record.model import Manifest, Record
-    from comfyload.record.plan import Plan
 
 __all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
 

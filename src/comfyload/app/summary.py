@@ -6,25 +6,22 @@ import shlex
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import Result, Target
 from comfyload.errors import INTERRUPTED
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import Measured, Summary, jsonable, measure
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.console import Screen, print_json
 from comfyload.report.document import jobs, write_document
 from comfyload.report.of_run import page_of
+from comfyload.report.page import Page
 from comfyload.report.render.json import as_json as page_json
 from comfyload.report.render.terminal import render
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.report.page import Page
 
 OK, INVALID = 0, 5
 

@@ -77,9 +77,10 @@ def saturate(
     """
     from comfyload import clock
     from comfyload.app.campaign import Cut, about
+    from comfyload.app.run.viewer import Viewer
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.progress import NoProgress, Part, viewer_for
+    from comfyload.cli.progress import Part, viewer_for
     from comfyload.report.saturation import saturation_json, saturation_page
 
     check_writable("--output", output, json_=json_)
@@ -94,7 +95,7 @@ def saturate(
             err=True,
         )
 
-    def viewer(words: str) -> NoProgress:
+    def viewer(words: str) -> Viewer:
         return viewer_for(quiet=silent, part=Part(name=words))
 
     def more(jobs: int, seconds: float) -> bool:

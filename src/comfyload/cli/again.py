@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from comfyload.cli.flags import Json, Output, Quiet
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import Given, Takes, with_flags
-
-if TYPE_CHECKING:
-    from comfyload.app.run.resume import Again
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 GIVE_AGAIN = {
@@ -42,7 +39,7 @@ def resume(
     from comfyload.cli.progress import viewer_for
 
     check_writable("--output", output, json_=json_)
-    if not clock.run(finish(run, _again(given), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
+    if not clock.run(finish(run, given.options(), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
         echo("The run is complete already.", err=True)
 
     from comfyload.app.summary import report_run
@@ -61,7 +58,7 @@ def cleanup(
     from comfyload import clock
     from comfyload.app.run.resume import cleanup as delete
 
-    found = clock.run(delete(run, _again(given)))
+    found = clock.run(delete(run, given.options()))
     echo(
         f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
         f"{found.stopped} running stopped; "
@@ -73,20 +70,6 @@ def cleanup(
         lines = f"{found.damage.lines} lines, the first is line {found.damage.first}, " if found.damage.lines else ""
         echo(f"The journal cannot be read: {lines}{found.damage.why}. Jobs may be unknown.")
     raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
-
-
-def _again(given: Given) -> Again:
-    from comfyload.app.run.resume import Again
-
-    options = given.options()
-    return Again(
-        server=options.server or None,
-        headers=options.headers,
-        workflows=[choice.file for choice in options.workflows],
-        ca_file=options.ca_file,
-        max_jobs=options.max_jobs,
-        max_time_s=options.max_time_s,
-    )
 
 
 def show(

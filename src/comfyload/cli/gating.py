@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,6 @@ from comfyload.record.flag import RESULT
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from comfyload.app.compare import Compared
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet

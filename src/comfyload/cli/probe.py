@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import ServerUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from msgspec import Struct
-
     from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
 
 probe = typer.Typer(

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.app.run.viewer import Viewer
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.metrics import METRICS
 from comfyload.record.model import Line, Manifest, Observation, Record, Sent
@@ -50,10 +51,10 @@ class Part(Struct, frozen=True, kw_only=True):
     left: Callable[[float], str] = lambda _: ""
 
 
-def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
+def viewer_for(*, quiet: bool, part: Part | None = None) -> Viewer:
     """The viewer that fits where standard error goes."""
     if quiet:
-        return NoProgress()
+        return Viewer()
     console = _ErrorScreen(stderr=True)
     return Terminal(console, part) if console.is_terminal else Plain(console, part)
 
@@ -150,25 +151,7 @@ class LiveCounts:
         return words
 
 
-class NoProgress:
-    """Shows nothing."""
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
-
-    def counting(self) -> None: ...
-
-    def line(self, line: Line) -> None: ...
-
-    def queue(self, remaining: int) -> None: ...
-
-    def noticed(self, observation: Observation) -> None: ...
-
-    def stopping(self, how: str) -> None: ...
-
-    def ended(self) -> None: ...
-
-
-class Plain(NoProgress):
+class Plain(Viewer):
     """A line every few seconds, for logs."""
 
     def __init__(self, console: Console, part: Part | None = None) -> None:

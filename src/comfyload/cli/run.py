@@ -16,13 +16,13 @@ from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED
 from comfyload.record.atomic import is_stdout, write_whole
 from comfyload.record.flag import JUDGE, RESULT
+from comfyload.record.options import RunOptions
 
 if TYPE_CHECKING:
     from comfyload.app.baseline import Keeping
     from comfyload.app.locate import Target
     from comfyload.judge.gates.grammar import GateSet
     from comfyload.judge.summary import Measured
-    from comfyload.record.options import RunOptions
 
 JOBS = 12
 """Jobs of a run whose length is not given."""

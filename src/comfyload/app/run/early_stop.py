@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
 from comfyload.judge.summary import Measured, measure
+from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
-    from comfyload.record.model import Manifest, Record
 
 
 class StopRule:

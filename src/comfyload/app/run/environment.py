@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
+from comfyload.comfy.transport import Transport
 from comfyload.record.environment.describe import environment, local_environment
 from comfyload.record.model import Environment, Fact, Manifest
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
@@ -22,7 +21,7 @@ from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import telemetry_of
+from comfyload.app.run.viewer import Ender, Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info
@@ -41,9 +40,6 @@ from comfyload.retry.policy import Policy, decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Ender, Viewer
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +76,10 @@ async def run(
                 prepared.jobs,
                 viewer,
                 stopwatch(),
-                stop_rule=stop_rule,
-                telemetry=telemetry_of(prepared.options),
-                live=live_log() if live else None,
+                options=prepared.options,
                 caps=caps,
+                live=live_log() if live else None,
+                stop_rule=stop_rule,
             )
             await session.run(transport)
         return path
@@ -169,9 +165,7 @@ def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
     if log.is_dir():
         raise UsageError(f"--metrics-log {log} is a directory", "name the file")
     if not log.exists() and (ours is None or log.resolve() != ours.resolve()):
-        raise UsageError(
-            f"no log at {log} (--metrics-log)", "name the file that the server writes"
-        )
+        raise UsageError(f"no log at {log} (--metrics-log)", "name the file that the server writes")
 
 
 def _policy(file: str) -> Policy:

@@ -10,45 +10,27 @@ import asyncio
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
-from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import last_probe_row, telemetry_of
+from comfyload.app.run.session import Earlier, Session
+from comfyload.app.run.telemetry import last_probe_row
+from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
+from comfyload.comfy.transport import Transport
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Manifest, Observation, Record, Sent, Server
+from comfyload.record.options import RunOptions
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.attempt_log import later_ids
 from comfyload.workflow.vary import prompt_id
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Viewer
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.options import RunOptions
-
-
-class Again(Struct, frozen=True, kw_only=True):
-    """What a run directory does not hold, because it is secret or has moved since.
-
-    Caps that are not given are those of the run; they count from zero.
-    """
-
-    server: str | None = None
-    headers: list[str] = []
-    workflows: list[str] = []
-    ca_file: str | None = None
-    max_jobs: int | None = None
-    max_time_s: float | None = None
-
 
 ABSENT = 20
 """After so many jobs in a row that a server does not know, no later one is looked up."""
@@ -67,8 +49,11 @@ class Left(Struct, frozen=True, kw_only=True):
     last_instant: float
 
 
-async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
+async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     """Finish the run at `path`; False if there was nothing left to do.
+
+    `again`: server, headers, workflows, CA file and limits, which a run directory does not hold, as they are secret or
+    may have moved. Limits that are not given are those of the run; they count from zero.
 
     Raises:
         UsageError: the workflow has changed, a secret is not given again, or a process is at work in the directory.
@@ -79,7 +64,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
         return await _resume(path, again, viewer)
 
 
-async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
+async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     reader = RunReader(path)
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
@@ -107,13 +92,16 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 prepared.jobs,
                 viewer,
                 lambda: gone + watch(),
-                begun=left.begun,
-                unjournalled=unjournalled,
-                done=left.done,
-                restarted=restarted,
-                telemetry=telemetry_of(options, last_probe_row(reader)),
-                live=live_log(),
+                options=options,
                 caps=caps,
+                live=live_log(),
+                earlier=Earlier(
+                    begun=left.begun,
+                    unjournalled=unjournalled,
+                    done=left.done,
+                    restarted=restarted,
+                    probe_row=last_probe_row(reader),
+                ),
             )
             await session.run(transport)
     return True
@@ -132,7 +120,7 @@ class CleanedUp(Struct, frozen=True, kw_only=True):
     damage: Damage | None = None
 
 
-async def cleanup(path: Path, again: Again) -> CleanedUp:
+async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
     """Remove from the server the jobs of the run at `path`: waiting ones are deleted, a running one is stopped.
 
     Lines of the journal that cannot be read are skipped.
@@ -145,7 +133,7 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
         return await _cleanup(path, again)
 
 
-async def _cleanup(path: Path, again: Again) -> CleanedUp:
+async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     reader = RunReader(path, salvage=True)
     left = _left(reader)
     begun = [line.prompt_id for line in left.begun]
@@ -202,7 +190,7 @@ def _given_up(record: Record) -> list[str]:
     return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
-def _options(manifest: Manifest, again: Again) -> RunOptions:
+def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
     """The options of the run, with what is given again."""
     options = manifest.options
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
@@ -211,13 +199,14 @@ def _options(manifest: Manifest, again: Again) -> RunOptions:
             raise UsageError(
                 f"the run sent a header {name}, which is not kept", f"give it again: --header {name}=VALUE"
             )
-    if "***" in options.server and again.server is None:
+    if "***" in options.server and not again.server:
         raise UsageError("the server's address held a secret, which is not kept", "give it again: --server URL")
     workflows = options.workflows
     if again.workflows:
         if len(again.workflows) != len(workflows):
             raise UsageError(f"the run has {len(workflows)} workflows", "give --workflow as often, in the same order")
-        workflows = [structs.replace(c, file=f) for c, f in zip(workflows, again.workflows, strict=True)]
+        pairs = zip(workflows, again.workflows, strict=True)
+        workflows = [structs.replace(choice, file=moved.file) for choice, moved in pairs]
     return structs.replace(
         options,
         plan=manifest.plan,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,18 +11,21 @@ from random import Random
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import convert, structs
+from msgspec import Struct, convert, structs
 
+from comfyload.app.run.caps import Caps
 from comfyload.app.run.environment import EnvironmentReader
 from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import Telemetry, has_rows, sources
+from comfyload.app.run.telemetry import has_rows, sources
+from comfyload.app.run.viewer import Ender, Viewer
 from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.transport import Transport
 from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
@@ -30,18 +33,16 @@ from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Line, LogLine, Manifest, Observation, Record, Sample, Sent
+from comfyload.record.options import RunOptions
+from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.telemetry.collector import Collector
+from comfyload.telemetry.live import LiveLog
+from comfyload.telemetry.source import Source
 
 if TYPE_CHECKING:
-    from comfyload.app.run.caps import Caps
     from comfyload.app.run.inputs import JobSource
-    from comfyload.app.run.viewer import Ender, Viewer
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.run import RunWriter
-    from comfyload.telemetry.live import LiveLog
-    from comfyload.telemetry.source import Source
 
 EVENT_SILENCE_S = 2.0
 """If our jobs run and no event came for so long, the event stream may hang."""
@@ -49,13 +50,26 @@ EVENT_SILENCE_S = 2.0
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
 
+class Earlier(Struct, frozen=True, kw_only=True):
+    """What an earlier process of the run left.
+
+    `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
+    `done`: arrivals that need not come again; `restarted`: the server was restarted since; `probe_row`: boot and number
+    of the last row that was read from the probe.
+    """
+
+    begun: list[Sent] = []
+    unjournalled: list[str] = []
+    done: frozenset[int] = frozenset()
+    restarted: bool = False
+    probe_row: tuple[str, int] | None = None
+
+
 class Session:
     """Runs a plan to its end.
 
-    `begun`: jobs without an end that an earlier process sent, or was about to; `unjournalled`: ids of others that the
-    server has; `done`: arrivals that need not come again; `restarted`: the server was restarted between the two
-    processes. `stop_rule` may end the run early. `telemetry`: which sources are read. `live`: the project's log, which
-    gets the run's rows. `caps`: limits of the command that makes this run.
+    `options` choose the telemetry; those of the manifest hold no secrets. `caps`: limits of the command that makes this
+    run. `live`: the project's log, which gets the run's rows. `stop_rule` may end the run early.
     """
 
     def __init__(
@@ -66,26 +80,20 @@ class Session:
         viewer: Viewer,
         clock: Callable[[], float],
         *,
-        begun: list[Sent] | None = None,
-        unjournalled: Sequence[str] = (),
-        done: frozenset[int] = frozenset(),
-        restarted: bool = False,
-        stop_rule: Ender | None = None,
-        telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
+        options: RunOptions,
+        caps: Caps,
         live: LiveLog | None = None,
-        caps: Caps | None = None,
+        stop_rule: Ender | None = None,
+        earlier: Earlier = Earlier(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
         self._writer = writer
         self._jobs = jobs
         self._viewer = viewer
         self._clock = clock
-        self._begun = begun or []
-        self._unconfirmed_ids = frozenset([*(line.prompt_id for line in self._begun), *unjournalled])
-        self._done = done
-        self._restarted = restarted
+        self._options = options
+        self._earlier = earlier
         self._stop_rule = stop_rule
-        self._telemetry = telemetry
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
         self._live = Live(live, manifest, lambda: has_rows(self._sources))
@@ -130,13 +138,16 @@ class Session:
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
-        self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._queue_is_streamed)
-        collector = Collector(
-            self._sources,
+        self._sources = sources(
+            self._options,
+            transport,
+            manifest.server,
             self._clock,
-            emit=self._on_sample,
-            emit_log=self._on_log,
-            note=self._noted.add,
+            since=self._earlier.probe_row,
+            streamed=self._queue_is_streamed,
+        )
+        collector = Collector(
+            self._sources, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add
         )
         self._clocks.begin()
         try:
@@ -159,15 +170,16 @@ class Session:
                     self._viewer.ended()
 
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
-        manifest = self._manifest
+        manifest, earlier = self._manifest, self._earlier
+        unconfirmed = frozenset([*(line.prompt_id for line in earlier.begun), *earlier.unjournalled])
         options: ClientOptions = {
             "timeouts": Timeouts(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "unconfirmed_ids": self._unconfirmed_ids,
-            "earlier_ids": self._unconfirmed_ids,
-            "server_restarted": self._restarted,
+            "unconfirmed_ids": unconfirmed,
+            "earlier_ids": unconfirmed,
+            "server_restarted": earlier.restarted,
             "room": self._room(),
         }
         if manifest.retry is None:
@@ -185,17 +197,16 @@ class Session:
             clock=self._clock,
             rng=arrivals_rng(plan),
             stop=self._stop,
-            done=self._done,
+            done=self._earlier.done,
         )
 
         def on_last() -> None:
             if not plan.drain and not self._stop.requested:
                 self._spawn(client.cancel_all("censored"))
 
-        left_s = None if self._caps is None else self._caps.left_s
-        if left_s is not None:
-            self._spawn(self._cap_in_time(left_s))
-        await engine.finish(self._begun)
+        if self._caps.left_s is not None:
+            self._spawn(self._cap_in_time(self._caps.left_s))
+        await engine.finish(self._earlier.begun)
         await engine.run(on_counted=self._on_counted, on_last=on_last)
 
     def _room(self) -> Room | None:
@@ -213,7 +224,7 @@ class Session:
         return Room(plan.max_server_queue, drops=drops, stopped=lambda: self._stop.requested, on_full=on_full)
 
     def _admits(self, jobs: int) -> bool:
-        if self._caps is None or self._caps.admits(jobs):
+        if self._caps.admits(jobs):
             return True
         self._cap()  # arrivals that were admitted and wait are still sent
         return False
@@ -225,7 +236,7 @@ class Session:
 
     def _cap(self) -> None:
         """The limit is reached: send no more, and note it."""
-        if self._stop.requested or self._caps is None or self._end == "capped":
+        if self._stop.requested or self._end == "capped":
             return
         self._end, self._caps.cut = "capped", True
         self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
@@ -321,7 +332,7 @@ class Session:
             notes.append(
                 ("unknown_server", "the server does not report its version; jobs cannot be stopped once they run")
             )
-        if server.queue_at_start and not self._begun:
+        if server.queue_at_start and not self._earlier.begun:
             text = f"the server's queue held {server.queue_at_start} prompts of others at the start"
             notes.append(("busy_at_start", text))
         for code, text in notes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from comfyload.record.model import Line, Manifest, Observation, Record
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from comfyload.record.model import Line, Manifest, Observation, Record
 
-
-class Viewer(Protocol):
-    """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
+class Viewer:
+    """Who watches a run while it goes on; this one shows nothing. All calls are made on the event loop and must not
+    block.
+    """
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
     def counting(self) -> None: ...
