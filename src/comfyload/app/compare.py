@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.app.check import Checked, check
 from comfyload.app.locate import Target, find, labelled, measured
@@ -16,6 +16,7 @@ from comfyload.judge.gates.compared import SIDES, Condition, judge_comparison
 from comfyload.judge.gates.grammar import GateSet
 from comfyload.record import archive
 from comfyload.report.junit import Suite, suite_of, suite_of_comparison
+from comfyload.words import count
 
 
 class Compared(Struct, frozen=True, kw_only=True):
@@ -38,6 +39,10 @@ def compare_targets(
     """
     ours, theirs = find(a, base), find(b, base)
     found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
+    ids = [{run.manifest.run_id for run in side.runs} for side in (ours, theirs)]
+    if both := ids[0] & ids[1]:
+        same = f"Both sides hold {count(len(both), 'same run', 'same runs')}: equal numbers of one measurement prove nothing."
+        found = structs.replace(found, caveats=[same, *found.caveats])
     return Compared(comparison=found, a=ours, b=theirs, names=(_name(a, ours), _name(b, theirs)))
 
 

@@ -40,7 +40,7 @@ class LogQuery(Struct, frozen=True, kw_only=True):
     """Which rows to show. `older` None: older files only as far back as `since`."""
 
     errors: bool = False
-    events: list[str] = []
+    events: list[str] | None = None
     prompt: str | None = None
     node: str | None = None
     since: datetime | None = None
@@ -154,7 +154,7 @@ class _Rows:
         if query.prompt is not None and not (row.prompt_id or "").startswith(query.prompt):
             return False
         self.tally.rows += 1
-        if row.event == "sample" and not (query.samples or "sample" in query.events):
+        if row.event == "sample" and not (query.samples or "sample" in (query.events or ())):
             self.tally.samples += 1
             return False
         return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import structs
@@ -14,9 +13,9 @@ from comfyload.advise.saturation import LADDER, Saturated
 from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, CampaignOptions, Cut
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import run
+from comfyload.app.run.launch import folder_of_runs, run
 from comfyload.app.run.viewer import Viewer
-from comfyload.errors import NothingMeasured, UsageError
+from comfyload.errors import NothingMeasured
 from comfyload.judge.gates.sequential import early_abort
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
@@ -82,9 +81,7 @@ async def saturate(
         NothingMeasured: jobs failed, the server reports no times, or a cap was reached too soon for a result.
     """
     caps = Caps(options.run)
-    folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-saturate"
-    if folder.exists():
-        raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
+    folder = folder_of_runs("saturate", folder)
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()

@@ -173,21 +173,25 @@ def _report(path: Path, ending: ResultFlags, keeping: Keeping, baseline: list[Me
     `judged`: the verdicts decide the exit code; the default gates are shown, and do not.
     """
     from comfyload.app.check import check
-    from comfyload.app.summary import end_code, print_run, print_summary, read_run, write_output
+    from comfyload.app.summary import end_code, read_run, run_page, write_output
     from comfyload.judge.gates.gate import exit_code
+    from comfyload.judge.summary import jsonable
+    from comfyload.report.console import print_json
+    from comfyload.report.render.terminal import render
 
     found = read_run(path)
     if ending.output is not None:
         write_output(ending.output, found.results[0].reader, found.runs[0].summary)
     if ending.json_:
-        print_summary(found)
+        print_json(jsonable(found.runs[0].summary.summary))
     code = end_code(found)
     judged = judged and code != INTERRUPTED
     if ending.silent and not judged:
         return code
     checked = check(found, keeping.gates, log=keeping.log, baseline=baseline)
     if not ending.silent:
-        print_run(found, checked.verdicts, ending.output, to_be_kept=judged and ending.save is not None)
+        next_: list[str] | None = [] if judged and ending.save is not None else None  # _keep prints its own
+        render(run_page(found, checked.verdicts, ending.output, next_), for_people(ending.output))
     if not judged:
         return code
     if ending.save is not None:

@@ -39,6 +39,6 @@ def demo() -> None:
 
     from comfyload.app.summary import report_run
 
-    code = report_run(path, output=output, quiet=False, as_json=False)
-    echo(f"\nThe server was simulated: these are not measurements of a GPU.\n\nNext  {NEXT}")
+    code = report_run(path, output=output, next_=[NEXT])
+    echo("\nThe server was simulated: these are not measurements of a GPU.")
     raise typer.Exit(code)

@@ -196,6 +196,18 @@ def _folder_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", text)[:60].strip("._") or "run"
 
 
+def folder_of_runs(command: str, named: Path | None = None) -> Path:
+    """The folder for the runs of a command that makes several: `named`, or `runs/<utc>-<command>`.
+
+    Raises:
+        UsageError: it exists.
+    """
+    folder = named or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}"
+    if folder.exists():
+        raise UsageError(f"{folder} exists", "name another folder; runs are never overwritten")
+    return folder
+
+
 def _new_directory(started: datetime, name: str) -> Path:
     """`runs/<utc>-<name>`, with a number appended where that exists."""
     base = Path("runs") / f"{started:%Y%m%dT%H%M%SZ}-{name}"
