@@ -41,7 +41,7 @@ def compare_targets(
     found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
     ids = [{run.manifest.run_id for run in side.runs} for side in (ours, theirs)]
     if both := ids[0] & ids[1]:
-        same = f"Both sides hold {count(len(both), 'same run', 'same runs')}: equal numbers of one measurement prove nothing."
+        same = f"A and B have {count(len(both), 'run')} in common: they are the same measurement, which proves nothing."
         found = structs.replace(found, caveats=[same, *found.caveats])
     return Compared(comparison=found, a=ours, b=theirs, names=(_name(a, ours), _name(b, theirs)))
 

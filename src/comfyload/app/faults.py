@@ -7,10 +7,9 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from random import Random
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -27,6 +26,7 @@ from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
+from comfyload.record.model import Server as ServerFacts
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
@@ -56,12 +56,8 @@ _JOB: dict[str, Any] = {
     "2": {"class_type": "SimSleep", "inputs": {"image": ["1", 0], "seconds": 0.1, "seed": 1}},
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "faults/x"}},
 }
-
-
 _USUAL_DEADLINE_S, _USUAL_TIMEOUT_S = 90.0, 60.0
 """With which the usual retries are thought, and the timeout that scripts have when nobody has thought about it."""
-
-
 _TICK_S = 0.5
 
 
@@ -81,7 +77,6 @@ class FaultOptions(Struct, frozen=True, kw_only=True):
     deadline_s: float = 6.0
     allow_shared: bool = False
     seed: int = 1
-    clients: tuple[str, ...] = CLIENTS
 
 
 class _PlayedJob(Struct, kw_only=True):
@@ -112,17 +107,10 @@ async def faults(options: FaultOptions, progress: Callable[[Scenario, float], No
     out: list[Outcome] = []
     steps = _Steps(options, progress)
     for scenario in options.scenarios:
-        if options.server is not None and scenario == "restart":
-            why = "a server cannot be restarted from outside"
-            out += [Outcome(scenario=scenario, client=client, why=why) for client in options.clients]
-            steps.done += len(options.clients)
-        elif options.server is not None:
-            for client in options.clients:
-                async with steps.one(scenario):
-                    out.append(await _outcome(options, scenario, client))
-        else:
+        side_by_side = [CLIENTS] if options.server is None else [(client,) for client in CLIENTS]
+        for clients in side_by_side:
             async with steps.one(scenario):
-                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in options.clients))
+                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in clients))
     return out
 
 
@@ -131,7 +119,7 @@ class _Steps:
 
     def __init__(self, options: FaultOptions, progress: Callable[[Scenario, float], None]) -> None:
         self._progress = progress
-        self._total = len(options.scenarios) * (1 if options.server is None else len(options.clients))
+        self._total = len(options.scenarios) * (1 if options.server is None else len(CLIENTS))
         self._usual_s = options.jobs * options.job_s / LOAD + 2 * options.job_s
         self._elapsed = stopwatch()
         self.done = 0
@@ -164,17 +152,17 @@ async def _outcome(options: FaultOptions, scenario: Scenario, client: str) -> Ou
 
 
 async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome:
+    if options.server is not None and scenario == "restart":
+        raise CannotPlay("a server cannot be restarted from outside")
     async with AsyncExitStack() as stack:
         simulated: Server | None = None
         url = options.server
         if url is None:
             simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=options.seed))
             url = await stack.enter_async_context(serve(simulated))
-        headers = parse_headers(options.headers)
-        address, headers = with_credentials(parse_server(url), headers)
-        parts = urlsplit(str(address))
+        address, headers = with_credentials(parse_server(url), parse_headers(options.headers))
         rng = Random(f"{options.seed}/{scenario}")
-        proxy = await stack.enter_async_context(Proxy(parts.hostname or "", parts.port or 80, rng))
+        proxy = await stack.enter_async_context(Proxy(address.host or "", address.port or 80, rng))
         direct = await stack.enter_async_context(Http.connect(address, headers))
         facts = await identify(direct, direct.name, [])
         if simulated is None and facts.queue_at_start and not options.allow_shared:
@@ -186,18 +174,18 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
         transport = await stack.enter_async_context(
             Http.connect(address.with_host(proxied.host or "").with_port(proxied.port), headers)
         )
-        prompts = await _prompts(options, direct, scenario)
-        clock, jobs = stopwatch(), list[_PlayedJob]()
-        timeouts = _timeouts(options)
-        async with _client(options, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
+        prompts, clock = await _prompts(options, direct, scenario), stopwatch()
+        async with _client(options, name, transport, facts, clock) as client:
             trouble = asyncio.create_task(_make_trouble(options, scenario, proxy, simulated))
-            await _send(options, scenario, client, prompts, jobs, clock)
+            jobs = await _send(options, scenario, client, prompts, clock)
             await trouble
-            if isinstance(client, NaiveHttpClient):
-                for job in jobs:
-                    job.ids = client.ids.get(job.ids[0], job.ids)
+        if isinstance(client, NaiveHttpClient):
+            for job in jobs:
+                job.ids = client.ids.get(job.ids[0], job.ids)
         await asyncio.sleep(2 * options.job_s)
-        return await _judge(options, scenario, name, jobs, api_of(direct, facts), simulated)
+        api = api_of(direct, facts)
+        counts = await _counts(options, jobs, api, simulated)
+        return Outcome(scenario=scenario, client=name, left=await _left(jobs, api), **counts)
 
 
 def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
@@ -246,26 +234,15 @@ def _spoilt(options: FaultOptions, scenario: Scenario, prompt: Prompt, info: Obj
     return structs.replace(prompt, graph=lambda: content, workflow=f"{prompt.workflow}, {scenario}")
 
 
-@asynccontextmanager
-async def _client(
-    options: FaultOptions,
-    name: str,
-    transport: Http,
-    api: Api,
-    facts: Any,
-    clock: Callable[[], float],
-    timeouts: Timeouts,
-) -> AsyncIterator[Client]:
+def _client(
+    options: FaultOptions, name: str, transport: Http, facts: ServerFacts, clock: Callable[[], float]
+) -> AbstractAsyncContextManager[Client]:
+    rng = Random(options.seed)
     if name != POLICY:
-        yield NaiveHttpClient(
-            _naive(name, options.deadline_s), script(api, options.deadline_s / 40), clock, Random(options.seed)
-        )
-        return
+        attempt = script(api_of(transport, facts), options.deadline_s / 40)
+        return nullcontext(NaiveHttpClient(_naive(name, options.deadline_s), attempt, clock, rng))
     policy = structs.replace(options.policy, deadline_s=options.deadline_s)
-    async with RetryingClient.open(
-        [(transport, facts)], policy, clock, rng=Random(options.seed), timeouts=timeouts
-    ) as client:
-        yield client
+    return RetryingClient.open([(transport, facts)], policy, clock, rng=rng, timeouts=_timeouts(options))
 
 
 def _naive(name: str, deadline_s: float) -> Naive:
@@ -279,10 +256,9 @@ async def _send(
     scenario: Scenario,
     client: Client,
     prompts: list[tuple[Prompt, bool]],
-    jobs: list[_PlayedJob],
     clock: Callable[[], float],
-) -> None:
-    rng, due = Random(f"{options.seed}/arrivals"), clock()
+) -> list[_PlayedJob]:
+    rng, due, jobs = Random(f"{options.seed}/arrivals"), clock(), list[_PlayedJob]()
     begin, end = (due + at for at in _times(options))
 
     async def one(prompt: Prompt, job: _PlayedJob) -> None:
@@ -298,6 +274,7 @@ async def _send(
             job = _PlayedJob(due=due, good=good, ids=[prompt.id])
             jobs.append(job)
             group.create_task(one(prompt, job))
+    return jobs
 
 
 def _times(options: FaultOptions) -> tuple[float, float]:
@@ -327,33 +304,23 @@ async def _make_trouble(options: FaultOptions, scenario: Scenario, proxy: Proxy,
     proxy.trouble = Trouble()
 
 
-async def _judge(
-    options: FaultOptions, scenario: Scenario, name: str, jobs: list[_PlayedJob], api: Api, simulated: Server | None
-) -> Outcome:
+async def _counts(options: FaultOptions, jobs: list[_PlayedJob], api: Api, simulated: Server | None) -> dict[str, Any]:
+    """What became of the jobs, by the fields of an Outcome."""
     good = [job for job in jobs if job.good]
     took = [job.done - job.due for job in good if job.done is not None and job.outcome == "completed"]
     _, end = _times(options)
     late = [job for job in good if job.outcome != "completed" or (job.done or 0.0) - job.due > options.deadline_s]
     ran, failed = await _executions(jobs, api, simulated)
-    fates = Counter(_fate(job, options.deadline_s) for job in jobs)
-    twice = sum(sum(ran[prompt_id] for prompt_id in set(job.ids)) > 1 for job in jobs)
-    return Outcome(
-        scenario=scenario,
-        client=name,
-        jobs=len(jobs),
-        in_time=fates["in_time"],
-        late=fates["late"],
-        failed=fates["failed"],
-        given_up=fates["given_up"],
-        lost=fates["lost"],
-        of=len(good),
-        slowest_s=max(took, default=None),
-        recovery_s=max([0.0, *(job.due - end for job in late if job.due > end)]),
-        twice=twice,
-        executed=sum(ran.values()),
-        executions_failed=failed,
-        left=await _left(jobs, api),
-    )
+    return {
+        **Counter(_fate(job, options.deadline_s) for job in jobs),
+        "jobs": len(jobs),
+        "of": len(good),
+        "slowest_s": max(took, default=None),
+        "recovery_s": max([0.0, *(job.due - end for job in late if job.due > end)]),
+        "twice": sum(sum(ran[prompt_id] for prompt_id in set(job.ids)) > 1 for job in jobs),
+        "executed": sum(ran.values()),
+        "executions_failed": failed,
+    }
 
 
 def _fate(job: _PlayedJob, deadline_s: float) -> str:
