@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
 
-PLAIN_EVERY_S = 5.0
+PLAIN_EVERY_S, LIVE_EVERY_S = 5.0, 0.2
 COLOUR = "cyan"
 """Of the bar: rich's own red is the colour of FAIL."""
 
@@ -52,11 +52,8 @@ class Part(Struct, frozen=True, kw_only=True):
 
 
 def viewer_for(*, quiet: bool, part: Part | None = None) -> Viewer:
-    """The viewer that fits where standard error goes."""
-    if quiet:
-        return Viewer()
-    console = _ErrorScreen(stderr=True)
-    return Terminal(console, part) if console.is_terminal else Plain(console, part)
+    """The viewer of a run: its progress on standard error, or with `quiet` nothing."""
+    return Viewer() if quiet else RunProgress(_ErrorScreen(stderr=True), part)
 
 
 @contextmanager
@@ -151,13 +148,14 @@ class LiveCounts:
         return words
 
 
-class Plain(Viewer):
-    """A line every few seconds, for logs."""
+class RunProgress(Viewer):
+    """On a terminal a bar that is redrawn in place, at most five times a second; elsewhere a line every few seconds."""
 
     def __init__(self, console: Console, part: Part | None = None) -> None:
-        self.console = console
-        self.part = part
         self.counts = LiveCounts()
+        self._console = console
+        self._part = part
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._expected: int | None = None
         self._shown = time.monotonic()
 
@@ -167,25 +165,28 @@ class Plain(Viewer):
         self.counts.cache = CacheJudge(manifest.workflows)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         load = f"{manifest.name}: {_load(plan, expected)}"
-        version = server.comfyui_version or "of unknown version"
-        self.heading(load, f"{load} on {server.url} (ComfyUI {version}); run in {path}")
-
-    def heading(self, short: str, full: str) -> None:
-        """Say what begins: in full, unless it is one of several runs."""
-        name = "" if self.part is None or self.part.name in short else f"{self.part.name} · "
-        self.say(full if self.part is None else f"{name}{short.rstrip(',')}")
+        if self._part is None:
+            version = server.comfyui_version or "of unknown version"
+            self.say(f"{load} on {server.url} (ComfyUI {version}); run in {path}")
+        elif self._live is None:
+            name = "" if self._part.name in load else f"{self._part.name} · "
+            self.say(f"{name}{load.rstrip(',')}")
+        if self._live is not None:
+            self._live.start()
 
     def counting(self) -> None:
         self.counts.start(self._expected, "jobs")
-        self.refresh()
+        self._refresh()
 
     def line(self, line: Line) -> None:
         self.counts.add(line)
         if isinstance(line, Record):
-            self.refresh()
+            self._refresh()
 
     def queue(self, remaining: int) -> None:
         self.counts.queue = remaining
+        if self._live is not None:
+            self._refresh()
 
     def noticed(self, observation: Observation) -> None:
         self.say(f"noticed: {observation.text}")
@@ -193,61 +194,37 @@ class Plain(Viewer):
     def stopping(self, how: str) -> None:
         self.say(how)
 
-    def say(self, text: str) -> None:
-        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    def ended(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
-    def place(self) -> list[str]:
+    def say(self, text: str) -> None:
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=self._live is None)
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._shown < (PLAIN_EVERY_S if self._live is None else LIVE_EVERY_S):
+            return
+        self._shown = now
+        if self._live is None:
+            self.say(f"{self.counts.phase} " + " · ".join([*self._place(), *self.counts.words()]))
+        else:
+            self._live.update(self._drawn(), refresh=True)
+
+    def _place(self) -> list[str]:
         """How far the run is, with the time left of all runs where that is known, else of this one."""
         place = self.counts.place()
         counting = self.counts.phase == "jobs"
-        left = self.part.left(self.counts.share if counting else 0.0) if self.part is not None else ""
+        left = self._part.left(self.counts.share if counting else 0.0) if self._part is not None else ""
         return [place[0], left] if left else place
 
-    def refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._shown >= PLAIN_EVERY_S:
-            self._shown = now
-            self.say(f"{self.counts.phase} " + " · ".join([*self.place(), *self.counts.words()]))
-
-
-class Terminal(Plain):
-    """A bar that is redrawn in place, at most five times a second and only when something has changed."""
-
-    def __init__(self, console: Console, part: Part | None = None) -> None:
-        super().__init__(console, part)
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
-        super().began(manifest, path, expected)
-        self._live.start()
-
-    def heading(self, short: str, full: str) -> None:
-        if self.part is None:
-            self.say(full)
-
-    def refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._shown >= 0.2:
-            self._shown = now
-            self._live.update(self._drawn(), refresh=True)
-
-    def queue(self, remaining: int) -> None:
-        super().queue(remaining)
-        self.refresh()
-
-    def ended(self) -> None:
-        self._live.stop()
-
-    def say(self, text: str) -> None:
-        self.console.print(visible(text), markup=False, highlight=False)
-
     def _drawn(self) -> Group:
-        counts, part = self.counts, self.part
+        counts, part = self.counts, self._part
         phase = counts.phase if part is None else part.name if counts.phase == "jobs" else f"{part.name}, warm-up"
         bar = Table.grid(padding=(0, 1))
         total = max(counts.total or 0, counts.done, 1)
         line = ProgressBar(total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR)
-        bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self.place())))
+        bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self._place())))
         words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
         return Group(*([] if part is None else [part.above()]), bar, words)
 
