@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from comfyload.app.check import Checked, check
-from comfyload.app.locate import Target, find, labelled, measured
+from comfyload.app.locate import Result, Target, find, labelled, measured
 from comfyload.errors import RunFilesError
 from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.comparison.history import TrendSeries, history
@@ -59,10 +59,15 @@ def verdicts_on(compared: Compared, conditions: Sequence[Condition], gates: Gate
     return Checked(verdicts=verdicts, valid=valid)
 
 
+def suites(results: Sequence[Result]) -> dict[str, Suite]:
+    """Each run, by the name that verdicts give it."""
+    return {label: suite_of(result.measured) for label, result in labelled(results).items()}
+
+
 def suites_of(compared: Compared) -> dict[str, Suite]:
     """The comparison itself and each run of B, by the names that verdicts give them."""
     whole = suite_of_comparison(compared.comparison, compared.a.runs, compared.b.runs)
-    return {SIDES: whole, **{label: suite_of(run) for label, run in labelled(compared.b.results).items()}}
+    return {SIDES: whole, **suites(compared.b.results)}
 
 
 def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:

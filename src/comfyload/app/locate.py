@@ -88,23 +88,17 @@ def _is_run(path: Path) -> bool:
     return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
 
 
-def labels(results: Sequence[Result]) -> list[str]:
-    """What to call each run: one alone by its path; of several, by workflow and load, numbered where alike."""
+def labelled(results: Sequence[Result]) -> dict[str, Result]:
+    """Runs by what they are called: one alone by its path; several by workflow and load, numbered where alike."""
     if len(results) == 1:
-        return [results[0].measured.path]
+        return {results[0].measured.path: results[0]}
     manifests = [result.reader.manifest for result in results]
     named = [f"{manifest.name}, {load_words(manifest.plan.load)}" for manifest in manifests]
-    total, used = Counter(named), Counter[str]()
-    out = []
-    for name in named:
+    total, used, found = Counter(named), Counter[str](), dict[str, Result]()
+    for name, result in zip(named, results, strict=True):
         used[name] += 1
-        out.append(name if total[name] == 1 else f"{name} ({used[name]})")
-    return out
-
-
-def labelled(results: Sequence[Result]) -> dict[str, Measured]:
-    """The runs by what they are called."""
-    return dict(zip(labels(results), (result.measured for result in results), strict=True))
+        found[name if total[name] == 1 else f"{name} ({used[name]})"] = result
+    return found
 
 
 def default_log(named: Path | None) -> Path | None:

@@ -52,7 +52,8 @@ def check(
     """
     from comfyload.app.check import baseline_of
     from comfyload.app.check import check as judge_all
-    from comfyload.app.locate import default_log, find, labelled
+    from comfyload.app.compare import suites
+    from comfyload.app.locate import default_log, find
     from comfyload.judge.gates.gate import exit_code
 
     outlet.check(json_=json_)
@@ -62,10 +63,9 @@ def check(
     code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
     from comfyload.report.console import print_json
-    from comfyload.report.junit import suite_of
     from comfyload.report.verdicts import as_json, render
 
-    outlet.write(checked.verdicts, {label: suite_of(run) for label, run in labelled(found.results).items()})
+    outlet.write(checked.verdicts, suites(found.results))
     if json_:
         print_json(as_json(checked.verdicts))
     else:

@@ -196,9 +196,8 @@ def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
     for name in manifest.server.headers:
         if name not in missing:
-            raise UsageError(
-                f"the run sent a header {name}, which is not kept", f"give it again: --header {name}=VALUE"
-            )
+            hint = f"give it again: --header {name}=VALUE"
+            raise UsageError(f"the run sent a header {name}, which is not kept", hint)
     if "***" in options.server and not again.server:
         raise UsageError("the server's address held a secret, which is not kept", "give it again: --server URL")
     workflows = options.workflows
@@ -226,10 +225,8 @@ def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
 def _check_same(then: Manifest, now: Manifest) -> None:
     for before, after in zip(then.workflows, now.workflows, strict=True):
         if before.sha256 != after.sha256:
-            raise UsageError(
-                f"the workflow {after.name} has changed since the run began",
-                "give the file as it was: --workflow FILE",
-            )
+            hint = "give the file as it was: --workflow FILE"
+            raise UsageError(f"the workflow {after.name} has changed since the run began", hint)
 
 
 def _left(reader: RunReader) -> Left:
