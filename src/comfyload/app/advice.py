@@ -10,12 +10,13 @@ import numpy as np
 from msgspec import Struct
 
 from comfyload.advise.choose_policy import Capabilities, synthesise
-from comfyload.advise.forecast import Forecast, Sizing, Validation, forecast, forecasts, size, validate
+from comfyload.advise.forecast import Forecast, Validation, forecast, forecasts, size, validate
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.app.locate import find
 from comfyload.errors import UsageError
 from comfyload.judge.summary import Measured
+from comfyload.report.advice import Outlook
 from comfyload.retry.policy import Policy
 
 SEED = 20_240_601
@@ -40,19 +41,6 @@ class Basis(Struct, frozen=True, kw_only=True):
     pools: ServiceTimes
     workload: Workload
     transient: tuple[int, int]
-    doubts: list[str]
-
-
-class Ahead(Struct, frozen=True, kw_only=True):
-    """What to expect. `rows`: at the given rate by number of servers, or of a given number by rate; `dispatches`: the
-    ways to share jobs out among several servers, at the same load; `sizing` None: the number of servers was given.
-    `doubts`: sentences on what it does not cover.
-    """
-
-    rows: list[Forecast]
-    dispatches: list[Forecast]
-    sizing: Sizing | None
-    capacity_per_s: float
     doubts: list[str]
 
 
@@ -88,7 +76,7 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
 
 def ahead(
     on: Basis, *, rate_per_s: float | None, limit_s: float, servers: int | None, dispatch: Dispatch = "affinity"
-) -> Ahead:
+) -> Outlook:
     """Expect: at a rate, how many servers it takes; without one, what so many servers do at several loads."""
     per_s = 1 / on.pools.mean_s(on.workload)
     rng = np.random.default_rng(SEED)
@@ -108,27 +96,27 @@ def ahead(
             deadline_s=limit_s,
             rng=rng,
         )
-    others = []
-    if count > 1:
-        at = rate_per_s if rate_per_s is not None else 0.7 * per_s * count
-        others = [
-            forecast(
-                on.pools,
-                on.workload,
-                rate_per_s=at,
-                servers=count,
-                dispatch=way,
-                deadline_s=limit_s,
-                rng=np.random.default_rng(SEED),
-            )
-            for way in DISPATCHES
-        ]
+    at = rate_per_s if rate_per_s is not None else USUAL_LOAD * per_s * count
+    others = [
+        forecast(
+            on.pools,
+            on.workload,
+            rate_per_s=at,
+            servers=count,
+            dispatch=way,
+            deadline_s=limit_s,
+            rng=np.random.default_rng(SEED),
+        )
+        for way in (DISPATCHES if count > 1 else ())
+    ]
     wanted = [row for row in rows if row.servers == count]
-    return Ahead(
+    return Outlook(
+        jobs=on.pools.n,
         rows=list(rows),
         dispatches=others,
         sizing=sizing,
         capacity_per_s=per_s,
+        limit_s=limit_s,
         doubts=on.doubts + _width(wanted, on.pools.n),
     )
 
@@ -150,10 +138,10 @@ def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
     ]
 
 
-def validated(on: Basis, run: str, archive: Path) -> list[tuple[str, Validation]]:
+def validated(on: Basis, run: str, archive: Path) -> dict[str, Validation]:
     """Each run behind a name or path against the forecast."""
     rng = np.random.default_rng(SEED)
-    return [(found.path, validate(found, on.pools, rng=rng)) for found in find(run, archive).runs]
+    return {found.path: validate(found, on.pools, rng=rng) for found in find(run, archive).runs}
 
 
 def policy(

@@ -27,12 +27,14 @@ from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
 from comfyload.record.model import Server as ServerFacts
+from comfyload.record.options import RunOptions
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble
+from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo, Variation, parse
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
@@ -62,21 +64,25 @@ _TICK_S = 0.5
 
 
 class FaultOptions(Struct, frozen=True, kw_only=True):
-    """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace. `heavy`: a
-    workflow that exhausts the server's memory; None: one that requests more than there can be, and is refused.
+    """`run`: of a real server, its address, headers and workflow; without a server the simulator is used.
+
+    On the simulator jobs take `job_s`; on a real server it only sets the pace. `heavy`: a workflow that exhausts the
+    server's memory; None: one that requests more than there can be, and is refused.
     """
 
+    run: RunOptions
     policy: Policy
     scenarios: list[Scenario]
-    server: str | None = None
-    headers: list[str] = []
-    workflow: bytes | None = None
     heavy: bytes | None = None
     jobs: int = 30
     job_s: float = 0.2
     deadline_s: float = 6.0
-    allow_shared: bool = False
     seed: int = 1
+
+    @property
+    def simulated(self) -> bool:
+        """Whether each client gets a simulator of its own."""
+        return not self.run.server
 
 
 class _PlayedJob(Struct, kw_only=True):
@@ -98,16 +104,18 @@ async def faults(options: FaultOptions, progress: Callable[[Scenario, float], No
     Raises:
         UsageError: the server is busy with the work of others, or no workflow is given for it, or an invalid one.
     """
-    if options.server is not None and options.workflow is None:
+    if len(options.run.workflows) > 1:
+        raise UsageError("faults takes one workflow", "give --workflow once")
+    if not options.simulated and not options.run.workflows:
         raise UsageError("a real server needs a workflow", "give --workflow FILE")
-    if options.server is None and options.heavy is not None:
+    if options.simulated and options.heavy is not None:
         raise UsageError("a heavy workflow is for a real server", "give --server URL, or leave --heavy out")
     if options.heavy is not None:
         parse(options.heavy, "heavy", "the heavy workflow")
     out: list[Outcome] = []
     steps = _Steps(options, progress)
     for scenario in options.scenarios:
-        side_by_side = [CLIENTS] if options.server is None else [(client,) for client in CLIENTS]
+        side_by_side = [CLIENTS] if options.simulated else [(client,) for client in CLIENTS]
         for clients in side_by_side:
             async with steps.one(scenario):
                 out += await asyncio.gather(*(_outcome(options, scenario, client) for client in clients))
@@ -119,7 +127,7 @@ class _Steps:
 
     def __init__(self, options: FaultOptions, progress: Callable[[Scenario, float], None]) -> None:
         self._progress = progress
-        self._total = len(options.scenarios) * (1 if options.server is None else len(CLIENTS))
+        self._total = len(options.scenarios) * (1 if options.simulated else len(CLIENTS))
         self._usual_s = options.jobs * options.job_s / LOAD + 2 * options.job_s
         self._elapsed = stopwatch()
         self.done = 0
@@ -152,20 +160,20 @@ async def _outcome(options: FaultOptions, scenario: Scenario, client: str) -> Ou
 
 
 async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome:
-    if options.server is not None and scenario == "restart":
+    if not options.simulated and scenario == "restart":
         raise CannotPlay("a server cannot be restarted from outside")
     async with AsyncExitStack() as stack:
         simulated: Server | None = None
-        url = options.server
-        if url is None:
+        url = options.run.server
+        if options.simulated:
             simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=options.seed))
             url = await stack.enter_async_context(serve(simulated))
-        address, headers = with_credentials(parse_server(url), parse_headers(options.headers))
+        address, headers = with_credentials(parse_server(url), parse_headers(options.run.headers))
         rng = Random(f"{options.seed}/{scenario}")
         proxy = await stack.enter_async_context(Proxy(address.host or "", address.port or 80, rng))
         direct = await stack.enter_async_context(Http.connect(address, headers))
         facts = await identify(direct, direct.name, [])
-        if simulated is None and facts.queue_at_start and not options.allow_shared:
+        if simulated is None and facts.queue_at_start and not options.run.allow_shared:
             raise UsageError(
                 f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
                 "wait; with --allow-shared it is done all the same",
@@ -197,7 +205,7 @@ def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
 
 def _timeouts(options: FaultOptions) -> Timeouts:
     """On a simulator whose jobs take a fraction of a second, waits shrink with them."""
-    if options.server is not None:
+    if not options.simulated:
         return Timeouts()
     scale = min(1.0, options.job_s)
     return Timeouts(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
@@ -205,8 +213,9 @@ def _timeouts(options: FaultOptions) -> Timeouts:
 
 async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
     """The jobs, and which of them can succeed."""
-    content = options.workflow
-    if content is None:
+    if options.run.workflows:
+        content = read_text(options.run.workflows[0].file).encode()
+    else:
         job = json.loads(json.dumps(_JOB))
         job["2"]["inputs"]["seconds"] = options.job_s
         content = json.dumps(job).encode()
@@ -215,7 +224,7 @@ async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> l
     classes = {workflow.class_of(node) for node in workflow.graph}
     info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
     variation = Variation(workflow, info, seed=options.seed, output_folder="comfyload/faults")
-    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.server is None)
+    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.simulated)
     out = []
     run = f"faults-{uuid.uuid4().hex[:8]}"
     for index in range(options.jobs):

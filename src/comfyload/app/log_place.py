@@ -62,7 +62,7 @@ def search(server: str | None, *, follow: bool = False, runs: Path = Path("runs"
     if last is not None:
         options, url = last.manifest.options, last.manifest.server.url
         used = options.metrics_log
-        if isinstance(used, str) and _is_there(Path(used)):
+        if used is not None and _is_there(Path(used)):
             return LogPlace(path=Path(used), found=f"the log of the last run, {last.path}")
         try:
             return clock.run(_of_server(url))

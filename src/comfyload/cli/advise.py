@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
 from comfyload.cli.output import check_writable, echo, for_people, show, write_chart, write_json
@@ -167,7 +167,6 @@ def capacity(
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
     from comfyload.load.grammar import parse_rate
-    from comfyload.words import count
 
     way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
@@ -175,30 +174,19 @@ def capacity(
     check_writable("--output", output, json_=json_)
     check_writable("--chart", chart, json_=json_)
     on = basis(target, archive, share or [])
-    checks = validated(on, validate, archive) if validate is not None else []
+    checks = validated(on, validate, archive) if validate is not None else {}
     rate_per_s = None if rate is None else parse_rate(rate)
     found = ahead(on, rate_per_s=rate_per_s, limit_s=p95, servers=servers, dispatch=way)
+    found = structs.replace(found, validation=checks)
 
     from comfyload.judge.summary import jsonable
-    from comfyload.report.advice import Outlook, capacity_page
+    from comfyload.report.advice import capacity_page
     from comfyload.report.charts.advice import forecast_chart
 
-    document = jsonable(found) | jsonable({"jobs": on.pools.n, "limit_s": p95, "validation": dict(checks)})
+    document = jsonable(found)
     write_json(output, document)
     write_chart(chart, forecast_chart(found.rows, p95))
-    page = capacity_page(
-        Outlook(
-            source=f"{count(on.pools.n, 'job')} of {', '.join(on.pools.workflows)}",
-            capacity_per_minute=60 * found.capacity_per_s,
-            rows=found.rows,
-            dispatches=found.dispatches,
-            sizing=found.sizing,
-            checks=checks,
-            limit_s=p95,
-            doubts=found.doubts,
-            next=[_policy_from(target)],
-        )
-    )
+    page = capacity_page(found, on.pools.workflows, [_policy_from(target)])
     show(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 

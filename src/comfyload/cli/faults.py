@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfyload.cli.flags import Json, Quiet
-from comfyload.cli.output import check_writable, echo, for_people, show, write_json
+from comfyload.cli.output import check_writable, for_people, show, write_json
 from comfyload.cli.signature import Given, Takes, duration_option, with_flags
 from comfyload.errors import UsageError
 
@@ -87,33 +86,19 @@ def faults(
     check_writable("--output", output, json_=json_)
     wanted = given.options()
     deadline_s = 30 * job_time if deadline is None else deadline
-    files = [choice.file for choice in wanted.workflows]
-    if len(files) > 1:
-        raise UsageError("faults takes one workflow", "give --workflow once")
     options = FaultOptions(
+        run=wanted,
         policy=default(deadline_s) if wanted.policy is None else decode(read_text(wanted.policy).encode()),
         scenarios=chosen,
-        server=wanted.server or None,
-        headers=wanted.headers,
-        workflow=read_text(files[0]).encode() if files else None,
         heavy=None if heavy is None else read_text(str(heavy)).encode(),
         jobs=jobs,
         job_s=job_time,
         deadline_s=deadline_s,
-        allow_shared=wanted.allow_shared,
     )
-    silent = quiet or json_
-    terminal = sys.stderr.isatty()
-    with working("Playing", quiet=silent) as shown:
-        last = ""
+    with working("Playing", quiet=quiet or json_, steps=True) as shown:
 
         def progress(name: Scenario, share: float) -> None:
-            nonlocal last
-            words = f"{name} ({chosen.index(name) + 1} of {len(chosen)})"
-            shown(share, words)
-            if words != last and not silent and not terminal:
-                echo(words, err=True)
-            last = words
+            shown(share, f"{name} ({chosen.index(name) + 1} of {len(chosen)})")
 
         found = clock.run(play(options, progress))
 

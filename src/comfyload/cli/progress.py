@@ -57,15 +57,23 @@ def viewer_for(*, quiet: bool, part: Part | None = None) -> Viewer:
 
 
 @contextmanager
-def working(words: str, *, quiet: bool) -> Iterator[Working]:
-    """A bar on a terminal for a computation, with the time left."""
+def working(words: str, *, quiet: bool, steps: bool = False) -> Iterator[Working]:
+    """A bar on a terminal for a computation, with the time left; elsewhere with `steps` a line for each step."""
     console = _ErrorScreen(stderr=True)
     bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
     columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=silent) as shown:
-        task = shown.add_task(words, total=1.0)
-        yield lambda share, step="": shown.update(task, completed=share, description=step or words)
+        task, last = shown.add_task(words, total=1.0), ""
+
+        def update(share: float, step: str = "") -> None:
+            nonlocal last
+            shown.update(task, completed=share, description=step or words)
+            if steps and step != last and not quiet and not console.is_terminal:
+                console.print(step, markup=False, highlight=False, soft_wrap=True)
+            last = step
+
+        yield update
 
 
 class _ErrorScreen(Screen):
