@@ -13,6 +13,7 @@ from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.options import server_url
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 
@@ -34,14 +35,11 @@ TAKES = Takes(
 class SideFlags(Struct, frozen=True, kw_only=True):
     """What is compared: two servers, or one that a command switches."""
 
-    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the reference.")] = None
-    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, compared with A.")] = None
+    a: Annotated[str | None, Flag("--a", "URL", "Server A, the reference.")] = None
+    b: Annotated[str | None, Flag("--b", "URL", "Server B, compared with A.")] = None
     switch: Annotated[
         str | None,
-        typer.Option(
-            metavar="CMD",
-            help="Command that puts --server into state 'a' or 'b', its argument, before each run.",
-        ),
+        Flag("--switch", "CMD", "Command that puts --server into state 'a' or 'b', its argument, before each run."),
     ] = None
 
 
@@ -51,11 +49,11 @@ def ab(
     gating: ComparisonFlags,
     outlet: VerdictFlags,
     sides: SideFlags,
-    pairs: Annotated[int, typer.Option(min=2, metavar="K", help="Pairs of runs, in the order ABBA.")] = 5,
+    pairs: Annotated[int, Flag("--pairs", "K", "Pairs of runs, in the order ABBA.", least=2)] = 5,
     margin: Margin = 0.05,
     accept: Accept = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs. \\[default: runs/<utc>-ab]")
     ] = None,
     quiet: Quiet = False,
     all_: AllRows = False,

@@ -13,25 +13,26 @@ from msgspec import Struct, structs
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
 from comfyload.cli.output import check_writable, echo, for_people, show, write_chart, write_json
-from comfyload.cli.signature import Given, Takes, duration_option, with_flags
+from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import write_whole
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]
-P95 = Annotated[float, duration_option("--p95", "Latency limit that 95 % of jobs must meet.", default="45s")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
-ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the chart as PNG.")]
-All = Annotated[bool, typer.Option("--all", help="Show every number and check, with its reason.")]
+P95 = Annotated[float, Flag("--p95", "TIME", "Latency limit that 95 % of jobs must meet.")]
+Output = Annotated[Path | None, Flag("--output", "FILE", "Write the result as JSON.", short="-o")]
+ChartFile = Annotated[Path | None, Flag("--chart", "FILE", "Write the chart as PNG.")]
+All = Annotated[bool, Flag("--all", "", "Show every number and check, with its reason.")]
 Share = Annotated[
     list[str] | None,
-    typer.Option(
+    Flag(
         "--share",
-        metavar="NAME=WEIGHT",
-        help="How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
+        "NAME=WEIGHT",
+        "How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
     ),
 ]
 
@@ -50,16 +51,13 @@ TAKES = Takes(
 def saturate(
     given: Annotated[Given, TAKES],
     p95: P95 = 45.0,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
+    jobs: Annotated[int, Flag("--jobs", "N", "Jobs to run one at a time.", short="-n", least=10)] = 40,
     confirm_jobs: Annotated[
-        int,
-        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0 skips it."),
+        int, Flag("--confirm-jobs", "N", "Jobs of the run that confirms the rate; 0 skips it.", least=0)
     ] = 24,
-    slow: Annotated[
-        bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
-    ] = False,
+    slow: Annotated[bool, Flag("--slow", "", "Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")] = False,
     run_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-saturate]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs. \\[default: runs/<utc>-saturate]")
     ] = None,
     output: Output = None,
     chart: ChartFile = None,
@@ -125,27 +123,26 @@ def saturate(
     show(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
+@with_flags
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
     ] = None,
     p95: P95 = 45.0,
     servers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
+        int | None, Flag("--servers", "N", "Number of identical servers. \\[default: as many as --rate needs]", least=1)
     ] = None,
     dispatch: Annotated[
         str,
-        typer.Option(
-            metavar="WAY",
-            help="How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
+        Flag(
+            "--dispatch",
+            "WAY",
+            "How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
         ),
     ] = "affinity",
     share: Share = None,
-    validate: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare the forecast with a run, or several.")
-    ] = None,
+    validate: Annotated[str | None, Flag("--validate", "RUN", "Compare the forecast with a run, or several.")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Output = None,
     chart: ChartFile = None,
@@ -194,16 +191,13 @@ class CopesWith(Struct, frozen=True, kw_only=True):
     """What a policy is made for."""
 
     rate: Annotated[
-        str | None,
-        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]")
     ] = None
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1
-    outages: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
-    ] = None
+    servers: Annotated[int, Flag("--servers", "N", "Number of identical servers.", least=1)] = 1
+    outages: Annotated[Path | None, Flag("--outages", "FILE", "Durations of past outages, one a line: 60s, 5m.")] = None
     share: Share = None
     blind: Annotated[
-        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
+        bool, Flag("--blind", "", "The client cannot read the servers' queues: a gateway is in front of them.")
     ] = False
 
 
@@ -212,17 +206,13 @@ def policy(
     target: Target,
     expected: CopesWith,
     deadline: Annotated[
-        float, duration_option("--deadline", "How long a user waits for a job, all attempts together: 90s.")
+        float, Flag("--deadline", "TIME", "How long a user waits for a job, all attempts together: 90s.")
     ],
-    goal: Annotated[
-        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs that must be done by then.")
-    ] = 98.0,
+    goal: Annotated[float, Flag("--target", "PERCENT", "Share of jobs that must be done by then.")] = 98.0,
     archive: Archive = DEFAULT_ARCHIVE,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
-    ] = None,
+    output: Annotated[Path | None, Flag("--output", "FILE", "Write the policy: retry.json.", short="-o")] = None,
     export: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Print the policy for tenacity, stamina, envoy, nginx or env.")
+        str | None, Flag("--export", "FORMAT", "Print the policy for tenacity, stamina, envoy, nginx or env.")
     ] = None,
     all_: All = False,
     quiet: Quiet = False,

@@ -10,6 +10,7 @@ import typer
 from comfyload.cli.flags import Json, Output, Quiet
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.flag import Flag
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 GIVE_AGAIN = {
@@ -72,15 +73,14 @@ def cleanup(
     raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
 
 
+@with_flags
 def show(
     run: Run,
-    job: Annotated[int | None, typer.Option(metavar="N", help="Print one job, by its index, with its nodes.")] = None,
+    job: Annotated[int | None, Flag("--job", "N", "Print one job, by its index, with its nodes.")] = None,
     output: Output = None,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Leave out damaged lines, and count them.")] = False,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Show every number; with --json the whole page in words.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
+    salvage: Annotated[bool, Flag("--salvage", "", "Leave out damaged lines, and count them.")] = False,
+    all_: Annotated[bool, Flag("--all", "", "Show every number; with --json the whole page in words.")] = False,
+    json_: Annotated[bool, Flag("--json", "", "Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
     """Print a run, or one of its jobs, from its files.
 

@@ -17,6 +17,7 @@ from comfyload.cli.flags import (
 )
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
     from comfyload.record.archive import Kept
@@ -40,9 +41,7 @@ def save(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
-    ] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline. \\[default: the date alone]")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,
@@ -82,6 +81,7 @@ def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
 
 
 @baseline.command("list")
+@with_flags
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     """List the baselines, oldest first, and folders made by hand. The promoted baseline is marked.
 
@@ -135,6 +135,7 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     """Print a baseline's runs and the paths of its README and page, or with --json its manifest. For a folder made by
     hand, print its README and the numbers in its files.
@@ -177,6 +178,7 @@ def _show_by_hand(folder: ByHand) -> None:
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """Recompute every hash, and every summary from its records. Exit code 1: something differs; the output names it.
 
@@ -198,6 +200,7 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """Make a baseline the default for comparisons.
 

@@ -11,6 +11,7 @@ from msgspec import structs
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Plan
 
@@ -32,9 +33,7 @@ TAKES = Takes(
 def checklist(
     given: Annotated[Given, TAKES],
     gating: GateFlags,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
-    ] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline. \\[default: the date alone]")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     strict: Strict = False,
     quiet: Quiet = False,

@@ -9,6 +9,7 @@ import typer
 
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 from comfyload.visible import visible
@@ -33,7 +34,7 @@ TAKES = Takes(
 @with_flags
 def doctor(
     given: Annotated[Given, TAKES],
-    all_: Annotated[bool, typer.Option("--all", help="Also show the checks that passed, with their numbers.")] = False,
+    all_: Annotated[bool, Flag("--all", "", "Also show the checks that passed, with their numbers.")] = False,
     json_: Json = False,
 ) -> None:
     """Check a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.

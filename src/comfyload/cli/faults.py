@@ -9,8 +9,9 @@ import typer
 
 from comfyload.cli.flags import Json, Quiet
 from comfyload.cli.output import check_writable, for_people, show, write_json
-from comfyload.cli.signature import Given, Takes, duration_option, with_flags
+from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
     from comfyload.app.faults import Scenario
@@ -32,31 +33,27 @@ def faults(
     given: Annotated[Given, TAKES],
     scenario: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
+        Flag(
+            "--scenario", "NAME", "steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
         ),
     ] = "all",
     heavy: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A workflow that exhausts the server's memory, for oom. \\[default: one that allocates too much]",
+        Flag(
+            "--heavy",
+            "FILE",
+            "A workflow that exhausts the server's memory, for oom. \\[default: one that allocates too much]",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=6, metavar="N", help="Jobs of each client.")] = 30,
+    jobs: Annotated[int, Flag("--jobs", "N", "Jobs of each client.", short="-n", least=6)] = 30,
     job_time: Annotated[
-        float,
-        duration_option(
-            "--job-time", "How long a job takes; jobs arrive at 0.6 of the capacity.", default="200ms", least=0.001
-        ),
+        float, Flag("--job-time", "TIME", "How long a job takes; jobs arrive at 0.6 of the capacity.", least=0.001)
     ] = 0.2,
     deadline: Annotated[
-        float | None, duration_option("--deadline", "When a job must be done. \\[default: 30 times --job-time]")
+        float | None, Flag("--deadline", "TIME", "When a job must be done. \\[default: 30 times --job-time]")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outcomes as JSON.")
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Show every count and time.")] = False,
+    output: Annotated[Path | None, Flag("--output", "FILE", "Write the outcomes as JSON.", short="-o")] = None,
+    all_: Annotated[bool, Flag("--all", "", "Show every count and time.")] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from msgspec import Struct
 
 from comfyload.cli.flags import FailIfs, GateFlags, Strict
 from comfyload.cli.output import check_writable, echo, for_people, show
 from comfyload.errors import UsageError
-from comfyload.record.flag import RESULT
+from comfyload.record.flag import RESULT, Flag
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -27,15 +26,9 @@ class VerdictFlags(Struct, frozen=True, kw_only=True):
     """Where verdicts go, and whether one that is not proven is good enough."""
 
     strict: Strict = False
-    junit: Annotated[
-        Path | None,
-        typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.", rich_help_panel=RESULT),
-    ] = None
+    junit: Annotated[Path | None, Flag("--junit", "FILE", "Write the verdicts as JUnit XML.", RESULT)] = None
     github_summary: Annotated[
-        bool,
-        typer.Option(
-            "--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", rich_help_panel=RESULT
-        ),
+        bool, Flag("--github-summary", "", "Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", RESULT)
     ] = False
 
     def check(self, *, json_: bool = False) -> None:

@@ -19,6 +19,7 @@ from comfyload.cli.flags import (
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show
 from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
@@ -31,8 +32,7 @@ def check(
     gating: GateFlags,
     outlet: VerdictFlags,
     baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
+        str | None, Flag("--baseline", "NAME", "What '* baseline' in a gate means. \\[default: the promoted one]")
     ] = None,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -82,9 +82,7 @@ def compare(
         str | None,
         typer.Argument(metavar="B", help="The side to judge. Without B, A is compared with the promoted baseline."),
     ] = None,
-    paired: Annotated[
-        bool, typer.Option("--paired", help="A and B are alternating pairs of runs, as ab makes them.")
-    ] = False,
+    paired: Annotated[bool, Flag("--paired", "", "A and B are alternating pairs of runs, as ab makes them.")] = False,
     margin: Margin = 0.05,
     accept: Accept = None,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -117,10 +115,10 @@ def compare(
     raise typer.Exit(show_comparison(compared, gating, outlet, all_=all_, json_=json_))
 
 
+@with_flags
 def trend(
     metric: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY", help="A key of the summary. Repeatable. \\[default: the usual ones]"),
+        list[str] | None, Flag("--metric", "KEY", "A key of the summary. Repeatable. \\[default: the usual ones]")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     all_: AllRows = False,

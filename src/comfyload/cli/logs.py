@@ -11,6 +11,7 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
 ROWS = "Which rows"
 
@@ -24,17 +25,12 @@ def _instant(text: str, flag: str) -> datetime:
 class RowFlags(Struct, frozen=True, kw_only=True):
     """Which rows to show: the fields of a `LogQuery`."""
 
-    errors: Annotated[bool, typer.Option("--errors", help="Only errors.", rich_help_panel=ROWS)] = False
+    errors: Annotated[bool, Flag("--errors", "", "Only errors.", ROWS)] = False
     events: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--event", metavar="GLOB", help="Only these events, such as 'prompt.*'. Repeatable.", rich_help_panel=ROWS
-        ),
+        list[str] | None, Flag("--event", "GLOB", "Only these events, such as 'prompt.*'. Repeatable.", ROWS)
     ] = None
-    prompt: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only prompts whose id begins with this.", rich_help_panel=ROWS)
-    ] = None
-    node: Annotated[str | None, typer.Option(metavar="ID", help="Only this node.", rich_help_panel=ROWS)] = None
+    prompt: Annotated[str | None, Flag("--prompt", "ID", "Only prompts whose id begins with this.", ROWS)] = None
+    node: Annotated[str | None, Flag("--node", "ID", "Only this node.", ROWS)] = None
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -55,23 +51,20 @@ class RowFlags(Struct, frozen=True, kw_only=True):
     ] = None
     last: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Only the last N rows. \\[default: all; with --follow and without --since 10]",
-            rich_help_panel=ROWS,
+        Flag(
+            "--last", "N", "Only the last N rows. \\[default: all; with --follow and without --since 10]", ROWS, least=1
         ),
     ] = None
-    samples: Annotated[
-        bool,
-        typer.Option("--samples", help="Also readings of GPU and process, two rows a second.", rich_help_panel=ROWS),
-    ] = False
+    samples: Annotated[bool, Flag("--samples", "", "Also readings of GPU and process, two rows a second.", ROWS)] = (
+        False
+    )
     older: Annotated[
         bool | None,
-        typer.Option(
+        Flag(
             "--rotated/--no-rotated",
-            help="Also older files: FILE.1 and so on. \\[default: as far back as --since needs]",
-            rich_help_panel=ROWS,
+            "",
+            "Also older files: FILE.1 and so on. \\[default: as far back as --since needs]",
+            ROWS,
         ),
     ] = None
 
@@ -87,14 +80,11 @@ def logs(
             "infra/observability/comfyui_metrics.ndjson, else the log of the last run]",
         ),
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="The log of this server's probe, on this machine.")
-    ] = None,
+    server: Annotated[str | None, Flag("--server", "URL", "The log of this server's probe, on this machine.")] = None,
     follow: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="Show new rows as they come, through rotations too. Ctrl-C ends it."),
+        bool, Flag("--follow", "", "Show new rows as they come, through rotations too. Ctrl-C ends it.", short="-f")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the rows as they were written, in JSON.")] = False,
+    json_: Annotated[bool, Flag("--json", "", "Print the rows as they were written, in JSON.")] = False,
 ) -> None:
     """Show the instrumentation log: rows of the probe in ComfyUI and of applications, in order of time.
 

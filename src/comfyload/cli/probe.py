@@ -12,6 +12,7 @@ from msgspec import Struct
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import ServerUnreachable
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
     from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
@@ -29,10 +30,11 @@ RESTART = "Restart ComfyUI to"
 
 
 @probe.command(no_args_is_help=True)
+@with_flags
 def install(
     comfyui: Folder,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite changed files of the pack, or a link.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    force: Annotated[bool, Flag("--force", "", "Overwrite changed files of the pack, or a link.")] = False,
+    dry_run: Annotated[bool, Flag("--dry-run", "", "Only print what would be done.")] = False,
     json_: Json = False,
 ) -> None:
     """Install the probe in ComfyUI's custom nodes, or update it. ComfyUI is not restarted.
@@ -88,9 +90,10 @@ def status(
 
 
 @probe.command(no_args_is_help=True)
+@with_flags
 def remove(
     comfyui: Folder,
-    force: Annotated[bool, typer.Option("--force", help="Remove also changed files, or a link.")] = False,
+    force: Annotated[bool, Flag("--force", "", "Remove also changed files, or a link.")] = False,
     json_: Json = False,
 ) -> None:
     """Remove the installed probe. The log and all files from elsewhere stay.

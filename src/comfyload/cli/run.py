@@ -15,7 +15,7 @@ from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED
 from comfyload.record.atomic import is_stdout, write_whole
-from comfyload.record.flag import JUDGE, RESULT
+from comfyload.record.flag import JUDGE, RESULT, Flag
 from comfyload.record.options import RunOptions
 
 if TYPE_CHECKING:
@@ -32,16 +32,11 @@ class ResultFlags(Struct, frozen=True, kw_only=True):
     """What becomes of the run's result, and how it is shown."""
 
     output: Output = None
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),
-    ] = None
+    save: Annotated[str | None, Flag("--save", "NAME", "Keep the run as a baseline of this name.", RESULT)] = None
     archive: Archive = DEFAULT_ARCHIVE
     strict: Strict = False
     quiet: Quiet = False
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON instead of the table.", rich_help_panel=RESULT)
-    ] = False
+    json_: Annotated[bool, Flag("--json", "", "Print the summary as JSON instead of the table.", RESULT)] = False
 
     @property
     def silent(self) -> bool:
@@ -69,22 +64,19 @@ def run(
     gating: GateFlags,
     ending: ResultFlags,
     plan_file: Annotated[
-        Path | None,
-        typer.Option("--plan", metavar="FILE", help="Read the options from a TOML plan; flags override it."),
+        Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
     ] = None,
     save_plan: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the options as a TOML plan (- prints it); submit nothing."),
+        Path | None, Flag("--save-plan", "FILE", "Write the options as a TOML plan (- prints it); submit nothing.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show plan, schedule and prompts; submit nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Flag("--dry-run", "", "Show plan, schedule and prompts; submit nothing.")] = False,
     until_proven: Annotated[
         bool,
-        typer.Option(
+        Flag(
             "--until-proven",
-            help="Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
-            rich_help_panel=JUDGE,
+            "",
+            "Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
+            JUDGE,
         ),
     ] = False,
 ) -> None:
