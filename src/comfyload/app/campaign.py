@@ -15,17 +15,7 @@ from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_wor
 from comfyload.advise.forecast import REPLICATES, Forecast, curve, validate
 from comfyload.advise.interference import Interference, changed, drift, interference, phases
 from comfyload.advise.rate import Rate
-from comfyload.advise.saturation import (
-    LADDER,
-    SURE,
-    Saturated,
-    capacity,
-    gpu_words,
-    knee,
-    next_step,
-    step,
-    vague,
-)
+from comfyload.advise.saturation import LADDER, SURE, Saturated, capacity, gpu_words, knee, next_step, step, vague
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.advise.validation import Validation
 from comfyload.app.run.options import RunOptions

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    GateFlags,
-    Json,
-    MetricsLog,
-    Note,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Json, MetricsLog, Note
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import Flag

@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Accept,
-    AllRows,
-    Archive,
-    GateFlags,
-    Json,
-    Margin,
-    MetricsLog,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show
 from comfyload.cli.signature import with_flags

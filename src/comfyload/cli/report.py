@@ -7,13 +7,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Accept,
-    Archive,
-    GateFlags,
-    MetricsLog,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
