@@ -1,15 +1,14 @@
-"""`capacity` and `policy`: what measured runs predict of other loads, and of retries."""
+"""`capacity` and `policy`: what measured runs show, and what they predict of other loads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.choose_policy import Capabilities, synthesise
 from comfyload.advise.forecast import Forecast, Validation, forecast, forecasts, size, validate
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
@@ -17,7 +16,6 @@ from comfyload.app.locate import find
 from comfyload.errors import UsageError
 from comfyload.judge.summary import Measured
 from comfyload.report.advice import Outlook
-from comfyload.retry.policy import Policy
 
 SEED = 20_240_601
 """The same runs give the same advice."""
@@ -42,6 +40,11 @@ class Basis(Struct, frozen=True, kw_only=True):
     workload: Workload
     transient: tuple[int, int]
     doubts: list[str]
+
+    @property
+    def jobs_per_s(self) -> float:
+        """The capacity of one server."""
+        return 1 / self.pools.mean_s(self.workload)
 
 
 def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
@@ -78,7 +81,7 @@ def ahead(
     on: Basis, *, rate_per_s: float | None, limit_s: float, servers: int | None, dispatch: Dispatch = "affinity"
 ) -> Outlook:
     """Expect: at a rate, how many servers it takes; without one, what so many servers do at several loads."""
-    per_s = 1 / on.pools.mean_s(on.workload)
+    per_s = on.jobs_per_s
     rng = np.random.default_rng(SEED)
     sizing = None
     if rate_per_s is not None and servers is None:
@@ -142,34 +145,6 @@ def validated(on: Basis, run: str, archive: Path) -> dict[str, Validation]:
     """Each run behind a name or path against the forecast."""
     rng = np.random.default_rng(SEED)
     return {found.path: validate(found, on.pools, rng=rng) for found in find(run, archive).runs}
-
-
-def policy(
-    on: Basis,
-    *,
-    deadline_s: float,
-    target: float,
-    rate_per_s: float | None,
-    servers: int,
-    outages_s: Sequence[float] = (),
-    depth_known: bool = True,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Policy:
-    """The retry policy for a deadline. Without a rate it is tried at 0.6 of what the servers can do."""
-    rate = rate_per_s if rate_per_s is not None else 0.6 * servers / on.pools.mean_s(on.workload)
-    return synthesise(
-        on.pools,
-        on.workload,
-        deadline_s=deadline_s,
-        target=target,
-        rate_per_s=rate,
-        servers=servers,
-        transient=on.transient,
-        outages=list(outages_s),
-        capabilities=Capabilities(depth=depth_known),
-        rng=np.random.default_rng(SEED),
-        progress=progress,
-    )
 
 
 def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str]) -> list[float]:

@@ -101,8 +101,7 @@ class Campaign:
         while (places := self._next()) is not None:
             await self._close(places, self._jobs(places))
         with suppress(ValueError):  # jobs without known times: `result` raises for them
-            found = self._interference()
-            if not self._options.slow and found is not None and found.disturbed:
+            if not self._options.slow and self._slowed() is not None:
                 await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
 
     async def more(self, jobs: int) -> None:
@@ -166,14 +165,19 @@ class Campaign:
             return None
         return interference(pools_of(alone).executions, pools_of(waiting).executions)
 
+    def _slowed(self) -> Interference | None:
+        """The interference, if a waiting job slows the one that runs."""
+        found = self._interference()
+        return found if found is not None and found.disturbed else None
+
     def _evidence(self) -> tuple[list[Measured], list[float], float]:
         """Runs of which all is known, by what their executions are multiplied, and the doubt that this leaves.
 
         Where a waiting job slows the one that runs, jobs count as if one had always waited; of the runs at a rate it
         is not known which did.
         """
-        found = self._interference()
-        if found is None or not found.disturbed or found.ratio.estimate is None:
+        found = self._slowed()
+        if found is None or found.ratio.estimate is None:
             runs = [*self._closed, *self._confirming]
             return runs, [1.0] * len(runs), 0.0
         slowed = [_places(run) == 1 for run in self._closed]
@@ -279,14 +283,13 @@ class Campaign:
         )
 
     def _change(self, before: ServiceTimes, run: Measured) -> str | None:
-        found = self._interference()
-        if found is not None and found.disturbed:
+        if self._slowed() is not None:
             return None  # it is not known which jobs of the run another one slowed
         return changed(before.executions, pools_of([run]).executions)
 
     def _disturbance(self) -> list[str]:
-        found = self._interference()
-        if found is None or not found.disturbed or found.ratio.estimate is None:
+        found = self._slowed()
+        if found is None or found.ratio.estimate is None:
             return []
         return [
             f"A job executes {100 * (found.ratio.estimate - 1):.0f} % longer while another one waits: the prediction "

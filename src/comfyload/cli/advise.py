@@ -229,8 +229,10 @@ def policy(
 
     comfyload policy rtx5060ti --deadline 90s --export env
     """
-    from comfyload.app.advice import basis
-    from comfyload.app.advice import policy as made_of
+    import numpy as np
+
+    from comfyload.advise.choose_policy import Capabilities, synthesise
+    from comfyload.app.advice import SEED, basis
     from comfyload.cli.progress import working
     from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
@@ -247,14 +249,17 @@ def policy(
     lines = read_text(str(expected.outages)).split("\n") if expected.outages is not None else []
     on = basis(target, archive, expected.share or [])
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
-        made = made_of(
-            on,
+        made = synthesise(
+            on.pools,
+            on.workload,
             deadline_s=deadline,
             target=goal / 100,
-            rate_per_s=None if expected.rate is None else parse_rate(expected.rate),
+            rate_per_s=parse_rate(expected.rate) if expected.rate else 0.6 * expected.servers * on.jobs_per_s,
             servers=expected.servers,
-            outages_s=[parse_duration(line) for line in lines if line.strip()],
-            depth_known=not expected.blind,
+            transient=on.transient,
+            outages=[parse_duration(line) for line in lines if line.strip()],
+            capabilities=Capabilities(depth=not expected.blind),
+            rng=np.random.default_rng(SEED),
             progress=progress,
         )
     if output is not None:

@@ -37,13 +37,9 @@ ABSENT = 20
 
 
 class Left(Struct, frozen=True, kw_only=True):
-    """What a dead process left: jobs without an end, arrivals that are done, and a job that the server surely ended.
-
-    `journalled`: the jobs with a line in the journal.
-    """
+    """What a dead process left: jobs without an end, all with a line in the journal, and one that the server ended."""
 
     begun: list[Sent]
-    done: frozenset[int]
     journalled: frozenset[int]
     ended: str | None
     last_instant: float
@@ -98,7 +94,7 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
                 earlier=Earlier(
                     begun=left.begun,
                     unjournalled=unjournalled,
-                    done=left.done,
+                    done=frozenset(index // manifest.plan.pages for index in left.journalled),
                     restarted=restarted,
                     probe_row=last_probe_row(reader),
                 ),
@@ -230,8 +226,6 @@ def _check_same(then: Manifest, now: Manifest) -> None:
 
 
 def _left(reader: RunReader) -> Left:
-    """What the journal shows: jobs without an end, and the arrivals that need not come again."""
-    pages = reader.manifest.plan.pages
     due: dict[int, Sent] = {}
     ended: set[int] = set()
     last_ended: str | None = None
@@ -246,9 +240,7 @@ def _left(reader: RunReader) -> Left:
         if line.execution.outcome == "completed":
             last_ended = line.prompt_id
     begun = [line for index, line in due.items() if index not in ended]
-    done = frozenset(index // pages for index in [*due, *ended])
-    journalled = frozenset([*due, *ended])
-    return Left(begun=begun, done=done, journalled=journalled, ended=last_ended, last_instant=last_instant)
+    return Left(begun=begun, journalled=frozenset([*due, *ended]), ended=last_ended, last_instant=last_instant)
 
 
 async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:
