@@ -92,9 +92,7 @@ class Campaign:
             self._cut = cut.message
             self._closed += [] if cut.run is None else [cut.run]
             with suppress(ValueError):  # jobs without known times
-                cut.found = self._saturated(
-                    None, None, None, None, [f"{cut.message}: no rate follows from these runs."]
-                )
+                cut.found = self._saturated([f"{cut.message}: no rate follows from these runs."])
             raise
 
     async def _measure(self) -> None:
@@ -236,7 +234,7 @@ class Campaign:
         drifted = None if findings else drift(*self._evidence()[:2])
         cut = [f"{self._cut}: the rate to deploy is not confirmed."] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
-        found = self._saturated(pools, carries, rate, validation, findings)
+        found = self._saturated(findings, pools, carries, rate, validation)
         return structs.replace(
             found,
             tried_per_minute=None if run is None else tried,
@@ -249,15 +247,17 @@ class Campaign:
             "Jobs execute side by side, so the model of one queue does not fit: no rate within the limit is predicted. "
             "Measure it: comfyload run --rate."
         )
-        return self._saturated(None, _throughput(self._closed[-1]), None, None, [finding])
+        rate = self._closed[-1].summary.statistics["jobs_per_minute"]
+        known = None if rate.value is None else Rate(estimate=rate.value, low=rate.low, high=rate.high)
+        return self._saturated([finding], carries=known)
 
     def _saturated(
         self,
-        pools: ServiceTimes | None,
-        carries: Rate | None,
-        rate: Rate | None,
-        validation: Validation | None,
         findings: list[str],
+        pools: ServiceTimes | None = None,
+        carries: Rate | None = None,
+        rate: Rate | None = None,
+        validation: Validation | None = None,
     ) -> Saturated:
         runs = [*self._closed, *self._confirming]
         steps = [step(run) for run in self._closed]
@@ -364,11 +364,6 @@ def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
 def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
     weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
     return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
-
-
-def _throughput(run_: Measured) -> Rate | None:
-    rate = run_.summary.statistics["jobs_per_minute"]
-    return None if rate.value is None else Rate(estimate=rate.value, low=rate.low, high=rate.high)
 
 
 def _rng() -> np.random.Generator:

@@ -89,7 +89,8 @@ def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list
     others, kept = 0, []
     for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
         others += not row.of_the_harness
-        if _of_interest(row):
+        of_interest = row.error is not None or row.event in ("probe.problem", "probe.disabled")
+        if of_interest and not row.of_the_harness:
             kept.append(row)
     doubts = list(_unread(result.reader.manifest, log, found))
     if named and log is not None and not (others or doubts or found.rows):
@@ -155,12 +156,6 @@ def _jobs(result: Result) -> tuple[set[str], set[str]]:
         if isinstance(line, Record) and OUTCOMES[line.execution.outcome].error:
             failed.add(line.prompt_id)
     return jobs, failed
-
-
-def _of_interest(row: LogRow) -> bool:
-    if row.of_the_harness:
-        return False
-    return row.error is not None or row.event in ("probe.problem", "probe.disabled")
 
 
 def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:

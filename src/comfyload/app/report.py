@@ -14,7 +14,7 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.observations import run_labels
 from comfyload.judge.summary import jsonable
-from comfyload.record.atomic import written_aside
+from comfyload.record.atomic import write_whole
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.comparison import comparison_page
@@ -114,5 +114,4 @@ def write_page(file: Path, text: str) -> None:
     Raises:
         UsageError: it cannot be written there.
     """
-    with written_aside(file) as aside:
-        aside.write_text(visible_lines(text), encoding="utf-8")
+    write_whole(file, visible_lines(text).encode())

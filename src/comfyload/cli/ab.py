@@ -113,12 +113,11 @@ def _sides(options: RunOptions, sides: SideFlags) -> tuple[RunOptions, RunOption
     from msgspec import structs
 
     a, b, switch = sides.a, sides.b, sides.switch
-    if switch is None and (a is None or b is None):
-        raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
     if switch is None:
-        return structs.replace(options, server=server_url(a or "")), structs.replace(
-            options, server=server_url(b or "")
-        )
+        if a is None or b is None:
+            raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
+        one, other = (structs.replace(options, server=server_url(url)) for url in (a, b))
+        return one, other
     if a is not None or b is not None:
         raise UsageError("--switch is for one server", "give --server URL --switch CMD, or --a URL --b URL")
     if not options.server:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from rich.console import Console, Group, RenderableType
@@ -22,9 +22,10 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.metrics import METRICS
 from comfyload.record.model import Line, Manifest, Observation, Record, Sent
-from comfyload.record.plan import Closed, Plan, Replay
+from comfyload.record.plan import Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
+from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
 from comfyload.words import digits, duration
 
@@ -57,8 +58,11 @@ def viewer_for(*, quiet: bool, part: Part | None = None) -> Viewer:
 
 
 @contextmanager
-def working(words: str, *, quiet: bool, steps: bool = False) -> Iterator[Working]:
-    """A bar on a terminal for a computation, with the time left; elsewhere with `steps` a line for each step."""
+def working(words: str, *, quiet: bool, steps: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal for a computation, with the time left; elsewhere with `steps` a line for each step.
+
+    Yields what takes the share done, from 0 to 1, and in words the step that is being done.
+    """
     console = _ErrorScreen(stderr=True)
     bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
     columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
@@ -81,12 +85,6 @@ class _ErrorScreen(Screen):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-
-
-class Working(Protocol):
-    """Takes the share done, from 0 to 1, and what is being done."""
-
-    def __call__(self, share: float, step: str = "") -> None: ...
 
 
 class LiveCounts:
@@ -172,13 +170,14 @@ class RunProgress(Viewer):
         self._expected = expected
         self.counts.cache = CacheJudge(manifest.workflows)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
-        load = f"{manifest.name}: {_load(plan, expected)}"
+        load = f"{manifest.name}: {plan_words(plan)}"
+        if isinstance(plan.load, Replay):
+            load += f", as in {plan.load.source}" + (f" ({plan.load.read_as})" if plan.load.read_as else "")
         if self._part is None:
             version = server.comfyui_version or "of unknown version"
-            self.say(f"{load} on {server.url} (ComfyUI {version}); run in {path}")
+            self.say(f"{load}, on {server.url} (ComfyUI {version}); run in {path}")
         elif self._live is None:
-            name = "" if self._part.name in load else f"{self._part.name} · "
-            self.say(f"{name}{load.rstrip(',')}")
+            self.say(load if self._part.name in load else f"{self._part.name} · {load}")
         if self._live is not None:
             self._live.start()
 
@@ -235,18 +234,6 @@ class RunProgress(Viewer):
         bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self._place())))
         words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
         return Group(*([] if part is None else [part.above()]), bar, words)
-
-
-def _load(plan: Plan, expected: int | None) -> str:
-    jobs = "jobs" if expected is None else f"{expected} jobs"
-    if isinstance(plan.load, Closed):
-        return f"{jobs}, {plan.load.concurrency} in flight,"
-    if isinstance(plan.load, Replay):
-        read_as = f" ({plan.load.read_as})" if plan.load.read_as else ""
-        return f"{jobs}, as in {plan.load.source}{read_as},"
-    rate = plan.load.stages[0].per_s * 60
-    more = f" and {len(plan.load.stages) - 1} more stages" if len(plan.load.stages) > 1 else ""
-    return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
 
 
 def clock_words(seconds: float) -> str:

@@ -7,6 +7,7 @@ runs twice; seeds and schedule are functions of the manifest, so that the remain
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -34,6 +35,10 @@ from comfyload.workflow.vary import prompt_id
 
 ABSENT = 20
 """After so many jobs in a row that a server does not know, no later one is looked up."""
+
+
+STILL_THERE = ("pending", "running", "unknown")
+"""States of a prompt that the server may yet execute."""
 
 
 class Left(Struct, frozen=True, kw_only=True):
@@ -133,13 +138,13 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     reader = RunReader(path, salvage=True)
     left = _left(reader)
     begun = [line.prompt_id for line in left.begun]
-    begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
     lost = reader.damage.get(RECORDS)
     begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
-        begun += [name for r in reader.lines() if isinstance(r, Record) for name in _given_up(r) if name not in begun]
+        begun += [name for record in _records(reader) for name in _given_up(record) if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
@@ -170,15 +175,15 @@ def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
     """Whether the server is done with the prompt, or soon will be: a node checks for interrupts only now and then."""
     watch = stopwatch()
-    while await api.prompt_state(prompt_id) in ("pending", "running", "unknown"):
+    while await api.prompt_state(prompt_id) in STILL_THERE:
         if watch() > within_s:
             return False
         await asyncio.sleep(0.2)
     return True
 
 
-def _may_be_there(record: Record) -> bool:
-    return record.execution.server_state_after in ("pending", "running", "unknown")
+def _records(reader: RunReader) -> Iterator[Record]:
+    return (line for line in reader.lines() if isinstance(line, Record))
 
 
 def _given_up(record: Record) -> list[str]:
