@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from typer.testing import CliRunner
 
 from comfyload import clock
 from comfyload.advise.saturation import Saturated
 from comfyload.app.ab import Alternation, alternate
+from comfyload.app.campaign import Cut
 from comfyload.app.checklist import Round, run_rounds
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
@@ -23,7 +25,8 @@ from comfyload.app.run.repeat import command
 from comfyload.app.run.resume import resume
 from comfyload.app.run.viewer import Viewer
 from comfyload.app.saturate import CampaignOptions, saturate
-from comfyload.errors import NothingMeasured
+from comfyload.cli import app
+from comfyload.errors import ComfyloadError, NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Sent
 from comfyload.record.plan import Closed, Open, Plan, Stage
@@ -173,9 +176,35 @@ def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
     asked = CampaignOptions(
         run=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
     )
-    with pytest.raises(NothingMeasured, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
+    with pytest.raises(Cut, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
         _search(asked)
     assert _sent("s/c1") == 9
+
+
+def test_saturate_that_is_cut_writes_what_it_found_and_that_it_was_cut(options: RunOptions) -> None:
+    words = ["saturate", "--server", options.server, "--workflow", "g.json", "-n", "12", "--max-jobs", "9", "--quiet"]
+    done = CliRunner().invoke(app, [*words, "--no-telemetry", "--run-dir", "s", "--output", "knee.json"])
+    assert isinstance(done.exception, Cut)
+    found = json.loads(Path("knee.json").read_text(encoding="utf-8"))
+    assert found["cut"] == "--max-jobs 9 was reached (1 in flight)"
+    assert f"{found['cut']}: no rate follows from these runs." in found["findings"]
+    assert found["paths"] == [str(Path("s/c1"))] and [step["concurrency"] for step in found["steps"]] == [1]
+    assert found["deploy_per_minute"] is found["sla_rate_per_minute"] is found["capacity_per_minute"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--metrics-log", "nowhere.ndjson"], "no log at nowhere.ndjson"),
+        (["--gate", "p95_latency <= 3"], "p95_latency"),
+        (["--gate", "p95_latency_s <= 1 * baseline"], "baseline"),
+    ],
+)
+def test_what_a_run_is_judged_by_is_looked_at_before_the_load(options: RunOptions, words: list[str], why: str) -> None:
+    load = ["run", "--server", options.server, "--workflow", "g.json", "-n", "2", "--run-dir", "r", "-q"]
+    done = CliRunner().invoke(app, [*load, *words])
+    assert isinstance(done.exception, ComfyloadError) and done.exception.exit_code == 2
+    assert why in str(done.exception) and not Path("r").exists()
 
 
 def test_ab_compares_whole_pairs(options: RunOptions) -> None:
