@@ -141,7 +141,7 @@ def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str:
     run that recorded none a row for each job.
     """
     ours = {line.prompt_id for result in results for line in result.reader.lines() if isinstance(line, Sent)}
-    windows = [window([result.reader.manifest]) for result in results]
+    windows = [window(result.reader.manifest) for result in results]
     write_slice(log, folder / LOG, windows, ours, chain.from_iterable(map(_rows, results)))
     return LOG
 

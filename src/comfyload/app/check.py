@@ -85,7 +85,7 @@ def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list
     `named`, no row of the run's time in it.
     """
     jobs, failed = _jobs(result)
-    found = LogSlice() if log is None else read_log(log, *window([result.reader.manifest]), jobs)
+    found = LogSlice() if log is None else read_log(log, *window(result.reader.manifest), jobs)
     others, kept = 0, []
     for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
         others += not row.of_the_harness
@@ -133,7 +133,7 @@ def _unread(manifest: Manifest, log: Path | None, found: LogSlice) -> Iterator[R
 
 def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
     """A log without a row of the run's time proves nothing about the run."""
-    since, until = window([manifest])
+    since, until = window(manifest)
     if not found.lines:
         why = "it is empty"
     elif found.begins is None or found.ends is None:

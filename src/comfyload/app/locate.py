@@ -67,16 +67,15 @@ def find(target: str, base: Path) -> Target:
     return Target(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 
 
-def window(manifests: Sequence[Manifest]) -> tuple[datetime, datetime]:
-    """From when the first run began until the last one ended, and a little longer.
+def window(manifest: Manifest) -> tuple[datetime, datetime]:
+    """From when the run began until it ended, and a little longer.
 
     Raises:
-        RunFilesError: a run has no end, so that nobody knows until when.
+        RunFilesError: it has no end, so that nobody knows until when.
     """
-    if any(manifest.ended_utc is None for manifest in manifests):
+    if manifest.ended_utc is None:
         raise RunFilesError("the run has no end", "wait for it, or finish it with comfyload resume")
-    begun = min(datetime.fromisoformat(manifest.started_utc) for manifest in manifests)
-    ended = max(datetime.fromisoformat(manifest.ended_utc or "") for manifest in manifests)
+    begun, ended = map(datetime.fromisoformat, (manifest.started_utc, manifest.ended_utc))
     return begun, ended + timedelta(seconds=AFTER_S)
 
 

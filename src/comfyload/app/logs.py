@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
@@ -21,8 +21,6 @@ from comfyload.report.logs import LogTally, Printer
 
 if TYPE_CHECKING:
     from comfyload.app.log_place import LogPlace
-
-T = TypeVar("T")
 
 POLL_S = 0.25
 
@@ -82,7 +80,8 @@ def print_log(place: LogPlace, query: LogQuery, printer: Printer) -> None:
     try:
         with _opened(place, query, older, printer) as files:
             last = FIRST_SHOWN if query.last is None and query.follow and query.since is None else query.last
-            for row in _last(rows.chosen(files.lines(growing=query.follow)), last):
+            chosen: Iterable[LogRow] = rows.chosen(files.lines(growing=query.follow))
+            for row in chosen if last is None else deque(chosen, maxlen=last):
                 printer.row(row, rows.tally)
             while query.follow:
                 printer.flush()
@@ -166,7 +165,3 @@ class _Rows:
             and (not query.events or any(fnmatchcase(row.event, event) for event in query.events))
             and (query.node is None or node_of(row) == query.node)
         )
-
-
-def _last(values: Iterable[T], number: int | None) -> Iterable[T]:
-    return values if number is None else deque(values, maxlen=number)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Struct
 
@@ -75,15 +74,8 @@ class GateFlags(Struct, frozen=True, kw_only=True):
 Strict = Annotated[bool, Flag("--strict", "", "Exit with 3 if a gate passes but too few jobs prove it (PASS*).", JUDGE)]
 
 
-class FailIf(StrEnum):
-    """What a comparison must not show."""
-
-    slower = "slower"
-    more_failures = "more-failures"
-
-
 FailIfs = Annotated[
-    list[FailIf] | None,
+    list[Literal["slower", "more-failures"]] | None,
     Flag(
         "--fail-if",
         "slower|more-failures",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
@@ -97,8 +96,7 @@ class Session:
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
         self._live = Live(live, manifest, lambda: has_rows(self._sources))
-        self._client: ComfyClient | None = None
-        self._opened: ComfyClient | RetryingClient | None = None
+        self._clients: Sequence[ComfyClient] = ()
         self._noted = Noted(manifest.observations, viewer.noticed)
         self._self_watch: SelfWatch | None = None
         self._caps = caps
@@ -121,16 +119,13 @@ class Session:
             plain = _plain(error)
             ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
             raised = OwnFault(plain, self._writer.path) if ours else plain
-            if self._left():
-                raised.add_note(cleanup_hint(self._writer.path))
+            if any(client.left for client in self._clients):  # prompts that nobody waits for
+                run = quote(str(self._writer.path))
+                hint = f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {run}"
+                raised.add_note(hint)
             if raised is error:
                 raise
             raise raised from None
-
-    def _left(self) -> bool:
-        """Whether our prompts may still be on the server although nobody waits for them."""
-        opened = self._opened
-        return opened is not None and any(client.left for client in getattr(opened, "clients", [opened]))
 
     async def _run(self, transport: Transport) -> None:
         manifest = self._manifest
@@ -154,8 +149,7 @@ class Session:
             with frozen_gc():
                 await collector.begin()
                 async with self._open(transport) as client:
-                    self._opened = client
-                    self._client = client.clients[0] if isinstance(client, RetryingClient) else client
+                    self._clients = client.clients if isinstance(client, RetryingClient) else [client]
                     with self._signals(client):
                         await self._drive(client)
                         self._end = "complete" if self._end == "crashed" else self._end
@@ -319,9 +313,9 @@ class Session:
 
     def _queue_is_streamed(self) -> bool:
         """Whether the event stream reports the length of the queue, as far as can be known; true before it is open."""
-        client = self._client
-        if client is None:
+        if not self._clients:
             return True
+        client = self._clients[0]
         silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > EVENT_SILENCE_S
         return client.stream.connected and not silent
 
@@ -363,11 +357,6 @@ class Session:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def cleanup_hint(path: Path) -> str:
-    """How a user removes prompts that are left on the server."""
-    return f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {quote(str(path))}"
 
 
 def _plain(error: BaseException) -> BaseException:
