@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Struct
 
@@ -74,8 +75,15 @@ class GateFlags(Struct, frozen=True, kw_only=True):
 Strict = Annotated[bool, Flag("--strict", "", "Exit with 3 if a gate passes but too few jobs prove it (PASS*).", JUDGE)]
 
 
+class FailIf(StrEnum):
+    """What a comparison must not show."""
+
+    slower = "slower"
+    more_failures = "more-failures"
+
+
 FailIfs = Annotated[
-    list[Literal["slower", "more-failures"]] | None,
+    list[FailIf] | None,
     Flag(
         "--fail-if",
         "slower|more-failures",

@@ -96,7 +96,7 @@ def show_comparison(
     from comfyload.report.render.markdown import as_markdown
     from comfyload.report.verdicts import render
 
-    found = verdicts_on(compared, gating.fail_if or [], gating.limits())
+    found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())
     page = comparison_page(compared.comparison, compared.names)
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     console = for_people(outlet.junit)
