@@ -53,7 +53,7 @@ def ab(
     margin: Margin = 0.05,
     accept: Accept = None,
     run_dir: Annotated[
-        Path | None, Flag("--run-dir", "DIR", "The folder of the runs. \\[default: runs/<utc>-ab]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs.", default="runs/<utc>-ab")
     ] = None,
     quiet: Quiet = False,
     all_: AllRows = False,

@@ -32,7 +32,8 @@ Share = Annotated[
     Flag(
         "--share",
         "NAME=WEIGHT",
-        "How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
+        "How often a workflow will be requested. Repeatable.",
+        default="as in the measured runs",
     ),
 ]
 
@@ -57,7 +58,7 @@ def saturate(
     ] = 24,
     slow: Annotated[bool, Flag("--slow", "", "Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")] = False,
     run_dir: Annotated[
-        Path | None, Flag("--run-dir", "DIR", "The folder of the runs. \\[default: runs/<utc>-saturate]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs.", default="runs/<utc>-saturate")
     ] = None,
     output: Output = None,
     chart: ChartFile = None,
@@ -127,11 +128,11 @@ def saturate(
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 20/min, 3/s.", default="several")
     ] = None,
     p95: P95 = 45.0,
     servers: Annotated[
-        int | None, Flag("--servers", "N", "Number of identical servers. \\[default: as many as --rate needs]", least=1)
+        int | None, Flag("--servers", "N", "Number of identical servers.", least=1, default="as many as --rate needs")
     ] = None,
     dispatch: Annotated[
         str,
@@ -191,7 +192,7 @@ class CopesWith(Struct, frozen=True, kw_only=True):
     """What a policy is made for."""
 
     rate: Annotated[
-        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]")
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 4/min.", default="0.6 of the capacity")
     ] = None
     servers: Annotated[int, Flag("--servers", "N", "Number of identical servers.", least=1)] = 1
     outages: Annotated[Path | None, Flag("--outages", "FILE", "Durations of past outages, one a line: 60s, 5m.")] = None

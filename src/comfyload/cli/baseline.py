@@ -34,7 +34,7 @@ def save(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
-    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline. \\[default: the date alone]")] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline.", default="the date alone")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,

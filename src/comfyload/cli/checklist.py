@@ -33,7 +33,7 @@ TAKES = Takes(
 def checklist(
     given: Annotated[Given, TAKES],
     gating: GateFlags,
-    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline. \\[default: the date alone]")] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline.", default="the date alone")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     strict: Strict = False,
     quiet: Quiet = False,

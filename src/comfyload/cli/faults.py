@@ -42,7 +42,8 @@ def faults(
         Flag(
             "--heavy",
             "FILE",
-            "A workflow that exhausts the server's memory, for oom. \\[default: one that allocates too much]",
+            "A workflow that exhausts the server's memory, for oom.",
+            default="one that allocates too much",
         ),
     ] = None,
     jobs: Annotated[int, Flag("--jobs", "N", "Jobs of each client.", short="-n", least=6)] = 30,
@@ -50,7 +51,7 @@ def faults(
         float, Flag("--job-time", "TIME", "How long a job takes; jobs arrive at 0.6 of the capacity.", least=0.001)
     ] = 0.2,
     deadline: Annotated[
-        float | None, Flag("--deadline", "TIME", "When a job must be done. \\[default: 30 times --job-time]")
+        float | None, Flag("--deadline", "TIME", "When a job must be done.", default="30 times --job-time")
     ] = None,
     output: Annotated[Path | None, Flag("--output", "FILE", "Write the outcomes as JSON.", short="-o")] = None,
     all_: Annotated[bool, Flag("--all", "", "Show every count and time.")] = False,

@@ -23,7 +23,7 @@ def check(
     gating: GateFlags,
     outlet: VerdictFlags,
     baseline: Annotated[
-        str | None, Flag("--baseline", "NAME", "What '* baseline' in a gate means. \\[default: the promoted one]")
+        str | None, Flag("--baseline", "NAME", "What '* baseline' in a gate means.", default="the promoted one")
     ] = None,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -109,7 +109,7 @@ def compare(
 @with_flags
 def trend(
     metric: Annotated[
-        list[str] | None, Flag("--metric", "KEY", "A key of the summary. Repeatable. \\[default: the usual ones]")
+        list[str] | None, Flag("--metric", "KEY", "A key of the summary. Repeatable.", default="the usual ones")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     all_: AllRows = False,

@@ -52,7 +52,7 @@ class RowFlags(Struct, frozen=True, kw_only=True):
     last: Annotated[
         int | None,
         Flag(
-            "--last", "N", "Only the last N rows. \\[default: all; with --follow and without --since 10]", ROWS, least=1
+            "--last", "N", "Only the last N rows.", ROWS, least=1, default="all; with --follow and without --since 10"
         ),
     ] = None
     samples: Annotated[bool, Flag("--samples", "", "Also readings of GPU and process, two rows a second.", ROWS)] = (
@@ -63,8 +63,9 @@ class RowFlags(Struct, frozen=True, kw_only=True):
         Flag(
             "--rotated/--no-rotated",
             "",
-            "Also older files: FILE.1 and so on. \\[default: as far back as --since needs]",
+            "Also older files: FILE.1 and so on.",
             ROWS,
+            default="as far back as --since needs",
         ),
     ] = None
 
