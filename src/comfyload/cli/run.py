@@ -13,16 +13,14 @@ from comfyload.cli.gating import say_what_failed
 from comfyload.cli.output import check_writable, echo, for_people
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
-from comfyload.errors import INTERRUPTED
+from comfyload.errors import INTERRUPTED, ComfyloadError
 from comfyload.record.atomic import is_stdout, write_whole
 from comfyload.record.flag import JUDGE, RESULT, Flag
 from comfyload.record.options import RunOptions
 
 if TYPE_CHECKING:
-    from comfyload.app.baseline import Keeping
     from comfyload.app.locate import Target
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.judge.summary import Measured
 
 JOBS = 12
 """Jobs of a run whose length is not given."""
@@ -126,12 +124,8 @@ def run(
         rule = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1])
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), rule))
 
-    from comfyload.app.baseline import Keeping
-    from comfyload.app.locate import default_log
-
-    gates, baseline = limits or _limits(gating, ending.archive)
-    keeping = Keeping(gates=gates, log=default_log(None if options.metrics_log is None else Path(options.metrics_log)))
-    raise typer.Exit(_report(path, ending, keeping, baseline, judged=judged))
+    log = None if options.metrics_log is None else Path(options.metrics_log)
+    raise typer.Exit(_report(path, ending, limits or _limits(gating, ending.archive), log, judged=judged))
 
 
 def _save_plan(file: Path, options: RunOptions) -> None:
@@ -151,7 +145,7 @@ def _save_plan(file: Path, options: RunOptions) -> None:
         write_whole(file, text.encode())
 
 
-def _limits(gating: GateFlags, archive: Path) -> tuple[GateSet, list[Measured]]:
+def _limits(gating: GateFlags, archive: Path) -> Limits:
     """The gates, and what `* baseline` means in them. Loads numpy and scipy, for which no job needs to wait."""
     from comfyload.app.check import baseline_of
 
@@ -159,12 +153,13 @@ def _limits(gating: GateFlags, archive: Path) -> tuple[GateSet, list[Measured]]:
     return gates, baseline_of(gates, None, archive)
 
 
-def _report(path: Path, ending: ResultFlags, keeping: Keeping, baseline: list[Measured], *, judged: bool) -> int:
+def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *, judged: bool) -> int:
     """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
 
     `judged`: the verdicts decide the exit code; the default gates are shown, and do not.
     """
     from comfyload.app.check import check
+    from comfyload.app.locate import default_log
     from comfyload.app.summary import end_code, read_run, run_page, write_output
     from comfyload.judge.gates.gate import exit_code
     from comfyload.judge.summary import jsonable
@@ -180,23 +175,29 @@ def _report(path: Path, ending: ResultFlags, keeping: Keeping, baseline: list[Me
     judged = judged and code != INTERRUPTED
     if ending.silent and not judged:
         return code
-    checked = check(found, keeping.gates, log=keeping.log, baseline=baseline)
+    (gates, baseline), log = limits, default_log(log)
+    try:
+        checked = check(found, gates, log=log, baseline=baseline)
+    except ComfyloadError:  # such as a log that cannot be read any more
+        if not ending.silent:
+            render(run_page(found, [], ending.output), for_people(ending.output))
+        raise
     if not ending.silent:
         next_: list[str] | None = [] if judged and ending.save is not None else None  # _keep prints its own
         render(run_page(found, checked.verdicts, ending.output, next_), for_people(ending.output))
     if not judged:
         return code
     if ending.save is not None:
-        _keep(found, ending.save, ending, keeping)
+        _keep(found, ending.save, ending, gates, log)
     if ending.silent:
         say_what_failed(checked.verdicts, strict=ending.strict)
     return exit_code(checked.verdicts, checked.valid, strict=ending.strict)
 
 
-def _keep(found: Target, name: str, ending: ResultFlags, keeping: Keeping) -> None:
-    from comfyload.app.baseline import save_baseline
+def _keep(found: Target, name: str, ending: ResultFlags, gates: GateSet, log: Path | None) -> None:
+    from comfyload.app.baseline import Keeping, save_baseline
     from comfyload.cli.baseline import show_kept
 
-    kept, _ = save_baseline(ending.archive, name, found, keeping)
+    kept, _ = save_baseline(ending.archive, name, found, Keeping(gates=gates, log=log))
     if not ending.silent:
         show_kept(kept, ending.archive, for_people(ending.output))
