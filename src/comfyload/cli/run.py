@@ -21,6 +21,9 @@ from comfyload.record.options import RunOptions
 if TYPE_CHECKING:
     from comfyload.app.locate import Target
     from comfyload.judge.gates.grammar import GateSet
+    from comfyload.judge.summary import Measured
+
+    Limits = tuple[GateSet, list[Measured]]
 
 JOBS = 12
 """Jobs of a run whose length is not given."""
