@@ -52,8 +52,8 @@ def checklist(
     from comfyload.record.archive import check_free
     from comfyload.record.atomic import check_folder
 
-    options = given.options()
-    check_free(archive, name)  # before an hour of load, not after it
+    options, gates = given.options(), gating.read()  # before an hour of load, not after it
+    check_free(archive, name)
     check_folder("--archive", archive)
     if not options.workflows:
         choices = [WorkflowChoice(file=file) for file in steps.default_workflows()]
@@ -78,7 +78,7 @@ def checklist(
 
     log = default_log(None if options.metrics_log is None else Path(options.metrics_log))
     found = Target(name=name or "", results=results)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gating.read(), log=log))
+    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log))
     if quiet:
         say_what_failed(verdicts, strict=strict)
     else:
