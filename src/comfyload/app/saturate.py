@@ -35,8 +35,8 @@ class Guard:
         self._ends: Counter[bool] = Counter()
         self._broken = 0
 
-    def should_stop(self, record: Record, _manifest: Manifest, _path: Path) -> bool:
-        """Whether the run should end with this job."""
+    def stop_reason(self, record: Record, _manifest: Manifest, _path: Path) -> str:
+        """Why the run should end with this job."""
         failure = record.execution.failure
         self._broken += failure is not None and failure.kind in BROKEN
         if not record.warmup and not record.censored:
@@ -45,7 +45,7 @@ class Guard:
             self.why = "the GPU ran out of memory, or broke, in two jobs"
         elif early_abort(self._ends[True], self._ends[False]) == "fail":
             self.why = f"{self._ends[False]} of {self._ends.total()} jobs failed"
-        return bool(self.why)
+        return self.why
 
 
 def expected_jobs(options: CampaignOptions) -> int:
@@ -85,7 +85,9 @@ async def saturate(
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
+        await run(
+            structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard.stop_reason, caps=caps
+        )
         reader = RunReader(path)
         check_interrupted(reader)
         found = measured(reader)

@@ -119,13 +119,13 @@ def run(
 
         return clock.run(show_dry_run(options, as_json=ending.json_))
     ending.check()
-    judged, rule = until_proven or ending.save is not None or gating.given, None
+    judged, stop_reason = until_proven or ending.save is not None or gating.given, None
     limits = _limits(gating, ending.archive) if judged else None  # what is wrong with them is an error before the load
     if until_proven and limits is not None:
         from comfyload.app.run.early_stop import StopRule
 
-        rule = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1])
-    path = clock.run(run_load(options, viewer_for(quiet=ending.silent), rule))
+        stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
+    path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 
     log = None if options.metrics_log is None else Path(options.metrics_log)
     raise typer.Exit(_report(path, ending, limits or _limits(gating, ending.archive), log, judged=judged))

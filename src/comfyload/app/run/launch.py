@@ -21,7 +21,7 @@ from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
-from comfyload.app.run.viewer import Ender, Viewer
+from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info
@@ -51,9 +51,14 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run(
-    options: RunOptions, viewer: Viewer, stop_rule: Ender | None = None, *, live: bool = True, caps: Caps | None = None
+    options: RunOptions,
+    viewer: Viewer,
+    stop_reason: StopReason | None = None,
+    *,
+    live: bool = True,
+    caps: Caps | None = None,
 ) -> Path:
-    """Run the load and return the run directory. `stop_rule` ends it early, once its gates are decided.
+    """Run the load and return the run directory. `stop_reason` may end it early.
 
     `live`: write the run's rows to the instrumentation log of the project, if there is one. `caps`: of a command with
     several runs; None: the run's own.
@@ -79,7 +84,7 @@ async def run(
                 options=prepared.options,
                 caps=caps,
                 live=live_log() if live else None,
-                stop_rule=stop_rule,
+                stop_reason=stop_reason,
             )
             await session.run(transport)
         return path

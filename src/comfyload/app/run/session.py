@@ -19,7 +19,7 @@ from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
 from comfyload.app.run.telemetry import has_rows, sources
-from comfyload.app.run.viewer import Ender, Viewer
+from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.room import Room
@@ -68,7 +68,7 @@ class Session:
     """Runs a plan to its end.
 
     `options` choose the telemetry; those of the manifest hold no secrets. `caps`: limits of the command that makes this
-    run. `live`: the project's log, which gets the run's rows. `stop_rule` may end the run early.
+    run. `live`: the project's log, which gets the run's rows. `stop_reason` may end the run early.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Session:
         options: RunOptions,
         caps: Caps,
         live: LiveLog | None = None,
-        stop_rule: Ender | None = None,
+        stop_reason: StopReason | None = None,
         earlier: Earlier = Earlier(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
@@ -92,7 +92,7 @@ class Session:
         self._clock = clock
         self._options = options
         self._earlier = earlier
-        self._stop_rule = stop_rule
+        self._stop_reason = stop_reason
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
         self._live = Live(live, manifest, lambda: has_rows(self._sources))
@@ -280,18 +280,18 @@ class Session:
             # An arrival that waited by plan, or for a retry, was not sent late by the generator.
             if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
-            self._check_stop_rule(line)
+            self._stop_early(line)
         if isinstance(line, Record):
             self._live.job(line)
         self._viewer.line(line)
 
-    def _check_stop_rule(self, record: Record) -> None:
-        if self._stop_rule is None or self._stop.requested:
+    def _stop_early(self, record: Record) -> None:
+        if self._stop_reason is None or self._stop.requested:
             return
-        if self._stop_rule.should_stop(record, self._manifest, self._writer.path):
+        if why := self._stop_reason(record, self._manifest, self._writer.path):
             self._stop.request()
             self._end = "decided"
-            self._viewer.stopping(f"Stopping, as {self._stop_rule.why}: waiting for running jobs")
+            self._viewer.stopping(f"Stopping, as {why}: waiting for running jobs")
 
     def _on_log(self, line: LogLine) -> None:
         self._writer.write_log(line)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from pathlib import Path
 
 from comfyload.record.model import Line, Manifest, Observation, Record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Viewer:
@@ -24,9 +22,5 @@ class Viewer:
     def ended(self) -> None: ...
 
 
-class Ender(Protocol):
-    """Ends a run early; `why` is the reason, for people."""
-
-    @property
-    def why(self) -> str: ...
-    def should_stop(self, record: Record, manifest: Manifest, path: Path) -> bool: ...
+StopReason = Callable[[Record, Manifest, Path], str]
+"""Takes a job that ended, and its run; returns why the run should end with it, for people; "": it goes on."""
