@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
-from comfyload.app.run.session import Earlier, Session
+from comfyload.app.run.session import Resumed, Session
 from comfyload.app.run.telemetry import last_probe_row
 from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
@@ -96,7 +96,7 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
                 options=options,
                 caps=caps,
                 live=live_log(),
-                earlier=Earlier(
+                earlier=Resumed(
                     begun=left.begun,
                     unjournalled=unjournalled,
                     done=frozenset(index // manifest.plan.pages for index in left.journalled),

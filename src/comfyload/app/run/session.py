@@ -49,7 +49,7 @@ EVENT_SILENCE_S = 2.0
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
 
-class Earlier(Struct, frozen=True, kw_only=True):
+class Resumed(Struct, frozen=True, kw_only=True):
     """What an earlier process of the run left.
 
     `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
@@ -83,7 +83,7 @@ class Session:
         caps: Caps,
         live: LiveLog | None = None,
         stop_reason: StopReason | None = None,
-        earlier: Earlier = Earlier(),  # noqa: B008 - frozen
+        earlier: Resumed = Resumed(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
         self._writer = writer
