@@ -12,7 +12,7 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
-from comfyload.cli.output import check_writable, echo, for_people, show, write_chart, write_json
+from comfyload.cli.output import check_writable, echo, for_people, show_page, write_chart, write_json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import write_whole
@@ -121,7 +121,7 @@ def saturate(
     write_json(output, document)
     write_chart(chart, saturation_chart(found))
     page = saturation_page(found, [_policy_from(str(Path(found.paths[0]).parent))])
-    show(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
+    show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
 @with_flags
@@ -185,7 +185,7 @@ def capacity(
     write_json(output, document)
     write_chart(chart, forecast_chart(found.rows, p95))
     page = capacity_page(found, on.pools.workflows, [_policy_from(target)])
-    show(page, for_people(output, chart), document if json_ else None, quiet=quiet)
+    show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 
 class CopesWith(Struct, frozen=True, kw_only=True):
@@ -275,7 +275,7 @@ def policy(
     if output is not None:
         next_ = shlex.join(["comfyload", "faults", "--scenario", "all", "--policy", str(output)])
     page = policy_page(made, "" if output is None else str(output), on.doubts, [next_])
-    show(page, for_people(output), quiet=quiet, all_=all_)
+    show_page(page, for_people(output), quiet=quiet, all_=all_)
 
 
 def _policy_from(target: str, deadline: str = "90s") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comfyload.cli.flags import Json, Quiet
-from comfyload.cli.output import check_writable, for_people, show, write_json
+from comfyload.cli.output import check_writable, for_people, show_page, write_json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.flag import Flag
@@ -105,5 +105,5 @@ def faults(
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
     write_json(output, document)
-    show(faults_page(found, deadline_s), for_people(output), document if json_ else None, quiet=quiet, all_=all_)
+    show_page(faults_page(found, deadline_s), for_people(output), document if json_ else None, quiet=quiet, all_=all_)
     raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Struct
 
 from comfyload.cli.flags import FailIfs, GateFlags, Strict
-from comfyload.cli.output import check_writable, echo, for_people, show
+from comfyload.cli.output import check_writable, echo, for_people, show_page
 from comfyload.errors import UsageError
 from comfyload.record.flag import RESULT, Flag
 from comfyload.visible import visible
@@ -101,7 +101,7 @@ def show_comparison(
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
     console = for_people(outlet.junit)
     document = comparison_json(compared.comparison, found.verdicts if gating.judges else None) if json_ else None
-    show(page, console, document, quiet=quiet, all_=all_)
+    show_page(page, console, document, quiet=quiet, all_=all_)
     if json_ or quiet:
         say_what_failed(found.verdicts, strict=outlet.strict)
     elif gating.judges:

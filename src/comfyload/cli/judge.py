@@ -8,7 +8,7 @@ import typer
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
-from comfyload.cli.output import echo, for_people, show
+from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import Flag
 
@@ -127,4 +127,4 @@ def trend(
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):
         echo(f"{left.path.name} was made by hand and has no records: it is left out", err=True)
-    show(history_page(series), for_people(), jsonable(series) if json_ else None, all_=all_ or bool(metric))
+    show_page(history_page(series), for_people(), jsonable(series) if json_ else None, all_=all_ or bool(metric))

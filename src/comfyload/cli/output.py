@@ -57,7 +57,7 @@ def write_chart(file: Path | None, chart: Chart) -> None:
         write_whole(file, png(chart))
 
 
-def show(
+def show_page(
     page: Page, console: Screen, document: object | None = None, *, quiet: bool = False, all_: bool = False
 ) -> None:
     """Print the document as JSON if there is one, else the page, else nothing."""

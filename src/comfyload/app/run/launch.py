@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -96,16 +95,18 @@ def say_unlocked(why: str | None, viewer: Viewer) -> None:
         viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
 
 
-@asynccontextmanager
-async def connect(options: RunOptions) -> AsyncIterator[Http]:
-    """A transport to the server that the options name."""
+def connect(options: RunOptions) -> AbstractAsyncContextManager[Http]:
+    """A transport to the server that the options name.
+
+    Raises:
+        UsageError: they name none, or its address or a header is invalid.
+    """
     if not options.server:
         raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
     if "***" in options.server:
         raise UsageError("the server's address has *** in place of a secret", "give it again: --server URL")
     url, headers = parse_server(options.server), parse_headers(options.headers)
-    async with Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure) as transport:
-        yield transport
+    return Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure)
 
 
 async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
