@@ -45,6 +45,7 @@ CLIENTS = ("no retry", "3 retries at once", POLICY)
 LOAD, BURST = 0.6, 2.0
 """Of what the server can do: as a rule, and while there is a burst."""
 
+SEED = 1
 EVERY = 6
 """Of the jobs one in so many is bad, where jobs are what is bad."""
 CUTS = 5
@@ -77,7 +78,6 @@ class FaultOptions(Struct, frozen=True, kw_only=True):
     jobs: int = 30
     job_s: float = 0.2
     deadline_s: float = 6.0
-    seed: int = 1
 
     @property
     def simulated(self) -> bool:
@@ -166,10 +166,10 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
         simulated: Server | None = None
         url = options.run.server
         if options.simulated:
-            simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=options.seed))
+            simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=SEED))
             url = await stack.enter_async_context(serve(simulated))
         address, headers = with_credentials(parse_server(url), parse_headers(options.run.headers))
-        rng = Random(f"{options.seed}/{scenario}")
+        rng = Random(f"{SEED}/{scenario}")
         proxy = await stack.enter_async_context(Proxy(address.host or "", address.port or 80, rng))
         direct = await stack.enter_async_context(Http.connect(address, headers))
         facts = await identify(direct, direct.name, [])
@@ -223,7 +223,7 @@ async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> l
     await refuse_deadly(direct, workflow)
     classes = {workflow.class_of(node) for node in workflow.graph}
     info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
-    variation = Variation(workflow, info, seed=options.seed, output_folder="comfyload/faults")
+    variation = Variation(workflow, info, seed=SEED, output_folder="comfyload/faults")
     some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.simulated)
     out = []
     run = f"faults-{uuid.uuid4().hex[:8]}"
@@ -246,7 +246,7 @@ def _spoilt(options: FaultOptions, scenario: Scenario, prompt: Prompt, info: Obj
 def _client(
     options: FaultOptions, name: str, transport: Http, facts: ServerFacts, clock: Callable[[], float]
 ) -> AbstractAsyncContextManager[Client]:
-    rng = Random(options.seed)
+    rng = Random(SEED)
     if name != POLICY:
         attempt = script(api_of(transport, facts), options.deadline_s / 40)
         return nullcontext(NaiveHttpClient(_naive(name, options.deadline_s), attempt, clock, rng))
@@ -267,7 +267,7 @@ async def _send(
     prompts: list[tuple[Prompt, bool]],
     clock: Callable[[], float],
 ) -> list[_PlayedJob]:
-    rng, due, jobs = Random(f"{options.seed}/arrivals"), clock(), list[_PlayedJob]()
+    rng, due, jobs = Random(f"{SEED}/arrivals"), clock(), list[_PlayedJob]()
     begin, end = (due + at for at in _times(options))
 
     async def one(prompt: Prompt, job: _PlayedJob) -> None:

@@ -259,7 +259,7 @@ class Session:
                 manifest.server = structs.replace(manifest.server, packs=packs)
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
-        manifest.environment = await self._environment.describe(manifest)
+        manifest.environment = await self._environment.describe()
         manifest.observations = self._noted.all()
         self._writer.write_manifest(manifest)
         self._live.ended(self._clock())
