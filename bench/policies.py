@@ -31,12 +31,13 @@ from comfyload.app.advice import Basis, basis
 from comfyload.app.naive_client import NaiveHttpClient
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.comfy.address import parse_server
 from comfyload.comfy.client import Client, ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.record.model import Line, Manifest, Observation, Prompt
+from comfyload.record.model import Prompt
 from comfyload.record.plan import Closed, Plan
 from comfyload.retry.client import RetryingClient
 from comfyload.retry.policy import Policy
@@ -134,20 +135,8 @@ async def measured(speed: float, jobs: int, seed: int) -> Basis:
         plan = Plan(load=Closed(concurrency=1), jobs=jobs, warmup=2, seed=seed)
         async with Server(speed=speed, seed=seed) as server, serve(server) as url:
             options = RunOptions(server=url, workflows=choices, plan=plan, run_dir=f"{folder}/run", telemetry=False)
-            path = await run(options, Nobody())
+            path = await run(options, Viewer())
         return basis(str(path), Path(folder, "none"))
-
-
-class Nobody:
-    """Watches a run and says nothing."""
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
-    def counting(self) -> None: ...
-    def line(self, line: Line) -> None: ...
-    def queue(self, remaining: int) -> None: ...
-    def noticed(self, observation: Observation) -> None: ...
-    def stopping(self, how: str) -> None: ...
-    def ended(self) -> None: ...
 
 
 def slower(pools: ServiceTimes, speed: float) -> ServiceTimes:

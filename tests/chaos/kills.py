@@ -18,8 +18,8 @@ from pathlib import Path
 from comfyload import clock
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
-from comfyload.app.run.resume import Again, cleanup, resume
-from comfyload.cli.progress import NoProgress
+from comfyload.app.run.resume import cleanup, resume
+from comfyload.app.run.viewer import Viewer
 from comfyload.errors import ComfyloadError
 from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunReader
@@ -58,11 +58,11 @@ class Bench:
                 watch(kill_at, told)
             try:
                 if verb == "run":
-                    clock.run(run(self._options(path), NoProgress(), live=False))
+                    clock.run(run(self._options(path), Viewer(), live=False))
                 elif verb == "resume":
-                    clock.run(resume(path, Again(), NoProgress()))
+                    clock.run(resume(path, RunOptions(), Viewer()))
                 else:
-                    return 3 if clock.run(cleanup(path, Again())).still_there else 0
+                    return 3 if clock.run(cleanup(path, RunOptions())).still_there else 0
             except ComfyloadError as error:
                 return error.exit_code
             return 0

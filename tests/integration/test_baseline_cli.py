@@ -298,7 +298,10 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
     comparison = json.loads(made.stdout)
     assert comparison["design"] == "single"
     assert comparison["overall"]["verdict"] == "slower"
+    itself = json.loads(say("compare", "one", "one", "--accept", "valid", "--json", cwd=tmp_path).stdout)
+    assert itself["caveats"][0] == "A and B have 1 run in common: they are the same measurement, which proves nothing."
     alike = json.loads(say("compare", "one", "two", "--accept", "valid", "--json", cwd=tmp_path).stdout)
+    assert not any("in common" in caveat for caveat in alike["caveats"])
     assert alike["overall"]["verdict"] != "slower" and alike["overall"]["verdict"] != "faster"
 
 

@@ -81,7 +81,8 @@ def test_what_is_installed_runs_and_carries_the_probe(installed: Path, tmp_path:
     where = [str(installed / "python"), "-c", "import comfyload; print(comfyload.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=True).stdout
     assert str(ROOT) not in found
-    assert "60 of 60 completed" in say(installed, "demo", cwd=tmp_path)
+    shown = say(installed, "demo", cwd=tmp_path)
+    assert "60 of 60 completed" in shown and shown.count("\nNext ") == 1
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     for name in ("main.py", "nodes.py", "comfyui_version.py"):
         (tmp_path / "ComfyUI" / name).touch()

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.cli import app
-from comfyload.cli.progress import NoProgress, Plain
+from comfyload.cli.progress import RunProgress
 from comfyload.clock import run as run_clock
 from comfyload.comfy.wire import Reply, Request
 from comfyload.record.codec import decode
@@ -235,7 +236,7 @@ def odd_server(version: str, name: str) -> Callable[[], Server]:
 def test_a_file_named_in_latin_1_is_an_output_like_any_other(fetch: bool, tmp_path: Path) -> None:
     said: list[str] = []
 
-    class Listening(Plain):
+    class Listening(RunProgress):
         def say(self, text: str) -> None:
             said.append(text)
 
@@ -267,7 +268,7 @@ def test_a_version_makes_no_line_of_its_own(tmp_path: Path) -> None:
             run_dir=str(tmp_path / "run"),
             telemetry=False,
         )
-        run_clock(run(options, NoProgress()))
+        run_clock(run(options, Viewer()))
     assert "\nVALID. All is well." not in invoke("show", tmp_path / "run")
 
 

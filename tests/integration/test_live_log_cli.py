@@ -67,7 +67,6 @@ def no_probe() -> Server:
         [],
         ["itself"],
         pytest.param(["--no-telemetry"], marks=pytest.mark.long),
-        pytest.param(["--metrics-log", "nowhere.ndjson"], marks=pytest.mark.long),
     ],
 )
 def test_jobs_are_told_where_there_is_neither_probe_nor_log(checkout: Path, words: list[str]) -> None:

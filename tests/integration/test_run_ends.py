@@ -14,8 +14,8 @@ import pytest
 
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
-from comfyload.app.run.resume import Again, cleanup, resume
-from comfyload.cli.progress import NoProgress
+from comfyload.app.run.resume import cleanup, resume
+from comfyload.app.run.viewer import Viewer
 from comfyload.comfy.wire import Reply, Request, TransportError
 from comfyload.errors import OwnFault, RunFilesError
 from comfyload.record.lock import alone_in
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_on_the_server(
         with monkeypatch.context() as patched:
             FullDisk(after, patched)
             with pytest.raises(RunFilesError) as caught:
-                asyncio.run(run(asked, NoProgress()))
+                asyncio.run(run(asked, Viewer()))
         assert caught.value.exit_code == 2
         assert caught.value.message == f"cannot go on writing to {tmp_path / 'run'}: no space left on device"
         assert f"comfyload resume {tmp_path / 'run'}" in caught.value.hint
@@ -89,12 +89,12 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_on_the_server(
         lines = list(RunReader(tmp_path / "run").lines())
         assert len(lines) == after - 1
         assert (tmp_path / "run" / "records.ndjson").read_bytes().endswith(b"\n")
-        assert asyncio.run(resume(tmp_path / "run", Again(), NoProgress()))
+        assert asyncio.run(resume(tmp_path / "run", RunOptions(), Viewer()))
     records = [line for line in RunReader(tmp_path / "run").lines() if isinstance(line, Record)]
     assert sorted(record.index for record in records) == list(range(20))
 
 
-class Broken(NoProgress):
+class Broken(Viewer):
     """A viewer with a mistake in it."""
 
     def __init__(self) -> None:
@@ -143,12 +143,12 @@ def test_what_could_not_be_taken_off_is_said_with_the_line_that_does_it(tmp_path
 @pytest.mark.parametrize("verb", ["resume", "cleanup", "run"])
 def test_nobody_else_works_in_the_directory_of_a_run_under_way(verb: str, tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=100)) as (url, server):
-        asyncio.run(run(options(tmp_path, url), NoProgress()))
+        asyncio.run(run(options(tmp_path, url), Viewer()))
         posts = len(server.posts)
         works: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
-            "resume": lambda: resume(tmp_path / "run", Again(), NoProgress()),
-            "cleanup": lambda: cleanup(tmp_path / "run", Again()),
-            "run": lambda: run(options(tmp_path, url), NoProgress()),
+            "resume": lambda: resume(tmp_path / "run", RunOptions(), Viewer()),
+            "cleanup": lambda: cleanup(tmp_path / "run", RunOptions()),
+            "run": lambda: run(options(tmp_path, url), Viewer()),
         }
         with alone_in(tmp_path / "run"), pytest.raises(RunFilesError, match="is in use: process"):
             asyncio.run(works[verb]())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyload.cli.flags import check_writable
+from comfyload.cli.output import check_writable
 from comfyload.errors import UsageError
 from comfyload.record.atomic import check_folder, check_target, is_stdout, write_whole, written_aside
 

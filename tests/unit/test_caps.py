@@ -10,20 +10,23 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from typer.testing import CliRunner
 
 from comfyload import clock
 from comfyload.advise.saturation import Saturated
 from comfyload.app.ab import Alternation, alternate
+from comfyload.app.campaign import Cut
 from comfyload.app.checklist import Round, run_rounds
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.repeat import command
-from comfyload.app.run.resume import Again, resume
+from comfyload.app.run.resume import resume
+from comfyload.app.run.viewer import Viewer
 from comfyload.app.saturate import CampaignOptions, saturate
-from comfyload.cli.progress import NoProgress
-from comfyload.errors import NothingMeasured
+from comfyload.cli import app
+from comfyload.errors import ComfyloadError, NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Sent
 from comfyload.record.plan import Closed, Open, Plan, Stage
@@ -58,7 +61,7 @@ def _sent(path: Path | str) -> int:
 
 
 def _run(options: RunOptions) -> Measured:
-    return measured(RunReader(clock.run(run(options, NoProgress(), live=False))))
+    return measured(RunReader(clock.run(run(options, Viewer(), live=False))))
 
 
 def _codes(found: Measured) -> dict[str, str]:
@@ -141,12 +144,12 @@ def test_time_ends_a_run_between_two_arrivals(options: RunOptions) -> None:
 
 
 def test_what_a_cap_cut_can_be_resumed_and_counts_anew(options: RunOptions) -> None:
-    path = clock.run(run(structs.replace(options, max_jobs=6), NoProgress(), live=False))
-    assert clock.run(resume(path, Again(), NoProgress()))
+    path = clock.run(run(structs.replace(options, max_jobs=6), Viewer(), live=False))
+    assert clock.run(resume(path, RunOptions(), Viewer()))
     assert (RunReader(path).manifest.end, _sent(path)) == ("capped", 12)
-    assert clock.run(resume(path, Again(max_jobs=50), NoProgress()))
+    assert clock.run(resume(path, RunOptions(max_jobs=50), Viewer()))
     assert (RunReader(path).manifest.end, _sent(path)) == ("complete", 13)
-    assert not clock.run(resume(path, Again(), NoProgress())), "there is nothing left"
+    assert not clock.run(resume(path, RunOptions(), Viewer())), "there is nothing left"
 
 
 def test_the_command_that_repeats_a_run_has_its_caps() -> None:
@@ -166,33 +169,59 @@ def test_the_command_that_repeats_a_run_has_its_caps() -> None:
 
 
 def _search(asked: CampaignOptions) -> Saturated:
-    return clock.run(saturate(asked, lambda _: NoProgress(), Path("s")))
+    return clock.run(saturate(asked, lambda _: Viewer(), Path("s")))
 
 
 def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
     asked = CampaignOptions(
         run=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
     )
-    with pytest.raises(NothingMeasured, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
+    with pytest.raises(Cut, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
         _search(asked)
     assert _sent("s/c1") == 9
+
+
+def test_saturate_that_is_cut_writes_what_it_found_and_that_it_was_cut(options: RunOptions) -> None:
+    words = ["saturate", "--server", options.server, "--workflow", "g.json", "-n", "12", "--max-jobs", "9", "--quiet"]
+    done = CliRunner().invoke(app, [*words, "--no-telemetry", "--run-dir", "s", "--output", "knee.json"])
+    assert isinstance(done.exception, Cut)
+    found = json.loads(Path("knee.json").read_text(encoding="utf-8"))
+    assert found["cut"] == "--max-jobs 9 was reached (1 in flight)"
+    assert f"{found['cut']}: no rate follows from these runs." in found["findings"]
+    assert found["paths"] == [str(Path("s/c1"))] and [step["concurrency"] for step in found["steps"]] == [1]
+    assert found["deploy_per_minute"] is found["sla_rate_per_minute"] is found["capacity_per_minute"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--metrics-log", "nowhere.ndjson"], "no log at nowhere.ndjson"),
+        (["--gate", "p95_latency <= 3"], "p95_latency"),
+        (["--gate", "p95_latency_s <= 1 * baseline"], "baseline"),
+    ],
+)
+def test_what_a_run_is_judged_by_is_looked_at_before_the_load(options: RunOptions, words: list[str], why: str) -> None:
+    load = ["run", "--server", options.server, "--workflow", "g.json", "-n", "2", "--run-dir", "r", "-q"]
+    done = CliRunner().invoke(app, [*load, *words])
+    assert isinstance(done.exception, ComfyloadError) and done.exception.exit_code == 2
+    assert why in str(done.exception) and not Path("r").exists()
 
 
 def test_ab_compares_whole_pairs(options: RunOptions) -> None:
     side = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     asked = Alternation(a=structs.replace(side, max_jobs=18), b=side, pairs=4)
-    made = clock.run(alternate(asked, NoProgress, Path("ab")))
+    made = clock.run(alternate(asked, Viewer, Path("ab")))
     assert made.cut == "--max-jobs 18 was reached after 2 of 4 pairs"
     assert (made.a, made.b) == (f"{Path('ab/a/01')},{Path('ab/a/02')}", f"{Path('ab/b/01')},{Path('ab/b/02')}")
     with pytest.raises(NothingMeasured, match="--max-jobs 9 was reached before there were two whole pairs"):
-        clock.run(alternate(structs.replace(asked, a=structs.replace(side, max_jobs=9)), NoProgress, Path("few")))
+        clock.run(alternate(structs.replace(asked, a=structs.replace(side, max_jobs=9)), Viewer, Path("few")))
 
 
 def test_a_checklist_that_is_cut_keeps_no_baseline(options: RunOptions) -> None:
     asked = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     with pytest.raises(NothingMeasured, match="--max-jobs 5 was reached before all 2 runs were made: no baseline"):
-        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _: NoProgress(), lambda *_: None))
+        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _: Viewer(), lambda *_: None))
 
 
 def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
@@ -201,7 +230,7 @@ def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
     ended: list[str] = []
     capped = structs.replace(small, max_jobs=4)
     results = clock.run(
-        run_rounds(capped, asked, lambda _: NoProgress(), lambda one, _seconds, _result: ended.append(one.workflow))
+        run_rounds(capped, asked, lambda _: Viewer(), lambda one, _seconds, _result: ended.append(one.workflow))
     )
     assert [len(list(result.reader.lines())) for result in results] == [8] and ended == ["g.json"]
 
@@ -215,9 +244,9 @@ def test_a_checklist_of_which_the_user_stops_a_run_ends(options: RunOptions, mon
         read(self, path)
         self.manifest = structs.replace(self.manifest, end="stopped")
 
-    def viewer(number: int) -> NoProgress:
+    def viewer(number: int) -> Viewer:
         numbers.append(number)
-        return NoProgress()
+        return Viewer()
 
     monkeypatch.setattr(RunReader, "__init__", stopped)
     with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from typing import Any
 
@@ -403,7 +402,7 @@ def test_two_speeds_of_a_simulated_server_read_as_slower_first_and_within_80_col
     assert max(map(len, text.splitlines())) <= 80
     assert "between-run noise unknown" in text
     assert _draw(found, encoding="ascii").isascii()
-    assert json.loads(comparison_json(found))["overall"]["verdict"] == "slower"
+    assert comparison_json(found)["overall"]["verdict"] == "slower"
 
 
 def test_nothing_is_cut_where_the_words_are_long() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from typing import Any
 
@@ -13,9 +12,9 @@ from msgspec import structs
 from rich.console import Console
 
 from comfyload.judge.comparison.history import Change, LevelShift, LevelShifts, TrendSeries, changes, history
-from comfyload.judge.summary import Measured, measure
+from comfyload.judge.summary import Measured, jsonable, measure
 from comfyload.record.plan import Closed
-from comfyload.report.history import history_json, history_page
+from comfyload.report.history import history_page
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render
 from tests.unit.judge_runs import failed, job, manifest, one_by_one, planned
@@ -177,14 +176,14 @@ def test_a_trend_reads_in_80_columns_and_marks_the_step_at_its_baseline() -> Non
     assert "p50 execution  9.95 s  12.9 s  +29.2 %  step: +29.3 %, slower (b4)" in lines
     marked = [line for line in lines if line.startswith("b") and "step: " in line]
     assert marked and all(line.startswith("b4 ") and "2026-01-05" in line for line in marked)
-    assert json.loads(history_json(found))[0]["steps"][0]["at"] == 4
+    assert jsonable(found)[0]["steps"][0]["at"] == 4
 
 
 def test_a_last_baseline_that_is_far_off_is_shown_as_a_possible_step() -> None:
     found = history(_entries([10.0, 10.0, 10.0, 10.0, 13.0]), ["p50_execution_s"])
     text = _drawn(found)
     assert "a step? +29.9 %, slower" in text and "0 steps in 1 series" in text and "next baseline\nconfirms it" in text
-    assert json.loads(history_json(found))[0]["possible"]["verdict"] == "slower"
+    assert jsonable(found)[0]["possible"]["verdict"] == "slower"
     assert "a step? +29.9 %, slower" in as_markdown(history_page(found))
 
 

@@ -55,7 +55,8 @@ class Saturated(Struct, frozen=True, kw_only=True):
     `curve`: what to expect at several rates, from the lowest.
     `lower_bound_per_minute`: what its own jobs allow where it confirmed nothing. A rate that it disproved has no
     estimate, and that bound as `high`. `more_jobs`: how many more would bring the rate to deploy near the highest one;
-    0: it is near. `paths`: the run directories in the order in which they were made.
+    0: it is near. `paths`: the run directories in the order in which they were made. `cut`: which limit of the command
+    ended its runs early; "": none did.
     """
 
     knee: int | None
@@ -74,6 +75,7 @@ class Saturated(Struct, frozen=True, kw_only=True):
     tried_per_minute: float | None = None
     lower_bound_per_minute: float | None = None
     curve: list[Forecast] = []
+    cut: str = ""
 
     @property
     def confirmed(self) -> bool | None:

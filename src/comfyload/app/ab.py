@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, structs
 
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import connect, run
+from comfyload.app.run.launch import connect, folder_of_runs, run
+from comfyload.app.run.options import RunOptions
+from comfyload.app.run.viewer import Viewer
 from comfyload.comfy.identify import identify
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.comparison.comparable import check_keys, differences, refuse
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from comfyload.app.run.options import RunOptions
-    from comfyload.app.run.viewer import Viewer
 
 Side = Literal["a", "b"]
 RESTART_S = 300.0
@@ -78,10 +74,8 @@ async def alternate(plan: Alternation, viewer: Callable[[], Viewer], folder: Pat
         NothingMeasured: a cap was reached before there were two whole pairs.
     """
     caps, made = Caps(plan.a), list[Side]()
-    folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ab"
+    folder = folder_of_runs("ab", folder)
     check_keys(plan.accept)
-    if folder.exists():
-        raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
     one_server = plan.a.server == plan.b.server
     seeds: dict[int, int] = {}
     for pair, side in turns(plan.pairs):

@@ -1,27 +1,22 @@
-"""`capacity` and `policy`: what measured runs predict of other loads, and of retries."""
+"""`capacity` and `policy`: what measured runs show, and what they predict of other loads."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
-from comfyload.advise.choose_policy import synthesise
-from comfyload.advise.forecast import Forecast, Sizing, forecasts, size
+from comfyload.advise.forecast import Forecast, forecasts, size
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.advise.validation import Validation, validate
 from comfyload.app.locate import find
 from comfyload.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from comfyload.judge.summary import Measured
-    from comfyload.retry.policy import Policy
+from comfyload.judge.summary import Measured
+from comfyload.report.advice import Outlook
 
 SEED = 20_240_601
 """The same runs give the same advice."""
@@ -47,18 +42,10 @@ class Basis(Struct, frozen=True, kw_only=True):
     transient: tuple[int, int]
     doubts: list[str]
 
-
-class Ahead(Struct, frozen=True, kw_only=True):
-    """What to expect. `rows`: at the given rate by number of servers, or of a given number by rate; `dispatches`: the
-    ways to share jobs out among several servers, at the same load; `sizing` None: the number of servers was given.
-    `doubts`: sentences on what it does not cover.
-    """
-
-    rows: list[Forecast]
-    dispatches: list[Forecast]
-    sizing: Sizing | None
-    capacity_per_s: float
-    doubts: list[str]
+    @property
+    def jobs_per_s(self) -> float:
+        """The capacity of one server."""
+        return 1 / self.pools.mean_s(self.workload)
 
 
 def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
@@ -93,9 +80,9 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
 
 def ahead(
     on: Basis, *, rate_per_s: float | None, limit_s: float, servers: int | None, dispatch: Dispatch = "affinity"
-) -> Ahead:
+) -> Outlook:
     """Expect: at a rate, how many servers it takes; without one, what so many servers do at several loads."""
-    per_s = 1 / on.pools.mean_s(on.workload)
+    per_s = on.jobs_per_s
     rng = np.random.default_rng(SEED)
     sizing = None
     if rate_per_s is not None and servers is None:
@@ -113,25 +100,28 @@ def ahead(
             deadline_s=limit_s,
             rng=rng,
         )
-    others: list[Forecast] = []
-    if count > 1:
-        at = rate_per_s if rate_per_s is not None else 0.7 * per_s * count
-        for way in DISPATCHES:
-            others += forecasts(
-                on.pools,
-                on.workload,
-                rates_per_s=[at],
-                servers=[count],
-                dispatch=way,
-                deadline_s=limit_s,
-                rng=np.random.default_rng(SEED),
-            )
+    at = rate_per_s if rate_per_s is not None else USUAL_LOAD * per_s * count
+    others = [
+        forecast
+        for way in (DISPATCHES if count > 1 else ())
+        for forecast in forecasts(
+            on.pools,
+            on.workload,
+            rates_per_s=[at],
+            servers=[count],
+            dispatch=way,
+            deadline_s=limit_s,
+            rng=np.random.default_rng(SEED),
+        )
+    ]
     wanted = [row for row in rows if row.servers == count]
-    return Ahead(
+    return Outlook(
+        jobs=on.pools.n,
         rows=list(rows),
         dispatches=others,
         sizing=sizing,
         capacity_per_s=per_s,
+        limit_s=limit_s,
         doubts=on.doubts + _width(wanted, on.pools.n),
     )
 
@@ -153,38 +143,10 @@ def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
     ]
 
 
-def validated(on: Basis, run: str, archive: Path) -> list[tuple[str, Validation]]:
+def validated(on: Basis, run: str, archive: Path) -> dict[str, Validation]:
     """Each run behind a name or path against the forecast."""
     rng = np.random.default_rng(SEED)
-    return [(found.path, validate(found, on.pools, rng=rng)) for found in find(run, archive).runs]
-
-
-def policy(
-    on: Basis,
-    *,
-    deadline_s: float,
-    target: float,
-    rate_per_s: float | None,
-    servers: int,
-    outages_s: Sequence[float] = (),
-    depth_known: bool = True,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Policy:
-    """The retry policy for a deadline. Without a rate it is tried at 0.6 of what the servers can do."""
-    rate = rate_per_s if rate_per_s is not None else 0.6 * servers / on.pools.mean_s(on.workload)
-    return synthesise(
-        on.pools,
-        on.workload,
-        deadline_s=deadline_s,
-        target=target,
-        rate_per_s=rate,
-        servers=servers,
-        transient=on.transient,
-        outages=list(outages_s),
-        depth_known=depth_known,
-        rng=np.random.default_rng(SEED),
-        progress=progress,
-    )
+    return {found.path: validate(found, on.pools, rng=rng) for found in find(run, archive).runs}
 
 
 def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str]) -> list[float]:

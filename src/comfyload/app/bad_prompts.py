@@ -7,14 +7,11 @@ truly run out of memory gives a workflow that does it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from comfyload.errors import ComfyloadError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from comfyload.workflow import ObjectInfo
+from comfyload.workflow import ObjectInfo
 
 SIM_FAIL, WRONG, LATENTS = "SimFail", "RegexReplace", "EmptyHunyuanLatentVideo"
 CLASSES = (SIM_FAIL, WRONG, LATENTS)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from msgspec import Struct
 
 from comfyload.app.check import check
 from comfyload.app.locate import Result, Target, measured, window
-from comfyload.app.older_numbers import as_before
 from comfyload.app.report import environment_of, limits, notes_of, shown, whole_page, write_page
 from comfyload.app.run.repeat import command
 from comfyload.app.summary import write_output
 from comfyload.errors import RunFilesError
+from comfyload.judge.columns.jobs import Jobs
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.summary import jsonable
 from comfyload.record import archive
 from comfyload.record.archive import Contents, Kept, KeptRun
@@ -36,13 +40,11 @@ from comfyload.report.charts import png
 from comfyload.report.overview import Shown, overview
 from comfyload.report.plan_text import load_words
 
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.gates.grammar import GateSet
-
 _NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
 """What the name of a file cannot hold on some system: a run is called as its user or its workflow wills."""
 
+_NOT_IMAGES = ("videos", "audio_files", "files_3d", "latents", "texts", "other_files")
+"""Counts of files that are not images, which an earlier version took for images."""
 LOG = "comfyui_metrics.ndjson"
 PAGE = "report.html"
 README = "README.md"
@@ -139,7 +141,7 @@ def _slice(folder: Path, results: Sequence[Result], log: Path | None) -> str:
     run that recorded none a row for each job.
     """
     ours = {line.prompt_id for result in results for line in result.reader.lines() if isinstance(line, Sent)}
-    windows = [window([result.reader.manifest]) for result in results]
+    windows = [window(result.reader.manifest) for result in results]
     write_slice(log, folder / LOG, windows, ours, chain.from_iterable(map(_rows, results)))
     return LOG
 
@@ -181,9 +183,27 @@ def _recomputed(kept: Kept, run: KeptRun) -> list[str]:
         return [f"{run.output} cannot be checked against {run.folder}: {error}"]
     again = jsonable(found.summary.summary)
     if "previews" not in stated:
-        again = as_before(again, found.jobs, stated)
+        again = _as_before(again, found.jobs, stated)
     return [
         f"{run.output}: {key} is {value}, and its records give {again.get(key)}"
         for key, value in stated.items()
         if key in again and again[key] != value
     ]
+
+
+def _as_before(again: Mapping[str, Any], jobs: Jobs, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as a version makes it that counts previews among the images, and gives a p99 of however few jobs.
+
+    Where jobs made anything but images, that version may have called it an image or not: what it says of images, and
+    of files that came again, is left out.
+    """
+    images, wall_s, latency = again["images"] + again["previews"], again["wall_clock_s"], np.sort(jobs.known("latency"))
+    p99 = float(latency[math.ceil(0.99 * len(latency)) - 1]) if len(latency) else None
+    before = {**again, "images": images, "observed_p99_latency_s": p99}
+    rate = stated.get("images_per_minute")
+    if rate is not None and wall_s:
+        expected = 60 * images / wall_s
+        before["images_per_minute"] = rate if math.isclose(rate, expected, rel_tol=1e-9) else expected
+    if any(again[key] for key in _NOT_IMAGES):
+        before = {key: value for key, value in before.items() if not key.startswith("image") and key != "valid"}
+    return before

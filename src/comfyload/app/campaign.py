@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct, structs
@@ -16,26 +15,14 @@ from comfyload.advise.deploy import Sla, after_run, allowed, disproved, jobs_wor
 from comfyload.advise.forecast import REPLICATES, Forecast, curve
 from comfyload.advise.interference import Interference, changed, drift, interference, phases
 from comfyload.advise.rate import Rate
-from comfyload.advise.saturation import (
-    LADDER,
-    SURE,
-    Saturated,
-    capacity,
-    gpu_words,
-    knee,
-    next_step,
-    step,
-    vague,
-)
+from comfyload.advise.saturation import LADDER, SURE, Saturated, capacity, gpu_words, knee, next_step, step, vague
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.advise.validation import Validation, validate
+from comfyload.app.run.options import RunOptions
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
+from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed, Open, Plan, Stage
-
-if TYPE_CHECKING:
-    from comfyload.app.run.options import RunOptions
-    from comfyload.judge.summary import Measured
 
 __all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 
@@ -72,7 +59,10 @@ class CampaignOptions(Struct, frozen=True, kw_only=True):
 
 
 class Cut(NothingMeasured):
-    """A run was cut short by what the command may send in all."""
+    """A run was cut short by what the command may send in all. `found`: what `run` and those before it show."""
+
+    run: Measured | None = None
+    found: Saturated | None = None
 
 
 class Campaign:
@@ -91,12 +81,25 @@ class Campaign:
     # --- what to run
 
     async def measure(self) -> None:
-        """Closed runs, until it is known where the server saturates and whether a waiting job slows the other."""
+        """Closed runs, until it is known where the server saturates and whether a waiting job slows the other.
+
+        Raises:
+            Cut: a limit was reached before that.
+        """
+        try:
+            await self._measure()
+        except Cut as cut:
+            self._cut = cut.message
+            self._closed += [] if cut.run is None else [cut.run]
+            with suppress(ValueError):  # jobs without known times
+                cut.found = self._saturated([f"{cut.message}: no rate follows from these runs."])
+            raise
+
+    async def _measure(self) -> None:
         while (places := self._next()) is not None:
             await self._close(places, self._jobs(places))
         with suppress(ValueError):  # jobs without known times: `result` raises for them
-            found = self._interference()
-            if not self._options.slow and found is not None and found.disturbed:
+            if not self._options.slow and self._slowed() is not None:
                 await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
 
     async def more(self, jobs: int) -> None:
@@ -144,7 +147,7 @@ class Campaign:
         try:
             return await self._make(plan, f"confirm-{before + 1}" if before else "confirm", "confirming run")
         except Cut as cut:
-            self._cut = f"{cut.message}: the rate to deploy is not confirmed."
+            self._cut = cut.message
             return None
 
     # --- what is known of the jobs
@@ -160,14 +163,19 @@ class Campaign:
             return None
         return interference(pools_of(alone).executions, pools_of(waiting).executions)
 
+    def _slowed(self) -> Interference | None:
+        """The interference, if a waiting job slows the one that runs."""
+        found = self._interference()
+        return found if found is not None and found.disturbed else None
+
     def _evidence(self) -> tuple[list[Measured], list[float], float]:
         """Runs of which all is known, by what their executions are multiplied, and the doubt that this leaves.
 
         Where a waiting job slows the one that runs, jobs count as if one had always waited; of the runs at a rate it
         is not known which did.
         """
-        found = self._interference()
-        if found is None or not found.disturbed or found.ratio.estimate is None:
+        found = self._slowed()
+        if found is None or found.ratio.estimate is None:
             runs = [*self._closed, *self._confirming]
             return runs, [1.0] * len(runs), 0.0
         slowed = [_places(run) == 1 for run in self._closed]
@@ -224,9 +232,9 @@ class Campaign:
             rate = structs.replace(rate, estimate=None, low=None, high=rate.low or rate.high, confirmed=False)
             findings, bound = [*findings, PHASES], None
         drifted = None if findings else drift(*self._evidence()[:2])
-        cut = [self._cut] if self._cut else []
+        cut = [f"{self._cut}: the rate to deploy is not confirmed."] if self._cut else []
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
-        found = self._saturated(pools, carries, rate, validation, findings)
+        found = self._saturated(findings, pools, carries, rate, validation)
         return structs.replace(
             found,
             tried_per_minute=None if run is None else tried,
@@ -239,15 +247,17 @@ class Campaign:
             "Jobs execute side by side, so the model of one queue does not fit: no rate within the limit is predicted. "
             "Measure it: comfyload run --rate."
         )
-        return self._saturated(None, _throughput(self._closed[-1]), None, None, [finding])
+        rate = self._closed[-1].summary.statistics["jobs_per_minute"]
+        known = None if rate.value is None else Rate(estimate=rate.value, low=rate.low, high=rate.high)
+        return self._saturated([finding], carries=known)
 
     def _saturated(
         self,
-        pools: ServiceTimes | None,
-        carries: Rate | None,
-        rate: Rate | None,
-        validation: Validation | None,
         findings: list[str],
+        pools: ServiceTimes | None = None,
+        carries: Rate | None = None,
+        rate: Rate | None = None,
+        validation: Validation | None = None,
     ) -> Saturated:
         runs = [*self._closed, *self._confirming]
         steps = [step(run) for run in self._closed]
@@ -269,17 +279,17 @@ class Campaign:
             findings=[*_invalid(runs), *findings, *gpu_words(self._closed[-1])],
             paths=[run.path for run in runs],
             more_jobs=more,
+            cut=self._cut,
         )
 
     def _change(self, before: ServiceTimes, run: Measured) -> str | None:
-        found = self._interference()
-        if found is not None and found.disturbed:
+        if self._slowed() is not None:
             return None  # it is not known which jobs of the run another one slowed
         return changed(before.executions, pools_of([run]).executions)
 
     def _disturbance(self) -> list[str]:
-        found = self._interference()
-        if found is None or not found.disturbed or found.ratio.estimate is None:
+        found = self._slowed()
+        if found is None or found.ratio.estimate is None:
             return []
         return [
             f"A job executes {100 * (found.ratio.estimate - 1):.0f} % longer while another one waits: the prediction "
@@ -354,11 +364,6 @@ def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
 def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
     weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
     return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
-
-
-def _throughput(run_: Measured) -> Rate | None:
-    rate = run_.summary.statistics["jobs_per_minute"]
-    return None if rate.value is None else Rate(estimate=rate.value, low=rate.low, high=rate.high)
 
 
 def _rng() -> np.random.Generator:

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, structs
 
-from comfyload.app.locate import Result, Target, default_log, find, labels, window
+from comfyload.app.locate import Result, Target, default_log, find, labelled, window
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.gate import GateVerdict, RunError, judge
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate, read_gates
+from comfyload.judge.summary import Measured
 from comfyload.record.metrics.log import LogRow, LogSlice, key_of_row, log_row, read_log
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
@@ -21,8 +22,7 @@ from comfyload.telemetry.log import unread_lines
 from comfyload.text_files import decode, read_bytes
 from comfyload.words import count
 
-if TYPE_CHECKING:
-    from comfyload.judge.summary import Measured
+ErrorPlace = Literal["log", "others", "probe"]
 
 
 class Checked(Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ def check(found: Target, gates: GateSet, *, log: Path | None = None, baseline: S
     if log is None and found.kept is not None and found.kept.manifest.log is not None:
         log = found.kept.path / found.kept.manifest.log
     verdicts = []
-    for label, result in zip(labels(found.results), found.results, strict=True):
+    for label, result in labelled(found.results).items():
         errors = log_errors(result, log, named=named)
         given = judge(gates, result.measured, errors, baseline)
         verdicts += [structs.replace(verdict, run=label) for verdict in given]
@@ -85,26 +85,36 @@ def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list
     `named`, no row of the run's time in it.
     """
     jobs, failed = _jobs(result)
-    found = LogSlice() if log is None else read_log(log, *window([result.reader.manifest]), jobs)
+    found = LogSlice() if log is None else read_log(log, *window(result.reader.manifest), jobs)
     others, kept = 0, []
     for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
         others += not row.of_the_harness
-        if _of_interest(row):
+        of_interest = row.error is not None or row.event in ("probe.problem", "probe.disabled")
+        if of_interest and not row.of_the_harness:
             kept.append(row)
     doubts = list(_unread(result.reader.manifest, log, found))
     if named and log is not None and not (others or doubts or found.rows):
         doubts.append(_no_row(log, found, result.reader.manifest))
     if not others and not doubts:
         return None
-    errors = _Errors()
+    counts, first = Counter[tuple[ErrorPlace, str]](), dict[tuple[ErrorPlace, str], str]()
     for row in _one_of_each(_once(kept), failed):
-        if row.of_the_probe_itself:
-            errors.add("probe", str(row.raw.get("error") or row.event), row)
-        elif row.prompt_id is not None and row.prompt_id not in jobs:
-            errors.add("others", "", row)
-        else:
-            errors.add("log", _text(row), row)
-    return [*errors.classes(), *doubts]
+        key = _class_of(row, jobs)
+        counts[key] += 1
+        first.setdefault(key, row.utc.isoformat() if row.utc else f"prompt {row.prompt_id}")
+    classes = [
+        RunError(where=key[0], text=key[1], count=number, first=first[key]) for key, number in counts.most_common()
+    ]
+    return [*classes, *doubts]
+
+
+def _class_of(row: LogRow, jobs: set[str]) -> tuple[ErrorPlace, str]:
+    """Where an error was met, and its text; those of others are one class."""
+    if row.of_the_probe_itself:
+        return "probe", str(row.raw.get("error") or row.event)
+    if row.prompt_id is not None and row.prompt_id not in jobs:
+        return "others", ""
+    return "log", _text(row)
 
 
 def _unread(manifest: Manifest, log: Path | None, found: LogSlice) -> Iterator[RunError]:
@@ -123,7 +133,7 @@ def _unread(manifest: Manifest, log: Path | None, found: LogSlice) -> Iterator[R
 
 def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
     """A log without a row of the run's time proves nothing about the run."""
-    since, until = window([manifest])
+    since, until = window(manifest)
     if not found.lines:
         why = "it is empty"
     elif found.begins is None or found.ends is None:
@@ -138,25 +148,6 @@ def _no_row(log: Path, found: LogSlice, manifest: Manifest) -> RunError:
     return RunError(where="unread", text=text, count=1, first="")
 
 
-class _Errors:
-    """Counts errors by where they were met and by their text."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[Literal["log", "others", "probe"], str]] = Counter()
-        self._first: dict[tuple[str, str], str] = {}
-
-    def add(self, where: Literal["log", "others", "probe"], text: str, row: LogRow) -> None:
-        self._counts[where, text] += 1
-        self._first.setdefault((where, text), row.utc.isoformat() if row.utc else f"prompt {row.prompt_id}")
-
-    def classes(self) -> list[RunError]:
-        """The most frequent first."""
-        return [
-            RunError(where=where, text=text, count=count, first=self._first[where, text])
-            for (where, text), count in self._counts.most_common()
-        ]
-
-
 def _jobs(result: Result) -> tuple[set[str], set[str]]:
     """The ids of the run's prompts, and of those that failed by the records."""
     jobs, failed = set(), set()
@@ -165,12 +156,6 @@ def _jobs(result: Result) -> tuple[set[str], set[str]]:
         if isinstance(line, Record) and OUTCOMES[line.execution.outcome].error:
             failed.add(line.prompt_id)
     return jobs, failed
-
-
-def _of_interest(row: LogRow) -> bool:
-    if row.of_the_harness:
-        return False
-    return row.error is not None or row.event in ("probe.problem", "probe.disabled")
 
 
 def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,9 @@ from msgspec import Struct, structs
 
 from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import run
+from comfyload.app.run.launch import folder_of_runs, run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.app.saturate import check_interrupted
 from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
@@ -21,7 +21,6 @@ from comfyload.record.run import RunReader
 
 if TYPE_CHECKING:
     from comfyload.app.doctor import DoctorCheck
-    from comfyload.app.run.viewer import Viewer
 
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")
@@ -107,9 +106,7 @@ async def run_rounds(
         NothingMeasured: a cap was reached before all were made.
         KeyboardInterrupt: the user stopped a run.
     """
-    base = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-checklist"
-    if base.exists():
-        raise UsageError(f"{base} exists", "try again in a second")
+    base = folder_of_runs("checklist")
     results, caps = [], Caps(options)
     for number, one in enumerate(planned, 1):
         plan = structs.replace(options.plan, load=Closed(concurrency=one.concurrency), warmup=WARMUP)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.app.check import Checked, check
-from comfyload.app.locate import Target, find, labelled, measured
+from comfyload.app.locate import Result, Target, find, labelled, measured
 from comfyload.errors import RunFilesError
 from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.comparison.history import TrendSeries, history
 from comfyload.judge.gates.compared import SIDES, Condition, judge_comparison
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.record import archive
 from comfyload.report.junit import Suite, suite_of, suite_of_comparison
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
+from comfyload.words import count
 
 
 class Compared(Struct, frozen=True, kw_only=True):
@@ -41,6 +39,10 @@ def compare_targets(
     """
     ours, theirs = find(a, base), find(b, base)
     found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
+    ids = [{run.manifest.run_id for run in side.runs} for side in (ours, theirs)]
+    if both := ids[0] & ids[1]:
+        same = f"A and B have {count(len(both), 'run')} in common: they are the same measurement, which proves nothing."
+        found = structs.replace(found, caveats=[same, *found.caveats])
     return Compared(comparison=found, a=ours, b=theirs, names=(_name(a, ours), _name(b, theirs)))
 
 
@@ -57,10 +59,15 @@ def verdicts_on(compared: Compared, conditions: Sequence[Condition], gates: Gate
     return Checked(verdicts=verdicts, valid=valid)
 
 
+def suites(results: Sequence[Result]) -> dict[str, Suite]:
+    """Each run, by the name that verdicts give it."""
+    return {label: suite_of(result.measured) for label, result in labelled(results).items()}
+
+
 def suites_of(compared: Compared) -> dict[str, Suite]:
     """The comparison itself and each run of B, by the names that verdicts give them."""
     whole = suite_of_comparison(compared.comparison, compared.a.runs, compared.b.runs)
-    return {SIDES: whole, **{label: suite_of(run) for label, run in labelled(compared.b.results).items()}}
+    return {SIDES: whole, **suites(compared.b.results)}
 
 
 def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:

@@ -6,23 +6,18 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbits
-from typing import TYPE_CHECKING
 
 from comfyload import clock
-from comfyload.app.run.launch import run
+from comfyload.app.run.launch import folder_of_runs, run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
+from comfyload.app.run.viewer import Viewer
 from comfyload.errors import ServerUnreachable
 from comfyload.record.plan import Closed, Plan
 from comfyload.sim.sample import picture
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from comfyload.app.run.viewer import Viewer
 
 NEXT = "comfyload run --server :8188 --workflow infra/comfyui/samples/smoke_small.json --jobs 24"
 """What to try on a ComfyUI of one's own: it needs no model."""
@@ -33,20 +28,14 @@ JOBS = 60
 
 def run_demo(viewer: Viewer) -> tuple[Path, Path]:
     """Run the demo load; returns the run directory and the file for its JSON."""
-    base = Path("runs")
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-demo"
+    path = folder_of_runs("demo")
     with tempfile.TemporaryDirectory() as folder, simulator() as url:
         workflow = Path(folder) / "picture.json"
         workflow.write_text(json.dumps(picture()), encoding="utf-8")
         plan = Plan(load=Closed(concurrency=2), jobs=JOBS, warmup=4, timeout_s=30, fetch=True, seed=randbits(53))
-        options = RunOptions(
-            server=url,
-            workflows=[WorkflowChoice(file=str(workflow))],
-            plan=plan,
-            name="demo",
-            run_dir=str(base / name),
-        )
-        return clock.run(run(options, viewer, live=False)), base / f"{name}.json"
+        choice = WorkflowChoice(file=str(workflow))
+        options = RunOptions(server=url, workflows=[choice], plan=plan, name="demo", run_dir=str(path))
+        return clock.run(run(options, viewer, live=False)), path.with_suffix(".json")
 
 
 @contextmanager

@@ -6,28 +6,27 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct, structs, to_builtins
 
 from comfyload.app.earlier import newest_run
 from comfyload.app.run.inputs import Inputs, load_inputs, vary
 from comfyload.app.run.launch import connect
+from comfyload.app.run.options import RunOptions
 from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
+from comfyload.comfy.transport import Transport
 from comfyload.errors import ServerUnreachable
+from comfyload.judge.columns.ledger import join
+from comfyload.record.model import Server
 from comfyload.visible import visible
 from comfyload.words import count, duration, gib, seconds_words
 from comfyload.workflow import ObjectInfo, Variation
 from comfyload.workflow.preflight import PreflightAnswer, describe
+from comfyload.workflow.problems import Kind
 from comfyload.workflow.remarks import remarks
-
-if TYPE_CHECKING:
-    from comfyload.app.run.options import RunOptions
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
-    from comfyload.workflow.problems import Kind
 
 Status = Literal["ok", "warning", "problem", "unknown"]
 
@@ -258,8 +257,8 @@ def _variation(variation: Variation, options: RunOptions) -> DoctorCheck:
     }
     jobs = ((options.plan.jobs or 0) + options.plan.warmup) * options.plan.pages
     notes = list(remarks(variation, jobs))
-    found = [] if variation.as_is else [f"{count(len(variation.varied), 'input')} varied: {_some(variation.varied)}"]
-    found = found if variation.varied else []
+    varied = [] if variation.as_is else variation.varied
+    found = [f"{count(len(varied), 'input')} varied: {join(varied, 6)}"] if varied else []
     found += [remark.text for remark in notes]
     status: Status = "warning" if any(remark.level == "warning" for remark in notes) else "ok"
     advice = "; ".join(remark.advice for remark in notes if remark.advice)
@@ -289,7 +288,3 @@ def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path)
         facts["total_s"] = jobs * mean
         found = f"{count(jobs, 'job')} take about {seconds_words(jobs * mean)}: {found}"
     return DoctorCheck("cost", "ok", found, "", facts, "workflow")
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and {len(names) - most} more"

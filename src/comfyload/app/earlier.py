@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.record.archive import BASE
 from comfyload.record.metrics.files import project_log
-from comfyload.record.model import Record
+from comfyload.record.model import Manifest, Record
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed
 
@@ -31,34 +32,30 @@ class Earlier(Struct, frozen=True, kw_only=True):
 
 def newest_run(sha256: str, url: str, runs: Path) -> Earlier | None:
     """The last run of the graph on the server that has execution times; `runs` is searched first."""
-    found = [reader for path in _run_folders(runs) if (reader := _of_graph(path, sha256, url)) is not None]
-    for reader in sorted(found, key=lambda reader: reader.manifest.started_utc, reverse=True):
+    log = project_log()
+    root = Path() if log is None else log.parent.parent.parent
+    found: dict[Path, RunReader] = {}
+    for place in (runs, root / "runs", root / _LOAD_TEST / "runs", BASE, root / BASE):
+        for reader in runs_below(place, _DEPTH):
+            if _of_graph(reader.manifest, sha256, url):
+                found.setdefault(reader.path.resolve(), reader)
+    for reader in sorted(found.values(), key=lambda reader: reader.manifest.started_utc, reverse=True):
         if seconds := _executions(reader, sha256):
             return Earlier(path=reader.path, seconds=seconds)
     return None
 
 
-def _run_folders(runs: Path) -> Iterator[Path]:
-    """Every folder that may be a run, once."""
-    log = project_log()
-    root = Path() if log is None else log.parent.parent.parent
-    met = set()
-    for place in (runs, root / "runs", root / _LOAD_TEST / "runs", BASE, root / BASE):
-        for depth in range(1, _DEPTH + 1):
-            for file in place.glob("/".join(["*"] * depth + [MANIFEST])):
-                if (real := file.resolve()) not in met:
-                    met.add(real)
-                    yield file.parent
+def runs_below(folder: Path, depth: int) -> Iterator[RunReader]:
+    """Every run at most so many folders below; what is no run, or a damaged one, is left out."""
+    for level in range(1, depth + 1):
+        for file in folder.glob("/".join(["*"] * level + [MANIFEST])):
+            with suppress(RunFilesError, OSError):
+                yield RunReader(file.parent)
 
 
-def _of_graph(path: Path, sha256: str, url: str) -> RunReader | None:
-    try:
-        reader = RunReader(path)
-    except (RunFilesError, OSError):
-        return None  # a baseline's own manifest, or a damaged run
-    manifest = reader.manifest
+def _of_graph(manifest: Manifest, sha256: str, url: str) -> bool:
     ours = any(facts.sha256 == sha256 for facts in manifest.workflows) and not manifest.plan.as_is
-    return reader if ours and _server(manifest.server.url) == _server(url) else None
+    return ours and _server(manifest.server.url) == _server(url)
 
 
 def _executions(reader: RunReader, sha256: str) -> list[float]:

@@ -7,10 +7,9 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Any, Literal, get_args
 
 from msgspec import Struct, structs
 
@@ -20,22 +19,23 @@ from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api, api_of
+from comfyload.comfy.client import Client
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
+from comfyload.record.model import Server as ServerFacts
+from comfyload.record.options import RunOptions
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
+from comfyload.retry.policy import Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble
+from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo, Variation, parse
-
-if TYPE_CHECKING:
-    from comfyload.comfy.client import Client
-    from comfyload.retry.policy import Policy
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
@@ -45,6 +45,7 @@ CLIENTS = ("no retry", "3 retries at once", POLICY)
 LOAD, BURST = 0.6, 2.0
 """Of what the server can do: as a rule, and while there is a burst."""
 
+SEED = 1
 EVERY = 6
 """Of the jobs one in so many is bad, where jobs are what is bad."""
 CUTS = 5
@@ -58,32 +59,30 @@ _JOB: dict[str, Any] = {
     "2": {"class_type": "SimSleep", "inputs": {"image": ["1", 0], "seconds": 0.1, "seed": 1}},
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "faults/x"}},
 }
-
-
 _USUAL_DEADLINE_S, _USUAL_TIMEOUT_S = 90.0, 60.0
 """With which the usual retries are thought, and the timeout that scripts have when nobody has thought about it."""
-
-
 _TICK_S = 0.5
 
 
 class FaultOptions(Struct, frozen=True, kw_only=True):
-    """`server` None: the simulator, whose jobs take `job_s`. On a real server `job_s` only sets the pace. `heavy`: a
-    workflow that exhausts the server's memory; None: one that requests more than there can be, and is refused.
+    """`run`: of a real server, its address, headers and workflow; without a server the simulator is used.
+
+    On the simulator jobs take `job_s`; on a real server it only sets the pace. `heavy`: a workflow that exhausts the
+    server's memory; None: one that requests more than there can be, and is refused.
     """
 
+    run: RunOptions
     policy: Policy
     scenarios: list[Scenario]
-    server: str | None = None
-    headers: list[str] = []
-    workflow: bytes | None = None
     heavy: bytes | None = None
     jobs: int = 30
     job_s: float = 0.2
     deadline_s: float = 6.0
-    allow_shared: bool = False
-    seed: int = 1
-    clients: tuple[str, ...] = CLIENTS
+
+    @property
+    def simulated(self) -> bool:
+        """Whether each client gets a simulator of its own."""
+        return not self.run.server
 
 
 class _PlayedJob(Struct, kw_only=True):
@@ -105,26 +104,21 @@ async def faults(options: FaultOptions, progress: Callable[[Scenario, float], No
     Raises:
         UsageError: the server is busy with the work of others, or no workflow is given for it, or an invalid one.
     """
-    if options.server is not None and options.workflow is None:
+    if len(options.run.workflows) > 1:
+        raise UsageError("faults takes one workflow", "give --workflow once")
+    if not options.simulated and not options.run.workflows:
         raise UsageError("a real server needs a workflow", "give --workflow FILE")
-    if options.server is None and options.heavy is not None:
+    if options.simulated and options.heavy is not None:
         raise UsageError("a heavy workflow is for a real server", "give --server URL, or leave --heavy out")
     if options.heavy is not None:
         parse(options.heavy, "heavy", "the heavy workflow")
     out: list[Outcome] = []
     steps = _Steps(options, progress)
     for scenario in options.scenarios:
-        if options.server is not None and scenario == "restart":
-            why = "a server cannot be restarted from outside"
-            out += [Outcome(scenario=scenario, client=client, why=why) for client in options.clients]
-            steps.done += len(options.clients)
-        elif options.server is not None:
-            for client in options.clients:
-                async with steps.one(scenario):
-                    out.append(await _outcome(options, scenario, client))
-        else:
+        side_by_side = [CLIENTS] if options.simulated else [(client,) for client in CLIENTS]
+        for clients in side_by_side:
             async with steps.one(scenario):
-                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in options.clients))
+                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in clients))
     return out
 
 
@@ -133,7 +127,7 @@ class _Steps:
 
     def __init__(self, options: FaultOptions, progress: Callable[[Scenario, float], None]) -> None:
         self._progress = progress
-        self._total = len(options.scenarios) * (1 if options.server is None else len(options.clients))
+        self._total = len(options.scenarios) * (1 if options.simulated else len(CLIENTS))
         self._usual_s = options.jobs * options.job_s / LOAD + 2 * options.job_s
         self._elapsed = stopwatch()
         self.done = 0
@@ -166,20 +160,20 @@ async def _outcome(options: FaultOptions, scenario: Scenario, client: str) -> Ou
 
 
 async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome:
+    if not options.simulated and scenario == "restart":
+        raise CannotPlay("a server cannot be restarted from outside")
     async with AsyncExitStack() as stack:
         simulated: Server | None = None
-        url = options.server
-        if url is None:
-            simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=options.seed))
+        url = options.run.server
+        if options.simulated:
+            simulated = await stack.enter_async_context(Server(faults=_inside(options, scenario), seed=SEED))
             url = await stack.enter_async_context(serve(simulated))
-        headers = parse_headers(options.headers)
-        address, headers = with_credentials(parse_server(url), headers)
-        parts = urlsplit(str(address))
-        rng = Random(f"{options.seed}/{scenario}")
-        proxy = await stack.enter_async_context(Proxy(parts.hostname or "", parts.port or 80, rng))
+        address, headers = with_credentials(parse_server(url), parse_headers(options.run.headers))
+        rng = Random(f"{SEED}/{scenario}")
+        proxy = await stack.enter_async_context(Proxy(address.host or "", address.port or 80, rng))
         direct = await stack.enter_async_context(Http.connect(address, headers))
         facts = await identify(direct, direct.name, [])
-        if simulated is None and facts.queue_at_start and not options.allow_shared:
+        if simulated is None and facts.queue_at_start and not options.run.allow_shared:
             raise UsageError(
                 f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
                 "wait; with --allow-shared it is done all the same",
@@ -188,18 +182,18 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
         transport = await stack.enter_async_context(
             Http.connect(address.with_host(proxied.host or "").with_port(proxied.port), headers)
         )
-        prompts = await _prompts(options, direct, scenario)
-        clock, jobs = stopwatch(), list[_PlayedJob]()
-        timeouts = _timeouts(options)
-        async with _client(options, name, transport, api_of(transport, facts), facts, clock, timeouts) as client:
+        prompts, clock = await _prompts(options, direct, scenario), stopwatch()
+        async with _client(options, name, transport, facts, clock) as client:
             trouble = asyncio.create_task(_make_trouble(options, scenario, proxy, simulated))
-            await _send(options, scenario, client, prompts, jobs, clock)
+            jobs = await _send(options, scenario, client, prompts, clock)
             await trouble
-            if isinstance(client, NaiveHttpClient):
-                for job in jobs:
-                    job.ids = client.ids.get(job.ids[0], job.ids)
+        if isinstance(client, NaiveHttpClient):
+            for job in jobs:
+                job.ids = client.ids.get(job.ids[0], job.ids)
         await asyncio.sleep(2 * options.job_s)
-        return await _judge(options, scenario, name, jobs, api_of(direct, facts), simulated)
+        api = api_of(direct, facts)
+        counts = await _counts(options, jobs, api, simulated)
+        return Outcome(scenario=scenario, client=name, left=await _left(jobs, api), **counts)
 
 
 def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
@@ -211,7 +205,7 @@ def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
 
 def _timeouts(options: FaultOptions) -> Timeouts:
     """On a simulator whose jobs take a fraction of a second, waits shrink with them."""
-    if options.server is not None:
+    if not options.simulated:
         return Timeouts()
     scale = min(1.0, options.job_s)
     return Timeouts(lost_s=2 * scale, silence_s=scale, confirm_s=5 * scale, cancel_s=5 * scale)
@@ -219,8 +213,9 @@ def _timeouts(options: FaultOptions) -> Timeouts:
 
 async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> list[tuple[Prompt, bool]]:
     """The jobs, and which of them can succeed."""
-    content = options.workflow
-    if content is None:
+    if options.run.workflows:
+        content = read_text(options.run.workflows[0].file).encode()
+    else:
         job = json.loads(json.dumps(_JOB))
         job["2"]["inputs"]["seconds"] = options.job_s
         content = json.dumps(job).encode()
@@ -228,8 +223,8 @@ async def _prompts(options: FaultOptions, direct: Http, scenario: Scenario) -> l
     await refuse_deadly(direct, workflow)
     classes = {workflow.class_of(node) for node in workflow.graph}
     info = ObjectInfo(await describe_classes(direct, {*classes, *CLASSES}))
-    variation = Variation(workflow, info, seed=options.seed, output_folder="comfyload/faults")
-    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.server is None)
+    variation = Variation(workflow, info, seed=SEED, output_folder="comfyload/faults")
+    some_bad = scenario in BAD_PROMPTS and not (scenario == "oom" and options.simulated)
     out = []
     run = f"faults-{uuid.uuid4().hex[:8]}"
     for index in range(options.jobs):
@@ -248,26 +243,15 @@ def _spoilt(options: FaultOptions, scenario: Scenario, prompt: Prompt, info: Obj
     return structs.replace(prompt, graph=lambda: content, workflow=f"{prompt.workflow}, {scenario}")
 
 
-@asynccontextmanager
-async def _client(
-    options: FaultOptions,
-    name: str,
-    transport: Http,
-    api: Api,
-    facts: Any,
-    clock: Callable[[], float],
-    timeouts: Timeouts,
-) -> AsyncIterator[Client]:
+def _client(
+    options: FaultOptions, name: str, transport: Http, facts: ServerFacts, clock: Callable[[], float]
+) -> AbstractAsyncContextManager[Client]:
+    rng = Random(SEED)
     if name != POLICY:
-        yield NaiveHttpClient(
-            _naive(name, options.deadline_s), script(api, options.deadline_s / 40), clock, Random(options.seed)
-        )
-        return
+        attempt = script(api_of(transport, facts), options.deadline_s / 40)
+        return nullcontext(NaiveHttpClient(_naive(name, options.deadline_s), attempt, clock, rng))
     policy = structs.replace(options.policy, deadline_s=options.deadline_s)
-    async with RetryingClient.open(
-        [(transport, facts)], policy, clock, rng=Random(options.seed), timeouts=timeouts
-    ) as client:
-        yield client
+    return RetryingClient.open([(transport, facts)], policy, clock, rng=rng, timeouts=_timeouts(options))
 
 
 def _naive(name: str, deadline_s: float) -> Naive:
@@ -281,10 +265,9 @@ async def _send(
     scenario: Scenario,
     client: Client,
     prompts: list[tuple[Prompt, bool]],
-    jobs: list[_PlayedJob],
     clock: Callable[[], float],
-) -> None:
-    rng, due = Random(f"{options.seed}/arrivals"), clock()
+) -> list[_PlayedJob]:
+    rng, due, jobs = Random(f"{SEED}/arrivals"), clock(), list[_PlayedJob]()
     begin, end = (due + at for at in _times(options))
 
     async def one(prompt: Prompt, job: _PlayedJob) -> None:
@@ -300,6 +283,7 @@ async def _send(
             job = _PlayedJob(due=due, good=good, ids=[prompt.id])
             jobs.append(job)
             group.create_task(one(prompt, job))
+    return jobs
 
 
 def _times(options: FaultOptions) -> tuple[float, float]:
@@ -329,33 +313,23 @@ async def _make_trouble(options: FaultOptions, scenario: Scenario, proxy: Proxy,
     proxy.trouble = Trouble()
 
 
-async def _judge(
-    options: FaultOptions, scenario: Scenario, name: str, jobs: list[_PlayedJob], api: Api, simulated: Server | None
-) -> Outcome:
+async def _counts(options: FaultOptions, jobs: list[_PlayedJob], api: Api, simulated: Server | None) -> dict[str, Any]:
+    """What became of the jobs, by the fields of an Outcome."""
     good = [job for job in jobs if job.good]
     took = [job.done - job.due for job in good if job.done is not None and job.outcome == "completed"]
     _, end = _times(options)
     late = [job for job in good if job.outcome != "completed" or (job.done or 0.0) - job.due > options.deadline_s]
     ran, failed = await _executions(jobs, api, simulated)
-    fates = Counter(_fate(job, options.deadline_s) for job in jobs)
-    twice = sum(sum(ran[prompt_id] for prompt_id in set(job.ids)) > 1 for job in jobs)
-    return Outcome(
-        scenario=scenario,
-        client=name,
-        jobs=len(jobs),
-        in_time=fates["in_time"],
-        late=fates["late"],
-        failed=fates["failed"],
-        given_up=fates["given_up"],
-        lost=fates["lost"],
-        of=len(good),
-        slowest_s=max(took, default=None),
-        recovery_s=max([0.0, *(job.due - end for job in late if job.due > end)]),
-        twice=twice,
-        executed=sum(ran.values()),
-        executions_failed=failed,
-        left=await _left(jobs, api),
-    )
+    return {
+        **Counter(_fate(job, options.deadline_s) for job in jobs),
+        "jobs": len(jobs),
+        "of": len(good),
+        "slowest_s": max(took, default=None),
+        "recovery_s": max([0.0, *(job.due - end for job in late if job.due > end)]),
+        "twice": sum(sum(ran[prompt_id] for prompt_id in set(job.ids)) > 1 for job in jobs),
+        "executed": sum(ran.values()),
+        "executions_failed": failed,
+    }
 
 
 def _fate(job: _PlayedJob, deadline_s: float) -> str:

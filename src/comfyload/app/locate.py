@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,13 +13,9 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
 from comfyload.record.metrics.files import project_log
+from comfyload.record.model import Manifest
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.report.plan_text import load_words
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from comfyload.record.model import Manifest
 
 AFTER_S = 5.0
 """How long after a run's end a row of a log may still be about it."""
@@ -71,16 +67,15 @@ def find(target: str, base: Path) -> Target:
     return Target(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 
 
-def window(manifests: Sequence[Manifest]) -> tuple[datetime, datetime]:
-    """From when the first run began until the last one ended, and a little longer.
+def window(manifest: Manifest) -> tuple[datetime, datetime]:
+    """From when the run began until it ended, and a little longer.
 
     Raises:
-        RunFilesError: a run has no end, so that nobody knows until when.
+        RunFilesError: it has no end, so that nobody knows until when.
     """
-    if any(manifest.ended_utc is None for manifest in manifests):
+    if manifest.ended_utc is None:
         raise RunFilesError("the run has no end", "wait for it, or finish it with comfyload resume")
-    begun = min(datetime.fromisoformat(manifest.started_utc) for manifest in manifests)
-    ended = max(datetime.fromisoformat(manifest.ended_utc or "") for manifest in manifests)
+    begun, ended = map(datetime.fromisoformat, (manifest.started_utc, manifest.ended_utc))
     return begun, ended + timedelta(seconds=AFTER_S)
 
 
@@ -92,23 +87,17 @@ def _is_run(path: Path) -> bool:
     return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
 
 
-def labels(results: Sequence[Result]) -> list[str]:
-    """What to call each run: one alone by its path; of several, by workflow and load, numbered where alike."""
+def labelled(results: Sequence[Result]) -> dict[str, Result]:
+    """Runs by what they are called: one alone by its path; several by workflow and load, numbered where alike."""
     if len(results) == 1:
-        return [results[0].measured.path]
+        return {results[0].measured.path: results[0]}
     manifests = [result.reader.manifest for result in results]
     named = [f"{manifest.name}, {load_words(manifest.plan.load)}" for manifest in manifests]
-    total, used = Counter(named), Counter[str]()
-    out = []
-    for name in named:
+    total, used, found = Counter(named), Counter[str](), dict[str, Result]()
+    for name, result in zip(named, results, strict=True):
         used[name] += 1
-        out.append(name if total[name] == 1 else f"{name} ({used[name]})")
-    return out
-
-
-def labelled(results: Sequence[Result]) -> dict[str, Measured]:
-    """The runs by what they are called."""
-    return dict(zip(labels(results), (result.measured for result in results), strict=True))
+        found[name if total[name] == 1 else f"{name} ({used[name]})"] = result
+    return found
 
 
 def default_log(named: Path | None) -> Path | None:

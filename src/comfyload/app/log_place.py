@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from comfyload import clock
+from comfyload.app.earlier import runs_below
 from comfyload.app.probe import ask
 from comfyload.errors import RunFilesError, ServerUnreachable
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, older_files, project_log
@@ -58,11 +59,11 @@ def search(server: str | None, *, follow: bool = False, runs: Path = Path("runs"
     usual = project_log() or DEFAULT_LOG
     if _is_there(usual):
         return LogPlace(path=usual)
-    last = _last_run(runs)
+    last = max(runs_below(runs, 2), key=lambda reader: reader.manifest.started_utc, default=None)
     if last is not None:
         options, url = last.manifest.options, last.manifest.server.url
         used = options.metrics_log
-        if isinstance(used, str) and _is_there(Path(used)):
+        if used is not None and _is_there(Path(used)):
             return LogPlace(path=Path(used), found=f"the log of the last run, {last.path}")
         try:
             return clock.run(_of_server(url))
@@ -95,17 +96,6 @@ async def _of_server(url: str) -> LogPlace:
 
 def _is_there(path: Path) -> bool:
     return path.exists() or bool(older_files(path))
-
-
-def _last_run(runs: Path) -> RunReader | None:
-    """The run that began last, directly below the folder or in a campaign of several there."""
-    found = []
-    for file in [*runs.glob(f"*/{MANIFEST}"), *runs.glob(f"*/*/{MANIFEST}")]:
-        try:
-            found.append(RunReader(file.parent))
-        except (RunFilesError, OSError):
-            continue
-    return max(found, key=lambda reader: reader.manifest.started_utc, default=None)
 
 
 def _in_folder(folder: Path) -> LogPlace:

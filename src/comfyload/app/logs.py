@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
@@ -19,11 +20,7 @@ from comfyload.report.log_text import node_of
 from comfyload.report.logs import LogTally, Printer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from comfyload.app.log_place import LogPlace
-
-T = TypeVar("T")
 
 POLL_S = 0.25
 
@@ -41,7 +38,7 @@ class LogQuery(Struct, frozen=True, kw_only=True):
     """Which rows to show. `older` None: older files only as far back as `since`."""
 
     errors: bool = False
-    events: list[str] = []
+    events: list[str] | None = None
     prompt: str | None = None
     node: str | None = None
     since: datetime | None = None
@@ -83,7 +80,8 @@ def print_log(place: LogPlace, query: LogQuery, printer: Printer) -> None:
     try:
         with _opened(place, query, older, printer) as files:
             last = FIRST_SHOWN if query.last is None and query.follow and query.since is None else query.last
-            for row in _last(rows.chosen(files.lines(growing=query.follow)), last):
+            chosen: Iterable[LogRow] = rows.chosen(files.lines(growing=query.follow))
+            for row in chosen if last is None else deque(chosen, maxlen=last):
                 printer.row(row, rows.tally)
             while query.follow:
                 printer.flush()
@@ -155,7 +153,7 @@ class _Rows:
         if query.prompt is not None and not (row.prompt_id or "").startswith(query.prompt):
             return False
         self.tally.rows += 1
-        if row.event == "sample" and not (query.samples or "sample" in query.events):
+        if row.event == "sample" and not (query.samples or "sample" in (query.events or ())):
             self.tally.samples += 1
             return False
         return True
@@ -167,7 +165,3 @@ class _Rows:
             and (not query.events or any(fnmatchcase(row.event, event) for event in query.events))
             and (query.node is None or node_of(row) == query.node)
         )
-
-
-def _last(values: Iterable[T], number: int | None) -> Iterable[T]:
-    return values if number is None else deque(values, maxlen=number)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from comfyload.comfy.api import Api
 from comfyload.comfy.wire import TransportError
 from comfyload.record.model import Execution, Failure, Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from random import Random
 
     from comfyload.advise.naive_client import Naive
-    from comfyload.comfy.api import Api
 
 
 class NaiveHttpClient:

@@ -109,16 +109,7 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
     version, files = version_of(source), files_of(source)
     lost = pack.changes.changed + [name for name in pack.changes.added if name in files]
     kept = [name for name in pack.changes.added if name not in files]
-    _check_ours(pack)
-    if lost and not force:
-        raise UsageError(
-            f"{pack.path}: changed since it was installed: {join(lost)}",
-            "keep what you need of it; --force overwrites it",
-        )
-    if pack.state == "link" and not force:
-        raise UsageError(
-            f"{pack.path} is a link to {pack.link_to}", "--force replaces the link; the folder it leads to stays"
-        )
+    _check_ours(pack, lost, force=force, does="replaces")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written", "run this as the user that ComfyUI runs as")
     if not dry_run:
@@ -163,18 +154,9 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
     """
     folder = _custom_nodes(comfyui)
     pack = look(folder)
-    _check_ours(pack)
+    _check_ours(pack, pack.changes.changed, force=force, does="removes")
     if pack.state == "absent":
         raise UsageError(f"{folder} has no {NAME}", "is this the folder that the server uses?")
-    if pack.state == "link" and not force:
-        raise UsageError(
-            f"{pack.path} is a link to {pack.link_to}", "--force removes the link; the folder it leads to stays"
-        )
-    if pack.changes.changed and not force:
-        raise UsageError(
-            f"{pack.path}: changed since it was installed: {join(pack.changes.changed)}",
-            "keep what you need of it; --force removes it all the same",
-        )
     clear(folder)
     try:
         if pack.state == "link":
@@ -201,13 +183,13 @@ async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None
             reply = await transport.call(request)
         except TransportError as error:
             return Running(url=transport.name, why=f"its probe does not answer: {error}")
-    if reply.status in (401, 403):
-        why = f"its probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
-        return Running(url=transport.name, why=why)
-    if reply.status == 404:
-        return Running(url=transport.name, why="it has not loaded the probe: was it restarted, and from this folder?")
     if reply.status != 200:
-        return Running(url=transport.name, why=f"its probe answers with HTTP {reply.status}")
+        why = f"its probe answers with HTTP {reply.status}"
+        if reply.status == 404:
+            why = "it has not loaded the probe: was it restarted, and from this folder?"
+        elif reply.status in (401, 403):
+            why = f"its probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+        return Running(url=transport.name, why=why)
     try:
         reported = decode_json(reply.body, _ProbeStatus)
     except msgspec.MsgspecError as error:
@@ -249,6 +231,13 @@ def _custom_nodes(comfyui: Path) -> Path:
     raise UsageError(f"{comfyui} is neither a ComfyUI nor a base directory", hint)
 
 
-def _check_ours(pack: Pack) -> None:
+def _check_ours(pack: Pack, lost: list[str], *, force: bool, does: str) -> None:
+    """Refuse a pack that comfyload did not install and, without `force`, a link and changes that would be `lost`."""
     if pack.state == "foreign":
         raise UsageError(f"{pack.path} was not installed by comfyload", "to replace it, move it away first")
+    if pack.state == "link" and not force:
+        hint = f"--force {does} the link; the folder it leads to stays"
+        raise UsageError(f"{pack.path} is a link to {pack.link_to}", hint)
+    if lost and not force:
+        hint = f"keep what you need of it; --force {does} it"
+        raise UsageError(f"{pack.path}: changed since it was installed: {join(lost)}", hint)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.judge.comparison.compare import compare
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.observations import run_labels
 from comfyload.judge.summary import jsonable
-from comfyload.record.atomic import written_aside
+from comfyload.record.atomic import write_whole
 from comfyload.record.model import Environment, Fact
 from comfyload.report.charts import charts
 from comfyload.report.comparison import comparison_page
 from comfyload.report.document import jobs
 from comfyload.report.html import render_html
 from comfyload.report.overview import JOBS, Shown, overview, run_page
+from comfyload.report.page import Page
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from comfyload.app.locate import Result, Target
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.gates.grammar import Gate
-    from comfyload.report.page import Page
 
 NOTE = "note."
 
@@ -115,5 +114,4 @@ def write_page(file: Path, text: str) -> None:
     Raises:
         UsageError: it cannot be written there.
     """
-    with written_aside(file) as aside:
-        aside.write_text(visible_lines(text), encoding="utf-8")
+    write_whole(file, visible_lines(text).encode())

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -15,16 +13,14 @@ from comfyload.advise.saturation import LADDER, Saturated
 from comfyload.app.campaign import FEW, FIRST_WARMUP, WARMUP, Campaign, CampaignOptions, Cut
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import run
-from comfyload.errors import NothingMeasured, UsageError
+from comfyload.app.run.launch import folder_of_runs, run
+from comfyload.app.run.viewer import Viewer
+from comfyload.errors import NothingMeasured
 from comfyload.judge.gates.sequential import early_abort
+from comfyload.judge.summary import Measured
+from comfyload.record.model import Manifest, Record
+from comfyload.record.plan import Plan
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Viewer
-    from comfyload.judge.summary import Measured
-    from comfyload.record.model import Manifest, Record
-    from comfyload.record.plan import Plan
 
 __all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
 
@@ -39,8 +35,8 @@ class Guard:
         self._ends: Counter[bool] = Counter()
         self._broken = 0
 
-    def should_stop(self, record: Record, _manifest: Manifest, _path: Path) -> bool:
-        """Whether the run should end with this job."""
+    def stop_reason(self, record: Record, _manifest: Manifest, _path: Path) -> str:
+        """Why the run should end with this job."""
         failure = record.execution.failure
         self._broken += failure is not None and failure.kind in BROKEN
         if not record.warmup and not record.censored:
@@ -49,7 +45,7 @@ class Guard:
             self.why = "the GPU ran out of memory, or broke, in two jobs"
         elif early_abort(self._ends[True], self._ends[False]) == "fail":
             self.why = f"{self._ends[False]} of {self._ends.total()} jobs failed"
-        return bool(self.why)
+        return self.why
 
 
 def expected_jobs(options: CampaignOptions) -> int:
@@ -85,18 +81,20 @@ async def saturate(
         NothingMeasured: jobs failed, the server reports no times, or a cap was reached too soon for a result.
     """
     caps = Caps(options.run)
-    folder = folder or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-saturate"
-    if folder.exists():
-        raise UsageError(f"{folder} exists", "name another --run-dir; runs are never overwritten")
+    folder = folder_of_runs("saturate", folder)
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard, caps=caps)
-        if caps.cut:
-            raise Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
+        await run(
+            structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard.stop_reason, caps=caps
+        )
         reader = RunReader(path)
         check_interrupted(reader)
         found = measured(reader)
+        if caps.cut:
+            cut = Cut(f"{caps.reached} ({words})", f"allow more; see the run: comfyload show {path}")
+            cut.run = found
+            raise cut
         if guard.why:
             raise NothingMeasured(f"stopped ({words}): {guard.why}", f"see the run: comfyload show {path}")
         return found

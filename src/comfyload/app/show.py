@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.table import Column, Table
-from rich.text import Text
-
 from comfyload.errors import UsageError
-from comfyload.record.codec import encode
 from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed
-from comfyload.report.console import Screen, draw
-from comfyload.visible import visible
+from comfyload.report.console import Screen, print_json
+from comfyload.report.page import Page, PageLine, State, Table, Value, table
+from comfyload.report.render.terminal import render
 
 BAR = 36
 
@@ -29,47 +26,31 @@ def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) ->
     record = next((line for line in reader.lines() if isinstance(line, Record) and line.index == index), None)
     if record is None:
         raise UsageError(f"{path} has no record of job {index}", "jobs are numbered from 0, warm-up jobs first")
-    console = Screen(highlight=False)
     if as_json:
-        console.print_json(encode(record).decode())
-        return
-    draw(_head(record), console)
-    draw(_facts(record), console)
-    if record.execution.nodes:
-        console.print()
-        draw(_waterfall(record, reader.manifest), console)
+        print_json(record)
+    else:
+        render(_page(record, reader.manifest), Screen())
 
 
-def _head(record: Record) -> Text:
-    execution = record.execution
-    text = Text(f"Job {record.index}", style="bold").append(f" of {visible(record.workflow)}, ", style="not bold")
-    text.append(execution.outcome, style="green" if execution.outcome == "completed" else "red")
-    if record.warmup:
-        text.append(" (warm-up, not counted)", style="not bold")
-    failure = execution.failure
+def _page(record: Record, manifest: Manifest) -> Page:
+    outcome, failure, cause = record.execution.outcome, record.execution.failure, ""
     if failure is not None:
         where = f" in node {failure.node} ({failure.node_class})" if failure.node else ""
-        cause = visible(f"{failure.kind} {failure.type}{where}: {failure.message}")
-        text.append(f"\n{cause}", style="not bold")
-    return text.append(f"\n{visible(record.prompt_id)}\n", style="not bold dim")
+        cause = f"{failure.kind} {failure.type}{where}: {failure.message}"
+    return Page(
+        title=f"Job {record.index} of {record.workflow}",
+        subtitle=[*(["warm-up, not counted"] if record.warmup else []), record.prompt_id],
+        states=[State(word=outcome, look="good" if outcome == "completed" else "bad", sentence=cause)],
+        facts=[PageLine(label=label, value=Value(words=words)) for label, words in _facts(record)],
+        tables=[_waterfall(record, manifest)] if record.execution.nodes else [],
+    )
 
 
-def _facts(record: Record) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    for name, value in _rows(record):
-        grid.add_row(Text(name, style="dim"), Text(visible(value)))
-    return grid
-
-
-def _rows(record: Record) -> Iterator[tuple[str, str]]:
+def _facts(record: Record) -> Iterator[tuple[str, str]]:
     execution, server = record.execution, believed(record.execution, record.due)
     yield "due", f"{record.due:.3f} s after the run began"
-    for name, instant in (
-        ("sent", execution.sent),
-        ("acknowledged", execution.acknowledged),
-        ("started", execution.started),
-        ("done", execution.done),
-    ):
+    for name in ("sent", "acknowledged", "started", "done"):
+        instant: float | None = getattr(execution, name)
         if instant is not None:
             yield name, f"{instant - record.due:.3f} s after it was due"
     if execution.done_uncertainty_s:
@@ -96,17 +77,14 @@ def _waterfall(record: Record, manifest: Manifest) -> Table:
     start = spans[0].start
     ends = [span.end for span in spans if span.end is not None]
     end = max([*ends, record.execution.done or start, start + 1e-6])
-    classes = {
-        n: f.class_type for facts in manifest.workflows if facts.name == record.workflow for n, f in facts.nodes.items()
-    }
-    table = Table(
-        "node", "class", Column("seconds", justify="right"), "", box=None, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    of_workflow = [facts for facts in manifest.workflows if facts.name == record.workflow]
+    classes = {node: facts.class_type for one in of_workflow for node, facts in one.nodes.items()}
+    rows = []
     for span in spans:
         until = end if span.end is None else span.end
         left = round((span.start - start) / (end - start) * BAR)
         width = max(1, round((until - start) / (end - start) * BAR) - left)
         seconds = "no end" if span.end is None else f"{until - span.start:.3f}"
         name = classes.get(span.node) or classes.get(span.node.partition(".")[0], "?")
-        table.add_row(Text(visible(span.node)), Text(visible(name)), seconds, " " * left + "━" * width)
-    return table
+        rows.append([span.node, name, seconds, " " * left + "━" * width])
+    return table("nodes", ("node", "class", ">seconds", ""), rows)

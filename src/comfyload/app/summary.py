@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from comfyload.app.check import check, gate_set
 from comfyload.app.locate import Result, Target
 from comfyload.errors import INTERRUPTED
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import Measured, Summary, jsonable, measure
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
-from comfyload.report.console import Screen
+from comfyload.report.console import Screen, print_json
 from comfyload.report.document import jobs, write_document
 from comfyload.report.of_run import page_of
+from comfyload.report.page import Page
 from comfyload.report.render.json import as_json as page_json
 from comfyload.report.render.terminal import render
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.report.page import Page
 
 OK, INVALID = 0, 5
 
 
 def report_run(
-    path: Path, *, output: Path | None, quiet: bool, as_json: bool, salvage: bool = False, all: bool = False
+    path: Path,
+    *,
+    output: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
+    salvage: bool = False,
+    all: bool = False,
+    next_: list[str] | None = None,
 ) -> int:
     """Summarise the run at `path`, write `output` and print the page or JSON; returns the exit code.
 
     The page shows the default gates, which do not change the exit code. `salvage`: lines that cannot be read are left
-    out and counted, those of the log too. `all`: with every number; as JSON the page in words.
+    out and counted, those of the log too. `all`: with every number; as JSON the page in words. `next_`: commands to
+    type now; None: those of every run.
     """
     found = read_run(path, salvage=salvage)
-    (result,) = found.results
     if output is not None:
-        write_output(output, result.reader, result.measured.summary)
+        write_output(output, found.results[0].reader, found.runs[0].summary)
     if as_json and not all:
-        print_summary(found)
+        print_json(jsonable(found.runs[0].summary.summary))
     elif as_json or not quiet:
-        page = _page(found, check(found, gate_set([], None, [])).verdicts, output)
-        _print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
+        page = run_page(found, check(found, gate_set([], None, [])).verdicts, output, next_)
+        print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
     return end_code(found)
 
 
@@ -57,17 +60,6 @@ def read_run(path: Path, *, salvage: bool = False) -> Target:
         deque(reader.log(), maxlen=0)
     measured = measure(str(path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
     return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
-
-
-def print_run(found: Target, verdicts: Sequence[GateVerdict], output: Path | None, *, to_be_kept: bool = False) -> None:
-    """The page of a run that has just ended. `to_be_kept`: the caller says what to type next."""
-    page = _page(found, verdicts, output)
-    render(structs.replace(page, next=[]) if to_be_kept else page, Screen(stderr=is_stdout(output)))
-
-
-def print_summary(found: Target) -> None:
-    """The flat summary as JSON."""
-    _print_json(jsonable(found.runs[0].summary.summary))
 
 
 def end_code(found: Target) -> int:
@@ -88,17 +80,16 @@ def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
         write_document(file, reader.manifest, summary, jobs(reader.manifest, reader.lines()))
 
 
-def _print_json(value: Any) -> None:
-    Screen(soft_wrap=True, highlight=False).print_json(json.dumps(value))
-
-
-def _page(found: Target, verdicts: Sequence[GateVerdict], output: Path | None) -> Page:
+def run_page(
+    found: Target, verdicts: Sequence[GateVerdict], output: Path | None, next_: list[str] | None = None
+) -> Page:
     """The page, with where the run lies and what one would type now."""
     (result,) = found.results
     run = shlex.quote(str(result.reader.path))
     places = [("Run", str(result.reader.path)), *([("JSON", str(output))] if output else [])]
     places.append(("All numbers", f"comfyload show {run} --all"))
-    return structs.replace(page_of(result.measured, verdicts), places=places, next=_next(run, result.measured))
+    next_ = _next(run, result.measured) if next_ is None else next_
+    return structs.replace(page_of(result.measured, verdicts), places=places, next=next_)
 
 
 def _next(run: str, measured: Measured) -> list[str]:

@@ -104,21 +104,15 @@ def main() -> None:
     except ComfyloadError as error:
         _say(_reported(error) if isinstance(error, OwnFault) else error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, BrokenPipeError) as error:
         _say_notes(error)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError as error:
-        _say_notes(error)
-        sys.exit(READER_GONE)
+        sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else READER_GONE)
     except SystemExit as leaving:
         sys.exit(_code(leaving))
-    except OSError as error:
-        known = _of_this_machine(error)
-        _say(known or _reported(OwnFault(error)), error)
-        sys.exit((known or OwnFault).exit_code)
-    except Exception as error:  # noqa: BLE001 - an error in comfyload, which is reported
-        _say(_reported(OwnFault(error)), error)
-        sys.exit(OwnFault.exit_code)
+    except Exception as error:  # noqa: BLE001 - an error in comfyload, unless the machine lacks something
+        ours = _of_this_machine(error) or _reported(OwnFault(error))
+        _say(ours, error)
+        sys.exit(ours.exit_code)
 
 
 def _code(leaving: SystemExit) -> int | str | None:
@@ -132,8 +126,10 @@ def _code(leaving: SystemExit) -> int | str | None:
     return INTERRUPTED if isinstance(cause, typer.Abort) else leaving.code
 
 
-def _of_this_machine(error: OSError) -> UsageError | None:
+def _of_this_machine(error: Exception) -> UsageError | None:
     """What the machine lacks; None: the error has another cause."""
+    if not isinstance(error, OSError):
+        return None
     if error.errno in NO_FILES:
         return UsageError("this process may open no more files", "raise the limit: ulimit -n 1024")
     if error.errno in DISK_FULL:

@@ -13,6 +13,7 @@ from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.options import server_url
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 
@@ -34,14 +35,11 @@ TAKES = Takes(
 class SideFlags(Struct, frozen=True, kw_only=True):
     """What is compared: two servers, or one that a command switches."""
 
-    a: Annotated[str | None, typer.Option("--a", metavar="URL", help="Server A, the reference.")] = None
-    b: Annotated[str | None, typer.Option("--b", metavar="URL", help="Server B, compared with A.")] = None
+    a: Annotated[str | None, Flag("--a", "URL", "Server A, the reference.")] = None
+    b: Annotated[str | None, Flag("--b", "URL", "Server B, compared with A.")] = None
     switch: Annotated[
         str | None,
-        typer.Option(
-            metavar="CMD",
-            help="Command that puts --server into state 'a' or 'b', its argument, before each run.",
-        ),
+        Flag("--switch", "CMD", "Command that puts --server into state 'a' or 'b', its argument, before each run."),
     ] = None
 
 
@@ -51,11 +49,11 @@ def ab(
     gating: ComparisonFlags,
     outlet: VerdictFlags,
     sides: SideFlags,
-    pairs: Annotated[int, typer.Option(min=2, metavar="K", help="Pairs of runs, in the order ABBA.")] = 5,
+    pairs: Annotated[int, Flag("--pairs", "K", "Pairs of runs, in the order ABBA.", least=2)] = 5,
     margin: Margin = 0.05,
     accept: Accept = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-ab]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs.", default="runs/<utc>-ab")
     ] = None,
     quiet: Quiet = False,
     all_: AllRows = False,
@@ -115,12 +113,11 @@ def _sides(options: RunOptions, sides: SideFlags) -> tuple[RunOptions, RunOption
     from msgspec import structs
 
     a, b, switch = sides.a, sides.b, sides.switch
-    if switch is None and (a is None or b is None):
-        raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
     if switch is None:
-        return structs.replace(options, server=server_url(a or "")), structs.replace(
-            options, server=server_url(b or "")
-        )
+        if a is None or b is None:
+            raise UsageError("two sides are needed", "give --a URL --b URL, or --server URL --switch CMD")
+        one, other = (structs.replace(options, server=server_url(url)) for url in (a, b))
+        return one, other
     if a is not None or b is not None:
         raise UsageError("--switch is for one server", "give --server URL --switch CMD, or --a URL --b URL")
     if not options.server:

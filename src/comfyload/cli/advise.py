@@ -2,85 +2,63 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    Json,
-    Quiet,
-    check_writable,
-    echo,
-    for_people,
-)
-from comfyload.cli.signature import Given, Takes, duration_option, with_flags
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
+from comfyload.cli.output import check_writable, echo, for_people, show_page, write_chart, write_json
+from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.atomic import write_whole
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
-
-if TYPE_CHECKING:
-    from comfyload.report.charts.chart import Chart
-    from comfyload.report.console import Screen
-    from comfyload.report.page import Page
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
 ]
-P95 = Annotated[float, duration_option("--p95", "Latency limit that 95 % of jobs must meet.", default="45s")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")]
-ChartFile = Annotated[Path | None, typer.Option("--chart", metavar="FILE", help="Write the chart as PNG.")]
-All = Annotated[bool, typer.Option("--all", help="Show every number and check, with its reason.")]
+P95 = Annotated[float, Flag("--p95", "TIME", "Latency limit that 95 % of jobs must meet.")]
+Output = Annotated[Path | None, Flag("--output", "FILE", "Write the result as JSON.", short="-o")]
+ChartFile = Annotated[Path | None, Flag("--chart", "FILE", "Write the chart as PNG.")]
+All = Annotated[bool, Flag("--all", "", "Show every number and check, with its reason.")]
 Share = Annotated[
     list[str] | None,
-    typer.Option(
+    Flag(
         "--share",
-        metavar="NAME=WEIGHT",
-        help="How often a workflow will be requested. Repeatable. \\[default: as in the measured runs]",
+        "NAME=WEIGHT",
+        "How often a workflow will be requested. Repeatable.",
+        default="as in the measured runs",
     ),
 ]
 
 
+TAKES = Takes(
+    names=(
+        "server", "workflow", "timeout", "set", "header", "ca_file", "insecure", "allow_shared", "max_jobs", "max_time",
+        "no_telemetry",
+    ),
+    base=RunOptions(plan=Plan(timeout_s=420.0)),
+    required=("server", "workflow"),
+)  # fmt: skip
+
+
 @with_flags
 def saturate(
-    given: Annotated[
-        Given,
-        Takes(
-            names=(
-                "server",
-                "workflow",
-                "timeout",
-                "set",
-                "header",
-                "ca_file",
-                "insecure",
-                "allow_shared",
-                "max_jobs",
-                "max_time",
-                "no_telemetry",
-            ),
-            base=RunOptions(plan=Plan(timeout_s=420.0)),
-            required=("server", "workflow"),
-        ),
-    ],
+    given: Annotated[Given, TAKES],
     p95: P95 = 45.0,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=10, metavar="N", help="Jobs to run one at a time.")] = 40,
+    jobs: Annotated[int, Flag("--jobs", "N", "Jobs to run one at a time.", short="-n", least=10)] = 40,
     confirm_jobs: Annotated[
-        int,
-        typer.Option("--confirm-jobs", min=0, metavar="N", help="Jobs of the run that confirms the rate; 0 skips it."),
+        int, Flag("--confirm-jobs", "N", "Jobs of the run that confirms the rate; 0 skips it.", least=0)
     ] = 24,
-    slow: Annotated[
-        bool, typer.Option("--slow", help="Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")
-    ] = False,
+    slow: Annotated[bool, Flag("--slow", "", "Measure --jobs jobs at each of 1, 2, 4 and 8 in flight.")] = False,
     run_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of the runs. \\[default: runs/<utc>-saturate]")
+        Path | None, Flag("--run-dir", "DIR", "The folder of the runs.", default="runs/<utc>-saturate")
     ] = None,
     output: Output = None,
     chart: ChartFile = None,
@@ -97,14 +75,15 @@ def saturate(
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
     from comfyload import clock
-    from comfyload.app.campaign import about
+    from comfyload.app.campaign import Cut, about
+    from comfyload.app.run.viewer import Viewer
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.progress import NoProgress, Part, viewer_for
+    from comfyload.cli.progress import Part, viewer_for
+    from comfyload.report.saturation import saturation_json, saturation_page
 
-    for flag, file in (("--output", output), ("--chart", chart)):
-        if file is not None:
-            check_writable(flag, file, json_=json_)
+    check_writable("--output", output, json_=json_)
+    check_writable("--chart", chart, json_=json_)
     wanted = CampaignOptions(run=given.options(), jobs=jobs, confirm_jobs=confirm_jobs, limit_s=p95, slow=slow)
     silent = quiet or json_
     if not silent:
@@ -115,7 +94,7 @@ def saturate(
             err=True,
         )
 
-    def viewer(words: str) -> NoProgress:
+    def viewer(words: str) -> Viewer:
         return viewer_for(quiet=silent, part=Part(name=words))
 
     def more(jobs: int, seconds: float) -> bool:
@@ -129,43 +108,42 @@ def saturate(
             err=True,
         )
 
-    found = clock.run(search(wanted, viewer, run_dir, more))
+    try:
+        found = clock.run(search(wanted, viewer, run_dir, more))
+    except Cut as cut:
+        if cut.found is not None:
+            write_json(output, saturation_json(cut.found))
+        raise
 
-    from comfyload.judge.summary import jsonable
     from comfyload.report.charts.advice import saturation_chart
-    from comfyload.report.saturation import saturation_page
 
-    rate = {"deploy_per_minute": found.deploy_per_minute, "confirmed": found.confirmed}
-    document = jsonable({"knee": found.knee, **rate, **{key: getattr(found, key) for key in found.__struct_fields__}})
-    _write(output, document)
-    _draw(chart, saturation_chart(found))
-    folder = str(Path(found.paths[0]).parent)
-    next_ = ["comfyload", "policy", folder, "--deadline", "90s", "--output", "retry.json"]
-    page = saturation_page(found, [shlex.join(next_)])
-    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet, all_=all_)
+    document = saturation_json(found)
+    write_json(output, document)
+    write_chart(chart, saturation_chart(found))
+    page = saturation_page(found, [_policy_from(str(Path(found.paths[0]).parent))])
+    show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
+@with_flags
 def capacity(
     target: Target,
     rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Rate of jobs to expect: 20/min, 3/s. \\[default: several]")
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 20/min, 3/s.", default="several")
     ] = None,
     p95: P95 = 45.0,
     servers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Number of identical servers. \\[default: as many as --rate needs]"),
+        int | None, Flag("--servers", "N", "Number of identical servers.", least=1, default="as many as --rate needs")
     ] = None,
     dispatch: Annotated[
         str,
-        typer.Option(
-            metavar="WAY",
-            help="How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
+        Flag(
+            "--dispatch",
+            "WAY",
+            "How jobs go to several servers: affinity (as our client does), shortest-queue or round-robin.",
         ),
     ] = "affinity",
     share: Share = None,
-    validate: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare the forecast with a run, or several.")
-    ] = None,
+    validate: Annotated[str | None, Flag("--validate", "RUN", "Compare the forecast with a run, or several.")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     output: Output = None,
     chart: ChartFile = None,
@@ -187,63 +165,40 @@ def capacity(
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
     from comfyload.load.grammar import parse_rate
-    from comfyload.words import count
 
     way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
         raise UsageError(f"unknown --dispatch {dispatch!r}", "choose affinity, shortest-queue or round-robin")
-    for flag, file in (("--output", output), ("--chart", chart)):
-        if file is not None:
-            check_writable(flag, file, json_=json_)
+    check_writable("--output", output, json_=json_)
+    check_writable("--chart", chart, json_=json_)
     on = basis(target, archive, share or [])
-    checks = validated(on, validate, archive) if validate is not None else []
-    found = ahead(
-        on,
-        rate_per_s=None if rate is None else parse_rate(rate),
-        limit_s=p95,
-        servers=servers,
-        dispatch=way,
-    )
+    checks = validated(on, validate, archive) if validate is not None else {}
+    rate_per_s = None if rate is None else parse_rate(rate)
+    found = ahead(on, rate_per_s=rate_per_s, limit_s=p95, servers=servers, dispatch=way)
+    found = structs.replace(found, validation=checks)
 
     from comfyload.judge.summary import jsonable
-    from comfyload.report.advice import Outlook, capacity_page
+    from comfyload.report.advice import capacity_page
     from comfyload.report.charts.advice import forecast_chart
 
-    fields = {key: getattr(found, key) for key in found.__struct_fields__}
-    more = {"jobs": on.pools.n, "limit_s": p95, "validation": dict(checks)}
-    document = jsonable({**fields, **more})
-    _write(output, document)
-    _draw(chart, forecast_chart(found.rows, p95))
-    page = capacity_page(
-        Outlook(
-            source=f"{count(on.pools.n, 'job')} of {', '.join(on.pools.workflows)}",
-            capacity_per_minute=60 * found.capacity_per_s,
-            rows=found.rows,
-            dispatches=found.dispatches,
-            sizing=found.sizing,
-            checks=checks,
-            limit_s=p95,
-            doubts=found.doubts,
-            next=[shlex.join(["comfyload", "policy", target, "--deadline", "90s", "--output", "retry.json"])],
-        )
-    )
-    _show(page, document if json_ else None, for_people(output, chart), quiet=quiet)
+    document = jsonable(found)
+    write_json(output, document)
+    write_chart(chart, forecast_chart(found.rows, p95))
+    page = capacity_page(found, on.pools.workflows, [_policy_from(target)])
+    show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 
 class CopesWith(Struct, frozen=True, kw_only=True):
     """What a policy is made for."""
 
     rate: Annotated[
-        str | None,
-        typer.Option(metavar="RATE", help="Rate of jobs to expect: 4/min. \\[default: 0.6 of the capacity]"),
+        str | None, Flag("--rate", "RATE", "Rate of jobs to expect: 4/min.", default="0.6 of the capacity")
     ] = None
-    servers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of identical servers.")] = 1
-    outages: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Durations of past outages, one a line: 60s, 5m.")
-    ] = None
+    servers: Annotated[int, Flag("--servers", "N", "Number of identical servers.", least=1)] = 1
+    outages: Annotated[Path | None, Flag("--outages", "FILE", "Durations of past outages, one a line: 60s, 5m.")] = None
     share: Share = None
     blind: Annotated[
-        bool, typer.Option("--blind", help="The client cannot read the servers' queues: a gateway is in front of them.")
+        bool, Flag("--blind", "", "The client cannot read the servers' queues: a gateway is in front of them.")
     ] = False
 
 
@@ -252,17 +207,13 @@ def policy(
     target: Target,
     expected: CopesWith,
     deadline: Annotated[
-        float, duration_option("--deadline", "How long a user waits for a job, all attempts together: 90s.")
+        float, Flag("--deadline", "TIME", "How long a user waits for a job, all attempts together: 90s.")
     ],
-    goal: Annotated[
-        float, typer.Option("--target", metavar="PERCENT", help="Share of jobs that must be done by then.")
-    ] = 98.0,
+    goal: Annotated[float, Flag("--target", "PERCENT", "Share of jobs that must be done by then.")] = 98.0,
     archive: Archive = DEFAULT_ARCHIVE,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy: retry.json.")
-    ] = None,
+    output: Annotated[Path | None, Flag("--output", "FILE", "Write the policy: retry.json.", short="-o")] = None,
     export: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Print the policy for tenacity, stamina, envoy, nginx or env.")
+        str | None, Flag("--export", "FORMAT", "Print the policy for tenacity, stamina, envoy, nginx or env.")
     ] = None,
     all_: All = False,
     quiet: Quiet = False,
@@ -279,12 +230,13 @@ def policy(
 
     comfyload policy rtx5060ti --deadline 90s --export env
     """
-    from comfyload.app.advice import basis
-    from comfyload.app.advice import policy as made_of
+    import numpy as np
+
+    from comfyload.advise.choose_policy import synthesise
+    from comfyload.app.advice import SEED, basis
     from comfyload.cli.progress import working
     from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
-    from comfyload.report.render.terminal import render
     from comfyload.report.retry_export import formats, retry_export
     from comfyload.retry.policy import encode
     from comfyload.text_files import read_text
@@ -294,60 +246,38 @@ def policy(
         raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(formats())}")
     if not 0 < goal < 100:
         raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
-    if output is not None:
-        check_writable("--output", output, json_=json_ or export is not None)
+    check_writable("--output", output, json_=json_ or export is not None)
     lines = read_text(str(expected.outages)).split("\n") if expected.outages is not None else []
     on = basis(target, archive, expected.share or [])
     with working("Trying policies in seven troubles", quiet=quiet or json_) as progress:
-        made = made_of(
-            on,
+        made = synthesise(
+            on.pools,
+            on.workload,
             deadline_s=deadline,
             target=goal / 100,
-            rate_per_s=None if expected.rate is None else parse_rate(expected.rate),
+            rate_per_s=parse_rate(expected.rate) if expected.rate else 0.6 * expected.servers * on.jobs_per_s,
             servers=expected.servers,
-            outages_s=[parse_duration(line) for line in lines if line.strip()],
+            transient=on.transient,
+            outages=[parse_duration(line) for line in lines if line.strip()],
             depth_known=not expected.blind,
+            rng=np.random.default_rng(SEED),
             progress=progress,
         )
     if output is not None:
-        _put(output, encode(made))
+        write_whole(output, encode(made))
     if way is not None:
         echo(retry_export(made, way), nl=False)
-    elif json_:
+        return
+    if json_:
         echo(encode(made).decode(), nl=False)
-    elif not quiet:
-        if output is not None:
-            next_ = ["comfyload", "faults", "--scenario", "all", "--policy", str(output)]
-        else:
-            next_ = ["comfyload", "policy", target, "--deadline", duration_text(deadline), "--output", "retry.json"]
-        written = "" if output is None else str(output)
-        render(policy_page(made, written, on.doubts, [shlex.join(next_)]), for_people(output), all=all_)
+        return
+    next_ = _policy_from(target, duration_text(deadline))
+    if output is not None:
+        next_ = shlex.join(["comfyload", "faults", "--scenario", "all", "--policy", str(output)])
+    page = policy_page(made, "" if output is None else str(output), on.doubts, [next_])
+    show_page(page, for_people(output), quiet=quiet, all_=all_)
 
 
-def _show(page: Page, document: object | None, console: Screen, *, quiet: bool, all_: bool = False) -> None:
-    """The document as JSON if there is one, else the page, else nothing."""
-    from comfyload.report.console import Screen
-    from comfyload.report.render.terminal import render
-
-    if document is not None:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        render(page, console, all=all_)
-
-
-def _write(file: Path | None, document: object) -> None:
-    if file is not None:
-        _put(file, json.dumps(document, indent=2).encode() + b"\n")
-
-
-def _draw(file: Path | None, picture: Chart) -> None:
-    if file is not None:
-        from comfyload.report.charts import png
-
-        _put(file, png(picture))
-
-
-def _put(file: Path, content: bytes) -> None:
-    from comfyload.record.atomic import write_whole
-
-    write_whole(file, content)
+def _policy_from(target: str, deadline: str = "90s") -> str:
+    """The command that makes a policy from measured runs."""
+    return shlex.join(["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"])

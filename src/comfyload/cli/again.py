@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import Json, Output, Quiet, check_writable, echo
+from comfyload.cli.flags import Json, Output, Quiet
+from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import Given, Takes, with_flags
-
-if TYPE_CHECKING:
-    from comfyload.app.run.resume import Again
+from comfyload.record.flag import Flag
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 GIVE_AGAIN = {
@@ -40,9 +39,8 @@ def resume(
     from comfyload.app.run.resume import resume as finish
     from comfyload.cli.progress import viewer_for
 
-    if output is not None:
-        check_writable("--output", output, json_=json_)
-    if not clock.run(finish(run, _again(given), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
+    check_writable("--output", output, json_=json_)
+    if not clock.run(finish(run, given.options(), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
         echo("The run is complete already.", err=True)
 
     from comfyload.app.summary import report_run
@@ -61,7 +59,7 @@ def cleanup(
     from comfyload import clock
     from comfyload.app.run.resume import cleanup as delete
 
-    found = clock.run(delete(run, _again(given)))
+    found = clock.run(delete(run, given.options()))
     echo(
         f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
         f"{found.stopped} running stopped; "
@@ -75,29 +73,14 @@ def cleanup(
     raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
 
 
-def _again(given: Given) -> Again:
-    from comfyload.app.run.resume import Again
-
-    options = given.options()
-    return Again(
-        server=options.server or None,
-        headers=options.headers,
-        workflows=[choice.file for choice in options.workflows],
-        ca_file=options.ca_file,
-        max_jobs=options.max_jobs,
-        max_time_s=options.max_time_s,
-    )
-
-
+@with_flags
 def show(
     run: Run,
-    job: Annotated[int | None, typer.Option(metavar="N", help="Print one job, by its index, with its nodes.")] = None,
+    job: Annotated[int | None, Flag("--job", "N", "Print one job, by its index, with its nodes.")] = None,
     output: Output = None,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Leave out damaged lines, and count them.")] = False,
-    all_: Annotated[
-        bool, typer.Option("--all", help="Show every number; with --json the whole page in words.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary, or the job's record, as JSON.")] = False,
+    salvage: Annotated[bool, Flag("--salvage", "", "Leave out damaged lines, and count them.")] = False,
+    all_: Annotated[bool, Flag("--all", "", "Show every number; with --json the whole page in words.")] = False,
+    json_: Annotated[bool, Flag("--json", "", "Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
     """Print a run, or one of its jobs, from its files.
 
@@ -107,8 +90,7 @@ def show(
     """
     from comfyload.app.summary import report_run
 
-    if output is not None:
-        check_writable("--output", output, json_=json_)
+    check_writable("--output", output, json_=json_)
     if job is None:
         raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage, all=all_))
     from comfyload.app.show import show_job

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    GateFlags,
-    Json,
-    MetricsLog,
-    Note,
-    echo,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Json, MetricsLog, Note
+from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
-    from comfyload.record.archive import Damaged, Kept
+    from comfyload.record.archive import Kept
     from comfyload.record.by_hand import ByHand
     from comfyload.report.console import Screen
 
@@ -40,9 +34,7 @@ def save(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="Run directories; small, medium and large belong together.")
     ],
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
-    ] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline.", default="the date alone")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     metrics_log: MetricsLog = None,
     note: Note = None,
@@ -82,6 +74,7 @@ def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
 
 
 @baseline.command("list")
+@with_flags
 def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     """List the baselines, oldest first, and folders made by hand. The promoted baseline is marked.
 
@@ -89,44 +82,40 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     """
     from comfyload.record.archive import list_all, list_by_hand, list_damaged, promoted
     from comfyload.report.by_hand import by_hand_words
+    from comfyload.report.console import print_json
 
-    kept = list_all(archive)
-    best = promoted(archive)
+    kept, damaged, by_hand, default = list_all(archive), list_damaged(archive), list_by_hand(archive), promoted(archive)
+    best = None if default is None else default.folder
     if json_:
-        _list_json(kept, list_damaged(archive), list_by_hand(archive), None if best is None else best.folder)
+        rows: list[dict[str, Any]] = [
+            {"folder": one.folder, "saved_utc": one.manifest.saved_utc, "runs": len(one.manifest.runs),
+             "promoted": one.folder == best, "path": str(one.path)}
+            for one in kept
+        ]  # fmt: skip
+        rows += [{"folder": one.path.name, "problem": one.problem} for one in damaged]
+        print_json(rows + [_by_hand(one) for one in by_hand])
         return
-    other = {one.path.name: f"damaged: {one.problem}" for one in list_damaged(archive)}
-    other |= {one.path.name: by_hand_words(one) for one in list_by_hand(archive)}
-    _list(kept, dict(sorted(other.items())), None if best is None else best.folder)
+    other = {one.path.name: f"damaged: {one.problem}" for one in damaged}
+    other |= {one.path.name: by_hand_words(one) for one in by_hand}
+    if kept or other:
+        _list(kept, dict(sorted(other.items())), best)
+    else:
+        echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
 
 
-def _list_json(kept: list[Kept], damaged: list[Damaged], by_hand: list[ByHand], best: str | None) -> None:
-    import json
-
+def _by_hand(folder: ByHand) -> dict[str, Any]:
     from comfyload.judge.summary import jsonable
-    from comfyload.report.console import Screen
 
-    rows: list[dict[str, Any]] = [
-        {"folder": one.folder, "saved_utc": one.manifest.saved_utc, "runs": len(one.manifest.runs),
-         "promoted": one.folder == best, "path": str(one.path)}
-        for one in kept
-    ]  # fmt: skip
-    rows += [{"folder": one.path.name, "problem": one.problem} for one in damaged]
-    for one in by_hand:
-        stated = {load.file: load.summary for load in one.stated}
-        rows.append({"folder": one.path.name, "made_by_hand": True, "summaries": stated, "path": str(one.path)})
-    Screen(soft_wrap=True, highlight=False).print_json(json.dumps(jsonable(rows)))
+    stated = {load.file: load.summary for load in folder.stated}
+    return {"folder": folder.path.name, "made_by_hand": True, "summaries": jsonable(stated), "path": str(folder.path)}
 
 
 def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
-    """`other`: folders that are not baselines of ours, each with what it is."""
+    """`other`: folders that are not baselines of ours, each with what it is. `best`: the promoted one."""
     from comfyload.report.console import Screen
     from comfyload.report.page import Page, table
     from comfyload.report.render.terminal import render
 
-    if not kept and not other:
-        echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
-        return
     rows = []
     for one in kept:
         loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
@@ -139,56 +128,50 @@ def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     """Print a baseline's runs and the paths of its README and page, or with --json its manifest. For a folder made by
     hand, print its README and the numbers in its files.
 
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
+    from comfyload.app.locate import measured
     from comfyload.record.archive import find, find_by_hand
-    from comfyload.report.console import Screen
+    from comfyload.report.console import Screen, print_json
+    from comfyload.report.kept import kept_page
+    from comfyload.report.render.terminal import render
 
     by_hand = find_by_hand(archive, name)
     if by_hand is not None:
-        _show_by_hand(by_hand, as_json=json_)
+        print_json([_by_hand(by_hand)]) if json_ else _show_by_hand(by_hand)
         return
     kept = find(archive, name)
     if json_:
         Screen().print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
-        return
-    from comfyload.app.locate import measured
-    from comfyload.report.kept import kept_page
-    from comfyload.report.render.terminal import render
-
-    render(kept_page(kept, [measured(reader).summary for _, reader in kept.runs()]), Screen())
+    else:
+        render(kept_page(kept, [measured(reader).summary for _, reader in kept.runs()]), Screen())
 
 
-def _show_readme(file: Path) -> None:
+def _show_by_hand(folder: ByHand) -> None:
+    """Its README, as Markdown on a terminal, and the numbers in its files."""
     from rich.markdown import Markdown
 
+    from comfyload.report.by_hand import by_hand_words, stated_words
     from comfyload.report.console import Screen
 
-    console, text = Screen(), file.read_text(encoding="utf-8-sig", errors="replace")
-    if console.is_terminal:
-        console.print(Markdown(text, hyperlinks=False))
-    else:
-        echo(text, nl=not text.endswith("\n"))
-
-
-def _show_by_hand(folder: ByHand, *, as_json: bool) -> None:
-    from comfyload.report.by_hand import by_hand_words, stated_words
-
-    if as_json:
-        _list_json([], [], [folder], None)
-        return
     if folder.readme is not None:
-        _show_readme(folder.readme)
+        console, text = Screen(), folder.readme.read_text(encoding="utf-8-sig", errors="replace")
+        if console.is_terminal:
+            console.print(Markdown(text, hyperlinks=False))
+        else:
+            echo(text, nl=not text.endswith("\n"))
     for stated in folder.stated:
         echo(stated_words(stated))
     echo(f"{by_hand_words(folder)}.")
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """Recompute every hash, and every summary from its records. Exit code 1: something differs; the output names it.
 
@@ -210,6 +193,7 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
 
 @baseline.command(no_args_is_help=True)
+@with_flags
 def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     """Make a baseline the default for comparisons.
 

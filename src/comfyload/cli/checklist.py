@@ -11,6 +11,7 @@ from msgspec import structs
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Plan
 
@@ -32,9 +33,7 @@ TAKES = Takes(
 def checklist(
     given: Annotated[Given, TAKES],
     gating: GateFlags,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the baseline. \\[default: the date alone]")
-    ] = None,
+    name: Annotated[str | None, Flag("--name", "NAME", "Name of the baseline.", default="the date alone")] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     strict: Strict = False,
     quiet: Quiet = False,
@@ -53,8 +52,8 @@ def checklist(
     from comfyload.record.archive import check_free
     from comfyload.record.atomic import check_folder
 
-    options = given.options()
-    check_free(archive, name)  # before an hour of load, not after it
+    options, gates = given.options(), gating.read()  # before an hour of load, not after it
+    check_free(archive, name)
     check_folder("--archive", archive)
     if not options.workflows:
         choices = [WorkflowChoice(file=file) for file in steps.default_workflows()]
@@ -79,7 +78,7 @@ def checklist(
 
     log = default_log(None if options.metrics_log is None else Path(options.metrics_log))
     found = Target(name=name or "", results=results)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gating.read(), log=log))
+    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log))
     if quiet:
         say_what_failed(verdicts, strict=strict)
     else:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from comfyload.app.baseline import PAGE, README
 from comfyload.app.checklist import WARMUP, Round, TimeLeft
-from comfyload.cli.flags import echo
-from comfyload.cli.progress import NoProgress, Part, clock_words, table_text, viewer_for
+from comfyload.app.locate import Result, Target
+from comfyload.app.run.viewer import Viewer
+from comfyload.cli.output import echo
+from comfyload.cli.progress import Part, clock_words, table_text, viewer_for
+from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.summary import Measured
+from comfyload.record.archive import Kept
 from comfyload.report.checklist import Found, checklist_pages, results_table
 from comfyload.report.console import Screen
 from comfyload.report.render.terminal import render
-
-if TYPE_CHECKING:
-    from comfyload.app.locate import Result, Target
-    from comfyload.judge.gates.gate import GateVerdict
-    from comfyload.judge.summary import Measured
-    from comfyload.record.archive import Kept
 
 
 class ChecklistProgress:
@@ -38,7 +36,7 @@ class ChecklistProgress:
             )
             echo(f"\n{len(planned)} runs of {jobs} jobs, each after one to warm up: {total} jobs, {takes}.", err=True)
 
-    def viewer(self, number: int) -> NoProgress:
+    def viewer(self, number: int) -> Viewer:
         """Of run `number`, from 1."""
         name = f"Run {number} of {len(self._planned)}"
         return viewer_for(quiet=self._quiet, part=Part(name=name, above=lambda: self._table, left=self._left(number)))

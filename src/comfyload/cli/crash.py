@@ -9,12 +9,9 @@ import traceback
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from comfyload.errors import OwnFault
 from comfyload.hidden import without_hidden
-
-if TYPE_CHECKING:
-    from comfyload.errors import OwnFault
 
 
 def write_crash(fault: OwnFault) -> Path | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.text import Text
 
     from comfyload.app.doctor import DoctorCheck
@@ -34,7 +34,7 @@ TAKES = Takes(
 @with_flags
 def doctor(
     given: Annotated[Given, TAKES],
-    all_: Annotated[bool, typer.Option("--all", help="Also show the checks that passed, with their numbers.")] = False,
+    all_: Annotated[bool, Flag("--all", "", "Also show the checks that passed, with their numbers.")] = False,
     json_: Json = False,
 ) -> None:
     """Check a server and a workflow before a run: what is missing, what would disturb the numbers. Submits nothing.
@@ -55,16 +55,14 @@ def doctor(
 
 def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False, alone: bool = False) -> None:
     """Print the checks. `alone`: no run follows, so what is not known and what was not done is of interest."""
-    from comfyload.report.console import Screen, draw
-
-    if as_json:
-        from comfyload.record.codec import encode
-
-        Screen(soft_wrap=True, highlight=False).print_json(encode(checks).decode())
-        return
     from rich.table import Table
     from rich.text import Text
 
+    from comfyload.report.console import Screen, draw, print_json
+
+    if as_json:
+        print_json(checks)
+        return
     console = Screen(highlight=False)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from comfyload.cli.flags import Json, Quiet, check_writable, echo, for_people
-from comfyload.cli.signature import Given, Takes, duration_option, with_flags
+from comfyload.cli.flags import Json, Quiet
+from comfyload.cli.output import check_writable, for_people, show_page, write_json
+from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
     from comfyload.app.faults import Scenario
@@ -33,31 +33,28 @@ def faults(
     given: Annotated[Given, TAKES],
     scenario: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
+        Flag(
+            "--scenario", "NAME", "steady, burst, validation, oom, blip, crash, latency, stall, restart, poison or all."
         ),
     ] = "all",
     heavy: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A workflow that exhausts the server's memory, for oom. \\[default: one that allocates too much]",
+        Flag(
+            "--heavy",
+            "FILE",
+            "A workflow that exhausts the server's memory, for oom.",
+            default="one that allocates too much",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", min=6, metavar="N", help="Jobs of each client.")] = 30,
+    jobs: Annotated[int, Flag("--jobs", "N", "Jobs of each client.", short="-n", least=6)] = 30,
     job_time: Annotated[
-        float,
-        duration_option(
-            "--job-time", "How long a job takes; jobs arrive at 0.6 of the capacity.", default="200ms", least=0.001
-        ),
+        float, Flag("--job-time", "TIME", "How long a job takes; jobs arrive at 0.6 of the capacity.", least=0.001)
     ] = 0.2,
     deadline: Annotated[
-        float | None, duration_option("--deadline", "When a job must be done. \\[default: 30 times --job-time]")
+        float | None, Flag("--deadline", "TIME", "When a job must be done.", default="30 times --job-time")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outcomes as JSON.")
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Show every count and time.")] = False,
+    output: Annotated[Path | None, Flag("--output", "FILE", "Write the outcomes as JSON.", short="-o")] = None,
+    all_: Annotated[bool, Flag("--all", "", "Show every count and time.")] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -84,51 +81,29 @@ def faults(
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
     if not chosen:
         raise UsageError(f"unknown --scenario {scenario!r}", f"choose {', '.join(SCENARIOS)} or all")
-    if output is not None:
-        check_writable("--output", output, json_=json_)
+    check_writable("--output", output, json_=json_)
     wanted = given.options()
     deadline_s = 30 * job_time if deadline is None else deadline
-    files = [choice.file for choice in wanted.workflows]
-    if len(files) > 1:
-        raise UsageError("faults takes one workflow", "give --workflow once")
     options = FaultOptions(
+        run=wanted,
         policy=default(deadline_s) if wanted.policy is None else decode(read_text(wanted.policy).encode()),
         scenarios=chosen,
-        server=wanted.server or None,
-        headers=wanted.headers,
-        workflow=read_text(files[0]).encode() if files else None,
         heavy=None if heavy is None else read_text(str(heavy)).encode(),
         jobs=jobs,
         job_s=job_time,
         deadline_s=deadline_s,
-        allow_shared=wanted.allow_shared,
     )
-    silent = quiet or json_
-    terminal = sys.stderr.isatty()
-    with working("Playing", quiet=silent) as shown:
-        last = ""
+    with working("Playing", quiet=quiet or json_, steps=True) as shown:
 
         def progress(name: Scenario, share: float) -> None:
-            nonlocal last
-            words = f"{name} ({chosen.index(name) + 1} of {len(chosen)})"
-            shown(share, words)
-            if words != last and not silent and not terminal:
-                echo(words, err=True)
-            last = words
+            shown(share, f"{name} ({chosen.index(name) + 1} of {len(chosen)})")
 
         found = clock.run(play(options, progress))
 
     from comfyload.judge.summary import jsonable
-    from comfyload.record.atomic import write_whole
-    from comfyload.report.console import Screen
     from comfyload.report.faults import faults_page
-    from comfyload.report.render.terminal import render
 
     document = {"deadline_s": deadline_s, "outcomes": jsonable(found)}
-    if output is not None:
-        write_whole(output, json.dumps(document, indent=2).encode() + b"\n")
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(document))
-    elif not quiet:
-        render(faults_page(found, deadline_s), for_people(output), all=all_)
+    write_json(output, document)
+    show_page(faults_page(found, deadline_s), for_people(output), document if json_ else None, quiet=quiet, all_=all_)
     raise typer.Exit(0 if all(row.clean for row in found if row.client == "policy") else 1)

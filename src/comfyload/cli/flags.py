@@ -6,41 +6,26 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from msgspec import Struct
 
-from comfyload.cli.signature import option
-from comfyload.errors import UsageError
-from comfyload.record.atomic import check_target, is_stdout
-from comfyload.record.flag import JUDGE, RESULT, flags_of
+from comfyload.record.flag import JUDGE, RESULT, Flag, flags_of
 from comfyload.record.options import RunOptions
-from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.report.console import Screen
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.", rich_help_panel=RESULT)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=RESULT)]
-AllRows = Annotated[bool, typer.Option("--all", help="Show every row, not only those that matter most.")]
-Archive = Annotated[
-    Path,
-    typer.Option(metavar="DIR", help="The folder of baselines.", envvar="COMFYLOAD_ARCHIVE", rich_help_panel=RESULT),
-]
+Quiet = Annotated[bool, Flag("--quiet", "", "No progress and no table.", RESULT, short="-q")]
+Json = Annotated[bool, Flag("--json", "", "Print JSON instead of tables.", RESULT)]
+AllRows = Annotated[bool, Flag("--all", "", "Show every row, not only those that matter most.")]
+Archive = Annotated[Path, Flag("--archive", "DIR", "The folder of baselines.", RESULT, env="COMFYLOAD_ARCHIVE")]
 Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write summary, statistics and jobs as one JSON object."),
+    Path | None, Flag("--output", "FILE", "Write summary, statistics and jobs as one JSON object.", short="-o")
 ]
 _RUN = flags_of(RunOptions)
-MetricsLog = Annotated[Path | None, option(_RUN["metrics_log"])]
-Note = Annotated[list[str] | None, option(_RUN["note"])]
-Accept = Annotated[
-    list[str] | None,
-    typer.Option("--accept", metavar="KEY", help="Compare although KEY differs. Repeatable.", rich_help_panel=JUDGE),
-]
-Margin = Annotated[
-    float, typer.Option("--margin", min=0.001, max=1, metavar="SHARE", help="Smaller differences do not matter.")
-]
+MetricsLog = Annotated[Path | None, _RUN["metrics_log"].flag]
+Note = Annotated[list[str] | None, _RUN["note"].flag]
+Accept = Annotated[list[str] | None, Flag("--accept", "KEY", "Compare although KEY differs. Repeatable.", JUDGE)]
+Margin = Annotated[float, Flag("--margin", "SHARE", "Smaller differences do not matter.", least=0.001, most=1)]
 
 
 class GateFlags(Struct, frozen=True, kw_only=True):
@@ -48,28 +33,26 @@ class GateFlags(Struct, frozen=True, kw_only=True):
 
     gate: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="'p95_latency_s <= 30s', 'images_per_minute >= 0.95 * baseline'. Repeatable; replaces the defaults.",
-            rich_help_panel=JUDGE,
+        Flag(
+            "--gate",
+            "RULE",
+            "'p95_latency_s <= 30s', 'images_per_minute >= 0.95 * baseline'. Repeatable; replaces the defaults.",
+            JUDGE,
         ),
     ] = None
     gates: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read gates and expected errors from a TOML file.", rich_help_panel=JUDGE),
+        Path | None, Flag("--gates", "FILE", "Read gates and expected errors from a TOML file.", JUDGE)
     ] = None
     expect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGEX", help="An error whose text matches this is expected. Repeatable.", rich_help_panel=JUDGE
-        ),
+        list[str] | None, Flag("--expect", "REGEX", "An error whose text matches this is expected. Repeatable.", JUDGE)
     ] = None
     independent_failures: Annotated[
         bool,
-        typer.Option(
+        Flag(
             "--independent-failures",
-            help="Judge a success rate as if failures came one at a time, not in bursts: fewer jobs prove it.",
-            rich_help_panel=JUDGE,
+            "",
+            "Judge a success rate as if failures came one at a time, not in bursts: fewer jobs prove it.",
+            JUDGE,
         ),
     ] = False
 
@@ -89,14 +72,7 @@ class GateFlags(Struct, frozen=True, kw_only=True):
         return gate_set(self.gate or [], self.gates, self.expect or [], independent=self.independent_failures)
 
 
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict",
-        help="Exit with 3 if a gate passes but too few jobs prove it (PASS*).",
-        rich_help_panel=JUDGE,
-    ),
-]
+Strict = Annotated[bool, Flag("--strict", "", "Exit with 3 if a gate passes but too few jobs prove it (PASS*).", JUDGE)]
 
 
 class FailIf(StrEnum):
@@ -108,35 +84,12 @@ class FailIf(StrEnum):
 
 FailIfs = Annotated[
     list[FailIf] | None,
-    typer.Option(
+    Flag(
         "--fail-if",
-        metavar="slower|more-failures",
-        help="Exit with 1 if B is proven worse in this way, with 3 if it may be. Repeatable.",
-        rich_help_panel=JUDGE,
+        "slower|more-failures",
+        "Exit with 1 if B is proven worse in this way, with 3 if it may be. Repeatable.",
+        JUDGE,
     ),
 ]
 DEFAULT_ARCHIVE = Path("infra/observability/baselines")
 """Where the checklist keeps baselines, relative to the root of a project."""
-
-
-def check_writable(flag: str, path: Path, *, json_: bool = False) -> None:
-    """Refuse a file that cannot be written, before the work starts; its folder is made. `json_`: JSON goes to stdout.
-
-    Raises:
-        UsageError: it is a directory, or lies where nothing can be written.
-    """
-    if json_ and is_stdout(path):
-        raise UsageError(f"{flag} {path} and --json both go to standard output", "leave one of them out")
-    check_target(flag, path)
-
-
-def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print a text; what a terminal would take for a command is made visible."""
-    typer.echo(visible_lines(text), err=err, nl=nl)
-
-
-def for_people(*files: Path | None) -> Screen:
-    """Where tables go: standard output, or standard error if one of the files is standard output."""
-    from comfyload.report.console import Screen
-
-    return Screen(stderr=any(is_stdout(file) for file in files))

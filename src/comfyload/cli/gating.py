@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from msgspec import Struct
 
-from comfyload.cli.flags import FailIfs, GateFlags, Strict, check_writable, echo, for_people
+from comfyload.cli.flags import FailIfs, GateFlags, Strict
+from comfyload.cli.output import check_writable, echo, for_people, show_page
 from comfyload.errors import UsageError
-from comfyload.record.flag import RESULT
+from comfyload.record.flag import RESULT, Flag
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from comfyload.app.compare import Compared
     from comfyload.judge.gates.gate import GateVerdict
     from comfyload.judge.gates.grammar import GateSet
@@ -27,15 +26,9 @@ class VerdictFlags(Struct, frozen=True, kw_only=True):
     """Where verdicts go, and whether one that is not proven is good enough."""
 
     strict: Strict = False
-    junit: Annotated[
-        Path | None,
-        typer.Option("--junit", metavar="FILE", help="Write the verdicts as JUnit XML.", rich_help_panel=RESULT),
-    ] = None
+    junit: Annotated[Path | None, Flag("--junit", "FILE", "Write the verdicts as JUnit XML.", RESULT)] = None
     github_summary: Annotated[
-        bool,
-        typer.Option(
-            "--github-summary", help="Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", rich_help_panel=RESULT
-        ),
+        bool, Flag("--github-summary", "", "Append the verdicts to $GITHUB_STEP_SUMMARY as Markdown.", RESULT)
     ] = False
 
     def check(self, *, json_: bool = False) -> None:
@@ -44,8 +37,7 @@ class VerdictFlags(Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: a file cannot be written, or the command does not run in GitHub Actions.
         """
-        if self.junit is not None:
-            check_writable("--junit", self.junit, json_=json_)
+        check_writable("--junit", self.junit, json_=json_)
         if self.github_summary and not os.environ.get("GITHUB_STEP_SUMMARY"):
             raise UsageError("$GITHUB_STEP_SUMMARY is not set", "--github-summary is for a step of GitHub Actions")
 
@@ -101,25 +93,20 @@ def show_comparison(
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_page
-    from comfyload.report.console import Screen
     from comfyload.report.render.markdown import as_markdown
-    from comfyload.report.render.terminal import render as render_page
     from comfyload.report.verdicts import render
 
     found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())
     page = comparison_page(compared.comparison, compared.names)
     outlet.write(found.verdicts, suites_of(compared), as_markdown(page, level=2))
-    if json_:
-        verdicts = found.verdicts if gating.judges else None
-        Screen(soft_wrap=True, highlight=False).print_json(comparison_json(compared.comparison, verdicts))
-    elif not quiet:
-        console = for_people(outlet.junit)
-        render_page(page, console, all=all_)
-        if gating.judges:
-            console.print()
-            render(found.verdicts, console)
+    console = for_people(outlet.junit)
+    document = comparison_json(compared.comparison, found.verdicts if gating.judges else None) if json_ else None
+    show_page(page, console, document, quiet=quiet, all_=all_)
     if json_ or quiet:
         say_what_failed(found.verdicts, strict=outlet.strict)
+    elif gating.judges:
+        console.print()
+        render(found.verdicts, console)
     return exit_code(found.verdicts, found.valid, strict=outlet.strict) if gating.judges else 0
 
 

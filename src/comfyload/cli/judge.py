@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Accept,
-    AllRows,
-    Archive,
-    GateFlags,
-    Json,
-    Margin,
-    MetricsLog,
-    echo,
-    for_people,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
+from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
@@ -33,8 +23,7 @@ def check(
     gating: GateFlags,
     outlet: VerdictFlags,
     baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What '* baseline' in a gate means. \\[default: the promoted one]"),
+        str | None, Flag("--baseline", "NAME", "What '* baseline' in a gate means.", default="the promoted one")
     ] = None,
     metrics_log: MetricsLog = None,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -54,7 +43,8 @@ def check(
     """
     from comfyload.app.check import baseline_of
     from comfyload.app.check import check as judge_all
-    from comfyload.app.locate import default_log, find, labelled
+    from comfyload.app.compare import suites
+    from comfyload.app.locate import default_log, find
     from comfyload.judge.gates.gate import exit_code
 
     outlet.check(json_=json_)
@@ -63,13 +53,12 @@ def check(
     checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
-    from comfyload.report.console import Screen
-    from comfyload.report.junit import suite_of
+    from comfyload.report.console import print_json
     from comfyload.report.verdicts import as_json, render
 
-    outlet.write(checked.verdicts, {label: suite_of(run) for label, run in labelled(found.results).items()})
+    outlet.write(checked.verdicts, suites(found.results))
     if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(json.dumps(as_json(checked.verdicts)))
+        print_json(as_json(checked.verdicts))
     else:
         render(checked.verdicts, for_people(outlet.junit))
     raise typer.Exit(code)
@@ -84,9 +73,7 @@ def compare(
         str | None,
         typer.Argument(metavar="B", help="The side to judge. Without B, A is compared with the promoted baseline."),
     ] = None,
-    paired: Annotated[
-        bool, typer.Option("--paired", help="A and B are alternating pairs of runs, as ab makes them.")
-    ] = False,
+    paired: Annotated[bool, Flag("--paired", "", "A and B are alternating pairs of runs, as ab makes them.")] = False,
     margin: Margin = 0.05,
     accept: Accept = None,
     archive: Archive = DEFAULT_ARCHIVE,
@@ -119,10 +106,10 @@ def compare(
     raise typer.Exit(show_comparison(compared, gating, outlet, all_=all_, json_=json_))
 
 
+@with_flags
 def trend(
     metric: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY", help="A key of the summary. Repeatable. \\[default: the usual ones]"),
+        list[str] | None, Flag("--metric", "KEY", "A key of the summary. Repeatable.", default="the usual ones")
     ] = None,
     archive: Archive = DEFAULT_ARCHIVE,
     all_: AllRows = False,
@@ -133,15 +120,11 @@ def trend(
     [bold]Example[/bold]: comfyload trend --metric p95_latency_s
     """
     from comfyload.app.compare import trend as through_time
+    from comfyload.judge.summary import jsonable
     from comfyload.record.archive import list_by_hand
-    from comfyload.report.console import Screen
-    from comfyload.report.history import history_json, history_page
-    from comfyload.report.render.terminal import render
+    from comfyload.report.history import history_page
 
     series = through_time(archive, metric or [])
     for left in list_by_hand(archive):
         echo(f"{left.path.name} was made by hand and has no records: it is left out", err=True)
-    if json_:
-        Screen(soft_wrap=True, highlight=False).print_json(history_json(series))
-    else:
-        render(history_page(series), Screen(), all=all_ or bool(metric))
+    show_page(history_page(series), for_people(), jsonable(series) if json_ else None, all_=all_ or bool(metric))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import ServerUnreachable
+from comfyload.record.flag import Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from msgspec import Struct
-
     from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
 
 probe = typer.Typer(
@@ -31,10 +30,11 @@ RESTART = "Restart ComfyUI to"
 
 
 @probe.command(no_args_is_help=True)
+@with_flags
 def install(
     comfyui: Folder,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite changed files of the pack, or a link.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    force: Annotated[bool, Flag("--force", "", "Overwrite changed files of the pack, or a link.")] = False,
+    dry_run: Annotated[bool, Flag("--dry-run", "", "Only print what would be done.")] = False,
     json_: Json = False,
 ) -> None:
     """Install the probe in ComfyUI's custom nodes, or update it. ComfyUI is not restarted.
@@ -90,9 +90,10 @@ def status(
 
 
 @probe.command(no_args_is_help=True)
+@with_flags
 def remove(
     comfyui: Folder,
-    force: Annotated[bool, typer.Option("--force", help="Remove also changed files, or a link.")] = False,
+    force: Annotated[bool, Flag("--force", "", "Remove also changed files, or a link.")] = False,
     json_: Json = False,
 ) -> None:
     """Remove the installed probe. The log and all files from elsewhere stay.
@@ -106,19 +107,15 @@ def remove(
 
 
 def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
-    from comfyload.record.codec import encode
-    from comfyload.report.console import Screen
-
-    if as_json:
-        import msgspec
-
-        Screen(soft_wrap=True, highlight=False).print_json(encode(msgspec.to_builtins(result, enc_hook=str)).decode())
-        return
+    import msgspec
     from rich.text import Text
 
     from comfyload.judge.columns.ledger import clean
-    from comfyload.report.console import draw
+    from comfyload.report.console import Screen, draw, print_json
 
+    if as_json:
+        print_json(msgspec.to_builtins(result, enc_hook=str))
+        return
     console = Screen(highlight=False, soft_wrap=True)
     for line in lines:
         draw(Text(clean(line, 2000)), console)

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from rich.console import Console, Group, RenderableType
@@ -18,12 +18,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from comfyload.app.run.viewer import Viewer
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.metrics import METRICS
 from comfyload.record.model import Line, Manifest, Observation, Record, Sent
-from comfyload.record.plan import Closed, Plan, Replay
+from comfyload.record.plan import Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
+from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
 from comfyload.words import digits, duration
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
 
-PLAIN_EVERY_S = 5.0
+PLAIN_EVERY_S, LIVE_EVERY_S = 5.0, 0.2
 COLOUR = "cyan"
 """Of the bar: rich's own red is the colour of FAIL."""
 
@@ -50,24 +52,32 @@ class Part(Struct, frozen=True, kw_only=True):
     left: Callable[[float], str] = lambda _: ""
 
 
-def viewer_for(*, quiet: bool, part: Part | None = None) -> NoProgress:
-    """The viewer that fits where standard error goes."""
-    if quiet:
-        return NoProgress()
-    console = _ErrorScreen(stderr=True)
-    return Terminal(console, part) if console.is_terminal else Plain(console, part)
+def viewer_for(*, quiet: bool, part: Part | None = None) -> Viewer:
+    """The viewer of a run: its progress on standard error, or with `quiet` nothing."""
+    return Viewer() if quiet else RunProgress(_ErrorScreen(stderr=True), part)
 
 
 @contextmanager
-def working(words: str, *, quiet: bool) -> Iterator[Working]:
-    """A bar on a terminal for a computation, with the time left."""
+def working(words: str, *, quiet: bool, steps: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal for a computation, with the time left; elsewhere with `steps` a line for each step.
+
+    Yields what takes the share done, from 0 to 1, and in words the step that is being done.
+    """
     console = _ErrorScreen(stderr=True)
     bar = BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR)
     columns = (TextColumn("{task.description}"), bar, TaskProgressColumn(), TimeRemainingColumn())
     silent = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=silent) as shown:
-        task = shown.add_task(words, total=1.0)
-        yield lambda share, step="": shown.update(task, completed=share, description=step or words)
+        task, last = shown.add_task(words, total=1.0), ""
+
+        def update(share: float, step: str = "") -> None:
+            nonlocal last
+            shown.update(task, completed=share, description=step or words)
+            if steps and step != last and not quiet and not console.is_terminal:
+                console.print(step, markup=False, highlight=False, soft_wrap=True)
+            last = step
+
+        yield update
 
 
 class _ErrorScreen(Screen):
@@ -75,12 +85,6 @@ class _ErrorScreen(Screen):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-
-
-class Working(Protocol):
-    """Takes the share done, from 0 to 1, and what is being done."""
-
-    def __call__(self, share: float, step: str = "") -> None: ...
 
 
 class LiveCounts:
@@ -150,31 +154,14 @@ class LiveCounts:
         return words
 
 
-class NoProgress:
-    """Shows nothing."""
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
-
-    def counting(self) -> None: ...
-
-    def line(self, line: Line) -> None: ...
-
-    def queue(self, remaining: int) -> None: ...
-
-    def noticed(self, observation: Observation) -> None: ...
-
-    def stopping(self, how: str) -> None: ...
-
-    def ended(self) -> None: ...
-
-
-class Plain(NoProgress):
-    """A line every few seconds, for logs."""
+class RunProgress(Viewer):
+    """On a terminal a bar that is redrawn in place, at most five times a second; elsewhere a line every few seconds."""
 
     def __init__(self, console: Console, part: Part | None = None) -> None:
-        self.console = console
-        self.part = part
         self.counts = LiveCounts()
+        self._console = console
+        self._part = part
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._expected: int | None = None
         self._shown = time.monotonic()
 
@@ -183,26 +170,30 @@ class Plain(NoProgress):
         self._expected = expected
         self.counts.cache = CacheJudge(manifest.workflows)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
-        load = f"{manifest.name}: {_load(plan, expected)}"
-        version = server.comfyui_version or "of unknown version"
-        self.heading(load, f"{load} on {server.url} (ComfyUI {version}); run in {path}")
-
-    def heading(self, short: str, full: str) -> None:
-        """Say what begins: in full, unless it is one of several runs."""
-        name = "" if self.part is None or self.part.name in short else f"{self.part.name} · "
-        self.say(full if self.part is None else f"{name}{short.rstrip(',')}")
+        load = f"{manifest.name}: {plan_words(plan)}"
+        if isinstance(plan.load, Replay):
+            load += f", as in {plan.load.source}" + (f" ({plan.load.read_as})" if plan.load.read_as else "")
+        if self._part is None:
+            version = server.comfyui_version or "of unknown version"
+            self.say(f"{load}, on {server.url} (ComfyUI {version}); run in {path}")
+        elif self._live is None:
+            self.say(load if self._part.name in load else f"{self._part.name} · {load}")
+        if self._live is not None:
+            self._live.start()
 
     def counting(self) -> None:
         self.counts.start(self._expected, "jobs")
-        self.refresh()
+        self._refresh()
 
     def line(self, line: Line) -> None:
         self.counts.add(line)
         if isinstance(line, Record):
-            self.refresh()
+            self._refresh()
 
     def queue(self, remaining: int) -> None:
         self.counts.queue = remaining
+        if self._live is not None:
+            self._refresh()
 
     def noticed(self, observation: Observation) -> None:
         self.say(f"noticed: {observation.text}")
@@ -210,75 +201,39 @@ class Plain(NoProgress):
     def stopping(self, how: str) -> None:
         self.say(how)
 
-    def say(self, text: str) -> None:
-        self.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    def ended(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
-    def place(self) -> list[str]:
+    def say(self, text: str) -> None:
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=self._live is None)
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._shown < (PLAIN_EVERY_S if self._live is None else LIVE_EVERY_S):
+            return
+        self._shown = now
+        if self._live is None:
+            self.say(f"{self.counts.phase} " + " · ".join([*self._place(), *self.counts.words()]))
+        else:
+            self._live.update(self._drawn(), refresh=True)
+
+    def _place(self) -> list[str]:
         """How far the run is, with the time left of all runs where that is known, else of this one."""
         place = self.counts.place()
         counting = self.counts.phase == "jobs"
-        left = self.part.left(self.counts.share if counting else 0.0) if self.part is not None else ""
+        left = self._part.left(self.counts.share if counting else 0.0) if self._part is not None else ""
         return [place[0], left] if left else place
 
-    def refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._shown >= PLAIN_EVERY_S:
-            self._shown = now
-            self.say(f"{self.counts.phase} " + " · ".join([*self.place(), *self.counts.words()]))
-
-
-class Terminal(Plain):
-    """A bar that is redrawn in place, at most five times a second and only when something has changed."""
-
-    def __init__(self, console: Console, part: Part | None = None) -> None:
-        super().__init__(console, part)
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-
-    def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
-        super().began(manifest, path, expected)
-        self._live.start()
-
-    def heading(self, short: str, full: str) -> None:
-        if self.part is None:
-            self.say(full)
-
-    def refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._shown >= 0.2:
-            self._shown = now
-            self._live.update(self._drawn(), refresh=True)
-
-    def queue(self, remaining: int) -> None:
-        super().queue(remaining)
-        self.refresh()
-
-    def ended(self) -> None:
-        self._live.stop()
-
-    def say(self, text: str) -> None:
-        self.console.print(visible(text), markup=False, highlight=False)
-
     def _drawn(self) -> Group:
-        counts, part = self.counts, self.part
+        counts, part = self.counts, self._part
         phase = counts.phase if part is None else part.name if counts.phase == "jobs" else f"{part.name}, warm-up"
         bar = Table.grid(padding=(0, 1))
         total = max(counts.total or 0, counts.done, 1)
         line = ProgressBar(total=total, completed=counts.done, width=24, complete_style=COLOUR, finished_style=COLOUR)
-        bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self.place())))
+        bar.add_row(Text(phase, style="bold"), line, Text(" · ".join(self._place())))
         words = Text(" · ".join(one.replace(" ", "\N{NO-BREAK SPACE}") for one in counts.words()), style="dim")
         return Group(*([] if part is None else [part.above()]), bar, words)
-
-
-def _load(plan: Plan, expected: int | None) -> str:
-    jobs = "jobs" if expected is None else f"{expected} jobs"
-    if isinstance(plan.load, Closed):
-        return f"{jobs}, {plan.load.concurrency} in flight,"
-    if isinstance(plan.load, Replay):
-        read_as = f" ({plan.load.read_as})" if plan.load.read_as else ""
-        return f"{jobs}, as in {plan.load.source}{read_as},"
-    rate = plan.load.stages[0].per_s * 60
-    more = f" and {len(plan.load.stages) - 1} more stages" if len(plan.load.stages) > 1 else ""
-    return f"about {jobs} at {rate:.4g} per minute{more}, {plan.load.arrivals},"
 
 
 def clock_words(seconds: float) -> str:

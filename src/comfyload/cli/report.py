@@ -7,18 +7,12 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Accept,
-    Archive,
-    GateFlags,
-    MetricsLog,
-    check_writable,
-    echo,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog
+from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.atomic import is_stdout
+from comfyload.record.flag import Flag
 
 
 @with_flags
@@ -27,9 +21,9 @@ def report(
     target: Annotated[
         str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
     ],
-    html: Annotated[Path, typer.Option(metavar="FILE", help="Write the page to this file.")] = Path("report.html"),
+    html: Annotated[Path, Flag("--html", "FILE", "Write the page to this file.")] = Path("report.html"),
     against: Annotated[
-        str | None, typer.Option(metavar="B", help="Compare with this run or baseline, on the same page.")
+        str | None, Flag("--against", "B", "Compare with this run or baseline, on the same page.")
     ] = None,
     accept: Accept = None,
     metrics_log: MetricsLog = None,
@@ -53,20 +47,19 @@ def report(
     echo(f"Page: {html}", err=is_stdout(html))
 
 
+@with_flags
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per job.")] = None,
+    csv: Annotated[Path | None, Flag("--csv", "FILE", "Write one row per job.")] = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one typed row per job; needs comfyload\\[parquet].")
+        Path | None, Flag("--parquet", "FILE", "Write one typed row per job; needs comfyload\\[parquet].")
     ] = None,
     prometheus: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the summary in Prometheus' text format.")
+        Path | None, Flag("--prometheus", "FILE", "Write the summary in Prometheus' text format.")
     ] = None,
     otlp: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL|FILE", help="Write a trace of each job to a collector or a file; needs comfyload\\[otlp]."
-        ),
+        Flag("--otlp", "URL|FILE", "Write a trace of each job to a collector or a file; needs comfyload\\[otlp]."),
     ] = None,
 ) -> None:
     """Write a run in the formats of other tools: one or several at once.
@@ -78,10 +71,8 @@ def export(
     from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
-    files = [("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)]
-    for flag, file in files:
-        if file is not None:
-            check_writable(flag, file)
-    taken = any(is_stdout(file) for _, file in files) or is_stdout(Path(otlp or ""))
+    for flag, file in (("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)):
+        check_writable(flag, file)
+    taken = any(map(is_stdout, (csv, parquet, prometheus, Path(otlp or ""))))
     for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
         echo(line, err=taken)

@@ -8,53 +8,52 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct, structs
 
-from comfyload.cli.flags import (
-    DEFAULT_ARCHIVE,
-    Archive,
-    GateFlags,
-    Output,
-    Quiet,
-    Strict,
-    check_writable,
-    echo,
-    for_people,
-)
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Output, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.output import check_writable, echo, for_people
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED, ComfyloadError
-from comfyload.record.atomic import is_stdout
-from comfyload.record.flag import JUDGE, RESULT
+from comfyload.record.atomic import is_stdout, write_whole
+from comfyload.record.flag import JUDGE, RESULT, Flag
+from comfyload.record.options import RunOptions
 
 if TYPE_CHECKING:
-    from comfyload.app.check import Checked
     from comfyload.app.locate import Target
-    from comfyload.app.run.early_stop import StopRule
     from comfyload.judge.gates.grammar import GateSet
-    from comfyload.record.options import RunOptions
+    from comfyload.judge.summary import Measured
+
+    Limits = tuple[GateSet, list[Measured]]
 
 JOBS = 12
 """Jobs of a run whose length is not given."""
 
 
-class KeepFlags(Struct, frozen=True, kw_only=True):
-    """Whether the run becomes a baseline, and where."""
+class ResultFlags(Struct, frozen=True, kw_only=True):
+    """What becomes of the run's result, and how it is shown."""
 
-    save: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Keep the run as a baseline of this name.", rich_help_panel=RESULT),
-    ] = None
+    output: Output = None
+    save: Annotated[str | None, Flag("--save", "NAME", "Keep the run as a baseline of this name.", RESULT)] = None
     archive: Archive = DEFAULT_ARCHIVE
+    strict: Strict = False
+    quiet: Quiet = False
+    json_: Annotated[bool, Flag("--json", "", "Print the summary as JSON instead of the table.", RESULT)] = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether neither progress nor tables are shown."""
+        return self.quiet or self.json_
 
     def check(self) -> None:
         """Before the run, not after it.
 
         Raises:
-            UsageError: the name is taken, or the archive cannot be written.
+            UsageError: the name is taken, or a file or the archive cannot be written.
         """
         from comfyload.record.archive import check_free
         from comfyload.record.atomic import check_folder
 
+        check_writable("--output", self.output, json_=self.json_)
         if self.save is not None:
             check_free(self.archive, self.save)
             check_folder("--archive", self.archive)
@@ -64,31 +63,22 @@ class KeepFlags(Struct, frozen=True, kw_only=True):
 def run(
     given: Annotated[Given, Takes()],
     gating: GateFlags,
-    keeping: KeepFlags,
-    output: Output = None,
+    ending: ResultFlags,
     plan_file: Annotated[
-        Path | None,
-        typer.Option("--plan", metavar="FILE", help="Read the options from a TOML plan; flags override it."),
+        Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
     ] = None,
     save_plan: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the options as a TOML plan (- prints it); submit nothing."),
+        Path | None, Flag("--save-plan", "FILE", "Write the options as a TOML plan (- prints it); submit nothing.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show plan, schedule and prompts; submit nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Flag("--dry-run", "", "Show plan, schedule and prompts; submit nothing.")] = False,
     until_proven: Annotated[
         bool,
-        typer.Option(
+        Flag(
             "--until-proven",
-            help="Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
-            rich_help_panel=JUDGE,
+            "",
+            "Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
+            JUDGE,
         ),
-    ] = False,
-    strict: Strict = False,
-    quiet: Quiet = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON instead of the table.", rich_help_panel=RESULT)
     ] = False,
 ) -> None:
     """Load a server with workflows, and report what happened to every job.
@@ -117,41 +107,34 @@ def run(
     from comfyload.app.run.options import read_plan
     from comfyload.cli.options import ended
     from comfyload.cli.progress import viewer_for
+    from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     options = given.options(None if plan_file is None else read_plan(plan_file))
-    options = structs.replace(
-        options, plan=ended(options.plan, _budget() if until_proven else JOBS, budget=until_proven)
-    )
+    jobs = BUDGET_JOBS if until_proven else JOBS
+    options = structs.replace(options, plan=ended(options.plan, jobs, budget=until_proven))
     if save_plan is not None:
         return _save_plan(save_plan, options)
     if dry_run:
         from comfyload.app.run.dry_run import show_dry_run
 
-        return clock.run(show_dry_run(options, as_json=json_))
-    if output is not None:
-        check_writable("--output", output, json_=json_)
-    keeping.check()
-    proof = _proof(gating.read(), options, keeping.archive) if until_proven else None
-    path = clock.run(run_load(options, viewer_for(quiet=quiet or json_), proof))
+        return clock.run(show_dry_run(options, as_json=ending.json_))
+    ending.check()
+    judged, stop_reason = until_proven or ending.save is not None or gating.given, None
+    limits = _limits(gating, ending.archive) if judged else None  # what is wrong with them is an error before the load
+    if until_proven and limits is not None:
+        from comfyload.app.run.early_stop import StopRule
 
-    after = _After(
-        gates=gating.read(),
-        judged=until_proven or keeping.save is not None or gating.given,
-        keeping=keeping,
-        log=None if options.metrics_log is None else Path(options.metrics_log),
-        output=output,
-        strict=strict,
-        quiet=quiet or json_,
-        json=json_,
-    )
-    raise typer.Exit(_report(path, after))  # numpy and scipy: not before the first job has left
+        stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
+    path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
+
+    log = None if options.metrics_log is None else Path(options.metrics_log)
+    raise typer.Exit(_report(path, ending, limits or _limits(gating, ending.archive), log, judged=judged))
 
 
 def _save_plan(file: Path, options: RunOptions) -> None:
     """Write the options as a plan, without what is secret."""
     from comfyload.app.run.options import shareable, to_toml
     from comfyload.comfy.address import parse_headers
-    from comfyload.record.atomic import write_whole
 
     parse_headers([header for header in options.headers if not header.partition("=")[2].startswith("env:")])
     options, missing = shareable(options)
@@ -165,80 +148,59 @@ def _save_plan(file: Path, options: RunOptions) -> None:
         write_whole(file, text.encode())
 
 
-def _budget() -> int:
-    from comfyload.judge.gates.sequential import BUDGET_JOBS
-
-    return BUDGET_JOBS
-
-
-def _proof(gates: GateSet, options: RunOptions, archive: Path) -> StopRule:
-    """The rule that ends the run, made before it: an invalid gate is an error now, and numpy is loaded before a job."""
+def _limits(gating: GateFlags, archive: Path) -> Limits:
+    """The gates, and what `* baseline` means in them. Loads numpy and scipy, for which no job needs to wait."""
     from comfyload.app.check import baseline_of
-    from comfyload.app.run.early_stop import StopRule
 
-    return StopRule(gates, options.plan.jobs or _budget(), baseline_of(gates, None, archive))
+    gates = gating.read()
+    return gates, baseline_of(gates, None, archive)
 
 
-class _After(Struct, frozen=True, kw_only=True):
-    """What to do with a run that has ended. `judged`: the verdicts decide the exit code; the default gates are shown,
-    and do not.
+def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *, judged: bool) -> int:
+    """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
+
+    `judged`: the verdicts decide the exit code; the default gates are shown, and do not.
     """
-
-    gates: GateSet
-    judged: bool
-    keeping: KeepFlags
-    log: Path | None
-    output: Path | None
-    strict: bool
-    quiet: bool
-    json: bool
-
-
-def _report(path: Path, after: _After) -> int:
-    """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code."""
-    from comfyload.app.summary import end_code, print_run, print_summary, read_run, write_output
+    from comfyload.app.check import check
+    from comfyload.app.locate import default_log
+    from comfyload.app.summary import end_code, read_run, run_page, write_output
     from comfyload.judge.gates.gate import exit_code
+    from comfyload.judge.summary import jsonable
+    from comfyload.report.console import print_json
+    from comfyload.report.render.terminal import render
 
-    found, keeping = read_run(path), after.keeping
-    if after.output is not None:
-        write_output(after.output, found.results[0].reader, found.runs[0].summary)
-    if after.json:
-        print_summary(found)
+    found = read_run(path)
+    if ending.output is not None:
+        write_output(ending.output, found.results[0].reader, found.runs[0].summary)
+    if ending.json_:
+        print_json(jsonable(found.runs[0].summary.summary))
     code = end_code(found)
-    judged = after.judged and code != INTERRUPTED
-    if after.quiet and not judged:
+    judged = judged and code != INTERRUPTED
+    if ending.silent and not judged:
         return code
+    (gates, baseline), log = limits, default_log(log)
     try:
-        checked = _checked(found, after)
-    except ComfyloadError:
-        if not after.quiet:
-            print_run(found, [], after.output)
+        checked = check(found, gates, log=log, baseline=baseline)
+    except ComfyloadError:  # such as a log that cannot be read any more
+        if not ending.silent:
+            render(run_page(found, [], ending.output), for_people(ending.output))
         raise
-    if not after.quiet:
-        print_run(found, checked.verdicts, after.output, to_be_kept=judged and keeping.save is not None)
+    if not ending.silent:
+        next_: list[str] | None = [] if judged and ending.save is not None else None  # _keep prints its own
+        render(run_page(found, checked.verdicts, ending.output, next_), for_people(ending.output))
     if not judged:
         return code
-    if keeping.save is not None:
-        _keep(found, keeping.save, after)
-    if after.quiet:
-        say_what_failed(checked.verdicts, strict=after.strict)
-    return exit_code(checked.verdicts, checked.valid, strict=after.strict)
+    if ending.save is not None:
+        _keep(found, ending.save, ending, gates, log)
+    if ending.silent:
+        say_what_failed(checked.verdicts, strict=ending.strict)
+    return exit_code(checked.verdicts, checked.valid, strict=ending.strict)
 
 
-def _checked(found: Target, after: _After) -> Checked:
-    from comfyload.app.check import baseline_of, check
-    from comfyload.app.locate import default_log
-
-    baseline = baseline_of(after.gates, None, after.keeping.archive)
-    return check(found, after.gates, log=default_log(after.log), baseline=baseline)
-
-
-def _keep(found: Target, name: str, after: _After) -> None:
+def _keep(found: Target, name: str, ending: ResultFlags, gates: GateSet, log: Path | None) -> None:
     from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.app.locate import default_log
     from comfyload.cli.baseline import show_kept
 
-    archive = after.keeping.archive
-    kept, _ = save_baseline(archive, name, found, Keeping(gates=after.gates, log=default_log(after.log), notes={}))
-    if not after.quiet:
-        show_kept(kept, archive, for_people(after.output))
+    kept, _ = save_baseline(ending.archive, name, found, Keeping(gates=gates, log=log))
+    if not ending.silent:
+        show_kept(kept, ending.archive, for_people(ending.output))

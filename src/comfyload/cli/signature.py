@@ -1,7 +1,7 @@
 """From a command's parameters to its flags: the one place where a signature is made for typer.
 
-Two kinds of parameters stand for several flags: `Given`, for flags of a run's options, and a struct whose fields are
-annotated as typer's parameters are. All others are typer's own.
+A flag is a `Flag` in an annotation, as in the options of a run. Two kinds of parameters stand for several flags:
+`Given`, for flags of a run's options, and a struct whose fields are annotated as parameters are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typer.models import OptionInfo
 from comfyload.app.run.repeat import text_of
 from comfyload.errors import UsageError
 from comfyload.load.grammar import duration_text, parse_duration
-from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.flag import Kind, OptionFlag, flags_of, flags_on
 from comfyload.record.options import RunOptions
 
 
@@ -88,6 +88,7 @@ def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = T
     default = default or known.default
     help_text = (text or known.help) + (f" \\[default: {default}]" if default else "")
     names = [known.old] if old else [known.name, *([known.short] if known.short else [])]
+    number = flag.kind == "number"
     found: OptionInfo = typer.Option(
         *names,
         metavar=known.metavar or None,
@@ -95,17 +96,11 @@ def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = T
         envvar=known.env if env else None,
         hidden=old,
         rich_help_panel=known.panel,
-        min=flag.least if flag.kind == "number" else None,
+        min=flag.least if number else None,
+        max=known.most if number else None,
+        show_default=flag.kind != "duration",
         parser=partial(duration, name=known.name, least=flag.least or 0.0) if flag.kind == "duration" else None,
     )
-    return found
-
-
-def duration_option(name: str, text: str, *, default: str = "", least: float = 0.0) -> OptionInfo:
-    """An option for typer that is a duration; `default`: its words."""
-    text += f" \\[default: {default}]" if default else ""
-    read = partial(duration, name=name, least=least)
-    found: OptionInfo = typer.Option(name, metavar="TIME", help=text, parser=read, show_default=False)
     return found
 
 
@@ -131,8 +126,20 @@ def _part(parameter: inspect.Parameter) -> Part:
         takes = next(one for one in get_args(hint) if isinstance(one, Takes))
         return list(_of_options(takes)), partial(Given, takes)
     if isinstance(hint, type) and issubclass(hint, Struct):
-        return [_keyword(one.name, one.default, one.type) for one in structs.fields(hint)], lambda given: hint(**given)
-    return [parameter.replace(kind=KEYWORD_ONLY)], lambda given: given[parameter.name]
+        return [_plain(one.name, one.default, one.type) for one in structs.fields(hint)], lambda given: hint(**given)
+    return [_plain(parameter.name, parameter.default, hint)], lambda given: given[parameter.name]
+
+
+def _plain(name: str, default: Any, hint: Any) -> inspect.Parameter:
+    """A parameter that is one flag, an argument, or typer's own."""
+    for flag in flags_on(hint):
+        of = get_args(hint)[0]
+        numeric = {int, float} & {of, *get_args(of)}
+        kind: Kind = "duration" if flag.metavar == "TIME" else "number" if numeric else "text"
+        words = duration_text(default) if kind == "duration" and isinstance(default, float) else ""
+        known = OptionFlag(flag=flag, path=(), kind=kind, of=of, default=default, least=flag.least)
+        hint = Annotated[of, option(known, words)]
+    return _keyword(name, default, hint)
 
 
 def _of_options(takes: Takes) -> Iterator[inspect.Parameter]:

@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
+from comfyload.cli.signature import with_flags
+from comfyload.record.flag import Flag
 
+
+@with_flags
 def sim(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8188,
-    speed: Annotated[float, typer.Option(min=0.001, help="Speed, as a multiple of a real GPU's.")] = 1.0,
-    cache: Annotated[str, typer.Option(help="Node cache: ram, classic, lru or none.")] = "ram",
+    port: Annotated[int, Flag("--port", "", "Port on loopback; 0 takes a free one.", least=0, most=65535)] = 8188,
+    speed: Annotated[float, Flag("--speed", "", "Speed, as a multiple of a real GPU's.", least=0.001)] = 1.0,
+    cache: Annotated[str, Flag("--cache", "", "Node cache: ram, classic, lru or none.")] = "ram",
     no_probe: Annotated[
-        bool,
-        typer.Option("--no-probe", help="Serve without the probe and its simulated GPU readings."),
+        bool, Flag("--no-probe", "", "Serve without the probe and its simulated GPU readings.")
     ] = False,
 ) -> None:
     """Serve a simulated ComfyUI on loopback: no GPU, no models, the same protocol.
@@ -32,13 +35,13 @@ def demo() -> None:
     Takes about ten seconds.
     """
     from comfyload.app.demo import NEXT, run_demo
-    from comfyload.cli.flags import echo
+    from comfyload.cli.output import echo
     from comfyload.cli.progress import viewer_for
 
     path, output = run_demo(viewer_for(quiet=False))
 
     from comfyload.app.summary import report_run
 
-    code = report_run(path, output=output, quiet=False, as_json=False)
-    echo(f"\nThe server was simulated: these are not measurements of a GPU.\n\nNext  {NEXT}")
+    code = report_run(path, output=output, next_=[NEXT])
+    echo("\nThe server was simulated: these are not measurements of a GPU.")
     raise typer.Exit(code)

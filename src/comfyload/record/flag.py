@@ -24,9 +24,9 @@ class Flag(Struct, frozen=True):
     """A flag of the command line that sets a field; it stands in the field's `Annotated`.
 
     `metavar` "": a switch, which sets the opposite of the field's default. `default`: words for a default that is not a
-    value of the field. `least`: the least that the command line takes, where the field's type allows less. `many`: it
-    may be given several times, as every flag of a list of texts may. `old`: an earlier name, which still works.
-    `repeat` False: the command that repeats a run leaves it out.
+    value of the field. `least`: the least that the command line takes, where the field's type allows less; `most`: the
+    most. `many`: it may be given several times, as every flag of a list of texts may. `old`: an earlier name, which
+    still works. `repeat` False: the command that repeats a run leaves it out.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Flag(Struct, frozen=True):
     default: str = ""
     env: str | None = None
     least: float | None = None
+    most: float | None = None
     many: bool = False
     old: str = ""
     repeat: bool = True

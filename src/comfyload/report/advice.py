@@ -134,28 +134,35 @@ def _or_dash(value: float | None) -> str:
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
-    """A forecast and what it rests on. `source`: as `180 jobs of book_small`. `checks`: validations by run."""
+    """A forecast, from the times of `jobs` jobs.
 
-    source: str
-    capacity_per_minute: float
-    rows: Sequence[Forecast]
-    dispatches: Sequence[Forecast]
+    `rows`: at the given rate by number of servers, or of a given number by rate; `dispatches`: the ways to share jobs
+    out among several servers, at the same load; `sizing` None: the number of servers was given. `doubts`: sentences on
+    what it does not cover. `validation`: how the model did on other runs, by their paths.
+    """
+
+    jobs: int
+    rows: list[Forecast]
+    dispatches: list[Forecast]
     sizing: Sizing | None
-    checks: Sequence[tuple[str, Validation]]
+    capacity_per_s: float
     limit_s: float
-    doubts: Sequence[str]
-    next: list[str]
+    doubts: list[str]
+    validation: dict[str, Validation] = {}
 
 
-def capacity_page(found: Outlook) -> Page:
-    """The answer in a sentence, then latency by rate or by number of servers, then how the model did on other runs."""
-    per_min = digits(found.capacity_per_minute)
-    source = f"From {found.source}: one server completes at most {per_min} jobs a minute."
+def capacity_page(found: Outlook, workflows: Sequence[str], next_: list[str]) -> Page:
+    """The answer in a sentence, then latency by rate or by number of servers, then how the model did on other runs.
+
+    `workflows`: whose jobs it rests on. `next_`: command lines to type now.
+    """
+    per_min, jobs = digits(60 * found.capacity_per_s), count(found.jobs, "job")
+    source = f"From {jobs} of {', '.join(workflows)}: one server completes at most {per_min} jobs a minute."
     answer = "" if found.sizing is None else sizing_words(found.sizing)
     tables = [forecast_table(found.rows, found.limit_s)] if found.rows else []
     if found.dispatches:
         tables.append(_dispatch_table(found.dispatches, found.limit_s))
-    for path, validation in found.checks:
+    for path, validation in found.validation.items():
         head = "as predicted" if validation.passed else "not as predicted, or too little known to tell"
         checks = validation_table("validation", f"{path}: {head}", validation)
         tables.append(structs.replace(checks, detail=False, note=". ".join(validation.reasons)))
@@ -164,7 +171,7 @@ def capacity_page(found: Outlook) -> Page:
         subtitle=[source] if answer else [],
         tables=tables,
         remarks=[Remark(level="warning", text=doubt) for doubt in found.doubts],
-        next=found.next,
+        next=next_,
     )
 
 

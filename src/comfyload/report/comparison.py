@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.comparable import Difference
@@ -46,10 +46,10 @@ def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -
     )
 
 
-def comparison_json(comparison: Comparison, verdicts: Sequence[GateVerdict] | None = None) -> str:
-    """All of it as JSON, without a token that JSON lacks; `gates` where it was tested against some."""
+def comparison_json(comparison: Comparison, verdicts: Sequence[GateVerdict] | None = None) -> dict[str, Any]:
+    """All of it as JSON types; `gates` where it was tested against some."""
     judged = {} if verdicts is None else {"gates": as_json(verdicts)}
-    return json.dumps({**jsonable(comparison), **judged})
+    return {**jsonable(comparison), **judged}
 
 
 def _side(name: str, runs: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from comfyload.errors import READER_GONE
 from comfyload.judge.columns.ledger import clean
+from comfyload.record.codec import encode
 from comfyload.visible import visible_lines
 from comfyload.words import in_code_page
 
@@ -42,6 +43,11 @@ class Screen(Console):
         """JSON in letters that every code page has, where this one is not Unicode."""
         plain = not (self.encoding or "ascii").lower().startswith("utf")
         super().print_json(json, **{"ensure_ascii": plain, **options})
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output, whatever the terminal's width."""
+    Screen(soft_wrap=True, highlight=False).print_json(encode(value).decode())
 
 
 def draw(part: Text | Table, console: Console) -> None:

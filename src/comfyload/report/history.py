@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
-from comfyload.judge.summary import jsonable
 from comfyload.report.comparison import change_words, metric_words, value_words
 from comfyload.report.page import Look, Page, Row, State, Table, Value, table
 from comfyload.words import count, decimals, fixed, percent, scale, span
@@ -36,11 +34,6 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
         states=[State(word=word, look=look, sentence=sentence)],
         tables=[*ends, *(_points(one) for one in series)],
     )
-
-
-def history_json(series: Sequence[TrendSeries]) -> str:
-    """All of it as JSON, without a token that JSON lacks."""
-    return json.dumps(jsonable(list(series)))
 
 
 def _ends(load: str, series: Sequence[TrendSeries]) -> Table:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
+from comfyload.judge.summary import jsonable
 from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
 from comfyload.words import DASH, decimals, digits, duration, fixed, percent, span
 
@@ -31,6 +33,12 @@ def saturation_page(found: Saturated, next_: list[str]) -> Page:
         remarks=[Remark(level="info", text=sentence) for sentence in found.findings],
         next=next_,
     )
+
+
+def saturation_json(found: Saturated) -> dict[str, Any]:
+    """All of it as JSON types, the rate to deploy included."""
+    rate = {"deploy_per_minute": found.deploy_per_minute, "confirmed": found.confirmed}
+    return {"knee": found.knee, **rate, **jsonable(found)}
 
 
 def _answers(found: Saturated) -> list[PageLine]:

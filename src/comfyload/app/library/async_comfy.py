@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from msgspec import structs
@@ -19,15 +19,13 @@ from comfyload.app.library.loop_thread import refuse_after_fork
 from comfyload.app.library.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
+from comfyload.comfy.transport import Transport
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
 from comfyload.record.job_events import JobEvent, Progress
 from comfyload.record.model import Execution, Failure, Server
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
-    from comfyload.retry.client import RetryingClient
-    from comfyload.retry.policy import Policy
-    from comfyload.workflow import Workflow
+from comfyload.retry.client import RetryingClient
+from comfyload.retry.policy import Policy
+from comfyload.workflow import Workflow
 
 T = TypeVar("T")
 SLACK_S = 1.0

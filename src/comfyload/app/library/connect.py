@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -46,7 +47,18 @@ def connect(
     Raises:
         UsageError: an address, a header or the policy is not valid.
     """
-    return Connection(servers, policy, headers=headers, ca_file=ca_file, insecure=insecure)
+    urls = dict.fromkeys(map(parse_server, [servers] if isinstance(servers, str) else servers))
+    if not urls:
+        raise UsageError("no server is given", "name at least one, as http://127.0.0.1:8188")
+    parsed = parse_headers([f"{name}={value}" for name, value in (headers or {}).items()])
+    for url in urls:
+        with_credentials(url, parsed)
+    chosen = _policy(policy)
+    opens = [
+        partial(Http.connect, url, parsed, ca_file=ca_file, insecure=insecure, connect_s=chosen.connect_s)
+        for url in urls
+    ]
+    return Connection(opens, chosen, wait=policy is not None)
 
 
 class Connection:
@@ -58,25 +70,11 @@ class Connection:
     """
 
     def __init__(
-        self,
-        servers: str | Sequence[str],
-        policy: Policy | str | Path | None,
-        *,
-        headers: Mapping[str, str] | None,
-        ca_file: str | None,
-        insecure: bool,
+        self, opens: Sequence[Callable[[], AbstractAsyncContextManager[Http]]], policy: Policy, *, wait: bool
     ) -> None:
-        addresses = [servers] if isinstance(servers, str) else list(servers)
-        if not addresses:
-            raise UsageError("no server is given", "name at least one, as http://127.0.0.1:8188")
-        self._urls = list(dict.fromkeys(parse_server(address) for address in addresses))
-        self._headers = parse_headers([f"{name}={value}" for name, value in (headers or {}).items()])
-        for url in self._urls:
-            with_credentials(url, self._headers)
-        self._wait = policy is not None
-        self._policy = _policy(policy)
-        self._ca_file = ca_file
-        self._insecure = insecure
+        self._opens = opens
+        self._policy = policy
+        self._wait = wait
         self._stack = AsyncExitStack()
         self._thread: LoopThread | None = None
         self._pid = 0
@@ -84,18 +82,7 @@ class Connection:
     async def __aenter__(self) -> AsyncComfy:
         self._pid = os.getpid()
         async with AsyncExitStack() as stack:
-            transports = [
-                await stack.enter_async_context(
-                    Http.connect(
-                        url,
-                        self._headers,
-                        ca_file=self._ca_file,
-                        insecure=self._insecure,
-                        connect_s=self._policy.connect_s,
-                    )
-                )
-                for url in self._urls
-            ]
+            transports = [await stack.enter_async_context(opened()) for opened in self._opens]
             clock = stopwatch()
             client = await stack.enter_async_context(RetryingClient.open([], self._policy, clock, rng=Random()))
             comfy = AsyncComfy(client, self._policy, clock)

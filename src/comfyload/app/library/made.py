@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import api_of
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import MAX_FILE_BYTES, Request, TransportError
 from comfyload.errors import ComfyloadError
 from comfyload.record.model import Execution
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 DOWNLOAD_TRIES = 4
 FILE_S = 300.0

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from comfyload.app.run.options import RunOptions
 from comfyload.clock import stopwatch
 from comfyload.errors import NothingMeasured
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from comfyload.app.run.options import RunOptions
 
 
 class Caps:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
-import msgspec
 from msgspec import structs
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.app.run.launch import Prepared, connect, prepare
+from comfyload.app.run.launch import connect, prepare
 from comfyload.app.run.options import RunOptions, shareable, to_toml
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
-from comfyload.record.codec import encode
+from comfyload.record.model import Prompt
 from comfyload.record.plan import Closed, Plan, Replay
-from comfyload.report.console import Screen
+from comfyload.report.console import Screen, print_json
 from comfyload.visible import visible
 from comfyload.words import count
 
@@ -34,14 +33,27 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
             transport,
         )
     options, _ = shareable(options)
-    console = Screen(highlight=False, soft_wrap=True)
+    due = _due(prepared.manifest.plan)
+    expected = expected_jobs(prepared.manifest.plan)
+    prompts = [prepared.jobs.prompt(index) for index in range(SHOWN if expected is None else min(SHOWN, expected))]
+    remarks = prepared.jobs.remarks()
     if as_json:
-        console.print_json(encode(_document(options, prepared)).decode())
+        shown = structs.replace(options, headers=[name.partition("=")[0] for name in options.headers])
+        rows = [
+            {"job": prompt.index, "workflow": prompt.workflow, "prompt_id": prompt.id, "values": prompt.values}
+            for prompt in prompts
+        ]
+        print_json({"plan": shown, "due_s": due, "prompts": rows, "notes": remarks})
         return
+    console = Screen(highlight=False, soft_wrap=True)
     console.print("Nothing is submitted. The plan:", style="bold")
     console.print(_plan(options), markup=False)
-    _schedule(prepared, console)
-    _prompts(prepared, console)
+    console.print("When jobs are due:", style="bold")
+    console.print("\n".join(_schedule(prepared.manifest.plan, due)), markup=False)
+    console.print("\nHow the first prompts differ:", style="bold")
+    console.print(_table(prompts))
+    for remark in remarks:
+        console.print(f"note: {visible(remark)}", markup=False)
 
 
 def _plan(options: RunOptions) -> str:
@@ -63,24 +75,19 @@ def _due(plan: Plan) -> list[float] | None:
     return list(itertools.takewhile(lambda t: plan.duration_s is None or t < plan.duration_s, due))
 
 
-def _schedule(prepared: Prepared, console: Console) -> None:
-    plan = prepared.manifest.plan
-    console.print("When jobs are due:", style="bold")
-    due = _due(plan)
+def _schedule(plan: Plan, due: list[float] | None) -> Iterator[str]:
     if due is None or isinstance(plan.load, Closed):
-        console.print(f"{plan.concurrency} at once, then each as soon as one before it has ended.\n")
+        yield f"{plan.concurrency} at once, then each as soon as one before it has ended."
         return
     if isinstance(plan.load, Replay) and plan.load.read_as:
-        console.print(f"Read from {plan.load.source}: {plan.load.read_as}.", markup=False)
+        yield f"Read from {plan.load.source}: {plan.load.read_as}."
         if plan.load.speedup != 1:
-            console.print(f"Repeated {plan.load.speedup:g} times as fast.")
+            yield f"Repeated {plan.load.speedup:g} times as fast."
     rate = offered_per_s(plan.load)
-    console.print(
-        count(len(due), "arrival")
-        + (f", the last after {due[-1]:.3f} s, at most {_busiest(due)} in a minute" if due else "")
-        + (f"; the whole load is {60 * rate:.4g} per minute on average" if rate else "")
-    )
-    console.print(f"{_instants(due)}\n")
+    last = f", the last after {due[-1]:.3f} s, at most {_busiest(due)} in a minute" if due else ""
+    whole = f"; the whole load is {60 * rate:.4g} per minute on average" if rate else ""
+    yield f"{count(len(due), 'arrival')}{last}{whole}"
+    yield _instants(due)
 
 
 def _instants(due: list[float]) -> str:
@@ -101,34 +108,10 @@ def _busiest(due: list[float]) -> int:
     return most
 
 
-def _shown(prepared: Prepared) -> int:
-    expected = expected_jobs(prepared.manifest.plan)
-    return SHOWN if expected is None else min(SHOWN, expected)
-
-
-def _document(options: RunOptions, prepared: Prepared) -> dict[str, object]:
-    plan = prepared.manifest.plan
-    shown = structs.replace(options, headers=[name.partition("=")[0] for name in options.headers])
-    prompts = (prepared.jobs.prompt(index) for index in range(_shown(prepared)))
-    return {
-        "plan": msgspec.to_builtins(shown),
-        "due_s": _due(plan),
-        "prompts": [
-            {"job": prompt.index, "workflow": prompt.workflow, "prompt_id": prompt.id, "values": prompt.values}
-            for prompt in prompts
-        ],
-        "notes": prepared.jobs.remarks(),
-    }
-
-
-def _prompts(prepared: Prepared, console: Console) -> None:
-    console.print("How the first prompts differ:", style="bold")
+def _table(prompts: list[Prompt]) -> Table:
     table = Table("job", "workflow", "prompt id", "values", box=None, pad_edge=False)
-    for index in range(_shown(prepared)):
-        prompt = prepared.jobs.prompt(index)
+    for prompt in prompts:
         values = ", ".join(f"{key}={value}" for key, value in prompt.values.items())
-        cells = (str(index), prompt.workflow, prompt.id, values or "the graph as it is")
+        cells = (str(prompt.index), prompt.workflow, prompt.id, values or "the graph as it is")
         table.add_row(*(Text(visible(cell)) for cell in cells))
-    console.print(table)
-    for remark in prepared.jobs.remarks():
-        console.print(f"note: {visible(remark)}", markup=False)
+    return table

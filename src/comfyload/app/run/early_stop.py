@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from comfyload.judge.gates.gate import judge
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import decided, early_abort, looks, strikes
 from comfyload.judge.summary import Measured, measure
+from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
 
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
-    from comfyload.record.model import Manifest, Record
+DECIDED = "the gates are decided"
 
 
 class StopRule:
@@ -23,8 +22,6 @@ class StopRule:
 
     Made before the run, since it loads numpy and scipy, for which no job must wait.
     """
-
-    why = "the gates are decided"
 
     def __init__(self, gates: GateSet, budget_jobs: int, baseline: Sequence[Measured] = ()) -> None:
         self._gates = gates
@@ -37,19 +34,19 @@ class StopRule:
             if gate.metric == "success_rate" and gate.op in (">=", ">") and not gate.of_baseline and gate.limit > 0
         ]
 
-    def should_stop(self, record: Record, manifest: Manifest, path: Path) -> bool:
-        """Whether this job's end decides the run at `path`; every look is added to `manifest.looks`.
+    def stop_reason(self, record: Record, manifest: Manifest, path: Path) -> str:
+        """Why the run at `path` should end with this job, "" if it goes on; every look is added to `manifest.looks`.
 
         The run's files must hold all jobs so far, this one included.
         """
         if record.warmup or record.censored:
-            return False
+            return ""
         self._count(failed=record.execution.outcome != "completed")
         if any(early_abort(self._completed, self._strikes, limit) == "fail" for limit in self._limits):
-            return True
+            return DECIDED
         ended = self._completed + self._failed
         if not self._due or ended < self._due[0]:
-            return False
+            return ""
         self._due.pop(0)
         manifest.looks.append(ended)
         reader = RunReader(path)
@@ -57,7 +54,8 @@ class StopRule:
         so_far.end, so_far.looks = "decided", manifest.looks
         measured = measure(str(path), so_far, reader.lines())
         alone = structs.replace(self._gates, independent_failures=True)
-        return decided(*(judge(gates, measured, baseline=self._baseline) for gates in (self._gates, alone)))
+        verdicts = (judge(gates, measured, baseline=self._baseline) for gates in (self._gates, alone))
+        return DECIDED if decided(*verdicts) else ""
 
     def _count(self, *, failed: bool) -> None:
         self._in_a_row = self._in_a_row + 1 if failed else 0

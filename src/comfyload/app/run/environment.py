@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
+from comfyload.comfy.transport import Transport
 from comfyload.record.environment.describe import environment, local_environment
 from comfyload.record.model import Environment, Fact, Manifest
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""
@@ -30,11 +27,8 @@ class EnvironmentReader:
     """
 
     def __init__(self, manifest: Manifest, transport: Transport) -> None:
+        self._manifest = manifest
         self._transport = transport
-        self._telemetry = manifest.options.telemetry
-        self._server = manifest.server
-        folder = manifest.options.comfyui_dir
-        self._folder = None if folder is None else Path(folder)
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
         self._probe: Environment = {}
         self._thread: threading.Thread | None = None
@@ -45,11 +39,12 @@ class EnvironmentReader:
         self._start()
         await self._read_probe()
 
-    async def describe(self, manifest: Manifest) -> Environment:
+    async def describe(self) -> Environment:
         """All facts that are known now or within a few seconds, with the server's facts in the manifest.
 
         A run that was cut short does not wait.
         """
+        manifest = self._manifest
         waited = 0.0 if manifest.end in ("complete", "decided", "capped", "stopped") else FINISH_S
         if waited == 0.0:
             self._start()
@@ -60,7 +55,7 @@ class EnvironmentReader:
         return environment(manifest.server, self._local, self._probe, parse_notes(manifest.options.notes))
 
     async def _read_probe(self) -> None:
-        if not self._probe and self._telemetry:
+        if not self._probe and self._manifest.options.telemetry:
             self._probe = await describe_probe(self._transport)
 
     def _start(self) -> None:
@@ -69,8 +64,9 @@ class EnvironmentReader:
             self._thread.start()
 
     def _read(self) -> None:
+        folder = self._manifest.options.comfyui_dir
         try:
-            self._local = local_environment(self._server, self._folder)
+            self._local = local_environment(self._manifest.server, None if folder is None else Path(folder))
         except OSError as error:  # this machine has no descriptors left, not even to load the modules that read
             why = f"this machine could not be examined: {(error.strerror or str(error)).lower()}"
             self._local = {"host.cpu": Fact(source=why)}

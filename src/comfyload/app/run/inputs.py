@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import structs
 
+from comfyload.app.run.options import RunOptions
 from comfyload.errors import UsageError, WorkflowError
+from comfyload.record.model import Prompt, WorkflowFacts
+from comfyload.record.plan import Plan
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
 from comfyload.workflow.data import DataTable, parse_table
@@ -16,11 +19,6 @@ from comfyload.workflow.graph import address
 from comfyload.workflow.mix import Mix
 from comfyload.workflow.override import parse_settings
 from comfyload.workflow.remarks import remarks
-
-if TYPE_CHECKING:
-    from comfyload.app.run.options import RunOptions
-    from comfyload.record.model import Prompt, WorkflowFacts
-    from comfyload.record.plan import Plan
 
 
 class Inputs:

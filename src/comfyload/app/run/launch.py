@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
@@ -22,7 +20,7 @@ from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import telemetry_of
+from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted
 from comfyload.comfy.examine import fetch_object_info
@@ -33,6 +31,7 @@ from comfyload.errors import RunFilesError, UsageError
 from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.environment.host import describe_host
 from comfyload.record.lock import alone_in
+from comfyload.record.metrics.files import project_log
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
@@ -40,9 +39,6 @@ from comfyload.retry.policy import Policy, decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.workflow import ObjectInfo
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Ender, Viewer
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +50,14 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run(
-    options: RunOptions, viewer: Viewer, stop_rule: Ender | None = None, *, live: bool = True, caps: Caps | None = None
+    options: RunOptions,
+    viewer: Viewer,
+    stop_reason: StopReason | None = None,
+    *,
+    live: bool = True,
+    caps: Caps | None = None,
 ) -> Path:
-    """Run the load and return the run directory. `stop_rule` ends it early, once its gates are decided.
+    """Run the load and return the run directory. `stop_reason` may end it early.
 
     `live`: write the run's rows to the instrumentation log of the project, if there is one. `caps`: of a command with
     several runs; None: the run's own.
@@ -79,10 +80,10 @@ async def run(
                 prepared.jobs,
                 viewer,
                 stopwatch(),
-                stop_rule=stop_rule,
-                telemetry=telemetry_of(prepared.options),
-                live=live_log() if live else None,
+                options=prepared.options,
                 caps=caps,
+                live=live_log() if live else None,
+                stop_reason=stop_reason,
             )
             await session.run(transport)
         return path
@@ -94,23 +95,25 @@ def say_unlocked(why: str | None, viewer: Viewer) -> None:
         viewer.noticed(Observation(t=0.0, code="unlocked", text=why))
 
 
-@asynccontextmanager
-async def connect(options: RunOptions) -> AsyncIterator[Http]:
-    """A transport to the server that the options name."""
+def connect(options: RunOptions) -> AbstractAsyncContextManager[Http]:
+    """A transport to the server that the options name.
+
+    Raises:
+        UsageError: they name none, or its address or a header is invalid.
+    """
     if not options.server:
         raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
     if "***" in options.server:
         raise UsageError("the server's address has *** in place of a secret", "give it again: --server URL")
     url, headers = parse_server(options.server), parse_headers(options.headers)
-    async with Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure) as transport:
-        yield transport
+    return Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure)
 
 
 async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
     """Read the files, identify the server, and settle every job; `again`: the manifest of a run that is resumed."""
     check_descriptors(options.plan)
     inputs = load_inputs(options)
-    _check_telemetry(options)
+    _check_telemetry(options, resumed=again is not None)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
     names = sorted(setting.partition("=")[0] for setting in options.headers)
@@ -158,12 +161,17 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 
 
-def _check_telemetry(options: RunOptions) -> None:
-    """Refuse sources that cannot work; a log need not exist yet."""
+def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
+    """Refuse sources that cannot work. The project's own log need not exist yet: a run may write it."""
     for url in options.scrape:
         scrape_url(url)
-    if options.metrics_log is not None and Path(options.metrics_log).is_dir():
-        raise UsageError(f"--metrics-log {options.metrics_log} is a directory", "name the file")
+    if options.metrics_log is None or resumed:
+        return
+    log, ours = Path(options.metrics_log), project_log()
+    if log.is_dir():
+        raise UsageError(f"--metrics-log {log} is a directory", "name the file")
+    if not log.exists() and (ours is None or log.resolve() != ours.resolve()):
+        raise UsageError(f"no log at {log} (--metrics-log)", "name the file that the server writes")
 
 
 def _policy(file: str) -> Policy:
@@ -192,6 +200,18 @@ def _without_secrets(options: RunOptions, url: str) -> RunOptions:
 def _folder_name(text: str) -> str:
     """A name that any file system and shell takes, from the names of files."""
     return re.sub(r"[^\w.+-]+", "_", text)[:60].strip("._") or "run"
+
+
+def folder_of_runs(command: str, named: Path | None = None) -> Path:
+    """The folder for the runs of a command that makes several: `named`, or `runs/<utc>-<command>`.
+
+    Raises:
+        UsageError: it exists.
+    """
+    folder = named or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{command}"
+    if folder.exists():
+        raise UsageError(f"{folder} exists", "name another folder; runs are never overwritten")
+    return folder
 
 
 def _new_directory(started: datetime, name: str) -> Path:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from comfyload.record.metrics.files import project_log
 from comfyload.record.metrics.own import job_row, run_row
+from comfyload.record.model import LogLine, Manifest, Record
 from comfyload.telemetry.live import LiveLog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.record.model import LogLine, Manifest, Record
 
 OFF = "COMFYLOAD_LIVE_LOG"
 """The environment variable by which it is switched off."""

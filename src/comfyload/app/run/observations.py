@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from msgspec import structs
 
+from comfyload.record.model import Observation
 from comfyload.visible import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from comfyload.record.model import Observation
 
 MOST_OBSERVATIONS = 1000
 """Observations kept one by one; those beyond are counted, by their code."""

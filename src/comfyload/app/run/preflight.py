@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from comfyload.app.run.inputs import Inputs, vary
+from comfyload.app.run.options import RunOptions
 from comfyload.comfy.examine import Described, preflight
+from comfyload.comfy.transport import Transport
 from comfyload.record.model import Observation, Server
+from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightAnswer, PreflightFailed, as_sent, check, merged
-
-if TYPE_CHECKING:
-    from comfyload.app.run.options import RunOptions
-    from comfyload.comfy.transport import Transport
-    from comfyload.workflow import ObjectInfo
 
 FOLDER = "comfyload/preflight"
 """Stands for the run's own folder, which is not settled yet."""

@@ -7,68 +7,54 @@ runs twice; seeds and schedule are functions of the manifest, so that the remain
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import connect, prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
-from comfyload.app.run.session import Session
-from comfyload.app.run.telemetry import last_probe_row, telemetry_of
+from comfyload.app.run.session import Resumed, Session
+from comfyload.app.run.telemetry import last_probe_row
+from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
+from comfyload.comfy.transport import Transport
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Manifest, Observation, Record, Sent, Server
+from comfyload.record.options import RunOptions
 from comfyload.record.run import RunReader, RunWriter
 from comfyload.retry.attempt_log import later_ids
 from comfyload.workflow.vary import prompt_id
-
-if TYPE_CHECKING:
-    from comfyload.app.run.viewer import Viewer
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.options import RunOptions
-
-
-class Again(Struct, frozen=True, kw_only=True):
-    """What a run directory does not hold, because it is secret or has moved since.
-
-    Caps that are not given are those of the run; they count from zero.
-    """
-
-    server: str | None = None
-    headers: list[str] = []
-    workflows: list[str] = []
-    ca_file: str | None = None
-    max_jobs: int | None = None
-    max_time_s: float | None = None
-
 
 ABSENT = 20
 """After so many jobs in a row that a server does not know, no later one is looked up."""
 
 
-class Left(Struct, frozen=True, kw_only=True):
-    """What a dead process left: jobs without an end, arrivals that are done, and a job that the server surely ended.
+STILL_THERE = ("pending", "running", "unknown")
+"""States of a prompt that the server may yet execute."""
 
-    `journalled`: the jobs with a line in the journal.
-    """
+
+class Left(Struct, frozen=True, kw_only=True):
+    """What a dead process left: jobs without an end, all with a line in the journal, and one that the server ended."""
 
     begun: list[Sent]
-    done: frozenset[int]
     journalled: frozenset[int]
     ended: str | None
     last_instant: float
 
 
-async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
+async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     """Finish the run at `path`; False if there was nothing left to do.
+
+    `again`: server, headers, workflows, CA file and limits, which a run directory does not hold, as they are secret or
+    may have moved. Limits that are not given are those of the run; they count from zero.
 
     Raises:
         UsageError: the workflow has changed, a secret is not given again, or a process is at work in the directory.
@@ -79,7 +65,7 @@ async def resume(path: Path, again: Again, viewer: Viewer) -> bool:
         return await _resume(path, again, viewer)
 
 
-async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
+async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     reader = RunReader(path)
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
@@ -108,13 +94,16 @@ async def _resume(path: Path, again: Again, viewer: Viewer) -> bool:
                 prepared.jobs,
                 viewer,
                 lambda: gone + watch(),
-                begun=left.begun,
-                unjournalled=unjournalled,
-                done=left.done,
-                restarted=restarted,
-                telemetry=telemetry_of(options, last_probe_row(reader)),
-                live=live_log(),
+                options=options,
                 caps=caps,
+                live=live_log(),
+                earlier=Resumed(
+                    begun=left.begun,
+                    unjournalled=unjournalled,
+                    done=frozenset(index // manifest.plan.pages for index in left.journalled),
+                    restarted=restarted,
+                    probe_row=last_probe_row(reader),
+                ),
             )
             await session.run(transport)
     return True
@@ -133,7 +122,7 @@ class CleanedUp(Struct, frozen=True, kw_only=True):
     damage: Damage | None = None
 
 
-async def cleanup(path: Path, again: Again) -> CleanedUp:
+async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
     """Remove from the server the jobs of the run at `path`: waiting ones are deleted, a running one is stopped.
 
     Lines of the journal that cannot be read are skipped.
@@ -146,17 +135,17 @@ async def cleanup(path: Path, again: Again) -> CleanedUp:
         return await _cleanup(path, again)
 
 
-async def _cleanup(path: Path, again: Again) -> CleanedUp:
+async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     reader = RunReader(path, salvage=True)
     left = _left(reader)
     begun = [line.prompt_id for line in left.begun]
-    begun += [r.prompt_id for r in reader.lines() if isinstance(r, Record) and _may_be_there(r)]
+    begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
     lost = reader.damage.get(RECORDS)
     begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
-        begun += [name for r in reader.lines() if isinstance(r, Record) for name in _given_up(r) if name not in begun]
+        begun += [name for record in _records(reader) for name in _given_up(record) if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
@@ -187,15 +176,15 @@ def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
 async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
     """Whether the server is done with the prompt, or soon will be: a node checks for interrupts only now and then."""
     watch = stopwatch()
-    while await api.prompt_state(prompt_id) in ("pending", "running", "unknown"):
+    while await api.prompt_state(prompt_id) in STILL_THERE:
         if watch() > within_s:
             return False
         await asyncio.sleep(0.2)
     return True
 
 
-def _may_be_there(record: Record) -> bool:
-    return record.execution.server_state_after in ("pending", "running", "unknown")
+def _records(reader: RunReader) -> Iterator[Record]:
+    return (line for line in reader.lines() if isinstance(line, Record))
 
 
 def _given_up(record: Record) -> list[str]:
@@ -203,22 +192,22 @@ def _given_up(record: Record) -> list[str]:
     return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
-def _options(manifest: Manifest, again: Again) -> RunOptions:
+def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
     """The options of the run, with what is given again."""
     options = manifest.options
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
     for name in manifest.server.headers:
         if name not in missing:
-            raise UsageError(
-                f"the run sent a header {name}, which is not kept", f"give it again: --header {name}=VALUE"
-            )
-    if "***" in options.server and again.server is None:
+            hint = f"give it again: --header {name}=VALUE"
+            raise UsageError(f"the run sent a header {name}, which is not kept", hint)
+    if "***" in options.server and not again.server:
         raise UsageError("the server's address held a secret, which is not kept", "give it again: --server URL")
     workflows = options.workflows
     if again.workflows:
         if len(again.workflows) != len(workflows):
             raise UsageError(f"the run has {len(workflows)} workflows", "give --workflow as often, in the same order")
-        workflows = [structs.replace(c, file=f) for c, f in zip(workflows, again.workflows, strict=True)]
+        pairs = zip(workflows, again.workflows, strict=True)
+        workflows = [structs.replace(choice, file=moved.file) for choice, moved in pairs]
     return structs.replace(
         options,
         plan=manifest.plan,
@@ -238,15 +227,11 @@ def _options(manifest: Manifest, again: Again) -> RunOptions:
 def _check_same(then: Manifest, now: Manifest) -> None:
     for before, after in zip(then.workflows, now.workflows, strict=True):
         if before.sha256 != after.sha256:
-            raise UsageError(
-                f"the workflow {after.name} has changed since the run began",
-                "give the file as it was: --workflow FILE",
-            )
+            hint = "give the file as it was: --workflow FILE"
+            raise UsageError(f"the workflow {after.name} has changed since the run began", hint)
 
 
 def _left(reader: RunReader) -> Left:
-    """What the journal shows: jobs without an end, and the arrivals that need not come again."""
-    pages = reader.manifest.plan.pages
     due: dict[int, Sent] = {}
     ended: set[int] = set()
     last_ended: str | None = None
@@ -261,9 +246,7 @@ def _left(reader: RunReader) -> Left:
         if line.execution.outcome == "completed":
             last_ended = line.prompt_id
     begun = [line for index, line in due.items() if index not in ended]
-    done = frozenset(index // pages for index in [*due, *ended])
-    journalled = frozenset([*due, *ended])
-    return Left(begun=begun, done=done, journalled=journalled, ended=last_ended, last_instant=last_instant)
+    return Left(begun=begun, journalled=frozenset([*due, *ended]), ended=last_ended, last_instant=last_instant)
 
 
 async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:

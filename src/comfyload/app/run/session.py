@@ -6,23 +6,25 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import structs
+from msgspec import Struct, structs
 
+from comfyload.app.run.caps import Caps
 from comfyload.app.run.environment import EnvironmentReader
 from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import Telemetry, has_rows, sources
+from comfyload.app.run.telemetry import has_rows, sources
+from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.transport import Transport
 from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop
@@ -30,17 +32,15 @@ from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.model import Line, LogLine, Manifest, Observation, Record, Sample, Sent
+from comfyload.record.options import RunOptions
+from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
+from comfyload.telemetry.live import LiveLog
+from comfyload.telemetry.source import Source
 
 if TYPE_CHECKING:
-    from comfyload.app.run.caps import Caps
     from comfyload.app.run.inputs import JobSource
-    from comfyload.app.run.viewer import Ender, Viewer
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.run import RunWriter
-    from comfyload.telemetry.live import LiveLog
-    from comfyload.telemetry.source import Source
 
 EVENT_SILENCE_S = 2.0
 """If our jobs run and no event came for so long, the event stream may hang."""
@@ -48,13 +48,26 @@ EVENT_SILENCE_S = 2.0
 End = Literal["complete", "decided", "capped", "stopped", "cancelled", "crashed"]
 
 
+class Resumed(Struct, frozen=True, kw_only=True):
+    """What an earlier process of the run left.
+
+    `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
+    `done`: arrivals that need not come again; `restarted`: the server was restarted since; `probe_row`: boot and number
+    of the last row that was read from the probe.
+    """
+
+    begun: list[Sent] = []
+    unjournalled: list[str] = []
+    done: frozenset[int] = frozenset()
+    restarted: bool = False
+    probe_row: tuple[str, int] | None = None
+
+
 class Session:
     """Runs a plan to its end.
 
-    `begun`: jobs without an end that an earlier process sent, or was about to; `unjournalled`: ids of others that the
-    server has; `done`: arrivals that need not come again; `restarted`: the server was restarted between the two
-    processes. `stop_rule` may end the run early. `telemetry`: which sources are read. `live`: the project's log, which
-    gets the run's rows. `caps`: limits of the command that makes this run.
+    `options` choose the telemetry; those of the manifest hold no secrets. `caps`: limits of the command that makes this
+    run. `live`: the project's log, which gets the run's rows. `stop_reason` may end the run early.
     """
 
     def __init__(
@@ -65,31 +78,24 @@ class Session:
         viewer: Viewer,
         clock: Callable[[], float],
         *,
-        begun: list[Sent] | None = None,
-        unjournalled: Sequence[str] = (),
-        done: frozenset[int] = frozenset(),
-        restarted: bool = False,
-        stop_rule: Ender | None = None,
-        telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
+        options: RunOptions,
+        caps: Caps,
         live: LiveLog | None = None,
-        caps: Caps | None = None,
+        stop_reason: StopReason | None = None,
+        earlier: Resumed = Resumed(),  # noqa: B008 - frozen
     ) -> None:
         self._manifest = manifest
         self._writer = writer
         self._jobs = jobs
         self._viewer = viewer
         self._clock = clock
-        self._begun = begun or []
-        self._unconfirmed_ids = frozenset([*(line.prompt_id for line in self._begun), *unjournalled])
-        self._done = done
-        self._restarted = restarted
-        self._stop_rule = stop_rule
-        self._telemetry = telemetry
+        self._options = options
+        self._earlier = earlier
+        self._stop_reason = stop_reason
         self._clocks = ClockWatch()
         self._sources: list[Source] = []
         self._live = Live(live, manifest, lambda: has_rows(self._sources))
-        self._client: ComfyClient | None = None
-        self._opened: ComfyClient | RetryingClient | None = None
+        self._clients: Sequence[ComfyClient] = ()
         self._noted = Noted(manifest.observations, viewer.noticed)
         self._self_watch: SelfWatch | None = None
         self._caps = caps
@@ -112,16 +118,13 @@ class Session:
             plain = _plain(error)
             ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
             raised = OwnFault(plain, self._writer.path) if ours else plain
-            if self._left():
-                raised.add_note(cleanup_hint(self._writer.path))
+            if any(client.left for client in self._clients):  # prompts that nobody waits for
+                run = quote(str(self._writer.path))
+                hint = f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {run}"
+                raised.add_note(hint)
             if raised is error:
                 raise
             raise raised from None
-
-    def _left(self) -> bool:
-        """Whether our prompts may still be on the server although nobody waits for them."""
-        opened = self._opened
-        return opened is not None and any(client.left for client in getattr(opened, "clients", [opened]))
 
     async def _run(self, transport: Transport) -> None:
         manifest = self._manifest
@@ -129,21 +132,23 @@ class Session:
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
-        self._sources = sources(self._telemetry, transport, manifest.server, self._clock, self._queue_is_streamed)
-        collector = Collector(
-            self._sources,
+        self._sources = sources(
+            self._options,
+            transport,
+            manifest.server,
             self._clock,
-            emit=self._on_sample,
-            emit_log=self._on_log,
-            note=self._noted.add,
+            since=self._earlier.probe_row,
+            streamed=self._queue_is_streamed,
+        )
+        collector = Collector(
+            self._sources, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add
         )
         self._clocks.begin()
         try:
             with frozen_gc():
                 await collector.begin()
                 async with self._open(transport) as client:
-                    self._opened = client
-                    self._client = client.clients[0] if isinstance(client, RetryingClient) else client
+                    self._clients = client.clients if isinstance(client, RetryingClient) else [client]
                     with self._signals(client):
                         await self._drive(client)
                         self._end = "complete" if self._end == "crashed" else self._end
@@ -158,15 +163,16 @@ class Session:
                     self._viewer.ended()
 
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
-        manifest = self._manifest
+        manifest, earlier = self._manifest, self._earlier
+        unconfirmed = frozenset([*(line.prompt_id for line in earlier.begun), *earlier.unjournalled])
         options: ClientOptions = {
             "timeouts": Timeouts(job_s=manifest.plan.timeout_s),
             "fetch": manifest.plan.fetch,
             "observe": self._noted.add,
             "on_queue": self._on_queue,
-            "unconfirmed_ids": self._unconfirmed_ids,
-            "earlier_ids": self._unconfirmed_ids,
-            "server_restarted": self._restarted,
+            "unconfirmed_ids": unconfirmed,
+            "earlier_ids": unconfirmed,
+            "server_restarted": earlier.restarted,
             "room": self._room(),
         }
         if manifest.retry is None:
@@ -184,17 +190,16 @@ class Session:
             clock=self._clock,
             rng=arrivals_rng(plan),
             stop=self._stop,
-            done=self._done,
+            done=self._earlier.done,
         )
 
         def on_last() -> None:
             if not plan.drain and not self._stop.requested:
                 self._spawn(client.cancel_all("censored"))
 
-        left_s = None if self._caps is None else self._caps.left_s
-        if left_s is not None:
-            self._spawn(self._cap_in_time(left_s))
-        await engine.finish(self._begun)
+        if self._caps.left_s is not None:
+            self._spawn(self._cap_in_time(self._caps.left_s))
+        await engine.finish(self._earlier.begun)
         await engine.run(on_counted=self._on_counted, on_last=on_last)
 
     def _room(self) -> Room | None:
@@ -212,7 +217,7 @@ class Session:
         return Room(plan.max_server_queue, drops=drops, stopped=lambda: self._stop.requested, on_full=on_full)
 
     def _admits(self, jobs: int) -> bool:
-        if self._caps is None or self._caps.admits(jobs):
+        if self._caps.admits(jobs):
             return True
         self._cap()  # arrivals that were admitted and wait are still sent
         return False
@@ -224,7 +229,7 @@ class Session:
 
     def _cap(self) -> None:
         """The limit is reached: send no more, and note it."""
-        if self._stop.requested or self._caps is None or self._end == "capped":
+        if self._stop.requested or self._end == "capped":
             return
         self._end, self._caps.cut = "capped", True
         self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
@@ -253,7 +258,7 @@ class Session:
                 manifest.server = structs.replace(manifest.server, packs=packs)
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
-        manifest.environment = await self._environment.describe(manifest)
+        manifest.environment = await self._environment.describe()
         manifest.observations = self._noted.all()
         self._writer.write_manifest(manifest)
         self._live.ended(self._clock())
@@ -274,18 +279,18 @@ class Session:
             # An arrival that waited by plan, or for a retry, was not sent late by the generator.
             if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
                 self._self_watch.send_lateness.append(sent - line.due)
-            self._check_stop_rule(line)
+            self._stop_early(line)
         if isinstance(line, Record):
             self._live.job(line)
         self._viewer.line(line)
 
-    def _check_stop_rule(self, record: Record) -> None:
-        if self._stop_rule is None or self._stop.requested:
+    def _stop_early(self, record: Record) -> None:
+        if self._stop_reason is None or self._stop.requested:
             return
-        if self._stop_rule.should_stop(record, self._manifest, self._writer.path):
+        if why := self._stop_reason(record, self._manifest, self._writer.path):
             self._stop.request()
             self._end = "decided"
-            self._viewer.stopping(f"Stopping, as {self._stop_rule.why}: waiting for running jobs")
+            self._viewer.stopping(f"Stopping, as {why}: waiting for running jobs")
 
     def _on_log(self, line: LogLine) -> None:
         self._writer.write_log(line)
@@ -307,9 +312,9 @@ class Session:
 
     def _queue_is_streamed(self) -> bool:
         """Whether the event stream reports the length of the queue, as far as can be known; true before it is open."""
-        client = self._client
-        if client is None:
+        if not self._clients:
             return True
+        client = self._clients[0]
         silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > EVENT_SILENCE_S
         return client.stream.connected and not silent
 
@@ -320,7 +325,7 @@ class Session:
             notes.append(
                 ("unknown_server", "the server does not report its version; jobs cannot be stopped once they run")
             )
-        if server.queue_at_start and not self._begun:
+        if server.queue_at_start and not self._earlier.begun:
             text = f"the server's queue held {server.queue_at_start} prompts of others at the start"
             notes.append(("busy_at_start", text))
         for code, text in notes:
@@ -351,11 +356,6 @@ class Session:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def cleanup_hint(path: Path) -> str:
-    """How a user removes prompts that are left on the server."""
-    return f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {quote(str(path))}"
 
 
 def _plain(error: BaseException) -> BaseException:

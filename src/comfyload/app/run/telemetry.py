@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
+from comfyload.app.run.options import RunOptions
+from comfyload.comfy.transport import Transport
+from comfyload.record.model import Server
+from comfyload.record.run import RunReader
 from comfyload.telemetry.host import HostReadings
 from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.log import MetricsLog
@@ -14,28 +16,7 @@ from comfyload.telemetry.nvml import Nvml
 from comfyload.telemetry.probe import Probe
 from comfyload.telemetry.scrape import Scrape, scrape_url
 from comfyload.telemetry.server import QueueLength, Stats
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from comfyload.app.run.options import RunOptions
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
-    from comfyload.record.run import RunReader
-    from comfyload.telemetry.source import Source
-
-
-class Telemetry(Struct, frozen=True, kw_only=True):
-    """Which telemetry is read. `since`: the last row of the probe that an earlier process of the run read."""
-
-    on: bool = False
-    scrape: list[str] = []
-    metrics_log: str | None = None
-    since: tuple[str, int] | None = None
-
-
-def telemetry_of(options: RunOptions, since: tuple[str, int] | None = None) -> Telemetry:
-    return Telemetry(on=options.telemetry, scrape=options.scrape, metrics_log=options.metrics_log, since=since)
+from comfyload.telemetry.source import Source
 
 
 def last_probe_row(reader: RunReader) -> tuple[str, int] | None:
@@ -49,15 +30,22 @@ def last_probe_row(reader: RunReader) -> tuple[str, int] | None:
 
 
 def sources(
-    chosen: Telemetry, transport: Transport, server: Server, clock: Callable[[], float], streamed: Callable[[], bool]
+    options: RunOptions,
+    transport: Transport,
+    server: Server,
+    clock: Callable[[], float],
+    *,
+    since: tuple[str, int] | None,
+    streamed: Callable[[], bool],
 ) -> list[Source]:
     """The sources, in the order in which they finish: the log last, since it leaves out rows that the probe delivered.
 
-    `streamed`: whether the event stream reports the length of the queue.
+    `since`: the last row of the probe that an earlier process of the run read. `streamed`: whether the event stream
+    reports the length of the queue.
     """
-    if not chosen.on:
+    if not options.telemetry:
         return []
-    local, probe = LocalServer(server), Probe(transport, clock, chosen.since)
+    local, probe = LocalServer(server), Probe(transport, clock, since)
     found: list[Source] = [
         Nvml(local, clock),
         HostReadings(local, clock),
@@ -65,10 +53,10 @@ def sources(
         QueueLength(transport, streamed),
         probe,
     ]
-    for number, text in enumerate(chosen.scrape, 1):
+    for number, text in enumerate(options.scrape, 1):
         found.append(Scrape(scrape_url(text), "scrape" if number == 1 else f"scrape{number}", clock))
-    if chosen.metrics_log is not None:
-        found.append(MetricsLog(Path(chosen.metrics_log), clock, probe))
+    if options.metrics_log is not None:
+        found.append(MetricsLog(Path(options.metrics_log), clock, probe))
     return found
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from comfyload.record.model import Line, Manifest, Observation, Record
+from comfyload.record.model import Line, Manifest, Observation, Record
 
 
-class Viewer(Protocol):
-    """Who watches a run while it goes on. All calls are made on the event loop and must not block."""
+class Viewer:
+    """Who watches a run while it goes on; this one shows nothing. All calls are made on the event loop and must not
+    block.
+    """
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None: ...
     def counting(self) -> None: ...
@@ -22,9 +22,5 @@ class Viewer(Protocol):
     def ended(self) -> None: ...
 
 
-class Ender(Protocol):
-    """Ends a run early; `why` is the reason, for people."""
-
-    @property
-    def why(self) -> str: ...
-    def should_stop(self, record: Record, manifest: Manifest, path: Path) -> bool: ...
+StopReason = Callable[[Record, Manifest, Path], str]
+"""Takes a job that ended, and its run; returns why the run should end with it, for people; "": it goes on."""
