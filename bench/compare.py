@@ -1,4 +1,4 @@
-"""Client CPU per job of `comfyload run` beside `bare.py`, run in turn against the same server.
+"""Client CPU per job of `comfyload run` and of `bare.py`, run in turn against the same server.
 
 The server has one cpu and the client another. Each tool runs at two job counts, and the slope between them,
 (cpu(n2) - cpu(n1)) / (n2 - n1), is its CPU per job: imports, checks before the run and the report drop out.
@@ -132,9 +132,9 @@ def wrong_with(code: int, result: Path, jobs: int) -> str:
     """Why a run cannot be used, "" if it can. A null server outruns any client, so that much may make it invalid."""
     if code not in (0, INVALID) or not result.exists():  # bare.py has no result, and stops at the first failure
         return f"exit {code}" if code else ""
-    told = json.loads(result.read_bytes())
-    findings = {finding["code"] for finding in told["findings"] if finding["level"] == "invalid"}
-    completed = told["summary"]["completed"]
+    written = json.loads(result.read_bytes())
+    findings = {finding["code"] for finding in written["findings"] if finding["level"] == "invalid"}
+    completed = written["summary"]["completed"]
     if completed == jobs and findings <= OUTRUN:
         return ""
     return f"{completed} of {jobs} jobs completed, invalid by {', '.join(sorted(findings)) or 'nothing'}"

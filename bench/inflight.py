@@ -1,4 +1,4 @@
-"""Memory of `comfyload run` per job in flight: its peak with all jobs in flight at once beside a run of a few.
+"""Memory of `comfyload run` per job in flight: its peak with all jobs in flight at once, compared with a run of a few.
 
 A null server takes every job and ends none before the last has come. `max_rss_bytes` is the kernel's ru_maxrss of the
 child, so it holds everything: interpreter, imports, the load and the report at its end. `per_job_bytes` is the slope
@@ -44,18 +44,18 @@ def main() -> None:
 def peak_memory(args: argparse.Namespace, url: str, jobs: int, seconds: float) -> tuple[int, int]:
     """Peak resident bytes of one run as a whole and up to the end of its load, with all jobs on the server at once."""
     nullcomfy.configure(url, f"emit=0&jit=0&dur={seconds * 1000:g}")
-    with tempfile.TemporaryDirectory() as out, tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryDirectory() as out, tempfile.TemporaryFile() as output:
         line = [*shlex.split(args.comfyload), "run", "--server", url, "--workflow", str(args.workflow)]
         line += ["--jobs", str(jobs), "--concurrency", str(jobs), "--timeout", str(60 + seconds), "--quiet"]
         line += ["--output", f"{out}/result.json", "--run-dir", f"{out}/run"]
-        process = subprocess.Popen(line, stdout=said, stderr=said)
+        process = subprocess.Popen(line, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         result = Path(out, "result.json")
         wrong = wrong_with(process.returncode, result, jobs)
         if wrong:
-            said.seek(0)
-            raise SystemExit(f"{wrong}: {shlex.join(line)}\n{said.read()[-2000:].decode()}")
+            output.seek(0)
+            raise SystemExit(f"{wrong}: {shlex.join(line)}\n{output.read()[-2000:].decode()}")
         loaded: int = json.loads(result.read_bytes())["manifest"]["self_check"]["max_rss_bytes"]
     at_once = nullcomfy.stat(url, "peak")
     if at_once != jobs:

@@ -1,6 +1,6 @@
-"""Retry policies through the real client and real sockets: the synthesised one beside those that are usually written.
+"""Retry policies through the real client and real sockets: the synthesised one and those that are usually written.
 
-A simulated server runs `--speed` times as fast, and all times of the policies are divided by it; what is said is in
+A simulated server runs `--speed` times as fast, and all times of the policies are divided by it; what is printed is in
 seconds of the jobs. All policies meet the same arrivals, jobs and troubles, each on a server of its own. The usual ones
 follow their jobs by the same client, so that they hear of every end at once; what they have given up on stays in the
 queue. The policy is made from a run of `--baseline` jobs on the same simulator.
@@ -254,7 +254,7 @@ async def send(
         if execution.outcome == "completed":
             done[index] = (now() - zero) * speed - job.due_s
 
-    beside = asyncio.create_task(trouble)
+    troubling = asyncio.create_task(trouble)
     tasks = []
     for index, job in enumerate(jobs):
         await asyncio.sleep(max(0.0, zero + job.due_s / speed - now()))
@@ -266,7 +266,7 @@ async def send(
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
-    await beside
+    await troubling
 
 
 async def trouble(scenario: str, server: Server, armed: list[int], speed: float) -> None:
@@ -326,7 +326,7 @@ def graph(kind: str, seed: int) -> bytes:
     return json.dumps(nodes).encode()
 
 
-# --- what is said
+# --- what is printed
 
 
 def table(results: Iterable[Result]) -> str:

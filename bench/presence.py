@@ -3,12 +3,12 @@
     python bench/presence.py --server http://127.0.0.1:8188 --workflow graph.json --pairs 10 --jobs 40
 
 By turns (A B B A), blocks of jobs are sent by the least client there can be (A: every prompt posted at once, no
-WebSocket, the last one's history asked for now and then) and by `comfyload run` at its default settings (B). The times
+WebSocket, the last one's history args for now and then) and by `comfyload run` at its default settings (B). The times
 are the server's own: from the end of a block's first counted job to the end of its last. So both keep its queue filled,
 and nothing that happens on our side is in them.
 
 Times of whole jobs differ by more than our presence costs. For a server on this machine the CPU time of its event loop
-is told too, which serves us and all others: its thread is the only one that our presence occupies, and what it takes is
+is printed too, which serves us and all others: its thread is the only one that our presence occupies, and its time is
 the most that it can take from the jobs.
 """
 
@@ -52,16 +52,16 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=40, help="of each block, besides 2 to warm up")
     parser.add_argument("flags", nargs="*", help="more flags of comfyload run, after --")
-    asked = parser.parse_args()
-    graph = json.loads(asked.workflow.read_bytes())
-    server = _process(asked.server)
+    args = parser.parse_args()
+    graph = json.loads(args.workflow.read_bytes())
+    server = _process(args.server)
     pairs: list[tuple[Block, Block]] = []
-    for pair in range(-1, asked.pairs):  # the first warms the server up
+    for pair in range(-1, args.pairs):  # the first warms the server up
         blocks = {}
         for side in "ab" if pair % 2 == 0 else "ba":
-            ends, loop_s = bare(asked, graph, server) if side == "a" else ours(asked, server)
+            ends, loop_s = bare(args, graph, server) if side == "a" else ours(args, server)
             ends = sorted(ends)[WARMUP:]
-            jobs = asked.jobs + WARMUP
+            jobs = args.jobs + WARMUP
             blocks[side] = Block(
                 (ends[-1] - ends[0]) / 1000 / (len(ends) - 1), None if loop_s is None else loop_s / jobs
             )
@@ -103,24 +103,24 @@ def tell_loop(pairs: Sequence[tuple[Block, Block]]) -> None:
 
 
 def bare(
-    asked: argparse.Namespace, graph: dict[str, Any], server: psutil.Process | None
+    args: argparse.Namespace, graph: dict[str, Any], server: psutil.Process | None
 ) -> tuple[list[float], float | None]:
     """When its jobs ended, in ms of the server's clock, and the CPU seconds of the server's event loop meanwhile."""
     block, before = uuid.uuid4().hex[:8], _cpu(server)
-    ids = [_post(asked.server, _varied(graph, block)) for _ in range(asked.jobs + WARMUP)]
-    while not _history(asked.server, ids[-1]):
+    ids = [_post(args.server, _varied(graph, block)) for _ in range(args.jobs + WARMUP)]
+    while not _history(args.server, ids[-1]):
         time.sleep(ASK_EVERY_S)
     spent = _cpu(server) - before
-    entries = (_history(asked.server, prompt_id)[prompt_id] for prompt_id in ids)
+    entries = (_history(args.server, prompt_id)[prompt_id] for prompt_id in ids)
     return [_end_ms(entry) for entry in entries], None if server is None else spent
 
 
-def ours(asked: argparse.Namespace, server: psutil.Process | None) -> tuple[list[float], float | None]:
+def ours(args: argparse.Namespace, server: psutil.Process | None) -> tuple[list[float], float | None]:
     """The same of a `comfyload run`, from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         run, before = Path(folder) / "run", _cpu(server)
-        words = ["--server", asked.server, "--workflow", str(asked.workflow), "--run-dir", str(run), "--quiet"]
-        load = ["--jobs", str(asked.jobs), "--warmup", str(WARMUP), "--concurrency", "2", *asked.flags]
+        words = ["--server", args.server, "--workflow", str(args.workflow), "--run-dir", str(run), "--quiet"]
+        load = ["--jobs", str(args.jobs), "--warmup", str(WARMUP), "--concurrency", "2", *args.flags]
         done = subprocess.run([sys.executable, "-m", "comfyload", "run", *words, *load], check=False)
         if done.returncode not in (0, 5):
             raise SystemExit(f"comfyload run ended with {done.returncode}")
@@ -153,10 +153,10 @@ def _history(server: str, prompt_id: str) -> dict[str, Any]:
 
 
 def _end_ms(entry: dict[str, Any]) -> float:
-    told = [data["timestamp"] for name, data in entry["status"]["messages"] if name == "execution_success"]
-    if not told:
+    ends = [data["timestamp"] for name, data in entry["status"]["messages"] if name == "execution_success"]
+    if not ends:
         raise SystemExit("a job failed: look at the server's log")
-    return float(told[0])
+    return float(ends[0])
 
 
 def _process(server: str) -> psutil.Process | None:

@@ -1,4 +1,4 @@
-"""Node times that the probe measured in the server, beside those that `comfyload run` saw from outside by messages.
+"""Node times measured by the probe in the server, compared with those that `comfyload run` takes from messages.
 
 A message is late by what the server's loop, the network and the client are busy with, so the two differ; the probe's
 are the exact ones. Usage: `python bench/probe_agreement.py RUN_DIR LOG`, LOG being comfyui_metrics.ndjson, or the

@@ -54,10 +54,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--rate", default="100/s")
     parser.add_argument("--keep", type=Path, help="keep the run directory here")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, simulator() as url:
-        run = asked.keep or Path(scratch) / "run"
-        readings = soak(url, Path(scratch), run, asked.rate, asked.minutes)
+        run = args.keep or Path(scratch) / "run"
+        readings = soak(url, Path(scratch), run, args.rate, args.minutes)
         return judge(readings, run)
 
 

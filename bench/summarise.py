@@ -1,4 +1,4 @@
-"""Cost of `comfyload`'s summary of a long run beside yardsticks that read the same file.
+"""Cost of `comfyload`'s summary of a long run, and of yardsticks that read the same file.
 
 Writes a made-up run to a temporary folder, then reads it in separate processes, one after the other. `comfyload` makes
 its whole summary. Two yardsticks show how little reading such a file can cost, and state far less: `msgspec` decodes
@@ -143,13 +143,13 @@ def compared(run: Path, rounds: int) -> dict[str, Any]:
 
 def measured(code: str, run: Path) -> tuple[float, int] | None:
     """CPU seconds (user and system) and peak resident bytes of one process; None if it lacks a library."""
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            text = said.read().decode()
+            output.seek(0)
+            text = output.read().decode()
             if "ModuleNotFoundError" in text:
                 return None
             raise SystemExit(text)
