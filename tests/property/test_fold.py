@@ -1,4 +1,4 @@
-"""The fold's short cuts, for the commonest job and for blocks of lines, change no number and hide no damage."""
+"""What the fold makes of any job's files, and what reading in blocks must not hide."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from msgspec import structs
 
 from comfyload.errors import RunFilesError
 from comfyload.judge.columns.cache import CacheJudge
-from comfyload.judge.columns.fold import Fold
-from comfyload.judge.summary import jsonable, summarise
 from comfyload.record.model import Line, Output, Record, Sent, ServerTimes, Span
 from comfyload.record.run import RECORDS, RunReader, RunWriter
 from tests.unit.judge_runs import FACTS, failed, job, manifest
@@ -52,45 +50,17 @@ def _records(draw: st.DrawFn) -> list[Record]:
     return records
 
 
-@given(records=_records(), room=st.integers(1, 5))
+@given(records=_records())
 @settings(deadline=None)
-def test_a_plain_job_is_judged_as_every_other_is(records: list[Record], room: int) -> None:
-    short, whole = CacheJudge(FACTS_OF), CacheJudge(FACTS_OF)
-    for at in range(0, len(records), room):
-        block = records[at : at + room]
-        expected = [whole.judge(record) for record in block]
-        for record, is_plain, other in zip(block, short.plain(block), expected, strict=True):
-            if is_plain:
-                assert record.execution.outcome == "completed"
-                assert (other.cache, other.new, other.repeated) == ("fresh", record.execution.outputs[0].files, [])
-            else:
-                assert short.judge(record) == other
-
-
-def test_most_jobs_are_plain_and_those_that_return_an_earlier_file_are_not() -> None:
-    truth, records = CacheJudge([FACTS]), [job(index, float(index), 0.5) for index in range(4)]
-    assert truth.plain(records) == [True] * 4
-    assert truth.plain([records[0], job(4, 4.0, 0.5), failed(5, 5.0, 0.5)]) == [False, True, False]
-
-
-@given(records=_records(), room=st.integers(1, 5))
-@settings(max_examples=50, deadline=None)
-def test_numbers_do_not_depend_on_how_many_lines_are_folded_at_a_time(records: list[Record], room: int) -> None:
-    run = manifest(len(records), workflows=FACTS_OF)
-    whole = jsonable(summarise(run, records))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comfyload.judge.summary._AT_ONCE", room)
-        assert jsonable(summarise(run, records)) == whole
-
-
-@given(books=st.lists(st.none() | st.integers(0, 3), max_size=12), room=st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
-def test_a_job_keeps_its_book_wherever_the_first_one_with_a_book_comes(books: list[int | None], room: int) -> None:
-    fold = Fold([FACTS])
-    records = [structs.replace(job(index, float(index), 0.5), book=book) for index, book in enumerate(books)]
-    for at in range(0, len(records), room):
-        fold.add(records[at : at + room])
-    assert fold.finish().every.book.tolist() == [-1 if book is None else book for book in books]
+def test_each_file_of_a_run_is_new_once_and_only_where_a_node_made_it(records: list[Record]) -> None:
+    truth, seen = CacheJudge(FACTS_OF), set[str]()
+    for record in records:
+        files, outputs = truth.judge(record), [o for o in record.execution.outputs if o.node != "7"]
+        listed = {file for output in outputs for file in output.files}
+        fresh = not {"3", *(output.node for output in outputs)} & set(record.execution.cached)
+        assert set(files.new) <= listed - seen and (not fresh or set(files.new) == listed - seen)
+        assert len(files.new) == sum(files.made.values()) and set(files.repeated) <= seen
+        seen |= listed
 
 
 def _written(path: Path, count: int) -> list[Line]:

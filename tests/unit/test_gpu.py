@@ -20,7 +20,8 @@ PAUSE = 0.5
 
 def _jobs(records: list[Record]) -> Jobs:
     fold = Fold([FACTS])
-    fold.add(records)
+    for record in records:
+        fold.add(record)
     return fold.finish()
 
 

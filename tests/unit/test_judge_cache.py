@@ -54,7 +54,7 @@ def test_as_is_asked_for_the_cache_so_it_is_a_warning() -> None:
 
 def test_a_job_is_partly_cached_if_its_sampler_was_and_its_image_is_not_new() -> None:
     truth = CacheJudge([FACTS]).judge(job(0, 0.0, 1.0, cached=["3", "4"]))
-    assert truth.cache == "partial" and truth.new == [] and len(truth.files) == 1
+    assert truth.cache == "partial" and truth.new == [] and len(truth.kinds) == 1
 
 
 def test_loaders_from_the_cache_are_no_cache_hit() -> None:

@@ -6,7 +6,6 @@ import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -55,8 +54,6 @@ from comfyload.record.ranks import nearest_rank
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
 
 Floats = NDArray[np.float64]
-_AT_ONCE = 512
-"""Lines folded at a time: enough to spread what a block costs; of many more, the values leave the processor's cache."""
 
 
 class CacheRow(Struct, frozen=True, kw_only=True):
@@ -157,11 +154,10 @@ def measure(
     damage: Mapping[str, Damage] | None = None,
 ) -> Measured:
     """`summarise`, with the columns it was made from."""
-    alike, rest = gpus_alike(manifest.environment), iter(lines)
-    fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=alike)
+    fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=gpus_alike(manifest.environment))
     with _few_collections():
-        while block := list(islice(rest, _AT_ONCE)):
-            fold.add(block)
+        for line in lines:
+            fold.add(line)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)

@@ -81,6 +81,5 @@ def kind_under(key: str) -> Kind | None:
 
 def suffix_of(file: str) -> str:
     """The ending of a name with its dot, in small letters; "" for none."""
-    name = file[max(file.rfind("/"), file.rfind("\\")) + 1 :]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot >= 0 else ""
+    suffix = file[file.rfind(".") :] if "." in file else ""
+    return "" if "/" in suffix or "\\" in suffix else suffix.lower()

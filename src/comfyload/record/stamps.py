@@ -25,7 +25,7 @@ def believed(execution: Execution, due: float | None = None) -> ServerTimes:
     """
     times = execution.server
     create, start, end = times.create_ms, times.start_ms, times.end_ms
-    if not all(_is_clock(stamp) for stamp in (create, start, end)):
+    if not (_is_clock(create) and _is_clock(start) and _is_clock(end)):
         return _UNKNOWN
     sent = execution.sent if execution.sent is not None else due
     most = float("inf")

@@ -46,8 +46,9 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
     """
     ledger, truth = Ledger(), CacheJudge(manifest.workflows)
     for line in lines:
-        if isinstance(line, Record) and ledger.ended(line):
-            yield _job(line, truth)
+        record = ledger.enter(line)
+        if record is not None:
+            yield _job(record, truth)
 
 
 def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -13,10 +13,6 @@ from comfyload.record.outcomes import Outcome
 
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
-
-
-_PAGE = (1 << 16) - 1
-"""Jobs are marked as recorded on pages of so many, and one: a gap in their numbers costs no memory."""
 
 
 class FailureRow(Struct, frozen=True, kw_only=True):
@@ -42,11 +38,6 @@ class Tagged(Struct, kw_only=True):
         if len(self.first) < 5:
             self.first.append(index)
 
-    def add_all(self, indices: Sequence[int]) -> None:
-        """The same of several."""
-        self.count += len(indices)
-        self.first += indices[: 5 - len(self.first)]
-
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
         return ", ".join(map(str, self.first)) + more
@@ -67,61 +58,37 @@ class Ledger:
         self.duplicates = Tagged()
         self.executed_again = Tagged()
         self.left: dict[str, Tagged] = {}
-        self._unfinished: dict[int, str] = {}
-        self._recorded: dict[int, bytearray] = {}
+        self.unfinished: dict[int, str] = {}
+        """Index and prompt id of each job that was sent and has no record."""
+        self._recorded: set[int] = set()
         self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
 
-    def enter(self, lines: Sequence[Line]) -> list[Record]:
-        """Enter successive lines; the jobs among them, but for those entered before: nothing of them may count again.
-
-        Of a job that is about to be sent, its record will say whether it ended.
+    def enter(self, line: Line) -> Record | None:
+        """Enter the next line. Returns the job; None for one that was entered before, and nothing of it may count
+        again, and for one that is about to be sent: its record will say whether it ended.
         """
-        records = [line for line in lines if type(line) is Record]
-        ended = {record.index for record in records}
-        sent = {line.index: line.prompt_id for line in lines if type(line) is Sent}
-        for index in sent.keys() - ended:
-            if not self._page(index)[index & _PAGE]:
-                self._unfinished[index] = sent[index]
-        for index in self._unfinished.keys() & ended:
-            del self._unfinished[index]
-        first = [record for record in records if self._first(record.index)]
-        self.counted.update([record.execution.outcome for record in first if not record.warmup])
-        self.warmup.update([record.execution.outcome for record in first if record.warmup])
-        for record in first:
-            run = record.execution
-            if run.executions > 1:
-                self.executed_again.add(record.index)
-            if run.outcome != "completed":
-                self._unsuccessful(record)
-        return first
-
-    def ended(self, record: Record) -> bool:
-        """Enter a job; False if it was entered before, and nothing of it may count again."""
-        return bool(self.enter([record]))
-
-    def _first(self, index: int) -> bool:
-        page, at = self._page(index), index & _PAGE
-        if page[at]:
-            self.duplicates.add(index)
-            return False
-        page[at] = 1
-        return True
-
-    def _page(self, index: int) -> bytearray:
-        page = self._recorded.get(index >> 16)
-        if page is None:
-            page = self._recorded[index >> 16] = bytearray(_PAGE + 1)
-        return page
+        index = line.index
+        if index in self._recorded:
+            if isinstance(line, Record):
+                self.duplicates.add(index)
+            return None
+        if isinstance(line, Sent):
+            self.unfinished[index] = line.prompt_id
+            return None
+        self.unfinished.pop(index, None)
+        self._recorded.add(index)
+        run = line.execution
+        (self.warmup if line.warmup else self.counted)[run.outcome] += 1
+        if run.executions > 1:
+            self.executed_again.add(index)
+        if run.outcome != "completed":
+            self._unsuccessful(line)
+        return line
 
     @property
     def offered(self) -> int:
         """Counted arrivals, whatever became of them."""
         return self.counted.total()
-
-    @property
-    def unfinished(self) -> dict[int, str]:
-        """Index and prompt id of each job that was sent and has no record."""
-        return self._unfinished
 
     def failures(self) -> list[FailureRow]:
         """Causes of counted jobs' failures, the most frequent first."""

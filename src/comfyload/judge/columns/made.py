@@ -7,15 +7,15 @@ failure, and no image either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from comfyload.judge.columns.cache import JobFiles
 from comfyload.judge.columns.ledger import Tagged
-from comfyload.record.kinds import KINDS, Kind, kind_of, kind_under
-from comfyload.record.model import Record, WorkflowFacts
+from comfyload.record.kinds import KINDS, Kind, kind_under
+from comfyload.record.model import Output, Record, WorkflowFacts
 
 Place = tuple[str, Kind]
 """A node, and what it makes."""
@@ -62,29 +62,14 @@ class Made:
         self._groups: dict[tuple[str, Choice], dict[Shape, Tagged]] = {}
 
     def add(self, record: Record, files: JobFiles) -> None:
-        """Count what a job made that was judged by itself."""
+        """Count what a completed counted job made."""
         for (kind, folder), count in files.made.items():
-            self._count(kind, folder, count)
+            folders = self.by_kind.setdefault(kind, {})
+            folders[folder] = folders.get(folder, 0) + count
         run = record.execution
-        if files.cache == "fresh" and not any(output.node in run.cached for output in run.outputs):
-            shape = _shape(record, self._constant.get(record.workflow, frozenset()))
-            self._enter((record.workflow, _choice(record.values)), shape, [record.index])
-
-    def add_plain(self, records: Sequence[Record]) -> None:
-        """Count jobs of one new image each."""
-        alike: dict[tuple[str, str, bool, Choice], list[int]] = {}
-        for record in records:
-            output = record.execution.outputs[0]
-            key = (record.workflow, output.node, output.files[0][:7] == "output/", _choice(record.values))
-            if key in alike:
-                alike[key].append(record.index)
-            else:
-                alike[key] = [record.index]
-        for (workflow, node, saved, choice), indices in alike.items():
-            self._enter((workflow, choice), (((node, "image"), 1, int(saved)),), indices)
-        folders = Counter([record.execution.outputs[0].files[0].partition("/")[0] for record in records])
-        for folder, count in folders.items():
-            self._count("image", folder, count)
+        if files.cache == "fresh" and not (run.cached and any(output.node in run.cached for output in run.outputs)):
+            shape = _shape(run.outputs, files.kinds, self._constant.get(record.workflow, frozenset()))
+            self._enter((record.workflow, _choice(record.values)), shape, record.index)
 
     @property
     def previews_only(self) -> bool:
@@ -110,38 +95,34 @@ class Made:
             yield from _without(workflow, groups, of, part)
             yield from _fewer(workflow, groups, of, part)
 
-    def _count(self, kind: Kind, folder: str, count: int) -> None:
-        folders = self.by_kind.setdefault(kind, {})
-        folders[folder] = folders.get(folder, 0) + count
-
-    def _enter(self, group: tuple[str, Choice], shape: Shape, indices: Sequence[int]) -> None:
+    def _enter(self, group: tuple[str, Choice], shape: Shape, index: int) -> None:
         shapes = self._groups.get(group)
         if shapes is None:
             if len(self._groups) >= _GROUPS:
                 return
             shapes = self._groups[group] = {}
-        named = shapes.get(shape)
-        if named is None:
+        jobs = shapes.get(shape)
+        if jobs is None:
             if len(shapes) >= _SHAPES and _total(shape):
                 return
-            named = shapes[shape] = Tagged(first=[])
-        named.add_all(indices)
+            jobs = shapes[shape] = Tagged()
+        jobs.add(index)
 
 
-def _shape(record: Record, constant: frozenset[str]) -> Shape:
-    counts: Counter[Place] = Counter()
-    saved: Counter[Place] = Counter()
-    for output in record.execution.outputs:
+def _shape(outputs: Iterable[Output], kinds: Mapping[str, Kind], constant: Set[str]) -> Shape:
+    counts: dict[Place, list[int]] = {}
+    for output in outputs:
         if output.node in constant:
             continue
         for file in output.files:
-            place = output.node, kind_of(file, output.kind, animated=output.animated)
-            counts[place] += 1
-            saved[place] += file.startswith("output/")
-        kind = kind_under(output.kind)
-        if kind is not None and not output.files and (output.count == 0 or kind == "text"):
-            counts[output.node, kind] += min(output.count, 1)  # of several texts in a list, nobody knows how many
-    return tuple((place, counts[place], saved[place]) for place in sorted(counts))
+            at = counts.setdefault((output.node, kinds[file]), [0, 0])
+            at[0] += 1
+            at[1] += file.startswith("output/")
+        kind = None if output.files else kind_under(output.kind)
+        if kind is not None and (output.count == 0 or kind == "text"):
+            at = counts.setdefault((output.node, kind), [0, 0])
+            at[0] += min(output.count, 1)  # of several texts in a list, nobody knows how many
+    return tuple([(place, made, saved) for place, (made, saved) in sorted(counts.items())])
 
 
 def _choice(values: dict[str, Any]) -> Choice:

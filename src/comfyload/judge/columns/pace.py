@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from comfyload.judge.statistics.trend import theil_sen
-from comfyload.record.model import Record
+from comfyload.record.model import Execution
 
 Floats = NDArray[np.float64]
 _FEWEST, _BLOCKS = 8, 200
@@ -44,16 +43,14 @@ class Ends:
     def __init__(self) -> None:
         self._done, self._stamped = array("d"), array("d")
 
-    def add(self, records: Iterable[Record]) -> None:
-        """Those of these jobs that completed, warm-up too, with the stamps that the server sent."""
-        for record in records:
-            run = record.execution
-            end = run.server.end_ms
-            if end is None or run.done is None or run.outcome != "completed":
-                continue
-            if run.end_source == "events" and 0 < end < _CLOCK_MS:
-                self._done.append(run.done)
-                self._stamped.append(end)
+    def add(self, run: Execution) -> None:
+        """A job's end, of the warm-up too, with the stamp that the server sent."""
+        end = run.server.end_ms
+        if end is None or run.done is None or run.outcome != "completed" or run.end_source != "events":
+            return
+        if 0 < end < _CLOCK_MS:
+            self._done.append(run.done)
+            self._stamped.append(end)
 
     def pace(self, acknowledged_s: Floats) -> Pace | None:
         """None where too few jobs tell it. `acknowledged_s`: how long replies took, as a measure of delays."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
@@ -49,21 +48,18 @@ class Retries:
         self._again: Counter[str] = Counter()
         self._sent_again = self._jobs = self._not_sent = 0
         self._wasted_ms = self._unknown = 0
-        self.any = False
 
-    def add(self, runs: Iterable[Execution]) -> None:
-        """Executions of counted jobs."""
-        for run in runs:
-            self._jobs += 1
-            if run.attempts:
-                self.any = True
-                self._again[run.outcome] += len(run.attempts) > 1
-                self._sent_again += len(run.attempts) - 1
-                wasted = [_executed_ms(attempt) for attempt in run.attempts if attempt.outcome != "completed"]
-                self._wasted_ms += sum(ms or 0 for ms in wasted)
-                self._unknown += wasted.count(None)
-            elif run.sent is None:
-                self._not_sent += 1
+    def add(self, run: Execution) -> None:
+        """The execution of a counted job."""
+        self._jobs += 1
+        if run.attempts:
+            self._again[run.outcome] += len(run.attempts) > 1
+            self._sent_again += len(run.attempts) - 1
+            wasted = [_executed_ms(attempt) for attempt in run.attempts if attempt.outcome != "completed"]
+            self._wasted_ms += sum(ms or 0 for ms in wasted)
+            self._unknown += wasted.count(None)
+        elif run.sent is None:
+            self._not_sent += 1
 
     def row(self, latency: Floats, completed: NDArray[np.bool_], retried: NDArray[np.bool_]) -> RetryRow:
         """`latency` in seconds, `completed` and `retried` of each counted job, in the order of completion."""

@@ -107,8 +107,9 @@ def _hex_ids(value: Any) -> Any:
 def _batches(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[list[ReadableSpan]]:
     ledger, traces, batch = Ledger(), _traces(manifest), list["ReadableSpan"]()
     for line in lines:
-        if isinstance(line, Record) and ledger.ended(line):
-            batch += traces(line)
+        record = ledger.enter(line)
+        if record is not None:
+            batch += traces(record)
             if len(batch) >= _BATCH:
                 yield batch
                 batch = []
