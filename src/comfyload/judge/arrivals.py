@@ -6,14 +6,11 @@ import math
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 
 class Arrivals(Struct, frozen=True, kw_only=True):

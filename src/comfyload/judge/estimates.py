@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import Arrivals, Rates, books_failed
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.columns.jobs import Jobs, failures_of
@@ -20,9 +21,6 @@ from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import Statistic, proportion
 from comfyload.judge.statistics.survival import Lengths, censored_percentiles
 from comfyload.record.model import Manifest
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _BOOK_SHOWN = ("avg", "p50", "p95")

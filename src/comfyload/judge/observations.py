@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.gpu import GpuRow, gpu_reading
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.columns.ledger import clean
@@ -20,7 +20,6 @@ from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
 from comfyload.words import digits, duration, percent
 
-Floats = NDArray[np.float64]
 _Group = list[tuple[str, Measured]]
 Runs = Sequence[tuple[str, Measured]]
 """Runs with their labels."""
@@ -398,7 +397,7 @@ def _energy(runs: Runs) -> Iterator[RunObservation]:
             yield RunObservation(text=f"{_where(label, runs)}{text}")
 
 
-def _fresh(run: Measured, metric: str, of: NDArray[np.bool_] | None = None) -> Floats:
+def _fresh(run: Measured, metric: str, of: Flags | None = None) -> Floats:
     fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
     return run.jobs.known(metric, fresh if of is None else fresh & of)
 

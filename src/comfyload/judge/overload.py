@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.arrivals import Arrivals, Rates
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed, Load, Open, Replay
-
-Floats = NDArray[np.float64]
 
 SATURATED = 0.97
 """Utilisation from which a queue is taken to have no steady state: the wait there is that of 30 jobs and more."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.arrivals import Arrivals, Rates
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.overload import occupancy_s
 from comfyload.judge.statistics.queue import Queue
 from comfyload.record.plan import Closed, Load, Open, Plan
 
-Floats = NDArray[np.float64]
 _FEWEST = 3
 """Arrivals from which their gaps vary."""
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.columns.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.columns.gpu import GpuRow, gpu_rows
@@ -52,8 +52,6 @@ from comfyload.record.model import Manifest, Record, Sample, Sent
 from comfyload.record.ranks import nearest_rank
 
 __all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
-
-Floats = NDArray[np.float64]
 
 
 class CacheRow(Struct, frozen=True, kw_only=True):

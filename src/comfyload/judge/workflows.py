@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags
 from comfyload.judge.columns.jobs import Jobs, executions_of
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic
-
-Flags = NDArray[np.bool_]
 
 
 class AfterRow(Struct, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from msgspec import Struct, field
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.gpu import GpuReadings
 from comfyload.judge.columns.jobs import CACHE_CLASSES, Columns, Jobs
@@ -24,7 +24,6 @@ from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Output, Record, Sample, ServerTimes, WorkflowFacts
 from comfyload.record.stamps import believed
 
-Floats = NDArray[np.float64]
 _FLAGS = ("completed", "censored", "dropped", "retried", "ours", "warmup")
 _PACK = struct.Struct(f"={len(INSTANTS)}dqIIHB{len(_FLAGS)}?")
 """A job as bytes: its instants, book, images, previews, workflow, cache class and flags."""

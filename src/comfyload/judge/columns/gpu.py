@@ -8,14 +8,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.record.model import Sample
 
-Floats = NDArray[np.float64]
 Windows = tuple[Floats, Floats]
 _SOURCES = ("probe", "nvml", "scrape", "comfy")
 """Of several sources of one GPU the first is believed: the server's own process knows which GPU it computes on."""
@@ -195,7 +194,7 @@ def _without_ends(windows: Windows) -> Windows:
     return (begins[1:-1], ends[1:-1]) if len(begins) >= 3 else windows
 
 
-def _inside(at: Floats, windows: Windows) -> NDArray[np.bool_]:
+def _inside(at: Floats, windows: Windows) -> Flags:
     """Whether each instant lies in some window."""
     begins, ends = np.sort(windows[0]), np.sort(windows[1])
     return np.searchsorted(begins, at, "right") > np.searchsorted(ends, at, "left")

@@ -9,10 +9,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.metrics import METRICS, Instant
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 CACHE_CLASSES = ("fresh", "partial", "cached")
 _PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
 """A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""

@@ -6,12 +6,11 @@ from array import array
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.model import Execution
 
-Floats = NDArray[np.float64]
 _FEWEST, _BLOCKS = 8, 200
 _REACH_S = 0.1
 _CLOCK_MS = 1e14

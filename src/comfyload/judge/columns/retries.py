@@ -6,13 +6,11 @@ from collections import Counter
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.statistics.stats import Statistic, percentiles, proportion
 from comfyload.record.model import Attempt, Execution, FailureKind
 from comfyload.record.stamps import FASTER, GIVEN_UP_MS
-
-Floats = NDArray[np.float64]
 
 _MAY_HAVE_RUN: frozenset[FailureKind] = frozenset(
     {"submit_unknown", "server_error", "interrupted", "timeout", "hung", "cancelled", "lost", "fetch", "censored"}
@@ -61,7 +59,7 @@ class Retries:
         elif run.sent is None:
             self._not_sent += 1
 
-    def row(self, latency: Floats, completed: NDArray[np.bool_], retried: NDArray[np.bool_]) -> RetryRow:
+    def row(self, latency: Floats, completed: Flags, retried: Flags) -> RetryRow:
         """`latency` in seconds, `completed` and `retried` of each counted job, in the order of completion."""
         sent = self._jobs - self._not_sent
         first = latency[completed & ~retried]

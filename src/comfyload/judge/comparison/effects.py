@@ -12,14 +12,13 @@ from typing import Literal
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 from scipy import special
 from scipy.stats import mannwhitneyu
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.significance import student, tail
 from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
 
-Floats = NDArray[np.float64]
 Bounds = tuple[float, float, float]
 """The logarithm of a value, of its lower and of its upper bound."""
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.comparison.comparable import label
 from comfyload.judge.comparison.levels import durations, levels, shares
 from comfyload.judge.numbers import NUMBERS
@@ -29,7 +29,6 @@ __all__ = [
     "history",
 ]
 
-Floats = NDArray[np.float64]
 
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
 """Metrics of a trend, unless others are named: keys of `Summary.statistics`."""

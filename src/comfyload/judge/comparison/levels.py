@@ -16,13 +16,11 @@ import math
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 from scipy import special
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.comparison.effects import ASSUMED_SD
 from comfyload.judge.statistics.stats import CONFIDENCE
-
-Floats = NDArray[np.float64]
 
 _LEVEL, _LEVEL_LONE = 0.0005, 0.01
 """Of one look at one split, of which a series has some hundred; and of the last point alone, which needs no proof."""
@@ -46,7 +44,7 @@ class Trace(Struct, frozen=True, kw_only=True):
     share: bool = False
     least: float = math.log(1.05)
 
-    def apart(self, before: Floats, after: Floats) -> NDArray[np.bool_]:
+    def apart(self, before: Floats, after: Floats) -> Flags:
         """Whether levels differ by more than is of no interest."""
         one, two = (np.sin(side) ** 2 if self.share else side for side in (before, after))
         return np.asarray(np.abs(two - one) > self.least)

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.comparison.effects import (
     CompareVerdict,
@@ -23,8 +23,6 @@ from comfyload.judge.comparison.effects import (
 from comfyload.judge.numbers import COMPARED, NUMBERS
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
-
-Floats = NDArray[np.float64]
 
 HEADLINE = ("p50_execution_s", "p50_latency_s")
 """The metric a comparison is about: the first of these that both sides have."""
@@ -304,7 +302,7 @@ def _durations(run: Measured, metric: str, workflow: str | None) -> Floats:
     return run.jobs.known(metric, None if workflow is None else _of(run, workflow))
 
 
-def _of(run: Measured, workflow: str) -> NDArray[np.bool_]:
+def _of(run: Measured, workflow: str) -> Flags:
     code = [facts.name for facts in run.manifest.workflows].index(workflow)
     return np.asarray(run.jobs.counted.workflow == code)
 

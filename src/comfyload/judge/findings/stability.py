@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
@@ -16,7 +16,6 @@ from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed
 from comfyload.words import duration
 
-Floats = NDArray[np.float64]
 _UNREPORTED_S = 0.001
 
 

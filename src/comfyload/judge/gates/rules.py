@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import arrivals_of
 from comfyload.judge.estimates import PERCENTILES
 from comfyload.judge.gates.grammar import Gate
@@ -26,9 +26,6 @@ from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 _SERVICE = ("execution", "acknowledge")
 """Durations that do not hold a wait behind other jobs."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 from scipy import special
 
-Flags = NDArray[np.bool_]
+from comfyload.judge.arrays import Flags
 
 LONGEST = 10.0
 """The mean length of bursts that a gate still judges rightly, in jobs."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from comfyload.judge.arrays import Flags, Floats
 
 _LAGS = 32
 _MORE = 2048

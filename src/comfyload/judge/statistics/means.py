@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.dependence import autocorrelation_time, sum_of_products
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
@@ -22,7 +23,6 @@ from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 
 __all__ = ["INDEPENDENT", "mean", "rate"]
 
-Floats = NDArray[np.float64]
 
 INDEPENDENT = 59
 """Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""

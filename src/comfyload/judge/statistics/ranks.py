@@ -6,9 +6,8 @@ import math
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from comfyload.judge.arrays import Floats
 
 
 def quantiles(x: Floats, shares: Collection[float]) -> dict[float, float]:

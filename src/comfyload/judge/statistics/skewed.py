@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
+
+from comfyload.judge.arrays import Floats
 
 _SYMMETRIC = 1e-6
 
@@ -41,7 +42,7 @@ def beyond(value: float, end: float, limit: float, skew: float, freedom: float) 
     return min(1.0, 2 * float(special.stdtr(freedom, -side * transformed)))
 
 
-def third_moment(x: NDArray[np.float64]) -> float:
+def third_moment(x: Floats) -> float:
     """The third central moment of a sample."""
     centred = x - np.mean(x)
     return float(np.mean(centred * centred * centred))

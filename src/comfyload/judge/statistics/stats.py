@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import binomial_isf, binomial_ppf, clopper_pearson, wilson
 from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.queue import ALONE, Queue
@@ -36,7 +36,6 @@ __all__ = [
     "wilson",
 ]
 
-Floats = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
 

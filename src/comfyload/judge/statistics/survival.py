@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 from scipy import special
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import (
     CONFIDENCE,
@@ -30,8 +30,6 @@ from comfyload.judge.statistics.stats import (
     value_needs,
 )
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 _TINY = 1e-12
 """Rounding: products of shares that are a half on paper are within this of one."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Floats = NDArray[np.float64]
+from comfyload.judge.arrays import Floats
 
 
 def theil_sen(x: Floats, y: Floats, confidence: float = 0.99) -> tuple[float, float, float] | None:

@@ -1,0 +1,9 @@
+"""Names of the arrays that columns are kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
