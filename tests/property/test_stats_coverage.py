@@ -10,8 +10,9 @@ import math
 import numpy as np
 import pytest
 
+from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.means import mean
-from comfyload.judge.statistics.stats import autocorrelation_time, quantile_interval, quantile_time
+from comfyload.judge.statistics.stats import quantile_interval, quantile_time
 
 pytestmark = pytest.mark.long
 

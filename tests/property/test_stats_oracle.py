@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as oracle
 
-from comfyload.judge.statistics.stats import clopper_pearson, quantile, quantile_interval, wilson
+from comfyload.judge.statistics.binomial import clopper_pearson, wilson
+from comfyload.judge.statistics.stats import quantile, quantile_interval
 
 durations = st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=200)
 shares = st.sampled_from([0.05, 0.5, 0.9, 0.95, 0.99])

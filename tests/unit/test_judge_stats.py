@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from comfyload.judge.statistics.bursts import bursts_of
+from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.means import INDEPENDENT, mean, rate
 from comfyload.judge.statistics.queue import Queue
 from comfyload.judge.statistics.skewed import beyond
 from comfyload.judge.statistics.stats import (
-    autocorrelation_time,
     percentile,
     percentiles,
     proportion,

@@ -18,9 +18,9 @@ from comfyload.advise.interference import Interference
 from comfyload.advise.rate import Rate
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.validation import Validation
+from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
-from comfyload.judge.statistics.stats import autocorrelation_time
 from comfyload.judge.summary import Measured
 
 BUSY = 0.97

@@ -20,7 +20,7 @@ from comfyload.advise.queueing import after, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
 from comfyload.judge.columns.jobs import Jobs
-from comfyload.judge.statistics.stats import autocorrelation_time
+from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 

@@ -16,8 +16,9 @@ from scipy import special
 from scipy.stats import mannwhitneyu
 
 from comfyload.judge.arrays import Floats
+from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.significance import student, tail
-from comfyload.judge.statistics.stats import CONFIDENCE, autocorrelation_time
+from comfyload.judge.statistics.stats import CONFIDENCE
 
 Bounds = tuple[float, float, float]
 """The logarithm of a value, of its lower and of its upper bound."""

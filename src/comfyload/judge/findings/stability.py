@@ -11,7 +11,8 @@ from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
-from comfyload.judge.statistics.stats import autocorrelation_time, quantile
+from comfyload.judge.statistics.dependence import autocorrelation_time
+from comfyload.judge.statistics.stats import quantile
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed
 from comfyload.words import duration

@@ -14,27 +14,10 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.judge.arrays import Floats
-from comfyload.judge.statistics.binomial import binomial_isf, binomial_ppf, clopper_pearson, wilson
+from comfyload.judge.statistics.binomial import binomial_isf, binomial_ppf, clopper_pearson
 from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.ranks import order_statistics, quantiles
-
-__all__ = [
-    "CONFIDENCE",
-    "QUANTILE_METHOD",
-    "Statistic",
-    "autocorrelation_time",
-    "clopper_pearson",
-    "percentile",
-    "percentiles",
-    "proportion",
-    "quantile",
-    "quantile_interval",
-    "quantile_time",
-    "upper_bound_needs",
-    "value_needs",
-    "wilson",
-]
 
 Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
