@@ -13,9 +13,8 @@ import pytest
 
 from comfyload.judge import findings
 from comfyload.judge.findings import table
-from comfyload.judge.findings.noticed import NOTICED
 from comfyload.judge.findings.stability import cold_head, drift, in_flight
-from comfyload.judge.findings.table import Finding
+from comfyload.judge.findings.table import NOTICED, Finding
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Record, Sent, ServerTimes
 from tests.unit.judge_runs import failed, job, manifest, one_by_one

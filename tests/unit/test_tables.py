@@ -14,7 +14,7 @@ from rich.console import Console
 
 from comfyload.app.report import whole_page
 from comfyload.judge.findings import stability, table
-from comfyload.judge.findings.row import FindingRow
+from comfyload.judge.findings.table import FindingRow
 from comfyload.judge.gates.grammar import parse_gate
 from comfyload.judge.metrics import METRICS, Metric
 from comfyload.judge.number import Number

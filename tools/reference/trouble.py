@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 
 from comfyload import errors
-from comfyload.judge.findings.noticed import NOTICED
-from comfyload.judge.findings.table import FINDINGS, FindingRow
+from comfyload.judge.findings.table import FINDINGS, NOTICED, FindingRow
 from tools.reference.markdown import NOTE, Missing, agree, table
 from tools.reference.meanings import EXIT_CODES
 
