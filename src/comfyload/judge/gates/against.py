@@ -9,10 +9,9 @@ import numpy as np
 from msgspec import Struct, structs
 
 from comfyload.judge.gates.grammar import Gate
-from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.rules import fact_verdict
-from comfyload.judge.gates.verdict import GateVerdict, make_verdict, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, make_verdict, plain, statistic, verdict_of
 from comfyload.judge.statistics.significance import student, tail
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured

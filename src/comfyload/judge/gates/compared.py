@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import structs
-
 from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.verdict import GateVerdict, Verdict
@@ -27,20 +25,26 @@ def judge_comparison(found: Comparison, conditions: Sequence[Condition]) -> list
 
 def _not_slower(found: Comparison) -> GateVerdict:
     """By the overall row; another metric that is proven slower leaves the question open."""
-    row, slower = found.overall, _slower(found)
-    draft = GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", value=None, limit=None, why="")
+    row = found.overall
     if row is None or row.ratio is None:
-        return structs.replace(draft, why="No data: no duration is known of both sides.")
-    verdict = _word(found, row, slower)
+        why = "No data: no duration is known of both sides."
+        return GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", why=why)
+    slower = _slower(found)
+    beyond = slower or [_of_workflow(one) for one in found.rows if one.headline and _longer(one, row.margin)]
+    verdict: Verdict = "INCONCLUSIVE" if beyond else "PASS*"
+    if row.verdict == "slower":
+        verdict = "FAIL"
+    elif row.verdict in ("faster", "no practical difference") and not slower:
+        verdict = "PASS"
     parts = [_change(row), found.why]
-    if verdict == "INCONCLUSIVE" and (beyond := slower or _beyond(found, row.margin)):
+    if verdict == "INCONCLUSIVE":
         parts.append(f"Outside it: {join(beyond)}.")
     if row.runs_needed and verdict != "FAIL":
-        parts.append(
-            f"About {row.runs_needed} {'pairs' if found.design == 'paired' else 'runs a side'} would settle it."
-        )
-    return structs.replace(
-        draft,
+        what = "pairs" if found.design == "paired" else "runs a side"
+        parts.append(f"About {row.runs_needed} {what} would settle it.")
+    return GateVerdict(
+        run=SIDES,
+        gate="not slower",
         verdict=verdict,
         metric=_name(row),
         value=row.b,
@@ -52,20 +56,9 @@ def _not_slower(found: Comparison) -> GateVerdict:
     )
 
 
-def _word(found: Comparison, row: Ratio, slower: Sequence[str]) -> Verdict:
-    if row.verdict == "slower":
-        return "FAIL"
-    if slower:
-        return "INCONCLUSIVE"
-    if row.verdict in ("faster", "no practical difference"):
-        return "PASS"
-    return "INCONCLUSIVE" if _beyond(found, row.margin) else "PASS*"
-
-
-def _beyond(found: Comparison, margin: float) -> list[str]:
-    """Medians and means in the headline that are longer by more than the margin, or not known."""
-    headline = [row for row in found.rows if row.headline]
-    return [_of_workflow(row) for row in headline if row.ratio is None or row.ratio >= 1 + margin]
+def _longer(row: Ratio, margin: float) -> bool:
+    """Whether it is longer by more than the margin, or not known."""
+    return row.ratio is None or row.ratio >= 1 + margin
 
 
 def _slower(found: Comparison) -> list[str]:
@@ -96,25 +89,27 @@ def _change(row: Ratio) -> str:
 def _not_more_failures(found: Comparison) -> GateVerdict:
     """By the worst load. Nothing here proves that B fails no more than A, only that it fails less."""
     rows = [row for row in found.rows if row.kind == "failures" and row.a is not None and row.b is not None]
-    draft = GateVerdict(
-        run=SIDES,
-        gate="not more failures",
-        verdict="INCONCLUSIVE",
-        metric="success_rate",
-        value=None,
-        limit=None,
-        why="",
-    )
+    verdict: Verdict = "INCONCLUSIVE"
     if not rows:
-        return structs.replace(draft, why="No data: no job's end is known on one side.")
+        why = "No data: no job's end is known on one side."
+        return GateVerdict(run=SIDES, gate="not more failures", verdict=verdict, metric="success_rate", why=why)
     worst = max(rows, key=lambda row: (row.verdict == "more failures", (row.b or 0.0) - (row.a or 0.0)))
     a, b = worst.a or 0.0, worst.b or 0.0
-    verdict: Verdict = "INCONCLUSIVE" if b > a else "PASS*"
     if worst.verdict != "inconclusive":
         verdict = "FAIL" if worst.verdict == "more failures" else "PASS"
+    elif b <= a:
+        verdict = "PASS*"
     p = "" if worst.p_holm is None else f" (p = {worst.p_holm:.2g} if both fail alike)"
     where = f"{worst.load}: " if worst.load else ""
     why = f"{where}{worst.note}{p}."
-    return structs.replace(
-        draft, verdict=verdict, value=1 - b, n=worst.n_b, limit=1 - a, baseline=1 - a, why=why[:1].upper() + why[1:]
+    return GateVerdict(
+        run=SIDES,
+        gate="not more failures",
+        verdict=verdict,
+        metric="success_rate",
+        value=1 - b,
+        n=worst.n_b,
+        limit=1 - a,
+        baseline=1 - a,
+        why=why[:1].upper() + why[1:],
     )

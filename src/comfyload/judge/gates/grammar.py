@@ -81,7 +81,6 @@ _LIMIT = re.compile(rf"{_NUMBER}\s*(?P<unit>%|[a-z]+)?")
 _OF_BASELINE = re.compile(
     rf"(?:{_NUMBER}\s*\*\s*)?baseline|baseline\s*\*\s*(?P<after>{_NUMBER.replace('number', 'n')})"
 )
-_UNITS = {"share": {"%": 0.01}}
 _KEYS = "gates, expected_errors and independent_failures"
 _EXAMPLE = "write it like: p95_latency_s <= 45, success_rate >= 98 %, images_per_minute >= 0.95 * baseline"
 
@@ -186,17 +185,15 @@ def _limit(text: str, written: str, measure: Measure) -> float:
     parts = _LIMIT.fullmatch(written)
     if parts is None:
         _refuse(text, f"invalid limit {written!r}", _EXAMPLE)
-    units = _UNITS.get(measure, {})
-    unit = parts["unit"]
-    if unit is not None and unit not in units:
-        _refuse(text, f"unknown unit {unit}", f"use {', '.join(units)}" if units else "leave it out")
-    limit = float(parts["number"]) * (1.0 if unit is None else units[unit])
+    limit, unit = float(parts["number"]), parts["unit"]
+    if unit == "%" and measure == "share":
+        limit = round(0.01 * limit, 12)  # 98 * 0.01 is not quite 0.98
+    elif unit is not None:
+        _refuse(text, f"unknown unit {unit}", "use %" if measure == "share" else "leave it out")
     if limit == float("inf"):
         _refuse(text, "the limit is infinite", _EXAMPLE)
-    if measure == "share":
-        limit = round(limit, 12)  # 98 * 0.01 is not quite 0.98
-        if limit > 1:
-            _refuse(text, "a share is at most 1", "write 98 % or 0.98")
+    if measure == "share" and limit > 1:
+        _refuse(text, "a share is at most 1", "write 98 % or 0.98")
     return limit
 
 

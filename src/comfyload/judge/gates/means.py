@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from comfyload.judge.gates.grammar import Gate
-from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, statistic, verdict_of
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.skewed import beyond
 from comfyload.judge.statistics.stats import Statistic

@@ -19,10 +19,18 @@ from comfyload.judge.arrivals import arrivals_of
 from comfyload.judge.estimates import PERCENTILES
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.means import judge_mean
-from comfyload.judge.gates.numbers import plain, statistic
 from comfyload.judge.gates.proof import SIDE, count_test, effective_n, needed
 from comfyload.judge.gates.shares import judge_share
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
+from comfyload.judge.gates.verdict import (
+    GateVerdict,
+    Verdict,
+    make_verdict,
+    no_data,
+    open_words,
+    plain,
+    statistic,
+    verdict_of,
+)
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.summary import Measured

@@ -12,9 +12,8 @@ from msgspec import Struct
 from comfyload.judge.arrivals import arrivals_of, books_failed
 from comfyload.judge.columns.jobs import failures_of
 from comfyload.judge.gates.grammar import Gate
-from comfyload.judge.gates.numbers import statistic
 from comfyload.judge.gates.proof import SIDE, disproof, needed, proof
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, statistic, verdict_of
 from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured

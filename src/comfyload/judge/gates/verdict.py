@@ -62,11 +62,11 @@ class GateVerdict(Struct, frozen=True, kw_only=True):
     gate: str
     verdict: Verdict
     metric: str
-    value: float | None
+    value: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
-    limit: float | None
+    limit: float | None = None
     baseline: float | None = None
     ratio: float | None = None
     p_fail: float | None = None
@@ -87,7 +87,7 @@ def make_verdict(
     gate: Gate, measured: Measured, verdict: Verdict, why: str, found: Statistic | None = None, **changes: Any
 ) -> GateVerdict:
     """A verdict with the numbers of `found`, where `changes` does not say otherwise."""
-    numbers: dict[str, Any] = {"value": None, "limit": None if gate.of_baseline else gate.limit}
+    numbers: dict[str, Any] = {"limit": None if gate.of_baseline else gate.limit}
     if found is not None:
         numbers |= {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
     run = measured.path or measured.manifest.run_id
@@ -104,3 +104,20 @@ def open_words(verdict: Verdict, p_fail: float) -> str:
     if verdict == "FAIL":
         return f" (p = {p_fail:.2g} if the gate held)"
     return ": outside the limit, which may be chance" if verdict == "INCONCLUSIVE" else ""
+
+
+def statistic(gate: Gate, measured: Measured) -> Statistic:
+    """The summary's estimate of what the gate names."""
+    if gate.workflow:
+        found: Statistic = getattr(measured.summary.workflows[gate.workflow], gate.name)
+        return found
+    return measured.summary.statistics[gate.name]
+
+
+def plain(gate: Gate, measured: Measured) -> float | None:
+    """The summary's number that the gate names; None for none."""
+    if gate.workflow:
+        value = getattr(measured.summary.workflows[gate.workflow], gate.name)
+    else:
+        value = measured.summary.summary[gate.name]
+    return float(value) if isinstance(value, int | float) else None
