@@ -18,8 +18,8 @@ PUBLIC = {
     "comfyload.load": "Engine Stop",
     "comfyload.judge.summary": "BookRow CacheRow Measured Summary jsonable measure summarise",
     "comfyload.judge.statistics.stats": """
-        CONFIDENCE QUANTILE_METHOD Statistic autocorrelation_time clopper_pearson percentile percentiles proportion
-        quantile quantile_interval quantile_time upper_bound_needs value_needs wilson
+        CONFIDENCE QUANTILE_METHOD Statistic percentile percentiles proportion
+        quantile quantile_interval quantile_time upper_bound_needs value_needs
     """,
     "comfyload.judge.statistics.means": "INDEPENDENT mean rate",
     "comfyload.record.archive": """

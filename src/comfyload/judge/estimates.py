@@ -110,19 +110,20 @@ def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
     return _rate(evidence, evidence.jobs.instant("done"), made, 60, "previews" if previews_only else "images")
 
 
-def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
+def lengths_with_failures(jobs: Jobs, metric: str, only: Flags | None = None) -> Lengths:
     """A job without success took longer than any limit; one whose end is unknown counts as longer, too.
 
     A completed job of unknown duration is in neither; one that was cut off is not a failure, and one that failed by a
     fault of our own machine is left out.
     """
-    columns, seconds = evidence.jobs.counted, evidence.jobs.metric("latency")
-    failed = ~columns.completed & ~columns.censored & ~columns.ours
-    known = (failed | ~np.isnan(seconds)) & ~columns.ours
-    seconds = seconds[known]
-    seconds[np.isnan(seconds)] = 0.0
-    lengths = Lengths(seconds=seconds, cut=columns.censored[known] & ~failed[known], failed=failed[known])
-    overload = evidence.overload
+    columns, seconds = jobs.counted, jobs.metric(metric)
+    failed = ~columns.completed & ~columns.censored
+    known = (failed | ~np.isnan(seconds)) & ~columns.ours & (True if only is None else only)
+    return Lengths(seconds=np.nan_to_num(seconds), cut=columns.censored, failed=failed).chosen(known)
+
+
+def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
+    lengths, overload = lengths_with_failures(evidence.jobs, "latency"), evidence.overload
     if overload is not None and not overload.censored:
         overload = None  # dropped arrivals are in it, as infinite
     return _statistics(lengths, _WITH_FAILURES, "jobs offered", overload, evidence.queue)

@@ -29,6 +29,8 @@ _STATISTICS: dict[str, tuple[str, str]] = {
 """Of a duration, by prefix of the key: in a label, and in a sentence."""
 _TILES = {"p50_latency_s", "p95_latency_s"}
 _FACTS = {"max_latency_s", "p50_queue_wait_s", "p50_execution_s", "p50_book_latency_s"}
+_WITH_FAILURES = ("latency", "latency_sent", "book_latency")
+"""Durations that a gate judges with failures, where the number itself is of what completed."""
 _OF_A_WORKFLOW = {"latency": ("avg", "p50", "p95", "max"), "execution": ("avg", "p50", "p95")}
 
 
@@ -36,6 +38,8 @@ def _duration(name: str, words: str, meaning: str, statistic: str) -> Number:
     """The row of one statistic of a duration; the maximum is counted, the others are estimated."""
     key, (label, sentence) = f"{statistic}_{name}_s", _STATISTICS[statistic]
     of = f"{sentence} of {meaning}" if "`" in meaning else f"{sentence} of the time {meaning}"
+    if name in _WITH_FAILURES and statistic.startswith("p"):
+        of += "; of completed jobs, where a gate on it counts the others as infinitely long"
     return Number(
         key=key,
         words=f"{label} {words}",

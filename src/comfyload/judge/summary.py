@@ -51,6 +51,8 @@ from comfyload.record.kinds import Kind
 from comfyload.record.model import Manifest, Record, Sample, Sent
 from comfyload.record.ranks import nearest_rank
 
+__all__ = ["BookRow", "CacheRow", "Measured", "Summary", "jsonable", "measure", "summarise"]
+
 
 class CacheRow(Struct, frozen=True, kw_only=True):
     """Completed counted jobs of one cache class, and the latency of these alone."""

@@ -18,6 +18,17 @@ from comfyload.judge.comparison.levels import durations, levels, shares
 from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.summary import Measured
 
+__all__ = [
+    "DEFAULT",
+    "Change",
+    "LevelShift",
+    "LevelShifts",
+    "Point",
+    "TrendSeries",
+    "changes",
+    "history",
+]
+
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
 """Metrics of a trend, unless others are named: keys of `Summary.statistics`."""
 

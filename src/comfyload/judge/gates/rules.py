@@ -14,9 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
-from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import arrivals_of
-from comfyload.judge.estimates import PERCENTILES
+from comfyload.judge.estimates import PERCENTILES, lengths_with_failures
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.means import judge_mean
 from comfyload.judge.gates.proof import SIDE, count_test, effective_n, needed
@@ -33,6 +32,7 @@ from comfyload.judge.gates.verdict import (
 )
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
+from comfyload.judge.statistics.survival import Lengths
 from comfyload.judge.summary import Measured
 
 _SERVICE = ("execution", "acknowledge")
@@ -40,18 +40,6 @@ _SERVICE = ("execution", "acknowledge")
 
 
 # --- percentiles
-
-
-class _Column(Struct, frozen=True, kw_only=True):
-    """Durations in the order of completion, `failed` of them infinite; `cut`: it was longer than that."""
-
-    seconds: Floats
-    cut: Flags
-    failed: int
-
-    def after(self, early: int) -> _Column:
-        """Without the first to end."""
-        return _Column(seconds=self.seconds[early:], cut=self.cut[early:], failed=self.failed)
 
 
 class _Count(Struct, frozen=True, kw_only=True):
@@ -72,26 +60,26 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     A proof counts independent jobs by the theory of queues, and leaves out the first ones, which found a short queue.
     """
     shown, _, metric = gate.name.removesuffix("_s").partition("_")
-    p, found, column = PERCENTILES[shown], statistic(gate, measured), _column(gate, measured, metric)
-    n = len(column.seconds)
-    if n == 0 or (metric == "queue_wait" and column.cut.any()):
+    p, found, lengths = PERCENTILES[shown], statistic(gate, measured), _lengths(gate, measured, metric)
+    n, seconds = len(lengths.seconds), lengths.endless
+    if n == 0 or (metric == "queue_wait" and found.reason.startswith("censored")):
         return no_data(gate, measured, found.reason, found)
     queue = _queue(measured, metric)
-    tau = quantile_time(column.seconds, p) if _depend(measured, metric) else 1.0
-    later, time = column.after(queue.early), queue.time(tau, p)
-    counts, proving = _wrong(gate, column, p), _wrong(gate, later, p)
+    tau = quantile_time(seconds, p) if _depend(measured, metric) else 1.0
+    later, time = lengths.chosen(slice(queue.early, None)), queue.time(tau, p)
+    counts, proving = _wrong(gate, lengths, p), _wrong(gate, later, p)
     p_pass = count_test((proving.surely, proving.most), max(len(later.seconds), 1), counts.allowed, time)[0]
     p_fail = count_test((counts.surely, counts.most), n, counts.allowed, queue.surely(tau, p))[1]
     value, low, high = found.value, found.low, found.high
-    if not column.cut.any():
-        value = quantile(column.seconds, p) if n >= value_needs(p) else None
-        low = quantile_interval(column.seconds, p, 1 - 2 * SIDE, queue.surely(tau, p))[0]
-        high = quantile_interval(later.seconds, p, 1 - 2 * SIDE, time)[1]
+    if not lengths.cut.any():
+        value = quantile(seconds, p) if n >= value_needs(p) else None
+        low = quantile_interval(seconds, p, 1 - 2 * SIDE, queue.surely(tau, p))[0]
+        high = quantile_interval(later.endless, p, 1 - 2 * SIDE, time)[1]
     known = value is not None and not counts.unknown
     inside = gate.holds(value, gate.limit) if known and value is not None else counts.most <= n * counts.allowed
     verdict = verdict_of(1.0 if counts.unknown else p_pass, p_fail, inside)
     needs = _needs(proving, queue, n, time) if verdict == "PASS*" and not counts.unknown else None
-    why = f"{_counted(gate, column, counts)}{open_words(verdict, p_fail)}.{_proof(gate, counts, needs)}"
+    why = f"{_counted(gate, lengths, counts)}{open_words(verdict, p_fail)}.{_proof(gate, counts, needs)}"
     why += _doubts(counts, time)
     return make_verdict(gate, measured, verdict, why, value=value, low=low, high=high, n=n, p_fail=p_fail, needs=needs)
 
@@ -105,9 +93,9 @@ def _doubts(counts: _Count, time: float) -> str:
     return ""
 
 
-def _wrong(gate: Gate, column: _Column, p: float) -> _Count:
+def _wrong(gate: Gate, lengths: Lengths, p: float) -> _Count:
     """A cut job takes longer than it was observed for: beyond an upper limit it stays, below it may still go there."""
-    seconds, cut = column.seconds, column.cut
+    seconds, cut = lengths.endless, lengths.cut
     below = seconds < gate.limit if gate.op in ("<", ">=") else seconds <= gate.limit
     wrong, unknown = (~below, cut & below) if gate.upper else (below & ~cut, cut & below)
     allowed = round(1 - p, 12) if gate.upper else p
@@ -121,13 +109,14 @@ def _needs(counts: _Count, queue: Queue, n: int, time: float) -> int | None:
     return None if fewest is None or math.isinf(time) else max(n + 1, math.ceil(fewest * time) + queue.early)
 
 
-def _counted(gate: Gate, column: _Column, counts: _Count) -> str:
-    unit, limit = "books" if "book" in gate.name else "jobs", f"{gate.limit:.4g} s"
+def _counted(gate: Gate, lengths: Lengths, counts: _Count) -> str:
+    unit, limit, n = "books" if "book" in gate.name else "jobs", f"{gate.limit:.4g} s", len(lengths.seconds)
     if counts.most == 0:
         inside = {"<=": f"{limit} or less", "<": f"less than {limit}", ">=": f"{limit} or more"}
-        return f"All {len(column.seconds)} {unit} took {inside.get(gate.op, f'more than {limit}')}"
-    text = f"{counts.surely} of {len(column.seconds)} {unit} took {'longer' if gate.upper else 'less'} than {limit}"
-    return f"{text} ({column.failed} did not complete)" if column.failed and gate.upper else text
+        return f"All {n} {unit} took {inside.get(gate.op, f'more than {limit}')}"
+    text = f"{counts.surely} of {n} {unit} took {'longer' if gate.upper else 'less'} than {limit}"
+    failed = int(lengths.failed.sum())
+    return f"{text} ({failed} did not complete)" if failed and gate.upper else text
 
 
 def _proof(gate: Gate, counts: _Count, needs: int | None) -> str:
@@ -137,28 +126,19 @@ def _proof(gate: Gate, counts: _Count, needs: int | None) -> str:
     return f" To prove it: {needs} {'books' if 'book' in gate.name else 'jobs'}{few}."
 
 
-def _column(gate: Gate, measured: Measured, metric: str) -> _Column:
+def _lengths(gate: Gate, measured: Measured, metric: str) -> Lengths:
     """The durations that a percentile is of. By the client's clock, what did not complete is infinite."""
-    if metric == "book_latency":
-        books = arrivals_of(measured.jobs, measured.manifest.plan.pages)
-        return _endless(books.done - books.due, books.completed, books.censored)
     jobs = measured.jobs
-    columns, chosen = jobs.counted, np.ones(jobs.n, np.bool_)
+    if metric == "book_latency":
+        books = arrivals_of(jobs, measured.manifest.plan.pages)
+        seconds, failed = books.done - books.due, ~books.completed & ~books.censored
+        every = Lengths(seconds=np.nan_to_num(seconds), cut=books.censored, failed=failed)
+        return every.chosen(failed | ~np.isnan(seconds))  # one that ended unwatched is on neither side
+    columns, chosen = jobs.counted, None
     if gate.workflow:
         chosen = columns.workflow == list(measured.summary.workflows).index(gate.workflow)
-    chosen &= ~columns.ours
-    seconds = jobs.metric("latency" if metric == "latency_with_failures" else metric)[chosen]
-    completed, cut = columns.completed[chosen], columns.censored[chosen]
-    if metric not in (*_SERVICE, "queue_wait"):
-        return _endless(seconds, completed, cut)
-    known = (completed & ~np.isnan(seconds)) | (cut if metric == "queue_wait" else False)
-    return _Column(seconds=seconds[known], cut=cut[known], failed=0)
-
-
-def _endless(seconds: Floats, completed: Flags, cut: Flags) -> _Column:
-    failed = ~completed & ~cut
-    known = failed | ~np.isnan(seconds)  # a job that ended unwatched is on neither side
-    return _Column(seconds=np.where(failed, math.inf, seconds)[known], cut=cut[known], failed=int(failed.sum()))
+    every = lengths_with_failures(jobs, "latency" if metric == "latency_with_failures" else metric, chosen)
+    return every.chosen(~(every.failed | every.cut)) if metric in (*_SERVICE, "queue_wait") else every
 
 
 def _queue(measured: Measured, metric: str) -> Queue:

@@ -48,6 +48,10 @@ class Lengths(Struct, frozen=True, kw_only=True):
         """The durations with failures as infinite."""
         return np.where(self.failed, math.inf, self.seconds) if self.failed.any() else self.seconds
 
+    def chosen(self, which: Flags | slice) -> Lengths:
+        """These alone."""
+        return Lengths(seconds=self.seconds[which], cut=self.cut[which], failed=self.failed[which])
+
 
 class Incidence(Struct, frozen=True, kw_only=True):
     """Share of jobs completed by each of `times`, ascending; `open`: the share of which the end is not known even at
