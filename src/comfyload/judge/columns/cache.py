@@ -23,7 +23,8 @@ CacheClass = Literal["fresh", "partial", "cached"]
 class JobFiles(Struct, frozen=True, kw_only=True):
     """What one job returned. Files are `type/subfolder/name`, each once however many nodes returned it.
 
-    `kinds`: of all files but those that are the same in every job. `new`: made by this job; `made` counts these by kind and folder, and texts that lie in no file. `repeated`: not
+    `kinds`: of all files but those that are the same in every job. `new`: made by this job; `made` counts these by kind
+    and folder, and texts that lie in no file. `repeated`: not
     reported as cached, yet an earlier job of the run returned the same name; `overwritten` of these had their output
     node run, so a file was written, over the earlier one.
     """

@@ -94,6 +94,20 @@ def gpu_reading(name: str) -> GpuReading | None:
     return None
 
 
+class _Series(Struct, frozen=True, kw_only=True):
+    """Readings of one kind by one source, in the order of time; `alike`: of how many GPUs its GPU may be any."""
+
+    source: str
+    at: Floats
+    values: Floats
+    alike: int
+
+    def between(self, times: tuple[float, float]) -> _Series:
+        """Those from the first time to the second."""
+        within = (self.at >= times[0]) & (self.at <= times[1])
+        return structs.replace(self, at=self.at[within], values=self.values[within])
+
+
 class GpuReadings:
     """All readings of GPUs, as columns of time and value. `alike`: GPUs that are but one of so many."""
 
@@ -119,18 +133,17 @@ class GpuReadings:
         """Which there are readings of."""
         return sorted({gpu for gpu, _ in self._columns})
 
-    def best(self, gpu: str, kind: str) -> tuple[str, Floats, Floats]:
-        """The source that is used, its instants in order and its values; "" and nothing without one."""
+    def best(self, gpu: str, kind: str) -> _Series:
+        """The readings of the source that is used; none where no source has a value."""
         columns = self._columns.get((gpu, kind), {})
-        for source in sorted(columns, key=lambda source: (self.alike(gpu, source) > 1, _rank(source))):
-            at, values = (np.frombuffer(column, np.float64) for column in columns[source])
+        for source in sorted(columns, key=lambda source: (self._alike_by(gpu, source) > 1, _rank(source))):
+            at, values = map(np.asarray, columns[source])
             if np.isfinite(values).any():
                 order = np.argsort(at, kind="stable")
-                return source, at[order], values[order]
-        return "", np.empty(0), np.empty(0)
+                return _Series(source=source, at=at[order], values=values[order], alike=self._alike_by(gpu, source))
+        return _Series(source="", at=np.empty(0), values=np.empty(0), alike=1)
 
-    def alike(self, gpu: str, source: str) -> int:
-        """Of how many this source's GPU is one; 1: it is the server's."""
+    def _alike_by(self, gpu: str, source: str) -> int:
         return self._alike.get(gpu, 1) if source in _BY_DRIVER else 1
 
 
@@ -142,39 +155,37 @@ def gpu_rows(
     readings: GpuReadings, jobs: Jobs, counted: tuple[float, float], *, simulated: bool = False
 ) -> dict[str, GpuRow]:
     """A row for each GPU; `counted`: from when until when jobs were counted, in seconds of the run."""
-    windows, overlap = _windows(jobs), jobs.overlaps() > 0
-    rows = {gpu: _row(readings, gpu, windows, counted, overlap=overlap) for gpu in readings.gpus}
-    return {gpu: structs.replace(row, simulated=simulated) for gpu, row in rows.items()}
+    rows = {}
+    for gpu in readings.gpus:
+        series = {kind: readings.best(gpu, kind) for kind in _KINDS}
+        row = _row(series, jobs, {kind: every.between(counted) for kind, every in series.items()})
+        rows[gpu] = structs.replace(row, simulated=simulated)
+    return rows
 
 
-def _row(readings: GpuReadings, gpu: str, windows: Windows, counted: tuple[float, float], *, overlap: bool) -> GpuRow:
-    source, at, busy = _counted(readings, gpu, "utilisation", counted)
-    inner = _inside(at, _without_ends(windows))
-    ceiling = busy[inner & np.isfinite(busy)]
-    _, _, used = _counted(readings, gpu, "vram_used", counted)
-    if not len(used):
-        source_free, _, free = _counted(readings, gpu, "vram_free", counted)
-        total_of, _, total = _counted(readings, gpu, "vram_total", counted)
-        used = total - free if source_free == total_of and len(free) == len(total) else used
-    _, _, total = readings.best(gpu, "vram_total")
-    _, _, throttled = _counted(readings, gpu, "throttled", counted)
-    power_of, _, power = _counted(readings, gpu, "power", counted)
-    _, _, peaks = _counted(readings, gpu, "prompt_vram_peak", counted)
+def _row(every: Mapping[str, _Series], jobs: Jobs, counted: Mapping[str, _Series]) -> GpuRow:
+    """From the series of each kind, whole and of the counted part."""
+    windows, overlap, busy = _windows(jobs), jobs.overlaps() > 0, counted["utilisation"]
+    ceiling = busy.values[_inside(busy.at, _without_ends(windows)) & np.isfinite(busy.values)]
+    used, free, total = counted["vram_used"].values, counted["vram_free"], counted["vram_total"]
+    if not len(used) and free.source == total.source and len(free.at) == len(total.at):
+        used = total.values - free.values
+    peaks = counted["prompt_vram_peak"].values
     return GpuRow(
-        source=source or power_of or readings.best(gpu, "vram_used")[0],
-        readings=int(np.isfinite(busy).sum()),
-        unknown=int(np.isnan(busy).sum()),
-        utilisation_percent=_mean(busy),
+        source=busy.source or counted["power"].source or every["vram_used"].source,
+        readings=int(np.isfinite(busy.values).sum()),
+        unknown=int(np.isnan(busy.values).sum()),
+        utilisation_percent=_mean(busy.values),
         ceiling_percent=_mean(ceiling) if len(ceiling) >= _CEILING_NEEDS else None,
         vram_peak_bytes=_most(used),
-        vram_total_bytes=_most(total),
-        power_w=_mean(power),
-        temperature_max_c=_most(_counted(readings, gpu, "temperature", counted)[2]),
-        throttled_share=_mean(throttled),
-        energy_per_job_j=_energy(readings, gpu, windows, overlap=overlap),
-        vram_per_job_bytes=_vram(readings, gpu, windows, overlap=overlap),
+        vram_total_bytes=_most(every["vram_total"].values),
+        power_w=_mean(counted["power"].values),
+        temperature_max_c=_most(counted["temperature"].values),
+        throttled_share=_mean(counted["throttled"].values),
+        energy_per_job_j=_energy(every["energy"], every["power"], windows, overlap=overlap),
+        vram_per_job_bytes=_vram(every["vram_used"], windows, overlap=overlap),
         torch_vram_per_job_bytes=percentile(peaks[np.isfinite(peaks)], 0.5, "B"),
-        alike=max(readings.alike(gpu, readings.best(gpu, kind)[0]) for kind in _KINDS),
+        alike=max(series.alike for series in every.values()),
     )
 
 
@@ -200,22 +211,14 @@ def _inside(at: Floats, windows: Windows) -> Flags:
     return np.searchsorted(begins, at, "right") > np.searchsorted(ends, at, "left")
 
 
-def _counted(readings: GpuReadings, gpu: str, kind: str, counted: tuple[float, float]) -> tuple[str, Floats, Floats]:
-    source, at, values = readings.best(gpu, kind)
-    within = (at >= counted[0]) & (at <= counted[1])
-    return source, at[within], values[within]
-
-
-def _energy(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
+def _energy(counter: _Series, power: _Series, windows: Windows, *, overlap: bool) -> Statistic:
     """By the driver's own counter, or else by its readings of power, straight lines between them."""
-    method = "mean of the energy counter's growth over the execution"
-    source, at, spent = readings.best(gpu, "energy")
-    holes = np.zeros(len(at))
+    method, series = "mean of the energy counter's growth over the execution", counter
+    at, spent, holes = counter.at, counter.values, np.zeros(len(counter.at))
     if not len(at):
-        method = "mean of power over the execution, trapezoid"
-        source, at, power = readings.best(gpu, "power")
-        at, spent, holes = _integral(at, power)
-    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
+        method, series = "mean of power over the execution, trapezoid", power
+        at, spent, holes = _integral(power.at, power.values)
+    why = _not_per_job(at, series.alike, windows, overlap=overlap)
     if why:
         return Statistic(value=None, n=0, unit="J", method=method, reason=why)
     begins, ends = windows
@@ -236,21 +239,16 @@ def _integral(at: Floats, power: Floats) -> tuple[Floats, Floats, Floats]:
     return at, np.concatenate([[0.0], spent]), np.concatenate([[0.0], np.cumsum(silent)])
 
 
-def _vram(readings: GpuReadings, gpu: str, windows: Windows, *, overlap: bool) -> Statistic:
-    source, at, used = readings.best(gpu, "vram_used")
-    why = _too_coarse(at, windows, overlap=overlap) or _not_surely(readings.alike(gpu, source))
+def _vram(used: _Series, windows: Windows, *, overlap: bool) -> Statistic:
+    why = _not_per_job(used.at, used.alike, windows, overlap=overlap)
     if why:
         return Statistic(value=None, n=0, unit="B", method="most of the readings in a job, median", reason=why)
-    first, last = np.searchsorted(at, windows[0], "left"), np.searchsorted(at, windows[1], "right")
-    peaks = [_most(used[a:b]) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+    first, last = np.searchsorted(used.at, windows[0], "left"), np.searchsorted(used.at, windows[1], "right")
+    peaks = [_most(used.values[a:b]) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
     return percentile(np.array([peak for peak in peaks if peak is not None]), 0.5, "B")
 
 
-def _not_surely(alike: int) -> str:
-    return f"the GPU is one of {alike} identical ones: it is not known which the server uses" if alike > 1 else ""
-
-
-def _too_coarse(at: Floats, windows: Windows, *, overlap: bool) -> str:
+def _not_per_job(at: Floats, alike: int, windows: Windows, *, overlap: bool) -> str:
     """Why readings cannot be shared out among jobs; "" if they can."""
     if len(at) < 2:
         return "no readings"
@@ -261,7 +259,7 @@ def _too_coarse(at: Floats, windows: Windows, *, overlap: bool) -> str:
     pause, usual = float(np.median(np.diff(at))), float(np.median(windows[1] - windows[0]))
     if usual < _PER_JOB * pause:
         return f"a reading every {pause:.2g} s is too coarse for jobs of {usual:.2g} s"
-    return ""
+    return f"the GPU is one of {alike} identical ones: it is not known which the server uses" if alike > 1 else ""
 
 
 def _at(t: Floats, at: Floats, values: Floats) -> Floats:
