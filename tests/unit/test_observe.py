@@ -65,7 +65,7 @@ def test_headroom_is_what_the_most_used_leaves() -> None:
     facts = {"gpu.0.vram_bytes": Fact(value=16 * 2**30, source="nvml")}
     measured = judged(hostile_manifest(environment=facts), list(varied()), gpu_samples(700))
     said = _said(measured)
-    assert "GPU 0 held 15.0 of 16.0 GiB at most: 1.0 GiB (6.2 %) stayed free: little is left." in said
+    assert "GPU 0 held 15.0 GiB of 16.0 GiB at most: 1.0 GiB (6.2 %) stayed free: little is left." in said
     read = "(640 readings by nvml, 60 unknown)"
     assert f"GPU 0 was busy 88 % of the time, 88 % while a job executed {read}" in said
 

@@ -18,13 +18,12 @@ from comfyload.judge.findings.stability import drift
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
-from comfyload.words import digits, duration, percent
+from comfyload.words import digits, duration, gib, percent
 
 _Group = list[tuple[str, Measured]]
 Runs = Sequence[tuple[str, Measured]]
 """Runs with their labels."""
 
-_GIB = 2.0**30
 _TIGHT = 0.1
 _UNSTEADY = 0.03
 _GROWN, _READINGS = 0.05, 20
@@ -261,14 +260,14 @@ def _memory(runs: Runs) -> Iterator[RunObservation]:
             continue
         found, row = True, run.summary.gpus[gpu]
         most, total = row.vram_peak_bytes or 0.0, row.vram_total_bytes or _vram(run.manifest, gpu)
-        text = f"{_where(label, runs)}{_name(row, gpu)} held {most / _GIB:.1f}"
+        text = f"{_where(label, runs)}{_name(row, gpu)} held "
         if total is None:
-            yield RunObservation(text=f"{text} GiB at most; how much it has is unknown.")
+            yield RunObservation(text=f"{text}{gib(most)} at most; how much it has is unknown.")
             continue
         free = max(total - most, 0.0)
         tight = ": little is left" if free < _TIGHT * total else ""
-        left = f"{free / _GIB:.1f} GiB ({percent(free / total)}) stayed free{tight}"
-        yield RunObservation(text=f"{text} of {total / _GIB:.1f} GiB at most: {left}.", notable=bool(tight))
+        left = f"{gib(free)} ({percent(free / total)}) stayed free{tight}"
+        yield RunObservation(text=f"{text}{gib(most)} of {gib(total)} at most: {left}.", notable=bool(tight))
     if not found:
         text = "How much GPU memory was used is unknown: no readings of it were recorded."
         yield RunObservation(text=text, notable=False)
@@ -294,7 +293,7 @@ def _growth(runs: Runs) -> Iterator[RunObservation]:
             if reading.n >= _READINGS and grown > _GROWN * mean:
                 row = run.summary.gpus.get(known.gpu)
                 name = f"GPU {known.gpu}" if row is None else _name(row, known.gpu)
-                text = f"Memory of {name} grew by about {grown / _GIB:.2f} GiB over the run"
+                text = f"Memory of {name} grew by about {digits(grown / 2**30)} GiB over the run"
                 share = f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)"
                 yield RunObservation(text=f"{_where(label, runs)}{text} {share}.")
 

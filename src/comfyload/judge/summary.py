@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from comfyload.judge.arrays import Floats
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.columns.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.columns.gpu import GpuRow, gpu_rows
@@ -118,6 +116,13 @@ class Summary(Struct, frozen=True, kw_only=True):
         """Whether the numbers measure what they are named after."""
         return not any(finding.level == "invalid" for finding in self.findings)
 
+    def statistic(self, key: str, workflow: str = "") -> Statistic:
+        """The estimate of that key, of the whole run or of one workflow."""
+        if not workflow:
+            return self.statistics[key]
+        found: Statistic = getattr(self.workflows[workflow], key)
+        return found
+
 
 class Measured(Struct, frozen=True, kw_only=True):
     """A run as it is judged: who it was, its numbers, its jobs as columns, and the queue that they waited in. `path`:
@@ -129,6 +134,12 @@ class Measured(Struct, frozen=True, kw_only=True):
     summary: Summary
     jobs: Jobs
     queue: Queue
+
+    def jobs_of(self, workflow: str) -> Flags:
+        """Which counted jobs are of the workflow; all of them for ""."""
+        if not workflow:
+            return np.ones(self.jobs.n, np.bool_)
+        return np.asarray(self.jobs.counted.workflow == list(self.summary.workflows).index(workflow))
 
 
 def summarise(
@@ -153,13 +164,13 @@ def measure(
 ) -> Measured:
     """`summarise`, with the columns it was made from."""
     fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=gpus_alike(manifest.environment))
-    with _few_collections():
-        for line in lines:
-            fold.add(line)
+    for line in lines:
+        fold.add(line)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
+    latency = jobs.known("latency")
     made = fold.made.sorted()
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest), simulated=is_simulated(manifest.server))
     findings = _findings(evidence, gpus, damage or {})
@@ -180,33 +191,18 @@ def measure(
         saturation=saturation(jobs, evidence.wall_clock_s, gpus, resumed=bool(manifest.resumed)),
         left_on_server={state: named.count for state, named in sorted(fold.ledger.left.items())},
         other_methods={
-            "p95_latency_linear_s": _linear(jobs.known("latency"), 0.95),
-            "p95_latency_nearest_rank_s": _nearest(jobs.known("latency"), 0.95),
+            "p95_latency_linear_s": float(np.quantile(latency, 0.95)) if len(latency) else None,
+            "p95_latency_nearest_rank_s": _nearest(latency, 0.95) if len(latency) else None,
         },
         warmup=dict[str, int](fold.ledger.warmup.items()),
         observed=observed,
         workflows=workflow_rows(evidence),
         after=after_rows(jobs),
         books=_book_row(evidence),
-        retries=None if manifest.retry is None else _retries(fold, jobs),
+        retries=None if manifest.retry is None else fold.retries.row(jobs),
         server_clock=evidence.pace,
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs, queue=evidence.queue)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Let the collector look for cycles rarely: records have none, and of a block of them it would walk every list."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(max(thresholds[0], 50_000), *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-
-
-def _retries(fold: Fold, jobs: Jobs) -> RetryRow:
-    return fold.retries.row(jobs.metric("latency"), jobs.completed, jobs.counted.retried)
 
 
 def _counted(manifest: Manifest) -> tuple[float, float]:
@@ -337,15 +333,9 @@ def _observed(jobs: Jobs) -> dict[str, float | None]:
     return out
 
 
-def _nearest(seconds: Floats, p: float) -> float | None:
-    if not len(seconds):
-        return None
+def _nearest(seconds: Floats, p: float) -> float:
     rank = nearest_rank(len(seconds), p)
     return order_statistics(seconds, [rank])[rank]
-
-
-def _linear(seconds: Floats, p: float) -> float | None:
-    return float(np.quantile(seconds, p)) if len(seconds) else None
 
 
 def _cache_rows(jobs: Jobs) -> dict[str, CacheRow]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cached_property
 
 import numpy as np
 from msgspec import Struct
@@ -94,19 +93,13 @@ class Jobs:
             counts[metric.clock] += int(np.count_nonzero(self.counted.difference(name) < 0))
         return {clock: count for clock, count in sorted(counts.items()) if count}
 
-    @cached_property
-    def _overlaps(self) -> int:
+    def overlaps(self) -> int:
+        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
         start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
         known = ~(np.isnan(start) | np.isnan(end))
         order = np.lexsort((end, start))
         order = order[known[order]]
-        ended = end[order[:-1]]
-        np.maximum.accumulate(ended, out=ended)
-        return int(np.count_nonzero(start[order[1:]] < ended))
-
-    def overlaps(self) -> int:
-        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
-        return self._overlaps
+        return int(np.count_nonzero(start[order[1:]] < np.maximum.accumulate(end[order[:-1]])))
 
     def gap_s(self) -> float:
         """The server's mean pause between two jobs of which the second was waiting already, in seconds; 0 if none was.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 from msgspec import Struct
 
-from comfyload.judge.arrays import Flags, Floats
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.stats import Statistic, percentiles, proportion
 from comfyload.record.model import Attempt, Execution, FailureKind
 from comfyload.record.stamps import FASTER, GIVEN_UP_MS
@@ -59,12 +58,10 @@ class Retries:
         elif run.sent is None:
             self._not_sent += 1
 
-    def row(self, latency: Floats, completed: Flags, retried: Flags) -> RetryRow:
-        """`latency` in seconds, `completed` and `retried` of each counted job, in the order of completion."""
-        sent = self._jobs - self._not_sent
-        first = latency[completed & ~retried]
-        first = first[~np.isnan(first)]
-        p50, p95 = percentiles(first, [0.5, 0.95])
+    def row(self, jobs: Jobs) -> RetryRow:
+        """`jobs`: the same ones."""
+        sent, once = self._jobs - self._not_sent, ~jobs.counted.retried
+        p50, p95 = percentiles(jobs.known("latency", once), [0.5, 0.95])
         return RetryRow(
             attempts=sent + self._sent_again,
             amplification=(sent + self._sent_again) / sent if sent else None,
@@ -73,7 +70,7 @@ class Retries:
             not_sent=self._not_sent,
             executed_for_nothing_s=self._wasted_ms / 1000,
             executed_unknown=self._unknown,
-            first_success_rate=proportion(int((completed & ~retried).sum()), self._jobs, "jobs offered"),
+            first_success_rate=proportion(int((jobs.completed & once).sum()), self._jobs, "jobs offered"),
             first_p50_latency_s=p50,
             first_p95_latency_s=p95,
         )

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct, structs
 
-from comfyload.judge.arrays import Flags, Floats
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.comparison.effects import (
     CompareVerdict,
@@ -138,10 +138,10 @@ def metric_drafts(group: Group, between_sd: float, margin: float) -> Iterator[Dr
     """A row for each metric of all jobs, then for each of every workflow of a mix."""
     mixed = len(group.a[0].manifest.workflows) > 1
     workflow = None if mixed or not group.workflows else group.workflows[0]
-    yield from _metrics(group, {key: _whole(group, key) for key in COMPARED}, workflow, between_sd, margin)
+    yield from _metrics(group, {key: _sides(group, key, None) for key in COMPARED}, workflow, between_sd, margin)
     durations = [key for key in COMPARED if NUMBERS[key].of_workflow and NUMBERS[key].measure == "s"]
     for name in group.workflows if mixed else ():
-        yield from _metrics(group, {k: _of_workflow(group, name, k) for k in durations}, name, between_sd, margin)
+        yield from _metrics(group, {key: _sides(group, key, name) for key in durations}, name, between_sd, margin)
 
 
 def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:
@@ -188,7 +188,7 @@ def _tail(group: Group, name: str, workflow: str | None, sides: _Sides, between_
 def _pooled(group: Group, draft: Draft, workflow: str | None) -> Draft:
     share, _, metric = draft.name.removesuffix("_s").partition("_")
     sides = [[_durations(run, metric, workflow) for run in runs] for runs in (group.a, group.b)]
-    if any(run.jobs.counted.censored.any() for run in (*group.a, *group.b)):
+    if _any_cut(group):
         return structs.replace(draft, effect=None, note="jobs were cut off, whose durations are not known")
     if not all(len(jobs) and float(np.min(jobs)) > 0 for side in sides for jobs in side):
         return structs.replace(draft, effect=None, note="a run has no job of a known duration")
@@ -277,34 +277,24 @@ def _withheld(sides: _Sides) -> str | None:
     return None
 
 
-def _whole(group: Group, name: str) -> _Sides:
-    a, b = ([run.summary.statistics[name] for run in runs] for runs in (group.a, group.b))
-    return _Sides(a=a, b=b, jobs=_jobs(group, name, None))
+def _sides(group: Group, name: str, workflow: str | None) -> _Sides:
+    """Of one workflow of a mix, or of the whole run."""
+    a, b = ([run.summary.statistic(name, workflow or "") for run in runs] for runs in (group.a, group.b))
+    jobs = None
+    # Durations of two single runs' jobs are set against each other, but where jobs were cut off: these are not known.
+    if group.single and name.startswith("p50_") and not _any_cut(group):
+        metric = name.removeprefix("p50_").removesuffix("_s")
+        jobs = _durations(group.a[0], metric, workflow), _durations(group.b[0], metric, workflow)
+    return _Sides(a=a, b=b, jobs=jobs)
 
 
-def _of_workflow(group: Group, workflow: str, name: str) -> _Sides:
-    a, b = ([getattr(run.summary.workflows[workflow], name) for run in runs] for runs in (group.a, group.b))
-    return _Sides(a=a, b=b, jobs=_jobs(group, name, workflow))
-
-
-def _jobs(group: Group, name: str, workflow: str | None) -> tuple[Floats, Floats] | None:
-    """Durations of the completed jobs of two single runs; None where jobs were cut off, whose durations are unknown."""
-    runs = (group.a[0], group.b[0])
-    if not group.single or not name.startswith("p50_") or any(run.jobs.counted.censored.any() for run in runs):
-        return None
-    metric = name.removeprefix("p50_").removesuffix("_s")
-    a, b = (_durations(run, metric, workflow) for run in runs)
-    return a, b
+def _any_cut(group: Group) -> bool:
+    return any(run.jobs.counted.censored.any() for run in (*group.a, *group.b))
 
 
 def _durations(run: Measured, metric: str, workflow: str | None) -> Floats:
     """Of completed jobs, in the order of completion."""
-    return run.jobs.known(metric, None if workflow is None else _of(run, workflow))
-
-
-def _of(run: Measured, workflow: str) -> Flags:
-    code = [facts.name for facts in run.manifest.workflows].index(workflow)
-    return np.asarray(run.jobs.counted.workflow == code)
+    return run.jobs.known(metric, run.jobs_of(workflow or ""))
 
 
 def _nodes(run: Measured) -> dict[tuple[str, str, str | None], NodeRow]:

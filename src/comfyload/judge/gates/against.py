@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.rules import fact_verdict
-from comfyload.judge.gates.verdict import GateVerdict, make_verdict, plain, statistic, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, make_verdict, plain, verdict_of
 from comfyload.judge.statistics.significance import student, tail
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
@@ -53,7 +53,7 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     if gate.number.kind == "fact":
         return _fact(gate, measured, peers)
     source = _with_failures(gate, [measured, *peers])
-    found, theirs = statistic(source, measured), [statistic(source, run) for run in peers]
+    found, *theirs = (run.summary.statistic(source.name, source.workflow) for run in (measured, *peers))
     if gate.upper and found.low == math.inf:
         why = "It is infinite: too many jobs did not complete."
         return make_verdict(gate, measured, "FAIL", why, found, baseline=_reference(theirs))

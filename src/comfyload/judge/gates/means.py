@@ -6,7 +6,7 @@ import math
 
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, statistic, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.skewed import beyond
 from comfyload.judge.statistics.stats import Statistic
@@ -18,7 +18,7 @@ def judge_mean(gate: Gate, measured: Measured) -> GateVerdict:
 
     What proves is the end beyond which the limit must lie; without that end nothing is proven.
     """
-    found = statistic(gate, measured)
+    found = measured.summary.statistic(gate.name, gate.workflow)
     if found.value is None:
         return no_data(gate, measured, found.reason, found)
     inside = gate.holds(found.value, gate.limit)

@@ -27,7 +27,6 @@ from comfyload.judge.gates.verdict import (
     no_data,
     open_words,
     plain,
-    statistic,
     verdict_of,
 )
 from comfyload.judge.statistics.queue import ALONE, Queue
@@ -60,7 +59,11 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     A proof counts independent jobs by the theory of queues, and leaves out the first ones, which found a short queue.
     """
     shown, _, metric = gate.name.removesuffix("_s").partition("_")
-    p, found, lengths = PERCENTILES[shown], statistic(gate, measured), _lengths(gate, measured, metric)
+    p, found, lengths = (
+        PERCENTILES[shown],
+        measured.summary.statistic(gate.name, gate.workflow),
+        _lengths(gate, measured, metric),
+    )
     n, seconds = len(lengths.seconds), lengths.endless
     if n == 0 or (metric == "queue_wait" and found.reason.startswith("censored")):
         return no_data(gate, measured, found.reason, found)
@@ -134,10 +137,8 @@ def _lengths(gate: Gate, measured: Measured, metric: str) -> Lengths:
         seconds, failed = books.done - books.due, ~books.completed & ~books.censored
         every = Lengths(seconds=np.nan_to_num(seconds), cut=books.censored, failed=failed)
         return every.chosen(failed | ~np.isnan(seconds))  # one that ended unwatched is on neither side
-    columns, chosen = jobs.counted, None
-    if gate.workflow:
-        chosen = columns.workflow == list(measured.summary.workflows).index(gate.workflow)
-    every = lengths_with_failures(jobs, "latency" if metric == "latency_with_failures" else metric, chosen)
+    timed = "latency" if metric == "latency_with_failures" else metric
+    every = lengths_with_failures(jobs, timed, measured.jobs_of(gate.workflow))
     return every.chosen(~(every.failed | every.cut)) if metric in (*_SERVICE, "queue_wait") else every
 
 

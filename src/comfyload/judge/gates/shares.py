@@ -13,7 +13,7 @@ from comfyload.judge.arrivals import arrivals_of, books_failed
 from comfyload.judge.columns.jobs import failures_of
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE, disproof, needed, proof
-from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, statistic, verdict_of
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, verdict_of
 from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.bursts import LONGEST, ONE_BY_ONE, Bursts, bursts_of
 from comfyload.judge.summary import Measured
@@ -46,7 +46,7 @@ class _BurstCount(Struct, frozen=True, kw_only=True):
 
 def judge_share(gate: Gate, measured: Measured) -> GateVerdict:
     """k of n. The wrong side of an upper limit are the successes."""
-    found = statistic(gate, measured)
+    found = measured.summary.statistic(gate.name, gate.workflow)
     if found.value is None:
         return no_data(gate, measured, found.reason, found)
     bursts = _bursts(gate, measured)
@@ -69,10 +69,8 @@ def _bursts(gate: Gate, measured: Measured) -> Bursts:
     jobs = measured.jobs
     if gate.name.startswith("book"):
         failed = books_failed(arrivals_of(jobs, measured.manifest.plan.pages))
-    elif gate.workflow:
-        failed = failures_of(jobs, jobs.counted.workflow == list(measured.summary.workflows).index(gate.workflow))
     else:
-        failed = failures_of(jobs)
+        failed = failures_of(jobs, measured.jobs_of(gate.workflow))
     return bursts_of(~failed if gate.upper else failed)
 
 

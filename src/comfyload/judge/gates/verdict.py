@@ -106,14 +106,6 @@ def open_words(verdict: Verdict, p_fail: float) -> str:
     return ": outside the limit, which may be chance" if verdict == "INCONCLUSIVE" else ""
 
 
-def statistic(gate: Gate, measured: Measured) -> Statistic:
-    """The summary's estimate of what the gate names."""
-    if gate.workflow:
-        found: Statistic = getattr(measured.summary.workflows[gate.workflow], gate.name)
-        return found
-    return measured.summary.statistics[gate.name]
-
-
 def plain(gate: Gate, measured: Measured) -> float | None:
     """The summary's number that the gate names; None for none."""
     if gate.workflow:
