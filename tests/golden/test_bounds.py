@@ -66,7 +66,7 @@ BOUNDS: dict[str, dict[str, object]] = {
     "load.clocks": {"EVERY_S": 0.5, "TRIES": 5, "NARROW_S": 20e-6},
     "load.log_lines": {"_DEEPEST": 3},
     "load.selfcheck": {"CANARY_S": 0.02},
-    "judge.gates.against": {"BETWEEN_RUNS_SD": 0.04, "_NORMAL_975": 1.96},
+    "judge.statistics.significance": {"BETWEEN_RUNS_SD": 0.04},
     "judge.gates.proof": {"SIDE": 0.05},
     "judge.gates.sequential": {
         "BUDGET_JOBS": 200,

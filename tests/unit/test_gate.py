@@ -12,12 +12,11 @@ from msgspec import structs
 from scipy import stats as oracle
 
 from comfyload.errors import UsageError
-from comfyload.judge.gates.against import BETWEEN_RUNS_SD
 from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.gates.proof import SIDE, count_test, disproof, needed, proof
 from comfyload.judge.statistics.binomial import clopper_pearson
-from comfyload.judge.statistics.significance import holm, student, tail
+from comfyload.judge.statistics.significance import BETWEEN_RUNS_SD, holm, student, tail
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Stage

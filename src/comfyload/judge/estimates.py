@@ -179,24 +179,23 @@ def _rate(evidence: Evidence, ends: Floats, made: Flags | NDArray[np.uint32], pe
     if evidence.manifest.resumed:
         return _withheld(GAP, n, method, unit)
     if evidence.wall_clock_s is None or n == 0:
-        reason = "no job completed" if not evidence.jobs.completed.any() else f"no {_NEW[what]}"
+        reason = _MAKERS[what][1] if evidence.jobs.completed.any() else "no job completed"
         return _withheld(reason, 0, method, unit)
     last, gaps = float(ends[int(ended.sum()) - 1]), ends[good]
     rest = last - float(gaps[-1])
     gaps[1:] -= gaps[:-1].copy()
     gaps[0] -= float(evidence.jobs.instant("due").min())
     gaps[-1] += rest
-    return rate(made[good], gaps, per_s=per_s, unit=unit, what=_ENDED[what], queue=evidence.queue)
+    return rate(made[good], gaps, per_s=per_s, unit=unit, what=_MAKERS[what][0], queue=evidence.queue)
 
 
-_ENDED = {"images": "jobs with images", "previews": "jobs with previews", "jobs": "completed jobs"}
-_ENDED["books"] = "complete books"
-_NEW = {
-    "images": "new image was saved",
-    "previews": "new preview was made",
-    "jobs": "job completed",
-    "books": "book is complete",
+_MAKERS = {
+    "images": ("jobs with images", "no new image was saved"),
+    "previews": ("jobs with previews", "no new preview was made"),
+    "jobs": ("completed jobs", "no job completed"),
+    "books": ("complete books", "no book is complete"),
 }
+"""What ends bring each thing, and why there is no rate where none did."""
 
 
 def _withheld(reason: str, n: int, method: str, unit: str = "s") -> Statistic:

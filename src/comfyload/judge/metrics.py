@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from comfyload.record.model import Record
+from comfyload.record.model import Record, ServerTimes
 from comfyload.record.stamps import believed
 
 Instant = Literal["due", "sent", "acknowledged", "done", "create_ms", "start_ms", "end_ms"]
@@ -39,14 +39,14 @@ class Metric(Struct, frozen=True, kw_only=True):
 
     def of(self, record: Record) -> float | None:
         """The job's duration; None where an instant is not known, or the clock was set back between them."""
-        known = instants(record)
+        known = instants(record, believed(record.execution, record.due))
         begin, end = known[INSTANTS.index(self.begins)], known[INSTANTS.index(self.ends)]
         return None if begin is None or end is None or end < begin else (end - begin) / self.per_s
 
 
-def instants(record: Record) -> tuple[float | None, ...]:
-    """All of `INSTANTS`, in their order; None for a stamp of the server that cannot be true."""
-    run, times = record.execution, believed(record.execution, record.due)
+def instants(record: Record, times: ServerTimes) -> tuple[float | None, ...]:
+    """All of `INSTANTS`, in their order. `times`: the server's stamps that are believed."""
+    run = record.execution
     return record.due, run.sent, run.acknowledged, run.done, times.create_ms, times.start_ms, times.end_ms
 
 

@@ -19,7 +19,7 @@ from comfyload.judge.columns.ledger import Ledger, Tagged, clean, is_ours
 from comfyload.judge.columns.made import Made
 from comfyload.judge.columns.pace import Ends
 from comfyload.judge.columns.retries import Retries
-from comfyload.judge.metrics import INSTANTS
+from comfyload.judge.metrics import INSTANTS, instants
 from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Output, Record, Sample, ServerTimes, WorkflowFacts
 from comfyload.record.stamps import believed
@@ -169,9 +169,8 @@ class Fold:
     def _pack(self, record: Record, times: ServerTimes, files: JobFiles) -> bytes:
         run = record.execution
         completed = run.outcome == "completed"
-        at = record.due, run.sent, run.acknowledged, run.done, times.create_ms, times.start_ms, times.end_ms
         return _PACK.pack(
-            *[math.nan if instant is None else instant for instant in at],
+            *[math.nan if instant is None else instant for instant in instants(record, times)],
             -1 if record.book is None else record.book,
             files.images if completed else 0,
             files.previews if completed else 0,

@@ -10,11 +10,12 @@ from msgspec import Struct
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.comparable import Difference, check_keys, differences, label, refuse, workflow_hashes
-from comfyload.judge.comparison.effects import ASSUMED_SD, CompareVerdict
+from comfyload.judge.comparison.effects import CompareVerdict
 from comfyload.judge.comparison.failures import failure_rows
 from comfyload.judge.comparison.overall import overall_of
 from comfyload.judge.comparison.ratios import Group, Ratio, metric_drafts, node_drafts
 from comfyload.judge.comparison.rows import metric_rows, rows_of
+from comfyload.judge.statistics.significance import BETWEEN_RUNS_SD
 from comfyload.judge.summary import Measured
 
 __all__ = ["CompareVerdict", "Comparison", "Ratio", "compare"]
@@ -60,7 +61,7 @@ def compare(
     groups, alone = _groups(a, b, paired, accept)
     found = _differences(groups)
     refuse(found, accept)
-    between_sd = ASSUMED_SD if repeatability is None else repeatability
+    between_sd = BETWEEN_RUNS_SD if repeatability is None else repeatability
     margin = max(margin, 2 * (repeatability or 0.0))
     metrics = [draft for group in groups for draft in metric_drafts(group, between_sd, margin)]
     nodes = [draft for group in groups for draft in node_drafts(group, between_sd)]
@@ -145,7 +146,7 @@ def _caveats(
     if single:
         which = "" if len(single) == len(groups) else f" of {'; '.join(single)}"
         how = (
-            f"Intervals are wider by an assumed deviation of {100 * ASSUMED_SD:g} % between runs."
+            f"Intervals are wider by an assumed deviation of {100 * BETWEEN_RUNS_SD:g} % between runs."
             if repeatability is None
             else f"Intervals are wider by the {100 * repeatability:.2g} % found between runs of the same thing."
         )

@@ -17,7 +17,7 @@ from scipy.stats import mannwhitneyu
 
 from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.dependence import autocorrelation_time
-from comfyload.judge.statistics.significance import student, tail
+from comfyload.judge.statistics.significance import NORMAL_975, student, tail
 from comfyload.judge.statistics.stats import CONFIDENCE
 
 Bounds = tuple[float, float, float]
@@ -26,10 +26,6 @@ Bounds = tuple[float, float, float]
 CompareVerdict = Literal[
     "faster", "slower", "no practical difference", "inconclusive", "fewer failures", "more failures"
 ]
-ASSUMED_SD = 0.04
-"""Standard deviation of the logarithm between runs of the same thing, where nobody has measured it."""
-
-_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
 _MOST = 2000
 """Order statistics that stand for a longer sample where all pairs of two samples are formed."""
 
@@ -123,7 +119,7 @@ def hodges_lehmann(a: Floats, b: Floats) -> tuple[float, float, float]:
     """
     m, n = len(a), len(b)
     shifts = np.sort(np.subtract.outer(_thinned(b), _thinned(a)), axis=None)
-    rank = math.floor(m * n / 2 - _Z * math.sqrt(m * n * (m + n + 1) / 12) + 0.5)  # ranks are whole numbers
+    rank = math.floor(m * n / 2 - NORMAL_975 * math.sqrt(m * n * (m + n + 1) / 12) + 0.5)  # ranks are whole numbers
     middle = float(np.median(shifts))
     if rank < 1:
         return middle, -math.inf, math.inf
@@ -185,10 +181,10 @@ def runs_needed(effect: Effect, margin: float, tests: float = 1.0) -> int | None
 
 def _widened(middle: float, below: float, above: float, sd: float, method: str, p: float | None = None) -> Effect:
     """Two runs differ by chance with the deviation of both; it adds to that within them as squares do."""
-    shared = _Z * math.sqrt(2) * sd
+    shared = NORMAL_975 * math.sqrt(2) * sd
     low, high = middle - math.hypot(below, shared), middle + math.hypot(above, shared)
     toward_zero = middle - low if middle > 0 else high - middle
-    spread = math.hypot((below + above) / 2, shared) / _Z
+    spread = math.hypot((below + above) / 2, shared) / NORMAL_975
     return Effect(
         log=middle,
         low=low,
@@ -211,7 +207,7 @@ def _p(middle: float, side: float) -> float:
     """That of the normal test whose interval reaches so far towards no difference."""
     if side == 0:
         return 1.0 if middle == 0 else 0.0
-    return 2 * float(special.ndtr(-abs(middle) / (side / _Z)))
+    return 2 * float(special.ndtr(-abs(middle) / (side / NORMAL_975)))
 
 
 def _thinned(x: Floats) -> Floats:

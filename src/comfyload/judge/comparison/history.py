@@ -94,7 +94,7 @@ def history(entries: Sequence[tuple[str, str, Measured]], metrics: Sequence[str]
 
 
 def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -> LevelShifts:
-    """Where the level of a series changed. Bounds are infinite, or 0 below, where there is none.
+    """Where the level of a series changed. A bound that is not there is 0 below, infinite above, or NaN.
 
     `n`: the values are shares of so many jobs, which tell how sure they are.
     """
@@ -124,10 +124,8 @@ def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]
             low, high, unit = statistic.low, statistic.high, statistic.unit
             points.append(Point(name=name, utc=utc, value=statistic.value, low=low, high=high, n=statistic.n))
     value = np.array([point.value for point in points])
-    low_ = np.array([0.0 if point.low is None else point.low for point in points])
-    high_ = np.array([math.inf if point.high is None else point.high for point in points])
-    jobs = np.array([float(point.n) for point in points]) if unit == "1" else None
-    found = changes(value, low_, high_, jobs)
+    lows, highs = (np.array([getattr(point, end) for point in points], np.float64) for end in ("low", "high"))
+    found = changes(value, lows, highs, np.array([float(point.n) for point in points]) if unit == "1" else None)
     return TrendSeries(
         metric=metric,
         load=load,
@@ -139,15 +137,8 @@ def _series(metric: str, load: str, entries: Sequence[tuple[str, str, Measured]]
 
 
 def _step(metric: str, change: Change) -> LevelShift:
-    at, ratio = change
-    return LevelShift(at=at, ratio=ratio, verdict=_word(metric, ratio))
-
-
-def _word(metric: str, ratio: float | None) -> str:
-    more = ratio is None or ratio > 1
-    number = NUMBERS[metric]
-    if number.measure == "s":
-        return "slower" if more else "faster"
-    if number.rate:
-        return "faster" if more else "slower"
-    return "higher" if more else "lower"
+    (at, ratio), number = change, NUMBERS[metric]
+    words = (
+        ("slower", "faster") if number.measure == "s" else ("faster", "slower") if number.rate else ("higher", "lower")
+    )
+    return LevelShift(at=at, ratio=ratio, verdict=words[0] if ratio is None or ratio > 1 else words[1])

@@ -19,8 +19,7 @@ from msgspec import Struct
 from scipy import special
 
 from comfyload.judge.arrays import Flags, Floats
-from comfyload.judge.comparison.effects import ASSUMED_SD
-from comfyload.judge.statistics.stats import CONFIDENCE
+from comfyload.judge.statistics.significance import BETWEEN_RUNS_SD, NORMAL_975
 
 _LEVEL, _LEVEL_LONE = 0.0005, 0.01
 """Of one look at one split, of which a series has some hundred; and of the last point alone, which needs no proof."""
@@ -28,8 +27,6 @@ _LEVEL, _LEVEL_LONE = 0.0005, 0.01
 _PRIOR_POINTS = 6
 _SPREAD_NEEDS = 4
 """Points before a change that tell how far they stray where no interval does."""
-
-_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
 
 
 class Trace(Struct, frozen=True, kw_only=True):
@@ -73,7 +70,7 @@ def durations(value: Floats, low: Floats, high: Floats) -> Trace:
     # An interval that is open on one side is taken to be as wide there as on the other. Both by squares, since a median
     # between two kinds of jobs is at one of them now and at the other next time: near one end, far from the other.
     both = np.hypot(np.where(np.isnan(down), up, down), np.where(np.isnan(up), down, up)) / math.sqrt(2)
-    return Trace(x=x, own=both / _Z)
+    return Trace(x=x, own=both / NORMAL_975)
 
 
 def shares(value: Floats, n: Floats) -> Trace:
@@ -133,7 +130,7 @@ def _splits(x: Floats, own: Floats) -> _Splits:
     before, after = sums / m, -sums / (n - m)
     squares = np.maximum(float(np.sum((x - centre) ** 2)) - m * before**2 - (n - m) * after**2, 0.0)
     freedom = _PRIOR_POINTS + n - 2
-    variance = (_PRIOR_POINTS * ASSUMED_SD**2 + squares) / freedom
+    variance = (_PRIOR_POINTS * BETWEEN_RUNS_SD**2 + squares) / freedom
     total = np.cumsum(np.nan_to_num(own) ** 2)
     least = np.maximum(variance, total[-1] / n)
     sides = np.maximum(least, total[:-1] / m), np.maximum(least, (total[-1] - total[:-1]) / (n - m))

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from comfyload.judge.comparison.effects import combined
-from comfyload.judge.comparison.ratios import Draft, Ratio, geometric_mean
+from comfyload.judge.comparison.ratios import Draft, Ratio
 from comfyload.judge.comparison.rows import row_of
-from comfyload.judge.statistics.significance import holm
+from comfyload.judge.statistics.significance import geometric_mean, holm
 from comfyload.judge.statistics.stats import CONFIDENCE
 
 _MOVED = ("slower", "faster")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from comfyload.judge.comparison.effects import (
     from_single_jobs,
 )
 from comfyload.judge.numbers import COMPARED, NUMBERS
+from comfyload.judge.statistics.significance import geometric_mean
 from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.judge.summary import Measured
 
@@ -234,11 +235,6 @@ def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between
         effect=effect,
         note=reason or "",
     )
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Of one value, that value to its last digit."""
-    return values[0] if len(values) == 1 else math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def _effect(group: Group, sides: _Sides, logs: list[Floats], between_sd: float) -> Effect:

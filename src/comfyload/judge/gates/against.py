@@ -12,17 +12,11 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE
 from comfyload.judge.gates.rules import fact_verdict
 from comfyload.judge.gates.verdict import GateVerdict, make_verdict, plain, verdict_of
-from comfyload.judge.statistics.significance import student, tail
+from comfyload.judge.statistics.significance import BETWEEN_RUNS_SD, NORMAL_975, geometric_mean, student, tail
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.words import digits, duration, percent
 
-BETWEEN_RUNS_SD = 0.04
-"""Standard deviation of a run's log value between runs on one server, assumed where one run a side cannot show it:
-the upper end of the 2 to 4 % by which clocks, temperature and caches move whole runs.
-"""
-
-_NORMAL_975 = 1.96
 _EQUAL = 0.0005
 """A change that is written as 0 %."""
 _SAME = ("load", "pages", "order", "stickiness", "as_is")
@@ -98,9 +92,7 @@ def _change(ratio: float, ends: tuple[float, float], reference: str) -> str:
 def _reference(theirs: Sequence[Statistic]) -> float | None:
     """The geometric mean of the baseline's values, where they have one; of one value, that value."""
     values = [one.value for one in theirs if one.value is not None]
-    if len(values) == 1:
-        return values[0]
-    return math.exp(math.fsum(map(math.log, values)) / len(values)) if values and _positive(values) else None
+    return geometric_mean(values) if len(values) == 1 or (values and _positive(values)) else None
 
 
 def _positive(values: Sequence[float]) -> bool:
@@ -142,7 +134,7 @@ def _log_sd(found: Statistic) -> float | None:
     if found.value is None or not 0 < found.value < math.inf:
         return None
     ends = [end for end in (found.low, found.high) if end is not None and 0 < end < math.inf]
-    return max(abs(math.log(end / found.value)) for end in ends) / _NORMAL_975 if ends else None
+    return max(abs(math.log(end / found.value)) for end in ends) / NORMAL_975 if ends else None
 
 
 def _with_failures(gate: Gate, runs: Sequence[Measured]) -> Gate:
