@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from msgspec import Struct, field
 
-from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.gpu import GpuReadings
 from comfyload.judge.columns.jobs import CACHE_CLASSES, Columns, Jobs
@@ -235,8 +234,3 @@ class Fold:
                 of_node.of_known += known * (span.end - span.start)
         if times.start_ms is not None and times.end_ms is not None:
             self.node_execution_s[record.workflow] += (times.end_ms - times.start_ms) / 1000
-
-
-def to_float(column: array[float]) -> Floats:
-    """Single precision as numpy doubles."""
-    return np.asarray(column).astype(np.float64)

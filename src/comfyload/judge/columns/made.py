@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import chain
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -59,7 +60,7 @@ class Made:
         self.by_kind: dict[Kind, dict[str, int]] = {}
         """New files by kind and folder of the server, and texts shown."""
         self._constant = {facts.name: frozenset(facts.constant) for facts in workflows}
-        self._groups: dict[tuple[str, Choice], dict[Shape, Tagged]] = {}
+        self._groups: dict[str, dict[Choice, dict[Shape, Tagged]]] = {}
 
     def add(self, record: Record, files: JobFiles) -> None:
         """Count what a completed counted job made."""
@@ -69,17 +70,16 @@ class Made:
         run = record.execution
         if files.cache == "fresh" and not (run.cached and any(output.node in run.cached for output in run.outputs)):
             shape = _shape(run.outputs, files.kinds, self._constant.get(record.workflow, frozenset()))
-            self._enter((record.workflow, _choice(record.values)), shape, record.index)
+            self._enter(record.workflow, _choice(record.values), shape, record.index)
 
     @property
     def previews_only(self) -> bool:
         """Whether images were made and no file at all was saved, and none was missed: previews are what it is about."""
         saved = any(folders.get("output") for folders in self.by_kind.values())
         ever: Counter[Place] = Counter()
-        for shapes in self._groups.values():
-            for shape in shapes:
-                for place, count, _ in shape:
-                    ever[place] += count
+        for groups in self._groups.values():
+            for place, count, _ in chain.from_iterable(chain.from_iterable(groups.values())):
+                ever[place] += count
         return bool(self.by_kind.get("image")) and not saved and all(ever.values())
 
     def sorted(self) -> dict[Kind, dict[str, int]]:
@@ -88,25 +88,20 @@ class Made:
 
     def shortages(self) -> Iterator[Shortage]:
         """Every one, whole jobs first."""
-        for workflow in dict.fromkeys(name for name, _ in self._groups):
-            groups = {choice: shapes for (name, choice), shapes in self._groups.items() if name == workflow}
+        for workflow, groups in self._groups.items():
             of = sum(named.count for shapes in groups.values() for named in shapes.values())
             part = _SAVED if any(_total(shape, _SAVED) for shapes in groups.values() for shape in shapes) else _MADE
             yield from _without(workflow, groups, of, part)
             yield from _fewer(workflow, groups, of, part)
 
-    def _enter(self, group: tuple[str, Choice], shape: Shape, index: int) -> None:
-        shapes = self._groups.get(group)
-        if shapes is None:
-            if len(self._groups) >= _GROUPS:
-                return
-            shapes = self._groups[group] = {}
-        jobs = shapes.get(shape)
-        if jobs is None:
-            if len(shapes) >= _SHAPES and _total(shape):
-                return
-            jobs = shapes[shape] = Tagged()
-        jobs.add(index)
+    def _enter(self, workflow: str, choice: Choice, shape: Shape, index: int) -> None:
+        groups = self._groups.setdefault(workflow, {})
+        if choice not in groups and len(groups) >= _GROUPS:
+            return
+        shapes = groups.setdefault(choice, {})
+        if shape not in shapes and len(shapes) >= _SHAPES and _total(shape):
+            return
+        shapes.setdefault(shape, Tagged()).add(index)
 
 
 def _shape(outputs: Iterable[Output], kinds: Mapping[str, Kind], constant: Set[str]) -> Shape:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from msgspec import Struct
 
-from comfyload.judge.columns.fold import Fold, to_float
+from comfyload.judge.columns.fold import Fold
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic, percentiles
 from comfyload.record.model import WorkflowFacts
@@ -39,7 +39,7 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
     classes = {(facts.name, node): known.class_type for facts in workflows for node, known in facts.nodes.items()}
     rows = []
     for (workflow, node), times in fold.nodes.items():
-        seconds, whole = to_float(times.seconds), fold.node_execution_s.get(workflow, 0.0)
+        seconds, whole = np.asarray(times.seconds, np.float64), fold.node_execution_s.get(workflow, 0.0)
         p50, p95 = percentiles(seconds, [0.5, 0.95], what="runs")
         row = NodeRow(
             workflow=workflow,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from msgspec import structs
+
 from comfyload.judge.arrivals import planned_jobs
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.columns.gpu import GpuRow
@@ -195,19 +197,8 @@ def output_findings(evidence: Evidence) -> Iterator[Finding]:
     several = len(evidence.fold.workflows) > 1
     sentences = [_shortage(one, names.get(one.workflow), several=several) for one in made]
     more = f" And {len(sentences) - _SHOWN} more such." if len(sentences) > _SHOWN else ""
-    jobs = [
-        {
-            "workflow": one.workflow,
-            "node": one.node,
-            "kind": one.kind,
-            "made": one.made,
-            "usual": one.usual,
-            "count": one.jobs.count,
-            "of": one.of,
-            "first": one.jobs.first,
-        }
-        for one in made
-    ]
+    same = ("workflow", "node", "kind", "made", "usual", "of")
+    jobs = [{name: getattr(one, name) for name in same} | structs.asdict(one.jobs) for one in made]
     yield finding("fewer_outputs", " ".join(sentences[:_SHOWN]) + more, {"jobs": jobs})
 
 

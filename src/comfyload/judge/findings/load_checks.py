@@ -151,9 +151,9 @@ def _sent(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _missed(evidence: Evidence, what: str, why: str = "The files were cut, or are a part of a run.") -> Finding:
-    rates, unit = evidence.rates, evidence.arrivals.unit
-    known = {"planned": rates.planned, "due": rates.offered, "sent": rates.sent, "completed": rates.completed}
-    each = ", ".join(f"{digits(rate)} {name}" for name, rate in known.items() if rate is not None)
+    unit = evidence.arrivals.unit
+    known = zip(("planned", "due", "sent", "completed"), _rates(evidence).values(), strict=True)
+    each = ", ".join(f"{digits(rate)} {name}" for name, rate in known if rate is not None)
     return finding("rate_missed", f"{what} {unit.capitalize()}s a minute: {each}. {why}".strip(), _rates(evidence))
 
 
