@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 from msgspec import Struct
@@ -95,6 +96,10 @@ class Jobs:
 
     def overlaps(self) -> int:
         """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
+        return self._overlaps
+
+    @cached_property
+    def _overlaps(self) -> int:
         start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
         known = ~(np.isnan(start) | np.isnan(end))
         order = np.lexsort((end, start))
