@@ -26,7 +26,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     outcomes: Mapping[Outcome, int]
     censored: int
     unfinished: int
-    warmup: int
+    warmup_jobs: int
     cached_fully: int
     cached_partly: int
     made: Mapping[Kind, Mapping[str, int]]
@@ -38,7 +38,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     books: int | None
     books_completed: int | None
     longest: Mapping[str, float | None]
-    observed_p99_s: float | None
+    observed_p99_latency_s: float | None
 
 
 Count = Callable[[Counts], Plain] | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from comfyload.judge.metrics import METRICS, Metric
@@ -63,6 +64,11 @@ def _number(kind: Judged, key: str, unit: str, meaning: str, count: Count = None
     return Number(key=key, unit=unit, kind=kind, meaning=meaning, count=count, **shown)
 
 
+def _fact(key: str, unit: str, meaning: str, count: Count = None, **shown: Any) -> Number:
+    """A row that is counted: the field of `Counts` with its key, unless `count` says how."""
+    return _number("fact", key, unit, meaning, count or attrgetter(key), **shown)
+
+
 def number_of_outcome(outcome: Outcome) -> Number:
     """The row that counts the jobs that ended so."""
     row = OUTCOMES[outcome]
@@ -71,7 +77,7 @@ def number_of_outcome(outcome: Outcome) -> Number:
         return counts.outcomes.get(outcome, 0)
 
     field = "completed" if outcome == "completed" else ""
-    return _number("fact", row.key, "jobs", row.meaning, count, words=row.words, of_workflow=field, place="fact")
+    return _fact(row.key, "jobs", row.meaning, count, words=row.words, of_workflow=field, place="fact")
 
 
 def _all_of(kind: Kind) -> Callable[[Counts], int]:
@@ -85,7 +91,6 @@ def _saved(counts: Counts) -> int:
 _BOOK = "from when a book was due until the end of its last page was seen, on the client's clock"
 _FAILED = "`latency`, every job that did not complete counted as infinitely long"
 _OF_METRICS = [row for metric in METRICS.values() for row in numbers_of_metric(metric)]
-_fact = partial(_number, "fact")
 _share = partial(_number, "share")
 _rate = partial(_number, "mean")
 
@@ -114,7 +119,6 @@ NUMBERS: dict[str, Number] = {
             "censored",
             "jobs",
             "of `cancelled`: cut off by the end of the run, with `--no-drain`; no failures",
-            lambda counts: counts.censored,
             words="cut off by the end",
             place="fact",
         ),
@@ -122,11 +126,10 @@ NUMBERS: dict[str, Number] = {
             "unfinished",
             "jobs",
             "sent, but without a record of their end: the generator was killed before",
-            lambda counts: counts.unfinished,
             words="without an end",
             place="fact",
         ),
-        _fact("warmup_jobs", "jobs", "run before counting began; in no other number", lambda counts: counts.warmup),
+        _fact("warmup_jobs", "jobs", "run before counting began; in no other number"),
         _fact(
             "cached",
             "jobs",
@@ -136,18 +139,8 @@ NUMBERS: dict[str, Number] = {
             of_workflow="cached",
             place="fact",
         ),
-        _fact(
-            "cached_fully",
-            "jobs",
-            "completed, with every output from the cache: the job made nothing",
-            lambda counts: counts.cached_fully,
-        ),
-        _fact(
-            "cached_partly",
-            "jobs",
-            "completed, with some output or sampler from the cache, but not every output",
-            lambda counts: counts.cached_partly,
-        ),
+        _fact("cached_fully", "jobs", "completed, with every output from the cache: the job made nothing"),
+        _fact("cached_partly", "jobs", "completed, with some output or sampler from the cache, but not every output"),
         _fact(
             "images",
             "images",
@@ -184,17 +177,11 @@ NUMBERS: dict[str, Number] = {
         _fact("latents", "files", "new latents, of any folder", _all_of("latent"), place="fact"),
         _fact("texts", "texts", "new texts, in files or only shown", _all_of("text"), place="fact"),
         _fact("other_files", "files", "new files of any other sort", _all_of("other"), place="fact"),
-        _fact(
-            "image_bytes",
-            "bytes",
-            "size of the images downloaded with `--fetch`; null without it",
-            lambda counts: counts.image_bytes,
-        ),
+        _fact("image_bytes", "bytes", "size of the images downloaded with `--fetch`; null without it"),
         _fact(
             "wall_clock_s",
             "s",
             "from when the first counted job was due until the last one's end was seen",
-            lambda counts: counts.wall_clock_s,
             words="took",
             place="fact",
         ),
@@ -202,28 +189,11 @@ NUMBERS: dict[str, Number] = {
             "offered_per_minute",
             "arrivals/min",
             "arrivals (jobs, or books) that were due, from the first due to the last",
-            lambda counts: counts.offered_per_minute,
         ),
-        _fact(
-            "sent_per_minute",
-            "arrivals/min",
-            "arrivals that were sent, from the first sent to the last",
-            lambda counts: counts.sent_per_minute,
-        ),
-        _fact(
-            "completed_per_minute",
-            "arrivals/min",
-            "arrivals that completed, over `wall_clock_s`",
-            lambda counts: counts.completed_per_minute,
-        ),
-        _fact(
-            "books",
-            "books",
-            "counted books offered; null where an arrival is one job",
-            lambda counts: counts.books,
-            place="fact",
-        ),
-        _fact("books_completed", "books", "of which every page completed", lambda counts: counts.books_completed),
+        _fact("sent_per_minute", "arrivals/min", "arrivals that were sent, from the first sent to the last"),
+        _fact("completed_per_minute", "arrivals/min", "arrivals that completed, over `wall_clock_s`"),
+        _fact("books", "books", "counted books offered; null where an arrival is one job", place="fact"),
+        _fact("books_completed", "books", "of which every page completed"),
         _share(
             "success_rate",
             "0..1",
@@ -260,7 +230,6 @@ NUMBERS: dict[str, Number] = {
             "s",
             "the p99 of the completed jobs by nearest rank: what happened, and no estimate. Null of fewer than 299, "
             "where it would be the maximum, or nearly",
-            lambda counts: counts.observed_p99_s,
             place="",
         ),
         _number(

@@ -293,7 +293,7 @@ def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) 
         outcomes=fold.ledger.counted,
         censored=fold.ledger.censored,
         unfinished=len(fold.ledger.unfinished),
-        warmup=fold.ledger.warmup.total(),
+        warmup_jobs=fold.ledger.warmup.total(),
         cached_fully=int((classes == CACHE_CLASSES.index("cached")).sum()),
         cached_partly=int((classes == CACHE_CLASSES.index("partial")).sum()),
         made=fold.made.by_kind,
@@ -305,7 +305,7 @@ def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) 
         books=None if books is None else books.books,
         books_completed=None if books is None else books.completed,
         longest=longest,
-        observed_p99_s=observed["p99_latency_s"],
+        observed_p99_latency_s=observed["p99_latency_s"],
     )
 
 
