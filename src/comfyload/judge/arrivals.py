@@ -85,11 +85,11 @@ def rates(manifest: Manifest, arrivals: Arrivals, wall_clock_s: float | None) ->
         planned = planned_in(load, seconds) / seconds if seconds > 0 else None
         if isinstance(load, Replay):
             planned = _rate(np.asarray(load.offsets_s, dtype=np.float64))
-    completed = int(arrivals.completed.sum()) / wall_clock_s if wall_clock_s else None
-    if manifest.resumed:
-        return Rates(planned=None if planned is None else 60 * planned)
-    found = planned, _rate(due), _rate(arrivals.sent), completed
-    return Rates(**dict(zip(Rates.__struct_fields__, (None if r is None else 60 * r for r in found), strict=True)))
+    found = {"planned": planned}
+    if not manifest.resumed:
+        completed = int(arrivals.completed.sum()) / wall_clock_s if wall_clock_s else None
+        found |= {"offered": _rate(due), "sent": _rate(arrivals.sent), "completed": completed}
+    return Rates(**{name: 60 * rate for name, rate in found.items() if rate is not None})
 
 
 def _rate(instants: Floats) -> float | None:

@@ -14,7 +14,7 @@ from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.columns.fold import Fetched, Fold, OutputCount, Reading
 from comfyload.judge.columns.gpu import GpuRow, gpu_rows
-from comfyload.judge.columns.jobs import CACHE_CLASSES, Jobs
+from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.columns.ledger import FailureRow
 from comfyload.judge.columns.nodes import NodeRow, node_rows
 from comfyload.judge.columns.pace import Pace
@@ -284,7 +284,7 @@ def _flat(statistics: dict[str, Statistic], counts: Counts) -> dict[str, Plain]:
 
 def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) -> Counts:
     fold, jobs, arrivals, books = evidence.fold, evidence.jobs, evidence.arrivals, _book_row(evidence)
-    classes = jobs.cache[jobs.completed]
+    classes = jobs.cache_classes()
     whole = (arrivals.done - arrivals.due)[arrivals.completed]
     longest = {name: _longest(jobs.known(name)) for name in METRICS}
     longest["book_latency"] = None if books is None else _longest(whole[~np.isnan(whole)])
@@ -294,8 +294,8 @@ def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) 
         censored=fold.ledger.censored,
         unfinished=len(fold.ledger.unfinished),
         warmup_jobs=fold.ledger.warmup.total(),
-        cached_fully=int((classes == CACHE_CLASSES.index("cached")).sum()),
-        cached_partly=int((classes == CACHE_CLASSES.index("partial")).sum()),
+        cached_fully=classes["cached"],
+        cached_partly=classes["partial"],
         made=fold.made.by_kind,
         image_bytes=fold.fetched.image_bytes if fold.fetched.files else None,
         wall_clock_s=evidence.wall_clock_s,
@@ -340,11 +340,7 @@ def _nearest(seconds: Floats, p: float) -> float:
 
 def _cache_rows(jobs: Jobs) -> dict[str, CacheRow]:
     rows = {}
-    for code, name in enumerate(CACHE_CLASSES):
+    for code, (name, count) in enumerate(jobs.cache_classes().items()):
         latency = jobs.known("latency", only=jobs.cache == code)
-        rows[name] = CacheRow(
-            jobs=int((jobs.cache[jobs.completed] == code).sum()),
-            avg_latency_s=mean(latency),
-            p50_latency_s=percentile(latency, 0.5),
-        )
+        rows[name] = CacheRow(jobs=count, avg_latency_s=mean(latency), p50_latency_s=percentile(latency, 0.5))
     return rows

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
 from comfyload.judge.arrays import Flags
-from comfyload.judge.columns.jobs import Jobs, executions_of
+from comfyload.judge.columns.jobs import Executions, Jobs, executions_of
 from comfyload.judge.estimates import Evidence, duration, images_per_minute, success_rate
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.stats import Statistic
@@ -52,13 +50,14 @@ class WorkflowRow(Struct, frozen=True, kw_only=True):
 def workflow_rows(evidence: Evidence) -> dict[str, WorkflowRow]:
     """A row for each workflow of the manifest, and for each that only the journal knows."""
     codes = sorted(evidence.fold.workflows.items(), key=lambda pair: pair[1])
-    after = _after(evidence.jobs, [code for _, code in codes])
-    return {name: _row(evidence, evidence.jobs.counted.workflow == code, after[code]) for name, code in codes}
+    ran, workflow = executions_of(evidence.jobs), evidence.jobs.counted.workflow
+    return {name: _row(evidence, workflow == code, _after(ran, ran.workflow == code)) for name, code in codes}
 
 
 def after_rows(jobs: Jobs) -> AfterRow:
     """The same and the switched of all workflows together; a mix in which one is switched to more often tilts it."""
-    return _after(jobs, [None])[None]
+    ran = executions_of(jobs)
+    return _after(ran, ~ran.first)
 
 
 def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
@@ -86,11 +85,6 @@ def _row(evidence: Evidence, of_it: Flags, after: AfterRow) -> WorkflowRow:
     )
 
 
-def _after(jobs: Jobs, codes: Iterable[int | None]) -> dict[int | None, AfterRow]:
-    """The rows of these workflows; of all together for None."""
-    ran, rows = executions_of(jobs), {}
-    for code in codes:
-        of_it = ~ran.first if code is None else ~ran.first & (ran.workflow == code)
-        same, switched = ran.seconds[of_it & ran.same], ran.seconds[of_it & ~ran.same]
-        rows[code] = AfterRow(same_s=mean(same), switched_s=mean(switched))
-    return rows
+def _after(ran: Executions, of_it: Flags) -> AfterRow:
+    of_it = of_it & ~ran.first
+    return AfterRow(same_s=mean(ran.seconds[of_it & ran.same]), switched_s=mean(ran.seconds[of_it & ~ran.same]))

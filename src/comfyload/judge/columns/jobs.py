@@ -68,6 +68,11 @@ class Jobs:
     def cache(self) -> NDArray[np.uint8]:
         return self.counted.cache
 
+    def cache_classes(self) -> dict[str, int]:
+        """How many completed jobs are of each class."""
+        counts = np.bincount(self.cache[self.completed], minlength=len(CACHE_CLASSES)).tolist()
+        return dict(zip(CACHE_CLASSES, counts, strict=True))
+
     def instant(self, name: Instant) -> Floats:
         """When it was, of each counted job."""
         return self.counted.instants[name]

@@ -9,7 +9,6 @@ from msgspec import structs
 from comfyload.judge.arrivals import planned_jobs
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.columns.gpu import GpuRow
-from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.judge.columns.made import Shortage
 from comfyload.judge.estimates import Evidence
@@ -158,7 +157,7 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
     """Whether completed jobs made what they returned."""
     fold, jobs = evidence.fold, evidence.jobs
     completed = int(jobs.completed.sum())
-    of_class = {name: int((jobs.cache[jobs.completed] == code).sum()) for code, name in enumerate(CACHE_CLASSES)}
+    of_class = jobs.cache_classes()
     images = int(jobs.counted.images.sum()) + int(jobs.counted.previews.sum())
     cached, as_is = of_class["cached"] + of_class["partial"], evidence.manifest.plan.as_is
     if cached:
