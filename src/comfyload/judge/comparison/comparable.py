@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from msgspec import Struct, json
 
@@ -60,12 +60,15 @@ def differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Difference
 
     Runs of one side must agree among themselves too. What one side does not tell may be the same, so it is shown.
     """
-    found = [difference for difference in (_valid(a, b), _counted(a, b)) if difference is not None]
-    facts = [[list(_facts(run)) for run in side] for side in (a, b)]
-    keys = dict.fromkeys(key for side in facts for run in side for key, _ in run)
-    for key in keys:
-        sides = [[value for run in side for value in ([v for k, v in run if k == key] or [None])] for side in facts]
-        difference = _differs(key, sides[0], sides[1])
+    found, runs = list[Difference](), [*a, *b]
+    if not all(run.summary.valid for run in runs):
+        found.append(_refused("valid", a, b, _validity))
+    counted, warm = [run.jobs.n for run in runs], {run.manifest.plan.warmup > 0 for run in runs}
+    if len(warm) > 1 or max(counted) > _LENGTHS_APART * min(counted):
+        found.append(_refused("counted", a, b, _count))
+    facts_a, facts_b = ([dict(_facts(run)) for run in side] for side in (a, b))
+    for key in dict.fromkeys(key for facts in (*facts_a, *facts_b) for key in facts):
+        difference = _differs(key, [facts.get(key) for facts in facts_a], [facts.get(key) for facts in facts_b])
         if difference is not None:
             found.append(difference)
     order = list(REFUSING)
@@ -240,26 +243,14 @@ def _joined(values: Sequence[str | None]) -> str:
     return " / ".join(dict.fromkeys("unknown" if value is None else value for value in values))
 
 
-def _valid(a: Sequence[Measured], b: Sequence[Measured]) -> Difference | None:
-    if all(run.summary.valid for run in (*a, *b)):
-        return None
-    words = [_joined([_validity(run) for run in side]) for side in (a, b)]
-    return Difference(key="valid", a=words[0], b=words[1], refuses=True, why=REFUSING["valid"])
+def _refused(key: str, a: Sequence[Measured], b: Sequence[Measured], words: Callable[[Measured], str]) -> Difference:
+    ours, theirs = (_joined([words(run) for run in side]) for side in (a, b))
+    return Difference(key=key, a=ours, b=theirs, refuses=True, why=REFUSING[key])
 
 
 def _validity(run: Measured) -> str:
     codes = dict.fromkeys(finding.code for finding in run.summary.findings if finding.level == "invalid")
     return f"not valid: {', '.join(codes)}" if codes else "valid"
-
-
-def _counted(a: Sequence[Measured], b: Sequence[Measured]) -> Difference | None:
-    runs = [*a, *b]
-    counted = [run.jobs.n for run in runs]
-    warm = {run.manifest.plan.warmup > 0 for run in runs}
-    if len(warm) == 1 and max(counted) <= _LENGTHS_APART * min(counted):
-        return None
-    words = [_joined([_count(run) for run in side]) for side in (a, b)]
-    return Difference(key="counted", a=words[0], b=words[1], refuses=True, why=REFUSING["counted"])
 
 
 def _count(run: Measured) -> str:
