@@ -68,7 +68,7 @@ class Number(Struct, frozen=True, kw_only=True):
         """What the unit measures, which decides the units that a gate's limit may have."""
         known: dict[str, Measure] = {"s": "s", "0..1": "share", "bytes": "bytes", "bool": ""}
         per: dict[str, Measure] = {"min": "/min", "h": "/h"}
-        return known.get(self.unit) or per.get(self.unit.partition("/")[2]) or ("" if self.unit == "bool" else "count")
+        return known.get(self.unit, per.get(self.unit.partition("/")[2], "count"))
 
     @property
     def rate(self) -> bool:
