@@ -16,7 +16,7 @@ from comfyload.app.advice import Basis, ahead
 from comfyload.report.advice import forecast_table, policy_page, sizing_words
 from comfyload.report.page import Page
 from comfyload.report.render.terminal import render
-from comfyload.report.retry_export import formats, retry_export
+from comfyload.report.retry_export import FORMATS, retry_export
 from comfyload.report.saturation import validation_table
 from comfyload.retry.policy import Admission, Backoff, Policy, Score, default
 from tests.unit.advise_pools import pools_of_one, ran, unimodal
@@ -130,10 +130,10 @@ def test_short_latencies_are_milliseconds_and_an_interval_that_rounds_to_its_num
     assert "p50, ms" in text and "60.2" in text and "0.06" not in text and "60.2–60.2" not in text
 
 
-@pytest.mark.parametrize("to", formats())
+@pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("policy", [default(), Policy(deadline_s=90, attempts=4, admission=Admission(depth=6))])
 def test_every_export_says_what_it_cannot_express(to: str, policy: Policy) -> None:
-    text = retry_export(policy, to)  # type: ignore[arg-type]
+    text = retry_export(policy, to)
     assert "Not expressible here" in text and text.endswith("\n") and "None" not in text.replace("timeout=None", "")
 
 

@@ -237,13 +237,12 @@ def policy(
     from comfyload.cli.progress import working
     from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
-    from comfyload.report.retry_export import formats, retry_export
+    from comfyload.report.retry_export import FORMATS, retry_export
     from comfyload.retry.policy import encode
     from comfyload.text_files import read_text
 
-    way = next((one for one in formats() if one == export), None)
-    if export is not None and way is None:
-        raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(formats())}")
+    if export is not None and export not in FORMATS:
+        raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(FORMATS)}")
     if not 0 < goal < 100:
         raise UsageError(f"invalid --target {goal:g}", "give a percentage between 0 and 100, such as 98")
     check_writable("--output", output, json_=json_ or export is not None)
@@ -265,8 +264,8 @@ def policy(
         )
     if output is not None:
         write_whole(output, encode(made))
-    if way is not None:
-        echo(retry_export(made, way), nl=False)
+    if export is not None:
+        echo(retry_export(made, export), nl=False)
         return
     if json_:
         echo(encode(made).decode(), nl=False)
