@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.statistics.stats import Statistic
@@ -58,13 +60,36 @@ def nodes(summary: Summary) -> Table | None:
     return table("nodes", ("Nodes", ">runs", ">mean", ">p95", ">share"), rows, detail=True, note=note)
 
 
-def node_bars(summary: Summary) -> Bars | None:
-    """The few costliest nodes by their share of the execution; None where no share is known."""
-    known = [(row, row.share) for row in summary.nodes if row.share is not None and row.share >= 0.01][:_BARS]
-    classes = [row.class_type for row, _ in known]
-    bars = [
-        Bar(label=_short(row, classes), share=min(share, 1.0), words=f"{100 * share:.0f} %") for row, share in known
+class ClassShare(Struct, frozen=True, kw_only=True):
+    """A class of nodes in a workflow. `share`: of the execution, summed over its nodes, above 1 where they overlap."""
+
+    workflow: str
+    name: str
+    nodes: int
+    share: float
+
+
+def class_shares(summary: Summary) -> list[ClassShare]:
+    """The costliest class first, of those of which a share is known."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for row in summary.nodes:
+        if row.share is not None:
+            shares.setdefault((row.workflow, row.class_type or f"node {row.node}"), []).append(row.share)
+    found = [
+        ClassShare(workflow=of, name=name, nodes=len(all_), share=sum(all_)) for (of, name), all_ in shares.items()
     ]
+    return sorted(found, key=lambda row: -row.share)
+
+
+def node_bars(summary: Summary) -> Bars | None:
+    """The few costliest classes of nodes by their share of the execution; None where no share is known."""
+    bars = []
+    for row in class_shares(summary)[:_BARS]:
+        if row.share >= 0.01:
+            of = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
+            nodes = f" ({row.nodes} nodes)" if row.nodes > 1 else ""
+            words = f"{'up to ' if row.share > 1 else ''}{100 * min(row.share, 1.0):.0f} %"
+            bars.append(Bar(label=f"{of}{row.name}{nodes}", share=min(row.share, 1.0), words=words))
     return Bars(key="nodes", title="slowest nodes", bars=bars) if bars else None
 
 
@@ -88,11 +113,6 @@ def failures(runs: Sequence[Measured]) -> Table | None:
 def _node(row: NodeRow, summary: Summary) -> str:
     where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
     return f"{where}{row.node} {row.class_type or '(not in the graph)'}"
-
-
-def _short(row: NodeRow, classes: Sequence[str | None]) -> str:
-    """The class alone, or with the node's number where another bar has the same."""
-    return row.class_type if row.class_type and classes.count(row.class_type) == 1 else f"{row.node} {row.class_type}"
 
 
 def _alone(statistic: Statistic, *, note: bool = True) -> Value:

@@ -12,6 +12,7 @@ from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
+from comfyload.report.blocks import class_shares
 from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
@@ -236,18 +237,18 @@ def _gpu(runs: Sequence[Measured]) -> str:
 
 
 def _slowest(runs: Sequence[Measured]) -> str:
-    """The node that takes most of the time in most of the runs, and the range of its share."""
-    first = [run.summary.nodes[0] for run in runs if run.summary.nodes and run.summary.nodes[0].share is not None]
-    names = Counter(row.class_type for row in first if row.class_type)
-    if not names:
+    """The class of nodes that takes most of the execution in most of the runs, and the range of its share."""
+    first = [shares[0] for run in runs if (shares := class_shares(run.summary))]
+    if not first:
         return ""
-    (name, times) = names.most_common(1)[0]
-    shares = [row.share or 0.0 for row in first if row.class_type == name]
+    ((name, nodes), times) = Counter((row.name, row.nodes) for row in first).most_common(1)[0]
+    shares = [min(row.share, 1.0) for row in first if (row.name, row.nodes) == (name, nodes)]
     low, high = percent(min(shares)), percent(max(shares))
     share = high if low == high else f"{low.removesuffix(' %')} to {high}"
-    where = "each job" if times == len(runs) else f"a job in {times} of {len(runs)} runs"
+    where = "each execution" if times == len(runs) else f"an execution in {times} of {len(runs)} runs"
     tip = " A faster disk or a lower PNG compression shortens that." if name in _FILES else ""
-    return f"{name} takes {share} of {where}.{tip}"
+    take = f"{name} takes" if nodes == 1 else f"{nodes} {name} nodes take"
+    return f"{take} {share} of {where}.{tip}"
 
 
 def _remarks(found: Found) -> Iterator[Remark]:

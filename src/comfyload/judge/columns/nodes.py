@@ -49,10 +49,15 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
             avg_s=mean(seconds, what="runs"),
             p50_s=p50,
             p95_s=p95,
-            share=None if not 0 < whole >= times.of_known - NODE_CLOCK_S * len(seconds) else times.of_known / whole,
+            share=_share(times.of_known, whole, NODE_CLOCK_S * len(seconds)),
         )
         rows.append((float(np.sum(seconds)), row))
     return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+
+
+def _share(of_known: float, whole: float, clock_s: float) -> float | None:
+    """All of it where the node ran for longer than its jobs by no more than the clock errs."""
+    return min(1.0, of_known / whole) if 0 < whole >= of_known - clock_s else None
 
 
 def _expanded(classes: dict[tuple[str, str], str], workflow: str, node: str) -> str | None:
