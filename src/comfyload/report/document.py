@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
-import msgspec
+from msgspec import structs
 
 from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.ledger import Ledger
@@ -16,27 +16,21 @@ from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.model import Manifest, Record, Sent
 
 
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> object: ...
-
-
 def document(manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The whole as one object of JSON types: unknown is null, infinite the string "inf"."""
     return {**_head(summary), "jobs": [jsonable(job) for job in jobs], "manifest": jsonable(manifest)}
 
 
-def write_document(file: _Writable, manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> None:
+def write_document(file: BinaryIO, manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> None:
     """Write `document` to a binary file, one job at a time and one job a line, so that no number of jobs is too many.
 
     Replacing an earlier file atomically is the caller's part.
     """
     file.write(b"{")
-    for key, value in _head(summary).items():
-        file.write(b"\n" + encode(key) + b": " + _pretty(value) + b",")
+    file.writelines(b"\n" + encode(key) + b": " + encode_pretty(value) + b"," for key, value in _head(summary).items())
     file.write(b'\n"jobs": [')
-    for number, job in enumerate(jobs):
-        file.write((b",\n" if number else b"\n") + encode(jsonable(job)))
-    file.write(b'\n],\n"manifest": ' + _pretty(jsonable(manifest)) + b"\n}\n")
+    file.writelines((b",\n" if number else b"\n") + encode(jsonable(job)) for number, job in enumerate(jobs))
+    file.write(b'\n],\n"manifest": ' + encode_pretty(jsonable(manifest)) + b"\n}\n")
 
 
 def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[str, Any]]:
@@ -75,7 +69,7 @@ def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
         "previews": files.previews if completed else 0,
         "made": _made(files) if completed else {},
         "files": list(dict.fromkeys(file for output in run.outputs for file in output.files)),
-        "failure": None if run.failure is None else _failure(run.failure),
+        "failure": None if run.failure is None else structs.asdict(run.failure),
         "left_on_server": run.server_state_after,
         "values": record.values,
     }
@@ -88,41 +82,9 @@ def _made(files: JobFiles) -> dict[str, dict[str, int]]:
     return made
 
 
-def _failure(failure: msgspec.Struct) -> dict[str, Any]:
-    return {name: getattr(failure, name) for name in failure.__struct_fields__}
-
-
 def _head(summary: Summary) -> dict[str, Any]:
-    statistics = {
-        **summary.statistics,
-        "quantile_method": summary.quantile_method,
-        "observed": summary.observed,
-        "other_methods": summary.other_methods,
-        "nodes": summary.nodes,
-        "node_clock_s": NODE_CLOCK_S,
-        "failures": summary.failures,
-        "cache": summary.cache,
-        "outputs": summary.outputs,
-        "made": summary.made,
-        "images_by_type": summary.images_by_type,
-        "fetched": summary.fetched,
-        "telemetry": summary.telemetry,
-        "gpus": summary.gpus,
-        "saturation": summary.saturation,
-        "left_on_server": summary.left_on_server,
-        "warmup": summary.warmup,
-        "books": summary.books,
-        "after": summary.after,
-        "retries": summary.retries,
-        "server_clock": summary.server_clock,
-    }
-    return {
-        "summary": jsonable(summary.summary),
-        "statistics": jsonable(statistics),
-        "workflows": jsonable(summary.workflows),
-        "findings": jsonable(summary.findings),
-    }
-
-
-def _pretty(value: object) -> bytes:
-    return encode_pretty(value)
+    """What is above the jobs: every field of the summary, those without a place of their own under `statistics`."""
+    of = structs.asdict(summary)
+    top = {name: of.pop(name) for name in ("summary", "statistics", "workflows", "findings")}
+    top["statistics"] = {**top["statistics"], **of, "node_clock_s": NODE_CLOCK_S}
+    return {name: jsonable(part) for name, part in top.items()}
