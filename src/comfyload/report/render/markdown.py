@@ -60,7 +60,7 @@ def _tile(value: Value) -> str:
 
 def _cell(value: Value, notes: Notes, *, beneath: bool = False) -> str:
     """The words with the number of their note; the interval behind them, or beneath."""
-    words = f"{escaped(value.words)}{notes.remark(value.note)}"
+    words = f"{escaped(value.words)}{notes.mark(value.note)}"
     if not value.interval:
         return words
     return f"{words}<br>{escaped(value.interval)}" if beneath else f"{words} ({escaped(value.interval)})"

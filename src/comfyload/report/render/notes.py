@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-
 from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.words import superscript
 
@@ -11,23 +9,21 @@ RANGES = f"Ranges are {100 * CONFIDENCE:.0f} % intervals."
 
 
 class Notes:
-    """The footnotes of one page."""
+    """The footnotes of a page or a table; `texts` by their number, from 1 on."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, int] = {}
+        self.texts: list[str] = []
 
-    def mark(self, reason: str) -> str:
-        """The number of the footnote that says why something is withheld."""
-        return self.remark(f"withheld: {reason}")
+    def number(self, text: str) -> int:
+        """The number of a footnote; 0 for no text."""
+        if text and text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1 if text else 0
 
-    def remark(self, text: str) -> str:
-        """The number of a footnote; "" for no text."""
-        return superscript(self._notes.setdefault(text, len(self._notes) + 1)) if text else ""
+    def mark(self, text: str) -> str:
+        """The number as it stands at a word; "" for no text."""
+        return superscript(self.number(text)) if text else ""
 
     def lines(self) -> list[str]:
         """Each footnote after its number."""
-        return [f"{superscript(number)} {text}" for text, number in self._notes.items()]
-
-    def text(self) -> Text:
-        """All of them, and what ranges are."""
-        return Text("\n".join([*self.lines(), RANGES]), style="dim")
+        return [f"{superscript(number)} {text}" for number, text in enumerate(self.texts, 1)]

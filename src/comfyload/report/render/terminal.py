@@ -164,7 +164,7 @@ class _Screen:
         return [Text.assemble(label, line) for label, line in zip(labels, lines, strict=True)]
 
     def _mark(self, value: Value) -> str:
-        return self._fit(self.notes.remark(value.note))
+        return self._fit(self.notes.mark(value.note))
 
     def table(self, table: Table) -> Lines:
         rows = [[f"{cell.words}{self._mark(cell)}" for cell in row] for row in table.rows]
