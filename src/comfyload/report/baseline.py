@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 from msgspec import structs
 
-from comfyload.report.charts.concurrency import by_workflow, knee
 from comfyload.report.console import escaped
 from comfyload.report.overview import Shown, gpu_names
 from comfyload.report.page import Page, Table
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import environment_rows
+from comfyload.report.steps import by_workflow, knee
 from comfyload.words import count
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from comfyload.advise.saturation import BUSY, gpu_words, knee, step
+from comfyload.advise.saturation import gpu_words
 from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
-from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.blocks import class_shares
 from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
+from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
 
@@ -71,35 +71,18 @@ def _in_short(found: Found) -> list[PageLine]:
 
 
 def results_table(runs: Sequence[Measured]) -> Table:
-    """A row for each run, in the order in which they were made; the first of each workflow names it."""
-    images = all(_images(run).value is not None for run in runs)
+    """A row for each run, by workflow and jobs in flight; the first of each workflow names it."""
+    key = rate_key(runs)
     halves, longest = (_seconds(runs, key) for key in ("p50_latency_s", "max_latency_s"))
     rows = []
-    for name, group in _by_workflow(runs).items():
-        at_knee = knee([step(run) for run in group])
-        for place, run in enumerate(group):
-            rate = _rate(_images(run) if images else run.summary.statistics["jobs_per_minute"])
+    for steps in by_workflow(runs):
+        for place, run in enumerate(steps):
+            name = "" if place else run.manifest.name
+            rate = value_of(run.summary.statistics[key]).words
             latency = (halves[run.path], longest[run.path])
-            note = _note(group, place, at_knee, images=images)
-            rows.append(("" if place else name, str(_in_flight(run)), rate, *latency, note))
-    columns = ("", ">in flight", f">{'images' if images else 'jobs'}/min", ">half wait", ">slowest", "")
-    return table("results", columns, rows)
-
-
-def _by_workflow(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
-    groups: dict[str, list[Measured]] = {}
-    for run in runs:
-        groups.setdefault(run.manifest.name, []).append(run)
-    return groups
-
-
-def _images(run: Measured) -> Statistic:
-    return run.summary.statistics["images_per_minute"]
-
-
-def _rate(statistic: Statistic) -> str:
-    previews = statistic.value is not None and statistic.unit.startswith("previews")
-    return f"{value_of(statistic).words}{' (previews)' if previews else ''}"
+            rows.append((name, str(_in_flight(run)), rate, *latency, _note(steps, place, key)))
+    unit = runs[0].summary.statistics[key].unit
+    return table("results", ("", ">in flight", f">{unit}", ">half wait", ">slowest", ""), rows)
 
 
 def _in_flight(run: Measured) -> int:
@@ -120,23 +103,18 @@ def _seconds(runs: Sequence[Measured], key: str) -> dict[str, str]:
     return {path: words(value) for path, value in values.items()}
 
 
-def _note(group: Sequence[Measured], place: int, at_knee: int | None, *, images: bool) -> str:
+def _note(steps: Sequence[Measured], place: int, key: str) -> str:
     """Whether the server saturates here, or does less than with fewer in flight."""
-    run, key = group[place], "images_per_minute" if images else "jobs_per_minute"
+    run = steps[place]
     if not run.summary.valid:
         return "not valid"
     rate = run.summary.statistics[key]
-    best = max(group[:place], key=lambda one: one.summary.statistics[key].value or 0.0, default=None)
+    best = max(steps[:place], key=lambda one: one.summary.statistics[key].value or 0.0, default=None)
     if best is not None and rate.value is not None:
         before = best.summary.statistics[key].value or 0.0
         if rate.value < _SLOWER * before and rate.high is not None and rate.high < before:
             return f"slower than at {_in_flight(best)}"
-    return "knee" if _in_flight(run) == at_knee and _saturates(run) else ""
-
-
-def _saturates(run: Measured) -> bool:
-    busy = run.summary.saturation.server_busy
-    return busy is not None and busy >= BUSY
+    return "knee" if run is knee(steps) else ""
 
 
 # --- in short
@@ -207,17 +185,17 @@ def _busy(runs: Sequence[Measured]) -> str:
     """With how many in flight the server has no idle time left."""
     knees: dict[int, list[str]] = {}
     least, idle = 1.0, []
-    for name, group in _by_workflow(runs).items():
-        at = knee([step(run) for run in group])
-        run = next((run for run in group if _in_flight(run) == at), None)
-        busy = None if run is None else run.summary.saturation.server_busy
-        if at is None or run is None or busy is None:
+    for steps in by_workflow(runs):
+        at = knee(steps)
+        run = at or steps[-1]
+        name, busy = run.manifest.name, run.summary.saturation.server_busy
+        if busy is None:
             return ""
-        if not _saturates(run):
-            idle.append(f"{name} leaves it {percent(1 - busy)} idle at {at} in flight")
-            continue
-        knees.setdefault(at, []).append(name)
-        least = min(least, busy)
+        if at is None:
+            idle.append(f"{name} leaves it {percent(1 - busy)} idle at {_in_flight(run)} in flight")
+        else:
+            knees.setdefault(_in_flight(run), []).append(name)
+            least = min(least, busy)
     parts = []
     if knees:
         where = " or ".join(

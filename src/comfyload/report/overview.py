@@ -16,7 +16,7 @@ from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Environment
 from comfyload.report.blocks import failures
 from comfyload.report.charts.chart import Chart
-from comfyload.report.charts.concurrency import by_workflow, concurrency_chart, knee, rate_key
+from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.charts.distribution import Limit
 from comfyload.report.of_run import page_of
 from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
@@ -30,6 +30,7 @@ from comfyload.report.sections import (
     results,
     sure,
 )
+from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.verdicts import gate_state
 from comfyload.words import DASH, count, seconds_words
 

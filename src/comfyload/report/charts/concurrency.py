@@ -10,12 +10,13 @@ import altair as alt
 from msgspec import Struct
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.observations import run_labels, workflow_key
+from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
 from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
+from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
 from comfyload.words import DASH, decimals, duration, fixed, scale
 
 _COLUMNS = 4
@@ -23,14 +24,6 @@ _LABELS = 62
 """Pixels for the labels of an axis."""
 _RATES = {"images/min": "images a minute", "previews/min": "previews a minute", "jobs/min": "jobs a minute"}
 _LATENCIES = {"p95_latency_s": "p95 latency", "p50_latency_s": "median latency"}
-
-
-def by_workflow(runs: Sequence[Measured]) -> list[list[Measured]]:
-    """The runs of each workflow, by jobs in flight."""
-    found: dict[tuple[str, ...], list[Measured]] = {}
-    for run in runs:
-        found.setdefault(workflow_key(run), []).append(run)
-    return [sorted(steps, key=lambda run: run.manifest.plan.concurrency or 0) for steps in found.values()]
 
 
 def _steps(runs: Sequence[Measured]) -> list[list[Measured]] | None:
@@ -41,24 +34,6 @@ def _steps(runs: Sequence[Measured]) -> list[list[Measured]] | None:
         if None in users or len(set(users)) < len(users):
             return None
     return found if any(len(steps) > 1 for steps in found) else None
-
-
-def knee(steps: Sequence[Measured]) -> Measured | None:
-    """The run with the fewest jobs in flight that kept the server busy all the time; None: none did, or unknown."""
-    return next((run for run in steps if run.summary.saturation.server_saturated), None)
-
-
-def rate_key(runs: Sequence[Measured]) -> str:
-    """The rate that all these runs have: of images, or else of jobs."""
-    units = {run.summary.statistics["images_per_minute"].unit for run in runs}
-    known = all(run.summary.statistics["images_per_minute"].value for run in runs)
-    return "images_per_minute" if known and len(units) == 1 else "jobs_per_minute"
-
-
-def latency_key(runs: Sequence[Measured]) -> str:
-    """The p95 where every run has one, else the median."""
-    known = all(run.summary.statistics["p95_latency_s"].value is not None for run in runs)
-    return "p95_latency_s" if known else "p50_latency_s"
 
 
 def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) -> Chart:

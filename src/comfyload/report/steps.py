@@ -1,0 +1,34 @@
+"""Runs of the same workflows with more and more jobs in flight, and the numbers that several runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from comfyload.judge.observations import workflow_key
+from comfyload.judge.summary import Measured
+
+
+def by_workflow(runs: Sequence[Measured]) -> list[list[Measured]]:
+    """The runs of each workflow, by jobs in flight."""
+    found: dict[tuple[str, ...], list[Measured]] = {}
+    for run in runs:
+        found.setdefault(workflow_key(run), []).append(run)
+    return [sorted(steps, key=lambda run: run.manifest.plan.concurrency or 0) for steps in found.values()]
+
+
+def knee(steps: Sequence[Measured]) -> Measured | None:
+    """The run with the fewest jobs in flight that kept the server busy all the time; None: none did, or unknown."""
+    return next((run for run in steps if run.summary.saturation.server_saturated), None)
+
+
+def rate_key(runs: Sequence[Measured]) -> str:
+    """The rate that all these runs have: of images, or else of jobs."""
+    units = {run.summary.statistics["images_per_minute"].unit for run in runs}
+    known = all(run.summary.statistics["images_per_minute"].value for run in runs)
+    return "images_per_minute" if known and len(units) == 1 else "jobs_per_minute"
+
+
+def latency_key(runs: Sequence[Measured]) -> str:
+    """The p95 where every run has one, else the median."""
+    known = all(run.summary.statistics["p95_latency_s"].value is not None for run in runs)
+    return "p95_latency_s" if known else "p50_latency_s"
