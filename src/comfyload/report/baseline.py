@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from msgspec import structs
 
 from comfyload.report.console import escaped
 from comfyload.report.overview import Shown, gpu_names
-from comfyload.report.page import Page, Table
+from comfyload.report.page import Page, Table, table
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import environment_rows
 from comfyload.report.steps import by_workflow, knee
 from comfyload.words import count
 
 if TYPE_CHECKING:
-    from comfyload.record.archive import KeptRun
-    from comfyload.record.model import Environment
+    from comfyload.record.archive import Contents
     from comfyload.report.charts.chart import Chart
 
 PAGE = "report.html"
+_link = partial(quote, errors="surrogateescape")
+"""A file name as the target of a link."""
 _OF_EACH = ("latency", "nodes")
 """Charts of each workflow that are kept as pictures, of its run at the knee."""
 _MACHINE = ("gpu.", "enclosure", "host.cpu", "host.os", "comfyui.version", "comfyui.commit")
@@ -29,22 +32,7 @@ _MACHINE = ("gpu.", "enclosure", "host.cpu", "host.os", "comfyui.version", "comf
 _REMARKS = 5
 
 
-class BaselineContents(Protocol):
-    """What a README needs of a baseline: its manifest has it, and so has what goes into a new one."""
-
-    @property
-    def runs(self) -> list[KeptRun]: ...
-    @property
-    def environment(self) -> Environment: ...
-    @property
-    def notes(self) -> dict[str, str]: ...
-    @property
-    def command(self) -> list[str]: ...
-    @property
-    def log(self) -> str | None: ...
-
-
-def pictures(kept: BaselineContents, page: Page, shown: Sequence[Shown]) -> dict[str, Chart]:
+def pictures(kept: Contents, page: Page, shown: Sequence[Shown]) -> dict[str, Chart]:
     """The charts that a baseline keeps as PNG, by their file names: the page's first, and two of each workflow."""
     out = {f"{chart.name}.png": chart for chart in page.charts[:1]} if len(shown) > 1 else {}
     of = {id(one.measured): (run, one) for run, one in zip(kept.runs, shown, strict=True)}
@@ -56,24 +44,23 @@ def pictures(kept: BaselineContents, page: Page, shown: Sequence[Shown]) -> dict
     return out
 
 
-def render_readme(kept: BaselineContents, page: Page, shown: Sequence[Shown]) -> str:
+def render_readme(kept: Contents, page: Page, shown: Sequence[Shown]) -> str:
     """The README in GitHub's Markdown; `shown` are the runs of `kept`, in its order, and `page` is of them together.
 
     Text of servers and workflows is escaped: no markup, no HTML, no new cell.
     """
-    images = [_picture(name, chart) for name, chart in pictures(kept, page, shown).items()]
+    images = [f"![{escaped(chart.title)}]({_link(name)})" for name, chart in pictures(kept, page, shown).items()]
     tables = {one.key: one for one in page.tables if not one.detail}
     titles = {"gates": "Verdicts", "failures": "Failures"}
-    below = [structs.replace(tables[key], title="") for key in titles if key in tables]
+    below = [Page(title=title, tables=[structs.replace(tables[key], title="")])
+             for key, title in titles.items() if key in tables]  # fmt: skip
     parts = [
         _answer(page, [tables["results"]] if "results" in tables else []),
         f"[The page with all numbers and charts]({PAGE})",
         *images[:1],
-        *(as_markdown(Page(title=titles[one.key], tables=[one]), level=2).rstrip() for one in below),
-        "## What was found",
+        *(as_markdown(one, level=2).rstrip() for one in below),
         _found(page),
-        "## Machine",
-        _machine(kept, shown),
+        as_markdown(_machine(kept, shown), level=2).rstrip(),
         _folded("Repeat it", _repeat(kept)),
         _folded("Files", _files(kept)),
         *([_folded("More pictures", "\n\n".join(images[1:]))] if images[1:] else []),
@@ -100,59 +87,44 @@ def _folded(title: str, text: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
-def _picture(name: str, chart: Chart) -> str:
-    return f"![{escaped(chart.title)}]({_target(name)})"
-
-
 def _found(page: Page) -> str:
     """All problems, and as many of the rest as make five."""
     grave = [one for one in page.remarks if one.level != "info"]
     rest = [one for one in page.remarks if one.level == "info" and not one.detail]
     shown = [*grave, *rest[: max(0, _REMARKS - len(grave))]]
-    lines = [
-        f"- {'' if one.level == 'info' else f'**{one.level}** '}{escaped(f'{one.text} {one.hint}'.strip())}"
-        for one in shown
-    ]
+    found = Page(title="What was found", subtitle=[] if shown else ["Nothing."], remarks=shown)
     left = len(page.remarks) - len(shown)
-    return "\n".join([*(lines or ["Nothing."]), *([f"- {left} more in [the page]({PAGE})"] if left else [])])
+    more = f"- {left} more in [the page]({PAGE})" if left else ""
+    return f"{as_markdown(found, level=2, all=True)}{more}".rstrip()
 
 
-def _machine(kept: BaselineContents, shown: Sequence[Shown]) -> str:
+def _machine(kept: Contents, shown: Sequence[Shown]) -> Page:
     """What is known of the machine, and what people noted; the page has the rest, and what is unknown."""
-    rows = [row for row in environment_rows(kept.environment, kept.notes) if row[2] == "you" or _of_the_machine(row)]
-    head = "| what | value | source |\n| --- | --- | --- |"
-    lines = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
-    gpus = escaped(gpu_names([one.measured for one in shown]))
-    return "\n".join([head, *lines]) if lines else f"GPU: {gpus}. More was not recorded."
+    rows = [
+        (key, value, source)
+        for key, value, source in environment_rows(kept.environment, kept.notes)
+        if source == "you" or (key.startswith(_MACHINE) and value != "unknown")
+    ]
+    if rows:
+        return Page(title="Machine", tables=[table("machine", ("what", "value", "source"), rows)])
+    gpus = gpu_names([one.measured for one in shown])
+    return Page(title="Machine", subtitle=[f"GPU: {gpus}. More was not recorded."])
 
 
-def _of_the_machine(row: tuple[str, str, str]) -> bool:
-    return row[0].startswith(_MACHINE) and row[1] != "unknown"
-
-
-def _repeat(kept: BaselineContents) -> str:
+def _repeat(kept: Contents) -> str:
     """Commands as a block of code: nothing in it is markup, except a line that would end it."""
     lines = [" ".join(line.splitlines()) for line in kept.command]
     if not lines:
         return "The commands were not recorded."
-    fence = "`" * max(3, *(_longest_run(line) + 1 for line in lines))
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", " ".join(lines)))])
     return "\n".join([f"{fence}sh", *lines, fence])
 
 
-def _longest_run(line: str) -> int:
-    return max((len(part) for part in "".join(c if c == "`" else " " for c in line).split()), default=0)
-
-
-def _files(kept: BaselineContents) -> str:
-    outputs = ", ".join(f"[{escaped(run.output)}]({_target(run.output)})" for run in kept.runs)
+def _files(kept: Contents) -> str:
+    outputs = ", ".join(f"[{escaped(run.output)}]({_link(run.output)})" for run in kept.runs)
     lines = [f"- [{PAGE}]({PAGE}): every number, chart and job, for people", f"- {outputs}: the same for programs"]
     lines.append(f"- `runs/`: {count(len(kept.runs), 'run directory', 'run directories')} that the numbers come from")
     if kept.log is not None:
-        lines.append(f"- [{escaped(kept.log)}]({_target(kept.log)}): the instrumentation log's rows of these runs")
+        lines.append(f"- [{escaped(kept.log)}]({_link(kept.log)}): the instrumentation log's rows of these runs")
     lines.append("- `manifest.json`: SHA-256 of every file; `comfyload baseline verify` checks them and every number")
     return "\n".join(lines)
-
-
-def _target(name: str) -> str:
-    """A file name as the target of a link."""
-    return quote(name, errors="surrogateescape")

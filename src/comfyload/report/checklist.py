@@ -216,7 +216,7 @@ def _gpu(runs: Sequence[Measured]) -> str:
 
 def _slowest(runs: Sequence[Measured]) -> str:
     """The class of nodes that takes most of the execution in most of the runs, and the range of its share."""
-    first = [shares[0] for run in runs if (shares := class_shares(run.summary))]
+    first = [known[0] for run in runs if (known := class_shares(run.summary))]
     if not first:
         return ""
     ((name, nodes), times) = Counter((row.name, row.nodes) for row in first).most_common(1)[0]

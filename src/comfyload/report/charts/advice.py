@@ -9,7 +9,7 @@ import altair as alt
 
 from comfyload.advise.forecast import Forecast
 from comfyload.advise.saturation import Saturated
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
 from comfyload.words import DASH, digits, duration, fixed, seconds_words
 
@@ -85,8 +85,8 @@ def saturation_chart(found: Saturated) -> Chart:
     marks, measured = _rates(found), _confirming(found)
     top = 1.6 * max([found.limit_s, *(row["y"] for row in measured)])
     right = 1.04 * max([row["x"] for row in [*points, *marks, *measured]])
-    x = alt.X("x:Q", title="jobs a minute", scale=alt.Scale(domain=[0, right], nice=False))
-    y = alt.Y("low:Q", title=_P95, scale=alt.Scale(domain=[0, top], nice=False))
+    x = alt.X("x:Q", title="jobs a minute", scale=upto(right))
+    y = alt.Y("low:Q", title=_P95, scale=upto(top))
     base = alt.Chart(data("points")).encode(x=x)
     layers = [
         base.mark_area(opacity=0.22, color=BLUE, clip=True).encode(y=y, y2="high:Q"),

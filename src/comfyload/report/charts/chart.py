@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 from msgspec import Struct
 
 Rows = list[dict[str, Any]]
@@ -50,6 +51,21 @@ def spec(chart: Drawing, **datasets: Rows) -> dict[str, Any]:
     out: dict[str, Any] = chart.to_dict()
     out.pop("config", None)
     return {**out, "datasets": {name: [_short(row) for row in rows] for name, rows in datasets.items()}}
+
+
+def upto(end: float) -> alt.Scale:
+    """An axis from 0 to exactly `end`."""
+    return alt.Scale(domain=[0, end], nice=False)
+
+
+def palette(colours: Mapping[str, str]) -> alt.Scale:
+    """Each name in its colour."""
+    return alt.Scale(domain=list(colours), range=list(colours.values()))
+
+
+def ranks(n: int, most: int) -> list[int]:
+    """1 to n, or as many of them as `most`, evenly spaced and with both ends."""
+    return np.unique(np.linspace(1, n, min(n, most)).round().astype(int)).tolist() if n else []
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -33,21 +33,20 @@ class ChartData(Struct, frozen=True, kw_only=True):
     of: int
 
 
+PHASES = ("waiting to be sent", "in the queue", "execution", "rest, such as delivery")
+
+
 class JobColumns(Struct, frozen=True, kw_only=True):
-    """All jobs as columns, in seconds; NaN is not known. Phases are those of `latency`, and `rest` what they leave."""
+    """All jobs as columns, in seconds; NaN is not known. `phases`: of `latency`, by `PHASES`."""
 
     due: Floats
     sent: Floats
     done: Floats
     latency: Floats
-    unsent: Floats
-    queue: Floats
-    execution: Floats
-    rest: Floats
+    phases: dict[str, Floats]
     warmup: NDArray[np.bool_]
     completed: NDArray[np.bool_]
     censored: NDArray[np.bool_]
-    cache: NDArray[np.uint8]
 
     @property
     def zero(self) -> float:
@@ -77,24 +76,19 @@ def see(measured: Measured, lines: Iterable[Line]) -> ChartData:
 def every(measured: Measured) -> JobColumns:
     """The run's jobs as columns, warm-up included."""
     columns = measured.jobs.every
-    at = {name: column.astype(np.float64) for name, column in columns.instants.items()}
-    latency, unsent = columns.metric("latency"), at["sent"] - at["due"]
-    queue, execution = columns.metric("queue_wait"), columns.metric("execution")
-    known = np.nan_to_num(unsent) + np.nan_to_num(queue) + np.nan_to_num(execution)
-    n = len(latency)
+    due, sent, done = (columns.instants[name].astype(np.float64) for name in ("due", "sent", "done"))
+    latency = columns.metric("latency")
+    known = [sent - due, columns.metric("queue_wait"), columns.metric("execution")]
+    rest = np.maximum(latency - sum(map(np.nan_to_num, known)), 0)
     return JobColumns(
-        due=at["due"],
-        sent=at["sent"],
-        done=at["done"],
+        due=due,
+        sent=sent,
+        done=done,
         latency=latency,
-        unsent=unsent,
-        queue=queue,
-        execution=execution,
-        rest=np.maximum(latency - known, 0),
-        warmup=np.arange(n) >= measured.jobs.n,
+        phases=dict(zip(PHASES, [*known, rest], strict=True)),
+        warmup=np.arange(len(latency)) >= measured.jobs.n,
         completed=columns.completed,
         censored=columns.censored,
-        cache=columns.cache,
     )
 
 

@@ -13,7 +13,7 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, upto, withheld
 from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
 from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
@@ -158,7 +158,7 @@ class _Panel(Struct, frozen=True, kw_only=True):
         angle = alt.Axis(labelAngle=0) if self.by_users else alt.Axis(labelAngle=-35, labelLimit=160)
         lowest = self.by_users and self.what == "latency"
         top = max([self.top, *(row["y"] for row in self.lines)])
-        within = alt.Scale(domain=[0, 1.12 * top], nice=False)  # room for the ring and the words of a limit
+        within = upto(1.12 * top)  # room for the ring and the words of a limit
         x = alt.X("x:O", sort=None, title="jobs in flight" if lowest else None, axis=angle)
         return x, alt.Y("value:Q", title=self.axis, scale=within, axis=alt.Axis(tickCount=4))
 

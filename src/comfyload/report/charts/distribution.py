@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, ranks, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
 from comfyload.words import DASH, count, digits, duration, scale
 
@@ -56,25 +56,22 @@ def _draw(
     right = 1.04 * max([longest, *(row["t"] for row in walls), *(row["b"] for row in lines)])
     lines = [{**row, "right": row["t"] > right / 2} for row in lines]
     steps = [*_steps(ordered), {"t": right, "share": 1.0}]
-    within = alt.Scale(domain=[0, right], nice=False)
-    picture = alt.layer(*_layers(within, unit)).properties(width=WIDTH, height=_HEIGHT)
+    picture = alt.layer(*_layers(upto(right), unit)).properties(width=WIDTH, height=_HEIGHT)
     return spec(picture, steps=steps, lines=lines, walls=walls)
 
 
 def _steps(ordered: Floats) -> Rows:
     """From 0 at the time 0 to the share of each job, or of some of very many."""
     n = len(ordered)
-    ranks: list[int] = np.unique(np.linspace(1, n, min(n, _POINTS)).round().astype(int)).tolist()
-    start: Rows = [{"t": 0.0, "share": 0.0}]
-    return start + [{"t": float(ordered[rank - 1]), "share": rank / n} for rank in ranks]
+    steps = [{"t": float(ordered[rank - 1]), "share": rank / n} for rank in ranks(n, _POINTS)]
+    return [{"t": 0.0, "share": 0.0}, *steps]
 
 
 def _layers(within: alt.Scale, unit: str) -> list[alt.Chart]:
     """Intervals are bands as wide as they are, at the height of their percentile and named there."""
     title = f"latency, {unit}"
     x, band = alt.X("t:Q", title=title, scale=within), alt.X("a:Q", title=title, scale=within)
-    scale_of = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
-    colour = alt.Color("what:N", scale=scale_of, legend=None)
+    colour = alt.Color("what:N", scale=palette(_COLOURS), legend=None)
     share = alt.Y("share:Q", title="share of jobs", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1]))
     value = alt.Tooltip("t:Q", title=f"value, {unit}", format=".3~f")
     tips = [alt.Tooltip("what:N", title="percentile"), value, alt.Tooltip("interval:N", title="95 % interval")]
@@ -126,8 +123,8 @@ def _interval(statistic: Statistic, factor: float) -> str:
     low, high = statistic.low, statistic.high
     if low is None:
         return DASH
-    upper = "open" if high is None or not math.isfinite(high) else _number(factor * high)
-    return f"{_number(factor * low)} {DASH} {upper}"
+    upper = "open" if high is None or not math.isfinite(high) else digits(factor * high)
+    return f"{digits(factor * low)} {DASH} {upper}"
 
 
 def _words(measured: Measured, n: int, marks: dict[str, Statistic], limits: Sequence[Limit]) -> str:
@@ -151,8 +148,4 @@ def _words(measured: Measured, n: int, marks: dict[str, Statistic], limits: Sequ
 def _cells(what: str, statistic: Statistic, scaled: tuple[float, str]) -> list[str]:
     if statistic.value is None:
         return [what, DASH, DASH]
-    return [what, f"{_number(scaled[0] * statistic.value)} {scaled[1]}", _interval(statistic, scaled[0])]
-
-
-def _number(value: float) -> str:
-    return digits(value)
+    return [what, f"{digits(scaled[0] * statistic.value)} {scaled[1]}", _interval(statistic, scaled[0])]

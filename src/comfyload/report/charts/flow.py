@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, time_unit, withheld
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, ranks, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
@@ -29,9 +29,8 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
         return withheld(name, title, "no job came due")
     zero, size = columns.zero, time_unit(columns.wall_s)
     here = columns.completed & ~np.isnan(columns.done)
-    counted = _counts("came due", columns.due - zero, size[0]) + _counts(
-        "completed", columns.done[here] - zero, size[0]
-    )
+    counted = _counts("came due", columns.due - zero, size[0])
+    counted += _counts("completed", columns.done[here] - zero, size[0])
     flight, most = _in_flight(columns, size[0])
     held = flight + ([] if queue is None else _queue(queue, zero, columns.wall_s, size[0]))
     words = [f"{count(len(columns.due), 'job')} came due and {int(here.sum())} completed."]
@@ -57,7 +56,7 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
 
 
 def _draw(counted: Rows, held: Rows, end: float, unit: str) -> dict[str, Any]:
-    within = alt.Scale(domain=[0, end], nice=False)
+    within = upto(end)
     x = alt.X("t:Q", title=None, scale=within)
     below = alt.X("t:Q", title=f"time since the first job was due, {unit}", scale=within)
     upper = _steps("counted", x, "jobs in total", _COUNTED, counted)
@@ -73,31 +72,19 @@ def _steps(name: str, x: alt.X, title: str, colours: dict[str, str], rows: Rows)
     named = {what: colour for what, colour in colours.items() if what in there}
     most = max((row["n"] or 0 for row in rows), default=0)
     axis = alt.Axis(values=list(range(int(most) + 1)), format="d") if most <= 5 else alt.Axis(format="~s")
-    chart: alt.Chart = (
-        alt.Chart(data(name))
-        .mark_line(interpolate="step-after", strokeWidth=1.6)
-        .encode(
-            x=x,
-            y=alt.Y(
-                "n:Q", title=title, scale=alt.Scale(domain=[0, 1.06 * max(most, 1)], nice=False), axis=axis, stack=None
-            ),
-            color=alt.Color(
-                "what:N",
-                scale=alt.Scale(domain=list(named), range=list(named.values())),
-                legend=alt.Legend(symbolType="square", symbolOpacity=1),
-            ),
-            tooltip=[alt.Tooltip("what:N", title="jobs"), alt.Tooltip("t:Q", title="at", format=".4~f"), "n:Q"],
-        )
-    )
+    y = alt.Y("n:Q", title=title, scale=upto(1.06 * max(most, 1)), axis=axis, stack=None)
+    legend = alt.Legend(symbolType="square", symbolOpacity=1)
+    tips = [alt.Tooltip("what:N", title="jobs"), alt.Tooltip("t:Q", title="at", format=".4~f"), "n:Q"]
+    line = alt.Chart(data(name)).mark_line(interpolate="step-after", strokeWidth=1.6)
+    colour = alt.Color("what:N", scale=palette(named), legend=legend)
+    chart: alt.Chart = line.encode(x=x, y=y, color=colour, tooltip=tips)
     return chart
 
 
 def _counts(what: str, instants: Floats, size: float) -> Rows:
     ordered = np.sort(instants)
-    n = len(ordered)
-    ranks: list[int] = np.unique(np.linspace(1, n, min(n, _STEPS)).round().astype(int)).tolist() if n else []
-    start: Rows = [{"what": what, "t": 0.0, "n": 0}]
-    return start + [{"what": what, "t": float(ordered[rank - 1]) / size, "n": rank} for rank in ranks]
+    steps = [{"what": what, "t": float(ordered[n - 1]) / size, "n": n} for n in ranks(len(ordered), _STEPS)]
+    return [{"what": what, "t": 0.0, "n": 0}, *steps]
 
 
 def _in_flight(columns: JobColumns, size: float) -> tuple[Rows, int]:

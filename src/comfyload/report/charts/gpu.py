@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import altair as alt
 import numpy as np
 
 from comfyload.judge.columns.gpu import gpu_reading
-from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
+from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, palette, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import JobColumns
 from comfyload.report.charts.readings import ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
@@ -63,7 +65,7 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
 def _draw(rows: Rows, end: float, unit: str) -> alt.VConcatChart:
     gpus = sorted({row["gpu"] for row in rows})
     kinds = [kind for kind in _PANELS if any(row["kind"] == kind for row in rows)]
-    colours = alt.Scale(domain=gpus, range=[_COLOURS[number % len(_COLOURS)] for number in range(len(gpus))])
+    colours = palette(dict(zip(gpus, cycle(_COLOURS))))
     panels = []
     for kind in kinds:
         title = f"time since the first job was due, {unit}" if kind == kinds[-1] else None
@@ -73,7 +75,7 @@ def _draw(rows: Rows, end: float, unit: str) -> alt.VConcatChart:
             .transform_filter(f"datum.kind === '{kind}'")
             .mark_line(strokeWidth=1.6, clip=True)
             .encode(
-                x=alt.X("t:Q", title=title, scale=alt.Scale(domain=[0, end], nice=False)),
+                x=alt.X("t:Q", title=title, scale=upto(end)),
                 y=alt.Y("v:Q", title=_PANELS[kind][1], scale=top),
                 color=alt.Color("gpu:N", scale=colours),
                 tooltip=[alt.Tooltip("t:Q", title=f"at, {unit}", format=".4~f"), alt.Tooltip("v:Q", format=".4~f")],

@@ -9,13 +9,13 @@ import numpy as np
 
 from comfyload.judge.summary import Measured
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, spec, time_unit, withheld
-from comfyload.report.charts.chart_data import ChartData, JobColumns
+from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, palette, spec, time_unit, upto, withheld
+from comfyload.report.charts.chart_data import PHASES, ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from comfyload.words import count, duration, scale
 
-PHASES = {"waiting to be sent": PURPLE, "in the queue": ORANGE, "execution": BLUE, "rest, such as delivery": GREY}
 _UNKNOWN = "phases unknown"
+_COLOURS = dict(zip((*PHASES, _UNKNOWN), (PURPLE, ORANGE, BLUE, GREY, GREY), strict=True))
 _X = "M-1,-1L1,1M1,-1L-1,1"
 _UNSEEN = 0.003
 """Of the height: a phase so short is less than a line, and a legend of it would be looked for in vain."""
@@ -29,21 +29,18 @@ def latency_chart(measured: Measured, chart_data: ChartData, columns: JobColumns
     if not len(known):
         return withheld(_NAME, _TITLE, "no job of this run has a latency")
     factor, unit = scale([float(known.max())], below=1.0)
-    picture, title = (
-        _bars(chart_data.jobs, factor, unit) if chart_data.jobs is not None else _bands(columns, factor, unit)
-    )
-    table = _table(columns)
+    jobs = chart_data.jobs
     return Chart(
         name=_NAME,
-        title=title,
-        description=_words(measured, columns, grouped=chart_data.jobs is None),
-        spec=picture,
+        title=_TITLE if jobs is not None else "Latency over time, by phase",
+        description=_words(measured, columns, grouped=jobs is None),
+        spec=_bars(jobs, factor, unit) if jobs is not None else _bands(columns, factor, unit),
         columns=("phase", "mean", "longest", "jobs"),
-        rows=table,
+        rows=_table(columns),
     )
 
 
-def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> tuple[dict[str, Any], str]:
+def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> dict[str, Any]:
     half = 0.42 if len(jobs) <= 200 else 0.5
     bars = [row for job in jobs for row in _phases(job, factor, half)]
     marks = [row for job in jobs for row in _marked(job, factor)]
@@ -54,7 +51,7 @@ def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> tuple[dict[st
     within = alt.Scale(domain=[jobs[0]["index"] - 0.5, jobs[-1]["index"] + 0.5], nice=False)
     axis = alt.Axis(tickMinStep=1, format="d")
     x = alt.X("a:Q", title="job, in the order in which they came due", scale=within, axis=axis)
-    y = alt.Y("from:Q", title=f"latency, {unit}", scale=alt.Scale(domain=[0, top], nice=False))
+    y = alt.Y("from:Q", title=f"latency, {unit}", scale=upto(top))
     warmed = alt.Chart(data("shade")).encode(x=x)
     layers = [
         warmed.mark_rect(style="shade").encode(x2="b:Q"),
@@ -62,31 +59,23 @@ def _bars(jobs: list[dict[str, Any]], factor: float, unit: str) -> tuple[dict[st
         _stacks(x, y, bars, unit),
         *([_marks(marks, unit)] if marks else []),
     ]
-    picture = (
-        alt.layer(*layers).resolve_scale(color="independent", shape="independent").properties(width=WIDTH, height=230)
-    )
-    return spec(picture, bars=bars, marks=marks, shade=shade), _TITLE
+    picture = alt.layer(*layers).resolve_scale(color="independent", shape="independent")
+    return spec(picture.properties(width=WIDTH, height=230), bars=bars, marks=marks, shade=shade)
 
 
 def _stacks(x: alt.X, y: alt.Y, bars: Rows, unit: str) -> alt.Chart:
-    phases = {row["phase"] for row in bars}
-    colours = {name: colour for name, colour in {**PHASES, _UNKNOWN: GREY}.items() if name in phases}
     tips = [alt.Tooltip(f"{key}:N", title=key) for key in ("job", "phase", "workflow")]
     tips += [alt.Tooltip(f"{key}:Q", title=f"{key}, {unit}", format=".3~f") for key in ("took", "latency")]
-    chart: alt.Chart = (
-        alt.Chart(data("bars"))
-        .mark_rect(clip=True)
-        .encode(
-            x=x,
-            x2="b:Q",
-            y=y,
-            y2="to:Q",
-            color=alt.Color("phase:N", scale=alt.Scale(domain=list(colours), range=list(colours.values()))),
-            opacity=alt.condition("datum.warmup", alt.value(0.45), alt.value(1)),
-            tooltip=tips,
-        )
-    )
+    faint = alt.condition("datum.warmup", alt.value(0.45), alt.value(1))
+    base = alt.Chart(data("bars")).mark_rect(clip=True)
+    chart: alt.Chart = base.encode(x=x, x2="b:Q", y=y, y2="to:Q", color=_by_phase(bars), opacity=faint, tooltip=tips)
     return chart
+
+
+def _by_phase(rows: Rows) -> alt.Color:
+    """The colours of the phases that are drawn."""
+    drawn = {row["phase"] for row in rows}
+    return alt.Color("phase:N", scale=palette({name: one for name, one in _COLOURS.items() if name in drawn}))
 
 
 def _ends() -> dict[str, tuple[str, str, str]]:
@@ -114,22 +103,14 @@ def _marked(job: dict[str, Any], factor: float) -> Rows:
 
 def _marks(marks: Rows, unit: str) -> alt.Chart:
     there = {row["end"] for row in marks}
-    ends = [(words, shape, colour) for words, shape, colour in _ends().values() if words in there]
-    words = [one[0] for one in ends]
+    ends = [one for one in _ends().values() if one[0] in there]
     tips = [alt.Tooltip("job:Q", title="job"), alt.Tooltip("end:N", title="end")]
     tips += [alt.Tooltip("y:Q", title=f"after, {unit}", format=".3~f"), alt.Tooltip("why:N", title="message")]
     legend = alt.Legend(orient="top", offset=18)
-    chart: alt.Chart = (
-        alt.Chart(data("marks"))
-        .mark_point(size=55, strokeWidth=1.8, opacity=1, yOffset=-7)
-        .encode(
-            x="job:Q",
-            y="y:Q",
-            shape=alt.Shape("end:N", scale=alt.Scale(domain=words, range=[one[1] for one in ends]), legend=legend),
-            color=alt.Color("end:N", scale=alt.Scale(domain=words, range=[one[2] for one in ends]), legend=legend),
-            tooltip=tips,
-        )
-    )
+    shape = alt.Shape("end:N", scale=palette({words: shape for words, shape, _ in ends}), legend=legend)
+    colour = alt.Color("end:N", scale=palette({words: colour for words, _, colour in ends}), legend=legend)
+    points = alt.Chart(data("marks")).mark_point(size=55, strokeWidth=1.8, opacity=1, yOffset=-7)
+    chart: alt.Chart = points.encode(x="job:Q", y="y:Q", shape=shape, color=colour, tooltip=tips)
     return chart
 
 
@@ -147,10 +128,10 @@ def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
     if whole is None:
         return []
     unsent = 0.0 if job["sent_s"] is None else max(job["sent_s"] - job["due_s"], 0.0)
-    lengths = {"waiting to be sent": unsent, "in the queue": job["queue_wait_s"], "execution": job["execution_s"]}
-    known = {name: length for name, length in lengths.items() if length}
+    lengths = zip(PHASES, (unsent, job["queue_wait_s"], job["execution_s"]), strict=False)
+    known = {name: length for name, length in lengths if length}
     rest = max(whole - sum(known.values()), 0.0)
-    known["rest, such as delivery" if job["execution_s"] is not None else _UNKNOWN] = rest
+    known[PHASES[-1] if job["execution_s"] is not None else _UNKNOWN] = rest
     rows, base = [], 0.0
     for name, length in known.items():
         to = min(base + length, whole)  # the two clocks are read at different moments
@@ -172,11 +153,10 @@ def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
     return rows
 
 
-def _bands(columns: JobColumns, factor: float, unit: str) -> tuple[dict[str, Any], str]:
+def _bands(columns: JobColumns, factor: float, unit: str) -> dict[str, Any]:
     size, time = time_unit(columns.wall_s)
     bands, parts = _groups(columns, factor, size)
-    within = alt.Scale(domain=[0, columns.wall_s / size], nice=False)
-    x = alt.X("t:Q", title=f"due after, {time}", scale=within)
+    x = alt.X("t:Q", title=f"due after, {time}", scale=upto(columns.wall_s / size))
     tips = [alt.Tooltip(f"{key}:Q", format=".3~f") for key in ("low", "middle", "high")]
     counts = [alt.Tooltip("jobs:Q", title="jobs"), alt.Tooltip("bad:Q", title="without success")]
     base = alt.Chart(data("bands")).encode(x=x)
@@ -187,16 +167,10 @@ def _bands(columns: JobColumns, factor: float, unit: str) -> tuple[dict[str, Any
         .transform_filter("datum.bad > 0")
         .encode(y="high:Q", tooltip=counts),
     ).properties(width=WIDTH, height=160)
-    there = {row["phase"] for row in parts}
-    named = {name: colour for name, colour in PHASES.items() if name in there}
-    colours = alt.Scale(domain=list(named), range=list(named.values()))
-    lower = (
-        alt.Chart(data("parts"))
-        .mark_area()
-        .encode(x=x, y=alt.Y("mean:Q", title=f"mean by phase, {unit}"), color=alt.Color("phase:N", scale=colours))
-        .properties(width=WIDTH, height=120)
-    )
-    return spec(alt.vconcat(upper, lower), bands=bands, parts=parts), "Latency over time, by phase"
+    mean = alt.Y("mean:Q", title=f"mean by phase, {unit}")
+    lower = alt.Chart(data("parts")).mark_area().encode(x=x, y=mean, color=_by_phase(parts))
+    lower = lower.properties(width=WIDTH, height=120)
+    return spec(alt.vconcat(upper, lower), bands=bands, parts=parts)
 
 
 def _groups(columns: JobColumns, factor: float, size: float) -> tuple[Rows, Rows]:
@@ -214,16 +188,11 @@ def _groups(columns: JobColumns, factor: float, size: float) -> tuple[Rows, Rows
         low, mid, high = (factor * float(q) for q in np.quantile(columns.latency[here], (0, 0.5, 1)))
         bad = int((here & ~columns.completed & ~columns.censored).sum())
         bands.append({"t": middle, "low": low, "middle": mid, "high": high, "jobs": int(here.sum()), "bad": bad})
-        for name, column in zip(PHASES, (columns.unsent, columns.queue, columns.execution, columns.rest), strict=True):
+        for name, column in columns.phases.items():
             parts.append({"t": middle, "phase": name, "mean": factor * float(np.mean(np.nan_to_num(column[here])))})
-    worth = _worth_drawing(parts)
-    return bands, [row for row in parts if row["phase"] in worth]
-
-
-def _worth_drawing(parts: Rows) -> set[str]:
-    """Phases that are visible in any group."""
     top = max([row["mean"] for row in parts], default=0.0)
-    return {row["phase"] for row in parts if row["mean"] > _UNSEEN * top}
+    visible = {row["phase"] for row in parts if row["mean"] > _UNSEEN * top}
+    return bands, [row for row in parts if row["phase"] in visible]
 
 
 def _words(measured: Measured, columns: JobColumns, *, grouped: bool) -> str:
@@ -249,8 +218,7 @@ def _words(measured: Measured, columns: JobColumns, *, grouped: bool) -> str:
 def _table(columns: JobColumns) -> list[list[str]]:
     counted = columns.completed & ~columns.warmup
     rows = []
-    parts = (columns.unsent, columns.queue, columns.execution, columns.rest, columns.latency)
-    for name, column in zip((*PHASES, "whole latency"), parts, strict=True):
+    for name, column in {**columns.phases, "whole latency": columns.latency}.items():
         seconds = column[counted & ~np.isnan(column)]
         if len(seconds):
             rows.append([name, duration(float(seconds.mean())), duration(float(seconds.max())), str(len(seconds))])

@@ -12,7 +12,7 @@ from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, withheld
+from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
 from comfyload.words import DASH, count, digits, duration, percent, scale
@@ -69,11 +69,7 @@ def _of(row: dict[str, Any], unit: str) -> str:
 def _bars(rows: Rows, unit: str) -> dict[str, Any]:
     y = alt.Y("node:N", title=None, sort=[row["node"] for row in rows], axis=alt.Axis(labelLimit=190))
     right = 1.22 * max(row["end"] for row in rows)
-    x = alt.X(
-        "mean:Q",
-        title=f"mean of a run, {unit} (and share of execution)",
-        scale=alt.Scale(domain=[0, right], nice=False),
-    )
+    x = alt.X("mean:Q", title=f"mean of a run, {unit} (and share of execution)", scale=upto(right))
     tips = [alt.Tooltip("node:N"), alt.Tooltip("mean:Q", title=f"mean, {unit}", format=".3~f")]
     tips += [alt.Tooltip("low:Q", format=".3~f"), alt.Tooltip("high:Q", format=".3~f")]
     tips += [alt.Tooltip("share:N"), alt.Tooltip("n:Q", title="runs")]
@@ -170,32 +166,17 @@ def _waterfall(rows: Rows, jobs: list[tuple[str, str]], unit: str) -> dict[str, 
     choice = alt.binding_select(options=[job for job, _ in jobs], labels=[words for _, words in jobs], name="Job ")
     chosen = alt.param(name="job", value=jobs[0][0], bind=choice)
     kinds = {"before": PURPLE, "queue": ORANGE, "node": BLUE, "after": GREY}
-    tips = [alt.Tooltip("node:N", title="part")]
-    tips += [
-        alt.Tooltip("a:Q", title=f"from, {unit}", format=".3~f"),
-        alt.Tooltip("b:Q", title=f"to, {unit}", format=".3~f"),
-    ]
+    ends = {"a": "from", "b": "to"}
+    tips = [alt.Tooltip(f"{end}:Q", title=f"{words}, {unit}", format=".3~f") for end, words in ends.items()]
+    x = alt.X("a:Q", title=f"since the job was due, {unit}", scale=alt.Scale(zero=True))
+    in_order = alt.EncodingSortField(field="i", op="min", order="ascending")
+    y = alt.Y("node:N", title=None, sort=in_order, axis=alt.Axis(labelLimit=190, labelOverlap=False))
+    colour = alt.Color("kind:N", scale=palette(kinds), legend=None)
     most = max(Counter(row["job"] for row in rows).values())
-    picture = (
-        alt.Chart(data("spans"))
-        .add_params(chosen)
-        .transform_filter("datum.job === job")
-        .mark_bar(height=11, minBandSize=2)
-        .encode(
-            x=alt.X("a:Q", title=f"since the job was due, {unit}", scale=alt.Scale(zero=True)),
-            x2="b:Q",
-            y=alt.Y(
-                "node:N",
-                title=None,
-                sort=alt.EncodingSortField(field="i", op="min", order="ascending"),
-                axis=alt.Axis(labelLimit=190, labelOverlap=False),
-            ),
-            color=alt.Color("kind:N", scale=alt.Scale(domain=list(kinds), range=list(kinds.values())), legend=None),
-            tooltip=tips,
-        )
-        .properties(width=WIDTH, height=max(60, 17 * most))
-    )
-    return spec(picture, spans=rows)
+    bars = alt.Chart(data("spans")).add_params(chosen).transform_filter("datum.job === job")
+    bars = bars.mark_bar(height=11, minBandSize=2).properties(width=WIDTH, height=max(60, 17 * most))
+    tips.insert(0, alt.Tooltip("node:N", title="part"))
+    return spec(bars.encode(x=x, x2="b:Q", y=y, color=colour, tooltip=tips), spans=rows)
 
 
 class _Labels:

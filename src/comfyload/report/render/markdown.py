@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from comfyload.report.console import escaped
-from comfyload.report.page import Page, Table, Value
+from comfyload.report.page import Page, Remark, Table, Value
 from comfyload.report.render.notes import Notes
 
 
@@ -31,11 +31,16 @@ def as_markdown(page: Page, *, level: int = 1, all: bool = False) -> str:
         "\n".join([*bars, *(f"- {escaped(fact.label)}: {_cell(fact.value, notes)}" for fact in facts)]),
         *tables,
         "<br>".join(escaped(line) for line in [*notes.lines(), *(page.notes if all else [])]),
-        "\n".join(f"- {remark.level}: {escaped(f'{remark.text} {remark.hint}'.rstrip())}" for remark in remarks),
+        "\n".join(_remark(remark) for remark in remarks),
         "\n".join(f"- {escaped(label)}: {escaped(where)}" for label, where in page.places),
         "\n".join(["```sh", *page.next, "```"]) if page.next else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _remark(remark: Remark) -> str:
+    level = "" if remark.level == "info" else f"**{remark.level}** "
+    return f"- {level}{escaped(f'{remark.text} {remark.hint}'.rstrip())}"
 
 
 def _table(table: Table, notes: Notes, level: int) -> str:
