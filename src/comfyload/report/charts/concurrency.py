@@ -17,7 +17,8 @@ from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, upto, 
 from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
 from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
-from comfyload.words import DASH, decimals, duration, fixed, scale
+from comfyload.report.values import value_of
+from comfyload.words import DASH, duration, scale
 
 _COLUMNS = 4
 _LABELS = 62
@@ -70,7 +71,7 @@ def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) ->
         description=_words(rows, words, len(names), limits),
         spec=spec(plot, points=points, limits=[row for part in panels for panel in part for row in panel.lines]),
         columns=("run", "what", "value", "95 % interval"),
-        rows=[_cells(row, words) for row in rows],
+        rows=[[row["run"], words[row["what"] == "latency"], row["words"], row["interval"]] for row in rows],
     )
 
 
@@ -106,9 +107,11 @@ def _numbers(run: Measured, keys: tuple[str, str]) -> Rows:
     for what, key in zip(("rate", "latency"), keys, strict=True):
         statistic: Statistic = run.summary.statistics[key]
         if statistic.value is not None and math.isfinite(statistic.value):
-            ends = {end: None if value is None or not math.isfinite(value) else value
-                    for end, value in (("low", statistic.low), ("high", statistic.high))}  # fmt: skip
-            found.append({"what": what, "value": statistic.value, **ends})
+            ends = {"low": statistic.low, "high": statistic.high}
+            finite = {end: None if value is None or not math.isfinite(value) else value for end, value in ends.items()}
+            value = value_of(statistic)
+            words = {"words": value.words, "interval": value.interval or DASH}
+            found.append({"what": what, "value": statistic.value, **finite, **words})
     return found
 
 
@@ -198,17 +201,3 @@ def _columns(names: Sequence[str], panels: Sequence[Sequence[_Panel]]) -> alt.HC
         stack = alt.vconcat(*(panel.draw(width, 120) for panel in pair), spacing=26, bounds="flush")
         columns.append(stack.properties(title=heading))
     return alt.hconcat(*columns, spacing=14)
-
-
-def _cells(row: dict[str, Any], names: tuple[str, str]) -> list[str]:
-    """A row of the numbers behind it, in the units of people."""
-    latency = row["what"] == "latency"
-
-    def write(value: float | None) -> str:
-        if value is None:
-            return "open"
-        return duration(value) if latency else fixed(value, decimals(row["value"]))
-
-    known = row["low"] is not None or row["high"] is not None
-    interval = f"{write(row['low'])} {DASH} {write(row['high'])}" if known else DASH
-    return [row["run"], names[1] if latency else names[0], write(row["value"]), interval]

@@ -14,7 +14,9 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, ranks, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
-from comfyload.words import DASH, count, digits, duration, scale
+from comfyload.report.page import Value
+from comfyload.report.values import value_of
+from comfyload.words import DASH, count, duration, scale
 
 Floats = NDArray[np.float64]
 Limit = tuple[str, float]
@@ -35,13 +37,14 @@ def distribution_chart(measured: Measured, limits: Sequence[Limit] = ()) -> Char
         return withheld(name, title, "no counted job completed")
     factor, unit = scale([float(seconds[-1])], below=1.0)
     marks = {what: measured.summary.statistics[f"{what}_latency_s"] for what in _COLOURS}
+    shown = {what: value_of(statistic) for what, statistic in marks.items()}
     return Chart(
         name=name,
         title=title,
-        description=_words(measured, len(seconds), marks, limits),
+        description=_words(measured, len(seconds), shown, limits),
         spec=_draw(factor * seconds, marks, limits, (factor, unit)),
         columns=("percentile", "latency", "95 % interval"),
-        rows=[_cells(what, statistic, (factor, unit)) for what, statistic in marks.items()],
+        rows=[[what, value.words, value.interval or DASH] for what, value in shown.items()],
     )
 
 
@@ -112,40 +115,20 @@ def _lines(marks: dict[str, Statistic], factor: float, longest: float) -> Rows:
                 "share": 0.5 if what == "p50" else 0.95,
                 "a": at if low is None else factor * low,
                 "b": at if low is None else max(longest, at) if high is None else high,
-                "interval": _interval(statistic, factor),
+                "interval": value_of(statistic).interval or DASH,
                 "words": f"{what} {duration(value)}" + ("" if low is None else " and its 95 % interval"),
             }
         )
     return rows
 
 
-def _interval(statistic: Statistic, factor: float) -> str:
-    low, high = statistic.low, statistic.high
-    if low is None:
-        return DASH
-    upper = "open" if high is None or not math.isfinite(high) else digits(factor * high)
-    return f"{digits(factor * low)} {DASH} {upper}"
-
-
-def _words(measured: Measured, n: int, marks: dict[str, Statistic], limits: Sequence[Limit]) -> str:
+def _words(measured: Measured, n: int, shown: dict[str, Value], limits: Sequence[Limit]) -> str:
     words = [f"{count(n, 'completed counted job')}."]
-    for what, statistic in marks.items():
-        if statistic.value is None:
-            words.append(f"The {what} is withheld: {statistic.reason}.")
-        elif math.isfinite(statistic.value):
-            low, high = statistic.low, statistic.high
-            ends = "" if low is None else f" (95 % interval from {duration(low)}"
-            if ends:
-                ends += f" to {duration(high)})" if high is not None and math.isfinite(high) else ", upper end open)"
-            words.append(f"The {what} is {duration(statistic.value)}{ends}.")
+    for what, value in shown.items():
+        interval = f" (95 % interval: {value.interval})" if value.interval else ""
+        words.append(f"The {what} is {value.note or value.words}{interval}.")
     cut = int(measured.jobs.counted.censored.sum())
     if cut:
         words.append(f"{count(cut, 'job')} cut off by the end of the run took longer than observed: not in the curve.")
     words += [f"Limit {text}: {duration(at)}." for text, at in limits]
     return " ".join(words)
-
-
-def _cells(what: str, statistic: Statistic, scaled: tuple[float, str]) -> list[str]:
-    if statistic.value is None:
-        return [what, DASH, DASH]
-    return [what, f"{digits(scaled[0] * statistic.value)} {scaled[1]}", _interval(statistic, scaled[0])]

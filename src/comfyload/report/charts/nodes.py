@@ -9,17 +9,20 @@ import altair as alt
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.metrics import METRICS
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
+from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale
 
 _SHOWN = 15
 _BARS = 5000
 _LABEL = 36
+_took = METRICS["latency"].of
 _UNSEEN = 0.003
 """Of a job's time: waits that are shorter get no row."""
 
@@ -49,13 +52,15 @@ def nodes_chart(measured: Measured) -> Chart:
 
 
 def _node(row: NodeRow, labels: _Labels, factor: float) -> dict[str, Any]:
-    mean, low, high = row.avg_s.value or 0.0, row.avg_s.low, row.avg_s.high
+    mean, low, high = (
+        None if one is None else factor * one for one in (row.avg_s.value, row.avg_s.low, row.avg_s.high)
+    )
     return {
         "node": labels.of(row.workflow, row.node),
-        "mean": factor * mean,
-        "low": None if low is None else factor * low,
-        "high": None if high is None else factor * high,
-        "end": factor * (high or mean),
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "end": high or mean,
         "share": "" if row.share is None else percent(row.share),
         "n": row.n,
     }
@@ -84,15 +89,9 @@ def _bars(rows: Rows, unit: str) -> dict[str, Any]:
 
 
 def _cells(row: NodeRow, labels: _Labels) -> list[str]:
-    mean, low, high, tail = row.avg_s.value, row.avg_s.low, row.avg_s.high, row.p95_s.value
-    return [
-        labels.of(row.workflow, row.node),
-        DASH if mean is None else duration(mean),
-        DASH if low is None else f"{duration(low)} {DASH} {'open' if high is None else duration(high)}",
-        DASH if tail is None else duration(tail),
-        DASH if row.share is None else percent(row.share),
-        str(row.n),
-    ]
+    mean, tail = value_of(row.avg_s), value_of(row.p95_s)
+    share = DASH if row.share is None else percent(row.share)
+    return [labels.of(row.workflow, row.node), mean.words, mean.interval or DASH, tail.words, share, str(row.n)]
 
 
 def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
@@ -115,12 +114,10 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     if not jobs:
         return withheld(name, title, "no job has an end")
     first = next(record for record in ranked if str(record.index) == jobs[0][0])
-    of = (
-        ""
-        if len(jobs) == chart_data.of
-        else f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the "
+    several = (
+        f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
     )
-    of += "fastest and others evenly between, as far as there is room." if of else ""
+    of = "" if len(jobs) == chart_data.of else f"{several}between, as far as there is room."
     table = [[row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))]
              for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
     slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
@@ -137,11 +134,6 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
 
 def _slowest(record: Record) -> tuple[bool, float]:
     return record.warmup, -(_took(record) or 0.0)
-
-
-def _took(record: Record) -> float | None:
-    done = record.execution.done
-    return None if done is None or done < record.due else done - record.due
 
 
 def _spans(record: Record, labels: _Labels, factor: float) -> Rows:
