@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.comparison.comparable import Difference
 from comfyload.judge.comparison.compare import Comparison, Ratio
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.summary import jsonable
 from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
+from comfyload.report.values import in_words
 from comfyload.report.verdicts import as_json
-from comfyload.words import DASH, count, digits, duration, percent, span
+from comfyload.words import DASH, count, span
 
 _LOOKS: dict[str, Look] = {"slower": "bad", "more failures": "bad", "faster": "good", "fewer failures": "good"}
 _DESIGNS = {"paired": "interleaved pairs", "runs": "several runs on each side", "single": "one run on each side"}
@@ -68,10 +71,12 @@ def _state(comparison: Comparison) -> State:
     names = " or ".join(metric_words(name) for name in metric.partition(";")[0].split(" or "))
     names += f" ({mean})" if mean else ""
     needs = f" About {_needed(row, comparison.design)} would settle it." if row.runs_needed else ""
-    against = f", {value_words(row.b, row.unit)} against {value_words(row.a, row.unit)}"
+    against = f", {in_words(row.b, unit=row.unit).words} against {in_words(row.a, unit=row.unit).words}"
     why = f" {comparison.why}" if comparison.why else ""
     look = _LOOKS.get(row.verdict, "doubt" if row.verdict == "inconclusive" else "plain")
-    sentence = f"{names} {change_with_interval(row)}{against}.{why}{needs}"
+    change = _change(row)
+    interval = f" ({change.interval})" if change.interval else ""
+    sentence = f"{names} {change.words}{interval}{against}.{why}{needs}"
     return State(word=row.verdict.upper(), look=look, sentence=sentence)
 
 
@@ -124,10 +129,10 @@ def _row(row: Ratio, prefixed: bool, longest: float) -> list[str | Value]:
     needed = f" (~{_needed(row).removesuffix(' on each side')})" if row.runs_needed else ""
     return [
         _label(row, prefixed),
-        value_words(row.a, row.unit),
-        value_words(row.b, row.unit),
+        in_words(row.a, unit=row.unit).words,
+        in_words(row.b, unit=row.unit).words,
         n,
-        Value(words=_change(row), interval=_interval(row), note=clean(row.note, _TEXT)),
+        structs.replace(_change(row), note=clean(row.note, _TEXT)),
         Value(words=bar, look=look),
         Value(words=f"{_verdict(row)}{needed}", look=look),
     ]
@@ -157,39 +162,19 @@ def metric_words(name: str, unit: str = "") -> str:
     return words.replace("_", " ")
 
 
-def change_with_interval(row: Ratio) -> str:
+def _change(row: Ratio) -> Value:
     """The change in percent, with its interval, of which one side may have no bound."""
-    interval = _interval(row)
-    return f"{_change(row)} ({interval})" if interval else _change(row)
-
-
-def _change(row: Ratio) -> str:
-    return DASH if row.ratio is None else f"{change_words(row.ratio)} %"
-
-
-def _interval(row: Ratio) -> str:
-    if row.ratio is None or (row.low is None and row.high is None):
-        return ""
-    if row.high is None:
-        return f"> {change_words(row.low or 0.0)} %"
-    if row.low is None:
-        return f"< {change_words(row.high)} %"
-    return f"{span(change_words(row.low), change_words(row.high))} %"
+    if row.ratio is None:
+        return Value(words=DASH)
+    low, high = ("" if end is None else change_words(end) for end in (row.low, row.high))
+    interval = f"{span(low, high)} %" if low and high else f"> {low} %" if low else f"< {high} %" if high else ""
+    return Value(words=f"{change_words(row.ratio)} %", interval=interval)
 
 
 def change_words(ratio: float) -> str:
     """+12.3: what a factor changes, in percent, with its sign."""
     change = 100 * (ratio - 1)
     return f"{change:+.{1 if abs(change) < 99.95 else 0}f}"
-
-
-def value_words(value: float | None, unit: str) -> str:
-    """A number with its unit; a rate without, and a share of jobs in percent."""
-    if value is None:
-        return DASH
-    if unit == "s":
-        return duration(value)
-    return percent(value) if unit == "1" else digits(value)
 
 
 def _differences(differences: Iterable[Difference]) -> list[Table]:

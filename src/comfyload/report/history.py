@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.comparison.history import LevelShift, Point, TrendSeries
-from comfyload.report.comparison import change_words, metric_words, value_words
+from comfyload.judge.comparison.history import LevelShift, TrendSeries
+from comfyload.report.comparison import change_words, metric_words
 from comfyload.report.page import Look, Page, Row, State, Table, Value, table
-from comfyload.words import count, decimals, fixed, percent, scale, span
+from comfyload.report.values import in_words
+from comfyload.words import count
 
 _LOOKS: dict[str, Look] = {"slower": "bad", "lower": "bad", "faster": "good", "higher": "good"}
 _NAME = 40
@@ -44,8 +45,15 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
         change = f"{change_words(last.value / first.value)} %" if first.value and len(one.points) > 1 else ""
         marks = "; ".join(f"{text} ({clean(one.points[at].name, _NAME)})" for at, (text, _) in _marks(one).items())
         looks = [look for _, look in _marks(one).values()]
-        cells = [metric_words(one.metric, one.unit), *(value_words(end.value, one.unit) for end in (first, last))]
-        rows.append([*cells, change, Value(words=marks, look=looks[-1] if looks else "plain")])
+        ends = (in_words(end.value, unit=one.unit) for end in (first, last))
+        rows.append(
+            [
+                metric_words(one.metric, one.unit),
+                *ends,
+                change,
+                Value(words=marks, look=looks[-1] if looks else "plain"),
+            ]
+        )
     return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
 
 
@@ -54,27 +62,12 @@ def _points(series: TrendSeries) -> Table:
     rows = list[Row]()
     for place, point in enumerate(series.points):
         text, look = marks.get(place, ("", "plain"))
-        number = Value(words=value_words(point.value, series.unit), interval=_interval(series, point))
+        number = in_words(point.value, point.low, point.high, series.unit)
         cells = (clean(point.name, _NAME), clean(point.utc[:10], 10), number, str(point.n))
         rows.append([*cells, Value(words=text, look=look)])
     name = metric_words(series.metric, series.unit)
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
     return table("points", ("baseline", "date", f">{name}", ">jobs", ""), rows, title=title, detail=not marks)
-
-
-def _interval(series: TrendSeries, point: Point) -> str:
-    if point.low is None:
-        return ""
-
-    def write(value: float) -> str:
-        if series.unit == "1":
-            return percent(value).removesuffix(" %")
-        factor = scale([point.value])[0] if series.unit == "s" else 1.0
-        return fixed(value * factor, decimals(point.value * factor))
-
-    if point.high is None:
-        return f"\N{GREATER-THAN OR EQUAL TO}{write(point.low)}"
-    return span(write(point.low), write(point.high))
 
 
 def _marks(series: TrendSeries) -> dict[int, tuple[str, Look]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from msgspec import structs
+
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
 from comfyload.judge.summary import jsonable
 from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
-from comfyload.words import DASH, decimals, digits, duration, fixed, percent, span
+from comfyload.report.values import in_words
+from comfyload.words import DASH, digits, duration, percent, span
 
 HOW: dict[Checked, str] = {
     "structural": "from its own times",
@@ -50,10 +53,8 @@ def _answers(found: Saturated) -> list[PageLine]:
     ]
     service = found.service_s
     if service is not None and service.estimate is not None:
-        known = service.low is not None and service.high is not None
-        sure = span(duration(service.low or 0.0), duration(service.high or 0.0)) if known else ""
-        words = f"every {duration(service.estimate)}"
-        facts.append(PageLine(label="One job", value=Value(words=words, interval=sure)))
+        time = in_words(service.estimate, service.low, service.high, "s")
+        facts.append(PageLine(label="One job", value=structs.replace(time, words=f"every {time.words}")))
     rate = found.sla_rate_per_minute
     if rate is not None:
         sla = f"{100 * found.share:g} % of jobs within {found.limit_s:g} s"
@@ -85,13 +86,9 @@ def _per_minute(value: float) -> str:
 def _rate(rate: Rate | None) -> Value:
     if rate is None or rate.estimate is None:
         return Value(words=DASH)
-    places = decimals(rate.estimate)
-    sure = ""
-    if rate.low is not None and rate.high is not None:
-        sure = f"{span(fixed(rate.low, places), fixed(rate.high, places))}, {100 * rate.confidence:g} %"
-    elif rate.high is not None:
-        sure = f"up to {fixed(rate.high, places)}, {100 * rate.confidence:g} %"
-    return Value(words=_per_minute(rate.estimate), interval=sure)
+    value = in_words(rate.estimate, rate.low, rate.high)
+    sure = f"{value.interval}, {100 * rate.confidence:g} %" if value.interval else ""
+    return Value(words=f"{value.words} a minute", interval=sure)
 
 
 def _steps(found: Saturated) -> Table:

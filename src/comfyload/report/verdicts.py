@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from comfyload.judge.summary import jsonable
 from comfyload.report.page import Column, Page, State, Table, Value
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render as draw_page
-from comfyload.words import DASH, count, decimals, duration, fixed, percent, scale, span
+from comfyload.report.values import in_words
+from comfyload.words import DASH, count, duration
 
 _SIGNS: dict[Verdict, str] = {"PASS": "✓", "PASS*": "✓", "INCONCLUSIVE": "?", "FAIL": "✗"}
 _LONGEST = 1000
@@ -101,10 +101,18 @@ def value_words(verdict: GateVerdict) -> str:
     """
     number = number_of(verdict.metric)
     unit = "" if number is None else number.measure
-    baseline = "" if verdict.baseline is None else f", baseline {_in_words(verdict.baseline, None, None, unit)}"
     counted = number is not None and number.kind in ("share", "percentile")
-    ends = (None, None) if counted and verdict.baseline is None else (verdict.low, verdict.high)
-    return f"{_in_words(verdict.value, *ends, unit)}{baseline}"
+    exact = unit in ("count", "bytes") or (verdict.low, verdict.high) == (verdict.value, verdict.value)
+    hidden = exact or (counted and verdict.baseline is None)
+    value = in_words(verdict.value, *((None, None) if hidden else (verdict.low, verdict.high)), unit)
+    interval = f" ({value.interval})" if value.interval else ""
+    of = "" if verdict.baseline is None else f", baseline {_with_unit(in_words(verdict.baseline, unit=unit), unit)}"
+    return f"{_with_unit(value, unit)}{interval}{of}"
+
+
+def _with_unit(value: Value, unit: str) -> str:
+    """A rate has no label next to it that names its unit."""
+    return f"{value.words}{unit}" if unit.startswith("/") and value.words != DASH else value.words
 
 
 def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> list[Value]:
@@ -127,21 +135,3 @@ def _rest(verdict: GateVerdict) -> str:
     if verdict.verdict == "PASS*" and verdict.needs is not None:
         return f"{count(verdict.needs, 'job')} would prove it"
     return clean(verdict.why, _LONGEST)
-
-
-def _in_words(value: float | None, low: float | None, high: float | None, unit: str) -> str:
-    if value is None or unit in ("count", "bytes"):
-        return DASH if value is None else fixed(value, 0)
-    factor, sign = scale([value]) if unit == "s" else (1.0, unit)
-    places = decimals(value * factor, 1 if sign == "ms" else 3)
-
-    def write(number: float) -> str:
-        return percent(number).removesuffix(" %") if unit == "share" else fixed(number * factor, places)
-
-    sign = "%" if unit == "share" else sign
-    text = write(value) if math.isinf(value) else f"{write(value)}{sign if sign.startswith('/') else f' {sign}'}"
-    if low is not None and high is not None and (low, high) != (value, value):
-        return f"{text} ({span(write(low), write(high))})"
-    if low is not None and high is None and math.isfinite(low):
-        return f"{text} (≥{write(low)})"
-    return f"{text} (up to {write(high)})" if low is None and high is not None else text
