@@ -5,6 +5,7 @@ Everything that is printed takes its numbers from here: percent, seconds, GiB an
 
 from __future__ import annotations
 
+import codecs
 import math
 import unicodedata
 from collections.abc import Iterable
@@ -111,6 +112,11 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{fixed(number, 0)} {one if number == 1 else many or one + 's'}"
 
 
+def sentence_case(text: str) -> str:
+    """With a capital at its start, as a label has it."""
+    return text[:1].upper() + text[1:]
+
+
 def ascii_only(text: str) -> str:
     """The text for a terminal that cannot show more."""
     return text.translate(_ASCII)
@@ -124,17 +130,13 @@ def plain_letters(text: str) -> str:
 
 def in_code_page(text: str, encoding: str) -> str:
     """The text in our own ASCII signs, and plain letters in the place of those that the encoding lacks."""
-    text = ascii_only(text)
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(letter if _has(encoding, letter) else plain_letters(letter) for letter in text)
-    return text
+    return ascii_only(text).encode(encoding, "comfyload.plain").decode(encoding)
 
 
-def _has(encoding: str, letter: str) -> bool:
-    try:
-        letter.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return plain_letters(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("comfyload.plain", _plain)

@@ -17,12 +17,12 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import measure
 from comfyload.record.model import Manifest, Observation, Output, Record
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
-from comfyload.report.busy import gpu_value
 from comfyload.report.of_run import page_of
 from comfyload.report.page import Column, Page, Table, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.layout import wrapped
 from comfyload.report.render.terminal import render
+from comfyload.report.run_facts import gpu_value
 from comfyload.words import decimals, duration, fixed, percent
 from tests.unit.judge_runs import FACTS, booked, censored, failed, job, manifest, one_by_one, planned, served
 

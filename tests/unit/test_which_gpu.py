@@ -15,7 +15,7 @@ from comfyload.record.environment.gpu import find_gpus, gpu_facts
 from comfyload.record.environment.server_process import ListeningProcess
 from comfyload.record.environment.which_gpu import Visible, device_index, device_model, gpus_alike, visible_to
 from comfyload.record.model import Fact, Sample, Server
-from comfyload.report.busy import gpu_value
+from comfyload.report.run_facts import gpu_value
 from comfyload.telemetry.nvml import Gpus
 from tests.unit.judge_runs import job, manifest
 from tests.unit.test_environment import GIB

@@ -149,7 +149,7 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     if json_:
         Screen().print_json((kept.path / "manifest.json").read_text(encoding="utf-8"))
     else:
-        render(kept_page(kept, [measured(reader).summary for _, reader in kept.runs()]), Screen())
+        render(kept_page(kept, [measured(reader) for _, reader in kept.runs()]), Screen())
 
 
 def _show_by_hand(folder: ByHand) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from comfyload.advise.saturation import gpu_words
 from comfyload.judge.gates.gate import GateVerdict, overall
 from comfyload.judge.gates.proof import needed
+from comfyload.judge.gates.verdict import VERDICTS
 from comfyload.judge.summary import Measured
 from comfyload.report.blocks import class_shares
 from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
@@ -56,7 +57,7 @@ def _in_short(found: Found) -> list[PageLine]:
         "Gates": _gates(found),
         "Enough?": _enough(found),
         "Busy": _busy(found.runs),
-        "GPU": _gpu(found.runs),
+        "GPU": next(iter(gpu_words(max(found.runs, key=_in_flight))), ""),
         "Slowest": _slowest(found.runs),
     }
     looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
@@ -134,17 +135,11 @@ def _good(found: Found) -> str:
 
 
 def _gates(found: Found) -> str:
-    """Each gate with the worst verdict of all runs."""
+    """Each gate with the worst verdict of all runs, in the words for people."""
     gates: dict[str, list[GateVerdict]] = {}
     for verdict in found.verdicts:
         gates.setdefault(verdict.gate, []).append(verdict)
-    words = [f"{gate}: {_word(overall(given))}" for gate, given in gates.items()]
-    return " · ".join(words)
-
-
-def _word(verdict: str) -> str:
-    """PASS* is for tools; `ok` is inside the limit and not proven."""
-    return "ok" if verdict == "PASS*" else verdict
+    return " · ".join(f"{gate}: {VERDICTS[overall(given)].word}" for gate, given in gates.items())
 
 
 def _enough(found: Found) -> str:
@@ -166,19 +161,14 @@ def _enough(found: Found) -> str:
 
 
 def _takes(found: Found, jobs: int) -> str:
-    """How long all runs take with so many jobs each, in brackets; "" if that is not known."""
-    paces = [_seconds_a_job(run) for run in found.runs]
-    known = [pace for pace in paces if pace is not None]
-    if len(known) < len(paces):
-        return ""
-    seconds = sum(known) * (jobs + found.warmup)
+    """How long all runs take with so many jobs each, by their wall clocks, in brackets; "" if that is not known."""
+    seconds = 0.0
+    for run in found.runs:
+        wall = run.summary.summary["wall_clock_s"]
+        if not isinstance(wall, float) or not run.jobs.n:
+            return ""
+        seconds += wall / run.jobs.n * (jobs + found.warmup)
     return f" (about {seconds_words(round(seconds) if seconds < 120 else 60 * round(seconds / 60))})"
-
-
-def _seconds_a_job(run: Measured) -> float | None:
-    """By the wall clock, with as many in flight as the run had; None: not known."""
-    wall = run.summary.summary["wall_clock_s"]
-    return wall / run.jobs.n if isinstance(wall, float) and run.jobs.n else None
 
 
 def _busy(runs: Sequence[Measured]) -> str:
@@ -207,11 +197,6 @@ def _busy(runs: Sequence[Measured]) -> str:
     if idle:
         parts.append(f"{'; '.join(idle)}: more in flight may help.")
     return " ".join(parts)
-
-
-def _gpu(runs: Sequence[Measured]) -> str:
-    sentences = gpu_words(max(runs, key=_in_flight))
-    return sentences[0] if sentences else ""
 
 
 def _slowest(runs: Sequence[Measured]) -> str:

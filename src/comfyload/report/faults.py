@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from comfyload.report.page import Page, Remark, Row, Table, Value, table
-from comfyload.words import DASH, count, duration
+from comfyload.words import DASH, count, duration, sentence_case
 
 POLICY = "policy"
 
@@ -81,7 +81,7 @@ def _sentence(played: Sequence[Outcome]) -> str:
             parts.append(f"With the policy: {in_time} of {jobs} in time, {twice or 'none'} run twice.")
         else:
             again = f", {twice} run twice" if twice else ""
-            parts.append(f"{client[0].upper()}{client[1:]}: {in_time}{again}.")
+            parts.append(f"{sentence_case(client)}: {in_time}{again}.")
     return " ".join(parts)
 
 

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from comfyload.judge.summary import Summary
-from comfyload.record.kinds import SHOWN, Kind
-
-_LABELS: dict[Kind, str] = {
-    "image": "Images",
-    "video": "Videos",
-    "audio": "Audio files",
-    "3d": "3D files",
-    "latent": "Latents",
-    "text": "Texts",
-    "other": "Other files",
-}
+from comfyload.record.kinds import KIND_WORDS, SHOWN, Kind
+from comfyload.words import count, sentence_case
 
 
 def made_rows(summary: Summary) -> list[tuple[str, str]]:
     """A kind, and how many new files of it there are; images also where nothing was made at all."""
     made = summary.made or {"image": {}}
-    return [(_LABELS[kind], _words(summary, kind, folders)) for kind, folders in made.items()]
+    return [(sentence_case(KIND_WORDS[kind][1]), _words(summary, kind, folders)) for kind, folders in made.items()]
 
 
 def rate_label(summary: Summary) -> str | None:
@@ -34,7 +25,7 @@ def _words(summary: Summary, kind: Kind, folders: dict[str, int]) -> str:
     shown = folders.get(SHOWN, 0)
     saved, others = folders.get("output", 0), sum(folders.values()) - folders.get("output", 0) - shown
     parts = [f"{saved} {'saved' if others and not saved else 'new'}"] if saved or not shown else []
-    parts += [f"{others} preview{'' if others == 1 else 's'}"] if others else []
+    parts += [count(others, "preview")] if others else []
     parts += [f"{shown} shown"] if shown else []
     size = None if summary.fetched is None else summary.fetched.kinds.get(kind)
     return ", ".join(parts if size is None else [*parts, f"{_size(size)} fetched"])

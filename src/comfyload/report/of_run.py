@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates.gate import GateVerdict
+from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
 from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
-from comfyload.report.busy import server_words
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Page, PageLine, Remark, State, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.notes import RANGES
-from comfyload.report.run_facts import cache_words, ends_words, facts
+from comfyload.report.run_facts import cache_words, ends_words, facts, server_words
 from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_state, gate_tables
-from comfyload.words import DASH, count, duration
+from comfyload.words import count, duration
 
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart
@@ -37,7 +38,7 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     return Page(
         title=manifest.name,
         subtitle=_subtitle(manifest),
-        states=[validity(summary), *([gate_state(verdicts)] if verdicts else [])],
+        states=[validity([measured]), *([gate_state(verdicts)] if verdicts else [])],
         tiles=_tiles(summary),
         short=_short(summary),
         bars=[one for one in bars if one is not None],
@@ -49,14 +50,16 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     )
 
 
-def validity(summary: Summary) -> State:
+def validity(runs: Sequence[Measured]) -> State:
     """Whether the numbers may be used."""
-    if not summary.valid:
-        return State(word="INVALID", look="bad", sentence="Do not use these numbers:")
-    warnings = sum(finding.level == "warning" for finding in summary.findings)
-    if warnings:
-        return State(word="VALID", look="good", sentence=f"With {count(warnings, 'warning')}, below.")
-    return State(word="VALID", look="good", sentence="No problems found.")
+    invalid = [label for label, run in zip(run_labels(runs), runs, strict=True) if not run.summary.valid]
+    if not runs or invalid:
+        which = "these numbers:" if len(runs) == 1 else f"the numbers of {clean('; '.join(invalid), 300)}."
+        return State(word="INVALID", look="bad", sentence=f"Do not use {which}" if runs else "No run was made.")
+    codes = [one.code for run in runs for one in run.summary.findings if one.level == "warning"]
+    shown = len(codes) if len(runs) == 1 else len(set(codes))  # of several runs, a kind of finding is one remark
+    sentence = f"With {count(shown, 'warning')}, below." if codes else "No problems found."
+    return State(word="VALID", look="good", sentence=sentence)
 
 
 def _subtitle(manifest: Manifest) -> list[str]:
@@ -80,8 +83,8 @@ def _tiles(summary: Summary) -> list[PageLine]:
 def _tile(label: str, key: str, summary: Summary) -> PageLine:
     """The number; where it is withheld, the reason stands under the dash."""
     statistic = summary.statistics[key]
-    value = Value(words=DASH, note=statistic.reason) if statistic.value is None else value_of(statistic)
-    return PageLine(label=label, value=value, key=key)
+    value = value_of(statistic)
+    return PageLine(label=label, value=structs.replace(value, note=statistic.reason if value.note else ""), key=key)
 
 
 def _p95(statistic: Statistic) -> str:
@@ -120,10 +123,8 @@ def _longest(summary: Summary) -> dict[str, float]:
     """The maximum of each duration, where all jobs completed: of the others nobody knows how long they took."""
     if summary.summary["completed"] != summary.summary["total_jobs"]:
         return {}
-    found = {key: value for key, value in summary.summary.items() if key.startswith("max_")}
-    return {
-        key.removeprefix("max_").removesuffix("_s"): value for key, value in found.items() if isinstance(value, float)
-    }
+    longest = {key.removeprefix("max_"): value for key, value in summary.summary.items() if key.startswith("max_")}
+    return {name.removesuffix("_s"): value for name, value in longest.items() if isinstance(value, float)}
 
 
 def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[GateVerdict]:

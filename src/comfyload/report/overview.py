@@ -18,8 +18,8 @@ from comfyload.report.blocks import failures
 from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.charts.distribution import Limit
-from comfyload.report.of_run import page_of
-from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
+from comfyload.report.of_run import page_of, validity
+from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.plan_text import plan_words
 from comfyload.report.sections import (
     environment_rows,
@@ -92,7 +92,7 @@ def _of_several(title: str, runs: Sequence[Measured], verdicts: Sequence[GateVer
     tables = [gates(verdicts), results(runs), failures(runs), gates_by_run(verdicts)]
     return Page(
         title=title,
-        states=[_validity(runs), *([gate_state(verdicts)] if verdicts else [])],
+        states=[validity(runs), *([gate_state(verdicts)] if verdicts else [])],
         tiles=_tiles(runs),
         charts=[chart] if chart.spec is not None else [],
         tables=_present(tables if runs else []),
@@ -126,26 +126,13 @@ def gpu_names(runs: Sequence[Measured]) -> str:
     names: dict[str, None] = {}
     for run in runs:
         facts = run.manifest.environment
-        known = [str(fact.value) for key, fact in facts.items() if _is_model(key) and fact.value is not None]
+        models = [fact.value for key, fact in facts.items() if key.startswith("gpu.") and key.endswith(".model")]
+        known = [str(model) for model in models if model is not None]
         devices = [str(device.get("name") or device.get("type")) for device in run.manifest.server.devices]
         names |= dict.fromkeys(known or devices)
     words = clean(", ".join(names), 200) or "GPU unknown"
     simulated = any(is_simulated(run.manifest.server) for run in runs)
     return f"{words}: a simulator, no measurement of a GPU" if simulated else words
-
-
-def _is_model(key: str) -> bool:
-    return key.startswith("gpu.") and key.endswith(".model")
-
-
-def _validity(runs: Sequence[Measured]) -> State:
-    invalid = [label for label, run in zip(run_labels(runs), runs, strict=True) if not run.summary.valid]
-    if not runs or invalid:
-        which = f"Do not use the numbers of {clean('; '.join(invalid), 300)}." if runs else "No run was made."
-        return State(word="INVALID", look="bad", sentence=which)
-    codes = {one.code for run in runs for one in run.summary.findings if one.level == "warning"}
-    words = f"With {count(len(codes), 'warning')}, below." if codes else "No problems found."
-    return State(word="VALID", look="good", sentence=words)
 
 
 def _tiles(runs: Sequence[Measured]) -> list[PageLine]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.words import count, seconds_words
 
-__all__ = ["load_words", "plan_words", "seconds_words"]
-
 
 def plan_words(plan: Plan) -> str:
     """`12 jobs after 2 to warm up, 1 in flight`; `poisson 12/min for 15 min`."""

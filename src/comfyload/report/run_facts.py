@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.number import Number
 from comfyload.judge.numbers import NUMBERS
+from comfyload.judge.saturation import Saturation
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.record.plan import Closed
-from comfyload.report.busy import gpu_value, server_words
 from comfyload.report.durations import own_delay
 from comfyload.report.made import made_rows, rate_label
 from comfyload.report.page import PageLine, Value
 from comfyload.report.values import value_of
-from comfyload.words import DASH, count, digits, duration, percent
+from comfyload.words import DASH, count, digits, duration, fixed, gib, percent, sentence_case
 
 _ALONE = ("share", "mean", "fact")
 _ELSEWHERE = {
@@ -163,7 +164,7 @@ def _others(summary: Summary) -> Iterator[PageLine]:
     for key, row in NUMBERS.items():
         value = summary.summary.get(key)
         if row.kind in _ALONE and row.measure != "s" and key not in _ELSEWHERE and row.place and value:
-            yield _fact(row.words[:1].upper() + row.words[1:], _value(row, value, summary), key, detail=True)
+            yield _fact(sentence_case(row.words), _value(row, value, summary), key, detail=True)
 
 
 def _value(row: Number, value: object, summary: Summary) -> Value:
@@ -189,3 +190,37 @@ def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
 
 def _number(value: object) -> str:
     return digits(value) if isinstance(value, float) else DASH
+
+
+def server_words(found: Saturation) -> str:
+    """How busy the server was, by its own times; "" if that is not known."""
+    busy = found.server_busy
+    if busy is None:
+        return ""
+    if busy > 1.02:
+        return f"{busy:.1f} jobs at a time on average"
+    return f"{percent(busy)} busy{': more would wait' if found.server_saturated else ''}"
+
+
+def gpu_value(row: GpuRow) -> Value:
+    """What is known of a GPU, with a note why the energy of a job is withheld; without words if nothing is known."""
+    parts, note = [], ""
+    if row.utilisation_percent is not None:
+        while_busy = "" if row.ceiling_percent is None else f" ({row.ceiling_percent:.0f} % while a job executes)"
+        parts.append(f"{row.utilisation_percent:.0f} % busy{while_busy}")
+    if row.vram_peak_bytes is not None:
+        of = "" if row.vram_total_bytes is None else f" of {gib(row.vram_total_bytes)}"
+        parts.append(f"at most {gib(row.vram_peak_bytes)}{of}")
+    if row.power_w is not None:
+        parts.append(f"{row.power_w:.0f} W")
+    if row.temperature_max_c is not None:
+        parts.append(f"{row.temperature_max_c:.0f} °C")
+    if row.throttled_share:
+        parts.append(f"throttled {percent(row.throttled_share)} of the time")
+    if row.power_w is not None:
+        joules = row.energy_per_job_j
+        parts.append(f"energy per job {DASH}" if joules.value is None else f"{fixed(joules.value, 0)} J a job")
+        note = "" if joules.value is not None else f"withheld: {joules.reason}"
+    doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
+    simulated = "simulated: " if row.simulated and parts else ""
+    return Value(words=simulated + doubt + " · ".join(parts), note=note)

@@ -43,8 +43,8 @@ def results(runs: Sequence[Measured]) -> Table:
     images = any(run.summary.statistics["images_per_minute"].value for run in runs)
     rate = "images_per_minute" if images else "jobs_per_minute"
     closed = all(run.manifest.plan.concurrency is not None for run in runs)
-    columns = ["run", ">in flight" if closed else "load", ">images/min" if images else ">jobs/min", ">half within",
-               ">p95", ">slowest", ">completed", ">server busy"]  # fmt: skip
+    columns = ["run", ">in flight" if closed else "load", ">images/min" if images else ">jobs/min", ">half wait",
+               ">p95", ">slowest", ">completed", ">busy"]  # fmt: skip
     rows = list[Row]()
     for run in runs:
         flat, found, plan = run.summary.summary, run.summary.statistics, run.manifest.plan

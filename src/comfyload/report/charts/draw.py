@@ -10,7 +10,7 @@ import vl_convert
 from comfyload.errors import UsageError
 from comfyload.record.codec import words
 from comfyload.report.charts.chart import Chart
-from comfyload.report.charts.theme import config
+from comfyload.report.charts.theme import LIGHT, config
 
 VEGA_LITE = "6.4"
 
@@ -26,7 +26,7 @@ def png(chart: Chart, scale: float = 2.0) -> bytes:
     picture = copy.copy(chart.spec)
     picture["title"] = chart.title
     picture["padding"] = 14
-    picture["config"] = {**config(), "background": "white"}
+    picture["config"] = {**config(LIGHT), "background": "white"}
     return bytes(vl_convert.vegalite_to_png(words(picture), vl_version=VEGA_LITE, scale=scale))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 __all__ = ["BLUE", "CSS", "GREEN", "GREY", "LIGHT", "ORANGE", "PURPLE", "RED", "SKY", "config"]
@@ -16,62 +19,11 @@ CSS = {name: f"var(--chart-{name})" for name in LIGHT}
 """Names that a style sheet gives colours to: so a page drawn once follows the reader's choice of light or dark."""
 
 
-def config(ink: dict[str, str] | None = None) -> dict[str, Any]:
-    """A Vega-Lite config in the colours of `ink`, `LIGHT` unless given; the ground is what the chart stands on."""
-    ink = LIGHT if ink is None else ink
-    small = {"fontSize": 11, "font": _FONT}
-    return {
-        "background": "transparent",
-        "aria": False,  # a chart has its description below it; a label on each bar would drown it
-        "font": _FONT,
-        "padding": 4,
-        "view": {"stroke": None},
-        "title": {
-            "anchor": "start",
-            "color": ink["text"],
-            "fontSize": 14,
-            "fontWeight": 600,
-            "subtitleColor": ink["muted"],
-            "subtitleFontSize": 11,
-            "offset": 10,
-        },
-        "axis": {
-            "labelColor": ink["muted"],
-            "titleColor": ink["muted"],
-            "gridColor": ink["grid"],
-            "domainColor": ink["line"],
-            "tickColor": ink["line"],
-            "labelFontSize": 11,
-            "titleFontSize": 11,
-            "titleFontWeight": "normal",
-            "titlePadding": 8,
-            "labelOverlap": "greedy",
-            "labelBound": True,
-        },
-        "axisX": {"grid": False},
-        "axisY": {"labelBound": False, "domain": False, "ticks": False, "labelPadding": 6, "tickCount": 5},
-        "legend": {
-            "orient": "bottom",
-            "direction": "horizontal",
-            "columns": 4,
-            "labelColor": ink["text"],
-            "titleColor": ink["muted"],
-            "labelFontSize": 11,
-            "labelLimit": 220,
-            "title": None,
-            "symbolStrokeWidth": 2,
-            "columnPadding": 14,
-            "rowPadding": 4,
-        },
-        "text": {"color": ink["text"], **small},
-        "concat": {"spacing": 18},
-        "style": {
-            "note": {"color": ink["muted"], **small},
-            "label": {"color": ink["text"], **small},
-            "shade": {"color": ink["shade"], "opacity": 1},
-            "interval": {"color": ink["text"], "strokeWidth": 1.2},
-            "middle": {"color": ink["text"], "opacity": 1},
-            "limit": {"color": ink["text"], "strokeWidth": 1.5, "strokeDash": [6, 3]},
-            "limit-label": {"color": ink["text"], **small},
-        },
-    }
+def config(ink: dict[str, str]) -> dict[str, Any]:
+    """A Vega-Lite config in the colours of `ink`; the ground is what the chart stands on.
+
+    It is without `aria`: a chart has its description below it, and a label on each bar would drown it.
+    """
+    text = (files("comfyload.report") / "templates" / "charts.json").read_text(encoding="utf-8")
+    look: dict[str, Any] = json.loads(Template(text).substitute(ink, font=_FONT))
+    return look

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -24,6 +24,7 @@ from comfyload.judge.summary import Measured
 from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.outcomes import OUTCOMES
+from comfyload.words import sentence_case
 
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
 """Upper edges of the latency histogram, in seconds: from a cached job to a long video."""
@@ -53,9 +54,7 @@ def metrics_text(measured: Measured) -> bytes:
     Gauges have a `bound`: the value, or the low or high end of its interval; and a `workflow`, empty for the whole run.
     What is withheld or unknown is absent, never 0.
     """
-    registry = CollectorRegistry()
-    registry.register(_Families(measured))
-    return generate_latest(registry)
+    return generate_latest(_Families(measured))
 
 
 class _Families(Collector):
@@ -79,7 +78,7 @@ def _gauges(measured: Measured) -> Iterator[Metric]:
         family = families.get(name)
         if family is None:
             number = NUMBERS[key]
-            text = f"{number.words[:1].upper()}{number.words[1:]}, in base units: {number.meaning}."
+            text = f"{sentence_case(number.words)}, in base units: {number.meaning}."
             family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
         family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()
@@ -89,26 +88,24 @@ def _numbers(measured: Measured) -> Iterator[tuple[str, str, str, float]]:
     """Key, workflow, bound and value of each number that is known."""
     summary = measured.summary
     for key, plain in summary.summary.items():
-        statistic = summary.statistics.get(key)
-        for bound, value in _bounds(statistic) if statistic is not None else _only(plain):
+        for bound, value in _bounds(summary.statistics.get(key, plain)):
             yield key, "", bound, value
     for workflow, row in summary.workflows.items():
         for field, number in workflow_numbers().items():
-            held = getattr(row, field)
-            for bound, value in _bounds(held) if isinstance(held, Statistic) else _only(held):
+            for bound, value in _bounds(getattr(row, field)):
                 yield number.key, workflow, bound, value
 
 
-def _bounds(statistic: Statistic) -> Iterator[tuple[str, float]]:
-    for bound in ("value", "low", "high"):
-        value = getattr(statistic, bound)
-        if value is not None and not math.isnan(value):
+def _bounds(held: Statistic | Plain) -> Iterator[tuple[str, float]]:
+    """The value, and the ends of its interval if it has one, as far as they are known."""
+    ends = (
+        {end: getattr(held, end) for end in ("value", "low", "high")}
+        if isinstance(held, Statistic)
+        else {"value": held}
+    )
+    for bound, value in ends.items():
+        if value is not None and not math.isnan(float(value)):  # "inf" is how the summary writes infinity
             yield bound, float(value)
-
-
-def _only(plain: Plain) -> Iterator[tuple[str, float]]:
-    if plain is not None and not math.isnan(float(plain)):  # "inf" is how the summary writes infinity
-        yield "value", float(plain)
 
 
 def _name(key: str) -> tuple[str, float]:
@@ -120,7 +117,7 @@ def _name(key: str) -> tuple[str, float]:
 def _outcomes(measured: Measured) -> Metric:
     family = CounterMetricFamily("comfyload_jobs", "Counted jobs by how they ended.", labels=("run", "outcome"))
     for outcome, row in OUTCOMES.items():
-        for _, count in _only(measured.summary.summary[row.key]):
+        for _, count in _bounds(measured.summary.summary[row.key]):
             family.add_metric((measured.manifest.run_id, outcome), count)
     return family
 
