@@ -18,8 +18,7 @@ from comfyload.judge.summary import measure, summarise
 from comfyload.record.model import Fetch, Manifest, Observation, Record, Sample
 from comfyload.report.document import document, jobs
 from comfyload.report.of_run import page_of
-from comfyload.report.page import Page
-from comfyload.report.render.json import as_json
+from comfyload.report.page import Page, as_json
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render
 from tests.golden.golden import same_as_kept

@@ -30,7 +30,7 @@ from comfyload.report.export.prometheus import metrics_text
 from comfyload.report.export.table import columns
 from comfyload.report.of_run import page_of
 from comfyload.report.overview import overview
-from comfyload.report.render.json import as_json
+from comfyload.report.page import as_json
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.render.terminal import render
 from tests.docs.pages import generator

@@ -20,7 +20,7 @@ from comfyload.report.console import Screen, print_json
 from comfyload.report.document import jobs, write_document
 from comfyload.report.of_run import page_of
 from comfyload.report.page import Page
-from comfyload.report.render.json import as_json as page_json
+from comfyload.report.page import as_json as page_json
 from comfyload.report.render.terminal import render
 
 OK, INVALID = 0, 5

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.words import count, duration
+from comfyload.words import count, duration, gib
 
 if TYPE_CHECKING:
     from comfyload.record.metrics.log import LogRow
@@ -35,13 +35,8 @@ def log_text(row: LogRow) -> LogText:
     """What a row says besides its time, event, prompt, node and duration."""
     more = _of_the_probe(row) if row.seq is not None else _further(row)
     if row.error is not None:
-        text, type_ = clean(row.error, LONGEST), _short(row.raw.get("exception_type") or row.raw.get("exception"))
-        if text == row.event:
-            text = type_
-        elif type_ and not text.startswith(type_):
-            text = f"{type_}: {text}"
         further = more if row.seq is None else ""  # the probe's text says all that matters of an error
-        return LogText("ERROR", "bold red", " ".join(part for part in (text, further) if part))
+        return LogText("ERROR", "bold red", " ".join(part for part in (_error(row), further) if part))
     if row.event == "probe.problem":
         return LogText("WARNING", "yellow", _short(row.raw.get("error")))
     status = _short(row.raw.get("status"))
@@ -100,9 +95,14 @@ def node_words(row: LogRow) -> str:
 
 def kind_of_error(row: LogRow) -> str:
     """What errors are counted by."""
-    type_, text = _short(row.raw.get("exception_type") or row.raw.get("exception")), row.error or ""
-    if text == row.event == "node":
-        return f"node {node_words(row)}"
+    return f"node {node_words(row)}" if row.error == row.event == "node" else _error(row) or row.event
+
+
+def _error(row: LogRow) -> str:
+    """The type of an error and its text, if this says more than its event does."""
+    text, type_ = clean(row.error or "", LONGEST), _short(row.raw.get("exception_type") or row.raw.get("exception"))
+    if text == row.event:
+        return type_
     return f"{type_}: {text}" if type_ and not text.startswith(type_) else text
 
 
@@ -114,15 +114,19 @@ def node_of(row: LogRow) -> str | None:
 
 def milliseconds(value: Any) -> str:
     """A number of milliseconds in words; "" for anything else."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e12:
-        return ""
-    return duration(value / 1000)
+    number = _number(value)
+    return "" if number is None or not 0 <= number < 1e12 else duration(number / 1000)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _bytes(value: Any) -> str:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    size = _number(value)
+    if size is None:
         return ""
-    return f"{value / 2**30:.1f} GiB" if value >= 2**30 / 10 else f"{value / 2**20:.0f} MiB"
+    return gib(size) if size >= 2**30 / 10 else f"{size / 2**20:.0f} MiB"
 
 
 def _gpu(gpu: dict[str, Any]) -> str:
@@ -134,7 +138,8 @@ def _gpu(gpu: dict[str, Any]) -> str:
 
 
 def _counted(value: Any, what: str) -> str:
-    return f"{value:.0f} {what}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
+    number = _number(value)
+    return "" if number is None else f"{number:.0f} {what}"
 
 
 def _retry(attempt: Any, of: Any) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs, to_builtins
 
 if TYPE_CHECKING:
     from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
@@ -121,6 +121,12 @@ class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: list[str] = []
     places: list[tuple[str, str]] = []
     next: list[str] = []
+
+
+def as_json(page: Page) -> dict[str, Any]:
+    """The words that people read, for programs that show them; without charts, and without what is empty."""
+    plain: dict[str, Any] = to_builtins(structs.replace(page, charts=[]))
+    return plain
 
 
 def table(

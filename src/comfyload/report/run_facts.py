@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.findings.table import Finding
-from comfyload.judge.number import Number
+from comfyload.judge.number import Plain
 from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.saturation import Saturation
 from comfyload.judge.summary import Summary
@@ -17,8 +17,8 @@ from comfyload.record.plan import Closed
 from comfyload.report.durations import own_delay
 from comfyload.report.made import made_rows, rate_label
 from comfyload.report.page import PageLine, Value
-from comfyload.report.values import value_of
-from comfyload.words import DASH, count, digits, duration, fixed, gib, percent, sentence_case
+from comfyload.report.values import in_words, value_of
+from comfyload.words import DASH, count, duration, fixed, gib, percent, sentence_case
 
 _ALONE = ("share", "mean", "fact")
 _ELSEWHERE = {
@@ -74,7 +74,7 @@ def _jobs(manifest: Manifest, summary: Summary) -> Iterator[PageLine]:
     yield _fact("Jobs", Value(words=", ".join(ends_words(summary))), "total_jobs", detail=True)
     if not isinstance(manifest.plan.load, Closed):
         named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
-        words = ", ".join(f"{_number(summary.summary[key])} {name}" for name, key in named)
+        words = ", ".join(f"{_in_words(summary.summary[key], '/min')} {name}" for name, key in named)
         yield _fact("Arrivals/min" if summary.books is None else "Books/min", Value(words=words))
     if books := _books(summary):
         yield _fact("Books", Value(words=books), "books")
@@ -164,13 +164,13 @@ def _others(summary: Summary) -> Iterator[PageLine]:
     for key, row in NUMBERS.items():
         value = summary.summary.get(key)
         if row.kind in _ALONE and row.measure != "s" and key not in _ELSEWHERE and row.place and value:
-            yield _fact(sentence_case(row.words), _value(row, value, summary), key, detail=True)
+            known = summary.statistics.get(key)
+            shown = Value(words=_in_words(value, row.measure)) if known is None else value_of(known)
+            yield _fact(sentence_case(row.words), shown, key, detail=True)
 
 
-def _value(row: Number, value: object, summary: Summary) -> Value:
-    if row.key in summary.statistics:
-        return value_of(summary.statistics[row.key])
-    return Value(words=_number(float(value)) if isinstance(value, int | float) else str(value))
+def _in_words(value: Plain, unit: str) -> str:
+    return value if isinstance(value, str) else in_words(value, unit=unit).words
 
 
 def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
@@ -186,10 +186,6 @@ def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
         parts.append(f"{pauses} to collect garbage, at most {duration(check.gc_pauses_s.max)}")
     wrong = any(finding.code in _OF_THE_GENERATOR for finding in findings)
     return _fact("Self-check", Value(words=" · ".join(parts)), detail=not wrong)
-
-
-def _number(value: object) -> str:
-    return digits(value) if isinstance(value, float) else DASH
 
 
 def server_words(found: Saturation) -> str:

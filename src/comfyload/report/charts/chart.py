@@ -58,6 +58,11 @@ def upto(end: float) -> alt.Scale:
     return alt.Scale(domain=[0, end], nice=False)
 
 
+def over_time(end: float, unit: str, title: str = "time since the first job was due") -> alt.X:
+    """The axis of a run's time, which ends with it. `unit`: "" where a panel below has its title."""
+    return alt.X("t:Q", title=f"{title}, {unit}" if unit else None, scale=upto(end))
+
+
 def palette(colours: Mapping[str, str]) -> alt.Scale:
     """Each name in its colour."""
     return alt.Scale(domain=list(colours), range=list(colours.values()))

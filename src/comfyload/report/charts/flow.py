@@ -9,9 +9,20 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, ranks, spec, time_unit, upto, withheld
-from comfyload.report.charts.chart_data import JobColumns
-from comfyload.report.charts.readings import ReadingSeries
+from comfyload.report.charts.chart import (
+    WIDTH,
+    Chart,
+    Rows,
+    data,
+    over_time,
+    palette,
+    ranks,
+    spec,
+    time_unit,
+    upto,
+    withheld,
+)
+from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
 from comfyload.words import count
 
@@ -56,11 +67,8 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
 
 
 def _draw(counted: Rows, held: Rows, end: float, unit: str) -> dict[str, Any]:
-    within = upto(end)
-    x = alt.X("t:Q", title=None, scale=within)
-    below = alt.X("t:Q", title=f"time since the first job was due, {unit}", scale=within)
-    upper = _steps("counted", x, "jobs in total", _COUNTED, counted)
-    flight = _steps("held", below, "jobs at a time", _HELD, held)
+    upper = _steps("counted", over_time(end, ""), "jobs in total", _COUNTED, counted)
+    flight = _steps("held", over_time(end, unit), "jobs at a time", _HELD, held)
     filled = flight.mark_area(interpolate="step-after", opacity=0.4).transform_filter(f"datum.what === '{_FLIGHT}'")
     lower = alt.layer(filled, flight.transform_filter(f"datum.what !== '{_FLIGHT}'"))
     panels = [panel.properties(width=WIDTH, height=130) for panel in (upper, lower)]

@@ -8,9 +8,8 @@ import altair as alt
 import numpy as np
 
 from comfyload.judge.columns.gpu import gpu_reading
-from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, palette, spec, time_unit, upto, withheld
-from comfyload.report.charts.chart_data import JobColumns
-from comfyload.report.charts.readings import ReadingSeries
+from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, over_time, palette, spec, time_unit, withheld
+from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from comfyload.words import digits
 
@@ -68,14 +67,13 @@ def _draw(rows: Rows, end: float, unit: str) -> alt.VConcatChart:
     colours = palette(dict(zip(gpus, cycle(_COLOURS))))
     panels = []
     for kind in kinds:
-        title = f"time since the first job was due, {unit}" if kind == kinds[-1] else None
         top = alt.Scale(domain=[0, 100]) if kind == "utilisation" else alt.Scale(zero=kind != "temperature")
         panels.append(
             alt.Chart(data("readings"))
             .transform_filter(f"datum.kind === '{kind}'")
             .mark_line(strokeWidth=1.6, clip=True)
             .encode(
-                x=alt.X("t:Q", title=title, scale=upto(end)),
+                x=over_time(end, unit if kind == kinds[-1] else ""),
                 y=alt.Y("v:Q", title=_PANELS[kind][1], scale=top),
                 color=alt.Color("gpu:N", scale=colours),
                 tooltip=[alt.Tooltip("t:Q", title=f"at, {unit}", format=".4~f"), alt.Tooltip("v:Q", format=".4~f")],

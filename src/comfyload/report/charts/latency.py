@@ -9,7 +9,19 @@ import numpy as np
 
 from comfyload.judge.summary import Measured
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, palette, spec, time_unit, upto, withheld
+from comfyload.report.charts.chart import (
+    MOST,
+    WIDTH,
+    Chart,
+    Rows,
+    data,
+    over_time,
+    palette,
+    spec,
+    time_unit,
+    upto,
+    withheld,
+)
 from comfyload.report.charts.chart_data import PHASES, ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from comfyload.words import count, duration, scale
@@ -156,7 +168,7 @@ def _phases(job: dict[str, Any], factor: float, half: float) -> Rows:
 def _bands(columns: JobColumns, factor: float, unit: str) -> dict[str, Any]:
     size, time = time_unit(columns.wall_s)
     bands, parts = _groups(columns, factor, size)
-    x = alt.X("t:Q", title=f"due after, {time}", scale=upto(columns.wall_s / size))
+    x = over_time(columns.wall_s / size, time, "due after")
     tips = [alt.Tooltip(f"{key}:Q", format=".3~f") for key in ("low", "middle", "high")]
     counts = [alt.Tooltip("jobs:Q", title="jobs"), alt.Tooltip("bad:Q", title="without success")]
     base = alt.Chart(data("bands")).encode(x=x)
