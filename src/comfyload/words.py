@@ -129,8 +129,15 @@ def plain_letters(text: str) -> str:
 
 
 def in_code_page(text: str, encoding: str) -> str:
-    """The text in our own ASCII signs, and plain letters in the place of those that the encoding lacks."""
+    """The text itself in Unicode; else in our own ASCII signs, and plain letters for those that the encoding lacks."""
+    if is_unicode(encoding):
+        return text
     return ascii_only(text).encode(encoding, "comfyload.plain").decode(encoding)
+
+
+def is_unicode(encoding: str) -> bool:
+    """Whether it has every letter."""
+    return encoding.lower().startswith("utf")
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

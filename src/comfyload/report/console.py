@@ -17,7 +17,7 @@ from comfyload.errors import READER_GONE
 from comfyload.judge.columns.ledger import clean
 from comfyload.record.codec import encode
 from comfyload.visible import visible_lines
-from comfyload.words import in_code_page
+from comfyload.words import in_code_page, is_unicode
 
 _LONGEST = 1000
 """Characters of one text in Markdown; errors are cut before that."""
@@ -41,8 +41,7 @@ class Screen(Console):
 
     def print_json(self, json: str | None = None, **options: Any) -> None:
         """JSON in letters that every code page has, where this one is not Unicode."""
-        plain = not (self.encoding or "ascii").lower().startswith("utf")
-        super().print_json(json, **{"ensure_ascii": plain, **options})
+        super().print_json(json, **{"ensure_ascii": not is_unicode(self.encoding), **options})
 
 
 def print_json(value: object) -> None:
@@ -54,10 +53,7 @@ def draw(part: Text | Table, console: Console) -> None:
     """Print without the blanks that fill up lines, and as far as the terminal's encoding can show it."""
     with console.capture() as capture:
         console.print(part, highlight=False)
-    printed = capture.get()
-    encoding = console.encoding or "ascii"
-    if not encoding.lower().startswith("utf"):
-        printed = in_code_page(printed, encoding)
+    printed = in_code_page(capture.get(), console.encoding)
     for line in printed.removesuffix("\n").split("\n"):
         text = Text.from_ansi(line)
         text.rstrip()

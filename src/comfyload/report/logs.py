@@ -14,7 +14,7 @@ from rich.text import Text
 from comfyload.judge.columns.ledger import clean
 from comfyload.report.console import Screen, draw
 from comfyload.report.log_text import LONGEST, PROMPT, kind_of_error, log_text, milliseconds, node_words
-from comfyload.words import DASH, count, in_code_page
+from comfyload.words import DASH, count, in_code_page, is_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,7 +68,6 @@ class Printer:
     def __init__(self, console: Screen, *, as_json: bool) -> None:
         self._console, self._json = console, as_json
         self._terminal = console.is_terminal and not as_json
-        self._ascii = not (console.encoding or "ascii").lower().startswith("utf")
         self._day = ""
 
     def row(self, row: LogRow, tally: LogTally) -> None:
@@ -77,7 +76,7 @@ class Printer:
         if row.error is not None:
             tally.error(row)
         if self._json:
-            self._write(Text(_as_json(row.raw, ascii_=self._ascii)))
+            self._write(Text(_as_json(row.raw, ascii_=not is_unicode(self._console.encoding))))
             return
         local = None if row.utc is None else row.utc.astimezone()
         if self._terminal and local is not None and (day := _day(local)) != self._day:
@@ -112,10 +111,7 @@ class Printer:
         if self._terminal:
             draw(line, self._console)
             return
-        text = line.plain.rstrip(" ")
-        if self._ascii:
-            encoding = self._console.encoding or "ascii"
-            text = in_code_page(text, encoding)
+        text = in_code_page(line.plain.rstrip(" "), self._console.encoding)
         try:
             self._console.file.write(f"{text}\n")
         except BrokenPipeError:

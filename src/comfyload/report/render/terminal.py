@@ -58,8 +58,6 @@ class _Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._encoding = console.encoding or "ascii"
-        self._unicode = self._encoding.lower().startswith("utf")
         self.width = console.width
         self.notes = Notes()
 
@@ -68,10 +66,7 @@ class _Screen:
         return _mapped(value, self._fit)
 
     def _fit(self, text: str) -> str:
-        text = visible(text)
-        if self._unicode:
-            return text
-        return in_code_page(text, self._encoding)
+        return in_code_page(visible(text), self._console.encoding)
 
     def print(self, parts: Iterable[Lines]) -> None:
         """Print the parts that have lines, with an empty line between them."""
@@ -145,7 +140,7 @@ class _Screen:
         return min(_BAR, self.width - title - sum(cell_len(f"{bar.label}{bar.words}") + 5 for bar in bars))
 
     def _bar(self, share: float, room: int) -> str:
-        return ("▇" if self._unicode else "#") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
+        return self._fit("▇") * (max(1, round(share * room)) if share >= _SHORTEST else 0)
 
     def facts(self, facts: Sequence[PageLine]) -> Lines:
         width = max((cell_len(fact.label) for fact in facts), default=0) + 2
