@@ -33,34 +33,34 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 class Suite(Struct, frozen=True, kw_only=True):
-    """What a suite is of. `seconds`: by the wall clock; None: not known. `began`: ISO 8601, UTC."""
+    """What a suite is of. `times`: its attributes `timestamp`, UTC, and `time` in seconds if that is known."""
 
-    seconds: float | None
-    began: str | None
+    times: dict[str, str]
     properties: Sequence[tuple[str, str]]
 
 
 def suite_of(measured: Measured) -> Suite:
     """How long the run lasted, what it was made with and on, and its estimates."""
-    manifest = measured.manifest
-    return Suite(
-        seconds=_seconds(manifest),
-        began=manifest.started_utc,
-        properties=[*_made_by(manifest), ("run_directory", measured.path), *_estimates(measured)],
-    )
+    made = _made_by(measured.manifest)
+    return Suite(times=_times([measured]), properties=[*made, ("run_directory", measured.path), *_estimates(measured)])
 
 
 def suite_of_comparison(found: Comparison, a: Sequence[Measured], b: Sequence[Measured]) -> Suite:
     """The time that the runs of both sides took together; properties are those of B's first run, B being judged."""
-    lasted = [_seconds(run.manifest) for run in (*a, *b)]
-    known = [seconds for seconds in lasted if seconds is not None]
     own = [("design", found.design), ("runs_a", ", ".join(found.runs_a)), ("runs_b", ", ".join(found.runs_b))]
     differs = [(f"differs.{one.key}", f"{one.a} | {one.b}") for one in found.differences]
-    return Suite(
-        seconds=sum(known) if len(known) == len(lasted) else None,
-        began=min(run.manifest.started_utc for run in (*a, *b)),
-        properties=[*own, *_made_by(b[0].manifest), *differs],
-    )
+    return Suite(times=_times([*a, *b]), properties=[*own, *_made_by(b[0].manifest), *differs])
+
+
+def _times(runs: Sequence[Measured]) -> dict[str, str]:
+    """When the first run began, and how long all of them took by the wall clock, if each has ended."""
+    began = [datetime.fromisoformat(run.manifest.started_utc) for run in runs]
+    ended = [datetime.fromisoformat(run.manifest.ended_utc) for run in runs if run.manifest.ended_utc is not None]
+    first = f"{min(began).astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
+    if len(ended) < len(began):
+        return {"timestamp": first}
+    seconds = sum((end - begin).total_seconds() for begin, end in zip(began, ended, strict=True))
+    return {"time": _time(seconds), "timestamp": first}
 
 
 def junit(verdicts: Sequence[GateVerdict], suites: Mapping[str, Suite] | None = None, *, strict: bool = False) -> str:
@@ -70,36 +70,26 @@ def junit(verdicts: Sequence[GateVerdict], suites: Mapping[str, Suite] | None = 
     none; that of a suite is how long its runs lasted. The whole has no time: runs of B may be in two suites.
     """
     failing = {"FAIL", "INCONCLUSIVE", "PASS*"} if strict else {"FAIL"}
-    known = suites or {}
     root = ET.Element("testsuites", {"name": "comfyload", **_tally(verdicts, failing)})
     for run, given in by_run(verdicts).items():
-        suite = ET.SubElement(root, "testsuite", {"name": _text(run), **_tally(given, failing)})
-        suite.set("skipped", str(sum(_skips(verdict, failing) for verdict in given)))
-        if run in known:
-            _describe_suite(suite, known[run])
+        skipped = str(sum(_skips(verdict, failing) for verdict in given))
+        known = None if suites is None else suites.get(run)
+        attributes = {"name": _text(run), **_tally(given, failing), "skipped": skipped}
+        suite = ET.SubElement(root, "testsuite", attributes if known is None else attributes | known.times)
+        if known is not None:
+            properties = ET.SubElement(suite, "properties")
+            for name, value in known.properties:
+                ET.SubElement(properties, "property", name=_text(name), value=_text(value))
         for verdict in given:
             _case(suite, verdict, failing)
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
-def _describe_suite(element: ET.Element, suite: Suite) -> None:
-    if suite.seconds is not None:
-        element.set("time", _time(suite.seconds))
-    if suite.began is not None:
-        began = datetime.fromisoformat(suite.began).astimezone(UTC)
-        element.set("timestamp", f"{began:%Y-%m-%dT%H:%M:%S}")
-    properties = ET.SubElement(element, "properties")
-    for name, value in suite.properties:
-        ET.SubElement(properties, "property", name=_text(name), value=_text(value))
-
-
 def _case(suite: ET.Element, verdict: GateVerdict, failing: set[str]) -> None:
     """`message` is what a reporter shows next to the name; the element's text has the numbers too."""
-    duration = _judged_s(verdict)
-    case = ET.SubElement(
-        suite, "testcase", classname=_text(verdict.run), name=_text(verdict.gate), time=_time(duration or 0.0)
-    )
+    names = {"classname": _text(verdict.run), "name": _text(verdict.gate)}
+    case = ET.SubElement(suite, "testcase", names, time=_time(_judged_s(verdict)))
     detail = _text(f"{verdict.verdict}: {value_words(verdict)}, n {verdict.n}. {verdict.why}")
     message = _text(f"{verdict.verdict}: {verdict.why}")
     if verdict.verdict in failing:
@@ -119,25 +109,16 @@ def _tally(verdicts: Sequence[GateVerdict], failing: set[str]) -> dict[str, str]
     return {"tests": str(len(verdicts)), "failures": str(failures), "errors": "0"}
 
 
-def _judged_s(verdict: GateVerdict) -> float | None:
-    """The duration that a gate is about, in seconds; None: it is about something else, or none is known."""
-    number = number_of(verdict.metric)
-    of_time = (
-        number is not None and number.measure == "s" and verdict.value is not None and math.isfinite(verdict.value)
-    )
-    return verdict.value if of_time else None
+def _judged_s(verdict: GateVerdict) -> float:
+    """The duration that a gate is about, in seconds; 0: it is about something else, or none is known."""
+    number, value = number_of(verdict.metric), verdict.value
+    of_time = number is not None and number.measure == "s"
+    return value if of_time and value is not None and math.isfinite(value) else 0.0
 
 
 def _time(seconds: float) -> str:
     """Seconds as Surefire writes them: no exponent, three places."""
     return f"{max(seconds, 0.0):.3f}"
-
-
-def _seconds(manifest: Manifest) -> float | None:
-    if manifest.ended_utc is None:
-        return None
-    began, ended = datetime.fromisoformat(manifest.started_utc), datetime.fromisoformat(manifest.ended_utc)
-    return (ended - began).total_seconds()
 
 
 def _made_by(manifest: Manifest) -> Iterator[tuple[str, str]]:
