@@ -71,9 +71,8 @@ def faults_page(rows: Sequence[Outcome], deadline_s: float, next_: Sequence[str]
 
 def _sentence(played: Sequence[Outcome]) -> str:
     """With the policy: 288 of 290 jobs in time, none run twice. No retry: 261. 3 retries at once: 268, 3 run twice."""
-    clients = sorted({row.client: None for row in played}, key=lambda name: name != POLICY)
     parts = []
-    for client in clients:
+    for client in _clients(played):
         own = [row for row in played if row.client == client]
         in_time, twice = sum(row.in_time for row in own), sum(row.twice for row in own)
         if client == POLICY:
@@ -85,8 +84,13 @@ def _sentence(played: Sequence[Outcome]) -> str:
     return " ".join(parts)
 
 
+def _clients(played: Sequence[Outcome]) -> list[str]:
+    """The policy first."""
+    return sorted(dict.fromkeys(row.client for row in played), key=lambda name: name != POLICY)
+
+
 def _matrix(played: Sequence[Outcome], deadline_s: float) -> Table:
-    clients = sorted({row.client: None for row in played}, key=lambda name: name != POLICY)
+    clients = _clients(played)
     outcomes = {(row.scenario, row.client): row for row in played}
     rows = []
     for scenario in dict.fromkeys(row.scenario for row in played):
@@ -112,9 +116,8 @@ def _counts(title: str, rows: Sequence[Outcome], *, detail: bool = False) -> Tab
     out, before = list[Row](), ""
     for row in rows:
         sums = (row.jobs, row.in_time, row.late, row.failed, row.given_up)
-        bad = [
-            Value(words=str(number), look="bad" if number else "plain") for number in (row.lost, row.twice, row.left)
-        ]
+        faults = (row.lost, row.twice, row.left)
+        bad = [Value(words=str(number), look="bad" if number else "plain") for number in faults]
         name = "" if row.scenario == before else row.scenario
         out.append([name, row.client, *map(str, sums), *bad])
         before = row.scenario

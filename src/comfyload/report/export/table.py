@@ -25,10 +25,12 @@ Kind = Literal["text", "word", "texts", "float", "int", "uint", "flag", "instant
 """A `word` is a text of which few differ; `texts` are a list; `uint` is too large for a signed 64-bit number."""
 
 _VALUE = "value."
+_RANGES = (("below 0", -(1 << 63), 0), ("int", 0, 1 << 63), ("uint", 1 << 63, 1 << 64))
+"""Of whole numbers, from and below; seeds go up to 2**64 - 1, and what fits none is a text."""
 _HOLDS: dict[Kind, set[str]] = {
     "flag": {"flag"},
     "int": {"int", "below 0"},
-    "uint": {"int", "uint"},  # seeds go up to 2**64 - 1
+    "uint": {"int", "uint"},
     "float": {"int", "below 0", "float"},
 }
 
@@ -41,6 +43,7 @@ class ExportColumn(Struct, frozen=True, kw_only=True):
     unit: str = ""
 
 
+_OF_FAILURE: dict[str, Kind] = {"status": "int", "message": "text"}
 _BEFORE_METRICS = (
     ExportColumn(name="index", kind="int", unit="1"),
     ExportColumn(name="prompt_id", kind="text"),
@@ -60,12 +63,7 @@ _AFTER_METRICS = (
     ExportColumn(name="images", kind="int", unit="1"),
     ExportColumn(name="previews", kind="int", unit="1"),
     ExportColumn(name="files", kind="texts"),
-    *(
-        ExportColumn(
-            name=f"failure_{name}", kind="int" if name == "status" else "text" if name == "message" else "word"
-        )
-        for name in Failure.__struct_fields__
-    ),
+    *(ExportColumn(name=f"failure_{name}", kind=_OF_FAILURE.get(name, "word")) for name in Failure.__struct_fields__),
     ExportColumn(name="left_on_server", kind="word"),
 )
 
@@ -110,24 +108,13 @@ def _value_kind(value: object) -> str:
     if isinstance(value, bool):
         return "flag"
     if isinstance(value, int):
-        return (
-            "text"
-            if not -(1 << 63) <= value < 1 << 64
-            else "below 0"
-            if value < 0
-            else "int"
-            if value < 1 << 63
-            else "uint"
-        )
+        return next((kind for kind, low, high in _RANGES if low <= value < high), "text")
     return "float" if isinstance(value, float) else "text"
 
 
 def _kind(kinds: set[str]) -> Kind:
     """The kind that holds all of them unchanged, as far as there is one; any mix can be a text."""
-    for kind, holds in _HOLDS.items():
-        if kinds <= holds:
-            return kind
-    return "text"
+    return next((kind for kind, holds in _HOLDS.items() if kinds <= holds), "text")
 
 
 def _as(kind: Kind, value: Any) -> Any:
