@@ -18,7 +18,7 @@ from comfyload.record.by_hand import ByHand
 from comfyload.record.metrics.files import DEFAULT_LOG, project_log
 from comfyload.record.model import Server
 from comfyload.record.run import RunWriter
-from comfyload.report.by_hand import by_hand_words, stated_words
+from comfyload.report.kept import by_hand_words, stated_words
 from tests.unit.judge_runs import job, manifest
 from tests.unit.test_archive import NOW, a_run, filler
 

@@ -81,8 +81,8 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
     [bold]Example[/bold]: comfyload baseline list
     """
     from comfyload.record.archive import list_all, list_by_hand, list_damaged, promoted
-    from comfyload.report.by_hand import by_hand_words
     from comfyload.report.console import print_json
+    from comfyload.report.kept import by_hand_words
 
     kept, damaged, by_hand, default = list_all(archive), list_damaged(archive), list_by_hand(archive), promoted(archive)
     best = None if default is None else default.folder
@@ -156,8 +156,8 @@ def _show_by_hand(folder: ByHand) -> None:
     """Its README, as Markdown on a terminal, and the numbers in its files."""
     from rich.markdown import Markdown
 
-    from comfyload.report.by_hand import by_hand_words, stated_words
     from comfyload.report.console import Screen
+    from comfyload.report.kept import by_hand_words, stated_words
 
     if folder.readme is not None:
         console, text = Screen(), folder.readme.read_text(encoding="utf-8-sig", errors="replace")

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from comfyload.report.console import escaped
 from comfyload.report.overview import Shown, gpu_names
-from comfyload.report.page import Page, Table, table
+from comfyload.report.page import Chart, Page, Table, table
 from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import environment_rows
 from comfyload.report.steps import by_workflow, knee
@@ -20,7 +20,6 @@ from comfyload.words import count
 
 if TYPE_CHECKING:
     from comfyload.record.archive import Contents
-    from comfyload.report.charts.chart import Chart
 
 PAGE = "report.html"
 _link = partial(quote, errors="surrogateescape")

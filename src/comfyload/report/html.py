@@ -12,7 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from comfyload.report.charts.draw import script
+from comfyload.report.charts.chart import script
 from comfyload.report.charts.theme import CSS, config
 from comfyload.report.page import Page, Remark, Table
 from comfyload.report.render.notes import Notes

@@ -1,4 +1,4 @@
-"""The runs of a baseline at a glance, and where its README and its page are."""
+"""What is in a folder of the archive: a baseline's runs at a glance, or what was put there by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from comfyload.judge.columns.ledger import clean
 from comfyload.report.page import Page
 from comfyload.report.sections import results
-from comfyload.words import count
+from comfyload.words import count, digits, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from comfyload.judge.summary import Measured
     from comfyload.record.archive import Kept
+    from comfyload.record.by_hand import ByHand, Stated
 
 
 def kept_page(kept: Kept, runs: Sequence[Measured]) -> Page:
@@ -28,3 +30,39 @@ def kept_page(kept: Kept, runs: Sequence[Measured]) -> Page:
         tables=[structs.replace(table, title="", rows=rows)],
         places=[(label, str(kept.path / file)) for label, file in files.items() if (kept.path / file).exists()],
     )
+
+
+# --- made by hand
+
+_LARGEST = 1e12
+"""From here on a number was not measured by a load test."""
+_KEYS = {"avg_latency_s": "mean {} s", "p95_latency_s": "p95 {} s", "images_per_minute": "{} images/min"}
+"""Of a summary: what the checklist's section 5 asks for."""
+
+
+def by_hand_words(folder: ByHand) -> str:
+    """What it holds, and how to have a baseline that holds more."""
+    held = f"{len(folder.stated)} load*.json" if folder.stated else "no load*.json"
+    return f"by hand: {held}, no runs (comfyload baseline save makes one that can be verified)"
+
+
+def stated_words(stated: Stated) -> str:
+    """`load_2024-06-01.json: 12 jobs, 100 % success, p95 31.2 s`, as far as it states them."""
+    file = clean(stated.file, 60)
+    if stated.summary is None:
+        return f"{file} has no summary"
+    parts = ["not VALID"] if stated.summary.get("valid") is False else []
+    if (jobs := _number(stated.summary.get("total_jobs"))) is not None:
+        parts.append(count(round(jobs), "job"))
+    if (rate := _number(stated.summary.get("success_rate"))) is not None:
+        parts.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
+    for key, words in _KEYS.items():
+        if (value := _number(stated.summary.get(key))) is not None:
+            parts.append(words.format(digits(value)))
+    return f"{file}: {', '.join(parts)}" if parts else f"{file} has a summary of other keys"
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        return None
+    return float(value)

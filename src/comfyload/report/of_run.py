@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -17,16 +16,13 @@ from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
-from comfyload.report.page import Bar, Bars, Page, PageLine, Remark, State, Value
+from comfyload.report.page import Bar, Bars, Chart, Page, PageLine, Remark, State, Value
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.notes import RANGES
 from comfyload.report.run_facts import cache_words, ends_words, facts, server_words
 from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_state, gate_tables
 from comfyload.words import count, duration
-
-if TYPE_CHECKING:
-    from comfyload.report.charts.chart import Chart
 
 
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:

@@ -15,21 +15,12 @@ from comfyload.judge.summary import Measured
 from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Environment
 from comfyload.report.blocks import failures
-from comfyload.report.charts.chart import Chart
 from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.charts.distribution import Limit
 from comfyload.report.of_run import page_of, validity
-from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
+from comfyload.report.page import Chart, Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.plan_text import plan_words
-from comfyload.report.sections import (
-    environment_rows,
-    gates,
-    gates_by_run,
-    jobs_table,
-    p95,
-    results,
-    sure,
-)
+from comfyload.report.sections import environment_rows, gates, gates_by_run, jobs_table, p95, results, sure
 from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.verdicts import gate_state
 from comfyload.words import DASH, count, seconds_words

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct, structs, to_builtins
-
-if TYPE_CHECKING:
-    from comfyload.report.charts.chart import Chart  # altair takes half a second, and only HTML draws
 
 Look = Literal["good", "doubt", "bad", "plain"]
 """How a reader's eye is caught; a renderer chooses the colour."""
@@ -77,6 +74,23 @@ class Table(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: list[list[Value]]
     detail: bool = False
     note: str = ""
+
+
+class Chart(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One picture of a run. `name` is stable, for files and anchors.
+
+    `description` says the main numbers, for those who do not see the picture. `spec`: Vega-Lite without colours of text
+    and ground, which `charts/theme.py` gives; None: there is nothing to draw, and `withheld` says why. `columns` and
+    `rows` are the numbers as a table. Text in `spec` and `rows` may be a stranger's: it is escaped where it is shown.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: dict[str, Any] | None
+    withheld: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):

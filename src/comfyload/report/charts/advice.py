@@ -9,8 +9,9 @@ import altair as alt
 
 from comfyload.advise.forecast import Forecast
 from comfyload.advise.saturation import Saturated
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, upto, withheld
+from comfyload.report.charts.chart import WIDTH, Rows, data, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
+from comfyload.report.page import Chart
 from comfyload.words import DASH, digits, duration, fixed, seconds_words
 
 _P95 = "p95 latency, s"

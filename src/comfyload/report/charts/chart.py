@@ -1,13 +1,21 @@
-"""What a chart is: a Vega-Lite definition, its words, and the numbers behind it."""
+"""How a chart is defined and becomes a picture: its data, its axes and colours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import altair as alt
 import numpy as np
-from msgspec import Struct
+import vl_convert
+
+from comfyload.errors import UsageError
+from comfyload.record.codec import words
+from comfyload.report.charts.theme import LIGHT, config
+from comfyload.report.page import Chart
+
+VEGA_LITE = "6.4"
 
 Rows = list[dict[str, Any]]
 Drawing = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
@@ -17,23 +25,6 @@ WIDTH = 680
 
 MOST = 1000
 """Jobs, or readings of a series, that are drawn one by one. Of more, groups are, as the description says."""
-
-
-class Chart(Struct, frozen=True, kw_only=True):
-    """One picture of a run. `name` is stable, for files and anchors.
-
-    `description` says the main numbers, for those who do not see the picture. `spec`: Vega-Lite without colours of text
-    and ground, which `theme.config` gives; None: there is nothing to draw, and `withheld` says why. `columns` and
-    `rows` are the numbers as a table. Text in `spec` and `rows` may be a stranger's: it is escaped where it is shown.
-    """
-
-    name: str
-    title: str
-    description: str
-    spec: dict[str, Any] | None
-    withheld: str = ""
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
 
 
 def withheld(name: str, title: str, why: str) -> Chart:
@@ -84,3 +75,22 @@ def time_unit(seconds: float) -> tuple[float, str]:
 def _short(row: Mapping[str, Any]) -> dict[str, Any]:
     """Six digits draw as well as sixteen, in a third of the bytes."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+def png(chart: Chart, scale: float = 2.0) -> bytes:
+    """The chart under its title, on white.
+
+    Raises:
+        UsageError: the chart is withheld.
+    """
+    if chart.spec is None:
+        raise UsageError(f"no picture {chart.name!r}: {chart.withheld}")
+    look = {**config(LIGHT), "background": "white"}
+    picture = {**chart.spec, "title": chart.title, "padding": 14, "config": look}
+    return bytes(vl_convert.vegalite_to_png(words(picture), vl_version=VEGA_LITE, scale=scale))
+
+
+@cache
+def script() -> str:
+    """Vega, Vega-Lite and their embedding as one script without a network; it sets `window.vegaEmbed`."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))

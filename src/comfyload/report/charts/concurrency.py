@@ -13,9 +13,10 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, spec, upto, withheld
+from comfyload.report.charts.chart import WIDTH, Rows, data, spec, upto, withheld
 from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
+from comfyload.report.page import Chart
 from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
 from comfyload.report.values import value_of
 from comfyload.words import DASH, duration, scale

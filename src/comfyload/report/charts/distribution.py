@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, ranks, spec, upto, withheld
+from comfyload.report.charts.chart import WIDTH, Rows, data, palette, ranks, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
-from comfyload.report.page import Value
+from comfyload.report.page import Chart, Value
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, duration, scale
 

@@ -8,9 +8,10 @@ import altair as alt
 import numpy as np
 
 from comfyload.judge.columns.gpu import gpu_reading
-from comfyload.report.charts.chart import MOST, WIDTH, Chart, Rows, data, over_time, palette, spec, time_unit, withheld
+from comfyload.report.charts.chart import MOST, WIDTH, Rows, data, over_time, palette, spec, time_unit, withheld
 from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+from comfyload.report.page import Chart
 from comfyload.words import digits
 
 _NAME, _TITLE = "gpu", "GPU over time"

@@ -13,9 +13,10 @@ from comfyload.judge.metrics import METRICS
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.charts.chart import WIDTH, Chart, Rows, data, palette, spec, upto, withheld
+from comfyload.report.charts.chart import WIDTH, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
+from comfyload.report.page import Chart
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale
 
