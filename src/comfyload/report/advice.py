@@ -11,6 +11,7 @@ from comfyload.advise.forecast import Estimate, Forecast, Sizing
 from comfyload.advise.validation import Validation
 from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
+from comfyload.report.values import in_words
 from comfyload.retry.policy import Policy, Score
 from comfyload.words import DASH, count, decimals, digits, fixed, percent, scale, seconds_words
 
@@ -65,10 +66,8 @@ def _against_rivals(policy: Policy) -> Table:
         half = "" if ours.success_half_width is None else f" ±{100 * ours.success_half_width:.1f}"
         mark = "" if best is None else _mark(ours, best)
         look: Look = "bad" if mark.startswith("✗") else "plain"
-        cells = [
-            percent(others[NO_RETRY].success) if NO_RETRY in others else DASH,
-            DASH if best is None else percent(best.success),
-        ]
+        rivals = (others.get(NO_RETRY), best)
+        cells = [DASH if rival is None else percent(rival.success) for rival in rivals]
         with_it = Value(words=f"{percent(ours.success)}{half}", look=look)
         rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(words=mark, look=look)])
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
@@ -112,22 +111,18 @@ def _scores(policy: Policy) -> list[Table]:
     return tables
 
 
-def _cells(row: Score) -> list[str]:
+def _cells(row: Score) -> Row:
     never = "never" if row.scenario in ("burst", "restart", "stall", "sick") else ""
     recovers = never if row.recovery_s is None else seconds_words(row.recovery_s) if row.recovery_s else "at once"
     return [
         row.policy,
         percent(row.success),
         "" if row.success_half_width is None else f"{100 * row.success_half_width:.1f}",
-        _or_dash(row.goodput_per_min),
-        _or_dash(row.submits_per_job),
-        DASH if row.wasted_share is None else percent(row.wasted_share),
+        in_words(row.goodput_per_min),
+        in_words(row.submits_per_job),
+        in_words(row.wasted_share, unit="share"),
         recovers,
     ]
-
-
-def _or_dash(value: float | None) -> str:
-    return DASH if value is None else digits(value, 2)
 
 
 # --- a forecast

@@ -12,8 +12,8 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Row, Table, Value, table
-from comfyload.report.values import value_of
-from comfyload.words import DASH, count, percent
+from comfyload.report.values import in_words, value_of
+from comfyload.words import count
 
 _NODES, _BARS, _FAILURES = 5, 3, 10
 _IN_COUNTS = ("dropped", "censored")
@@ -53,7 +53,7 @@ def nodes(summary: Summary) -> Table | None:
     rows = list[Row]()
     for row in summary.nodes[:_NODES]:
         times = [_alone(time, note=False) for time in (row.avg_s, row.p95_s)]
-        rows.append([_node(row, summary), str(row.n), *times, DASH if row.share is None else percent(row.share)])
+        rows.append([_node(row, summary), str(row.n), *times, in_words(row.share, unit="share")])
     more = len(summary.nodes) - _NODES
     left = f"{count(more, 'more node')} not shown. " if more > 0 else ""
     note = f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms."

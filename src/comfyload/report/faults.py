@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from comfyload.report.page import Page, Remark, Row, Table, Value, table
+from comfyload.report.values import in_words
 from comfyload.words import DASH, count, duration, sentence_case
 
 POLICY = "policy"
@@ -130,11 +131,11 @@ def _counts(title: str, rows: Sequence[Outcome], *, detail: bool = False) -> Tab
 
 
 def _times(rows: Sequence[Outcome]) -> Table:
-    out = [
+    out: list[Row] = [
         [
             row.scenario,
             row.client,
-            DASH if row.slowest_s is None else duration(row.slowest_s),
+            in_words(row.slowest_s, unit="s"),
             duration(row.recovery_s) if row.recovery_s else "0 s",
             str(row.executed + row.executions_failed),
         ]

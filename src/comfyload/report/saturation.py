@@ -11,9 +11,9 @@ from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import Saturated
 from comfyload.advise.validation import Checked, Prediction, Validation
 from comfyload.judge.summary import jsonable
-from comfyload.report.page import Look, Page, PageLine, Remark, State, Table, Value, table
+from comfyload.report.page import Look, Page, PageLine, Remark, Row, State, Table, Value, table
 from comfyload.report.values import in_words
-from comfyload.words import DASH, digits, duration, percent, span
+from comfyload.words import DASH, digits, duration, span
 
 HOW: dict[Checked, str] = {
     "structural": "from its own times",
@@ -92,14 +92,14 @@ def _rate(rate: Rate | None) -> Value:
 
 
 def _steps(found: Saturated) -> Table:
-    rows = [
+    rows: list[Row] = [
         [
             str(one.concurrency),
             str(one.jobs),
-            DASH if one.server_busy is None else percent(one.server_busy),
+            in_words(one.server_busy, unit="share"),
             DASH if one.gpu_busy_percent is None else f"{one.gpu_busy_percent:.0f} %",
-            DASH if one.service_s is None else duration(one.service_s),
-            DASH if one.jobs_per_minute is None else digits(one.jobs_per_minute),
+            in_words(one.service_s, unit="s"),
+            in_words(one.jobs_per_minute),
         ]
         for one in found.steps
     ]

@@ -16,9 +16,9 @@ from comfyload.record.model import Environment
 from comfyload.record.model import Fact as Known
 from comfyload.report.page import Column, Row, Table, Value, table
 from comfyload.report.plan_text import load_words
-from comfyload.report.values import value_of
+from comfyload.report.values import in_words, value_of
 from comfyload.report.verdicts import gate_tables
-from comfyload.words import DASH, count, duration, gib, percent
+from comfyload.words import DASH, count, duration, gib
 
 _MESSAGE = 300
 
@@ -58,7 +58,7 @@ def results(runs: Sequence[Measured]) -> Table:
                 p95(run.summary),
                 duration(longest) if isinstance(longest, float) else DASH,
                 f"{flat['completed']} of {flat['total_jobs']}",
-                DASH if busy is None else percent(busy),
+                in_words(busy, unit="share"),
             ]
         )
     return table("results", columns, rows, title="Results")
@@ -97,14 +97,14 @@ def gates_by_run(verdicts: Sequence[GateVerdict]) -> Table | None:
 
 def jobs_table(jobs: Sequence[dict[str, Any]], title: str) -> Table | None:
     """A row for each job of `document.jobs`."""
-    rows = []
+    rows = list[Row]()
     for job in jobs:
         end = "cut off by the end" if job["censored"] else str(job["outcome"]).replace("_", " ")
         times = (job[key] for key in ("latency_s", "queue_wait_s", "execution_s"))
         rows.append(
             [
                 f"{job['index']}{' (warm-up)' if job['warmup'] else ''}",
-                *(DASH if time is None else duration(time) for time in times),
+                *(in_words(time, unit="s") for time in times),
                 end,
                 str(job["cache"]),
                 _made(job["made"]),
