@@ -43,6 +43,20 @@ def _run(name: str, places: int, *, service_s: float = 1.0, overhead_s: float = 
     return measure(f"runs/{name}-c{places}", manifest(jobs, places, name=name), lines)
 
 
+def _side_by_side(users: int, *, lanes: int = 4) -> Measured:
+    """A closed load on a server that runs up to `lanes` jobs of a second side by side."""
+    free, ready, lines = [0.0] * lanes, [0.0] * users, []
+    for index in range(40):
+        user, lane = min(range(users), key=ready.__getitem__), min(range(lanes), key=free.__getitem__)
+        due = ready[user]
+        begin = max(due, free[lane])
+        free[lane] = ready[user] = begin + 1.0
+        stamps = (ZERO + round(1000 * at) for at in (due, begin, begin + 1.0))
+        times = ServerTimes(**dict(zip(("create_ms", "start_ms", "end_ms"), stamps, strict=True)))
+        lines.append(job(index, due, begin + 1.0 - due, server=times))
+    return measure(f"runs/wide-c{users}", manifest(40, users, name="wide"), lines)
+
+
 def _found(runs: list[Measured], *, log: bool = True, **changes: Any) -> Found:
     gates = GateSet(gates=[parse_gate(text) for text in DEFAULT_GATES])
     verdicts = [verdict for run in runs for verdict in judge(gates, run, [] if log else None)]
@@ -88,6 +102,14 @@ def test_a_server_that_is_never_full_is_not_called_saturated() -> None:
     runs = [_run("small", places, overhead_s=9.0) for places in (1, 2)]
     text = " ".join(" ".join(_printed(_found(runs))).split())
     assert "more in flight may help" in text and "only waits" not in text and "knee" not in text
+
+
+def test_a_server_that_runs_jobs_side_by_side_is_full_when_more_in_flight_complete_no_more() -> None:
+    runs = [_side_by_side(users) for users in (1, 2, 4, 8)]
+    assert [row[-1].words for row in results_table(runs).rows] == ["", "", "knee", ""]
+    assert [row[-1].words for row in results_table(runs[:3]).rows] == ["", "", ""]
+    text = " ".join(" ".join(_printed(_found(runs[:3]))).split())
+    assert "wide runs 4.0 jobs at a time at 4 in flight: more in flight may help" in text and "only waits" not in text
 
 
 def test_a_gate_that_fails_is_not_good_and_says_why() -> None:

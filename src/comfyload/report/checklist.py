@@ -182,7 +182,8 @@ def _busy(runs: Sequence[Measured]) -> str:
         if busy is None:
             return ""
         if at is None:
-            idle.append(f"{name} leaves it {percent(1 - busy)} idle at {_in_flight(run)} in flight")
+            uses = f"leaves it {percent(1 - busy)} idle" if busy <= 1 else f"runs {busy:.1f} jobs at a time"
+            idle.append(f"{name} {uses} at {_in_flight(run)} in flight")
         else:
             knees.setdefault(_in_flight(run), []).append(name)
             least = min(least, busy)

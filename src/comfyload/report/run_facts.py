@@ -74,7 +74,7 @@ def _jobs(manifest: Manifest, summary: Summary) -> Iterator[PageLine]:
     yield _fact("Jobs", Value(words=", ".join(ends_words(summary))), "total_jobs", detail=True)
     if not isinstance(manifest.plan.load, Closed):
         named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
-        words = ", ".join(f"{_in_words(summary.summary[key], '/min')} {name}" for name, key in named)
+        words = ", ".join(f"{_plain_words(summary.summary[key], '/min')} {name}" for name, key in named)
         yield _fact("Arrivals/min" if summary.books is None else "Books/min", Value(words=words))
     if books := _books(summary):
         yield _fact("Books", Value(words=books), "books")
@@ -165,11 +165,11 @@ def _others(summary: Summary) -> Iterator[PageLine]:
         value = summary.summary.get(key)
         if row.kind in _ALONE and row.measure != "s" and key not in _ELSEWHERE and row.place and value:
             known = summary.statistics.get(key)
-            shown = Value(words=_in_words(value, row.measure)) if known is None else value_of(known)
+            shown = Value(words=_plain_words(value, row.measure)) if known is None else value_of(known)
             yield _fact(sentence_case(row.words), shown, key, detail=True)
 
 
-def _in_words(value: Plain, unit: str) -> str:
+def _plain_words(value: Plain, unit: str) -> str:
     return value if isinstance(value, str) else in_words(value, unit=unit).words
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from comfyload.advise import saturation
 from comfyload.judge.observations import workflow_key
 from comfyload.judge.summary import Measured
 
@@ -17,8 +18,16 @@ def by_workflow(runs: Sequence[Measured]) -> list[list[Measured]]:
 
 
 def knee(steps: Sequence[Measured]) -> Measured | None:
-    """The run with the fewest jobs in flight that kept the server busy all the time; None: none did, or unknown."""
-    return next((run for run in steps if run.summary.saturation.server_saturated), None)
+    """The run with the fewest jobs in flight that kept the server as busy as it gets; None: none did, or unknown.
+
+    A server that runs jobs side by side is busy all the time long before that: there it takes a run with more in flight
+    that completes hardly more.
+    """
+    full = [run for run in steps if run.summary.saturation.server_saturated]
+    if any(run.jobs.overlaps() for run in steps):
+        at = saturation.knee([saturation.step(run) for run in steps])
+        full = [run for run in full if run.manifest.plan.concurrency == at and run is not steps[-1]]
+    return full[0] if full else None
 
 
 def rate_key(runs: Sequence[Measured]) -> str:
