@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-from msgspec import Struct
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.observations import run_labels
@@ -21,6 +20,7 @@ from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
 from comfyload.report.values import value_of
 from comfyload.words import DASH, duration, scale
 
+Panel = alt.LayerChart | alt.FacetChart
 _COLUMNS = 4
 _LABELS = 62
 """Pixels for the labels of an axis."""
@@ -51,26 +51,24 @@ def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) ->
     rate = _RATES.get(runs[0].summary.statistics[keys[0]].unit, "jobs a minute")
     words = (rate, _LATENCIES[keys[1]])
     names = [""] if steps is None else [", ".join(f.name for f in part[0].manifest.workflows) for part in steps]
-    panels = [
-        [
-            _Panel(
-                column=column,
-                what=what,
-                axis=axis,
-                by_users=steps is not None,
-                top=_top(points, column, what),
-                limits=[(duration(at), factor * at) for _, at in limits] if what == "latency" else [],
-            )
-            for what, axis in (("rate", rate), ("latency", f"{words[1]}, {seconds}"))
-        ]
-        for column in range(len(names[:_COLUMNS]))
+    columns = range(len(names[:_COLUMNS]))
+    tops = [_top(points, column, "latency") for column in columns]
+    lines = [
+        {"column": column, "y": factor * at, "words": f"limit {duration(at)}"}
+        for column, top in enumerate(tops)
+        for _, at in limits
+        if factor * at <= BEYOND * top
     ]
-    plot = _columns(names, panels)
+    axes = {"rate": rate, "latency": f"{words[1]}, {seconds}"}
+    panels = [
+        [_panel((column, what), axis, points, lines, by_users=steps is not None) for what, axis in axes.items()]
+        for column in columns
+    ]
     return Chart(
         name=name,
         title=title,
         description=_words(rows, words, len(names), limits),
-        spec=spec(plot, points=points, limits=[row for part in panels for panel in part for row in panel.lines]),
+        spec=spec(_columns(names, panels), points=points, limits=lines),
         columns=("run", "what", "value", "95 % interval"),
         rows=[[row["run"], words[row["what"] == "latency"], row["words"], row["interval"]] for row in rows],
     )
@@ -125,56 +123,31 @@ def _top(points: Rows, column: int, what: str) -> float:
     return max((p["high"] or p["value"] for p in points if p["column"] == column and p["what"] == what), default=1.0)
 
 
-class _Panel(Struct, frozen=True, kw_only=True):
-    """One of a workflow's two panels. `limits`: words and places of limits, drawn where they are not far above."""
+def _panel(place: tuple[int, str], axis: str, points: Rows, lines: Rows, *, by_users: bool) -> Panel:
+    """Line, points, intervals, ring and limits of the rate or the latency in a workflow's column."""
+    column, what = place
+    colour, walls = (BLUE, []) if what == "rate" else (ORANGE, [row["y"] for row in lines if row["column"] == column])
+    base = alt.Chart(data("points")).transform_filter(f"datum.column === {column} && datum.what === '{what}'")
+    angle = alt.Axis(labelAngle=0) if by_users else alt.Axis(labelAngle=-35, labelLimit=160)
+    x = alt.X("x:O", sort=None, title="jobs in flight" if by_users and what == "latency" else None, axis=angle)
+    within = upto(1.12 * max([_top(points, column, what), *walls]))  # room for the ring and the words of a limit
+    y = alt.Y("value:Q", title=axis, scale=within, axis=alt.Axis(tickCount=4))
+    tips = [alt.Tooltip("run:N")]
+    tips += [alt.Tooltip(f"{key}:Q", title=key, format=",.3~f") for key in ("value", "low", "high")]
+    layers = [*_intervals(base, x, colour), *(_knee(base.encode(x=x, y=y), what, colour) if by_users else [])]
+    layers.append(base.mark_point(color=colour, filled=True, size=55, opacity=1).encode(x=x, y=y, tooltip=tips))
+    if walls:
+        wall = alt.Chart(data("limits")).transform_filter(f"datum.column === {column}").encode(y="y:Q")
+        text = wall.mark_text(style="limit-label", align="left", baseline="bottom", dx=3, dy=-2, x=0)
+        layers += [wall.mark_rule(style="limit"), text.encode(text="words:N")]
+    return alt.layer(*layers)
 
-    column: int
-    what: str
-    axis: str
-    by_users: bool
-    top: float
-    limits: list[tuple[str, float]]
 
-    @property
-    def lines(self) -> Rows:
-        """The limits that are drawn in it."""
-        near = [(words, at) for words, at in self.limits if at <= BEYOND * self.top]
-        return [{"column": self.column, "y": at, "words": f"limit {words}"} for words, at in near]
-
-    def draw(self, width: int, height: int) -> alt.LayerChart | alt.FacetChart:
-        """Line, points, intervals, ring and limits."""
-        colour = BLUE if self.what == "rate" else ORANGE
-        base = alt.Chart(data("points")).transform_filter(
-            f"datum.column === {self.column} && datum.what === '{self.what}'"
-        )
-        x, y = self._axes()
-        tips = [alt.Tooltip("run:N")]
-        tips += [alt.Tooltip(f"{key}:Q", title=key, format=",.3~f") for key in ("value", "low", "high")]
-        layers = [*_intervals(base, x, colour), *(self._knee(base, x, y, colour) if self.by_users else [])]
-        layers.append(base.mark_point(color=colour, filled=True, size=55, opacity=1).encode(x=x, y=y, tooltip=tips))
-        if self.lines:
-            wall = alt.Chart(data("limits")).transform_filter(f"datum.column === {self.column}").encode(y="y:Q")
-            text = wall.mark_text(style="limit-label", align="left", baseline="bottom", dx=3, dy=-2, x=0)
-            layers += [wall.mark_rule(style="limit"), text.encode(text="words:N")]
-        return alt.layer(*layers).properties(width=width, height=height)
-
-    def _axes(self) -> tuple[alt.X, alt.Y]:
-        angle = alt.Axis(labelAngle=0) if self.by_users else alt.Axis(labelAngle=-35, labelLimit=160)
-        lowest = self.by_users and self.what == "latency"
-        top = max([self.top, *(row["y"] for row in self.lines)])
-        within = upto(1.12 * top)  # room for the ring and the words of a limit
-        x = alt.X("x:O", sort=None, title="jobs in flight" if lowest else None, axis=angle)
-        return x, alt.Y("value:Q", title=self.axis, scale=within, axis=alt.Axis(tickCount=4))
-
-    def _knee(self, base: alt.Chart, x: alt.X, y: alt.Y, colour: str) -> list[alt.Chart]:
-        ring = base.transform_filter("datum.knee")
-        layers = [
-            base.mark_line(color=colour, strokeWidth=2, opacity=0.7).encode(x=x, y=y),
-            ring.mark_point(size=230, filled=False, style="interval").encode(x=x, y=y),
-        ]
-        if self.what == "rate":
-            layers.append(ring.mark_text(style="label", dy=20, text="knee").encode(x=x, y=y))
-        return layers
+def _knee(base: alt.Chart, what: str, colour: str) -> list[alt.Chart]:
+    ring = base.transform_filter("datum.knee")
+    line = base.mark_line(color=colour, strokeWidth=2, opacity=0.7)
+    layers = [line, ring.mark_point(size=230, filled=False, style="interval")]
+    return [*layers, ring.mark_text(style="label", dy=20, text="knee")] if what == "rate" else layers
 
 
 def _intervals(base: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
@@ -190,15 +163,14 @@ def _intervals(base: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
     return layers
 
 
-def _columns(names: Sequence[str], panels: Sequence[Sequence[_Panel]]) -> alt.HConcatChart:
+def _columns(names: Sequence[str], panels: Sequence[Sequence[Panel]]) -> alt.HConcatChart:
     """Each workflow's two panels, one above the other; those of a single column side by side."""
+    width = WIDTH // max(len(panels), 2) - _LABELS
     if len(panels) == 1:
-        width = WIDTH // 2 - _LABELS
-        return alt.hconcat(*(panel.draw(width, 180) for panel in panels[0]), spacing=20)
-    width = WIDTH // len(panels) - _LABELS
+        return alt.hconcat(*(panel.properties(width=width, height=180) for panel in panels[0]), spacing=20)
     columns = []
     for name, pair in zip(names, panels, strict=False):
         heading = alt.TitleParams(clean(name, 40), fontSize=12, offset=4)
-        stack = alt.vconcat(*(panel.draw(width, 120) for panel in pair), spacing=26, bounds="flush")
-        columns.append(stack.properties(title=heading))
+        sized = (panel.properties(width=width, height=120) for panel in pair)
+        columns.append(alt.vconcat(*sized, spacing=26, bounds="flush").properties(title=heading))
     return alt.hconcat(*columns, spacing=14)
