@@ -13,9 +13,8 @@ from comfyload.record.codec import encode_pretty
 from comfyload.visible import visible_lines
 
 if TYPE_CHECKING:
-    from comfyload.report.charts.chart import Chart
     from comfyload.report.console import Screen
-    from comfyload.report.page import Page
+    from comfyload.report.page import Chart, Page
 
 
 def check_writable(flag: str, path: Path | None, *, json_: bool = False) -> None:
