@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from comfyload.comfy.comfyui import ComfyApi
+from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire import HistoryEntry, PromptState, Reply
 from comfyload.record.model import Server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.transport import Transport
-    from comfyload.comfy.wire import HistoryEntry, PromptState, Reply
 
 
 class Api(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.ending import Ending
@@ -18,17 +18,15 @@ from comfyload.comfy.link import Link
 from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.own_fault import FaultReporter
 from comfyload.comfy.poller import HistoryPoller
+from comfyload.comfy.room import Room
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.submit import LATE, Submit
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
+from comfyload.comfy.transport import Transport
+from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Observation, Prompt, Server
 from comfyload.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from comfyload.comfy.room import Room
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.job_events import JobEvent
 
 MAX_SUBMITS = 48
 """POSTs at once, below the connection limit, so that a POST leaves at `sent` and does not wait for a connection."""

@@ -6,11 +6,12 @@ import json
 import mimetypes
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import (
     MAX_BODY_BYTES,
     MAX_FACTS_BYTES,
@@ -24,10 +25,7 @@ from comfyload.comfy.wire import (
     decode_queue_remaining,
     place_in_queue,
 )
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
+from comfyload.record.model import Server
 
 _NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import structs
 
+from comfyload.comfy.inflight import End, Job
+from comfyload.comfy.link import Link
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.own_fault import OURS
 from comfyload.comfy.wire import HistoryEntry, TransportError
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome
-
-if TYPE_CHECKING:
-    from comfyload.comfy.inflight import End, Job
-    from comfyload.comfy.link import Link
 
 Left = Literal["absent", "unknown"]
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from comfyload import clock
 from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.identify import describe_classes, json_object
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import (
     Reply,
     Request,
@@ -27,12 +28,9 @@ from comfyload.comfy.wire import (
     decode_some,
 )
 from comfyload.errors import WorkflowError
+from comfyload.record.model import Server
+from comfyload.workflow.graph import Workflow
 from comfyload.workflow.preflight import PreflightAnswer, Problem, check, describe, merged
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Server
-    from comfyload.workflow.graph import Workflow
 
 FLAGS = {
     "--cpu": "no GPU is used, and the times do not apply to a server with one",

@@ -6,12 +6,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import (
     MAX_FACTS_BYTES,
     Reply,
@@ -23,9 +24,6 @@ from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.codec import within_levels
 from comfyload.record.model import Environment, Fact, Server
 from comfyload.workflow.object_info import packs_of
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 MOST_FACTS, LONGEST_FACT = 1000, 2000
 """Of the probe's facts: how many are kept, and how many letters of one."""

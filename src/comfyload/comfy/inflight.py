@@ -6,16 +6,14 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import Message, decode_message
 from comfyload.record.job_events import JobEvent, Progress, Queued
-
-if TYPE_CHECKING:
-    from comfyload.record.model import Failure
+from comfyload.record.model import Failure
 
 End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "withdrawn"]
 """What ended the wait for a job."""

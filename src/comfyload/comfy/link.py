@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.api import Api
-    from comfyload.comfy.inflight import InFlight
-    from comfyload.comfy.noticed import Noticed
-    from comfyload.comfy.stream import EventStream
-    from comfyload.comfy.timeouts import Timeouts
-    from comfyload.comfy.transport import Transport
-    from comfyload.record.model import Failure
+from comfyload.comfy.api import Api
+from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.noticed import Noticed
+from comfyload.comfy.stream import EventStream
+from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.transport import Transport
+from comfyload.record.model import Failure
 
 
 @dataclass(kw_only=True, eq=False)

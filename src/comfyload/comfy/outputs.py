@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.reported import files_of
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import Download, HistoryEntry, TransportError
 from comfyload.record.kinds import suffix_of
 from comfyload.record.model import Fetch
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 SIGNATURES = {
     ".png": (b"\x89PNG\r\n\x1a\n",),

@@ -7,12 +7,9 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import Download, Reply, Request, TransportError
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 OURS = "this machine: "
 """How the message of such a fault begins."""

@@ -8,18 +8,14 @@ requested.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from comfyload.comfy.api import Api
+from comfyload.comfy.inflight import InFlight, Job
+from comfyload.comfy.stream import EventStream
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.wire import TransportError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.api import Api
-    from comfyload.comfy.inflight import InFlight, Job
-    from comfyload.comfy.stream import EventStream
-    from comfyload.comfy.timeouts import Timeouts
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from comfyload.comfy.api import Api
+from comfyload.comfy.api import Api
 
 LookUp = Literal["there", "absent", "unknown"]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0

@@ -9,13 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from comfyload.comfy.wire import HistoryEntry
 from comfyload.record.kinds import BARE, kind_of
 from comfyload.record.model import Output
-
-if TYPE_CHECKING:
-    from comfyload.comfy.wire import HistoryEntry
 
 File = tuple[str, str, str]
 """Name, subfolder and type, as `/view` takes them."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.api import Api
+from comfyload.comfy.api import Api
 
 POLL_S = 1.0
 """How often the queue's length is read while no event reports it."""

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import TransportError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.comfy.transport import Transport
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 5.0

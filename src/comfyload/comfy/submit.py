@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from comfyload.comfy.inflight import Job
+from comfyload.comfy.link import Link
 from comfyload.comfy.reconcile import reconcile
+from comfyload.comfy.room import Room
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.wire import Reply, TransportError
 from comfyload.record.model import Failure, FailureKind, Prompt
-
-if TYPE_CHECKING:
-    from comfyload.comfy.inflight import Job
-    from comfyload.comfy.link import Link
-    from comfyload.comfy.room import Room
 
 LATE = Failure(kind="timeout", message="not done by its deadline")
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from comfyload.comfy.api import api_of
+from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import TransportError, decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.workflow.graph import Workflow
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from comfyload.comfy.transport import Transport
 
 
 async def upload_image(transport: Transport, path: Path) -> str:

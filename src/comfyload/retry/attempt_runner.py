@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import structs
 
 from comfyload.comfy.reconcile import LookUp, reconcile
+from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.wire import PromptState
 from comfyload.record.model import Execution, Failure
 from comfyload.retry.attempt_log import later_ids
-
-if TYPE_CHECKING:
-    from comfyload.comfy.timeouts import Timeouts
-    from comfyload.comfy.wire import PromptState
-    from comfyload.retry.pool import PendingPrompt, ServerBackend
+from comfyload.retry.pool import PendingPrompt, ServerBackend
 
 
 class AttemptRunner:

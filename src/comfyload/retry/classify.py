@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from comfyload.record.model import Execution, Failure, FailureKind
-
-if TYPE_CHECKING:
-    from comfyload.retry.policy import FailureClass
+from comfyload.retry.policy import FailureClass
 
 _BY_KIND: dict[FailureKind, FailureClass] = {
     "validation": "validation",

@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Container, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from random import Random
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, Unpack
 
 from msgspec import structs
 
 from comfyload.comfy.client import ClientOptions, ComfyClient
 from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.transport import Transport
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent, Retrying
 from comfyload.record.model import Execution, Failure, Prompt, Server
@@ -25,9 +26,6 @@ from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import FailureClass, Policy, rule_of
 from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
 
 
 class RetryingClient:

@@ -11,18 +11,15 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING
 
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.inflight import Job
+from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.stamps import believed
 from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
+from comfyload.retry.policy import Breaker, Policy
 from comfyload.tasks import end_tasks
-
-if TYPE_CHECKING:
-    from comfyload.comfy.client import ComfyClient
-    from comfyload.comfy.inflight import Job
-    from comfyload.record.job_events import JobEvent
-    from comfyload.retry.policy import Breaker, Policy
 
 TICK_S = 1.0
 SLOW_S = 0.5
