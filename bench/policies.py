@@ -33,10 +33,12 @@ from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.viewer import Viewer
 from comfyload.comfy.address import parse_server
-from comfyload.comfy.client import Client, ComfyClient
+from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.timeouts import Timeouts
+from comfyload.load.engine import Client
 from comfyload.record.model import Prompt
 from comfyload.record.plan import Closed, Plan
 from comfyload.retry.client import RetryingClient
@@ -214,14 +216,15 @@ async def one(world: tuple[str, int], name: str, how: Policy | Naive, speed: flo
     ):
         facts = await identify(transport, url, [])
         lags = asyncio.create_task(watch(result, speed))
+        options = ClientOptions(timeouts=timeouts)
         if isinstance(how, Policy):
             async with RetryingClient.open(
-                [(transport, facts)], how, now, rng=random.Random(seed), timeouts=timeouts
+                [(transport, facts)], how, now, rng=random.Random(seed), options=options
             ) as client:
                 await send(client, jobs, speed, now, done, ids, trouble(scenario, server, armed, speed))
                 result.left = await remaining(transport)
         else:
-            async with ComfyClient.open(transport, facts, now, timeouts=timeouts) as follower:
+            async with ComfyClient.open(transport, facts, now, options) as follower:
                 naive = NaiveHttpClient(how, follower.run, now, random.Random(seed))
                 await send(naive, jobs, speed, now, done, ids, trouble(scenario, server, armed, speed))
                 result.left = await remaining(transport)

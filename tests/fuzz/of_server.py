@@ -96,7 +96,7 @@ def history(data: bytes) -> None:
     entry = decode_history(data, "p")
     if entry is None:
         return
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     outcome, failure = tracker.verdict(entry)
     for name, folder, kind in files_of(entry):
         view_path(name, folder, kind)
@@ -124,12 +124,12 @@ def refusal(data: bytes) -> None:
     reply = Answers(data).reply
     for status in {reply.status, 400}:
         failure = classify_refusal(status, data, reply.headers)
-        kept(_record(PromptTracker("p").execution("failed", done=1.0, end_source="client", failure=failure)))
+        kept(_record(PromptTracker().execution("failed", done=1.0, end_source="client", failure=failure)))
     try:
         accepted, hidden = node_errors_of(data)
     except msgspec.MsgspecError:
         return
-    tracker = PromptTracker(accepted.prompt_id)
+    tracker = PromptTracker()
     tracker.number = accepted.number
     kept(_record(tracker.execution("failed", done=1.0, end_source="client", failure=hidden)))
 

@@ -12,6 +12,9 @@ from typing import Any
 from comfyload import clock
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_classes, identify
+from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.link import ClientOptions, Link
+from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.transport import Transport
@@ -61,6 +64,28 @@ class Played:
         return [r.execution.failure.kind if r.execution.failure else None for r in ordered]
 
 
+def link(
+    inflight: InFlight,
+    *,
+    clock: Callable[[], float],
+    api: Any = None,
+    stream: Any = None,
+    note: Callable[[str, str], None] = lambda _code, _text: None,
+) -> Link:
+    """What one part of a client gets to see, with stand-ins for the others."""
+    noticed = Noticed(clock, lambda observation: note(observation.code, observation.text))
+    transport: Any = None
+    return Link(
+        transport=transport,
+        api=api,
+        inflight=inflight,
+        stream=stream,
+        clock=clock,
+        options=ClientOptions(),
+        noticed=noticed,
+    )
+
+
 Script = Callable[[Server, ComfyClient, Stop], Awaitable[None]]
 
 
@@ -103,11 +128,13 @@ async def play_on(
         transport,
         played.facts,
         watch,
-        timeouts=timeouts or Timeouts(job_s=timeout_s),
-        fetch=fetch,
-        observe=played.observations.append,
-        on_queue=lambda _t, n: played.queue.append(n),
-        room=None if room is None else room(stop),
+        ClientOptions(
+            timeouts=timeouts or Timeouts(job_s=timeout_s),
+            fetch=fetch,
+            observe=played.observations.append,
+            on_queue=lambda _t, n: played.queue.append(n),
+            room=None if room is None else room(stop),
+        ),
     ) as client:
         beside = asyncio.ensure_future(script(client, stop)) if script is not None else None
         plan = Plan(load=load or Closed(concurrency=concurrency), jobs=jobs, warmup=warmup, **rules)

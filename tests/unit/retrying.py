@@ -13,6 +13,7 @@ from typing import Any
 
 from comfyload import clock
 from comfyload.comfy.identify import identify
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import ServerUnreachable
 from comfyload.record.model import Execution, Observation, Prompt
@@ -104,9 +105,7 @@ def scene(
                 policy,
                 watch,
                 rng=Random(seed),
-                timeouts=timeouts,
-                observe=observed.append,
-                unconfirmed_ids=unconfirmed_ids,
+                options=ClientOptions(timeouts=timeouts, observe=observed.append, unconfirmed_ids=unconfirmed_ids),
             ) as client:
                 found = Scene(client, servers, transports, watch, observed)
                 result = await asyncio.wait_for(script(found), 360_000)

@@ -295,7 +295,7 @@ def test_a_result_that_the_history_does_not_get_is_waited_for_as_long_as_is_usua
 
 
 def test_previews_are_counted_from_nothing() -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     assert (tracker.previews, tracker.preview_bytes) == (0, 0)
     tracker.on_preview(5)
     tracker.on_preview(7)

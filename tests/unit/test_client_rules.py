@@ -21,10 +21,10 @@ from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_o
 from comfyload.comfy.http import Http, _read, _target, _TooLarge
 from comfyload.comfy.identify import _without_secrets, identify
 from comfyload.comfy.inflight import InFlight, progress_of
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.outputs import _problem
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.stream import EventStream
-from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request, TransportError, decode_message
 from comfyload.comfy.wire.lenient import weigh
@@ -41,7 +41,7 @@ from comfyload.record.model import Server as ServerFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.sim import Server
 from tests.support.direct import Direct
-from tests.support.rig import play, sleeper
+from tests.support.rig import link, play, sleeper
 from tests.unit.retrying import ask
 
 IDENTITY = "00000000-0000-4000-8000-00000000000a"
@@ -92,11 +92,7 @@ def test_a_server_stands_still_when_neither_events_nor_answers_move_anything() -
         notes: list[str] = []
         inflight = InFlight(lambda: 1000.0, lambda _r, _o: None, "s", lambda _: None)
         inflight.add("a")
-        stream: Any = None
-        api: Any = None
-        poller = HistoryPoller(
-            api, inflight, stream, lambda: 1000.0, timeouts=Timeouts(), note=lambda code, _: notes.append(code)
-        )
+        poller = HistoryPoller(link(inflight, clock=lambda: 1000.0, note=lambda code, _: notes.append(code)))
         for at in (1000.5, 1059.0, 1059.9):
             poller._look_for_stall(at, progressed=False)
         assert notes == []
@@ -116,7 +112,7 @@ def test_a_server_stands_still_when_neither_events_nor_answers_move_anything() -
 
 def test_where_the_history_has_no_messages_the_events_say_how_it_ended() -> None:
     empty = HistoryEntry(messages=[], outputs={}, create_ms=0, number=1)
-    done, broken, silent = (PromptTracker("p") for _ in range(3))
+    done, broken, silent = (PromptTracker() for _ in range(3))
     done.on_message(message("execution_success", timestamp=1), 0.0)
     broken.on_message(message("execution_error", timestamp=1, exception_message="out of memory"), 0.0)
     assert done.verdict(empty) == ("completed", None)
@@ -197,7 +193,8 @@ def test_nobody_knows_when_a_job_of_an_earlier_process_ended_that_was_over_when_
             await asyncio.sleep(5.0)
             ids = frozenset([early.id, late.id])
             watch = clock.stopwatch()
-            async with ComfyClient.open(transport, facts, watch, unconfirmed_ids=ids) as client:
+            options = ClientOptions(unconfirmed_ids=ids)
+            async with ComfyClient.open(transport, facts, watch, options) as client:
                 for prompt in (early, late):
                     found[prompt.id] = await client.run(prompt)
 
@@ -223,9 +220,7 @@ def test_a_job_that_ended_is_news_whoever_saw_it(seen: bool) -> None:
         class Stream:
             connected = False
 
-        api: Any = Ending()
-        stream: Any = Stream()
-        poller = HistoryPoller(api, inflight, stream, lambda: 0.0, timeouts=Timeouts(), note=lambda _c, _t: None)
+        poller = HistoryPoller(link(inflight, api=Ending(), stream=Stream(), clock=lambda: 0.0))
         news = await poller._look_up(job)
         assert job.end.result() == ("history" if seen else "events")
         return news

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from comfyload import clock
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.poller import AT_ONCE, HistoryPoller
-from comfyload.comfy.timeouts import Timeouts
+from tests.support.rig import link
 
 
 @pytest.mark.timeout(30)
@@ -33,9 +32,9 @@ def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
                     inflight.remove(job)
             return object()
 
-        api: Any = SimpleNamespace(history=history, lookup_interval_s=0.5)
-        stream: Any = SimpleNamespace(connected=False, client_id="")
-        watch = HistoryPoller(api, inflight, stream, loop.time, timeouts=Timeouts(), note=lambda _code, _text: None)
+        api = SimpleNamespace(history=history, lookup_interval_s=0.5)
+        stream = SimpleNamespace(connected=False, client_id="")
+        watch = HistoryPoller(link(inflight, api=api, stream=stream, clock=loop.time))
         running = asyncio.create_task(watch.run())
         await asyncio.sleep(60.0)  # For ever, by the clock of a loop that is never idle.
         running.cancel()

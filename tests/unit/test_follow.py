@@ -29,7 +29,7 @@ def message(kind: str, **data: Any) -> Message:
 
 
 def follow_recording(name: str, prompt_id: str) -> tuple[PromptTracker, bool]:
-    tracker, over = PromptTracker(prompt_id), False
+    tracker, over = PromptTracker(), False
     for at, raw in enumerate(captures.messages(name)):
         if raw["data"].get("prompt_id") == prompt_id:
             decoded = decode_message(json.dumps(raw))
@@ -59,15 +59,15 @@ def test_a_cold_run_gives_spans_for_every_node_in_order() -> None:
 
 
 def test_queue_wait_and_execution_are_by_the_servers_clock() -> None:
-    prompt_id, entry = entry_of("history_success")
-    server = close(PromptTracker(prompt_id), entry).server
+    _, entry = entry_of("history_success")
+    server = close(PromptTracker(), entry).server
     assert (server.start_ms or 0) - (server.create_ms or 0) == 1
     assert (server.end_ms or 0) - (server.start_ms or 0) == 314
 
 
 def test_outputs_name_their_files_and_types() -> None:
-    prompt_id, entry = entry_of("history_success")
-    outputs = {output.node: output for output in close(PromptTracker(prompt_id), entry).outputs}
+    _, entry = entry_of("history_success")
+    outputs = {output.node: output for output in close(PromptTracker(), entry).outputs}
     assert outputs["4"].files == ["output/lt_small_00002_.png"]
     assert outputs["5"].files == ["temp/ComfyUI_temp_lapgt_00001_.png"]
 
@@ -95,15 +95,15 @@ def test_a_failed_prompt_names_node_class_and_message() -> None:
 
 def test_out_of_memory_is_a_class_of_its_own() -> None:
     _, entry = entry_of("history_oom")
-    assert close(PromptTracker("x"), entry).failure is not None
-    failure = close(PromptTracker("x"), entry).failure
+    assert close(PromptTracker(), entry).failure is not None
+    failure = close(PromptTracker(), entry).failure
     assert failure is not None
     assert failure.kind == "oom"
 
 
 def test_an_interrupted_prompt_is_told_from_a_failed_one_by_its_message() -> None:
     _, entry = entry_of("history_interrupted")
-    failure = close(PromptTracker("x"), entry).failure
+    failure = close(PromptTracker(), entry).failure
     assert failure is not None
     assert failure.kind == "interrupted"
 
@@ -114,12 +114,12 @@ def test_a_success_that_has_an_error_among_its_messages_is_a_failure() -> None:
     entry = decode_history(json.dumps(body).encode(), "p")
     assert status["status_str"] == "success"
     assert entry is not None
-    done = close(PromptTracker("p"), entry)
+    done = close(PromptTracker(), entry)
     assert (done.outcome, done.failure and done.failure.type) == ("failed", "graph.DependencyCycleError")
 
 
 def test_an_error_without_a_timestamp_is_not_the_end() -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     tracker.on_message(message("execution_start", timestamp=1), 0.0)
     assert not tracker.on_message(message("execution_error", exception_type="ExecutionBlocked"), 0.1)
     tracker.on_message(message("execution_success", timestamp=9), 0.2)
@@ -129,7 +129,7 @@ def test_an_error_without_a_timestamp_is_not_the_end() -> None:
 
 
 def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     for at, states in enumerate(
         [
             {"2": "running"},
@@ -147,7 +147,7 @@ def test_parallel_and_expanded_nodes_have_their_own_spans() -> None:
 
 @pytest.mark.parametrize(("second_start", "executions"), [(1000, 1), (7000, 2)])
 def test_a_second_execution_is_told_from_an_event_told_twice(second_start: int, executions: int) -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     for at, stamp in ((0.0, 1000), (5.0, second_start)):
         tracker.on_message(message("execution_start", timestamp=stamp), at)
     assert tracker.execution("completed", done=6, end_source="events").executions == executions
@@ -206,10 +206,10 @@ def test_which_outputs_were_dropped_is_said() -> None:
 
 def test_a_200_that_dropped_outputs_is_no_success() -> None:
     reply = captures.load("prompt_200_with_node_errors_partial")
-    accepted, failure = node_errors_of(json.dumps(reply["body"]).encode())
+    _, failure = node_errors_of(json.dumps(reply["body"]).encode())
     assert failure is not None
     assert (failure.kind, failure.node, failure.node_class) == ("partial_validation", "3", "PreviewImage")
-    tracker = PromptTracker(accepted.prompt_id)
+    tracker = PromptTracker()
     tracker.partial = failure
     _, entry = entry_of("history_success")
     assert close(tracker, entry).outcome == "failed"
@@ -238,7 +238,7 @@ def test_what_a_node_says_tells_the_kind_of_its_failure(type_: str, text: str, k
 
 def test_a_node_that_the_server_took_from_its_cache_has_no_span() -> None:
     """`progress_state` names cached nodes too, as finished."""
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     tracker.on_message(message("progress_state", nodes={"1": {"state": "running"}, "2": {"state": "running"}}), 0.0)
     tracker.on_message(message("progress_state", nodes={"1": {"state": "finished"}, "2": {"state": "finished"}}), 1.0)
     tracker.on_message(message("execution_cached", nodes=["1"]), 1.0)
@@ -247,7 +247,7 @@ def test_a_node_that_the_server_took_from_its_cache_has_no_span() -> None:
 
 
 def test_where_events_and_history_tell_other_times_the_history_is_right() -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     tracker.on_message(message("execution_start", timestamp=1000), 0.0)
     tracker.on_message(message("execution_success", timestamp=9000), 8.0)
     entry = HistoryEntry(

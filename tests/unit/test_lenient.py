@@ -94,7 +94,7 @@ def test_no_entry_of_a_history_raises(value: Any) -> None:
             except msgspec.MsgspecError:
                 continue
             if entry is not None:
-                execution = PromptTracker("id").execution("completed", done=1.0, end_source="history", entry=entry)
+                execution = PromptTracker().execution("completed", done=1.0, end_source="history", entry=entry)
                 assert msgspec.json.decode(encode(execution))["outcome"] == "completed"
 
 
@@ -109,7 +109,7 @@ def test_no_message_ends_the_stream_and_one_that_cannot_be_read_is_named(value: 
         assert (message is None) == (len(unread) > named)
         if message is not None:
             with suppress(msgspec.MsgspecError):
-                PromptTracker("id").on_message(message, 1.0)
+                PromptTracker().on_message(message, 1.0)
 
 
 def test_what_a_history_entry_does_not_tell_is_named() -> None:
@@ -149,7 +149,7 @@ def test_nodes_events_and_files_without_end_are_kept_to_a_bound() -> None:
     for number in range(200):
         inflight.on_frame(json.dumps({"type": "executing", "data": {"prompt_id": f"p{number}", "pad": "x" * 100_000}}))
     assert inflight._unknown_letters <= UNKNOWN_LETTERS
-    tracker = PromptTracker("id")
+    tracker = PromptTracker()
     for number in range(MOST_NODES + 50):
         message = decode_message(json.dumps({"type": "executing", "data": {"prompt_id": "id", "node": f"n{number}"}}))
         assert message is not None

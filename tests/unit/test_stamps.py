@@ -141,7 +141,7 @@ def test_what_attempts_executed_for_nothing_is_not_of_another_age() -> None:
 
 @pytest.mark.parametrize("stamp", ["1e25", "1e400", "-1e30", "NaN", "Infinity"])
 def test_stamps_that_no_number_holds_are_not_kept(stamp: str) -> None:
-    tracker = PromptTracker("p")
+    tracker = PromptTracker()
     for kind in ("execution_start", "execution_success"):
         message = decode_message(f'{{"type": "{kind}", "data": {{"prompt_id": "p", "timestamp": {stamp}}}}}')
         assert message is not None

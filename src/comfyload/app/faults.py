@@ -19,10 +19,11 @@ from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api, api_of
-from comfyload.comfy.client import Client
+from comfyload.load.engine import Client
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.record.model import Prompt
@@ -251,7 +252,8 @@ def _client(
         attempt = script(api_of(transport, facts), options.deadline_s / 40)
         return nullcontext(NaiveHttpClient(_naive(name, options.deadline_s), attempt, clock, rng))
     policy = structs.replace(options.policy, deadline_s=options.deadline_s)
-    return RetryingClient.open([(transport, facts)], policy, clock, rng=rng, timeouts=_timeouts(options))
+    client_options = ClientOptions(timeouts=_timeouts(options))
+    return RetryingClient.open([(transport, facts)], policy, clock, rng=rng, options=client_options)
 
 
 def _naive(name: str, deadline_s: float) -> Naive:

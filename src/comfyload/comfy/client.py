@@ -7,109 +7,65 @@ everybody because of one stuck reader), the history is polled for the oldest job
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import Literal, Protocol, TypedDict, Unpack
+from typing import Literal
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.ending import Ending
 from comfyload.comfy.inflight import InFlight, Job
-from comfyload.comfy.link import Link
+from comfyload.comfy.link import ClientOptions, Link
 from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.own_fault import FaultReporter
 from comfyload.comfy.poller import HistoryPoller
-from comfyload.comfy.room import Room
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.submit import LATE, Submit
-from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.transport import Transport
 from comfyload.record.job_events import JobEvent
-from comfyload.record.model import Execution, Failure, Observation, Prompt, Server
+from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.tasks import end_tasks
 
 MAX_SUBMITS = 48
 """POSTs at once, below the connection limit, so that a POST leaves at `sent` and does not wait for a connection."""
 
 
-class Client(Protocol):
-    """Runs prompts. A retrying client for several servers is a Client that holds Clients."""
-
-    async def run(self, prompt: Prompt) -> Execution: ...
-
-
-class ClientOptions(TypedDict, total=False):
-    """How a client works.
-
-    `fetch`: download the outputs of each job. `observe`: takes what is worth a note. `on_queue`: takes the instant and
-    the length of the server's queue, as events report it. `unconfirmed_ids`: prompts that an earlier process may have
-    sent; they are looked up before they are sent. `earlier_ids`: prompts of an earlier process that may still be in the
-    server's queue, where they count as ours. `server_restarted`: the server was restarted since then, so that a
-    prompt it does not know may have run, and is not sent again. `room`: prompts are sent only while it has some, one
-    after the other.
-    """
-
-    timeouts: Timeouts
-    fetch: bool
-    observe: Callable[[Observation], None]
-    on_queue: Callable[[float, int], None]
-    unconfirmed_ids: Container[str]
-    earlier_ids: Iterable[str]
-    server_restarted: bool
-    room: Room | None
-
-
 class ComfyClient:
-    """A `Client` for one server, made by `ComfyClient.open`; `run` may be called any number of times at once."""
+    """A client for one server, made by `ComfyClient.open`; `run` may be called any number of times at once."""
 
     def __init__(
-        self,
-        transport: Transport,
-        server: Server,
-        clock: Callable[[], float],
-        *,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
-        fetch: bool = False,
-        observe: Callable[[Observation], None] = lambda _: None,
-        on_queue: Callable[[float, int], None] = lambda _t, _n: None,
-        unconfirmed_ids: Container[str] = frozenset(),
-        earlier_ids: Iterable[str] = (),
-        server_restarted: bool = False,
-        room: Room | None = None,
+        self, transport: Transport, server: Server, clock: Callable[[], float], options: ClientOptions
     ) -> None:
-        noticed = Noticed(clock, observe)
+        noticed = Noticed(clock, options.observe)
         transport = FaultReporter(transport, noticed.fault_of_ours)
         self._clock = clock
-        self._emit_queue = on_queue
-        self._unconfirmed_ids = unconfirmed_ids
-        self._room = room
-        self._submits = asyncio.Semaphore(MAX_SUBMITS if room is None else 1)
+        self._options = options
+        self._submits = asyncio.Semaphore(MAX_SUBMITS if options.room is None else 1)
         self._fault: BaseException | None = None
         """The error of a background task, without which no job can be followed."""
         self.api = api_of(transport, server, noticed.unread)
         self.inflight = InFlight(clock, self._on_queue, server.url, noticed.unread)
-        self.inflight.earlier_ids.update(earlier_ids)
+        self.inflight.earlier_ids.update(options.earlier_ids)
         self.stream = EventStream(transport, self.inflight.on_frame, noticed.stream_lost)
-        self._poller = HistoryPoller(self.api, self.inflight, self.stream, clock, timeouts=timeouts, note=noticed.note)
         self._link = Link(
             transport=transport,
             api=self.api,
             inflight=self.inflight,
             stream=self.stream,
             clock=clock,
-            timeouts=timeouts,
+            options=options,
             noticed=noticed,
         )
-        self._submit = Submit(self._link, room=room, server_restarted=server_restarted)
-        self._ending = Ending(self._link, fetch=fetch)
+        self._poller = HistoryPoller(self._link)
+        self._submit = Submit(self._link)
+        self._ending = Ending(self._link)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, transport: Transport, server: Server, clock: Callable[[], float], **options: Unpack[ClientOptions]
+        cls, transport: Transport, server: Server, clock: Callable[[], float], options: ClientOptions
     ) -> AsyncIterator[ComfyClient]:
         """Open the event stream, then yield the client; on leaving, none of our jobs stays in the server's queue."""
-        client = cls(transport, server, clock, **options)
+        client = cls(transport, server, clock, options)
         tasks = [asyncio.create_task(client.stream.run()), asyncio.create_task(client._poller.run())]
         for task in tasks:
             task.add_done_callback(client._on_end_of_task)
@@ -136,7 +92,7 @@ class ComfyClient:
                 if unsent is not None:
                     return unsent
                 # The wait among our POSTs is not the server's: the job's time starts here.
-                job = self.inflight.add(prompt.id, sent_before=prompt.id in self._unconfirmed_ids)
+                job = self.inflight.add(prompt.id, sent_before=prompt.id in self._options.unconfirmed_ids)
                 job.tracker.held_s = self._submit.held_s(called)
                 job.tell = tell
                 at_end.push(self._leaving(job))
@@ -152,11 +108,11 @@ class ComfyClient:
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel all our prompts: those that wait are deleted in one call, then the running one is stopped."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
-        self._link.abandoned = Failure(kind=kind, message=message)
+        self._link.abandoned = why = Failure(kind=kind, message=message)
         waiting = [job for job in self.inflight if not job.end.done()]
         await self.api.delete([job.prompt_id for job in waiting])
         for job in waiting:
-            job.finish("abandoned")
+            job.finish(why)
 
     @property
     def left(self) -> list[str]:
@@ -167,7 +123,7 @@ class ComfyClient:
         """Give one prompt up: its `run` removes it from the server and returns with `why`."""
         job = self.inflight.get(prompt_id)
         if job is not None:
-            job.give_up(why)
+            job.finish(why)
 
     async def recall(self, prompt_id: str) -> bool:
         """Take back a prompt that still waits; its `run` returns. False: it goes on, or its state is not known.
@@ -201,18 +157,15 @@ class ComfyClient:
             BaseException: the error that ended the event stream or the poller: no job can be followed any more.
         """
         # A prompt that may be there already is looked up first, and may have to wait for room afterwards.
-        no_room = "" if prompt.id in self._unconfirmed_ids else await self._submit.no_room(deadline)
+        no_room = "" if prompt.id in self._options.unconfirmed_ids else await self._submit.no_room(deadline)
         if no_room:
             why = Failure(kind="dropped", message=no_room)
             return Execution(outcome="dropped", failure=why, held_s=self._submit.held_s(called))
         if self._fault is not None:
             raise self._fault
-        abandoned = self._link.abandoned
-        if abandoned is None:
+        if self._link.abandoned is None:
             return None
-        return PromptTracker(prompt.id).execution(
-            "cancelled", done=self._clock(), end_source="client", failure=abandoned
-        )
+        return Execution(outcome="cancelled", done=self._clock(), failure=self._link.abandoned)
 
     async def _count_before(self, job: Job) -> None:
         """Count the prompts before the job, of which the server has just counted one more: the job itself."""
@@ -225,14 +178,15 @@ class ComfyClient:
         loop = asyncio.get_running_loop()
         job_s = self._link.timeouts.job_s
         if job_s is not None:
-            yield loop.call_later(job_s, job.finish, "timeout")
+            late = Failure(kind="timeout", message=f"not done {job_s:g} s after it was sent")
+            yield loop.call_later(job_s, job.finish, late)
         if deadline is not None:
-            yield loop.call_later(max(0.0, deadline - self._clock()), job.give_up, LATE)
+            yield loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE)
 
     def _on_queue(self, remaining: int, ours: int) -> None:
-        if self._room is not None:
-            self._room.changed()
-        self._emit_queue(self._clock(), remaining)
+        if self._options.room is not None:
+            self._options.room.changed()
+        self._options.on_queue(self._clock(), remaining)
         if remaining > ours:
             self._link.noticed.foreign_load(remaining, ours)
 

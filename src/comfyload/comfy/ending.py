@@ -18,22 +18,15 @@ Left = Literal["absent", "unknown"]
 
 
 class Ending:
-    """Ends the jobs on one server. `fetch`: the outputs of completed jobs are downloaded and thrown away."""
+    """Ends the jobs on one server."""
 
-    def __init__(self, link: Link, *, fetch: bool) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._fetch = fetch
 
     async def ended(self, job: Job, end: End) -> Execution:
         """The outcome of a job whose wait ended this way."""
-        if end == "timeout":
-            late = Failure(kind="timeout", message=f"not done {self._link.timeouts.job_s:g} s after it was sent")
-            return await self._give_up(job, "timed_out", late)
-        if end == "abandoned":
-            return await self._give_up(job, "cancelled", self._link.abandoned or Failure(kind="cancelled"))
-        if end == "dropped" and job.why is not None:
-            outcome: Outcome = "cancelled" if job.why.kind == "cancelled" else "timed_out"
-            return await self._give_up(job, outcome, job.why)
+        if isinstance(end, Failure):
+            return await self._give_up(job, end)
         if end == "withdrawn":
             taken = Failure(kind="cancelled", message="taken back while it waited")
             return self._by_us(job, "cancelled", taken, "absent")
@@ -59,7 +52,7 @@ class Ending:
         for job in inflight.given_up():
             note("orphan", f"{job.prompt_id} was given up and may still be on the server")
 
-    async def _confirm(self, job: Job, end: End) -> Execution:
+    async def _confirm(self, job: Job, end: Literal["events", "history"]) -> Execution:
         """The job is over; the history, whose entry may follow a little after the last event, shows how it ended."""
         tracker = job.tracker
         done = tracker.ended_at if end == "events" and tracker.ended_at is not None else self._link.clock()
@@ -70,7 +63,7 @@ class Ending:
             return self._lost(job, "its end was announced, but the server's history does not have it", entry)
         outcome, failure = tracker.verdict(entry)
         fetches: list[Fetch] = []
-        if self._fetch and outcome == "completed":
+        if self._link.options.fetch and outcome == "completed":
             fetches = await fetch_outputs(self._link.transport, entry, self._link.clock, self._link.timeouts.submit_s)
             failure = _broken(fetches)
             outcome = "completed" if failure is None else "failed"
@@ -78,7 +71,7 @@ class Ending:
             outcome,
             # A job of an earlier process that was over when it was first looked up: since when is not known.
             done=None if unwatched else done,
-            end_source="events" if end == "events" else "history",
+            end_source=end,
             done_uncertainty_s=0.0 if unwatched else within,
             failure=failure,
             entry=entry,
@@ -107,16 +100,17 @@ class Ending:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
-    async def _give_up(self, job: Job, outcome: Outcome, failure: Failure) -> Execution:
+    async def _give_up(self, job: Job, failure: Failure) -> Execution:
         """Remove the job from the server, wait a moment for that, and return what happened to it there."""
         done = self._link.clock()
         if failure.kind == "timeout":
             failure = structs.replace(failure, message=f"{failure.message}; it was given up {_where(job)}")
-        if not job.may_be_known:
-            return job.tracker.execution(outcome, done=done, end_source="client", failure=failure)
-        self._link.inflight.give_up(job)
-        left = await self._remove_from_server(job)
-        return job.tracker.execution(outcome, done=done, end_source="client", failure=failure, server_state_after=left)
+        left = None
+        if job.may_be_known:
+            self._link.inflight.give_up(job)
+            left = await self._remove_from_server(job)
+        outcome: Outcome = "cancelled" if failure.kind in ("cancelled", "censored") else "timed_out"
+        return job.tracker.execution(outcome, done=done, failure=failure, server_state_after=left)
 
     async def _remove_from_server(self, job: Job) -> str:
         """Delete it if it waits, stop it if it runs, until it is gone or `cancel_s` has passed."""
@@ -151,9 +145,7 @@ class Ending:
 
     def _by_us(self, job: Job, outcome: Outcome, failure: Failure, left: str | None) -> Execution:
         """An end that shows neither in an event nor in the history."""
-        return job.tracker.execution(
-            outcome, done=self._link.clock(), end_source="client", failure=failure, server_state_after=left
-        )
+        return job.tracker.execution(outcome, done=self._link.clock(), failure=failure, server_state_after=left)
 
 
 def _broken(fetches: list[Fetch]) -> Failure | None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -15,8 +16,8 @@ from comfyload.comfy.wire import Message, decode_message
 from comfyload.record.job_events import JobEvent, Progress, Queued
 from comfyload.record.model import Failure
 
-End = Literal["events", "history", "timeout", "abandoned", "lost", "dropped", "withdrawn"]
-"""What ended the wait for a job."""
+End = Literal["events", "history", "lost", "withdrawn"] | Failure
+"""What ended the wait for a job; a failure: it is given up, and why."""
 
 UNKNOWN_KEPT = 4096
 """Events of unknown ids that are kept: the reply to a POST may name another id than ours, after its events."""
@@ -28,51 +29,32 @@ MOST_READINGS = 100
 """Readings of the queue's length that are passed on within a second: one of our events makes one or two."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """One of our prompts between its POST and its end."""
+    """One of our prompts between its POST and its end.
 
-    __slots__ = (
-        "absent_since",
-        "accepted",
-        "before",
-        "end",
-        "looked_up",
-        "may_be_there",
-        "number_before",
-        "order",
-        "polled",
-        "posted_as",
-        "prompt_id",
-        "sent_before",
-        "stream_id",
-        "tell",
-        "tracker",
-        "why",
-    )
+    `posted_as`: the id under which it was posted. `stream_id`: the client id whose open socket gets its events; None:
+    none was open when it was posted. `sent_before`: an earlier process may have sent it. `polled`: when its history was
+    last read in vain. `may_be_there`: it was posted without a reply, and the server could not be reached since.
+    `tell`: called with each of its events. `before`: how many prompts the server has before it; counted only if `tell`
+    is set.
+    """
 
-    def __init__(self, prompt_id: str, order: int, *, sent_before: bool = False) -> None:
-        self.prompt_id = self.posted_as = prompt_id
-        self.order = order
-        self.tracker = PromptTracker(prompt_id)
-        self.end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        self.stream_id: str | None = None
-        """The client id whose open socket gets this job's events; None: none was open when it was posted."""
-        self.sent_before = sent_before
-        """An earlier process may have sent it."""
-        self.accepted = False
-        self.number_before: float | None = None
-        self.looked_up: float | None = None
-        self.polled: float | None = None
-        """When its history was last read in vain."""
-        self.absent_since: float | None = None
-        self.may_be_there = False
-        """It was posted without a reply, and the server could not be reached since."""
-        self.why: Failure | None = None
-        """Why it was given up."""
-        self.tell: Callable[[JobEvent], None] | None = None
-        """Called with each event of the job; None: nobody listens."""
-        self.before: int | None = None
-        """How many prompts the server has before it; counted only if `tell` is set."""
+    prompt_id: str
+    posted_as: str
+    order: int
+    sent_before: bool
+    tracker: PromptTracker = field(default_factory=PromptTracker)
+    end: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stream_id: str | None = None
+    accepted: bool = False
+    number_before: float | None = None
+    looked_up: float | None = None
+    polled: float | None = None
+    absent_since: float | None = None
+    may_be_there: bool = False
+    tell: Callable[[JobEvent], None] | None = None
+    before: int | None = None
 
     @property
     def may_be_known(self) -> bool:
@@ -83,12 +65,6 @@ class Job:
         """End the wait for the job, unless it has ended."""
         if not self.end.done():
             self.end.set_result(end)
-
-    def give_up(self, why: Failure) -> None:
-        """End the wait for the job because it is given up, unless it has ended."""
-        if not self.end.done():
-            self.why = why
-            self.finish("dropped")
 
 
 class InFlight:
@@ -133,7 +109,8 @@ class InFlight:
 
     def add(self, prompt_id: str, *, sent_before: bool = False) -> Job:
         """Register a prompt before it is posted, so that no event of it can be missed."""
-        job = self._jobs[prompt_id] = Job(prompt_id, self._orders, sent_before=sent_before)
+        job = Job(prompt_id=prompt_id, posted_as=prompt_id, order=self._orders, sent_before=sent_before)
+        self._jobs[prompt_id] = job
         self._orders += 1
         self.earlier_ids.discard(prompt_id)
         return job
@@ -141,7 +118,7 @@ class InFlight:
     def rename(self, job: Job, prompt_id: str) -> None:
         """The server gave the job another id than ours: claim the events that came under it."""
         del self._jobs[job.prompt_id]
-        job.prompt_id = job.tracker.prompt_id = prompt_id
+        job.prompt_id = prompt_id
         self._jobs[prompt_id] = job
         for name, message, at, _ in self._unknown:
             if name == prompt_id and self._follow(job, message, at):

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+
+from msgspec import Struct
 
 from comfyload.comfy.api import Api
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.noticed import Noticed
+from comfyload.comfy.room import Room
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.transport import Transport
-from comfyload.record.model import Failure
+from comfyload.record.model import Failure, Observation
+
+
+class ClientOptions(Struct, frozen=True, kw_only=True):
+    """How a client works.
+
+    `fetch`: download the outputs of each job, and throw them away. `observe`: takes what is worth a note. `on_queue`:
+    takes the instant and the length of the server's queue, as events report it. `unconfirmed_ids`: prompts that an
+    earlier process may have sent; they are looked up before they are sent. `earlier_ids`: prompts of an earlier process
+    that may still be in the server's queue, where they count as ours. `server_restarted`: the server was restarted
+    since then, so that a prompt it does not know may have run, and is not sent again. `room`: prompts are sent only
+    while it has some, one after the other.
+    """
+
+    timeouts: Timeouts = Timeouts()
+    fetch: bool = False
+    observe: Callable[[Observation], None] = lambda _: None
+    on_queue: Callable[[float, int], None] = lambda _t, _n: None
+    unconfirmed_ids: Container[str] = frozenset()
+    earlier_ids: Iterable[str] = ()
+    server_restarted: bool = False
+    room: Room | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -23,6 +47,10 @@ class Link:
     inflight: InFlight
     stream: EventStream
     clock: Callable[[], float]
-    timeouts: Timeouts
+    options: ClientOptions
     noticed: Noticed
     abandoned: Failure | None = None
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self.options.timeouts

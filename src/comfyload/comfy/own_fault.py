@@ -6,7 +6,7 @@ import errno
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import Download, Reply, Request, TransportError
@@ -63,28 +63,24 @@ class FaultReporter:
         self._on_own = on_own
 
     async def call(self, request: Request) -> Reply:
-        try:
+        with self._reporting():
             return await self._transport.call(request)
-        except TransportError as error:
-            self._report(error)
-            raise
 
     async def download(self, path: str, timeout_s: float) -> Download:
-        try:
+        with self._reporting():
             return await self._transport.download(path, timeout_s)
-        except TransportError as error:
-            self._report(error)
-            raise
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        try:
+        with self._reporting():
             async with self._transport.events(client_id) as frames:
                 yield frames
-        except TransportError as error:
-            self._report(error)
-            raise
 
-    def _report(self, error: TransportError) -> None:
-        if error.ours:
-            self._on_own(str(error).removeprefix(OURS))
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except TransportError as error:
+            if error.ours:
+                self._on_own(str(error).removeprefix(OURS))
+            raise

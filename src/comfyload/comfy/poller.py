@@ -8,13 +8,10 @@ requested.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from itertools import islice
 
-from comfyload.comfy.api import Api
-from comfyload.comfy.inflight import InFlight, Job
-from comfyload.comfy.stream import EventStream
-from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.inflight import Job
+from comfyload.comfy.link import Link
 from comfyload.comfy.wire import TransportError
 
 FIRST_PAUSE_S = 0.1
@@ -24,25 +21,12 @@ AT_ONCE = 4
 
 
 class HistoryPoller:
-    """Runs until cancelled. `note(code, text)` takes what it finds out about the server."""
+    """Looks for the ends of the jobs on one server."""
 
-    def __init__(
-        self,
-        api: Api,
-        inflight: InFlight,
-        stream: EventStream,
-        clock: Callable[[], float],
-        *,
-        timeouts: Timeouts,
-        note: Callable[[str, str], None],
-    ) -> None:
-        self._api = api
-        self._inflight = inflight
-        self._stream = stream
-        self._clock = clock
-        self._timeouts = timeouts
-        self._note = note
-        self._progress_at = clock()
+    def __init__(self, link: Link) -> None:
+        self._api, self._inflight, self._stream = link.api, link.inflight, link.stream
+        self._clock, self._timeouts, self._note = link.clock, link.timeouts, link.noticed.note
+        self._progress_at = link.clock()
         self._stalled = False
         self._gone_since: float | None = None
 

@@ -10,7 +10,6 @@ import msgspec
 from comfyload.comfy.inflight import Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.reconcile import reconcile
-from comfyload.comfy.room import Room
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.wire import Reply, TransportError
 from comfyload.record.model import Failure, FailureKind, Prompt
@@ -19,30 +18,26 @@ LATE = Failure(kind="timeout", message="not done by its deadline")
 
 
 class Submit:
-    """Submits prompts to one server.
+    """Submits prompts to one server."""
 
-    `room`: prompts are sent only while the server's queue has some. `server_restarted`: the server was restarted since
-    an earlier process sent prompts, so that one it does not know may have run, and is not sent again.
-    """
-
-    def __init__(self, link: Link, *, room: Room | None, server_restarted: bool) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._room = room
-        self._server_restarted = server_restarted
         self._highest_number: float | None = None
 
     async def no_room(self, deadline: float | None, over: Callable[[], bool] = lambda: False) -> str:
         """Wait for room in the server's queue; why a prompt must not be sent, "" if it may be or is over."""
-        if self._room is None:
-            return ""
         link, late = self._link, math.inf if deadline is None else deadline
-        return await self._room.wait(
+        room = link.options.room
+        if room is None:
+            return ""
+        return await room.wait(
             link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= late
         )
 
     def held_s(self, since: float) -> float:
         """How long a prompt that could have been sent at `since` was held back because the server's queue was full."""
-        full = None if self._room is None else self._room.last_full
+        room = self._link.options.room
+        full = None if room is None else room.last_full
         return self._link.clock() - since if full is not None and full >= since else 0.0
 
     async def submit(self, job: Job, prompt: Prompt, deadline: float | None) -> Failure | None:
@@ -53,7 +48,7 @@ class Submit:
         if deadline is not None:
             timeout_s = min(timeout_s, deadline - self._link.clock())
         if timeout_s <= 0.0:
-            job.give_up(LATE)
+            job.finish(LATE)
             return None
         return await self._post(job, prompt, timeout_s)
 
@@ -64,7 +59,7 @@ class Submit:
         job.accepted = found == "there"
         if found != "absent":
             return False
-        if self._server_restarted:
+        if link.options.server_restarted:
             job.finish("lost")
             return False
         await self.no_room(deadline, job.end.done)

@@ -7,6 +7,7 @@ messages, because `status_str` is `success` for some prompts that failed.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -28,50 +29,27 @@ MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate m
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
+@dataclass(slots=True, eq=False)
 class PromptTracker:
-    """What is known of one prompt so far."""
+    """What is known of one prompt so far. `last_event`: when the last message of this prompt arrived."""
 
-    __slots__ = (
-        "acknowledged",
-        "cached",
-        "ended",
-        "ended_at",
-        "error",
-        "executions",
-        "first_event",
-        "held_s",
-        "last_event",
-        "number",
-        "partial",
-        "preview_bytes",
-        "previews",
-        "prompt_id",
-        "sent",
-        "spans",
-        "started",
-        "times",
-    )
-
-    def __init__(self, prompt_id: str) -> None:
-        self.prompt_id = prompt_id
-        self.sent: float | None = None
-        self.acknowledged: float | None = None
-        self.number: float | None = None
-        self.first_event: float | None = None
-        self.last_event: float | None = None
-        """When the last message of this prompt arrived."""
-        self.started: float | None = None
-        self.ended: str | None = None
-        self.ended_at: float | None = None
-        self.executions = 0
-        self.held_s = 0.0
-        self.cached: list[str] = []
-        self.spans: dict[str, list[float | None]] = {}
-        self.times: dict[str, int] = {}
-        self.error: Failure | None = None
-        self.partial: Failure | None = None
-        self.previews = 0
-        self.preview_bytes = 0
+    sent: float | None = None
+    acknowledged: float | None = None
+    number: float | None = None
+    first_event: float | None = None
+    last_event: float | None = None
+    started: float | None = None
+    ended: str | None = None
+    ended_at: float | None = None
+    executions: int = 0
+    held_s: float = 0.0
+    cached: list[str] = field(default_factory=list)
+    spans: dict[str, list[float | None]] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    error: Failure | None = None
+    partial: Failure | None = None
+    previews: int = 0
+    preview_bytes: int = 0
 
     def on_message(self, message: Message, at: float) -> bool:
         """Take one WebSocket message of this prompt that arrived at `at`; True once the prompt is over.
@@ -117,7 +95,7 @@ class PromptTracker:
         outcome: Outcome,
         *,
         done: float | None,
-        end_source: Literal["events", "history", "client"],
+        end_source: Literal["events", "history", "client"] = "client",
         done_uncertainty_s: float = 0.0,
         failure: Failure | None = None,
         entry: HistoryEntry | None = None,
@@ -192,13 +170,14 @@ class PromptTracker:
 def failure_of(message: Message) -> Failure:
     """The failure in an `execution_error` or `execution_interrupted` message."""
     data = message.data
+    node, node_class = (part and part[:LONGEST_NAME] for part in (data.node_id, data.node_type))
     if message.type == "execution_interrupted":
         return Failure(
             kind="interrupted",
             type="execution_interrupted",
             message="interrupted on the server, not by this run",
-            node=data.node_id and data.node_id[:LONGEST_NAME],
-            node_class=data.node_type and data.node_type[:LONGEST_NAME],
+            node=node,
+            node_class=node_class,
         )
     kind: FailureKind = "execution_error"
     text = f"{data.exception_type or ''} {(data.exception_message or '')[:LONGEST_TEXT]}".lower()
@@ -210,8 +189,8 @@ def failure_of(message: Message) -> Failure:
         kind=kind,
         type=_cut(data.exception_type or "", LONGEST_NAME),
         message=_cut((data.exception_message or "").strip(), LONGEST_TEXT),
-        node=data.node_id and data.node_id[:LONGEST_NAME],
-        node_class=data.node_type and data.node_type[:LONGEST_NAME],
+        node=node,
+        node_class=node_class,
     )
 
 

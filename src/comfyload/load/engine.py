@@ -20,7 +20,9 @@ from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sen
 from comfyload.record.plan import Closed, Open, Plan, Replay
 
 
-class _Client(Protocol):
+class Client(Protocol):
+    """Runs prompts: on one server, on several, or as a script does."""
+
     async def run(self, prompt: Prompt) -> Execution: ...
 
 
@@ -66,7 +68,7 @@ class Engine:
         self,
         plan: Plan,
         prompts: Callable[[int], Prompt],
-        client: _Client,
+        client: Client,
         emit: Callable[[Line], None],
         *,
         clock: Callable[[], float],

@@ -7,15 +7,15 @@ attempts an id is looked up on the server before it is sent again; a prompt that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
-from typing import Literal, Unpack
+from typing import Literal
 
 from msgspec import structs
 
-from comfyload.comfy.client import ClientOptions, ComfyClient
-from comfyload.comfy.timeouts import Timeouts
+from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.transport import Transport
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent, Retrying
@@ -29,33 +29,27 @@ from comfyload.tasks import end_tasks
 
 
 class RetryingClient:
-    """A `Client` for one server or several, made by `RetryingClient.open`; `run` may be called any number of times at
+    """A client for one server or several, made by `RetryingClient.open`; `run` may be called any number of times at
     once.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        clock: Callable[[], float],
-        rng: Random,
-        timeouts: Timeouts,
-        never_s: float,
-        stack: AsyncExitStack,
-        open_one: Callable[[Transport, ServerBackend], AbstractAsyncContextManager[ComfyClient]],
+        self, policy: Policy, clock: Callable[[], float], rng: Random, options: ClientOptions, stack: AsyncExitStack
     ) -> None:
+        never_s = options.timeouts.unreachable_s
+        unreachable_s = never_s if policy.liveness_s is None else min(never_s, policy.liveness_s)
         self._policy = policy
         self._clock = clock
         self._draw = rng.random
-        self._timeouts = timeouts
+        self._options = options
+        self._timeouts = structs.replace(options.timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
         self._pool = Pool(policy, clock, rng, never_s)
         self._stack = stack
-        self._open_one = open_one
         self._known_failures = KnownFailures()
         self._abandoned: Failure | None = None
         self._idle = asyncio.Event()
         self._under_way = 0
-        self._attempts = AttemptRunner(clock, timeouts)
-        self._unconfirmed_ids: Container[str] = frozenset()
+        self._attempts = AttemptRunner(clock, self._timeouts)
 
     @classmethod
     @asynccontextmanager
@@ -66,7 +60,7 @@ class RetryingClient:
         clock: Callable[[], float],
         *,
         rng: Random,
-        **options: Unpack[ClientOptions],
+        options: ClientOptions = ClientOptions(),  # noqa: B008 - frozen
     ) -> AsyncIterator[RetryingClient]:
         """Open a client to each server, then yield; on leaving, none of our jobs stays there. More may `join`.
 
@@ -82,26 +76,10 @@ class RetryingClient:
                 "a policy without cancel or lookup is for comparison in a simulation only",
                 "leave both true: a server would run jobs that nobody waits for, or twice",
             )
-        on_queue = options.get("on_queue", lambda _t, _n: None)
-        timeouts = options.get("timeouts", Timeouts())
-        never_s = timeouts.unreachable_s
-        unreachable_s = never_s if policy.liveness_s is None else min(never_s, policy.liveness_s)
-        timeouts = structs.replace(timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
         async with AsyncExitStack() as stack:
-
-            def open_one(transport: Transport, backend: ServerBackend) -> AbstractAsyncContextManager[ComfyClient]:
-                own: ClientOptions = {
-                    **options,
-                    "timeouts": timeouts,
-                    "on_queue": client._sum_of_queues(backend, on_queue),
-                    "unconfirmed_ids": backend.unconfirmed_ids,
-                }
-                return ComfyClient.open(transport, backend.facts, clock, **own)
-
-            client = cls(policy, clock, rng, timeouts, never_s, stack, open_one)
+            client = cls(policy, clock, rng, options, stack)
             for transport, facts in servers:
                 await client.join(transport, facts)
-            client._unconfirmed_ids = options.get("unconfirmed_ids", frozenset())
             pool = asyncio.create_task(client._pool.run())
             try:
                 yield client
@@ -114,7 +92,13 @@ class RetryingClient:
     async def join(self, transport: Transport, facts: Server) -> None:
         """Use another server from now on."""
         backend = ServerBackend(facts, self._policy.breaker, self._draw)
-        backend.client = await self._stack.enter_async_context(self._open_one(transport, backend))
+        own = structs.replace(
+            self._options,
+            timeouts=self._timeouts,
+            on_queue=self._sum_of_queues(backend),
+            unconfirmed_ids=backend.unconfirmed_ids,
+        )
+        backend.client = await self._stack.enter_async_context(ComfyClient.open(transport, facts, self._clock, own))
         self._pool.add(backend)
 
     @property
@@ -228,7 +212,7 @@ class RetryingClient:
         """The server that has the job of an earlier process; None: not known, so that it is looked up before it is
         sent.
         """
-        if pending.prompt.id not in self._unconfirmed_ids:
+        if pending.prompt.id not in self._options.unconfirmed_ids:
             return None
         found = await self._attempts.find(pending, list(self._pool.backends))
         if found is None:
@@ -315,14 +299,12 @@ class RetryingClient:
         await self._attempts.sleep(wait)
         return True
 
-    def _sum_of_queues(
-        self, backend: ServerBackend, on_queue: Callable[[float, int], None]
-    ) -> Callable[[float, int], None]:
+    def _sum_of_queues(self, backend: ServerBackend) -> Callable[[float, int], None]:
         def report(t: float, remaining: int) -> None:
             if remaining != backend.remaining:
                 backend.remaining, backend.last_change = remaining, t
                 self._pool.notify()
-            on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
+            self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
 
         return report
 

@@ -20,8 +20,9 @@ from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
 from comfyload.app.run.telemetry import has_rows, sources
 from comfyload.app.run.viewer import StopReason, Viewer
-from comfyload.comfy.client import ClientOptions, ComfyClient
+from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.transport import Transport
@@ -165,20 +166,20 @@ class Session:
     def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest, earlier = self._manifest, self._earlier
         unconfirmed = frozenset([*(line.prompt_id for line in earlier.begun), *earlier.unjournalled])
-        options: ClientOptions = {
-            "timeouts": Timeouts(job_s=manifest.plan.timeout_s),
-            "fetch": manifest.plan.fetch,
-            "observe": self._noted.add,
-            "on_queue": self._on_queue,
-            "unconfirmed_ids": unconfirmed,
-            "earlier_ids": unconfirmed,
-            "server_restarted": earlier.restarted,
-            "room": self._room(),
-        }
+        options = ClientOptions(
+            timeouts=Timeouts(job_s=manifest.plan.timeout_s),
+            fetch=manifest.plan.fetch,
+            observe=self._noted.add,
+            on_queue=self._on_queue,
+            unconfirmed_ids=unconfirmed,
+            earlier_ids=unconfirmed,
+            server_restarted=earlier.restarted,
+            room=self._room(),
+        )
         if manifest.retry is None:
-            return ComfyClient.open(transport, manifest.server, self._clock, **options)
-        rng = Random(f"{manifest.plan.seed}/retries")
-        return RetryingClient.open([(transport, manifest.server)], manifest.retry, self._clock, rng=rng, **options)
+            return ComfyClient.open(transport, manifest.server, self._clock, options)
+        servers, rng = [(transport, manifest.server)], Random(f"{manifest.plan.seed}/retries")
+        return RetryingClient.open(servers, manifest.retry, self._clock, rng=rng, options=options)
 
     async def _drive(self, client: ComfyClient | RetryingClient) -> None:
         plan = self._manifest.plan
