@@ -260,9 +260,9 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
         return response
 
     read = 0
-    plain = transport_file._read
+    plain = transport_file.Http._read
 
-    async def counted(response: Any, limit: int, sizes: dict[object, int]) -> bytes:
+    async def counted(http: transport_file.Http, response: Any, request: Request) -> bytes:
         nonlocal read
         chunks = response.content.iter_any
 
@@ -278,9 +278,9 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
             method=response.method,
             close=response.close,
         )
-        return await plain(passed, limit, sizes)
+        return await plain(http, passed, request)
 
-    monkeypatch.setattr(transport_file, "_read", counted)
+    monkeypatch.setattr(transport_file.Http, "_read", counted)
     with answering(handler) as url, pytest.raises(TransportError, match="larger than 1 MiB was not read"):
         with_server(url, lambda transport: transport.call(Request(method="GET", path="history/x")))
     assert (1 << 20) < read < (4 << 20)

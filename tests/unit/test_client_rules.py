@@ -18,7 +18,7 @@ from comfyload.comfy.address import parse_headers
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
-from comfyload.comfy.http import Http, _read, _target, _TooLarge
+from comfyload.comfy.http import Http, _target
 from comfyload.comfy.identify import _without_secrets, identify
 from comfyload.comfy.inflight import InFlight, progress_of
 from comfyload.comfy.link import ClientOptions
@@ -442,12 +442,14 @@ def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, w
         def close(self) -> None: ...
 
     response: Any = Response()
-    request = Request(method="GET", path="x", most_bytes=10)
+    session: Any = None
+    http, request = Http(URL("http://s/"), session, {}), Request(method="GET", path="x", most_bytes=10)
     if whole:
-        assert asyncio.run(_read(response, request, {})) == b"0123456789"[:size]
+        assert asyncio.run(http._read(response, request)) == b"0123456789"[:size]
     else:
-        with pytest.raises(_TooLarge):
-            asyncio.run(_read(response, request, {}))
+        with pytest.raises(TransportError, match="larger than 0 MiB") as refused:
+            asyncio.run(http._read(response, request))
+        assert refused.value.vain
 
 
 def test_a_reply_that_is_not_comfyuis_is_named_by_its_status() -> None:

@@ -239,11 +239,13 @@ async def look_at_queue(transport: Transport) -> QueueContents | None:
     if reply is None or reply.status != 200:
         return None
     try:
-        running, pending = (_rows(rows) for rows in decode_queue(reply.body))
+        running, pending = decode_queue(reply.body)
     except msgspec.MsgspecError:
         return None
-    clients = {json.dumps(_client(row)) for row in [*running, *pending]}
-    return QueueContents([str(row[1]) for row in running], len(pending), len(clients))
+    clients = {
+        json.dumps(extra.get("client_id") if isinstance(extra, dict) else None) for _, extra in running + pending
+    }
+    return QueueContents([str(prompt_id) for prompt_id, _ in running], len(pending), len(clients))
 
 
 async def greeting(transport: Transport, within_s: float = 2.0) -> float | str:
@@ -300,15 +302,6 @@ def _view(name: str) -> str:
             break
     subfolder, filename = posixpath.split(name)
     return view_path(filename, subfolder, kind)
-
-
-def _rows(rows: list[list[Any]]) -> list[list[Any]]:
-    return [row for row in rows if len(row) > 1]
-
-
-def _client(row: list[Any]) -> Any:
-    extra = row[3] if len(row) > 3 else None
-    return extra.get("client_id") if isinstance(extra, dict) else None
 
 
 async def _try(transport: Transport, path: str, method: str = "GET", timeout_s: float = 15.0) -> Reply | None:

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -82,7 +83,7 @@ class Http:
             except OSError as error:
                 raise UsageError(f"--ca-file {ca_file}: {error.strerror or error}", "give a PEM file") from None
         watched = aiohttp.TraceConfig()
-        watched.on_request_redirect.append(_stay)
+        watched.on_request_redirect.append(partial(_stay, redacted(url)))
         session = aiohttp.ClientSession(
             trace_configs=[watched],
             connector=bounded(aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=tls, keepalive_timeout=60)),
@@ -100,7 +101,7 @@ class Http:
         """
         try:
             async with await self._respond(request) as response:
-                body = await _read(response, request, self._sizes)
+                body = await self._read(response, request)
                 if response.status < 300:
                     return Reply(status=response.status, body=body, content_type=response.content_type)
                 # Its text is shown, and it may repeat what it was sent.
@@ -128,8 +129,7 @@ class Http:
                     head = head if len(head) >= HEAD_BYTES else head + bytes(chunk[:HEAD_BYTES])
                     size += len(chunk)
                     if size > MAX_DOWNLOAD_BYTES:
-                        response.close()
-                        raise _TooLarge(MAX_DOWNLOAD_BYTES)
+                        raise self._too_large(response, MAX_DOWNLOAD_BYTES)
                 coded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
                 return Download(
                     status=response.status,
@@ -194,6 +194,30 @@ class Http:
             url = target
         raise TransportError(f"{self.name}: more than {MAX_REDIRECTS} redirects, one to the next", sent=True)
 
+    async def _read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
+        """The body, unpacked. If all bodies under way exceed the bound together, the largest is abandoned."""
+        limit = MAX_FILE_BYTES if request.file else MAX_BODY_BYTES
+        most = limit if request.file else min(request.most_bytes, limit)
+        if (response.content_length or 0) > most and response.method != "HEAD":
+            raise self._too_large(response, most)
+        body, sizes = BytesIO(), self._sizes  # what a BytesIO holds is handed on without a copy
+        sizes[response] = 0
+        try:
+            async for chunk in response.content.iter_any():
+                sizes[response] = size = sizes[response] + len(chunk)
+                total = sum(sizes.values())
+                if size > most or (total > limit and size * len(sizes) >= total):
+                    raise self._too_large(response, most if size > most else limit)
+                body.write(chunk)
+        finally:
+            del sizes[response]
+        return body.getvalue()
+
+    def _too_large(self, response: aiohttp.ClientResponse, limit: int) -> TransportError:
+        response.close()
+        text = f"{self.name}: a reply larger than {limit >> 20} MiB was not read"
+        return TransportError(text, sent=True, vain=True)
+
     async def _frames(self, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str | bytes]:
         try:
             async for message in socket:
@@ -211,19 +235,13 @@ class Http:
         """The fault as a TransportError; `sent`: whether the request can have reached the server."""
         if fault := own_fault(error):
             return TransportError(f"{OURS}{fault}", sent=not isinstance(error, aiohttp.ClientConnectorError), ours=True)
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-            return TransportError(f"{self.name}: TLS failed: {_reason(error)}", sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):
-            return TransportError(f"{self.name}: {_reason(error)}", sent=False)
+            tls = "TLS failed: " if isinstance(error, aiohttp.ClientSSLError) else ""
+            return TransportError(f"{self.name}: {tls}{_reason(error)}", sent=False)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return TransportError(f"{self.name}: no connection in time", sent=False)
         if isinstance(error, aiohttp.WSServerHandshakeError):
             return TransportError(f"{self.name}: the WebSocket was refused with HTTP {error.status}", sent=True)
-        if isinstance(error, _TooLarge):
-            text = f"{self.name}: a reply larger than {error.limit >> 20} MiB was not read"
-            return TransportError(text, sent=True, vain=True)
-        if isinstance(error, _Redirected):
-            return TransportError(f"{self.name}: the WebSocket is redirected to {error.where}", sent=True)
         if isinstance(error, TimeoutError):
             return TransportError(f"{self.name}: no reply in time", sent=True)
         if isinstance(error, aiohttp.InvalidURL):
@@ -233,40 +251,6 @@ class Http:
 
 FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 """The errors of a call; aiohttp raises a ValueError for some malformed replies."""
-
-
-class _TooLarge(aiohttp.ClientPayloadError):
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"larger than {limit} bytes")
-        self.limit = limit
-
-
-class _Redirected(aiohttp.ClientError):
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self.where = where
-
-
-async def _read(response: aiohttp.ClientResponse, request: Request, sizes: dict[object, int]) -> bytes:
-    """The body, unpacked. Where all bodies under way are larger than the bound together, the largest is abandoned."""
-    limit = MAX_FILE_BYTES if request.file else MAX_BODY_BYTES
-    most = limit if request.file else min(request.most_bytes, limit)
-    if (response.content_length or 0) > most and response.method != "HEAD":
-        response.close()
-        raise _TooLarge(most)
-    body = BytesIO()  # what it holds is handed on without a copy
-    sizes[response] = 0
-    try:
-        async for chunk in response.content.iter_any():
-            sizes[response] = size = sizes[response] + len(chunk)
-            total = sum(sizes.values())
-            if size > most or (total > limit and size * len(sizes) >= total):
-                response.close()
-                raise _TooLarge(most if size > most else limit)
-            body.write(chunk)
-    finally:
-        del sizes[response]
-    return body.getvalue()
 
 
 def _target(response: aiohttp.ClientResponse) -> URL | None:
@@ -281,11 +265,11 @@ def _target(response: aiohttp.ClientResponse) -> URL | None:
     return target if target.scheme in ("http", "https") and target.host else None
 
 
-async def _stay(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+async def _stay(name: str, _session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
     """Stop aiohttp before it follows a redirect of a WebSocket's handshake, which it does with all headers."""
     where, _ = redirected(params.url.with_query(None), "ws", params.response.headers.get("Location", ""))
     params.response.close()
-    raise _Redirected(where)
+    raise TransportError(f"{name}: the WebSocket is redirected to {where}", sent=True)
 
 
 def _reason(error: Any) -> str:

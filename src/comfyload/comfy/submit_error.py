@@ -59,8 +59,8 @@ def classify_refusal(status: int, body: bytes, headers: Mapping[str, str] | None
         kind=kind,
         type=error.type[:LONGEST],
         message=message[:LONGEST] or f"HTTP {status}: {_elsewhere(headers) or message_in(body) or 'no message'}",
-        node=node and node[:LONGEST],
-        node_class=node_class and node_class[:LONGEST],
+        node=node,
+        node_class=node_class,
         status=status,
         retry_after_s=_retry_after(headers or {}),
     )
@@ -113,8 +113,8 @@ def node_errors_of(body: bytes) -> tuple[_Accepted, Failure | None]:
         kind="partial_validation",
         type="node_errors",
         message=f"accepted, but {which} {'was' if len(dropped) == 1 else 'were'} dropped: {detail}"[:LONGEST],
-        node=node and node[:LONGEST],
-        node_class=node_class and node_class[:LONGEST],
+        node=node,
+        node_class=node_class,
         status=200,
     )
 
@@ -137,9 +137,9 @@ def _first_node_error(node_errors: Any) -> tuple[str | None, str | None, str]:
             errors = body.get("errors")
             first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
             words = ": ".join(str(first[key]) for key in ("message", "details") if first.get(key))
-            return str(node), _text(body.get("class_type")), words
+            return str(node)[:LONGEST], _text(body.get("class_type")), words
     return None, None, ""
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return value[:LONGEST] if isinstance(value, str) else None

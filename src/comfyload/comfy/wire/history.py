@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, members, raw_list, strict
+from comfyload.comfy.wire.lenient import decode_json, members, raw_list
 from comfyload.comfy.wire.messages import Message, decode_messages
 from comfyload.record.bounds import whole_ms
-from comfyload.record.codec import converted
 
 T = TypeVar("T")
+
+_LIST, _OBJECT = msgspec.Raw(b"[]"), msgspec.Raw(b"{}")
 
 
 class HistoryEntry(Struct, gc=False):
@@ -29,12 +30,6 @@ class HistoryEntry(Struct, gc=False):
     unread: list[str] = []
 
 
-class _RawEntry(Struct, gc=False):
-    prompt: msgspec.Raw = msgspec.Raw(b"[]")
-    outputs: msgspec.Raw = msgspec.Raw(b"{}")
-    status: msgspec.Raw = msgspec.Raw(b"{}")
-
-
 class _ExtraData(Struct, gc=False):
     create_time: float | None = None
 
@@ -45,16 +40,16 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     Raises:
         msgspec.MsgspecError: the body is not a history.
     """
-    entry = _entry(body, prompt_id)
-    if entry is None:
+    raw = members(body).get(prompt_id)
+    if raw is None or bytes(raw).strip() == b"null":
         return None
-    parts = _Parts()
-    prompt = parts.listed("prompt", entry.prompt)
+    entry, parts = members(raw), _Parts()
+    prompt = parts.listed("prompt", entry.get("prompt", _LIST))
     extra = parts.part("extra_data", prompt[3], _ExtraData()) if len(prompt) > 3 else _ExtraData()
     number = parts.part("number", prompt[0], math.nan) if prompt else math.nan
     return HistoryEntry(
-        outputs=parts.outputs(entry.outputs),
-        messages=parts.messages(entry.status),
+        outputs=parts.outputs(entry.get("outputs", _OBJECT)),
+        messages=parts.messages(entry.get("status", _OBJECT)),
         create_ms=whole_ms(extra.create_time),
         number=number if math.isfinite(number) else None,
         unread=parts.unread,
@@ -85,7 +80,7 @@ class _Parts:
 
     def messages(self, status: msgspec.Raw) -> list[Message]:
         """Those of its status, whose `status_str` can lie. A server without a status says `null`."""
-        raw = msgspec.Raw(b"[]")
+        raw = _LIST
         try:
             raw = members(status).get("messages", raw) if bytes(status).strip() != b"null" else raw
         except msgspec.MsgspecError as error:
@@ -104,15 +99,3 @@ class _Parts:
         if len(kept) < len(outputs):
             self.unread.append(f"{len(outputs) - len(kept)} of its outputs")
         return kept
-
-
-def _entry(body: bytes, prompt_id: str) -> _RawEntry | None:
-    try:
-        return strict(body, dict[str, _RawEntry]).get(prompt_id)
-    except msgspec.MsgspecError:
-        entry = converted(lenient(body), dict[str, Any]).get(prompt_id)
-    if not isinstance(entry, dict):
-        if entry is None:
-            return None
-        raise msgspec.ValidationError("its entry is not an object")
-    return _RawEntry(**{name: as_raw(entry[name]) for name in ("prompt", "outputs", "status") if name in entry})

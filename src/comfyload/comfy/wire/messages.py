@@ -16,7 +16,6 @@ class NodeState(Struct, gc=False):
     """One node in a `progress_state` message."""
 
     state: str = ""
-    display_node_id: str | None = None
 
 
 class ExecInfo(Struct, frozen=True, gc=False):
@@ -42,7 +41,6 @@ class Data(Struct, frozen=True, gc=False):
     timestamp: float | None = None
     nodes: msgspec.Raw = msgspec.Raw(b"")
     status: _Status | None = None
-    sid: str | None = None
     node_id: str | None = None
     node_type: str | None = None
     exception_type: str | None = None
@@ -78,6 +76,8 @@ class Message(Struct, frozen=True, gc=False):
     type: str
     data: Data = Data()
 
+
+_TEXTS = ("prompt_id", "node", "display_node", "node_id", "node_type", "exception_type", "exception_message")
 
 _message = msgspec.json.Decoder(Message, strict=False)
 
@@ -116,29 +116,18 @@ def _coerce(value: Any) -> Message | None:
     data = value.get("data")
     if not isinstance(data, dict):
         return Message(type=value["type"])
-
-    def text(key: str) -> str | None:
-        found = data.get(key)
-        return None if found is None or isinstance(found, dict | list) else str(found)
-
+    texts = {name: str(data[name]) for name in _TEXTS if isinstance(data.get(name), str | int | float)}
     status = data.get("status")
     exec_info = status.get("exec_info") if isinstance(status, dict) else None
     remaining = exec_info.get("queue_remaining") if isinstance(exec_info, dict) else None
     return Message(
         type=value["type"],
         data=Data(
-            prompt_id=text("prompt_id"),
-            node=text("node"),
-            display_node=text("display_node"),
             timestamp=finite(data.get("timestamp")),
             nodes=as_raw(data["nodes"]) if isinstance(data.get("nodes"), dict | list) else msgspec.Raw(b""),
             status=_Status(ExecInfo(remaining)) if type(remaining) is int and 0 <= remaining <= MOST_COUNT else None,
-            sid=text("sid"),
-            node_id=text("node_id"),
-            node_type=text("node_type"),
-            exception_type=text("exception_type"),
-            exception_message=text("exception_message"),
             value=data.get("value"),
             max=data.get("max"),
+            **texts,
         ),
     )

@@ -7,17 +7,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import ROOMY_VALUES, decode_json, lenient, strict
+from comfyload.comfy.wire.lenient import decode_json, lenient
 from comfyload.comfy.wire.messages import ExecInfo
 from comfyload.record.codec import converted
 
 PromptState = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
 """Where a prompt is on the server; `unknown`: the server did not say."""
-
-
-class _Queue(Struct, gc=False):
-    queue_running: list[msgspec.Raw] = []
-    queue_pending: list[msgspec.Raw] = []
 
 
 def place_in_queue(body: bytes, prompt_id: str) -> Literal["running", "pending"] | None:
@@ -29,9 +24,19 @@ def place_in_queue(body: bytes, prompt_id: str) -> Literal["running", "pending"]
         msgspec.MsgspecError: the body is not a queue.
     """
     running, pending = _rows(body)
-    if any(_id(row) == prompt_id for row in running):
+    if any(_part(row, 1) == prompt_id for row in running):
         return "running"
-    return "pending" if any(_id(row) == prompt_id for row in pending) else None
+    return "pending" if any(_part(row, 1) == prompt_id for row in pending) else None
+
+
+def decode_queue(body: bytes) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+    """Id and extra data of each prompt that runs, and of each that waits; graphs stay unread, rows without an id out.
+
+    Raises:
+        msgspec.MsgspecError: the body is not a queue.
+    """
+    running, pending = ([(_part(row, 1), _part(row, 3)) for row in rows] for rows in _rows(body))
+    return [row for row in running if row[0] is not None], [row for row in pending if row[0] is not None]
 
 
 def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
@@ -46,37 +51,14 @@ def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
     return running if isinstance(running, list) else [], pending if isinstance(pending, list) else []
 
 
-def _id(row: Any) -> Any:
-    """The id of a row; None where it has none."""
+def _part(row: Any, place: int) -> Any:
+    """One member of a row; None where it has none, or the row cannot be read."""
     try:
-        members = msgspec.json.decode(row, type=list[msgspec.Raw]) if isinstance(row, msgspec.Raw) else row
-        if not isinstance(members, list) or len(members) < 2:
-            return None
-        return decode_json(bytes(members[1]), Any) if isinstance(members[1], msgspec.Raw) else members[1]
-    except (ValueError, RecursionError):
+        parts = msgspec.json.decode(row, type=list[msgspec.Raw]) if isinstance(row, msgspec.Raw) else row
+        part = parts[place] if isinstance(parts, list) else None
+        return decode_json(bytes(part), Any) if isinstance(part, msgspec.Raw) else part
+    except (ValueError, RecursionError, IndexError):
         return None
-
-
-def decode_queue(body: bytes) -> tuple[list[list[Any]], list[list[Any]]]:
-    """The rows of what runs and of what waits in `GET /queue`, as `[number, id, None, extra_data]`: without the graphs.
-
-    Invalid rows are left out.
-
-    Raises:
-        msgspec.MsgspecError: the body is not a queue.
-    """
-    try:
-        queue = strict(body, _Queue, ROOMY_VALUES)
-        return [_row(item) for item in queue.queue_running], [_row(item) for item in queue.queue_pending]
-    except msgspec.MsgspecError:
-        plain = converted(lenient(body), dict[str, list[Any]])
-    running, pending = (plain.get(key, []) for key in ("queue_running", "queue_pending"))
-    return [row for row in running if isinstance(row, list)], [row for row in pending if isinstance(row, list)]
-
-
-def _row(item: msgspec.Raw) -> list[Any]:
-    number, prompt_id, _, extra, *_ = [*strict(item, list[msgspec.Raw]), *[msgspec.Raw(b"null")] * 4]
-    return [decode_json(bytes(part), Any) for part in (number, prompt_id)] + [None, decode_json(bytes(extra), Any)]
 
 
 class _Job(Struct, gc=False):
