@@ -8,6 +8,7 @@ minute, the shortest `liveness_s` of a policy made here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -89,7 +90,7 @@ class PolicyClient:
         self._dispatcher.budget.first()
         pending = _Pending(job, str(farm.world.workflows[job.index]), farm.now, self._policy)
         self._jobs[job.index] = pending
-        if pending.deadline is not None:
+        if pending.deadline < math.inf:
             farm.at(pending.deadline, self._late, pending)
         self._wait(pending)
 

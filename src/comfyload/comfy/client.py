@@ -7,6 +7,7 @@ everybody because of one stuck reader), the history is polled for the oldest job
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Literal
@@ -79,7 +80,7 @@ class ComfyClient:
                 await end_tasks(tasks)
 
     async def run(
-        self, prompt: Prompt, *, deadline: float | None = None, tell: Callable[[JobEvent], None] | None = None
+        self, prompt: Prompt, *, deadline: float = math.inf, tell: Callable[[JobEvent], None] | None = None
     ) -> Execution:
         """Submit the prompt once and follow it to its end. Never raises for what a server does.
 
@@ -150,7 +151,7 @@ class ComfyClient:
 
         return leave
 
-    async def _unsent(self, prompt: Prompt, called: float, deadline: float | None) -> Execution | None:
+    async def _unsent(self, prompt: Prompt, called: float, deadline: float) -> Execution | None:
         """The end of a prompt that must not be sent; None: it may be.
 
         Raises:
@@ -173,14 +174,14 @@ class ComfyClient:
         if remaining is not None:
             self.inflight.is_behind(job, max(0, remaining - 1))
 
-    def _expiries(self, job: Job, deadline: float | None) -> Iterator[asyncio.TimerHandle]:
+    def _expiries(self, job: Job, deadline: float) -> Iterator[asyncio.TimerHandle]:
         """The timers that end our wait for the job."""
         loop = asyncio.get_running_loop()
         job_s = self._link.timeouts.job_s
         if job_s is not None:
             late = Failure(kind="timeout", message=f"not done {job_s:g} s after it was sent")
             yield loop.call_later(job_s, job.finish, late)
-        if deadline is not None:
+        if deadline < math.inf:
             yield loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE)
 
     def _on_queue(self, remaining: int, ours: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import msgspec
@@ -24,14 +23,13 @@ class Submit:
         self._link = link
         self._highest_number: float | None = None
 
-    async def no_room(self, deadline: float | None, over: Callable[[], bool] = lambda: False) -> str:
+    async def no_room(self, deadline: float, over: Callable[[], bool] = lambda: False) -> str:
         """Wait for room in the server's queue; why a prompt must not be sent, "" if it may be or is over."""
-        link, late = self._link, math.inf if deadline is None else deadline
-        room = link.options.room
+        link, room = self._link, self._link.options.room
         if room is None:
             return ""
         return await room.wait(
-            link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= late
+            link.api, link.clock, lambda: over() or link.abandoned is not None or link.clock() >= deadline
         )
 
     def held_s(self, since: float) -> float:
@@ -40,19 +38,17 @@ class Submit:
         full = None if room is None else room.last_full
         return self._link.clock() - since if full is not None and full >= since else 0.0
 
-    async def submit(self, job: Job, prompt: Prompt, deadline: float | None) -> Failure | None:
+    async def submit(self, job: Job, prompt: Prompt, deadline: float) -> Failure | None:
         """Submit the prompt; the failure if the server does not have it afterwards, None if it does."""
         if job.sent_before and not await self._must_send(job, deadline):
             return None
-        timeout_s = self._link.timeouts.for_submit
-        if deadline is not None:
-            timeout_s = min(timeout_s, deadline - self._link.clock())
+        timeout_s = min(self._link.timeouts.for_submit, deadline - self._link.clock())
         if timeout_s <= 0.0:
             job.finish(LATE)
             return None
         return await self._post(job, prompt, timeout_s)
 
-    async def _must_send(self, job: Job, deadline: float | None) -> bool:
+    async def _must_send(self, job: Job, deadline: float) -> bool:
         """Whether the server lacks a prompt that an earlier process may have sent, so that it is sent again."""
         link = self._link
         found = await reconcile(link.api, job.prompt_id, link.clock, lost_s=link.timeouts.lost_s, over=job.end.done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -20,20 +21,20 @@ def later_ids(prompt_id: str) -> list[str]:
     return [id_of(prompt_id, number) for number in range(2, LATER_IDS + 2)]
 
 
+@dataclass(eq=False)
 class AttemptLog:
     """`number`: of the id under which the job is sent, from 1. `listed`: its attempts are listed even if there was only
     one. `waiting_since`: an instant.
     """
 
-    def __init__(self, first: str, began: float, *, listed: bool) -> None:
-        self.first = first
-        self.listed = listed
-        self.number = 1
-        self.attempts: list[Attempt] = []
-        self.last: Execution | None = None
-        self.waiting_since = began
-        self.node_failures: list[Failure] = []
-        self.held_s = 0.0
+    first: str
+    waiting_since: float
+    listed: bool
+    number: int = 1
+    attempts: list[Attempt] = field(default_factory=list)
+    last: Execution | None = None
+    node_failures: list[Failure] = field(default_factory=list)
+    held_s: float = 0.0
 
     def add(self, server: str, prompt_id: str, execution: Execution, sent_at: float, now: float) -> None:
         """Note an attempt that began at `sent_at` and has ended. One that was never sent does not count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
@@ -13,7 +14,7 @@ from comfyload.comfy.reconcile import LookUp, reconcile
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.wire import PromptState
 from comfyload.record.model import Execution, Failure
-from comfyload.retry.attempt_log import later_ids
+from comfyload.retry.attempt_log import LATER_IDS, id_of
 from comfyload.retry.pool import PendingPrompt, ServerBackend
 
 
@@ -34,21 +35,19 @@ class AttemptRunner:
             return await self._clarify(pending, backend, execution)
         return execution
 
-    async def find(
-        self, pending: PendingPrompt, backends: list[ServerBackend]
-    ) -> tuple[ServerBackend, int, str] | None:
-        """The server that has the job of an earlier process, the number of the last id it has there, and the id."""
-        ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
-        candidates = [(backend, number, name) for number, name in enumerate(ids, 1) for backend in backends]
-        found = await asyncio.gather(*(self._look_up(pending, backend, name) for backend, _, name in candidates))
-        there = [candidate for candidate, answer in zip(candidates, found, strict=True) if answer == "there"]
+    async def find(self, pending: PendingPrompt, backends: list[ServerBackend]) -> tuple[ServerBackend, int] | None:
+        """The server that has the job of an earlier process, and the number of the last id that it has there."""
+        keys = _every_id(backends)
+        found = await asyncio.gather(
+            *(self._look_up(pending, backend, id_of(pending.prompt.id, number)) for backend, number in keys)
+        )
+        there = [key for key, answer in zip(keys, found, strict=True) if answer == "there"]
         return there[-1] if there else None
 
     async def states(
         self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float
     ) -> dict[tuple[ServerBackend, int], PromptState]:
         """The state of the job on each server, by the number of its id; of a server without an answer: unknown."""
-        ids = [pending.prompt.id, *later_ids(pending.prompt.id)]
 
         async def one(backend: ServerBackend, prompt_id: str) -> PromptState:
             with suppress(TimeoutError):
@@ -56,8 +55,8 @@ class AttemptRunner:
                     return await backend.client.api.prompt_state(prompt_id)
             return "unknown"
 
-        keys = [(backend, number) for backend in backends for number in range(1, len(ids) + 1)]
-        found = await asyncio.gather(*(one(backend, ids[number - 1]) for backend, number in keys))
+        keys = _every_id(backends)
+        found = await asyncio.gather(*(one(backend, id_of(pending.prompt.id, number)) for backend, number in keys))
         return dict(zip(keys, found, strict=True))
 
     async def sleep(self, seconds: float) -> None:
@@ -76,11 +75,9 @@ class AttemptRunner:
         """The attempt itself; if it is cancelled, the job is removed from the server in the background."""
         prompt = pending.prompt
         task = asyncio.create_task(backend.client.run(prompt, deadline=pending.deadline, tell=pending.tell))
-        timeout_s = (
-            None if pending.deadline is None else pending.deadline - self._clock() + self._timeouts.cancel_s + 1.0
-        )
+        timeout_s = pending.deadline - self._clock() + self._timeouts.cancel_s + 1.0
         try:
-            await asyncio.wait([task], timeout=timeout_s)
+            await asyncio.wait([task], timeout=None if timeout_s == math.inf else timeout_s)
         except asyncio.CancelledError:
             backend.client.give_up(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
             self._leave(task)
@@ -107,7 +104,7 @@ class AttemptRunner:
             backend.unconfirmed_ids.add(pending.prompt.id)
             followed = await self._follow(pending, backend)
             return structs.replace(followed, sent=execution.sent, started=execution.started)
-        late = pending.deadline is not None and self._clock() >= pending.deadline
+        late = self._clock() >= pending.deadline
         kind: Literal["timeout", "lost"] = "timeout" if late else "lost"
         why = failure.message if failure is not None else ""
         text = f"the server may have it, and has not answered since: {why}"
@@ -120,8 +117,7 @@ class AttemptRunner:
 
     async def _look_up(self, pending: PendingPrompt, backend: ServerBackend, prompt_id: str) -> LookUp:
         """Whether the server has the id; unknown: it did not answer in time."""
-        until = self._clock() + self._timeouts.unreachable_s
-        until = until if pending.deadline is None else min(until, pending.deadline)
+        until = min(self._clock() + self._timeouts.unreachable_s, pending.deadline)
         return await reconcile(
             backend.client.api,
             prompt_id,
@@ -130,3 +126,8 @@ class AttemptRunner:
             over=lambda: self.over.is_set() or self._clock() >= until,
             sleep=self.sleep,
         )
+
+
+def _every_id(backends: list[ServerBackend]) -> list[tuple[ServerBackend, int]]:
+    """Each id that a job may have, by its number, on each server."""
+    return [(backend, number) for number in range(1, LATER_IDS + 2) for backend in backends]

@@ -197,8 +197,10 @@ class RetryingClient:
         log.add(backend.name, prompt_id, execution, sent_at, self._clock())
         if held is not None and held.moved and execution.outcome == "cancelled":
             return execution, "moved"
-        class_ = self._class(pending, execution)
-        failure = execution.failure
+        class_, failure = classify(execution), execution.failure
+        if class_ == "transient" and failure is not None:
+            again = self._known_failures.deterministic(pending.workflow, prompt_id, failure)
+            class_ = "deterministic" if again else class_
         backend.circuit.ended(
             class_,
             self._clock(),
@@ -223,16 +225,12 @@ class RetryingClient:
 
     async def _holder_of_key(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
         """The server that has the job of that key; None: none is known, or it failed there and is sent again."""
-        limits = [
-            self._policy.connect_s,
-            *([] if pending.deadline is None else [max(0.0, pending.deadline - self._clock())]),
-        ]
-        states = await self._attempts.states(pending, list(self._pool.backends), min(limits))
+        within_s = min(self._policy.connect_s, max(0.0, pending.deadline - self._clock()))
+        states = await self._attempts.states(pending, list(self._pool.backends), within_s)
         known = {key: state for key, state in states.items() if state not in ("absent", "unknown")}
         alive = [key for key, state in known.items() if state in ("pending", "running", "finished")]
         if alive:
-            backend, number = max(alive, key=lambda key: key[1])
-            return self._follow_on(pending, log, backend, number, id_of(pending.prompt.id, number))
+            return self._follow_on(pending, log, *max(alive, key=lambda key: key[1]))
         if known:
             log.number = 1 + max(number for _, number in known)
             pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, log.number)))
@@ -241,13 +239,11 @@ class RetryingClient:
                 backend.unconfirmed_ids.add(pending.prompt.id)
         return None
 
-    def _follow_on(
-        self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int, prompt_id: str
-    ) -> ServerBackend:
-        """Follow the job that is on that server under that id, sent before this call."""
+    def _follow_on(self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int) -> ServerBackend:
+        """Follow the job that is on that server under the id of that number, sent before this call."""
         log.number, log.listed = number, log.listed or number > 1
-        pending.send_as(structs.replace(pending.prompt, id=prompt_id))
-        backend.unconfirmed_ids.add(prompt_id)
+        pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, number)))
+        backend.unconfirmed_ids.add(pending.id)
         self._pool.put(backend, pending)
         return backend
 
@@ -259,14 +255,6 @@ class RetryingClient:
         return structs.replace(execution, server_state_after="unknown") if unconfirmed else execution
 
     # --- between attempts
-
-    def _class(self, pending: PendingPrompt, execution: Execution) -> FailureClass | None:
-        class_ = classify(execution)
-        failure = execution.failure
-        if class_ != "transient" or failure is None:
-            return class_
-        again = self._known_failures.deterministic(pending.workflow, pending.prompt.id, failure)
-        return "deterministic" if again else class_
 
     async def _again(
         self,

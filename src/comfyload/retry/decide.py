@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from comfyload.retry.breaker import CircuitBreaker
@@ -26,14 +27,14 @@ LOOK_AGAIN_S = (0.25, 2.0)
 
 
 class PendingJob:
-    """One job over all its attempts. `deadline`: an instant, or None. `id`: under which it is sent now."""
+    """One job over all its attempts. `deadline`: an instant; infinite: none. `id`: under which it is sent now."""
 
     def __init__(self, job_id: str, workflow: str, began: float, policy: Policy) -> None:
         self.id = job_id
         self.workflow = workflow
         self.began = began
         self.policy = policy
-        self.deadline = None if policy.deadline_s is None else began + policy.deadline_s
+        self.deadline = math.inf if policy.deadline_s is None else began + policy.deadline_s
         self.avoid: set[Backend] = set()
         """Servers to which others are preferred."""
         self.unfit: set[Backend] = set()
@@ -46,20 +47,19 @@ class PendingJob:
         """Attempts that cost GPU time."""
 
 
+@dataclass(slots=True, eq=False)
 class Assignment:
-    """One of our jobs on a server: `after` is the workflow of the one put there before it; `started`: an instant."""
+    """One of our jobs on a server: `after` is the workflow of the one put there before it; `started`: an instant.
 
-    __slots__ = ("after", "job", "moved", "predicted_s", "running_since", "started")
+    `moved`: it is being taken back. `running_since`: since when the server reports that it runs, without an event.
+    """
 
-    def __init__(self, job: PendingJob, after: str | None, predicted_s: float) -> None:
-        self.job = job
-        self.after = after
-        self.predicted_s = predicted_s
-        self.started: float | None = None
-        self.moved = False
-        """It is being taken back."""
-        self.running_since: float | None = None
-        """Since when the server has reported it as running, without an event."""
+    job: PendingJob
+    after: str | None
+    predicted_s: float
+    started: float | None = None
+    moved: bool = False
+    running_since: float | None = None
 
 
 class Backend:
@@ -156,8 +156,6 @@ class Dispatcher:
 
     def left_s(self, job: PendingJob, now: float) -> float:
         """How long the job may still wait for a server, by its execution time on an idle one."""
-        if job.deadline is None:
-            return math.inf
         needed = self.times.predict_s(job.workflow, job.workflow)
         # If it needs longer than the deadline allows, no job would be sent, and the estimate never corrected.
         return job.deadline - now - (needed if job.began + needed < job.deadline else 0.0)
@@ -227,7 +225,7 @@ class Dispatcher:
 
     def _has_room(self, backend: Backend, job: PendingJob, begins: float) -> bool:
         """Whether it would be done by its deadline if it began then; on an idle server it may always try."""
-        if job.deadline is None or (not backend.held and not backend.others):
+        if not backend.held and not backend.others:
             return True
         return begins + self.times.predict_s(job.workflow, backend.last) <= job.deadline
 

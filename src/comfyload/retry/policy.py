@@ -66,13 +66,7 @@ RULES: dict[FailureClass, Rule] = {
     "server_error": Rule(
         retry=True, attempts=5, elsewhere=True, charged=False, why="the server does not have the job after its error"
     ),
-    "lost": Rule(
-        retry=True,
-        attempts=5,
-        delay="none",
-        charged=False,
-        why="the server no longer knows the job",
-    ),
+    "lost": Rule(retry=True, attempts=5, delay="none", charged=False, why="the server no longer knows the job"),
     "hung": Rule(retry=True, attempts=2, elsewhere=True, delay="none", why="its server makes no progress"),
     "oom": Rule(retry=True, attempts=2, free_memory=True, delay="none", why="memory held by other models is freed"),
     "cuda": Rule(retry=True, attempts=2, elsewhere=True, delay="none", why="its server needs a restart"),

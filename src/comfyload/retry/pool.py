@@ -161,7 +161,7 @@ class Pool:
                 left = self.dispatcher.left_s(pending, now)
                 if left < NO_TIME_S:
                     return SHED
-                if pending.deadline is None and self._none_works(pending, now, since):
+                if pending.deadline == math.inf and self._none_works(pending, now, since):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
                 # The estimate of what the job needs may improve meanwhile.
                 done, _ = await asyncio.wait([pending.assigned], timeout=min(left, LOOK_AGAIN_S[1]))
@@ -226,7 +226,7 @@ class Pool:
                 return False
         elif state != "closed":
             return False
-        hurried = any(pending.deadline is not None for pending in self._waiting)
+        hurried = any(pending.deadline < math.inf for pending in self._waiting)
         if self._policy.admission.depth is None and not hurried and len(self.backends) == 1:
             return True
         if not await backend.look(within_s):
