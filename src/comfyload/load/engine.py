@@ -11,10 +11,12 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
+from random import Random
 from typing import Protocol
 
 from comfyload import clock as clocks
-from comfyload.load.arrivals import Generator, offsets
+from comfyload.load.arrivals import offsets
 from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Open, Plan, Replay
@@ -61,29 +63,19 @@ class Stop:
             await asyncio.wait_for(self._event.wait(), seconds)
 
 
+@dataclass(eq=False)
 class Engine:
     """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        prompts: Callable[[int], Prompt],
-        client: Client,
-        emit: Callable[[Line], None],
-        *,
-        clock: Callable[[], float],
-        rng: Generator,
-        stop: Stop,
-        done: frozenset[int] = frozenset(),
-    ) -> None:
-        self._plan = plan
-        self._prompts = prompts
-        self._client = client
-        self._emit = emit
-        self._clock = clock
-        self._rng = rng
-        self._stop = stop
-        self._done = done
+    plan: Plan
+    prompts: Callable[[int], Prompt]
+    client: Client
+    emit: Callable[[Line], None]
+    _: KW_ONLY
+    clock: Callable[[], float]
+    rng: Random
+    stop: Stop
+    done: frozenset[int] = frozenset()
 
     async def run(
         self,
@@ -95,13 +87,13 @@ class Engine:
         Warm-up arrivals come first, by one user after the other where the load is open. `on_counted` is called when the
         counted ones begin, `on_last` after the last one, while jobs under way end.
         """
-        load, plan = self._plan.load, self._plan
+        plan, load = self.plan, self.plan.load
         warmup = Closed(concurrency=load.concurrency if isinstance(load, Closed) else 1)
         await self._closed(warmup, self._left(range(plan.warmup)), until=None)
-        if self._stop.requested:
+        if self.stop.requested:
             return
         on_counted()
-        began = self._clock()
+        began = self.clock()
         until = None if plan.duration_s is None else began + plan.duration_s
         if isinstance(load, Closed):
             numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
@@ -115,38 +107,36 @@ class Engine:
         Jobs that it sent keep their due times. One that is sent only now is due at that instant: the time until the run
         was resumed, and until the server was known not to have the job, is not the generator's lateness.
         """
-        pages = self._plan.pages
 
-        async def follow(prompt: Prompt, due: float, book: int | None) -> None:
-            execution = await self._client.run(prompt)
+        async def follow(prompt: Prompt, due: float) -> None:
+            execution = await self.client.run(prompt)
             first = execution.attempts[0].sent if execution.attempts else execution.sent
-            self._record(prompt, due if first is None else first, execution, book)
+            self._record(prompt, due if first is None else first, execution)
 
         async with asyncio.TaskGroup() as under_way:
             for line in begun:
-                book = line.index // pages if pages > 1 else None
-                under_way.create_task(follow(self._prompts(line.index), line.due, book))
+                under_way.create_task(follow(self.prompts(line.index), line.due))
 
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
-        return (number for number in numbers if number not in self._done)
+        return (number for number in numbers if number not in self.done)
 
     async def _closed(
         self, load: Closed, numbers: Iterable[int], *, until: float | None, on_last: Callable[[], None] = lambda: None
     ) -> None:
         """Each user takes the next arrival when it is free and its think time has passed; the arrival is due then."""
         todo = iter(numbers)
-        start = self._clock()
+        start = self.clock()
 
         async def user(rank: int) -> None:
             due = start + load.ramp_up_s * rank / load.concurrency
             while until is None or due < until:
-                if due > self._clock():
-                    await self._stop.within(due - self._clock())
-                number = None if self._stop.requested else next(todo, None)
-                if number is None or not self._stop.admits(self._plan.pages):
+                if due > self.clock():
+                    await self.stop.within(due - self.clock())
+                number = None if self.stop.requested else next(todo, None)
+                if number is None or not self.stop.admits(self.plan.pages):
                     break
                 await self._arrival(number, due)
-                due = self._clock() + load.think_s
+                due = self.clock() + load.think_s
             on_last()
 
         # An endless plan has endless numbers; a finite one needs no more users than it has arrivals.
@@ -158,35 +148,35 @@ class Engine:
 
     async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
         """Each arrival is due at its offset from the start, whatever happens to those before it."""
-        plan = self._plan
+        plan = self.plan
         slots = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
-        zero = clocks.now() - self._clock()
-        schedule: Iterator[float] = itertools.islice(offsets(load, self._rng), plan.jobs)
-        if self._done:
+        zero = clocks.now() - self.clock()
+        schedule: Iterator[float] = itertools.islice(offsets(load, self.rng), plan.jobs)
+        if self.done:
             # A resumed run keeps the remaining gaps; the time between the two processes is not made up for.
             schedule, ahead = itertools.tee(schedule)
-            left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self._done)
+            left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self.done)
             began -= next(left, 0.0)
         with Timer() as timer:
-            self._stop.wakes(timer.wake)
+            self.stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
                 for number, offset in enumerate(schedule, plan.warmup):
                     due = began + offset
                     if until is not None and due >= until:
                         break
-                    if number in self._done:
+                    if number in self.done:
                         continue
-                    if not self._stop.admits(plan.pages):
+                    if not self.stop.admits(plan.pages):
                         until = None
                         break
                     await timer.until(zero + due)
-                    if self._stop.requested:
+                    if self.stop.requested:
                         break
                     if slots is not None and load.on_full == "drop" and slots.locked():
                         self._drop(number, due, "no slot was free when it was due")
                     else:
                         under_way.create_task(self._when_free(number, due, slots))
-                if until is not None and not self._stop.requested:
+                if until is not None and not self.stop.requested:
                     await timer.until(zero + until)
                 on_last()
 
@@ -196,33 +186,36 @@ class Engine:
             await self._arrival(number, due)
             return
         async with slots:
-            if self._stop.requested:
+            if self.stop.requested:
                 self._drop(number, due, "the run was stopped while it waited for a free slot")
             else:
                 await self._arrival(number, due)
 
     async def _arrival(self, number: int, due: float) -> None:
-        pages = self._plan.pages
-        if pages == 1:
-            await self._one(number, due, None)
+        if self.plan.pages == 1:  # a task of its own would delay it
+            await self._job(number, due)
             return
         async with asyncio.TaskGroup() as book:
-            for page in range(pages):
-                book.create_task(self._one(number * pages + page, due, number))
+            for index in self._jobs(number):
+                book.create_task(self._job(index, due))
 
-    async def _one(self, index: int, due: float, book: int | None) -> None:
-        prompt = self._prompts(index)
-        self._emit(Sent(index=index, prompt_id=prompt.id, due=due))
-        self._record(prompt, due, await self._client.run(prompt), book)
+    async def _job(self, index: int, due: float) -> None:
+        prompt = self.prompts(index)
+        self.emit(Sent(index=index, prompt_id=prompt.id, due=due))
+        self._record(prompt, due, await self.client.run(prompt))
 
     def _drop(self, number: int, due: float, why: str) -> None:
-        pages = self._plan.pages
-        for page in range(pages):
-            execution = Execution(outcome="dropped", failure=Failure(kind="dropped", message=why))
-            self._record(self._prompts(number * pages + page), due, execution, number if pages > 1 else None)
+        for index in self._jobs(number):
+            failure = Failure(kind="dropped", message=why)
+            self._record(self.prompts(index), due, Execution(outcome="dropped", failure=failure))
 
-    def _record(self, prompt: Prompt, due: float, execution: Execution, book: int | None) -> None:
-        self._emit(
+    def _jobs(self, number: int) -> range:
+        """The indices of an arrival's jobs."""
+        pages = self.plan.pages
+        return range(number * pages, (number + 1) * pages)
+
+    def _record(self, prompt: Prompt, due: float, execution: Execution) -> None:
+        self.emit(
             Record(
                 index=prompt.index,
                 prompt_id=prompt.id,
@@ -231,7 +224,7 @@ class Engine:
                 due=due,
                 values=prompt.values,
                 execution=execution,
-                book=book,
+                book=prompt.index // self.plan.pages if self.plan.pages > 1 else None,
                 censored=execution.failure is not None and execution.failure.kind == "censored",
             )
         )
