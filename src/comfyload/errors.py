@@ -23,21 +23,6 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from comfyload.record.model import Execution, Failure, FailureKind
 
-__all__ = [
-    "INTERRUPTED",
-    "READER_GONE",
-    "ComfyloadError",
-    "JobFailed",
-    "NotComfyUI",
-    "NotLetIn",
-    "NothingMeasured",
-    "OwnFault",
-    "RunFilesError",
-    "ServerUnreachable",
-    "UsageError",
-    "WorkflowError",
-]
-
 INTERRUPTED = 130
 READER_GONE = 141
 """The shell's exit code for a program that SIGPIPE ended (`| head`)."""

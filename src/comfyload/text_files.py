@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import zlib
+from gzip import BadGzipFile, GzipFile
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -96,7 +98,7 @@ def read_bytes(path: Path, error: type[UsageError] = UsageError, hint: str = "gi
     return content
 
 
-def read_within(file: IO[bytes], most: int) -> bytes | None:
+def read_within(file: IO[bytes] | GzipFile, most: int) -> bytes | None:
     """The rest of a file; None if it is longer than `most` bytes. Takes no more memory than there is to read."""
     blocks, size = [], 0
     while size <= most and (block := file.read(_BLOCK)):
@@ -182,16 +184,13 @@ def _line(content: bytes) -> str:
 
 def _unpacked(content: bytes, source: str) -> bytes:
     """All members of a gzip file."""
-    out = bytearray()
-    while content:
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            out += unpacker.decompress(content, MOST_BYTES + 1 - len(out))
-        except zlib.error:
-            raise UsageError(f"{source} is a gzip file that is damaged", "copy it again") from None
-        if len(out) > MOST_BYTES:
-            raise UsageError(f"{source} holds more than {MOST_BYTES >> 30} GiB", "cut out the hours that you mean")
-        if not unpacker.eof:
-            raise UsageError(f"{source} is a gzip file that is cut short", "copy it again")
-        content = unpacker.unused_data.lstrip(b"\0")
-    return bytes(out)
+    try:
+        with GzipFile(fileobj=BytesIO(content)) as file:
+            unpacked = read_within(file, MOST_BYTES)
+    except EOFError:
+        raise UsageError(f"{source} is a gzip file that is cut short", "copy it again") from None
+    except (BadGzipFile, zlib.error):
+        raise UsageError(f"{source} is a gzip file that is damaged", "copy it again") from None
+    if unpacked is None:
+        raise UsageError(f"{source} holds more than {MOST_BYTES >> 30} GiB", "cut out the hours that you mean")
+    return unpacked

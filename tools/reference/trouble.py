@@ -38,9 +38,8 @@ def exit_codes_page() -> str:
 
 
 def _errors() -> list[type[errors.ComfyloadError]]:
-    named = [getattr(errors, name) for name in errors.__all__]
-    kinds = [kind for kind in named if isinstance(kind, type)]
-    return [kind for kind in kinds if kind is not errors.ComfyloadError]
+    kinds = (kind for _, kind in sorted(vars(errors).items()) if isinstance(kind, type))
+    return [kind for kind in kinds if issubclass(kind, errors.ComfyloadError) and kind is not errors.ComfyloadError]
 
 
 def findings_page() -> str:

@@ -57,19 +57,17 @@ def parse_stages(text: str) -> list[Stage]:
     Raises:
         UsageError: a stage is not written so, or lasts no time.
     """
-    stages = []
+    stages, hint = [], "write 30s@2/min or 5m@6/min..12/min"
     for part in text.split(","):
         seconds, at, rates = part.partition("@")
         first, _, last = rates.partition("..")
         if not at:
-            raise UsageError(f"invalid stage {part.strip()!r} in --stages", "write 30s@2/min or 5m@6/min..12/min")
+            raise UsageError(f"invalid stage {part.strip()!r} in --stages", hint)
         stage = Stage(
             per_s=parse_rate(first), to_per_s=parse_rate(last) if last else None, seconds=parse_duration(seconds)
         )
         if stage.seconds == 0:
-            raise UsageError(
-                f"the stage {part.strip()!r} in --stages has no duration", "write 30s@2/min or 5m@6/min..12/min"
-            )
+            raise UsageError(f"the stage {part.strip()!r} in --stages has no duration", hint)
         stages.append(stage)
     return stages
 

@@ -77,8 +77,14 @@ _UNUSABLE = (
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _LEADING = re.compile(r"\[?(\d{9,10}(?:\.\d+)?|\d{13}|\d{16}|\d{19})\]?(?=[\s,;|])")
-_UNITS = ((1e8, "offset", 1, "s"), (1e11, "absolute", 1, "s"), (1e14, "absolute", 1e3, "ms"))
-_FINE_UNITS = ((1e17, "absolute", 1e6, "µs"), (1e20, "absolute", 1e9, "ns"))
+_UNITS: tuple[tuple[float, Kind, float, str], ...] = (
+    (1e8, "offset", 1, "s"),
+    (1e11, "absolute", 1, "s"),
+    (1e14, "absolute", 1e3, "ms"),
+    (1e17, "absolute", 1e6, "µs"),
+    (1e20, "absolute", 1e9, "ns"),
+)
+"""Sizes below which a number is of a kind, how many of its unit are a second, and the unit."""
 
 
 def numbered(value: float | str) -> Instant | str | None:
@@ -99,9 +105,9 @@ def numbered(value: float | str) -> Instant | str | None:
         size = math.inf
     if size < 0:
         return f"{_short(text)} is negative"
-    for below, kind, per_s, unit in (*_UNITS, *_FINE_UNITS):
+    for below, kind, per_s, unit in _UNITS:
         if size < below:
-            return Instant(s=size / per_s, kind="offset" if kind == "offset" else "absolute", unit=unit)
+            return Instant(s=size / per_s, kind=kind, unit=unit)
     return f"{_short(text)} is too large for a time"
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.load.instants import Instant, dated, numbered
 from comfyload.load.requests import LoggedRequest, request_in, request_of
@@ -41,9 +41,6 @@ class Line(Struct, frozen=True, kw_only=True):
     text: str
     fields: dict[str, Any] | None = None
     before: str = ""
-
-    def contains(self, text: str) -> bool:
-        return text in self.text
 
 
 def lines_of(lines: Iterable[str]) -> Iterator[Line]:
@@ -88,9 +85,8 @@ def is_noise(line: Line) -> bool:
     if fields.get("line") == "sent" or fields.get("warmup") is True:
         return True
     kind = fields.get("type")
-    if kind == "Metric" or kind == "Point":
-        return kind == "Metric" or _metric(line) not in ("http_reqs", "iterations")
-    return "metric_name" in fields and _metric(line) not in ("http_reqs", "iterations")
+    of_k6 = kind == "Point" or "metric_name" in fields
+    return kind == "Metric" or (of_k6 and _metric(line) not in ("http_reqs", "iterations"))
 
 
 def instant_of(line: Line) -> Instant | str | None:
@@ -195,9 +191,7 @@ def _took(key: str, fields: dict[str, Any]) -> float:
 
 
 def _earlier(instant: Instant, seconds: float) -> Instant:
-    if not seconds or instant.kind == "offset":
-        return instant
-    return Instant(s=instant.s - seconds, kind=instant.kind, unit=instant.unit, whole=instant.whole)
+    return instant if instant.kind == "offset" else structs.replace(instant, s=instant.s - seconds)
 
 
 def _metric(line: Line) -> str:

@@ -13,6 +13,7 @@ from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
 from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
+from comfyload.words import count
 
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
 _JOB = Match(method="POST", path="/prompt")
@@ -37,11 +38,6 @@ class Recording(Struct, frozen=True, kw_only=True):
     read_as: str
 
 
-class _Chosen(Struct, frozen=True, kw_only=True):
-    lines: list[Line]
-    words: str
-
-
 def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Recording:
     """The arrivals of a recording, their offsets divided by `speedup`.
 
@@ -57,13 +53,13 @@ def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, matc
     if not every:
         raise UsageError(f"{source} holds no arrivals", _WHAT)
     requests = [request_on(line) for line in every]
-    chosen = _choose(every, requests, source, None if match is None else match_of(match))
-    instants = [_instant(line, source) for line in chosen.lines]
-    _check_kinds(chosen.lines, instants, source)
+    chosen, description = _choose(every, requests, source, None if match is None else match_of(match))
+    instants = [_instant(line, source) for line in chosen]
+    _check_kinds(chosen, instants, source)
     seconds = sorted(_seconds(instants, source))
     return Recording(
         offsets_s=[(instant - seconds[0]) / speedup for instant in seconds],
-        read_as="; ".join([chosen.words, *_remarks(instants)]),
+        read_as="; ".join([description, *_remarks(instants)]),
     )
 
 
@@ -81,50 +77,46 @@ def _listed(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _choose(
-    lines: Sequence[Line], requests: Sequence[LoggedRequest | None], source: str, wanted: Match | None
-) -> _Chosen:
+    lines: list[Line], requests: Sequence[LoggedRequest | None], source: str, wanted: Match | None
+) -> tuple[list[Line], str]:
     """Which lines are arrivals, and a description of them."""
-    requested = [request for request in requests if request is not None]
+    requested = [(line, one) for line, one in zip(lines, requests, strict=True) if one is not None]
+    accepted = [line for line in lines if _GOT in line.text]
     if wanted is not None and wanted.text:
         return _with_text(lines, wanted.text, source)
-    if not requested and wanted is not None:
+    if wanted is not None and not requested:
         raise UsageError(f"{source} holds no requests", f"--replay-match {wanted.words!r} has nothing to choose from")
     if requested:
         match = wanted or _JOB
-        chosen = [
-            (line, one) for line, one in zip(lines, requests, strict=True) if one is not None and match.takes(one)
-        ]
-        if chosen:
-            return _of_requests(lines, requested, chosen, match)
-        if wanted is not None or not any(line.contains(_GOT) for line in lines):
-            raise _none(requested, match, source)
-    if any(line.contains(_GOT) for line in lines):
+        if any(match.takes(one) for _, one in requested):
+            return _of_requests(len(lines), requested, match)
+        if wanted is not None or not accepted:
+            raise _none([one for _, one in requested], match, source)
+    if accepted:
         return _with_text(lines, _GOT, source)
-    return _Chosen(lines=list(lines), words=_every(lines))
+    if all(map(is_record, lines)):
+        return lines, f"{count(len(lines), 'job')} of a run, as they were due"
+    return lines, f"{count(len(lines), 'line')}, each an arrival"
 
 
-def _of_requests(
-    lines: Sequence[Line],
-    requested: Sequence[LoggedRequest],
-    chosen: Sequence[tuple[Line, LoggedRequest]],
-    match: Match,
-) -> _Chosen:
-    again = [one for _, one in chosen if one.status in SENT_AGAIN]
-    taken = [(line, one) for line, one in chosen if one.status not in SENT_AGAIN] or list(chosen)
+def _of_requests(lines: int, requested: Sequence[tuple[Line, LoggedRequest]], match: Match) -> tuple[list[Line], str]:
+    chosen = [(line, one) for line, one in requested if match.takes(one)]
+    rest = [one for _, one in requested if not match.takes(one)]
+    taken = [(line, one) for line, one in chosen if one.status not in SENT_AGAIN] or chosen
     failed = sum(one.status is not None and one.status >= 400 for _, one in taken)
-    rest = [one for one in requested if not match.takes(one)]
-    words = [f"{_count(len(taken), 'request')} {match.words}"]
+    words = [f"{count(len(taken), 'request')} {match.words}"]
     if failed:
         words.append(f"{failed} of them answered with 400 or above, which count as well")
-    if again and len(taken) < len(chosen):
+    if len(taken) < len(chosen):
+        again = len(chosen) - len(taken)
         words.append(
-            f"{len(again)} passed over that were redirected or refused without credentials: a client sends those again"
+            f"{again} passed over that were redirected or refused without credentials: a client sends those again"
         )
     if rest:
-        words.append(f"{_count(len(rest), 'other request')} passed over ({listed(rest)})")
-    if len(lines) > len(requested):
-        words.append(f"{_count(len(lines) - len(requested), 'line')} without a request passed over")
-    return _Chosen(lines=[line for line, _ in taken], words="; ".join(words))
+        words.append(f"{count(len(rest), 'other request')} passed over ({listed(rest)})")
+    if lines > len(requested):
+        words.append(f"{count(lines - len(requested), 'line')} without a request passed over")
+    return [line for line, _ in taken], "; ".join(words)
 
 
 def _none(requested: Sequence[LoggedRequest], match: Match, source: str) -> UsageError:
@@ -132,25 +124,18 @@ def _none(requested: Sequence[LoggedRequest], match: Match, source: str) -> Usag
     near = Counter(f"{one.method} {excerpt(one.path)}" for one in named).most_common(1)
     example = near[0][0] if near else "POST /generate"
     return UsageError(
-        f"{source} has {_count(len(requested), 'request')}, and none is {match.words} ({listed(requested, 5)})",
+        f"{source} has {count(len(requested), 'request')}, and none is {match.words} ({listed(requested, 5)})",
         f"name those that start a job, such as --replay-match '{example}', or a text in their lines",
     )
 
 
-def _with_text(lines: Sequence[Line], text: str, source: str) -> _Chosen:
-    chosen = [line for line in lines if line.contains(text)]
+def _with_text(lines: Sequence[Line], text: str, source: str) -> tuple[list[Line], str]:
+    chosen = [line for line in lines if text in line.text]
     if not chosen:
         raise UsageError(f"{source} has no line with {text!r} in it", "write --replay-match 'METHOD PATH', or a text")
     rest = len(lines) - len(chosen)
-    words = f"{_count(len(chosen), 'line')} with {text!r}"
-    words += f"; {_count(rest, 'other line')} passed over" if rest else ""
-    return _Chosen(lines=chosen, words=words)
-
-
-def _every(lines: Sequence[Line]) -> str:
-    if all(map(is_record, lines)):
-        return f"{_count(len(lines), 'job')} of a run, as they were due"
-    return f"{_count(len(lines), 'line')}, each an arrival"
+    passed_over = f"; {count(rest, 'other line')} passed over" if rest else ""
+    return chosen, f"{count(len(chosen), 'line')} with {text!r}{passed_over}"
 
 
 def _instant(line: Line, source: str) -> Instant:
@@ -208,7 +193,3 @@ def _remarks(instants: Sequence[Instant]) -> list[str]:
     if alike and all(instant.whole for instant in instants):
         remarks.append(f"the times are whole seconds, so that {alike} come at once with one before")
     return remarks
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
