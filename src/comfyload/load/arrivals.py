@@ -9,12 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from random import Random
+from typing import Protocol
 
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
 
-def offsets(load: Open | Replay, rng: Random) -> Iterator[float]:
+class Generator(Protocol):
+    """The part of `random.Random` that schedules draw from."""
+
+    def random(self) -> float: ...
+    def gammavariate(self, alpha: float, beta: float) -> float: ...
+
+
+def offsets(load: Open | Replay, rng: Generator) -> Iterator[float]:
     """Seconds from the start at which arrivals are due, ascending; endless if the last stage is."""
     if isinstance(load, Replay):
         return iter(load.offsets_s)
@@ -39,7 +46,7 @@ def expected_jobs(plan: Plan) -> int | None:
     return None if arrivals is None else arrivals * plan.pages
 
 
-def scheduled_arrivals(plan: Plan, rng: Random) -> int | None:
+def scheduled_arrivals(plan: Plan, rng: Generator) -> int | None:
     """How many counted arrivals the plan has, exactly, chance included; None: not known in advance.
 
     `rng` must be the one that the engine draws from. A schedule of more than a million is not counted.
@@ -63,7 +70,7 @@ def offered_per_s(load: Open | Replay) -> float | None:
     return sum(_area(stage, stage.seconds or 0.0) for stage in load.stages) / seconds
 
 
-def _stretched(load: Open, rng: Random) -> Iterator[float]:
+def _stretched(load: Open, rng: Generator) -> Iterator[float]:
     points = _points(load, rng)
     point, before, began = next(points), 0.0, 0.0
     for stage in load.stages:
@@ -75,7 +82,7 @@ def _stretched(load: Open, rng: Random) -> Iterator[float]:
         began += stage.seconds or 0.0
 
 
-def _points(load: Open, rng: Random) -> Iterator[float]:
+def _points(load: Open, rng: Generator) -> Iterator[float]:
     """A renewal process with gaps of mean one. Constant arrivals begin at once, random ones after a first gap."""
     if load.arrivals == "constant":
         # Counted, not summed: a million additions of a rounded gap would drift.

@@ -12,11 +12,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from random import Random
 from typing import Protocol
 
 from comfyload import clock as clocks
-from comfyload.load.arrivals import offsets
+from comfyload.load.arrivals import Generator, offsets
 from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Open, Plan, Replay
@@ -73,7 +72,7 @@ class Engine:
     emit: Callable[[Line], None]
     _: KW_ONLY
     clock: Callable[[], float]
-    rng: Random
+    rng: Generator
     stop: Stop
     done: frozenset[int] = frozenset()
 
