@@ -13,7 +13,6 @@ from unittest.mock import patch
 import msgspec
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.comfyui import view_path
 from comfyload.comfy.examine import fetch_object_info, look_at_queue, missing_images
 from comfyload.comfy.gateway import message_in, who_answers
 from comfyload.comfy.identify import describe_classes, describe_packs, describe_probe, identify
@@ -99,7 +98,7 @@ def history(data: bytes) -> None:
     tracker = PromptTracker()
     outcome, failure = tracker.verdict(entry)
     for name, folder, kind in files_of(entry):
-        view_path(name, folder, kind)
+        api_of(Answers(b"")).view_path(name, folder, kind)
     outputs_of(entry)
     record = _record(tracker.execution(outcome, done=1.0, end_source="history", failure=failure, entry=entry))
     kept(record)

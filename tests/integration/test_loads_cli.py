@@ -224,17 +224,17 @@ def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp
         polled = call(*flags, "--replay-match", "GET /history/*", "-n", "1", "--run-dir", "run", cwd=tmp_path)
     assert dry.returncode == 0, dry.stderr
     assert len(dry.stdout.splitlines()) < 40
-    assert "5000 requests POST …/prompt; 5000 other requests passed over (5000 GET /history/…)" in dry.stdout
+    assert "5 000 requests POST …/prompt; 5 000 other requests passed over (5 000 GET /history/…)" in dry.stdout
     assert "5 000 arrivals, the last after 4999.000 s, at most 60 in a minute" in dry.stdout
     assert "7.000, … 4988 more …, 4996.000" in dry.stdout
     assert json.loads(as_json.stdout)["due_s"] == [float(n) for n in range(5000)]
     assert none.returncode == 2
-    assert "has 10000 requests, and none is POST …/generate (5000 POST /api/prompt, 5000 GET" in none.stderr
+    assert "has 10 000 requests, and none is POST …/generate (5 000 POST /api/prompt, 5 000 GET" in none.stderr
     assert polled.returncode in (0, 5), polled.stderr  # 5: the generator was late, on a machine that is busy
-    assert "as in access.log.1.gz (5000 requests GET …/history/*; 5000 other requests" in polled.stderr
+    assert "as in access.log.1.gz (5 000 requests GET …/history/*; 5 000 other requests" in polled.stderr
     load = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["plan"]["load"]
     assert load["match"] == "GET /history/*"
-    assert load["read_as"].startswith("5000 requests GET …/history/*; 5000 other requests passed over")
+    assert load["read_as"].startswith("5 000 requests GET …/history/*; 5 000 other requests passed over")
 
 
 def test_a_run_and_its_jobs_can_be_shown_from_their_files(tmp_path: Path) -> None:

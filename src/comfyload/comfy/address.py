@@ -27,7 +27,8 @@ def parse_server(text: str) -> URL:
     """
     try:
         url = read_url(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host) and _could_be_known(url.raw_host or "")
+        valid = url.scheme in ("http", "https") and bool(url.host)
+        (url.raw_host or "").rstrip(".").encode("idna")  # a host's labels have 1 to 63 letters, RFC 1035
     except ValueError:
         valid = False
     if not valid:
@@ -67,15 +68,6 @@ def redacted(url: URL) -> str:
     if not shown.query:
         return str(shown)
     return str(shown.with_query({name if value else "***": "***" for name, value in shown.query.items()}))
-
-
-def _could_be_known(host: str) -> bool:
-    """Whether it can be a host's name: its labels have 1 to 63 letters, RFC 1035."""
-    try:
-        host.rstrip(".").encode("idna")
-    except UnicodeError:
-        return False
-    return True
 
 
 def with_credentials(url: URL, headers: Mapping[str, str]) -> tuple[URL, dict[str, str]]:

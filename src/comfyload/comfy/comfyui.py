@@ -64,9 +64,8 @@ class ComfyApi:
         return await self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
-        request = Request(method="GET", path=f"history/{_segment(prompt_id)}", timeout_s=timeout_s)
         try:
-            reply = await self._transport.call(request)
+            reply = await self._get(f"history/{_segment(prompt_id)}", timeout_s)
         except TransportError as error:
             if error.vain:
                 self._unread(f"GET /history/{{id}}: {error}")
@@ -86,11 +85,14 @@ class ComfyApi:
         """Without `/api/jobs`: the queue first, then the history, since that is how a prompt moves."""
         try:
             if self._server.jobs_api:
-                reply = await self._transport.call(Request(method="GET", path=f"api/jobs/{_segment(prompt_id)}"))
+                reply = await self._get(f"api/jobs/{_segment(prompt_id)}", 30.0)
                 if reply.status == 404:
                     return "absent"
                 return _JOB_STATES.get(decode_job_status(reply.body), "unknown") if reply.status == 200 else "unknown"
-            queued = await self._in_queue(prompt_id)
+            reply = await self._get("queue", 60.0)
+            if reply.status != 200:
+                return "unknown"
+            queued = place_in_queue(reply.body, prompt_id)
             if queued is not None:
                 return queued
             entry = await self.history(prompt_id)
@@ -156,7 +158,9 @@ class ComfyApi:
         return await self._get("object_info", 15.0)
 
     def view_path(self, filename: str, subfolder: str, kind: str) -> str:
-        return view_path(filename, subfolder, kind)
+        """A name that is not Unicode, as Linux allows, goes out as the bytes that it is."""
+        parts = {"filename": filename, "subfolder": subfolder, "type": kind}
+        return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
 
     async def upload(self, name: str, content: bytes) -> Reply:
         body, content_type = _multipart(name, content)
@@ -169,24 +173,12 @@ class ComfyApi:
     async def _get(self, path: str, timeout_s: float, most_bytes: int = MAX_BODY_BYTES) -> Reply:
         return await self._transport.call(Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes))
 
-    async def _in_queue(self, prompt_id: str) -> PromptState | None:
-        reply = await self._transport.call(Request(method="GET", path="queue", timeout_s=60))
-        if reply.status != 200:
-            raise TransportError(f"GET /queue answered {reply.status}", sent=True)
-        return place_in_queue(reply.body, prompt_id)
-
     async def _post(self, path: str, body: dict[str, Any]) -> bool:
         request = Request(method="POST", path=path, body=json.dumps(body).encode(), timeout_s=30)
         try:
             return (await self._transport.call(request)).status == 200
         except TransportError:
             return False
-
-
-def view_path(filename: str, subfolder: str, kind: str) -> str:
-    """The route and query of a file. A name that is not Unicode, as Linux allows, goes out as the bytes that it is."""
-    parts = {"filename": filename, "subfolder": subfolder, "type": kind}
-    return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
 
 
 def _octets(text: str) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from comfyload import clock
-from comfyload.comfy.comfyui import view_path
+from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import describe_classes, json_object
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import (
@@ -159,14 +159,14 @@ async def missing_images(transport: Transport, names: Iterable[str], windows: bo
 
     `windows`: whether a backslash parts folders there; None: not known, and such a name is not checked.
     """
-    limit = asyncio.Semaphore(8)
+    api, limit = api_of(transport), asyncio.Semaphore(8)
 
     async def gone(name: str) -> bool:
         if "\\" in name and windows is None:
             return False
         async with limit:
             path = name.replace("\\", "/") if windows else name
-            reply = await _try(transport, _view(path), method="HEAD")
+            reply = await _try(transport, api.view_path(*_file(path)), method="HEAD")
         return reply is not None and reply.status == 404
 
     unique = sorted(set(names))
@@ -293,15 +293,15 @@ async def _listen(transport: Transport, seconds: float) -> tuple[int, bool]:
     return max(0, count), False
 
 
-def _view(name: str) -> str:
-    """The address of an input file by the name a graph has for it: `folder/name.png [output]`."""
+def _file(name: str) -> tuple[str, str, str]:
+    """Name, folder and kind of an input file by the name a graph has for it: `folder/name.png [output]`."""
     kind = "input"
     for folder in ("output", "input", "temp"):
         if name.endswith(f"[{folder}]"):
             kind, name = folder, name[: -len(folder) - 3]  # the server cuts one more, which should be a space
             break
     subfolder, filename = posixpath.split(name)
-    return view_path(filename, subfolder, kind)
+    return filename, subfolder, kind
 
 
 async def _try(transport: Transport, path: str, method: str = "GET", timeout_s: float = 15.0) -> Reply | None:

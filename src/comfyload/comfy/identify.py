@@ -56,7 +56,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     api = api_of(transport)
     reply = await _facts(api, name)
     if reply.status == 500:
-        return await _broken(api, reply, Server(url=name, headers=header_names))
+        return Server(url=name, headers=header_names)
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
@@ -83,7 +83,11 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
 
 
 async def _facts(api: Api, name: str) -> Reply:
-    """The reply to `/system_stats`, from a ComfyUI as far as its status and its words show."""
+    """The reply to `/system_stats`, from a ComfyUI as far as its status and its words show.
+
+    A ComfyUI that fails to describe itself (500) is recognized by its web server's words, or by its queue: its GPU may
+    be gone while its queue is there.
+    """
     try:
         reply = await api.stats()
     except TransportError as error:
@@ -91,6 +95,8 @@ async def _facts(api: Api, name: str) -> Reply:
     refusal = who_answers(reply, name)
     if refusal is not None:
         raise refusal
+    if reply.status == 500 and ITS_TROUBLE not in reply.body and await api.queue_remaining() is None:
+        raise NotComfyUI(f"{name} answers HTTP 500, and has no queue of a ComfyUI either", NO_COMFYUI)
     return reply
 
 
@@ -161,19 +167,6 @@ def _stats(reply: Reply, name: str) -> _Stats:
             f"{name}: /system_stats is not what a ComfyUI answers (none of its facts is in it)", NO_COMFYUI
         )
     return stats
-
-
-async def _broken(api: Api, reply: Reply, server: Server) -> Server:
-    """A server that fails to describe itself, if it is a ComfyUI: its GPU may be gone while its queue is there.
-
-    Raises:
-        NotComfyUI: no ComfyUI answers there.
-    """
-    if ITS_TROUBLE in reply.body:
-        return server
-    if await api.queue_remaining() is None:
-        raise NotComfyUI(f"{server.url} answers HTTP 500, and has no queue of a ComfyUI either", NO_COMFYUI)
-    return server
 
 
 async def json_object(call: Awaitable[Reply]) -> dict[str, Any] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from comfyload.comfy.api import Api
+from comfyload.tasks import within
 
 POLL_S = 1.0
 """How often the queue's length is read while no event reports it."""
@@ -61,6 +61,5 @@ class Room:
                 return STOPPED
             if self._drops:
                 return f"the server's queue held {length} prompts when it was due"
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._change.wait(), POLL_S)
+            await within(POLL_S, self._change.wait(), False)
         return ""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 
 from comfyload.comfy.transport import Transport
 from comfyload.comfy.wire import TransportError
+from comfyload.tasks import within
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 5.0
@@ -34,8 +34,7 @@ class EventStream:
 
     async def first_attempt(self, timeout_s: float = 5.0) -> None:
         """Wait until the socket is open or has failed to open once, at most `timeout_s`."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), timeout_s)
+        await within(timeout_s, self._settled.wait(), False)
 
     async def run(self) -> None:
         """Read until cancelled."""

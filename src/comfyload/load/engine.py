@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from comfyload.load.arrivals import Generator, offsets
 from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Open, Plan, Replay
+from comfyload.tasks import within
 
 
 class Client(Protocol):
@@ -58,8 +58,7 @@ class Stop:
 
     async def within(self, seconds: float) -> None:
         """Sleep for so long, or until the stop is requested."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+        await within(seconds, self._event.wait(), False)
 
 
 @dataclass(eq=False)

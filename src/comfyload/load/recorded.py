@@ -13,7 +13,7 @@ from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
 from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
-from comfyload.words import count
+from comfyload.words import count, fixed
 
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
 _JOB = Match(method="POST", path="/prompt")
@@ -106,9 +106,9 @@ def _of_requests(lines: int, requested: Sequence[tuple[Line, LoggedRequest]], ma
     failed = sum(one.status is not None and one.status >= 400 for _, one in taken)
     words = [f"{count(len(taken), 'request')} {match.words}"]
     if failed:
-        words.append(f"{failed} of them answered with 400 or above, which count as well")
+        words.append(f"{fixed(failed, 0)} of them answered with 400 or above, which count as well")
     if len(taken) < len(chosen):
-        again = len(chosen) - len(taken)
+        again = fixed(len(chosen) - len(taken), 0)
         words.append(
             f"{again} passed over that were redirected or refused without credentials: a client sends those again"
         )
@@ -191,5 +191,5 @@ def _remarks(instants: Sequence[Instant]) -> list[str]:
         remarks.append(f"numbers taken as {names if instants[0].kind == 'offset' else f'Unix time in {names}'}")
     alike = sum(len(list(same)) - 1 for _, same in itertools.groupby(sorted(instant.s for instant in instants)))
     if alike and all(instant.whole for instant in instants):
-        remarks.append(f"the times are whole seconds, so that {alike} come at once with one before")
+        remarks.append(f"the times are whole seconds, so that {fixed(alike, 0)} come at once with one before")
     return remarks

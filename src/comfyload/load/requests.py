@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from comfyload.words import fixed
+
 METHODS = (
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
     "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PURGE", "PRI",
@@ -144,9 +146,9 @@ def request_of(fields: Mapping[str, object]) -> LoggedRequest | None:
 def listed(requests: Iterable[LoggedRequest], most: int = 3) -> str:
     """`7 GET /history/…, 1 GET /view`: the most frequent, ids left out."""
     counts = Counter(f"{request.method} {_shape(request.path)}".strip() or "unreadable" for request in requests)
-    named = [f"{number} {what}" for what, number in counts.most_common(most)]
+    named = [f"{fixed(number, 0)} {what}" for what, number in counts.most_common(most)]
     rest = sum(counts.values()) - sum(number for _, number in counts.most_common(most))
-    return ", ".join([*named, f"{rest} others"] if rest else named)
+    return ", ".join([*named, f"{fixed(rest, 0)} others"] if rest else named)
 
 
 def _is_path(text: str, *, bare: bool) -> bool:

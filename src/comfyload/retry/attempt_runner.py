@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Literal
 
 from msgspec import structs
@@ -16,6 +15,7 @@ from comfyload.comfy.wire import PromptState
 from comfyload.record.model import Execution, Failure
 from comfyload.retry.attempt_log import LATER_IDS, id_of
 from comfyload.retry.pool import PendingPrompt, ServerBackend
+from comfyload.tasks import within
 
 
 class AttemptRunner:
@@ -48,23 +48,16 @@ class AttemptRunner:
         self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float
     ) -> dict[tuple[ServerBackend, int], PromptState]:
         """The state of the job on each server, by the number of its id; of a server without an answer: unknown."""
-
-        async def one(backend: ServerBackend, prompt_id: str) -> PromptState:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    return await backend.client.api.prompt_state(prompt_id)
-            return "unknown"
-
         keys = _every_id(backends)
-        found = await asyncio.gather(*(one(backend, id_of(pending.prompt.id, number)) for backend, number in keys))
+        late: PromptState = "unknown"
+        states = (backend.client.api.prompt_state(id_of(pending.prompt.id, number)) for backend, number in keys)
+        found = await asyncio.gather(*(within(within_s, state, late) for state in states))
         return dict(zip(keys, found, strict=True))
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for so long, or until it is over."""
         if seconds > 0.0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self.over.wait()
+            await within(seconds, self.over.wait(), False)
 
     async def settled(self) -> None:
         """Wait until every attempt has ended, also those that nobody waits for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Literal
 
@@ -25,7 +25,10 @@ from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import FailureClass, Policy, rule_of
 from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
-from comfyload.tasks import end_tasks
+from comfyload.tasks import end_tasks, within
+
+_UNKNOWN = Failure(kind="lost")
+"""Why an attempt failed that does not say why."""
 
 
 class RetryingClient:
@@ -171,9 +174,7 @@ class RetryingClient:
         """Cancel the jobs under way and wait a moment for their ends."""
         if self._under_way:
             await self.cancel_all()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeouts.cancel_s + 5.0):
-                    await self._idle.wait()
+            await within(self._timeouts.cancel_s + 5.0, self._idle.wait(), False)
         self._pool.close()
 
     # --- one attempt
@@ -197,16 +198,16 @@ class RetryingClient:
         log.add(backend.name, prompt_id, execution, sent_at, self._clock())
         if held is not None and held.moved and execution.outcome == "cancelled":
             return execution, "moved"
-        class_, failure = classify(execution), execution.failure
-        if class_ == "transient" and failure is not None:
+        class_, failure = classify(execution), execution.failure or _UNKNOWN
+        if class_ == "transient":
             again = self._known_failures.deterministic(pending.workflow, prompt_id, failure)
             class_ = "deterministic" if again else class_
         backend.circuit.ended(
             class_,
             self._clock(),
             unreachable=execution.server_state_after == "unknown",
-            retry_after_s=None if failure is None else failure.retry_after_s,
-            own_fault=failure is not None and failure.kind == "generator",
+            retry_after_s=failure.retry_after_s,
+            own_fault=failure.kind == "generator",
         )
         return execution, class_
 
@@ -265,25 +266,22 @@ class RetryingClient:
         class_: FailureClass,
     ) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
-        failure = execution.failure
-        if class_ == "transient" and failure is not None:
+        failure = execution.failure or _UNKNOWN
+        if class_ == "transient":
             log.node_failures.append(failure)
-        if class_ == "missing" and failure is not None and failure.kind == "missing_node":
+        if class_ == "missing" and failure.kind == "missing_node":
             backend.lacks.add(pending.workflow)
         if class_ in ("submit_unknown", "server_error") and not backend.facts.client_prompt_id:
             return False  # it assigns ids of its own, so that nobody can know whether it has the job
-        retry_after_s = None if failure is None else failure.retry_after_s
         wait = self._pool.dispatcher.retry_in_s(
-            pending, backend, class_, self._pool.backends, self._clock(), retry_after_s
+            pending, backend, class_, self._pool.backends, self._clock(), failure.retry_after_s
         )
         if wait is None:
             return False
         _tell(pending, log, execution, wait)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._policy.connect_s):
-                    await backend.client.api.free()
+            await within(self._policy.connect_s, backend.client.api.free(), False)
         await self._attempts.sleep(wait)
         return True
 
@@ -300,6 +298,6 @@ class RetryingClient:
 def _tell(pending: PendingPrompt, log: AttemptLog, execution: Execution, wait_s: float) -> None:
     """Report that the job is sent again."""
     if pending.tell is not None:
-        why = execution.failure or Failure(kind="lost")
+        why = execution.failure or _UNKNOWN
         attempt = len(log.attempts) + 1
         pending.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))

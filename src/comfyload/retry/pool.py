@@ -19,7 +19,7 @@ from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.stamps import believed
 from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
 from comfyload.retry.policy import Breaker, Policy
-from comfyload.tasks import end_tasks
+from comfyload.tasks import end_tasks, within
 
 TICK_S = 1.0
 SLOW_S = 0.5
@@ -67,10 +67,7 @@ class ServerBackend(Backend):
         """Count the prompts that a job sent now would find there; False: the server did not answer."""
         # Counted before the call: a POST under way may be in the answer or not, and counts as there.
         posting = sum(1 for prompt_id in self.held if not self._accepted(prompt_id))
-        remaining: int | None = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                remaining = await self.client.api.queue_remaining()
+        remaining = await within(within_s, self.client.api.queue_remaining(), None)
         accepted = max(0, len(self.held) - posting)
         self.others = 0 if remaining is None else max(0, remaining - accepted)
         self.depth = len(self.held) if remaining is None else remaining + posting
@@ -121,9 +118,7 @@ class Pool:
                         tasks[backend] = asyncio.create_task(self._supervise(backend))
                 if self._waiting:
                     await self._round()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.dispatcher.pause_s() if self._waiting else None):
-                        await self._changed.wait()
+                await within(self.dispatcher.pause_s() if self._waiting else None, self._changed.wait(), False)
         finally:
             self.close()
             await end_tasks([*tasks.values(), *self._looks.values()])
@@ -217,11 +212,7 @@ class Pool:
         within_s = self._policy.connect_s
         state = backend.circuit.state(self._clock())
         if state == "due":
-            alive = False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    alive = await backend.client.api.alive()
-            if not alive:
+            if not await within(within_s, backend.client.api.alive(), False):
                 backend.circuit.trip(self._clock())
                 return False
         elif state != "closed":
