@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import msgspec
@@ -191,11 +191,7 @@ def _cache_mode(argv: list[str] | None, version: tuple[int, int, int] | None) ->
         if flag in ("--cache-none", "--cache-classic", "--high-ram"):
             return "classic" if flag == "--high-ram" else flag.removeprefix("--cache-")
         if flag in ("--cache-lru", "--cache-ram"):
-            values = []
-            for value in argv[place + 1 :]:
-                if value.startswith("-"):
-                    break
-                values.append(value)
+            values = takewhile(lambda value: not value.startswith("-"), argv[place + 1 :])
             return " ".join([flag.removeprefix("--cache-"), *values])
     return None if version is None else "ram" if version >= (0, 23, 0) else "classic"
 

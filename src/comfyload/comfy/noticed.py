@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from comfyload.record.model import Observation
 
 
+@dataclass(eq=False)
 class Noticed:
-    """Hands observations to `observe`, and remembers the last fault of the generator's own machine."""
+    """Hands observations to `observe`. `own_fault`: the last fault of the generator's own machine, and its instant."""
 
-    def __init__(self, clock: Callable[[], float], observe: Callable[[Observation], None]) -> None:
-        self._clock = clock
-        self._observe = observe
-        self.own_fault: tuple[float, str] = (-math.inf, "")
-        """When it happened, and what it was."""
+    clock: Callable[[], float]
+    observe: Callable[[Observation], None]
+    own_fault: tuple[float, str] = (-math.inf, "")
 
     def note(self, code: str, text: str) -> None:
         """Observe something under a code that the findings know."""
-        self._observe(Observation(t=self._clock(), code=code, text=text))
+        self.observe(Observation(t=self.clock(), code=code, text=text))
 
     def foreign_load(self, remaining: int, ours: int) -> None:
         """The server's queue is longer than our own prompts make it."""
@@ -39,5 +39,5 @@ class Noticed:
 
     def fault_of_ours(self, fault: str) -> None:
         """The generator's own machine failed."""
-        self.own_fault = self._clock(), fault
+        self.own_fault = self.clock(), fault
         self.note("generator_fault", f"the generator's machine failed: {fault}")

@@ -36,8 +36,6 @@ def decode_some(body: bytes, names: Collection[str]) -> dict[str, Any]:
     Raises:
         msgspec.MsgspecError: it is not an object.
     """
-    fields = {f"f{number}": name for number, name in enumerate(names)}
-    shape = msgspec.defstruct("Some", [(field, msgspec.Raw, msgspec.Raw(b"null")) for field in fields], rename=fields)
-    found = strict(body, shape, ROOMY_VALUES)
-    members = {name: decode_json(bytes(getattr(found, field)), Any) for field, name in fields.items()}
+    found = strict(body, dict[str, msgspec.Raw], ROOMY_VALUES)
+    members = {name: decode_json(bytes(found[name]), Any) for name in names if name in found}
     return {name: member for name, member in members.items() if isinstance(member, dict)}
