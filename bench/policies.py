@@ -281,7 +281,7 @@ async def trouble(scenario: str, server: Server, armed: list[int], speed: float)
 
 
 async def remaining(transport: Http) -> int:
-    from comfyload.comfy.wire import Request
+    from comfyload.comfy.wire.calls import Request
 
     reply = await transport.call(Request(method="GET", path="prompt"))
     return int(json.loads(reply.body)["exec_info"]["queue_remaining"])

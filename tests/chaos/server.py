@@ -19,7 +19,7 @@ from comfyload.sim import Server
 from comfyload.sim.http import serve
 
 if TYPE_CHECKING:
-    from comfyload.comfy.wire import Reply, Request
+    from comfyload.comfy.wire.calls import Reply, Request
     from comfyload.sim.queue import Item
     from comfyload.sim.state import State
 

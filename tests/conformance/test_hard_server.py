@@ -13,7 +13,8 @@ import pytest
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.wire import Message, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.comfy.wire.messages import Message
 from comfyload.load import Stop
 from comfyload.record.model import Execution, Prompt
 from comfyload.sim import Faults, Server

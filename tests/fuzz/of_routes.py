@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from comfyload.comfy.wire import Request
+from comfyload.comfy.wire.calls import Request
 from comfyload.record.metrics.log import row_of_line
 from comfyload.sim import Server
 from comfyload.telemetry.rows import SampleRows

@@ -20,7 +20,9 @@ from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import decode_history, decode_json, decode_message
+from comfyload.comfy.wire.history import decode_history
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.comfy.wire.messages import decode_message
 from comfyload.errors import ComfyloadError, UsageError
 from comfyload.judge.columns.fold import Fold
 from comfyload.record.codec import decode, encode, encode_pretty

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire import Download, Reply, Request
+from comfyload.comfy.wire.calls import Download, Reply, Request
 from comfyload.record.codec import decode, encode
 from comfyload.record.model import LogLine, Record, Sample, Sent
 

@@ -153,7 +153,7 @@ def test_a_refused_prompt_that_repeats_it_leaves_none_in_the_run(folder: Path) -
 
         async def call(request: object) -> object:
             if getattr(request, "method", "") == "POST" and getattr(request, "path", "").startswith("prompt"):
-                from comfyload.comfy.wire import Reply
+                from comfyload.comfy.wire.calls import Reply
 
                 error = {"type": "x", "message": f"refused {HEADER} {VARIABLE} {BASIC} {QUERY}", "details": PASSWORD}
                 return Reply(status=400, body=json.dumps({"error": error}).encode(), content_type="application/json")

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from comfyload.comfy.wire import Request
+from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sample import picture

@@ -17,7 +17,7 @@ from comfyload.comfy import http as transport_file
 from comfyload.comfy.address import parse_headers, parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
 from tests.support.servers import answering
 

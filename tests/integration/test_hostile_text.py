@@ -20,7 +20,7 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.cli import app
 from comfyload.cli.progress import RunProgress
 from comfyload.clock import run as run_clock
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.record.codec import decode
 from comfyload.record.model import Fact, Fetch, LogLine, NodeFacts, Observation, Output, Record, Sample, Sent
 from comfyload.record.plan import Closed, Plan

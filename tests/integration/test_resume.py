@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.sim import Faults, Server, Which
 from tests.integration.test_cli import graph_file, summary_of
 from tests.support.commands import call, start

@@ -16,7 +16,7 @@ from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.resume import cleanup, resume
 from comfyload.app.run.viewer import Viewer
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import OwnFault, RunFilesError
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Line, Record

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.record.model import LogLine, Sample
 from comfyload.record.run import RunReader
 from comfyload.sim import Server

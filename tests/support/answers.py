@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from comfyload import clock
-from comfyload.comfy.wire import Request
+from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Server
 from comfyload.sim.catalog import CLASSES, OBJECT_INFO
 from comfyload.workflow import parse

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.wire import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

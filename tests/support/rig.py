@@ -194,6 +194,6 @@ def play(
 
 
 def _queue_request() -> Any:
-    from comfyload.comfy.wire import Request
+    from comfyload.comfy.wire.calls import Request
 
     return Request(method="GET", path="queue")

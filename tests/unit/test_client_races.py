@@ -15,7 +15,7 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.load import Stop
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts

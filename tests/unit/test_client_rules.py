@@ -27,8 +27,10 @@ from comfyload.comfy.outputs import _problem
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request, TransportError, decode_message
+from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.comfy.wire.lenient import weigh
+from comfyload.comfy.wire.messages import decode_message
 from comfyload.hidden import without_hidden
 from comfyload.load import Stop
 from comfyload.load.arrivals import offered_per_s, scheduled_arrivals

@@ -14,7 +14,7 @@ import comfyload
 from comfyload import JobEvent, Progress, Queued, Retrying
 from comfyload.app.library.made import files_of, in_order_of
 from comfyload.comfy.inflight import progress_of
-from comfyload.comfy.wire import decode_message
+from comfyload.comfy.wire.messages import decode_message
 from comfyload.record.model import Execution, Output
 from comfyload.sim import Faults, Server, Which
 from tests.support.rig import SLEEPER

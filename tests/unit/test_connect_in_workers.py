@@ -19,7 +19,7 @@ from aiohttp import web
 
 import comfyload
 from comfyload.comfy.http import Http
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.errors import ComfyloadError, JobFailed, NotComfyUI, NotLetIn, UsageError
 from comfyload.record.model import Execution, Failure
 from comfyload.retry.policy import Policy, default

@@ -9,7 +9,8 @@ import pytest
 
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
 from comfyload.comfy.tracker import PromptTracker, failure_of
-from comfyload.comfy.wire import HistoryEntry, Message, decode_history, decode_message
+from comfyload.comfy.wire.history import HistoryEntry, decode_history
+from comfyload.comfy.wire.messages import Message, decode_message
 from comfyload.record.model import Execution
 from tests.support import captures
 

@@ -15,17 +15,12 @@ from hypothesis import strategies as st
 from comfyload.comfy.inflight import UNKNOWN_LETTERS, InFlight
 from comfyload.comfy.reported import MOST_FILES, files_of, outputs_of
 from comfyload.comfy.tracker import MOST_NODES, PromptTracker
-from comfyload.comfy.wire import (
-    HistoryEntry,
-    decode_history,
-    decode_json,
-    decode_message,
-    decode_modules,
-    decode_queue,
-    decode_some,
-    lenient,
-    place_in_queue,
-)
+from comfyload.comfy.wire import lenient
+from comfyload.comfy.wire.classes import decode_modules, decode_some
+from comfyload.comfy.wire.history import HistoryEntry, decode_history
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.comfy.wire.messages import decode_message
+from comfyload.comfy.wire.queue import decode_queue, place_in_queue
 from comfyload.record.codec import encode
 
 

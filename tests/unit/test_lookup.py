@@ -10,7 +10,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.comfy.reconcile import reconcile
-from comfyload.comfy.wire import PromptState
+from comfyload.comfy.wire.queue import PromptState
 
 
 class Told:

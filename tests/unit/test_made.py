@@ -12,7 +12,8 @@ from comfyload.app.library import made
 from comfyload.cli.progress import LiveCounts
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.reported import files_of, outputs_of
-from comfyload.comfy.wire import Download, HistoryEntry, Reply, Request
+from comfyload.comfy.wire.calls import Download, Reply, Request
+from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.comparison.history import history
 from comfyload.judge.findings.table import Finding

@@ -19,7 +19,7 @@ from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.own_fault import OURS, own_fault
-from comfyload.comfy.wire import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution
 from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default

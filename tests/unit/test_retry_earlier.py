@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.record.model import Execution, Prompt
 from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.policy import Policy, Rule, default

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.record.model import Execution, Prompt
 from comfyload.retry.policy import Admission, Breaker, Policy, default
 from comfyload.sim import Faults, Server, Which
@@ -95,7 +95,7 @@ def test_a_node_that_one_server_lacks_is_looked_for_on_another() -> None:
         real = found.transports[0].call
 
         async def call(request: Any) -> Any:
-            from comfyload.comfy.wire import Reply
+            from comfyload.comfy.wire.calls import Reply
 
             if request.method == "POST" and request.path == "prompt":
                 body = b'{"error": {"type": "missing_node_type", "message": "Node X not found"}, "node_errors": {}}'

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from comfyload.clock import now, run_virtual
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
 from tests.unit.test_sim_helpers import Ear, call, get, image_graph, sampler_graph, settled, sleep_graph, submit, until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from comfyload.clock import run_virtual
-from comfyload.comfy.wire import Request
+from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Server
 from tests.unit.test_sim_helpers import call, get, sampler_graph, settled, submit
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from comfyload.clock import now, run_virtual
-from comfyload.comfy.wire import Request
+from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Faults, Server, Which
 from tests.unit.test_sim_helpers import sampler_graph, settled, sleep_graph, submit
 

@@ -13,7 +13,8 @@ from msgspec import structs
 
 from comfyload.advise.service_times import pools_of
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import decode_history, decode_message
+from comfyload.comfy.wire.history import decode_history
+from comfyload.comfy.wire.messages import decode_message
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes

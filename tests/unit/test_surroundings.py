@@ -13,7 +13,7 @@ import pytest
 from comfyload import clock
 from comfyload.app.run import environment
 from comfyload.app.run.environment import FINISH_S, EnvironmentReader
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.record.model import Environment, Fact, Manifest, Server
 from comfyload.record.options import RunOptions
 from tests.unit.judge_runs import manifest

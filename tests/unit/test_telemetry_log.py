@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.errors import RunFilesError
 from comfyload.record.metrics.files import LogFiles
 from comfyload.telemetry.collector import Collector

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.record.model import LogLine
 from comfyload.sim import Server
 from comfyload.telemetry.collector import Collector

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from comfyload import clock
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.judge.columns.gpu import gpu_reading
 from comfyload.record.model import Server

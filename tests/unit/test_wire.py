@@ -9,12 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from comfyload.comfy.wire import (
-    decode_history,
-    decode_job_status,
-    decode_message,
-    decode_queue_remaining,
-)
+from comfyload.comfy.wire.history import decode_history
+from comfyload.comfy.wire.messages import decode_message
+from comfyload.comfy.wire.queue import decode_job_status, decode_queue_remaining
 from tests.support import captures
 
 

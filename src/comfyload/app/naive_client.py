@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from comfyload.comfy.api import Api
-from comfyload.comfy.wire import TransportError
+from comfyload.comfy.wire.calls import TransportError
 from comfyload.record.model import Execution, Failure, Prompt
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from comfyload.app.pack_files import (
 from comfyload.comfy.address import parse_headers, parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire import Request, TransportError, decode_json
+from comfyload.comfy.wire.calls import Request, TransportError
+from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG

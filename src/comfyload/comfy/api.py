@@ -7,7 +7,9 @@ from typing import Protocol
 
 from comfyload.comfy.comfyui import ComfyApi
 from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire import HistoryEntry, PromptState, Reply
+from comfyload.comfy.wire.calls import Reply
+from comfyload.comfy.wire.history import HistoryEntry
+from comfyload.comfy.wire.queue import PromptState
 from comfyload.record.model import Server
 
 

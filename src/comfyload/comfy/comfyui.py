@@ -12,19 +12,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire import (
-    MAX_BODY_BYTES,
-    MAX_FACTS_BYTES,
-    HistoryEntry,
-    PromptState,
-    Reply,
-    Request,
-    TransportError,
-    decode_history,
-    decode_job_status,
-    decode_queue_remaining,
-    place_in_queue,
-)
+from comfyload.comfy.wire.calls import MAX_BODY_BYTES, MAX_FACTS_BYTES, Reply, Request, TransportError
+from comfyload.comfy.wire.history import HistoryEntry, decode_history
+from comfyload.comfy.wire.queue import PromptState, decode_job_status, decode_queue_remaining, place_in_queue
 from comfyload.record.model import Server
 
 _NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"

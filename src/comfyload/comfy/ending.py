@@ -11,7 +11,8 @@ from comfyload.comfy.inflight import End, Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.outputs import fetch_outputs
 from comfyload.comfy.own_fault import OURS
-from comfyload.comfy.wire import HistoryEntry, TransportError
+from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome
 
 Left = Literal["absent", "unknown"]

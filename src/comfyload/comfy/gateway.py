@@ -10,7 +10,8 @@ import msgspec
 from yarl import URL
 
 from comfyload.comfy.address import redirected
-from comfyload.comfy.wire import Reply, decode_json
+from comfyload.comfy.wire.calls import Reply
+from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import NotComfyUI, NotLetIn, ServerUnreachable
 from comfyload.visible import visible
 

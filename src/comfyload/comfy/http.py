@@ -22,7 +22,7 @@ from yarl import URL
 from comfyload.comfy.address import read_url, redacted, redirected, with_credentials
 from comfyload.comfy.interim import bounded
 from comfyload.comfy.own_fault import OURS, own_fault
-from comfyload.comfy.wire import (
+from comfyload.comfy.wire.calls import (
     MAX_BODY_BYTES,
     MAX_DOWNLOAD_BYTES,
     MAX_FILE_BYTES,

@@ -13,13 +13,9 @@ import msgspec
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
 from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire import (
-    MAX_FACTS_BYTES,
-    Reply,
-    TransportError,
-    decode_json,
-    decode_modules,
-)
+from comfyload.comfy.wire.calls import MAX_FACTS_BYTES, Reply, TransportError
+from comfyload.comfy.wire.classes import decode_modules
+from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import NotComfyUI, ServerUnreachable
 from comfyload.record.codec import within_levels
 from comfyload.record.model import Environment, Fact, Server

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire import Message, decode_message
+from comfyload.comfy.wire.messages import Message, decode_message
 from comfyload.record.job_events import JobEvent, Progress, Queued
 from comfyload.record.model import Failure
 

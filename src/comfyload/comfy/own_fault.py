@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
 
 OURS = "this machine: "
 """How the message of such a fault begins."""

@@ -12,7 +12,7 @@ from itertools import islice
 
 from comfyload.comfy.inflight import Job
 from comfyload.comfy.link import Link
-from comfyload.comfy.wire import TransportError
+from comfyload.comfy.wire.calls import TransportError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from comfyload.comfy.wire import HistoryEntry
+from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.record.kinds import BARE, kind_of
 from comfyload.record.model import Output
 

@@ -10,7 +10,7 @@ from comfyload.comfy.inflight import Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.reconcile import reconcile
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
-from comfyload.comfy.wire import Reply, TransportError
+from comfyload.comfy.wire.calls import Reply, TransportError
 from comfyload.record.model import Failure, FailureKind, Prompt
 
 LATE = Failure(kind="timeout", message="not done by its deadline")

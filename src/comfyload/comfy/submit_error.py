@@ -10,7 +10,8 @@ import msgspec
 
 from comfyload.comfy.address import read_url, redacted
 from comfyload.comfy.gateway import message_in
-from comfyload.comfy.wire import decode_json, finite
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.record.bounds import finite
 from comfyload.record.model import Failure, FailureKind
 
 LONGEST = 5000

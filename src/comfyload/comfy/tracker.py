@@ -13,7 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from comfyload.comfy.reported import outputs_of
-from comfyload.comfy.wire import HistoryEntry, Message, whole_ms
+from comfyload.comfy.wire.history import HistoryEntry
+from comfyload.comfy.wire.messages import Message
+from comfyload.record.bounds import whole_ms
 from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outcome, ServerTimes, Span
 
 MOST_NODES = 10_000

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from comfyload.comfy.wire import Download, Reply, Request
+from comfyload.comfy.wire.calls import Download, Reply, Request
 
 
 class Transport(Protocol):

@@ -10,7 +10,8 @@ import msgspec
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire import TransportError, decode_json
+from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.workflow.graph import Workflow
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from comfyload.comfy.reconcile import LookUp, reconcile
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.wire import PromptState
+from comfyload.comfy.wire.queue import PromptState
 from comfyload.record.model import Execution, Failure
 from comfyload.retry.attempt_log import LATER_IDS, id_of
 from comfyload.retry.pool import PendingPrompt, ServerBackend

@@ -9,7 +9,7 @@ import posixpath
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim.catalog import MODEL_FOLDERS, OBJECT_INFO
 from comfyload.sim.reply import empty, json_reply
 

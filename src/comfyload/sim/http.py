@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from comfyload.comfy.wire import Request, TransportError
+from comfyload.comfy.wire.calls import Request, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

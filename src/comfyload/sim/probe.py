@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from comfyload.comfy.wire import Reply
+    from comfyload.comfy.wire.calls import Reply
     from comfyload.sim.queue import Item
     from comfyload.sim.settings import Clock, Settings, Truth
 

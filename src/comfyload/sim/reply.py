@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from comfyload.comfy.wire import Reply
+from comfyload.comfy.wire.calls import Reply
 
 
 def json_reply(body: object, status: int = 200) -> Reply:

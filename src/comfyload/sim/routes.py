@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
 
-from comfyload.comfy.wire import Reply, Request
+from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim import content
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.reply import NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text

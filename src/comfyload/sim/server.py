@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from comfyload.comfy.wire import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.sim.execution import Execution, WorkerDied
 from comfyload.sim.faults import Faults, plan
 from comfyload.sim.reply import SERVER_ERROR

@@ -10,7 +10,7 @@ from comfyload.sim.reply import is_uuid, json_reply
 from comfyload.sim.validation import error_of, validate
 
 if TYPE_CHECKING:
-    from comfyload.comfy.wire import Reply
+    from comfyload.comfy.wire.calls import Reply
     from comfyload.sim.state import State
 
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")

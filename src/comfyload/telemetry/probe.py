@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire import Reply, TransportError, decode_json, finite
-from comfyload.record.bounds import Instant, Number, instant
+from comfyload.comfy.wire.calls import Reply, TransportError
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.record.bounds import Instant, Number, finite, instant
 from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
 from comfyload.telemetry.rows import SampleRows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfyload.comfy.wire import finite
+from comfyload.record.bounds import finite
 from comfyload.record.model import Sample
 
 KEPT = (

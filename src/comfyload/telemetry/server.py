@@ -9,7 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire import Reply, TransportError, decode_json, decode_queue_remaining, finite
+from comfyload.comfy.wire.calls import Reply, TransportError
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.comfy.wire.queue import decode_queue_remaining
+from comfyload.record.bounds import finite
 from comfyload.telemetry.source import NoReading, Readings, Source
 
 if TYPE_CHECKING:
