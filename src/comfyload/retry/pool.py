@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from random import Random
 
 from comfyload.comfy.client import ComfyClient
@@ -38,7 +37,6 @@ class PendingPrompt(PendingJob):
         super().__init__(prompt.id, prompt.workflow, began, policy)
         self.tell = tell
         self.prompt = prompt
-        self.assigned: asyncio.Future[ServerBackend] | None = None
 
     def send_as(self, prompt: Prompt) -> None:
         """Send this prompt from now on, under its own id."""
@@ -101,7 +99,7 @@ class Pool:
         self._policy = policy
         self._clock = clock
         self._never_s = never_s
-        self._waiting: list[PendingPrompt] = []
+        self._waiting: dict[PendingPrompt, asyncio.Future[ServerBackend]] = {}
         self._changed = asyncio.Event()
         self._closed = False
         self._looks: dict[ServerBackend, asyncio.Task[bool]] = {}
@@ -136,9 +134,8 @@ class Pool:
         """Assign no more jobs; those that wait get no server."""
         self._closed = True
         self.notify()
-        for pending in self._waiting:
-            if pending.assigned is not None:
-                pending.assigned.cancel()
+        for assigned in self._waiting.values():
+            assigned.cancel()
 
     # --- places
 
@@ -146,9 +143,8 @@ class Pool:
         """A server for the next attempt, or why there is none: no time is left, or no server works."""
         if self._closed:
             return SHED
-        pending.assigned = asyncio.get_running_loop().create_future()
         since = self._clock()
-        self._waiting.append(pending)
+        assigned = self._waiting[pending] = asyncio.get_running_loop().create_future()
         self.notify()
         try:
             while True:
@@ -159,18 +155,15 @@ class Pool:
                 if pending.deadline == math.inf and self._none_works(pending, now, since):
                     return Failure(kind="connect", message=f"no server has worked for {self._never_s:g} s")
                 # The estimate of what the job needs may improve meanwhile.
-                done, _ = await asyncio.wait([pending.assigned], timeout=min(left, LOOK_AGAIN_S[1]))
+                done, _ = await asyncio.wait([assigned], timeout=min(left, LOOK_AGAIN_S[1]))
                 if done:
-                    return SHED if pending.assigned.cancelled() else pending.assigned.result()
+                    return SHED if assigned.cancelled() else assigned.result()
         except asyncio.CancelledError:
-            if pending.assigned.done() and not pending.assigned.cancelled():
-                backend = pending.assigned.result()
-                self.release(backend, pending.prompt.id)
+            if assigned.done() and not assigned.cancelled():
+                self.release(assigned.result(), pending.prompt.id)
             raise
         finally:
-            with suppress(ValueError):
-                self._waiting.remove(pending)
-            pending.assigned = None
+            del self._waiting[pending]
 
     def release(self, backend: ServerBackend, prompt_id: str, execution: Execution | None = None) -> Assignment | None:
         """The job is no longer there, or no longer waited for; its execution time is learnt."""
@@ -185,13 +178,12 @@ class Pool:
         usable = await self._usable_backends()
         for backend in usable:
             backend.note_starts()
-        waiting = [pending for pending in self._waiting if pending.assigned is not None and not pending.assigned.done()]
+        waiting = [pending for pending, assigned in self._waiting.items() if not assigned.done()]
         now = self._clock()
         for pending, backend in self.dispatcher.assign(waiting, usable, now):
             if len(backend.held) == 1:
                 backend.last_change = now
-            if pending.assigned is not None:
-                pending.assigned.set_result(backend)
+            self._waiting[pending].set_result(backend)
 
     async def _usable_backends(self) -> list[ServerBackend]:
         """The servers to which jobs may go now. One that answers slowly is left to a later round."""
@@ -211,11 +203,10 @@ class Pool:
         """Whether jobs may go there now; after an open circuit the server must first answer again."""
         within_s = self._policy.connect_s
         state = backend.circuit.state(self._clock())
-        if state == "due":
-            if not await within(within_s, backend.client.api.alive(), False):
-                backend.circuit.trip(self._clock())
-                return False
-        elif state != "closed":
+        if state not in ("closed", "due"):
+            return False
+        if state == "due" and not await within(within_s, backend.client.api.alive(), False):
+            backend.circuit.trip(self._clock())
             return False
         hurried = any(pending.deadline < math.inf for pending in self._waiting)
         if self._policy.admission.depth is None and not hurried and len(self.backends) == 1:
@@ -258,9 +249,7 @@ class Pool:
             if job is None or not job.accepted or job.end.done():
                 continue
             since = job.tracker.last_event if job.tracker.started is not None else held.running_since
-            if since is None and self._clock() - self._last_change(backend) < liveness_s:
-                continue
-            if since is not None and self._clock() - since < liveness_s:
+            if self._clock() - (self._last_change(backend) if since is None else since) < liveness_s:
                 continue
             # No event of it for so long, or none can come: the server knows whether it runs.
             state = await backend.client.api.prompt_state(job.prompt_id)
