@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
@@ -155,7 +156,7 @@ class Engine:
             schedule, ahead = itertools.tee(schedule)
             left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self.done)
             began -= next(left, 0.0)
-        with Timer() as timer:
+        with closing(Timer()) as timer:
             self.stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
                 for number, offset in enumerate(schedule, plan.warmup):

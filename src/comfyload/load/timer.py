@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import sys
-from types import TracebackType
 
 from comfyload.clock import VirtualLoop, now
 
@@ -29,30 +28,25 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Timer:
-    """One waiter at a time. Instants are those of `clock.now`; use it as a context manager."""
+    """One waiter at a time, until it is closed. Instants are those of `clock.now`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._libc: ctypes.CDLL | None = None
         self._descriptor = -1
         self._waiting: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Timer:
         if sys.platform == "linux" and not isinstance(self._loop, VirtualLoop):
             libc = ctypes.CDLL(None, use_errno=True)
-            descriptor = libc.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-            if descriptor >= 0:
-                self._libc, self._descriptor = libc, descriptor
-                self._loop.add_reader(descriptor, self._rang)
-        return self
+            self._descriptor = libc.timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+            if self._descriptor >= 0:
+                self._libc = libc
+                self._loop.add_reader(self._descriptor, self._rang)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._descriptor >= 0:
+    def close(self) -> None:
+        if self._libc is not None:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
-            self._descriptor = -1
+            self._libc = None
 
     async def until(self, instant: float) -> None:
         """Return at `instant`, at once if it has passed, or when woken."""
