@@ -94,11 +94,6 @@ class Http:
             yield cls(url, session, headers, connect_s)
 
     async def call(self, request: Request) -> Reply:
-        """One exchange.
-
-        Raises:
-            TransportError: no whole reply came.
-        """
         try:
             async with await self._respond(request) as response:
                 body = await self._read(response, request)
@@ -115,11 +110,6 @@ class Http:
             raise self._error(error) from None
 
     async def download(self, path: str, timeout_s: float) -> Download:
-        """GET `path` as a stream; nothing is kept but its first bytes.
-
-        Raises:
-            TransportError: the reply broke off.
-        """
         size, head = 0, b""
         try:
             async with await self._respond(
@@ -143,11 +133,7 @@ class Http:
 
     @asynccontextmanager
     async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        """The WebSocket: compression off (it costs the server), our own pings, messages up to 32 MiB.
-
-        Raises:
-            TransportError: the server did not open it, or it broke.
-        """
+        """Without compression, which costs the server; with pings of our own."""
         url = self._url("ws").update_query(clientId=client_id)
         try:
             socket = await self._session.ws_connect(

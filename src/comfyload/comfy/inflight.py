@@ -48,8 +48,7 @@ class Job:
     end: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stream_id: str | None = None
     accepted: bool = False
-    number_before: float | None = None
-    looked_up: float | None = None
+    looked_up: float = -math.inf
     polled: float | None = None
     absent_since: float | None = None
     may_be_there: bool = False

@@ -8,6 +8,7 @@ requested.
 from __future__ import annotations
 
 import asyncio
+import math
 from itertools import islice
 
 from comfyload.comfy.inflight import Job
@@ -28,7 +29,7 @@ class HistoryPoller:
         self._clock, self._timeouts, self._note = link.clock, link.timeouts, link.noticed.note
         self._progress_at = link.clock()
         self._stalled = False
-        self._gone_since: float | None = None
+        self._gone_since = math.inf
 
     async def run(self) -> None:
         pause = FIRST_PAUSE_S
@@ -36,7 +37,7 @@ class HistoryPoller:
             await asyncio.sleep(pause)
             now = self._clock()
             if self._stream.connected or not len(self._inflight):
-                self._gone_since = None  # An outage that is over must not count against later jobs.
+                self._gone_since = math.inf  # An outage that is over must not count against later jobs.
             if not len(self._inflight):
                 self._progress_at, pause = now, FIRST_PAUSE_S
                 continue
@@ -47,7 +48,7 @@ class HistoryPoller:
             else:
                 pause = min(1.5 * max(pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             self._look_for_stall(now, progressed=any(found))
-            if self._gone_since is not None and now - self._gone_since >= self._timeouts.unreachable_s:
+            if now - self._gone_since >= self._timeouts.unreachable_s:
                 self._note("server_gone", f"the server has been out of reach for {self._timeouts.unreachable_s:g} s")
                 for job in self._inflight:
                     job.absent_since = None
@@ -70,7 +71,7 @@ class HistoryPoller:
         behind them, whose ends the next restart may erase.
         """
         again_s = max(self._timeouts.lost_s, self._api.lookup_interval_s)
-        return job.absent_since is not None and job.looked_up is not None and now - job.looked_up < again_s
+        return job.absent_since is not None and now - job.looked_up < again_s
 
     async def _look_up(self, job: Job) -> bool:
         """Whether there is news of the job: it is over, or the server no longer knows it."""
@@ -78,16 +79,16 @@ class HistoryPoller:
         try:
             entry = await self._api.history(job.prompt_id)
         except TransportError:
-            if not self._stream.connected and self._gone_since is None:
-                self._gone_since = now
+            if not self._stream.connected:
+                self._gone_since = min(self._gone_since, now)
             return False
-        self._gone_since = None
+        self._gone_since = math.inf
         if job.end.done():
             return True
         if entry is not None:
             return await self._ended_without_event(job)
         job.polled = now
-        if job.looked_up is not None and now - job.looked_up < self._api.lookup_interval_s:
+        if now - job.looked_up < self._api.lookup_interval_s:
             return False
         job.looked_up = now
         if await self._api.prompt_state(job.prompt_id) != "absent":

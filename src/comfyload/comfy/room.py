@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 
@@ -29,7 +30,7 @@ class Room:
     drops: bool = False
     stopped: Callable[[], bool] = lambda: False
     on_full: Callable[[int], None] = lambda _: None
-    last_full: float | None = None
+    last_full: float = -math.inf
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
     def changed(self) -> None:

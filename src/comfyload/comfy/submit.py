@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -21,7 +22,7 @@ class Submit:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._highest_number: float | None = None
+        self._highest_number = -math.inf
 
     async def no_room(self, deadline: float, over: Callable[[], bool] = lambda: False) -> str:
         """Wait for room in the server's queue; why a prompt must not be sent, "" if it may be or is over."""
@@ -35,8 +36,7 @@ class Submit:
     def held_s(self, since: float) -> float:
         """How long a prompt that could have been sent at `since` was held back because the server's queue was full."""
         room = self._link.options.room
-        full = None if room is None else room.last_full
-        return self._link.clock() - since if full is not None and full >= since else 0.0
+        return self._link.clock() - since if room is not None and room.last_full >= since else 0.0
 
     async def submit(self, job: Job, prompt: Prompt, deadline: float) -> Failure | None:
         """Submit the prompt; the failure if the server does not have it afterwards, None if it does."""
@@ -65,7 +65,7 @@ class Submit:
         link = self._link
         client_id = link.stream.client_id
         job.stream_id = client_id if link.stream.connected else None
-        job.number_before = self._highest_number
+        highest = self._highest_number
         job.tracker.sent = link.clock()
         try:
             reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s)
@@ -77,9 +77,9 @@ class Submit:
             failure = classify_refusal(reply.status, reply.body, reply.headers)
             # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
             return await self._find_out(job, failure) if reply.status >= 500 else failure
-        return await self._accepted(job, reply)
+        return await self._accepted(job, reply, highest)
 
-    async def _accepted(self, job: Job, reply: Reply) -> Failure | None:
+    async def _accepted(self, job: Job, reply: Reply, highest: float) -> Failure | None:
         link = self._link
         job.tracker.acknowledged = link.clock()
         try:
@@ -97,17 +97,19 @@ class Submit:
         job.accepted = True
         job.tracker.number = accepted.number
         if accepted.number is not None:
-            self._look_for_restart(job, accepted.number)
+            self._look_for_restart(accepted.number, highest)
         return None
 
-    def _look_for_restart(self, job: Job, number: float) -> None:
-        """The server counts its prompts from when it was started."""
-        # Compared with what was known when this POST left: replies to concurrent POSTs may overtake each other.
-        if job.number_before is not None and number < job.number_before:
+    def _look_for_restart(self, number: float, highest: float) -> None:
+        """The server counts its prompts from when it was started.
+
+        `highest`: of the numbers known when this POST left, since replies to concurrent POSTs may overtake each other.
+        """
+        if number < highest:
             text = "the server's prompt counter began again: it was restarted during the run"
             self._link.noticed.note("restart", text)
             self._highest_number = number
-        self._highest_number = number if self._highest_number is None else max(number, self._highest_number)
+        self._highest_number = max(number, self._highest_number)
 
     async def _find_out(self, job: Job, failure: Failure) -> Failure | None:
         """After an unclear reply: look the id up until the server knows it, or has twice not known it."""

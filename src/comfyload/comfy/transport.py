@@ -10,7 +10,7 @@ from comfyload.comfy.wire.calls import Download, Reply, Request
 
 
 class Transport(Protocol):
-    """One server, reachable. Every method raises `wire.TransportError` when there is no answer."""
+    """One server, reachable. Every method raises `TransportError` when there is no answer, or it breaks off."""
 
     async def call(self, request: Request) -> Reply:
         """One HTTP exchange, body read whole."""

@@ -44,11 +44,7 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
 
 
 def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
-    """A list, its members unread.
-
-    Raises:
-        msgspec.MsgspecError: it is not a list.
-    """
+    """A list, its members unread."""
     try:
         return strict(text, list[msgspec.Raw])
     except msgspec.MsgspecError:
@@ -56,11 +52,7 @@ def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
 
 
 def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """An object's members by name, unread.
-
-    Raises:
-        msgspec.MsgspecError: it is not an object.
-    """
+    """An object's members by name, unread."""
     try:
         return strict(text, dict[str, msgspec.Raw])
     except msgspec.MsgspecError:
@@ -68,11 +60,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) -> T:
-    """Valid JSON as `shape`, whose raw parts stay unread.
-
-    Raises:
-        msgspec.MsgspecError: it is not.
-    """
+    """Valid JSON as `shape`, whose raw parts stay unread."""
     weigh(bytes(text), most)
     try:
         return msgspec.json.decode(text, type=shape, strict=False)
