@@ -19,8 +19,6 @@ Left = Literal["absent", "unknown"]
 
 
 class Ending:
-    """Ends the jobs on one server."""
-
     def __init__(self, link: Link) -> None:
         self._link = link
 

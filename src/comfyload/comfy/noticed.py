@@ -30,14 +30,11 @@ class Noticed:
         )
 
     def unread(self, what: str) -> None:
-        """The server sent something that cannot be read."""
         self.note("unreadable", f"the server sent what cannot be read: {what[:300]}")
 
     def stream_lost(self, reason: str) -> None:
-        """The event stream broke off."""
         self.note("stream_lost", f"the event stream was lost: {reason}")
 
     def fault_of_ours(self, fault: str) -> None:
-        """The generator's own machine failed."""
         self.own_fault = self.clock(), fault
         self.note("generator_fault", f"the generator's machine failed: {fault}")

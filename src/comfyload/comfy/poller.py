@@ -22,8 +22,6 @@ AT_ONCE = 4
 
 
 class HistoryPoller:
-    """Looks for the ends of the jobs on one server."""
-
     def __init__(self, link: Link) -> None:
         self._api, self._inflight, self._stream = link.api, link.inflight, link.stream
         self._clock, self._timeouts, self._note = link.clock, link.timeouts, link.noticed.note

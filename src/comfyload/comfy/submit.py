@@ -18,8 +18,6 @@ LATE = Failure(kind="timeout", message="not done by its deadline")
 
 
 class Submit:
-    """Submits prompts to one server."""
-
     def __init__(self, link: Link) -> None:
         self._link = link
         self._highest_number = -math.inf

@@ -81,7 +81,6 @@ RULES: dict[FailureClass, Rule] = {
 
 
 def rule_of(policy: Policy, class_: FailureClass) -> Rule:
-    """The policy's rule for the class, or the usual one."""
     return policy.classes.get(class_) or RULES[class_]
 
 

@@ -122,7 +122,6 @@ class Pool:
             await end_tasks([*tasks.values(), *self._looks.values()])
 
     def add(self, backend: ServerBackend) -> None:
-        """Use another server from now on."""
         self.backends.append(backend)
         self.notify()
 
