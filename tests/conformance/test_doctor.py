@@ -19,9 +19,8 @@ from comfyload.app.run.inputs import Inputs
 from comfyload.app.run.options import RunOptions
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
-from comfyload.comfy.transport import Transport
 from comfyload.comfy.upload import upload_image
-from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, Transport, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Plan
 from comfyload.sim import Faults, Server

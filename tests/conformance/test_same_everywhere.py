@@ -21,8 +21,7 @@ from comfyload.comfy.api import api_of
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_packs, identify
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import Request
+from comfyload.comfy.wire.calls import Request, Transport
 from comfyload.load import Stop
 from comfyload.sim import Server
 from comfyload.sim.http import serve

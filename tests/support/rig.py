@@ -17,7 +17,7 @@ from comfyload.comfy.link import ClientOptions, Link
 from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.load import Engine, Stop
 from comfyload.record.model import Line, Observation, Record, Sent
 from comfyload.record.model import Server as ServerFacts

@@ -17,7 +17,7 @@ from comfyload.app.run.options import RunOptions
 from comfyload.app.run.preflight import Beforehand
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import ServerUnreachable
 from comfyload.judge.columns.ledger import join
 from comfyload.record.model import Server

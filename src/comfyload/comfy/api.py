@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from comfyload.comfy.comfyui import ComfyApi
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import Reply
+from comfyload.comfy.wire.calls import Reply, Transport
 from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.comfy.wire.queue import PromptState
 from comfyload.record.model import Server

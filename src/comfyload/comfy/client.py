@@ -21,7 +21,7 @@ from comfyload.comfy.own_fault import FaultReporter
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.submit import LATE, Submit
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.tasks import end_tasks

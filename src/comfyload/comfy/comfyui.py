@@ -11,8 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import MAX_BODY_BYTES, MAX_FACTS_BYTES, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import MAX_BODY_BYTES, MAX_FACTS_BYTES, Reply, Request, Transport, TransportError
 from comfyload.comfy.wire.history import HistoryEntry, decode_history
 from comfyload.comfy.wire.queue import PromptState, decode_job_status, decode_queue_remaining, place_in_queue
 from comfyload.record.model import Server

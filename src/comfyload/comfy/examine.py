@@ -17,8 +17,7 @@ from msgspec import Struct, structs
 from comfyload import clock
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import describe_classes, json_object
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, Transport, TransportError
 from comfyload.comfy.wire.classes import decode_modules, decode_some
 from comfyload.comfy.wire.messages import decode_message
 from comfyload.comfy.wire.queue import decode_queue

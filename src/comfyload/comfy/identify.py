@@ -12,8 +12,7 @@ import msgspec
 
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.gateway import NO_COMFYUI, who_answers
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import MAX_FACTS_BYTES, Reply, TransportError
+from comfyload.comfy.wire.calls import MAX_FACTS_BYTES, Reply, Transport, TransportError
 from comfyload.comfy.wire.classes import decode_modules
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import NotComfyUI, ServerUnreachable

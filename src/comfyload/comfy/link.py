@@ -13,7 +13,7 @@ from comfyload.comfy.noticed import Noticed
 from comfyload.comfy.room import Room
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.record.model import Failure, Observation
 
 

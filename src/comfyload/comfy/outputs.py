@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.reported import files_of
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import Download, TransportError
+from comfyload.comfy.wire.calls import Download, Transport, TransportError
 from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.record.kinds import suffix_of
 from comfyload.record.model import Fetch

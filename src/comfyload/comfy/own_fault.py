@@ -8,8 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, Reply, Request, Transport, TransportError
 
 OURS = "this machine: "
 """How the message of such a fault begins."""
@@ -41,18 +40,12 @@ def own_fault(error: BaseException) -> str:
     return ""
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException, depth: int = 8) -> Iterator[BaseException]:
     """The error and its causes; aiohttp keeps the system's error in an attribute of its own."""
-    visited: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop()
-        if each is None or id(each) in visited:
-            continue
-        visited.add(id(each))
-        yield each
-        inner = getattr(each, "os_error", None)
-        left += [each.__cause__, inner if isinstance(inner, BaseException) else None]
+    yield error
+    for inner in (getattr(error, "os_error", None), error.__cause__):
+        if isinstance(inner, BaseException) and depth > 0:
+            yield from _chain(inner, depth - 1)
 
 
 class FaultReporter:

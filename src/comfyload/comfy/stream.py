@@ -10,8 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.tasks import within
 
 RECONNECT_FIRST_S = 0.1

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.workflow.graph import Workflow

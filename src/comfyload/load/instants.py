@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal
 
 from msgspec import Struct
+
+from comfyload.words import plain_letters
 
 Kind = Literal["offset", "absolute", "local", "yearless"]
 """Seconds since some start; Unix seconds; seconds of a clock without a zone; the same without a year."""
@@ -135,7 +136,7 @@ def dated(text: str) -> Instant | str | None:
 def _moment(found: re.Match[str]) -> Instant | str:
     part = found.groupdict()
     month = part["month"]
-    number = int(month) if month.isdecimal() else _MONTH.get(_plain(month))
+    number = int(month) if month.isdecimal() else _MONTH.get(plain_letters(month.lower().rstrip(".")))
     if number is None:
         return f"unknown month {month!r}"
     year = 2000 if part.get("year") is None else int(part["year"])
@@ -171,12 +172,6 @@ def _zone(text: str | None) -> timezone:
         return timezone(timedelta(hours=_ZONES[text]))
     minutes = 60 * int(text[1:3]) + int(text[3:].strip(":") or 0)
     return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
-
-
-def _plain(word: str) -> str:
-    """Without accents, in small letters."""
-    letters = unicodedata.normalize("NFD", word.lower().rstrip("."))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def _short(text: str) -> str:

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.link import ClientOptions
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent, Retrying
 from comfyload.record.model import Execution, Failure, Prompt, Server

@@ -20,7 +20,7 @@ from comfyload.telemetry.rows import SampleRows
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
 if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire.calls import Transport
 
 T = TypeVar("T")
 

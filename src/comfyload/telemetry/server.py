@@ -16,7 +16,7 @@ from comfyload.record.bounds import finite
 from comfyload.telemetry.source import NoReading, Readings, Source
 
 if TYPE_CHECKING:
-    from comfyload.comfy.transport import Transport
+    from comfyload.comfy.wire.calls import Transport
 
 MOST_GPUS = 64
 

@@ -19,7 +19,7 @@ from comfyload.app.library.loop_thread import refuse_after_fork
 from comfyload.app.library.made import download_all, files_of, in_order_of
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.identify import identify
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
 from comfyload.record.job_events import JobEvent, Progress
 from comfyload.record.model import Execution, Failure, Server

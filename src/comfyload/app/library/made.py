@@ -9,8 +9,7 @@ from msgspec import structs
 
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import api_of
-from comfyload.comfy.transport import Transport
-from comfyload.comfy.wire.calls import MAX_FILE_BYTES, Request, TransportError
+from comfyload.comfy.wire.calls import MAX_FILE_BYTES, Request, Transport, TransportError
 from comfyload.errors import ComfyloadError
 from comfyload.record.model import Execution
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.record.environment.describe import environment, local_environment
 from comfyload.record.model import Environment, Fact, Manifest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfyload.app.run.inputs import Inputs, vary
 from comfyload.app.run.options import RunOptions
 from comfyload.comfy.examine import Described, preflight
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.record.model import Observation, Server
 from comfyload.workflow import ObjectInfo
 from comfyload.workflow.preflight import PreflightAnswer, PreflightFailed, as_sent, check, merged

@@ -23,7 +23,7 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in

@@ -25,7 +25,7 @@ from comfyload.comfy.identify import describe_packs
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.room import Room
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import ComfyloadError, OwnFault
 from comfyload.judge.clocks import check_clocks
 from comfyload.load import Engine, Stop

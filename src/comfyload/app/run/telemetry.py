@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comfyload.app.run.options import RunOptions
-from comfyload.comfy.transport import Transport
+from comfyload.comfy.wire.calls import Transport
 from comfyload.record.model import Server
 from comfyload.record.run import RunReader
 from comfyload.telemetry.host import HostReadings

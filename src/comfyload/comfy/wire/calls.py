@@ -1,6 +1,10 @@
-"""A request, its reply, and the largest sizes of replies."""
+"""A request, its reply, the largest sizes of replies, and what carries them: sockets, or a simulator in process."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -68,3 +72,16 @@ class TransportError(Exception):
         self.sent = sent
         self.ours = ours
         self.vain = vain
+
+
+class Transport(Protocol):
+    """One server, reachable. Every method raises `TransportError` when there is no answer, or it breaks off."""
+
+    async def call(self, request: Request) -> Reply:
+        """One HTTP exchange, body read whole."""
+
+    async def download(self, path: str, timeout_s: float) -> Download:
+        """GET `path`, reading its body as a stream and keeping none of it."""
+
+    def events(self, client_id: str) -> AbstractAsyncContextManager[AsyncIterator[str | bytes]]:
+        """The WebSocket of `client_id`: frames as they arrive, ending when the connection does."""
