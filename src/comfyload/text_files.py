@@ -77,7 +77,8 @@ def decode_log(content: bytes, source: str) -> str:
         text = ""
     if text and text.count("\n") == content.count(b"\n"):
         return text.replace("\0", "")
-    return "\n".join(map(_line, content.split(b"\n")))
+    # Lines in several encodings, as `>>` in a PowerShell makes them, with a mark of UTF-16 wherever one begins.
+    return "\n".join(_loose(line.strip(b"\xff\xfe")) for line in content.split(b"\n"))
 
 
 def read_bytes(path: Path, error: type[UsageError] = UsageError, hint: str = "give a file that can be read") -> bytes:
@@ -172,14 +173,6 @@ def _loose(content: bytes) -> str:
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     return text.replace("\0", "")
-
-
-def _line(content: bytes) -> str:
-    """One line of a log whose lines are not all in one encoding, as `>>` in a PowerShell makes them."""
-    content = content.strip(b"\xff\xfe")  # a mark of UTF-16, wherever it stands
-    if b"\0" not in content:
-        return _loose(content)
-    return _loose(content.replace(b"\0", b""))
 
 
 def _unpacked(content: bytes, source: str) -> bytes:

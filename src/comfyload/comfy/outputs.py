@@ -30,14 +30,13 @@ async def fetch_outputs(
     api, fetched = api_of(transport), []
     for filename, subfolder, kind in files_of(entry):
         name = f"{kind}/{subfolder}/{filename}" if subfolder else f"{kind}/{filename}"
-        began = clock()
+        began, size = clock(), 0
         try:
             download = await transport.download(api.view_path(filename, subfolder, kind), timeout_s)
+            size, problem = download.bytes, _problem(download, filename)
         except TransportError as error:
-            fetched.append(Fetch(file=name, bytes=0, seconds=clock() - began, problem=str(error)))
-        else:
-            problem = _problem(download, filename)
-            fetched.append(Fetch(file=name, bytes=download.bytes, seconds=clock() - began, problem=problem))
+            problem = str(error)
+        fetched.append(Fetch(file=name, bytes=size, seconds=clock() - began, problem=problem))
     return fetched
 
 

@@ -172,27 +172,21 @@ class PromptTracker:
 def failure_of(message: Message) -> Failure:
     """The failure in an `execution_error` or `execution_interrupted` message."""
     data = message.data
-    node, node_class = (part and part[:LONGEST_NAME] for part in (data.node_id, data.node_type))
-    if message.type == "execution_interrupted":
-        return Failure(
-            kind="interrupted",
-            type="execution_interrupted",
-            message="interrupted on the server, not by this run",
-            node=node,
-            node_class=node_class,
-        )
     kind: FailureKind = "execution_error"
-    text = f"{data.exception_type or ''} {(data.exception_message or '')[:LONGEST_TEXT]}".lower()
-    if any(sign in text for sign in MEMORY_SIGNS):
+    type_, text = data.exception_type or "", (data.exception_message or "").strip()
+    signs = f"{type_} {text[:LONGEST_TEXT]}".lower()
+    if message.type == "execution_interrupted":
+        kind, type_, text = "interrupted", message.type, "interrupted on the server, not by this run"
+    elif any(sign in signs for sign in MEMORY_SIGNS):
         kind = "oom"
-    elif any(sign in text for sign in CUDA_SIGNS):
+    elif any(sign in signs for sign in CUDA_SIGNS):
         kind = "cuda"
     return Failure(
         kind=kind,
-        type=_cut(data.exception_type or "", LONGEST_NAME),
-        message=_cut((data.exception_message or "").strip(), LONGEST_TEXT),
-        node=node,
-        node_class=node_class,
+        type=_cut(type_, LONGEST_NAME),
+        message=_cut(text, LONGEST_TEXT),
+        node=data.node_id and data.node_id[:LONGEST_NAME],
+        node_class=data.node_type and data.node_type[:LONGEST_NAME],
     )
 
 
