@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -165,3 +166,15 @@ def test_a_place_in_the_queue_is_told_by_rows_and_by_nothing_inside_them() -> No
     for none in (b"{}", b'{"error": "queue_running"}', b'{"x": []}'):
         with pytest.raises(msgspec.MsgspecError):
             place_in_queue(none, "a")
+
+
+def test_what_stands_around_the_rows_of_a_queue_takes_no_memory() -> None:
+    body = b'{"pad":[%b1],"queue_running":[[1,"a",{},{}]],"queue_pending":[]}' % (b"{}," * 200_000)
+    tracemalloc.start()
+    try:
+        assert place_in_queue(body, "a") == "running" and decode_queue(body) == ([("a", {})], [])
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(msgspec.MsgspecError, match="more than is held"):
+        decode_queue(b'{"queue_running":[%b1]}' % (b"{}," * 2_000_000))

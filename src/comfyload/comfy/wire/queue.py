@@ -7,12 +7,17 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import decode_json, lenient
+from comfyload.comfy.wire.lenient import ROOMY_VALUES, decode_json, lenient, weigh
 from comfyload.comfy.wire.messages import ExecInfo
 from comfyload.record.codec import converted
 
 PromptState = Literal["pending", "running", "finished", "failed", "cancelled", "absent", "unknown"]
 """Where a prompt is on the server; `unknown`: the server did not say."""
+
+
+class _Queue(Struct, gc=False):
+    queue_running: list[msgspec.Raw] | None = None
+    queue_pending: list[msgspec.Raw] | None = None
 
 
 def place_in_queue(body: bytes, prompt_id: str) -> Literal["running", "pending"] | None:
@@ -35,6 +40,7 @@ def decode_queue(body: bytes) -> tuple[list[tuple[Any, Any]], list[tuple[Any, An
     Raises:
         msgspec.MsgspecError: the body is not a queue.
     """
+    weigh(body, ROOMY_VALUES)
     running, pending = ([(_part(row, 1), _part(row, 3)) for row in rows] for rows in _rows(body))
     return [row for row in running if row[0] is not None], [row for row in pending if row[0] is not None]
 
@@ -42,12 +48,13 @@ def decode_queue(body: bytes) -> tuple[list[tuple[Any, Any]], list[tuple[Any, An
 def _rows(body: bytes) -> tuple[list[Any], list[Any]]:
     """The rows of what runs and of what waits, unread where the body is as it should be."""
     try:
-        plain: dict[str, Any] = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])
+        queue = msgspec.json.decode(body, type=_Queue)
+        running, pending = queue.queue_running, queue.queue_pending
     except (ValueError, RecursionError):  # a NaN in another client's graph, or bytes that are not text
         plain = converted(lenient(body), dict[str, Any])
-    if not ("queue_running" in plain or "queue_pending" in plain):
+        running, pending = plain.get("queue_running"), plain.get("queue_pending")
+    if not isinstance(running, list) and not isinstance(pending, list):
         raise msgspec.ValidationError("it is not a queue")
-    running, pending = (plain.get(key) for key in ("queue_running", "queue_pending"))
     return running if isinstance(running, list) else [], pending if isinstance(pending, list) else []
 
 
