@@ -19,13 +19,13 @@ from comfyload.app.naive_client import NaiveHttpClient, script
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.api import Api, api_of
-from comfyload.load.engine import Client
 from comfyload.comfy.examine import refuse_deadly
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
+from comfyload.load.engine import Client
 from comfyload.record.model import Prompt
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.options import RunOptions
