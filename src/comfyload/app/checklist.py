@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from comfyload.app.doctor import DoctorCheck
 from comfyload.app.locate import Result, measured
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.launch import folder_of_runs, run
@@ -18,9 +18,6 @@ from comfyload.clock import stopwatch
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
-
-if TYPE_CHECKING:
-    from comfyload.app.doctor import DoctorCheck
 
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")

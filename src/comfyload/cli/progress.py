@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from rich.console import Console, Group, RenderableType
@@ -25,12 +24,10 @@ from comfyload.record.model import Line, Manifest, Observation, Record, Sent
 from comfyload.record.plan import Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
+from comfyload.report.page import Table as PageTable
 from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
 from comfyload.words import digits, duration
-
-if TYPE_CHECKING:
-    from comfyload.report.page import Table as PageTable
 
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from msgspec import structs
 
+from comfyload.record.archive import Contents
 from comfyload.report.console import escaped
 from comfyload.report.overview import Shown, gpu_names
 from comfyload.report.page import Chart, Page, Table, table
@@ -17,9 +17,6 @@ from comfyload.report.render.markdown import as_markdown
 from comfyload.report.sections import environment_rows
 from comfyload.report.steps import by_workflow, knee
 from comfyload.words import count
-
-if TYPE_CHECKING:
-    from comfyload.record.archive import Contents
 
 PAGE = "report.html"
 _link = partial(quote, errors="surrogateescape")

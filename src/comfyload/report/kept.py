@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import structs
 
 from comfyload.judge.columns.ledger import clean
+from comfyload.judge.summary import Measured
+from comfyload.record.archive import Kept
+from comfyload.record.by_hand import ByHand, Stated
 from comfyload.report.page import Page
 from comfyload.report.sections import results
 from comfyload.words import count, digits, percent
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from comfyload.judge.summary import Measured
-    from comfyload.record.archive import Kept
-    from comfyload.record.by_hand import ByHand, Stated
 
 
 def kept_page(kept: Kept, runs: Sequence[Measured]) -> Page:

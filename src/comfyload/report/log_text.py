@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from comfyload.judge.columns.ledger import clean
+from comfyload.record.metrics.log import LogRow
 from comfyload.words import count, duration, gib
-
-if TYPE_CHECKING:
-    from comfyload.record.metrics.log import LogRow
 
 LONGEST = 2000
 """Characters of one text."""

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 from rich.text import Text
 
 from comfyload.judge.columns.ledger import clean
+from comfyload.record.metrics.log import LogRow
 from comfyload.report.console import Screen, draw
 from comfyload.report.log_text import LONGEST, PROMPT, kind_of_error, log_text, milliseconds, node_words
 from comfyload.words import DASH, count, in_code_page, is_unicode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-
-    from comfyload.record.metrics.log import LogRow
 
 _EVENT = 14
 """Columns of an event; a longer one pushes what follows."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct, structs
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.table import Finding
+from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.observations import observations, run_labels
 from comfyload.judge.summary import Measured
 from comfyload.record.environment.which_gpu import is_simulated
@@ -24,9 +25,6 @@ from comfyload.report.sections import environment_rows, gates, gates_by_run, job
 from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.verdicts import gate_state
 from comfyload.words import DASH, count, seconds_words
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.gate import GateVerdict
 
 JOBS = 200
 """Jobs listed in a page; the run's JSON has them all."""

@@ -7,14 +7,12 @@ import email.policy
 import mimetypes
 import posixpath
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim.catalog import MODEL_FOLDERS, OBJECT_INFO
 from comfyload.sim.reply import empty, json_reply
-
-if TYPE_CHECKING:
-    from comfyload.sim.state import State
+from comfyload.sim.state import State
 
 _GIB = 2**30
 _MODEL_BYTES = 3 * _GIB  # what a loaded file takes on the GPU

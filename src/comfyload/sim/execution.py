@@ -6,24 +6,21 @@ import asyncio
 import json
 import math
 import posixpath
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from comfyload.sim.cache import Result, signatures
 from comfyload.sim.events import ODD_FRAMES, preview_frame
+from comfyload.sim.faults import Faults, Plan
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
+from comfyload.sim.queue import Item
+from comfyload.sim.settings import Truth
+from comfyload.sim.state import State
 from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
 from comfyload.sim.validation import unfit_arguments
 from comfyload.workflow.graph import is_link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from comfyload.sim.faults import Faults, Plan
-    from comfyload.sim.queue import Item
-    from comfyload.sim.settings import Truth
-    from comfyload.sim.state import State
 
 Entry = dict[str, Any]
 PREVIEWS = ("auto", "latent2rgb", "taesd")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    import random
 
 
 class Which(Struct, frozen=True, kw_only=True):

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 from aiohttp import WSMsgType, web
 
 from comfyload.comfy.wire.calls import Request, TransportError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from comfyload.sim.server import Server
-    from comfyload.sim.sockets import Socket
+from comfyload.sim.server import Server
+from comfyload.sim.sockets import Socket
 
 _MAX_BODY = 100 * 2**20
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from comfyload.sim.queue import Item, Queue
+from comfyload.sim.queue import Item, Queue
 
 Entry = dict[str, Any]
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from comfyload.comfy.wire.calls import Reply
+from comfyload.sim.queue import Item
 from comfyload.sim.reply import NOT_FOUND, json_reply
+from comfyload.sim.settings import Clock, Settings, Truth
 from comfyload.sim.timing import LOADERS, SAMPLERS
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
-    from comfyload.comfy.wire.calls import Reply
-    from comfyload.sim.queue import Item
-    from comfyload.sim.settings import Clock, Settings, Truth
 
 Row = dict[str, Any]
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from msgspec import Struct
 
 from comfyload.tasks import end_tasks
-
-if TYPE_CHECKING:
-    import random
-    from asyncio import StreamReader, StreamWriter
 
 Alteration = Callable[[bytes], bytes]
 

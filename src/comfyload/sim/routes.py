@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
@@ -13,10 +13,8 @@ from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim import content
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.reply import NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
+from comfyload.sim.state import State
 from comfyload.sim.submit import submit
-
-if TYPE_CHECKING:
-    from comfyload.sim.state import State
 
 
 class Call(Struct, frozen=True):

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from typing import TYPE_CHECKING, Any, Self
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Self
 
 import msgspec
 
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.sim.execution import Execution, WorkerDied
 from comfyload.sim.faults import Faults, plan
+from comfyload.sim.queue import Item
 from comfyload.sim.reply import SERVER_ERROR
 from comfyload.sim.routes import answer
 from comfyload.sim.settings import Settings, Truth
+from comfyload.sim.sockets import Socket
 from comfyload.sim.state import State
-
-if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable
-
-    from comfyload.sim.queue import Item
-    from comfyload.sim.sockets import Socket
 
 
 class Server:

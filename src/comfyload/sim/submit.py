@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from comfyload.comfy.wire.calls import Reply
 from comfyload.sim.queue import Item
 from comfyload.sim.reply import is_uuid, json_reply
+from comfyload.sim.state import State
 from comfyload.sim.validation import error_of, validate
-
-if TYPE_CHECKING:
-    from comfyload.comfy.wire.calls import Reply
-    from comfyload.sim.state import State
 
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 

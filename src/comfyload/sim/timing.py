@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import random
+from typing import Any
 
 from msgspec import Struct
 
 from comfyload.workflow.graph import closure, is_link
-
-if TYPE_CHECKING:
-    import random
 
 Graph = dict[str, Any]
 

@@ -9,14 +9,11 @@ import math
 import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from prometheus_client.samples import Sample
 
 from comfyload.telemetry.nvml import SLOWED
-
-if TYPE_CHECKING:
-    from prometheus_client.samples import Sample
 
 MOST = 200
 """Series kept under their own names."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
+from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.thread import ThreadSource
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from comfyload.telemetry.local_server import LocalServer
 
 
 class HostReadings(ThreadSource):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfyload.record.environment.gpu import MatchedGpu, NvmlError, find_gpus, known, nvml_module
 from comfyload.record.environment.which_gpu import Visible, visible_to
+from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.telemetry.thread import ThreadSource
-
-if TYPE_CHECKING:
-    from comfyload.telemetry.local_server import LocalServer
 
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 """Reasons for which clocks are below the requested ones: power cap, slowdowns by hardware, heat, power brake. A GPU at

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire.calls import Reply, TransportError
+from comfyload.comfy.wire.calls import Reply, Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.record.bounds import Instant, Number, finite, instant
 from comfyload.record.codec import within_levels
 from comfyload.record.model import LogLine, Sample
 from comfyload.telemetry.rows import SampleRows
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
-
-if TYPE_CHECKING:
-    from comfyload.comfy.wire.calls import Transport
 
 T = TypeVar("T")
 

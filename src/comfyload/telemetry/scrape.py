@@ -6,17 +6,14 @@ import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from yarl import URL
 
 from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
 from comfyload.errors import UsageError
 from comfyload.telemetry.exposition import Exposition
 from comfyload.telemetry.source import NoReading, Readings
 from comfyload.telemetry.thread import ThreadSource
-
-if TYPE_CHECKING:
-    from yarl import URL
-
 
 TIMEOUT_S = 5.0
 MOST_BYTES = 16 * 2**20

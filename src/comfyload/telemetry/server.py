@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.api import api_of
-from comfyload.comfy.wire.calls import Reply, TransportError
+from comfyload.comfy.wire.calls import Reply, Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.comfy.wire.queue import decode_queue_remaining
 from comfyload.record.bounds import finite
 from comfyload.telemetry.source import NoReading, Readings, Source
-
-if TYPE_CHECKING:
-    from comfyload.comfy.wire.calls import Transport
 
 MOST_GPUS = 64
 

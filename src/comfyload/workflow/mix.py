@@ -5,10 +5,8 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from comfyload.record.plan import Order
+from comfyload.record.plan import Order
 
 
 class Mix:

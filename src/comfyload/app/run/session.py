@@ -8,12 +8,13 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from random import Random
 from shlex import quote
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.environment import EnvironmentReader
+from comfyload.app.run.inputs import JobSource
 from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
@@ -39,9 +40,6 @@ from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.live import LiveLog
 from comfyload.telemetry.source import Source
-
-if TYPE_CHECKING:
-    from comfyload.app.run.inputs import JobSource
 
 EVENT_SILENCE_S = 2.0
 """If our jobs run and no event came for so long, the event stream may hang."""

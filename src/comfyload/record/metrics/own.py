@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfyload.record.metrics.log import OURS
+from comfyload.record.model import Failure, Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    from comfyload.record.model import Failure, Manifest, Record
 
 
 def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | None = None) -> dict[str, Any]:
