@@ -163,3 +163,14 @@ def test_progress_shows_what_failed_what_is_slowest_and_never_a_power_of_ten() -
     assert words[:2] == ["0 failed", "0 in flight"] and words[2:4] == ["p50 20.0 ms", "slowest 0.500 s"]
     assert words[4].startswith("1 ") and words[4].endswith(" images/min")
     assert counts.share == 0.5 and counts.place()[0] == "20/40"
+
+
+def test_jobs_in_flight_are_those_of_which_this_process_knows_no_end() -> None:
+    counts = LiveCounts()
+    counts.add(job(0, 0.0, 1.0))  # sent by the process before
+    counts.add(Sent(index=1, prompt_id="p1", due=0.0))
+    counts.add(Sent(index=2, prompt_id="p2", due=0.0))
+    counts.add(Sent(index=2, prompt_id="p2-again", due=0.0))  # a second attempt
+    assert counts.words()[1] == "2 in flight"
+    counts.add(job(2, 0.0, 1.0))
+    assert counts.words()[1] == "1 in flight"

@@ -69,3 +69,11 @@ def test_without_a_policy_there_is_no_row_and_nothing_changes() -> None:
 
 def test_a_run_with_a_policy_is_not_compared_with_one_without() -> None:
     assert load_words(manifest(12)) != load_words(manifest(12, retry=POLICY))
+
+
+def test_a_job_that_an_earlier_process_sent_was_sent() -> None:
+    records: list[Record] = list(one_by_one([10.0] * 10))
+    unwatched = Execution(outcome="completed", done=50.0, end_source="history")
+    records.append(structs.replace(records[0], index=10, execution=unwatched))
+    row = summarise(manifest(11, retry=POLICY), list(records)).retries
+    assert row is not None and row.not_sent == 0 and row.attempts == 11

@@ -89,6 +89,7 @@ class LiveCounts:
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.in_flight: set[int] = set()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.cache = CacheJudge([])
@@ -105,15 +106,17 @@ class LiveCounts:
 
     def start(self, total: int | None, phase: str) -> None:
         self.total, self.phase, self.began = total, phase, time.monotonic()
-        self.sent, self.images, self.slowest = 0, 0, 0.0
+        self.images, self.slowest = 0, 0.0
         self.outcomes.clear()
+        self.in_flight.clear()
         self.recent.clear()
 
     def add(self, line: Line) -> None:
         if isinstance(line, Sent):
-            self.sent += 1
+            self.in_flight.add(line.index)
             return
         execution = line.execution
+        self.in_flight.discard(line.index)
         self.outcomes[execution.outcome] += 1
         files = self.cache.judge(line)
         if execution.outcome == "completed":
@@ -136,7 +139,7 @@ class LiveCounts:
         """Failed, in flight, the server's queue, recent latency, images per minute."""
         dropped = self.outcomes["dropped"]
         failed = self.done - dropped - self.outcomes["completed"]
-        words = [f"{failed} failed", f"{self.sent + dropped - self.done} in flight"]
+        words = [f"{failed} failed", f"{len(self.in_flight)} in flight"]
         if dropped:
             words.append(f"{dropped} dropped")
         if self.queue is not None:

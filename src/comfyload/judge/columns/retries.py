@@ -55,7 +55,7 @@ class Retries:
             wasted = [_executed_ms(attempt) for attempt in run.attempts if attempt.outcome != "completed"]
             self._wasted_ms += sum(ms or 0 for ms in wasted)
             self._unknown += wasted.count(None)
-        elif run.sent is None:
+        elif run.sent is None and run.end_source != "history":  # else a process before this one sent it
             self._not_sent += 1
 
     def row(self, jobs: Jobs) -> RetryRow:
