@@ -93,6 +93,12 @@ def load_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_a_screen_names_the_command_for_what_it_does_not_show(ground: tuple[str, Path]) -> None:
+    short, whole, job = (say("show", "one", *words, cwd=ground[1]).stdout for words in ([], ["--all"], ["--job", "3"]))
+    assert "comfyload show one --all" in short and "--all" not in whole and "Self-check" in whole
+    assert re.search(r"^output +node \d+, images: 1$", job, re.MULTILINE), job
+
+
 # --- the archive
 
 
@@ -360,6 +366,15 @@ def test_a_page_and_every_export_can_be_made_of_a_run(ground: tuple[str, Path], 
     assert nothing.returncode == 2
 
 
+def test_a_forecast_is_validated_only_by_a_run_of_its_workflows(ground: tuple[str, Path]) -> None:
+    for target, says in (
+        ("slow", "slow: slow: no service time was measured"),
+        ("no/run", "no run or baseline at no/run"),
+    ):
+        done = say("capacity", "one", "--validate", target, cwd=ground[1])
+        assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
 # --- the whole checklist
 
 
@@ -385,7 +400,12 @@ def test_the_checklist_stops_where_the_server_would_refuse_a_workflow(tmp_path: 
     graph["9"] = {"class_type": "NoSuchNode", "inputs": {}}
     with simulator(speed=100) as url:
         done = call("checklist", "--server", url, "--workflow", graph_file(tmp_path, graph), cwd=tmp_path)
-    assert done.returncode == 2
+        (tmp_path / "samples").mkdir()
+        for name in ("book_small", "book_medium", "book_large"):
+            (tmp_path / "samples" / f"{name}.json").write_text(json.dumps(graph), encoding="utf-8")
+        samples = call("checklist", "--server", url, cwd=tmp_path)
+    assert (done.returncode, samples.returncode) == (2, 2)
+    assert "name each with --workflow FILE" in samples.stderr and "samples" not in done.stderr
     assert not (tmp_path / "runs").exists() and not (tmp_path / ARCHIVE).exists()
 
 

@@ -153,7 +153,7 @@ def test_a_baseline_has_the_log_whether_there_was_one_or_not(tmp_path: Path) -> 
         kept.append({json.loads(line)["event"] for line in log.read_bytes().splitlines()})
         assert call("baseline", "verify", name, cwd=folder).returncode == 0
         judged = call("check", name, "--gate", "unexpected_errors == 0", cwd=folder)
-        assert ("No log was read." in judged.stdout) == (name == "none"), judged.stdout
+        assert ("no log was read." in judged.stdout) == (name == "none"), judged.stdout
     assert "prompt.ended" in kept[0] and kept[1] == {"comfyload.job"}
 
 

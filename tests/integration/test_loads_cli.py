@@ -185,7 +185,7 @@ def test_a_busy_server_is_refused_unless_sharing_is_allowed(tmp_path: Path) -> N
         refused = call(*words, cwd=tmp_path)
         shared = call(*words, "--allow-shared", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "the server is busy: 1 prompt" in refused.stderr
+    assert "the server is busy: 1 prompt of others in its queue" in refused.stderr
     assert shared.returncode == 5
 
 
@@ -198,6 +198,7 @@ def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_pa
         assert "5 arrivals" in dry.stdout
         written = call("run", *flags, "--save-plan", "plan.toml", cwd=tmp_path)
         assert written.returncode == 0, written.stderr
+        assert written.stdout == "Plan  plan.toml\nNext  comfyload run --plan plan.toml\n"
         hashes = []
         for number, words in enumerate((["--plan", "plan.toml"], flags, ["--plan", "plan.toml", "-n", "4"])):
             call("run", *words, "--run-dir", f"run{number}", "-q", cwd=tmp_path)

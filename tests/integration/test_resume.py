@@ -15,6 +15,7 @@ import pytest
 
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.sim import Faults, Server, Which
+from comfyload.words import count
 from tests.integration.test_cli import graph_file, summary_of
 from tests.support.commands import call, start
 from tests.support.rig import sleeper
@@ -159,7 +160,7 @@ def test_jobs_of_which_a_power_cut_took_the_lines_are_found_on_the_server(verb: 
         done = call(verb, "run", cwd=tmp_path)
         assert done.returncode in (0, 3, 5), done.stderr  # 5: what is ours without a line is taken for others' load
         if verb == "cleanup":
-            assert done.stdout.startswith(f"{len(sent)} jobs without an end looked up")
+            assert done.stdout.startswith(f"{count(len(sent), 'job')} without an end: ")
             reply = asyncio.run(server.call(Request(method="GET", path="queue")))
             assert json.loads(reply.body)["queue_pending"] == []
         assert set(server.posts.values()) == {1}
@@ -178,7 +179,7 @@ def test_cleanup_takes_off_what_a_dead_harness_left(tmp_path: Path) -> None:
         theirs = on_its_loop(server, lambda: server.foreign(sleeper(0.1)))
         done = call("cleanup", "run", cwd=tmp_path)
         assert done.returncode in (0, 3), done.stderr
-        assert "jobs without an end looked up" in done.stdout
+        assert " without an end: " in done.stdout
         reply = asyncio.run(server.call(Request(method="GET", path="queue")))
         waiting = [item[1] for item in json.loads(reply.body)["queue_pending"]]
         assert waiting in ([theirs], [])

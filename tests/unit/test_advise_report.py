@@ -13,7 +13,7 @@ from comfyload.advise.forecast import forecasts, size
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.advise.validation import validate
 from comfyload.app.advice import Basis, ahead
-from comfyload.report.advice import forecast_table, policy_page, sizing_words
+from comfyload.report.advice import capacity_page, forecast_table, policy_page, sizing_words
 from comfyload.report.page import Page
 from comfyload.report.render.terminal import render
 from comfyload.report.retry_export import FORMATS, retry_export
@@ -114,12 +114,25 @@ def test_how_wide_a_forecast_is_is_said_with_the_jobs_that_would_halve_it() -> N
     assert ahead(many, rate_per_s=0.05, limit_s=45, servers=1).doubts == ["a doubt"]
 
 
+def test_the_answer_of_capacity_is_a_sentence_of_its_own_and_dispatch_names_its_rate() -> None:
+    out, pools = io.StringIO(), pools_of_one([10.0] * 40)
+    found = ahead(
+        Basis(pools=pools, workload=ONE, transient=(0, 40), doubts=[]), rate_per_s=0.15, limit_s=45, servers=None
+    )
+    render(capacity_page(found, ["w"], []), Console(file=out, width=80))
+    assert out.getvalue().startswith("2 servers keep the p95 within 45 s; to carry the load when one is lost, 3 are")
+    assert "needed. From 40 jobs of w: " in " ".join(out.getvalue().split())
+    assert "3 servers at 9.00 a minute" in out.getvalue()
+
+
 def test_checks_of_the_model_are_a_table() -> None:
     console, file = _console()
     pools = pools_of([ran(np.arange(60) * 100.0, unimodal(60, _rng()))])
     found = validate(ran(np.arange(40) * 12.0, unimodal(40, _rng())), pools, rng=_rng())
     render(Page(title="", tables=[validation_table("checks", "A run", found)]), console, all=True)
     assert "mean, from its own times" in file.getvalue() and "p95, with its own arrivals" in file.getvalue()
+    (own,) = (line for line in file.getvalue().splitlines() if line.startswith("mean, from its own times"))
+    assert "±" in own and "+" not in own  # the mean of absolute errors has no sign
 
 
 def test_short_latencies_are_milliseconds_and_an_interval_that_rounds_to_its_number_is_left_out() -> None:

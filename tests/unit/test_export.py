@@ -198,6 +198,9 @@ def test_prometheus_reads_back_every_number_of_the_summary_in_base_units(tmp_pat
     found, flat = _samples((tmp_path / "run.prom").read_bytes()), measured.summary.summary
     whole = {"workflow": "", "bound": "value"}
     assert found[_key("comfyload_p95_latency_seconds", **whole)] == flat["p95_latency_s"]
+    text = (tmp_path / "run.prom").read_text(encoding="utf-8")
+    assert "# HELP comfyload_images_per_second Images per minute, in base units: " in text
+    assert "# HELP comfyload_valid Valid: " in text
     low = measured.summary.statistics["p50_latency_s"].low
     assert found[_key("comfyload_p50_latency_seconds", workflow="", bound="low")] == low
     assert found[_key("comfyload_p50_latency_seconds", workflow="book", bound="low")] == low

@@ -15,6 +15,7 @@ from comfyload.errors import UsageError
 from comfyload.judge.gates.gate import GateVerdict, RunError, Verdict, exit_code, judge, overall
 from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.judge.gates.proof import SIDE, count_test, disproof, needed, proof
+from comfyload.judge.gates.verdict import p_words
 from comfyload.judge.statistics.binomial import clopper_pearson
 from comfyload.judge.statistics.significance import BETWEEN_RUNS_SD, holm, student, tail
 from comfyload.judge.summary import Measured, measure
@@ -217,7 +218,7 @@ def test_a_job_that_did_not_complete_took_longer_than_any_limit() -> None:
         verdict = _of(run, P95)
         assert run.summary.summary["p95_latency_s"] == pytest.approx(12.0)
         assert (verdict.verdict, verdict.value, verdict.n) == ("FAIL", math.inf, 60)
-        assert "7 of 60 jobs took longer than 45 s (7 did not complete)" in verdict.why
+        assert "7 of 60 jobs did not complete within 45 s, 7 of them not at all" in verdict.why
         assert _of(run, "p95_execution_s <= 45").verdict == "PASS*"  # what ran, ran as fast
 
 
@@ -342,7 +343,7 @@ def test_one_workflow_of_several_is_judged_by_its_own_jobs() -> None:
 
 def test_no_error_is_said_of_jobs_and_of_the_log_that_was_read() -> None:
     verdict = _of(_run(149), "unexpected_errors == 0")
-    assert (verdict.verdict, verdict.why) == ("PASS", "No error in 149 jobs. No log was read.")
+    assert (verdict.verdict, verdict.why) == ("PASS", "No error in 149 jobs; no log was read.")
     assert _of(_run(149), "unexpected_errors == 0", log_errors=[]).why == "No error in 149 jobs and the log."
 
 
@@ -595,8 +596,8 @@ def test_a_baseline_of_another_load_or_workflow_or_of_itself_is_none() -> None:
         _other(_run(60, observations=[Observation(t=1.0, code="restart", text="x")]), "d"),
     ]
     verdict = _of(run, RATE, baseline=others)
-    assert verdict.verdict == "INCONCLUSIVE" and "none of its 5 runs" in verdict.why and verdict.limit is None
-    assert _of(run, RATE).why == "No baseline was given."
+    assert verdict.verdict == "INCONCLUSIVE" and "no other valid run" in verdict.why and verdict.limit is None
+    assert _of(run, RATE).why == "No baseline given."
     assert _of(run, RATE, baseline=[*others, _other(run, "e")]).verdict == "PASS*"
 
 
@@ -616,3 +617,7 @@ def test_failures_are_not_left_out_of_a_percentile_that_is_compared() -> None:
 def test_a_count_against_a_baseline_is_still_a_fact() -> None:
     verdict = _of(_run(60, over=2), "max_latency_s <= 1.2 * baseline", baseline=[_scaled(1.0, "base")])
     assert verdict.verdict == "FAIL" and verdict.p_fail is None and "baseline has 11.0 on average" in verdict.why
+
+
+def test_a_tiny_chance_is_a_bound_and_not_an_exponent() -> None:
+    assert (p_words(0.0123), p_words(0.00013), p_words(3.7e-10)) == ("p = 0.012", "p = 0.00013", "p < 0.0001")

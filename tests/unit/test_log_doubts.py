@@ -127,14 +127,14 @@ def test_the_usual_log_that_says_nothing_of_the_run_is_no_log(tmp_path: Path, mo
     log.write_bytes(error(WITHIN - DAY))
     monkeypatch.chdir(tmp_path)
     verdict, said, _ = why(run_with(tmp_path / "run", []), log)
-    assert verdict == "PASS" and said.endswith("No log was read.")
+    assert verdict == "PASS" and said.endswith("no log was read.")
 
 
 def test_our_own_rows_are_no_log_and_count_no_job_twice(tmp_path: Path) -> None:
     ours = {"event": "comfyload.job", "status": "error", "error": "out of memory", "timestamp": AT}
     line = json.dumps({**ours, "context": {"prompt_id": job(4)}}).encode() + b"\n"
     verdict, said = judged(tmp_path, line)
-    assert verdict == "PASS" and said.endswith("No log was read.")
+    assert verdict == "PASS" and said.endswith("no log was read.")
 
 
 def test_lines_that_a_run_could_not_read_while_it_went_on_are_a_doubt_later(tmp_path: Path) -> None:

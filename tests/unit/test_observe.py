@@ -140,7 +140,7 @@ def test_more_in_flight_is_throughput_gained_and_latency_paid() -> None:
 
 def test_of_several_steps_the_whole_way_comes_first() -> None:
     found = observations([_at(1), _at(2), _at(4)])
-    assert found[0].text.startswith("From 1 to 4 in flight: book images a minute 5.94 to 5.94 (+0.0 %, within noise)")
+    assert found[0].text.startswith("From 1 to 4 in flight, book: images a minute 5.94 to 5.94 (+0.0 %, within noise)")
     pairs = [one for one in found if ", from " in one.text]
     assert len(pairs) == 2 and not any(one.notable for one in pairs)
 

@@ -366,7 +366,7 @@ def test_a_server_that_runs_an_older_probe_has_to_be_restarted(comfyui: Path, so
 @pytest.mark.parametrize(
     ("status", "body", "why"),
     [
-        (404, "404: Not Found", "it has not loaded the probe"),
+        (404, "404: Not Found", "the probe is not loaded"),
         (401, {"error": "x"}, "--header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"),
         (500, "", "answers with HTTP 500"),
         (200, "<html>", "answers with something else"),

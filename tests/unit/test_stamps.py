@@ -17,8 +17,8 @@ from comfyload.comfy.wire.history import decode_history
 from comfyload.comfy.wire.messages import decode_message
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.summary import Measured, measure
-from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes
-from comfyload.record.stamps import believed
+from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes, Span
+from comfyload.record.stamps import believed, node_spans
 from comfyload.report.document import jobs
 from comfyload.retry.policy import Policy
 from comfyload.retry.pool import executed_s
@@ -83,6 +83,19 @@ def test_a_job_that_we_gave_up_may_go_on_for_a_while() -> None:
     given_up = ran(AT, AT + 5, AT + 14_000, outcome="timed_out")
     assert believed(given_up).execution_ms == 13_995
     assert believed(ran(AT, AT + 5, AT + 10**9, outcome="timed_out")).execution_ms is None
+
+
+def test_a_pause_of_the_server_after_a_job_is_not_the_time_of_its_last_node() -> None:
+    """ComfyUI collects garbage after a job, and sends the message that its last node has ended after that."""
+    spans = [Span("3", 11.0, 12.5), Span("9", 12.5, 14.7), Span("8", 12.5, None)]
+    late = ran(AT, AT + 1_000, AT + 3_000, started=11.0, nodes=spans, done=14.7)
+    assert node_spans(late) == [Span("3", 11.0, 12.5), Span("9", 12.5, 13.0), Span("8", 12.5, None)]
+    assert node_spans(ran(AT, AT + 1_000, AT + 2_000, started=11.0, nodes=spans))[1] == Span("9", 12.5, 12.5)
+    assert node_spans(ran(None, None, None, started=11.0, nodes=spans)) == spans
+    assert node_spans(ran(AT, AT + 1_000, AT + 3_000, started=None, nodes=spans)) == spans
+    record = Record(index=0, prompt_id="a", workflow="book", warmup=False, due=10.0, values={}, execution=late)
+    (_, node) = measure("r", manifest(), [record]).summary.nodes
+    assert node.node == "9" and node.avg_s.value == pytest.approx(0.5)
 
 
 def _with(times: dict[int, tuple[int, int, int]]) -> Measured:

@@ -45,8 +45,8 @@ def test_a_gate_is_a_line_with_its_value_its_verdict_and_what_would_prove_it() -
     cells = [re.split(r"\s{2,}", line) for line in lines]
     assert cells[0] == ["✓", "success_rate >= 98 %", "100 %", "ok", "1 483 jobs would prove it"]
     assert cells[1] == ["✓", "p95_latency_s <= 45", "–", "ok", "59 jobs would prove it"]
-    assert cells[2] == ["✓", "unexpected_errors == 0", "0", "PASS", "No log was read."]
-    assert cells[3] == ["?", "images_per_minute >= 0.95 * baseline", "–", "INCONCLUSIVE", "No baseline was given."]
+    assert cells[2] == ["✓", "unexpected_errors == 0", "0", "PASS", "No error in 12 jobs; no log was read."]
+    assert cells[3] == ["?", "images_per_minute >= 0.95 * baseline", "–", "INCONCLUSIVE", "No baseline given."]
     assert lines[-1].startswith("INCONCLUSIVE. Of 6 gates: 1 INCONCLUSIVE (undecided), 3 ok (inside the limit, not")
 
 

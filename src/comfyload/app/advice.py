@@ -144,9 +144,16 @@ def _width(rows: Sequence[Forecast], jobs: int) -> list[str]:
 
 
 def validated(on: Basis, run: str, archive: Path) -> dict[str, Validation]:
-    """Each run behind a name or path against the forecast."""
+    """Each run behind a name or path against the forecast.
+
+    Raises:
+        UsageError: a run has a workflow that the forecast knows nothing of.
+    """
     rng = np.random.default_rng(SEED)
-    return {found.path: validate(found, on.pools, rng=rng) for found in find(run, archive).runs}
+    try:
+        return {found.path: validate(found, on.pools, rng=rng) for found in find(run, archive).runs}
+    except ValueError as error:
+        raise UsageError(f"{run}: {error}", "give --validate a run of the workflows that were measured") from None
 
 
 def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str]) -> list[float]:

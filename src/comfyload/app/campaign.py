@@ -23,6 +23,7 @@ from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed, Open, Plan, Stage
+from comfyload.words import count
 
 __all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 
@@ -303,7 +304,7 @@ class Campaign:
             doubt, needed = found
             sentences.append(
                 f"Jobs differ so much that {jobs} of them give the capacity to {100 * doubt:.0f} % only; "
-                f"{100 * SURE:.0f} % takes about {needed}: --jobs {needed - jobs + alone}."
+                f"{100 * SURE:.0f} % takes about {count(needed, 'job')} in all: --jobs {needed - jobs + alone}."
             )
         if more and rate.low is not None and rate.estimate:
             away = (

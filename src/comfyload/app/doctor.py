@@ -278,7 +278,7 @@ def _cost(variation: Variation, server: Server, options: RunOptions, runs: Path)
     earlier = newest_run(variation.workflow.sha256, server.url, runs)
     if earlier is None:
         found = f"no earlier run of this graph on this server, neither in {runs}/ nor in the archive"
-        advice = "to know how long a run takes, run one job first: comfyload run --jobs 1"
+        advice = "to know how long a run takes, run one job first, with --jobs 1"
         return DoctorCheck("cost", "unknown", found, advice, about="workflow")
     seconds, mean = earlier.seconds, statistics.fmean(earlier.seconds)
     found = f"a job executes for {duration(mean)} (mean of {count(len(seconds), 'job')} in {earlier.path})"

@@ -36,6 +36,7 @@ from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble
 from comfyload.text_files import read_text
+from comfyload.words import count
 from comfyload.workflow import ObjectInfo, Variation, parse
 
 Scenario = Literal["steady", "burst", "validation", "oom", "blip", "crash", "latency", "stall", "restart", "poison"]
@@ -176,7 +177,7 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
         facts = await identify(direct, direct.name, [])
         if simulated is None and facts.queue_at_start and not options.run.allow_shared:
             raise UsageError(
-                f"the server is busy: {facts.queue_at_start} prompts of others are in its queue",
+                f"the server is busy: {count(facts.queue_at_start, 'prompt')} of others in its queue",
                 "wait; with --allow-shared it is done all the same",
             )
         proxied = parse_server(proxy.url)

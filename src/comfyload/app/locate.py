@@ -63,6 +63,8 @@ def find(target: str, base: Path) -> Target:
             inside = sorted(entry for entry in folder.iterdir() if _is_run(entry))
             if inside:
                 return Target(name=folder.name, results=_results(map(RunReader, inside)))
+    if len(path.parts) > 1 and not path.exists():
+        raise RunFilesError(f"no run or baseline at {target}")
     kept = archive.find(base, target)
     return Target(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
 

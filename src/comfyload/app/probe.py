@@ -183,18 +183,18 @@ async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None
             request = Request(method="GET", path="comfyload/v1/environment", timeout_s=30)
             reply = await transport.call(request)
         except TransportError as error:
-            return Running(url=transport.name, why=f"its probe does not answer: {error}")
+            return Running(url=transport.name, why=f"the probe does not answer: {error}")
     if reply.status != 200:
-        why = f"its probe answers with HTTP {reply.status}"
+        why = f"the probe answers with HTTP {reply.status}"
         if reply.status == 404:
-            why = "it has not loaded the probe: was it restarted, and from this folder?"
+            why = "the probe is not loaded: was this ComfyUI restarted, and is it the one of this folder?"
         elif reply.status in (401, 403):
-            why = f"its probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+            why = f"the probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
         return Running(url=transport.name, why=why)
     try:
         reported = decode_json(reply.body, _ProbeStatus)
     except msgspec.MsgspecError as error:
-        return Running(url=transport.name, why=f"its probe answers with something else: {error}")
+        return Running(url=transport.name, why=f"the probe answers with something else: {error}")
     return Running(
         url=transport.name,
         active=reported.probe.active,

@@ -8,7 +8,7 @@ from pathlib import Path
 from comfyload.errors import UsageError
 from comfyload.record.model import Manifest, Record
 from comfyload.record.run import RunReader
-from comfyload.record.stamps import believed
+from comfyload.record.stamps import believed, node_spans
 from comfyload.report.console import Screen, print_json
 from comfyload.report.page import Page, PageLine, State, Table, Value, table
 from comfyload.report.render.terminal import render
@@ -66,14 +66,14 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     if execution.cached:
         yield "from cache", f"nodes {', '.join(execution.cached)}"
     for output in execution.outputs:
-        yield "output", f"node {output.node}: {output.count} {output.kind}  {' '.join(output.files)}"
+        yield "output", f"node {output.node}, {output.kind}: {output.count}  {' '.join(output.files)}"
     if execution.server_state_after:
         yield "left", f"{execution.server_state_after} on the server when the job was given up"
 
 
 def _waterfall(record: Record, manifest: Manifest) -> Table:
     """Each node on the job's own axis, from the first node's start to the end."""
-    spans = sorted(record.execution.nodes, key=lambda span: span.start)
+    spans = sorted(node_spans(record.execution), key=lambda span: span.start)
     start = spans[0].start
     ends = [span.end for span in spans if span.end is not None]
     end = max([*ends, record.execution.done or start, start + 1e-6])

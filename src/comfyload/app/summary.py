@@ -48,7 +48,7 @@ def report_run(
     if as_json and not all:
         print_json(jsonable(found.runs[0].summary.summary))
     elif as_json or not quiet:
-        page = run_page(found, check(found, gate_set([], None, [])).verdicts, output, next_)
+        page = run_page(found, check(found, gate_set([], None, [])).verdicts, output, next_, all=all)
         print_json(page_json(page)) if as_json else render(page, Screen(stderr=is_stdout(output)), all=all)
     return end_code(found)
 
@@ -81,13 +81,18 @@ def write_output(output: Path, reader: RunReader, summary: Summary) -> None:
 
 
 def run_page(
-    found: Target, verdicts: Sequence[GateVerdict], output: Path | None, next_: list[str] | None = None
+    found: Target,
+    verdicts: Sequence[GateVerdict],
+    output: Path | None,
+    next_: list[str] | None = None,
+    *,
+    all: bool = False,
 ) -> Page:
-    """The page, with where the run lies and what one would type now."""
+    """The page, with where the run lies and what one would type now. `all`: it has all numbers already."""
     (result,) = found.results
     run = shlex.quote(str(result.reader.path))
     places = [("Run", str(result.reader.path)), *([("JSON", str(output))] if output else [])]
-    places.append(("All numbers", f"comfyload show {run} --all"))
+    places += [] if all else [("All numbers", f"comfyload show {run} --all")]
     next_ = _next(run, result.measured) if next_ is None else next_
     return structs.replace(page_of(result.measured, verdicts), places=places, next=next_)
 

@@ -70,7 +70,7 @@ for group in (app, baseline, probe):
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def plan() -> None:
-    """Answer the earlier spelling."""
+    """Use `comfyload run --save-plan plan.toml` instead."""
     raise UsageError("comfyload plan is now a flag of comfyload run", "comfyload run … --save-plan plan.toml")
 
 

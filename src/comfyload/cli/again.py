@@ -58,12 +58,12 @@ def cleanup(
     """
     from comfyload import clock
     from comfyload.app.run.resume import cleanup as delete
+    from comfyload.words import count
 
     found = clock.run(delete(run, given.options()))
     echo(
-        f"{found.looked_up} jobs without an end looked up; {found.deleted} waiting deleted, "
-        f"{found.stopped} running stopped; "
-        f"{len(found.still_there)} still there."
+        f"{count(found.looked_up, 'job')} without an end: {found.deleted} deleted from the queue, "
+        f"{found.stopped} stopped, {len(found.still_there)} still on the server."
     )
     for prompt_id in found.still_there:
         echo(f"still there: {prompt_id}")

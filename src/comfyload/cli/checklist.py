@@ -10,6 +10,7 @@ from msgspec import structs
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.output import echo
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions, WorkflowChoice
@@ -55,7 +56,8 @@ def checklist(
     options, gates = given.options(), gating.read()  # before an hour of load, not after it
     check_free(archive, name)
     check_folder("--archive", archive)
-    if not options.workflows:
+    samples = not options.workflows
+    if samples:
         choices = [WorkflowChoice(file=file) for file in steps.default_workflows()]
         options = structs.replace(options, workflows=choices)
     workflows = [choice.file for choice in options.workflows]
@@ -64,6 +66,8 @@ def checklist(
         known = [check for check in checks if (check.name, check.status) != ("cost", "unknown")]
         show_checks(known, as_json=False)
     if (code := exit_code(checks)) != 0:
+        if samples and code == 2:
+            echo("These are the samples. To measure your own workflows, name each with --workflow FILE.", err=True)
         raise typer.Exit(code)
     planned = steps.rounds(workflows)
     jobs = options.plan.jobs or 0

@@ -146,6 +146,7 @@ def _save_plan(file: Path, options: RunOptions) -> None:
     else:
         check_writable("--save-plan", file)
         write_whole(file, text.encode())
+        echo(f"Plan  {file}\nNext  comfyload run --plan {file}")
 
 
 def _limits(gating: GateFlags, archive: Path) -> Limits:

@@ -100,9 +100,9 @@ def _by_concurrency(runs: Runs) -> Iterator[RunObservation]:
     pairs = [pair for by_users in groups.values() for pair in pairwise(sorted(by_users.items()))]
     if len(pairs) > 1:
         ends = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
-        parts = [f"{_workflows(one)} {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
+        parts = [f"{_workflows(one)}: {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
         fewest, most = min(steps[0][0] for steps in ends), max(steps[-1][0] for steps in ends)
-        yield RunObservation(text=f"From {fewest} to {most} in flight: {'; '.join(parts)}.")
+        yield RunObservation(text=f"From {fewest} to {most} in flight, {'; '.join(parts)}.")
     for (fewer, one), (more, other) in pairs:
         text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
         yield RunObservation(text=text, notable=len(pairs) == 1)

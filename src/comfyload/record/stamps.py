@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfyload.record.model import Execution, ServerTimes
+from comfyload.record.model import Execution, ServerTimes, Span
 
 FASTER, COARSE_MS = 1.02, 20.0
 """How much faster than ours a server's clock may run in a valid run, and how coarse a Windows clock is."""
@@ -40,6 +40,24 @@ def believed(execution: Execution, due: float | None = None) -> ServerTimes:
     if wait and not run:
         return ServerTimes(create_ms=create, start_ms=start)
     return _UNKNOWN
+
+
+def node_spans(execution: Execution) -> list[Span]:
+    """The spans of its nodes, none of which ends later than the execution can have ended by the server's clock.
+
+    A span ends when its message arrives. A ComfyUI that collects garbage after a job sends the last node's message
+    after that pause, which would count as the node's time.
+    """
+    started, done, took_ms = execution.started, execution.done, execution.server.execution_ms
+    if started is None or done is None or took_ms is None or done <= started + (took_ms + COARSE_MS) / 1000:
+        return execution.nodes
+    if believed(execution).execution_ms is None:
+        return execution.nodes
+    latest = started + took_ms / 1000
+    return [
+        span if span.end is None or span.end <= latest else Span(span.node, span.start, max(span.start, latest))
+        for span in execution.nodes
+    ]
 
 
 def _is_clock(stamp: int | None) -> bool:

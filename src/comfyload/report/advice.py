@@ -191,7 +191,7 @@ def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
     for row in rows:
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s)]
         out.append([row.dispatch.replace("_", " "), *_stable(row, latencies), _late(row)])
-    head = f"{count(rows[0].servers, 'server')}, by dispatch"
+    head = f"{count(rows[0].servers, 'server')} at {digits(60 * rows[0].rate_per_s)} a minute"
     return table("dispatch", (head, f">p50, {unit[1]}", f">p95, {unit[1]}", f">>{limit_s:g} s"), out)
 
 

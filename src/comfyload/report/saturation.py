@@ -143,7 +143,7 @@ def validation_table(key: str, title: str, validation: Validation) -> Table:
                 f"{check.of}, {HOW[check.name]}",
                 duration(check.measured_s),
                 duration(check.predicted_s),
-                f"{100 * check.error:+.1f} %",
+                f"{100 * check.error:+.1f} %" if check.name != "structural" else f"±{100 * check.error:.1f} %",
                 band,
                 "" if check.passed is None else "ok" if check.passed else off,
             ]

@@ -131,7 +131,7 @@ def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> 
 def _rest(verdict: GateVerdict) -> str:
     """What a reader needs beyond the word: how many jobs would prove it, why it is not so, or if a log was read."""
     if verdict.verdict == "PASS":
-        return clean(verdict.why.rpartition(". ")[2], _LONGEST) if verdict.metric == ERRORS else ""
+        return clean(verdict.why, _LONGEST) if verdict.metric == ERRORS else ""
     if verdict.verdict == "PASS*" and verdict.needs is not None:
         return f"{count(verdict.needs, 'job')} would prove it"
     return clean(verdict.why, _LONGEST)

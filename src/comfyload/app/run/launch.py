@@ -38,6 +38,7 @@ from comfyload.record.run import RunWriter
 from comfyload.retry.policy import Policy, decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
+from comfyload.words import count
 from comfyload.workflow import ObjectInfo
 
 
@@ -120,8 +121,8 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     server = await identify(transport, transport.name, names)
     if server.queue_at_start and not options.allow_shared:
         raise UsageError(
-            f"the server is busy: {server.queue_at_start} prompts of others are in its queue",
-            "wait, or run with --allow-shared, which marks the run as invalid",
+            f"the server is busy: {count(server.queue_at_start, 'prompt')} of others in its queue",
+            "wait, or remove those of a killed run with comfyload cleanup; --allow-shared marks the run as invalid",
         )
     if options.plan.max_server_queue is not None and server.queue_at_start is None:
         raise UsageError("the server does not report how long its queue is", "leave --max-server-queue out")

@@ -21,7 +21,7 @@ from comfyload.judge.columns.retries import Retries
 from comfyload.judge.metrics import INSTANTS, instants
 from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Output, Record, Sample, ServerTimes, WorkflowFacts
-from comfyload.record.stamps import believed
+from comfyload.record.stamps import believed, node_spans
 
 _FLAGS = ("completed", "censored", "dropped", "retried", "ours", "warmup")
 _PACK = struct.Struct(f"={len(INSTANTS)}dqIIHB{len(_FLAGS)}?")
@@ -227,7 +227,7 @@ class Fold:
 
     def _node_times(self, record: Record, times: ServerTimes) -> None:
         known = times.start_ms is not None and times.end_ms is not None
-        for span in record.execution.nodes:
+        for span in node_spans(record.execution):
             if span.end is not None:
                 of_node = self.nodes[record.workflow, span.node]
                 of_node.seconds.append(span.end - span.start)

@@ -44,7 +44,7 @@ def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
     completed, offered = ledger.counted["completed"], ledger.offered
     if completed == 0:
         ends = ", ".join(f"{count} {OUTCOMES[outcome].words}" for outcome, count in ledger.counted.most_common())
-        text = f"Nothing was measured: {ends or 'no counted job was offered'}."
+        text = f"Nothing was measured: {ends or 'no counted job has ended'}."
         yield finding("nothing_measured", text, dict[str, int](ledger.counted.items()))
     if ledger.unfinished:
         count, jobs = len(ledger.unfinished), sorted(ledger.unfinished.items())

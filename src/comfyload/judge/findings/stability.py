@@ -32,7 +32,7 @@ def _generator(evidence: Evidence) -> Iterator[Finding]:
     yield from _late(evidence)
     check = evidence.manifest.self_check
     if check is not None and check.busy_fraction > 0.8:
-        text = f"The generator used {check.busy_fraction:.0%} of a CPU: it may have limited the rate."
+        text = f"The generator used {100 * check.busy_fraction:.0f} % of a CPU: it may have limited the rate."
         yield finding("generator_busy", text, {"busy_fraction": check.busy_fraction})
 
 
@@ -84,7 +84,7 @@ def _polled(evidence: Evidence) -> Iterator[Finding]:
     if not len(within) or not len(latency):
         return
     worst, median, n = float(within.max()), quantile(latency, 0.5), len(latency)
-    share = f" ({worst / median:.1%} of the median)" if median > 0 else ""
+    share = f" ({100 * worst / median:.1f} % of the median)" if median > 0 else ""
     yield finding(
         "polled_ends",
         f"The ends of {len(within)} of {n} jobs were found by polling: their latency may be up to {duration(worst)} "
@@ -147,12 +147,14 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
         which = f"first {head} jobs took" if head > 1 else "first counted job took"
-        slower = f"{abs(ratio - 1):.0%}".replace("%", " %") + (" longer" if ratio > 1 else " less")
+        slower = f"{100 * abs(ratio - 1):.0f} % {'longer' if ratio > 1 else 'less'}"
         text = f"The {which} {slower} than the later median: warm-up was not over."
         yield finding("cold_head", text, {"jobs": head, "ratio": ratio}, fields={"warmup": str(plan.warmup + head)})
     change = drift(steady[head:])
     if change is not None and abs(change) > 0.03:
-        text = f"Jobs became {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the first to the last."
+        text = (
+            f"Jobs became {100 * abs(change):.0f} % {'slower' if change > 0 else 'faster'} from the first to the last."
+        )
         yield finding("drift", text, {"change": change})
     yield from dependence(latency, alone)
 

@@ -154,7 +154,7 @@ FINDINGS: dict[str, FindingRow] = {
     "unfinished": FindingRow(
         level="invalid",
         meaning="Jobs were sent, and the journal has no record of their end.",
-        hint="The generator was killed. The jobs may still run on the server: look at its queue before the next run.",
+        hint="The run was killed. Finish it with comfyload resume, or remove its jobs with comfyload cleanup.",
     ),
     "damaged_lines": FindingRow(
         level="invalid",
@@ -171,7 +171,7 @@ FINDINGS: dict[str, FindingRow] = {
     "not_ended": FindingRow(
         level="invalid",
         meaning="The manifest has no end: the run is going on, was killed or crashed.",
-        hint="Wait for it, or run again.",
+        hint="Wait for it, or finish it with comfyload resume.",
     ),
     "ended_early": FindingRow(
         level="warning",

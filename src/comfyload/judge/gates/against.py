@@ -41,8 +41,9 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     """
     peers = [run for run in baseline if _same_work(run, measured)]
     if not peers:
-        why = f"none of its {len(baseline)} runs is another valid run of the same workflows and load"
-        why = f"Nothing to compare with in the baseline: {why}." if baseline else "No baseline was given."
+        why = (
+            "The baseline has no other valid run of the same workflows and load." if baseline else "No baseline given."
+        )
         return make_verdict(gate, measured, "INCONCLUSIVE", why)
     if gate.number.kind == "fact":
         return _fact(gate, measured, peers)

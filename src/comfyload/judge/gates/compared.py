@@ -7,7 +7,7 @@ from typing import Literal
 
 from comfyload.judge.columns.ledger import join
 from comfyload.judge.comparison.compare import Comparison, Ratio
-from comfyload.judge.gates.verdict import GateVerdict, Verdict
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, p_words
 
 Condition = Literal["slower", "more-failures"]
 SIDES = "B against A"
@@ -99,7 +99,7 @@ def _not_more_failures(found: Comparison) -> GateVerdict:
         verdict = "FAIL" if worst.verdict == "more failures" else "PASS"
     elif b <= a:
         verdict = "PASS*"
-    p = "" if worst.p_holm is None else f" (p = {worst.p_holm:.2g} if both fail alike)"
+    p = "" if worst.p_holm is None else f" ({p_words(worst.p_holm)} if both fail alike)"
     where = f"{worst.load}: " if worst.load else ""
     why = f"{where}{worst.note}{p}."
     return GateVerdict(

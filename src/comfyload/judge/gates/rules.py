@@ -117,9 +117,10 @@ def _counted(gate: Gate, lengths: Lengths, counts: _Count) -> str:
     if counts.most == 0:
         inside = {"<=": f"{limit} or less", "<": f"less than {limit}", ">=": f"{limit} or more"}
         return f"All {n} {unit} took {inside.get(gate.op, f'more than {limit}')}"
-    text = f"{counts.surely} of {n} {unit} took {'longer' if gate.upper else 'less'} than {limit}"
-    failed = int(lengths.failed.sum())
-    return f"{text} ({failed} did not complete)" if failed and gate.upper else text
+    text, failed = f"{counts.surely} of {n} {unit}", int(lengths.failed.sum())
+    if failed and gate.upper:
+        return f"{text} did not complete within {limit}, {failed} of them not at all"
+    return f"{text} took {'longer' if gate.upper else 'less'} than {limit}"
 
 
 def _proof(gate: Gate, counts: _Count, needs: int | None) -> str:

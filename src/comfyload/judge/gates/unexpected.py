@@ -32,8 +32,8 @@ def errors(
         else:
             surprises.append(error)
     doubts = [error.text for error in log_errors or () if error.where == "unread"]
-    read = doubts or ["No log was read." if log_errors is None else ""]
-    log = " ".join(part for part in [*read, *_aside(log_errors or ())] if part)
+    unread = ["No log was read."] if surprises and log_errors is None else []
+    log = " ".join([*doubts, *unread, *_aside(log_errors or ())])
     n = int(measured.summary.summary["total_jobs"] or 0) + sum(measured.summary.warmup.values())
     if n == 0:
         return no_data(gate, measured, "the run has no job")
@@ -67,10 +67,10 @@ def _first(surprises: Sequence[RunError], patterns: bool) -> str:
 
 
 def _none(n: int, known: int, *, log: bool) -> str:
-    where = f"in {n} jobs{' and the log' if log else ''}"
+    where, end = f"in {n} jobs{' and the log' if log else ''}", "" if log else "; no log was read"
     if not known:
-        return f"No error {where}."
-    return f"No unexpected error {where}; {known} {'was' if known == 1 else 'were'} expected."
+        return f"No error {where}{end}."
+    return f"No unexpected error {where}; {known} {'was' if known == 1 else 'were'} expected{end}."
 
 
 def _recorded(measured: Measured) -> list[tuple[RunError, str]]:

@@ -102,8 +102,13 @@ def no_data(gate: Gate, measured: Measured, why: str, found: Statistic | None = 
 def open_words(verdict: Verdict, p_fail: float) -> str:
     """What ends the sentence of a FAIL or an INCONCLUSIVE; nothing for the others."""
     if verdict == "FAIL":
-        return f" (p = {p_fail:.2g} if the gate held)"
+        return f" ({p_words(p_fail)} if the gate held)"
     return ": outside the limit, which may be chance" if verdict == "INCONCLUSIVE" else ""
+
+
+def p_words(p: float) -> str:
+    """How likely so much is by chance alone: `p = 0.012`, or `p < 0.0001`."""
+    return f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
 
 
 def plain(gate: Gate, measured: Measured) -> float | None:

@@ -33,7 +33,7 @@ def forecast_chart(rows: Sequence[Forecast], limit_s: float) -> Chart:
         }
         for row in finite
     ]
-    title = "jobs per minute" if by_rate else "servers"
+    title = "jobs a minute" if by_rate else "servers"
     plot = _by_rate(title) if by_rate else _by_servers(title)
     limit = alt.Chart(data("limit")).encode(y="y:Q")
     line = limit.mark_rule(color=ORANGE, strokeDash=[6, 4])

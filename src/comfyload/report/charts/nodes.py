@@ -13,6 +13,7 @@ from comfyload.judge.metrics import METRICS
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, Record
 from comfyload.record.outcomes import OUTCOMES
+from comfyload.record.stamps import node_spans
 from comfyload.report.charts.chart import WIDTH, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
@@ -143,7 +144,7 @@ def _spans(record: Record, labels: _Labels, factor: float) -> Rows:
     parts = [("waiting to be sent", "before", record.due, run.sent), ("sent, and queued", "queue", run.sent, begun)]
     parts += [
         (labels.of(record.workflow, span.node), "node", span.start, span.end or run.done)
-        for span in sorted(run.nodes, key=lambda span: span.start)
+        for span in sorted(node_spans(run), key=lambda span: span.start)
     ]
     last = max((end for _, _, _, end in parts if end is not None), default=None)
     parts.append(("until its end arrived", "after", last, run.done))

@@ -78,7 +78,8 @@ def _gauges(measured: Measured) -> Iterator[Metric]:
         family = families.get(name)
         if family is None:
             number = NUMBERS[key]
-            text = f"{sentence_case(number.words)}, in base units: {number.meaning}."
+            unit = ", in base units" if per != 1 else ""
+            text = f"{sentence_case(number.words)}{unit}: {number.meaning}."
             family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
         family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()

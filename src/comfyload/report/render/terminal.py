@@ -83,8 +83,8 @@ class _Screen:
     def title(self, page: Page) -> Lines:
         if not page.title:
             return []
-        dot = self._fit(" · ")
-        lines = [Text(line) for line in _joined([page.title, *page.subtitle], dot, self.width)]
+        between = " " if page.title.endswith(".") else self._fit(" · ")
+        lines = [Text(line) for line in _joined([page.title, *page.subtitle], between, self.width)]
         lines[0].stylize("bold", 0, len(page.title))
         for line in lines:
             line.stylize("dim", len(page.title) if line is lines[0] else 0)
