@@ -97,6 +97,8 @@ def check_keys(given: Any, understood: Struct) -> None:
     Raises:
         msgspec.ValidationError: a key was not understood; the text names it.
     """
+    if not within_levels(given):
+        raise msgspec.ValidationError(f"more than {MOST_LEVELS} levels")
     _check_keys(words(given), msgspec.to_builtins(understood), "$")
 
 

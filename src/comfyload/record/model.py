@@ -16,6 +16,7 @@ from msgspec import Struct
 from comfyload.errors import JobFailed
 from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds
 from comfyload.record.clocks import ClockCheck
+from comfyload.record.codec import MOST_LEVELS, within_levels
 from comfyload.record.options import RunOptions
 from comfyload.record.outcomes import OUTCOMES, Outcome
 from comfyload.record.plan import Plan
@@ -264,6 +265,11 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
     t: Instant | None
     source: Literal["probe", "log"]
     row: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        nested = any(isinstance(value, dict | list) for value in self.row.values())  # few rows are
+        if nested and not within_levels(self.row):
+            raise ValueError(f"more than {MOST_LEVELS} levels of JSON")
 
 
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
