@@ -226,4 +226,4 @@ def test_nothing_rests_on_a_gpu_that_is_one_of_several_alike() -> None:
 def test_what_comfyui_tells_of_its_own_gpu_is_believed_before_a_doubtful_one() -> None:
     both = _measured("nvml (index 0, one of 2 alike: which of them the server uses is not told)", told_by_comfy=True)
     assert both.summary.gpus["0"].vram_peak_bytes == 6 * GIB
-    assert any("held 6.0 of 12.0 GiB" in one.text for one in observations([both]))
+    assert any("held 6.0 GiB of 12.0 GiB" in one.text for one in observations([both]))
