@@ -3,8 +3,8 @@
     python bench/soak.py --minutes 20
 
 Holds if, after the first minutes, our resident memory stays within 5 %, as many files are open at the end as at the
-beginning (a file that is read for a moment does not count), none of them twice, and jobs are sent no later. Exits with 1 if it does not,
-and with 2 if the simulator could not keep up, so that nothing is known: give the two a CPU.
+beginning (a file that is read for a moment does not count), none of them twice, and jobs are sent no later. Exits with
+1 if it does not, and with 2 if the simulator could not keep up, so that nothing is known: give the two a CPU.
 """
 
 import argparse
