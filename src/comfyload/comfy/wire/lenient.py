@@ -6,6 +6,7 @@ Every function raises `msgspec.MsgspecError` and nothing else.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +26,9 @@ MAX_LETTERS = 64 << 20
 
 WIDEST = 2**63
 """Whole numbers from here on are read as floats, as JavaScript does: our integers cannot hold them."""
+
+_BEHIND_A_HALF = re.compile(r"(?<=\\u[dD][89abAB][0-9a-fA-F]{2})[\udc80-\udcff]")
+"""A byte that is not UTF-8, behind the first half of a pair: no JSON tells the two from the pair, so it is one."""
 
 
 def decode_json(text: bytes | str, shape: type[T]) -> T:
@@ -106,6 +110,7 @@ def lenient(text: bytes | str) -> Any:
     weigh(text)
     try:
         plain = text if isinstance(text, str) else text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        plain = _BEHIND_A_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", plain)
         found = json.loads(plain, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)[:200]) from None
