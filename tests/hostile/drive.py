@@ -30,7 +30,7 @@ MOST_MB = 300
 GONE_S = 10.0
 """How long a server is out of reach before its jobs are lost; a tenth of what it is, or the table took half an hour."""
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-LATE, ALL = "The numbers are partly the generator's", re.compile(r"\b(\d+) of \1 completed")
+LATE, ALL = "partly the generator's", re.compile(r"\b(\d+) of \1 completed")
 """A run in which all went well on a machine that is busy with others."""
 
 UNREAD = "The server sent what cannot be read"

@@ -139,6 +139,7 @@ def test_the_rows_of_section_4_are_archived_and_read_by_jq(checkout: Path) -> No
     assert refused.returncode == 2 and "made by hand" in refused.stderr and refused.stderr.count("\n") == 1
 
 
+@pytest.mark.timeout(240)  # ten commands, ten seconds on a quiet machine
 @pytest.mark.long
 def test_a_baseline_has_the_log_whether_there_was_one_or_not(tmp_path: Path) -> None:
     """Outside of a project nothing is written as the run goes on."""
@@ -157,6 +158,7 @@ def test_a_baseline_has_the_log_whether_there_was_one_or_not(tmp_path: Path) -> 
     assert "prompt.ended" in kept[0] and kept[1] == {"comfyload.job"}
 
 
+@pytest.mark.timeout(240)  # ten commands, ten seconds on a quiet machine
 @pytest.mark.long
 def test_doctor_finds_the_runs_of_saturate_and_of_a_baseline(tmp_path: Path) -> None:
     graph = str(SAMPLES / "smoke_small.json")
