@@ -51,11 +51,12 @@ def nodes(summary: Summary) -> Table | None:
     if not summary.nodes:
         return None
     rows = list[Row]()
-    for row in summary.nodes[:_NODES]:
+    shown = summary.nodes if len(summary.nodes) == _NODES + 1 else summary.nodes[:_NODES]  # a note takes a line, too
+    for row in shown:
         times = [_alone(time, note=False) for time in (row.avg_s, row.p95_s)]
         rows.append([_node(row, summary), str(row.n), *times, in_words(row.share, unit="share")])
-    more = len(summary.nodes) - _NODES
-    left = f"{count(more, 'more node')} not shown. " if more > 0 else ""
+    more = len(summary.nodes) - len(shown)
+    left = f"{count(more, 'more node')} not shown. " if more else ""
     note = f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms."
     return table("nodes", ("Nodes", ">runs", ">mean", ">p95", ">share"), rows, detail=True, note=note)
 

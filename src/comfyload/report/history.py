@@ -24,9 +24,7 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
         sentence = "They must have the same workflows and load."
         return Page(title="", states=[State(word="A trend needs two baselines", look="plain", sentence=sentence)])
     look: Look = "doubt" if found or possible else "plain"
-    sentence = "Intervals are of 95 %."
-    if possible:
-        sentence += " A step? is one if the next baseline confirms it."
+    sentence = "A step? is one if the next baseline confirms it." if possible else ""
     word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
     loads = dict.fromkeys(one.load for one in series)
     ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
@@ -67,7 +65,8 @@ def _points(series: TrendSeries) -> Table:
         rows.append([*cells, Value(words=text, look=look)])
     name = metric_words(series.metric, series.unit)
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
-    return table("points", ("baseline", "date", f">{name}", ">jobs", ""), rows, title=title, detail=not marks)
+    columns = ("baseline", "date", f">{name}", ">jobs", "")
+    return table("points", columns, rows, title=title, detail=not marks, note="Intervals are of 95 %.")
 
 
 def _marks(series: TrendSeries) -> dict[int, tuple[str, Look]]:
