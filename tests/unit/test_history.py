@@ -182,7 +182,12 @@ def test_a_trend_reads_in_80_columns_and_marks_the_step_at_its_baseline() -> Non
 def test_a_last_baseline_that_is_far_off_is_shown_as_a_possible_step() -> None:
     found = history(_entries([10.0, 10.0, 10.0, 10.0, 13.0]), ["p50_execution_s"])
     text = _drawn(found)
-    assert "a step? +29.9 %, slower" in text and "0 steps in 1 series" in text and "next baseline\nconfirms it" in text
+    assert (
+        "a step? +29.9 %, slower" in text
+        and "0 steps in 1 series" in text
+        and "the next baseline confirms it" in text
+        and "Intervals are of 95 %" in text
+    )
     assert jsonable(found)[0]["possible"]["verdict"] == "slower"
     assert "a step? +29.9 %, slower" in as_markdown(history_page(found))
 
