@@ -50,7 +50,7 @@ class Proxy:
     """`async with Proxy(host, port, rng) as proxy:` listens on `proxy.url`; `proxy.trouble` may change at any time.
 
     Attributes:
-        resets: how many connections it cut.
+        resets: how many connections it cut, or found broken.
     """
 
     def __init__(self, host: str, port: int, rng: random.Random, trouble: Trouble = Trouble()) -> None:  # noqa: B008
@@ -77,6 +77,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection that is open, the event streams too."""
+        self.resets += len(self._writers) // 2  # each connection has two
         for writer in list(self._writers):
             self._reset(writer)
 
