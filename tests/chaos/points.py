@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from comfyload.comfy.http import Http
+from comfyload.comfy.wire.calls import OnFrame
 from comfyload.record import lock, run
 
 __all__ = ["Point", "watch"]
@@ -109,17 +109,14 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
         pass_by("GET view: fetched")
         return found
 
-    @asynccontextmanager
-    async def listened(self: Http, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        async with events(self, client_id) as frames:
+    async def listened(self: Http, client_id: str, on_frame: OnFrame) -> None:
+        def seen(frame: bytes, is_text: bool) -> None:
+            name = _event(frame, is_text)
+            pass_by(f"event {name}: not seen")
+            on_frame(frame, is_text)
+            pass_by(f"event {name}: seen")
 
-            async def each() -> AsyncIterator[str | bytes]:
-                async for frame in frames:
-                    pass_by(f"event {_event(frame)}: not seen")
-                    yield frame
-                    pass_by(f"event {_event(frame)}: seen")
-
-            yield each()
+        await events(self, client_id, seen)
 
     Http.call, Http.download, Http.events = called, downloaded, listened  # type: ignore[method-assign, assignment]
 
@@ -130,5 +127,5 @@ def _route(path: str) -> str:
     return "/".join("ID" if len(part) == 36 and part.count("-") == 4 else part for part in parts)
 
 
-def _event(frame: str | bytes) -> str:
-    return str(msgspec.json.decode(frame)["type"]) if isinstance(frame, str) else "preview"
+def _event(frame: bytes, is_text: bool) -> str:
+    return str(msgspec.json.decode(frame)["type"]) if is_text else "preview"

@@ -21,6 +21,7 @@ from comfyload.comfy.api import api_of
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import describe_packs, identify
+from comfyload.comfy.stream import frames_of
 from comfyload.comfy.wire.calls import Request, Transport
 from comfyload.load import Stop
 from comfyload.sim import Server
@@ -234,12 +235,12 @@ def test_a_job_that_takes_too_long_is_given_up_and_taken_off(on: On) -> None:
 def test_events_come_in_the_recorded_order(on: On) -> None:
     async def body(transport: Transport) -> list[str]:
         kinds: list[str] = []
-        async with transport.events("conformance-" + secrets.token_hex(4)) as frames:
-            first = json.loads(await anext(frames))
+        async with frames_of(transport, "conformance-" + secrets.token_hex(4)) as frames:
+            first = json.loads((await anext(frames))[0])
             graph = json.dumps({"prompt": noisy(), "client_id": first["data"]["sid"]})
             await transport.call(Request(method="POST", path="prompt", body=graph.encode()))
-            async for frame in frames:
-                message = json.loads(frame) if isinstance(frame, str) else {"type": "binary", "data": {}}
+            async for frame, is_text in frames:
+                message = json.loads(frame) if is_text else {"type": "binary", "data": {}}
                 kinds.append(message["type"])
                 if message["type"] == "executing" and message["data"]["node"] is None:
                     return kinds

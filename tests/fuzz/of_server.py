@@ -70,17 +70,16 @@ async def _events(data: bytes) -> None:
     job.tracker.sent = 0.5
     for line in data.split(b"\n"):
         if line[:1] == b"\0":
-            inflight.on_frame(line)
+            inflight.on_frame(line, False)
             continue
-        for text in texts(line):
-            inflight.on_frame(text)
-            message = decode_message(text)
-            if message is not None:
-                try:
-                    message.data.cached_nodes()
-                    message.data.node_states()
-                except msgspec.MsgspecError:
-                    pass
+        inflight.on_frame(line, True)
+        message = decode_message(line)
+        if message is not None:
+            try:
+                message.data.cached_nodes()
+                message.data.node_states()
+            except msgspec.MsgspecError:
+                pass
     record = _record(job.tracker.execution("completed", done=1.0, end_source="events", failure=job.tracker.error))
     kept(record)
     fold(record)

@@ -14,14 +14,20 @@ from comfyload.app.doctor import doctor, exit_code
 from comfyload.app.library.connect import connect
 from comfyload.app.run.options import RunOptions
 from comfyload.comfy import http as transport_file
+from comfyload.comfy import websocket as websocket_file
 from comfyload.comfy.address import parse_headers, parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
+from comfyload.comfy.incoming import Incoming
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
 from tests.support.servers import answering
 
 CLOUDFLARE = "<html><head><title>Attention Required! | Cloudflare</title></head><body>Error <b>1020</b></body></html>"
+
+
+def ignore(_frame: bytes, _is_text: bool) -> None:
+    """A listener that is not interested."""
 
 
 def with_server(url: str, use: Callable[[Http], Awaitable[Any]], *headers: str) -> Any:
@@ -191,8 +197,7 @@ def test_no_other_call_and_no_handshake_follows_a_redirect() -> None:
                 body = b"{}" if method == "POST" else None
                 assert (await transport.call(Request(method=method, path=path, body=body))).status == 307
             with pytest.raises(TransportError) as caught:
-                async with transport.events("me"):
-                    pass
+                await transport.events("me", ignore)
             return str(caught.value)
 
         with answering(handler) as url:
@@ -211,13 +216,6 @@ def test_redirects_without_end_are_given_up() -> None:
     with answering(handler) as url, pytest.raises(TransportError, match="more than 5 redirects"):
         with_server(url, lambda transport: transport.download("view?filename=a.png", 10))
     assert len(asked) == 6
-
-
-class _Passed:
-    """What is read of a response."""
-
-    def __init__(self, **parts: Any) -> None:
-        self.__dict__.update(parts)
 
 
 def test_bodies_read_at_one_time_share_the_bound_and_the_small_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,27 +258,14 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
         return response
 
     read = 0
-    plain = transport_file.Http._read
+    plain = Incoming._take
 
-    async def counted(http: transport_file.Http, response: Any, request: Request) -> bytes:
+    def counted(incoming: Incoming, data: bytes | memoryview) -> None:
         nonlocal read
-        chunks = response.content.iter_any
+        read += len(data)
+        plain(incoming, data)
 
-        async def iter_any() -> Any:
-            nonlocal read
-            async for chunk in chunks():
-                read += len(chunk)
-                yield chunk
-
-        passed: Any = _Passed(
-            content=_Passed(iter_any=iter_any),
-            content_length=response.content_length,
-            method=response.method,
-            close=response.close,
-        )
-        return await plain(http, passed, request)
-
-    monkeypatch.setattr(transport_file.Http, "_read", counted)
+    monkeypatch.setattr(Incoming, "_take", counted)
     with answering(handler) as url, pytest.raises(TransportError, match="larger than 1 MiB was not read"):
         with_server(url, lambda transport: transport.call(Request(method="GET", path="history/x")))
     assert (1 << 20) < read < (4 << 20)
@@ -288,7 +273,7 @@ def test_a_body_without_end_is_read_to_its_bound_only(coded: bool, monkeypatch: 
 
 
 def test_a_message_without_end_closes_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_file, "MAX_MESSAGE_BYTES", 1 << 16)
+    monkeypatch.setattr(websocket_file, "MAX_MESSAGE_BYTES", 1 << 16)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
@@ -299,11 +284,13 @@ def test_a_message_without_end_closes_the_socket(monkeypatch: pytest.MonkeyPatch
         return socket
 
     async def frames(transport: Http) -> list[Any]:
-        async with transport.events("me") as stream:
-            return [frame async for frame in stream]
+        heard: list[Any] = []
+        with pytest.raises(TransportError, match="exceeding max allowed size"):
+            await transport.events("me", lambda frame, is_text: heard.append((frame, is_text)))
+        return heard
 
     with answering(handler) as url:
-        assert with_server(url, frames) == ["hello"]
+        assert with_server(url, frames) == [(b"hello", True)]
 
 
 def test_credentials_of_the_address_reach_the_server_and_its_socket() -> None:
@@ -321,8 +308,7 @@ def test_credentials_of_the_address_reach_the_server_and_its_socket() -> None:
     async def all_ways(transport: Http) -> None:
         await transport.call(Request(method="GET", path="prompt"))
         await transport.download("view?filename=x", 5)
-        async with transport.events("me"):
-            pass
+        await transport.events("me", ignore)
 
     with answering(handler) as url:
         with_server(url.replace("http://", "http://user:p%E2%82%ACss@"), all_ways)

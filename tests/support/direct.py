@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from comfyload.sim.server import Server
-    from comfyload.sim.sockets import Socket
 
 
 class Direct:
@@ -55,24 +53,21 @@ class Direct:
             content_type=reply.content_type,
         )
 
-    @asynccontextmanager
-    async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
         await self._travel()
         socket = self._server.connect(client_id)
         try:
             await self._travel()
-            yield self._frames(socket)
+            while (found := await socket.next()) is not None:
+                sent, frame = found
+                # Counted from when it was sent, so that many events on their way together do not queue up.
+                wait = sent + self._latency_s - asyncio.get_running_loop().time()
+                if wait > 0.0:
+                    await asyncio.sleep(wait)
+                is_text = isinstance(frame, str)
+                on_frame(frame.encode() if isinstance(frame, str) else frame, is_text)
         finally:
             socket.close()
-
-    async def _frames(self, socket: Socket) -> AsyncIterator[str | bytes]:
-        while (found := await socket.next()) is not None:
-            sent, frame = found
-            # Counted from when it was sent, so that many events on their way together do not queue up.
-            wait = sent + self._latency_s - asyncio.get_running_loop().time()
-            if wait > 0.0:
-                await asyncio.sleep(wait)
-            yield frame
 
     async def _travel(self) -> None:
         if self._latency_s > 0.0:

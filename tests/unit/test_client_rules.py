@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
 from random import Random
 from typing import Any
 
@@ -21,13 +20,14 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
 from comfyload.comfy.http import Http, _target
 from comfyload.comfy.identify import _without_secrets, identify
+from comfyload.comfy.incoming import Budget, Incoming, TooLarge
 from comfyload.comfy.inflight import InFlight, progress_of
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.outputs import _problem
 from comfyload.comfy.poller import HistoryPoller
 from comfyload.comfy.stream import EventStream
 from comfyload.comfy.tracker import PromptTracker
-from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
+from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, TransportError
 from comfyload.comfy.wire.history import HistoryEntry
 from comfyload.comfy.wire.lenient import weigh
 from comfyload.comfy.wire.messages import decode_message
@@ -130,23 +130,15 @@ def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
         def __init__(self) -> None:
             self.at: list[float] = []
 
-        @asynccontextmanager
-        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str]]:
+        async def events(self, _: str, _on_frame: OnFrame) -> None:
             self.at.append(asyncio.get_running_loop().time())
             assert len(self.at) < 50
-            if self.at:
-                raise TransportError("refused", sent=True)
-            yield self._nothing()
-
-        async def _nothing(self) -> AsyncIterator[str]:
-            frames: list[str] = []
-            for frame in frames:
-                yield frame
+            raise TransportError("refused", sent=True)
 
     async def main() -> list[float]:
         transport: Any = Refusing()
         lost: list[str] = []
-        stream = EventStream(transport, lambda _: None, lost.append)
+        stream = EventStream(transport, lambda _frame, _is_text: None, lost.append)
         before = stream.client_id
         running = asyncio.create_task(stream.run())
         began = asyncio.get_running_loop().time()
@@ -162,8 +154,8 @@ def test_a_socket_that_is_refused_is_tried_again_ever_more_seldom() -> None:
 def test_a_frame_that_is_no_message_is_noted() -> None:
     noted: list[str] = []
     inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", noted.append)
-    inflight.on_frame("<html>")
-    assert noted == ["a message of 6 letters that begins with '<html>'"]
+    inflight.on_frame(b"<html>", True)
+    assert noted == ["a message of 6 bytes that begins with '<html>'"]
 
 
 @pytest.mark.parametrize(
@@ -325,13 +317,9 @@ def test_the_servers_clock_is_read_six_times_with_pauses() -> None:
 )
 def test_a_node_at_work_is_heard_by_its_progress(frames: list[str | bytes], heard: tuple[int, bool]) -> None:
     class Speaking:
-        @asynccontextmanager
-        async def events(self, _: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-            yield self._frames()
-
-        async def _frames(self) -> AsyncIterator[str | bytes]:
+        async def events(self, _: str, on_frame: OnFrame) -> None:
             for frame in frames:
-                yield frame
+                on_frame(frame.encode() if isinstance(frame, str) else frame, isinstance(frame, str))
             await asyncio.sleep(1000.0)
 
     transport: Any = Speaking()
@@ -351,52 +339,19 @@ def test_a_node_at_work_is_heard_by_its_progress(frames: list[str | bytes], hear
     ],
 )
 def test_only_a_redirect_to_an_http_address_is_followed(status: int, location: str, target: str | None) -> None:
-    class Response:
-        url = URL("http://server/view")
-
-        def __init__(self) -> None:
-            self.status = status
-            self.headers = {"Location": location} if location else {}
-
-    response: Any = Response()
-    assert _target(response) == (None if target is None else URL(target))
-
-
-def test_a_reply_that_redirects_is_let_go_and_ours_stays_with_our_server() -> None:
-    class Response:
-        def __init__(self, status: int, headers: dict[str, str]) -> None:
-            self.status, self.headers, self.url, self.released = status, headers, URL("http://server/view"), False
-
-        def release(self) -> None:
-            self.released = True
-
-    class Session:
-        closed = False
-
-        def __init__(self, *responses: Response) -> None:
-            self.responses = list(responses)
-            self.sent: list[dict[str, str]] = []
-
-        async def request(self, _method: str, _url: URL, *, headers: dict[str, str], **_: Any) -> Response:
-            self.sent.append(headers)
-            return self.responses[len(self.sent) - 1]
-
-    away, there = Response(302, {"Location": "http://elsewhere/x"}), Response(200, {})
-    session: Any = Session(away, there)
-    http = Http(URL("http://server/"), session, {"X-Token": "mine"})
-    found: Any = asyncio.run(http._respond(Request(method="GET", path="view?filename=x", file=True)))
-    assert found is there and away.released and not there.released
-    assert ["X-Token" in headers for headers in session.sent] == [True, False]
+    reply = Incoming(Budget(), most=100, together=100)
+    reply.begin(status, {b"location": location.encode()} if location else {})
+    assert _target(URL("http://server/view"), reply) == (None if target is None else URL(target))
 
 
 @pytest.mark.parametrize("insecure", [False, True])
 def test_a_certificate_is_checked_unless_the_user_says_otherwise(insecure: bool) -> None:
-    async def main() -> Any:
+    async def main() -> tuple[bool, ssl.VerifyMode]:
         async with Http.connect(URL("https://server/"), {}, insecure=insecure) as http:
-            connector: Any = http._session.connector
-            return connector._ssl
+            assert http._tls is not None
+            return http._tls.check_hostname, http._tls.verify_mode
 
-    assert asyncio.run(main()) is not insecure
+    assert asyncio.run(main()) == ((False, ssl.CERT_NONE) if insecure else (True, ssl.CERT_REQUIRED))
 
 
 def test_a_token_of_a_header_is_hidden_with_its_scheme_and_without() -> None:
@@ -432,27 +387,18 @@ def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
 
 @pytest.mark.parametrize(("size", "whole"), [(9, True), (10, True), (11, False)])
 def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, whole: bool) -> None:
-    class Content:
-        async def iter_any(self) -> AsyncIterator[bytes]:
-            for at in range(size):
-                yield b"%d" % (at % 10)
-
-    class Response:
-        content_length = None
-        method = "GET"
-        content = Content()
-
-        def close(self) -> None: ...
-
-    response: Any = Response()
-    session: Any = None
-    http, request = Http(URL("http://s/"), session, {}), Request(method="GET", path="x", most_bytes=10)
+    reply = Incoming(Budget(), most=10, together=1000)
+    reply.begin(200, {})
+    for at in range(min(size, 10)):
+        reply.feed(b"%d" % (at % 10))
     if whole:
-        assert asyncio.run(http._read(response, request)) == b"0123456789"[:size]
+        reply.end()
+        assert reply.body == b"0123456789"[:size]
     else:
-        with pytest.raises(TransportError, match="larger than 0 MiB") as refused:
-            asyncio.run(http._read(response, request))
-        assert refused.value.vain
+        with pytest.raises(TooLarge) as refused:
+            reply.feed(b"x")
+        error = Http(URL("http://s/"), {})._error(refused.value)
+        assert error.vain and "larger than 0 MiB" in str(error)
 
 
 def test_a_reply_that_is_not_comfyuis_is_named_by_its_status() -> None:
@@ -620,12 +566,12 @@ def test_prompts_of_an_earlier_process_are_ours_until_they_are_taken_up() -> Non
         noted: list[tuple[int, int]] = []
         inflight = InFlight(lambda: 0.0, lambda remaining, ours: noted.append((remaining, ours)), "s", lambda _: None)
         inflight.earlier_ids.update({"a", "b"})
-        status = '{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 2}}}}'
-        inflight.on_frame(status)
+        status = b'{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 2}}}}'
+        inflight.on_frame(status, True)
         job = inflight.add("a", sent_before=True)
-        inflight.on_frame(status)
+        inflight.on_frame(status, True)
         inflight.remove(job)
-        inflight.on_frame(status)
+        inflight.on_frame(status, True)
         return noted
 
     assert asyncio.run(main()) == [(2, 2), (2, 2), (2, 1)]

@@ -100,7 +100,7 @@ def test_no_message_ends_the_stream_and_one_that_cannot_be_read_is_named(value: 
     inflight = InFlight(lambda: 1.0, lambda _t, _n: None, "", unread.append)
     for kind in ("executing", "execution_cached", "progress_state", "execution_success", "execution_error", "status"):
         frame, named = json.dumps({"type": kind, "data": {"prompt_id": "id", key: value}}), len(unread)
-        inflight.on_frame(frame)
+        inflight.on_frame(frame.encode("utf-8", "surrogatepass"), True)
         message = decode_message(frame)
         assert (message is None) == (len(unread) > named)
         if message is not None:
@@ -141,7 +141,8 @@ def test_nodes_events_and_files_without_end_are_kept_to_a_bound() -> None:
     unread: list[str] = []
     inflight = InFlight(lambda: 1.0, lambda _t, _n: None, "", unread.append)
     for number in range(200):
-        inflight.on_frame(json.dumps({"type": "executing", "data": {"prompt_id": f"p{number}", "pad": "x" * 100_000}}))
+        frame = json.dumps({"type": "executing", "data": {"prompt_id": f"p{number}", "pad": "x" * 100_000}})
+        inflight.on_frame(frame.encode(), True)
     assert inflight._unknown_letters <= UNKNOWN_LETTERS
     tracker = PromptTracker()
     for number in range(MOST_NODES + 50):

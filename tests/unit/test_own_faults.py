@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -19,7 +17,8 @@ from comfyload.comfy.address import parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.own_fault import OURS, own_fault
-from comfyload.comfy.wire.calls import Download, Reply, Request, TransportError
+from comfyload.comfy.socket import NotConnected
+from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.gates.gate import judge
 from comfyload.judge.gates.grammar import GateSet, parse_gate
@@ -35,27 +34,26 @@ from tests.support.rig import Played, play_on
 from tests.unit.judge_runs import failed, manifest, one_by_one
 
 
-class Wrapped(Exception):
-    """As aiohttp wraps what the system said."""
-
-    def __init__(self, os_error: OSError) -> None:
-        super().__init__("cannot connect")
-        self.os_error = os_error
+def wrapped(error: OSError) -> NotConnected:
+    """As the error reaches the transport."""
+    found = NotConnected(error)
+    found.__cause__ = error
+    return found
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
-        (Wrapped(OSError(errno.ENFILE, "x")), "too many open files"),
-        (Wrapped(OSError(errno.EADDRNOTAVAIL, "x")), "no port is left"),
+        (wrapped(OSError(errno.ENFILE, "x")), "too many open files"),
+        (wrapped(OSError(errno.EADDRNOTAVAIL, "x")), "no port is left"),
         (OSError(errno.ENOBUFS, "x"), "no buffer space"),
         (OSError(10055, "x"), "no buffer space"),
         (OSError(errno.ENOSPC, "x"), "no space is left"),
-        (Wrapped(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")), "temporary failure"),
-        (Wrapped(socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "cannot resolve the server's name"),
+        (wrapped(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")), "temporary failure"),
+        (wrapped(socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "cannot resolve the server's name"),
         (OSError("Multiple exceptions: [Errno 24] a, [Errno 24] b"), "too many open files"),
-        (Wrapped(ConnectionRefusedError(errno.ECONNREFUSED, "x")), ""),
+        (wrapped(ConnectionRefusedError(errno.ECONNREFUSED, "x")), ""),
         (OSError(errno.EHOSTUNREACH, "x"), ""),
         (OSError("Multiple exceptions: [Errno 111] a, [Errno 111] b"), ""),
         (TimeoutError(), ""),
@@ -110,10 +108,8 @@ class Starved:
         self._fail(path)
         return await self._inner.download(path, timeout_s)
 
-    @asynccontextmanager
-    async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
-        async with self._inner.events(client_id) as frames:
-            yield frames
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
+        await self._inner.events(client_id, on_frame)
 
     def _fail(self, path: str) -> None:
         if path.startswith(self._path):

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from comfyload.clock import now, run_virtual
+from comfyload.comfy.stream import frames_of
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
@@ -259,13 +260,13 @@ def test_the_direct_transport_takes_its_time_both_ways() -> None:
                 seen.append(request.path)
 
             direct = Direct(server, latency_s=0.05, before_call=note)
-            async with direct.events("me") as events:
+            async with frames_of(direct, "me") as events:
                 start = now()
                 body = json.dumps({"prompt": sleep_graph(0.1), "client_id": "me"}).encode()
                 reply = await direct.call(Request(method="POST", path="prompt", body=body))
                 assert reply.status == 200 and now() - start == pytest.approx(0.1)
-                async for frame in events:
-                    if '"execution_success"' in str(frame):
+                async for frame, _ in events:
+                    if b'"execution_success"' in frame:
                         break
                 assert now() - start == pytest.approx(0.2)
             got = await direct.download("view?filename=example.png&type=input", 5.0)
@@ -280,9 +281,9 @@ def test_the_direct_transport_takes_its_time_both_ways() -> None:
 
 def test_the_events_of_a_direct_transport_end_with_the_server() -> None:
     async def main() -> None:
-        async with Server() as server, Direct(server).events("me") as events:
+        async with Server() as server, frames_of(Direct(server), "me") as events:
             asyncio.get_running_loop().call_later(1.0, server.drop_sockets)
-            kinds = [json.loads(frame)["type"] async for frame in events]
+            kinds = [json.loads(frame)["type"] async for frame, _ in events]
             assert kinds == ["status"]
 
     run_virtual(main())

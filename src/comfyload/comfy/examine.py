@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from comfyload import clock
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import describe_classes, json_object
+from comfyload.comfy.stream import frames_of
 from comfyload.comfy.wire.calls import Reply, Request, Transport, TransportError
 from comfyload.comfy.wire.classes import decode_modules, decode_some
 from comfyload.comfy.wire.messages import decode_message
@@ -246,7 +247,7 @@ async def greeting(transport: Transport, within_s: float = 2.0) -> float | str:
     """Seconds until the first event of the stream, or why there was none."""
     began = clock.now()
     try:
-        async with asyncio.timeout(within_s), transport.events(str(uuid.uuid4())) as frames:
+        async with asyncio.timeout(within_s), frames_of(transport, str(uuid.uuid4())) as frames:
             async for _ in frames:
                 return clock.now() - began
     except TimeoutError:
@@ -276,11 +277,11 @@ async def _listen(transport: Transport, seconds: float) -> tuple[int, bool]:
     """
     count = -1
     try:
-        async with asyncio.timeout(seconds), transport.events(str(uuid.uuid4())) as frames:
-            async for frame in frames:
+        async with asyncio.timeout(seconds), frames_of(transport, str(uuid.uuid4())) as frames:
+            async for frame, is_text in frames:
                 count += 1
-                message = None if isinstance(frame, bytes) else decode_message(frame)
-                if isinstance(frame, bytes) or (message is not None and message.type.startswith("progress")):
+                message = decode_message(frame) if is_text else None
+                if not is_text or (message is not None and message.type.startswith("progress")):
                     return count, True
     except (TimeoutError, TransportError):
         pass

@@ -148,16 +148,17 @@ class InFlight:
             job.before = before
             job.tell(Queued(server=self._server, before=before))
 
-    def on_frame(self, frame: str | bytes) -> None:
-        """Take one frame of the event stream."""
+    def on_frame(self, frame: bytes, is_text: bool) -> None:
+        """Take one message of the event stream."""
         at = self._clock()
-        if isinstance(frame, bytes):
+        if not is_text:
             if self._running is not None:
                 self._running.tracker.on_preview(len(frame))
             return
         message = decode_message(frame)
         if message is None:
-            self._unread(f"a message of {len(frame)} letters that begins with {frame[:40]!r}")
+            begin = frame[:40].decode("utf-8", "surrogateescape")
+            self._unread(f"a message of {len(frame)} bytes that begins with {begin!r}")
             return
         if message.type == "status":
             self._on_status(message, at)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from comfyload.comfy.wire.calls import Download, Reply, Request, Transport, TransportError
+from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, Transport, TransportError
 
 OURS = "this machine: "
 """How the message of such a fault begins."""
@@ -41,11 +41,10 @@ def own_fault(error: BaseException) -> str:
 
 
 def _chain(error: BaseException, depth: int = 8) -> Iterator[BaseException]:
-    """The error and its causes; aiohttp keeps the system's error in an attribute of its own."""
+    """The error and its causes."""
     yield error
-    for inner in (getattr(error, "os_error", None), error.__cause__):
-        if isinstance(inner, BaseException) and depth > 0:
-            yield from _chain(inner, depth - 1)
+    if error.__cause__ is not None and depth > 0:
+        yield from _chain(error.__cause__, depth - 1)
 
 
 class FaultReporter:
@@ -63,11 +62,9 @@ class FaultReporter:
         with self._reporting():
             return await self._transport.download(path, timeout_s)
 
-    @asynccontextmanager
-    async def events(self, client_id: str) -> AsyncIterator[AsyncIterator[str | bytes]]:
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
         with self._reporting():
-            async with self._transport.events(client_id) as frames:
-                yield frames
+            await self._transport.events(client_id, on_frame)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

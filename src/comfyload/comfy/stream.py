@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from comfyload.comfy.wire.calls import Transport, TransportError
+from comfyload.comfy.wire.calls import OnFrame, Transport, TransportError
 from comfyload.tasks import within
 
 RECONNECT_FIRST_S = 0.1
@@ -18,11 +19,9 @@ RECONNECT_MOST_S = 5.0
 
 
 class EventStream:
-    """Frames of the current socket go to `on_frame(frame)`; `on_lost(reason)` is called when a socket ends."""
+    """Messages of the current socket go to `on_frame`; `on_lost(reason)` is called when a socket ends."""
 
-    def __init__(
-        self, transport: Transport, on_frame: Callable[[str | bytes], None], on_lost: Callable[[str], None]
-    ) -> None:
+    def __init__(self, transport: Transport, on_frame: OnFrame, on_lost: Callable[[str], None]) -> None:
         self._transport = transport
         self._on_frame = on_frame
         self._on_lost = on_lost
@@ -35,6 +34,14 @@ class EventStream:
         """Wait until the socket is open or has failed to open once, at most `timeout_s`."""
         await within(timeout_s, self._settled.wait(), False)
 
+    def _pass_on(self, frame: bytes, is_text: bool) -> None:
+        if not self.connected:
+            # The first message: from here on the server routes this client id's events to us.
+            self.connected = True
+            self.connections += 1
+            self._settled.set()
+        self._on_frame(frame, is_text)
+
     async def run(self) -> None:
         """Read until cancelled."""
         pause = RECONNECT_FIRST_S
@@ -42,14 +49,7 @@ class EventStream:
         while True:
             began = loop.time()
             try:
-                async with self._transport.events(self.client_id) as frames:
-                    async for frame in frames:
-                        if not self.connected:
-                            # The first message: from here on the server routes this client id's events to us.
-                            self.connected = True
-                            self.connections += 1
-                            self._settled.set()
-                        self._on_frame(frame)
+                await self._transport.events(self.client_id, self._pass_on)
                 reason = "the server closed the event stream"
             except TransportError as error:
                 reason = str(error)
@@ -63,3 +63,28 @@ class EventStream:
                 pause = RECONNECT_FIRST_S
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_MOST_S)
+
+
+@asynccontextmanager
+async def frames_of(transport: Transport, client_id: str) -> AsyncIterator[AsyncIterator[tuple[bytes, bool]]]:
+    """The messages of a socket one by one, for a reader that may stop: each, and whether it is text.
+
+    Raises:
+        TransportError: the socket cannot be opened, or broke; once the messages before it are read.
+    """
+    arrived = asyncio.Queue[tuple[bytes, bool] | None]()
+    listening = asyncio.create_task(
+        transport.events(client_id, lambda frame, is_text: arrived.put_nowait((frame, is_text)))
+    )
+    listening.add_done_callback(lambda _: arrived.put_nowait(None))
+
+    async def each() -> AsyncIterator[tuple[bytes, bool]]:
+        while (frame := await arrived.get()) is not None:
+            yield frame
+        await listening
+
+    try:
+        yield each()
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)

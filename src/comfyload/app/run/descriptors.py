@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from comfyload.comfy.http import MAX_CONNECTIONS
+from comfyload.comfy.connections import MAX_CONNECTIONS
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Plan
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -23,6 +22,10 @@ MAX_FILE_BYTES = 128 << 20
 
 MAX_DOWNLOAD_BYTES = 2 << 30
 """A file that is read and thrown away."""
+
+
+OnFrame = Callable[[bytes, bool], None]
+"""Takes a message of the event stream as it arrives, and whether it is text."""
 
 
 class Request(Struct, frozen=True, kw_only=True, gc=False):
@@ -83,5 +86,5 @@ class Transport(Protocol):
     async def download(self, path: str, timeout_s: float) -> Download:
         """GET `path`, reading its body as a stream and keeping none of it."""
 
-    def events(self, client_id: str) -> AbstractAsyncContextManager[AsyncIterator[str | bytes]]:
-        """The WebSocket of `client_id`: frames as they arrive, ending when the connection does."""
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
+        """Open the WebSocket of `client_id` and hand each message to `on_frame`, until the server closes it."""

@@ -1,0 +1,180 @@
+"""A reply as it arrives: its head, and its body, unpacked and within bounds that are checked before a byte is kept."""
+
+from __future__ import annotations
+
+import zlib
+from io import BytesIO
+
+PIECE = 1 << 18
+"""Bytes of a body that are unpacked at one time."""
+
+CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+"""The codings that we accept, with zlib's `wbits` for each."""
+
+
+class Broken(Exception):
+    """What came is not a whole reply; the text says why."""
+
+
+class TooLarge(Broken):
+    """The body was abandoned: it, or all bodies under way together, have more than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} bytes")
+        self.limit = limit
+
+
+class Budget:
+    """The bodies under way. If they exceed their limit together, one that is larger than most is abandoned."""
+
+    __slots__ = ("bodies", "total")
+
+    def __init__(self) -> None:
+        self.bodies = 0
+        self.total = 0
+
+
+class Incoming:
+    """One reply.
+
+    `most`: bytes of its body, unpacked; `together`: bytes of all bodies under way. `kept`: bytes of the body that are
+    kept; None: all. `bodiless`: it replies to a HEAD. `idle_s`: how long it may stand still.
+    """
+
+    __slots__ = (
+        "_budget", "_coding", "_first", "_more", "_under_way", "_unpack", "bodiless", "headers", "idle_s", "kept",
+        "length", "most", "size", "status", "together",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        most: int,
+        together: int,
+        kept: int | None = None,
+        bodiless: bool = False,
+        idle_s: float | None = None,
+    ) -> None:
+        self.most = most
+        self.together = together
+        self.kept = kept
+        self.bodiless = bodiless
+        self.idle_s = idle_s
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.length: int | None = None
+        self.size = 0
+        self._budget = budget
+        self._under_way = False
+        self._coding = b""
+        self._unpack: zlib._Decompress | None = None
+        self._first = b""
+        self._more: BytesIO | None = None
+
+    def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The head is whole; the names of its headers are in lower case.
+
+        Raises:
+            Broken: the body is announced as too large, or coded in a way that we did not offer.
+        """
+        self.status = status
+        self.headers = headers
+        self.length = _length(headers.get(b"content-length", b""))
+        self._coding = _coding(headers)
+        if (self.length or 0) > self.most and not self.bodiless:
+            raise TooLarge(self.most)
+        if self._coding and self.kept is None and self._coding not in CODINGS:
+            raise Broken(f"its body is coded as {self._coding[:40].decode('latin-1')}")
+        self._budget.bodies += 1
+        self._under_way = True
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take a piece of the body. One of which only the beginning is kept is not unpacked.
+
+        Raises:
+            Broken: it is too large, or cannot be unpacked.
+        """
+        if not self._coding or self.kept is not None:
+            self._take(data)
+            return
+        if self._unpack is None:
+            bare = self._coding == b"deflate" and data[0] & 15 != 8  # without zlib's head, as some servers send it
+            self._unpack = zlib.decompressobj(-15 if bare else CODINGS[self._coding])
+        try:
+            while data and not self._unpack.eof:
+                self._take(self._unpack.decompress(data, PIECE))
+                data = self._unpack.unconsumed_tail
+        except zlib.error:
+            raise Broken("its body cannot be unpacked") from None
+
+    def end(self) -> None:
+        """The body is whole.
+
+        Raises:
+            Broken: a coded body breaks off.
+        """
+        self._leave()
+        if self._unpack is not None and not self._unpack.eof:
+            raise Broken("its body cannot be unpacked")
+
+    def drop(self) -> None:
+        """Forget the body: the reply failed, and its error may live long."""
+        self._leave()
+        self._first, self._more, self._unpack = b"", None, None
+
+    @property
+    def body(self) -> bytes:
+        """What is kept of the body."""
+        return self._first if self._more is None else self._more.getvalue()
+
+    @property
+    def coded(self) -> bool:
+        """Whether its `length` is not that of the body unpacked."""
+        return bool(self._coding)
+
+    def header(self, name: bytes) -> str:
+        """The value of a header, by its name in lower case; "" if there is none."""
+        return self.headers.get(name, b"").decode("utf-8", "surrogateescape")
+
+    @property
+    def content_type(self) -> str:
+        return self.header(b"content-type").partition(";")[0].strip().lower() or "application/octet-stream"
+
+    def _take(self, data: bytes | memoryview) -> None:
+        budget = self._budget
+        self.size += len(data)
+        if self.size > self.most:
+            raise TooLarge(self.most)
+        if self.kept is not None:
+            if len(self._first) < self.kept:
+                self._first += data[: self.kept - len(self._first)]
+            return
+        budget.total += len(data)
+        if budget.total > self.together and self.size * budget.bodies >= budget.total:
+            raise TooLarge(self.together)
+        if self.size == len(data):
+            self._first = bytes(data)
+            return
+        if self._more is None:  # what a BytesIO holds is handed on without a copy
+            self._more = BytesIO()
+            self._more.write(self._first)
+            self._first = b""
+        self._more.write(data)
+
+    def _leave(self) -> None:
+        if self._under_way:
+            self._under_way = False
+            self._budget.bodies -= 1
+            if self.kept is None:
+                self._budget.total -= self.size
+
+
+def _length(value: bytes) -> int | None:
+    return int(value) if value.isdigit() and len(value) < 19 else None
+
+
+def _coding(headers: dict[bytes, bytes]) -> bytes:
+    """How the body is coded; b"" if it is not."""
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    return b"" if coding == b"identity" else coding

@@ -1,0 +1,141 @@
+"""The WebSocket of a server's events, by picows: each message goes to a callback as soon as it is read."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from ssl import SSLContext
+
+import picows
+from yarl import URL
+
+from comfyload.comfy.incoming import Broken
+from comfyload.comfy.socket import NotConnected, host_of, open_socket
+from comfyload.comfy.wire.calls import MAX_MESSAGE_BYTES, OnFrame
+
+PING_SECONDS = 30.0
+"""After so long without a byte the server is pinged. ComfyUI never pings, and its loop may freeze for seconds without
+being dead."""
+
+PONG_SECONDS = 15.0
+HANDSHAKE_SECONDS = 60.0
+
+_TEXT, _BINARY, _GOES_ON = (int(kind.value) for kind in (
+    picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
+))  # fmt: skip
+_CLOSE = int(picows.WSMsgType.CLOSE.value)
+
+_log = logging.getLogger(__name__)  # what picows logs is raised as well
+_log.addHandler(logging.NullHandler())
+_log.propagate = False
+
+
+class Refused(Exception):
+    """The handshake was answered with another status than 101. `location`: where it redirects to; "": nowhere."""
+
+    def __init__(self, status: int, location: str) -> None:
+        super().__init__(f"HTTP {status}")
+        self.location = location
+
+
+async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, on_frame: OnFrame) -> None:
+    """Open the socket and hand each message to `on_frame`, until the server closes it. Redirects are not followed.
+
+    Raises:
+        NotConnected: there is no connection.
+        Refused: the server did not open the socket.
+        Broken: what came is not a WebSocket, or a message is too large.
+    """
+    connected = await open_socket(url)
+    listener = _Listener(on_frame)
+    try:
+        transport, _ = await picows.ws_connect(
+            lambda: listener,
+            str(url.with_scheme("wss" if url.scheme == "https" else "ws")),
+            ssl_context=tls,
+            extra_headers=headers,
+            socket_factory=lambda _: connected,
+            server_hostname=host_of(url) if url.scheme == "https" else None,
+            max_redirects=0,
+            max_frame_size=MAX_MESSAGE_BYTES,
+            websocket_handshake_timeout=HANDSHAKE_SECONDS,
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=PING_SECONDS,
+            auto_ping_reply_timeout=PONG_SECONDS,
+            logger_name=_log,
+        )
+        await transport.wait_disconnected()
+    except picows.WSHandshakeError as error:
+        raise _refusal(error) from None
+    except picows.WSError as error:
+        raise Broken(f"not a WebSocket: {error.args[-1]}") from None
+    except OSError as error:
+        raise NotConnected(error) from error
+    finally:
+        listener.end(connected)
+    if listener.transport is None:
+        raise Broken("the server closed it")
+
+
+class _Listener(picows.WSListener):
+    """Joins the parts of a message. `transport`: the open socket; None: it never opened."""
+
+    def __init__(self, on_frame: OnFrame) -> None:
+        self._on_frame = on_frame
+        self._parts: bytearray | None = None
+        self._is_text = False
+        self.transport: picows.WSTransport | None = None
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self.transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if transport.is_close_frame_sent:  # picows goes on reading after an error
+            return
+        kind = int(frame.msg_type)  # type: ignore[call-overload]
+        if kind == _CLOSE:
+            transport.send_close(picows.WSCloseCode.OK)
+            transport.disconnect()
+        elif kind in (_TEXT, _BINARY, _GOES_ON):
+            if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                raise Broken("not a WebSocket: an extension was used that we did not ask for")
+            if (kind == _GOES_ON) != (self._parts is not None):
+                raise Broken("not a WebSocket: the parts of two messages are mixed")
+            if kind != _GOES_ON:
+                self._is_text = kind == _TEXT
+            self._take(frame.get_payload_as_bytes(), frame.fin)
+
+    def _take(self, payload: bytes, is_last: bool) -> None:
+        if self._parts is not None:
+            self._parts += payload
+            if len(self._parts) > MAX_MESSAGE_BYTES:
+                raise Broken(f"a message larger than {MAX_MESSAGE_BYTES >> 20} MiB")
+            if is_last:
+                whole, self._parts = bytes(self._parts), None
+                self._on_frame(whole, self._is_text)
+        elif is_last:
+            self._on_frame(payload, self._is_text)
+        else:
+            self._parts = bytearray(payload)
+
+    def end(self, connected: socket.socket) -> None:
+        """Close the socket, whether it was opened or not."""
+        if self.transport is not None:
+            self.transport.disconnect(graceful=False)
+        else:
+            with suppress(OSError):  # it is closed already
+                connected.shutdown(socket.SHUT_RDWR)
+
+
+def _refusal(error: picows.WSHandshakeError) -> Exception:
+    """A status that Python does not know, such as 530, is only in the head itself."""
+    head = (error.raw_header or b"").split(b"\r\n", 1)[0].split(b" ")
+    if len(head) < 2 or not head[0].startswith(b"HTTP/") or not (head[1].isdigit() and len(head[1]) == 3):
+        return Broken("not HTTP")
+    status = int(head[1])
+    if status == 101:
+        return Broken(f"not a WebSocket: {error}")
+    headers = error.response.headers if error.response is not None else {}
+    return Refused(status, headers.get("Location", "") if 300 <= status < 400 else "")
