@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Mapping
@@ -50,8 +51,8 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
     """
     connected = await open_socket(url)
     listener = _Listener(on_frame)
-    try:
-        transport, _ = await picows.ws_connect(
+    opening = asyncio.ensure_future(
+        picows.ws_connect(
             lambda: listener,
             str(url.with_scheme("wss" if url.scheme == "https" else "ws")),
             ssl_context=tls,
@@ -66,6 +67,9 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
             auto_ping_reply_timeout=PONG_SECONDS,
             logger_name=_log,
         )
+    )
+    try:
+        transport, _ = await asyncio.shield(opening)
         await transport.wait_disconnected()
     except picows.WSHandshakeError as error:
         raise _refusal(error) from None
@@ -74,22 +78,33 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
     except OSError as error:
         raise NotConnected(error) from error
     finally:
-        listener.end(connected)
-    if listener.transport is None:
+        await _end(opening, connected)
+    if not listener.opened:
         raise Broken("the server closed it")
 
 
+async def _end(opening: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]], connected: socket.socket) -> None:
+    """Close the socket, whether it is open or about to be, and wait until it is closed."""
+    if not opening.done():
+        with suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)  # the attempt ends, as if the server had closed it
+    with suppress(Exception):  # it was raised, or nobody waits for it any more
+        transport, _ = await opening
+        transport.disconnect(graceful=False)
+        await transport.wait_disconnected()
+
+
 class _Listener(picows.WSListener):
-    """Joins the parts of a message. `transport`: the open socket; None: it never opened."""
+    """Joins the parts of a message. `opened`: whether the socket was ever open."""
 
     def __init__(self, on_frame: OnFrame) -> None:
         self._on_frame = on_frame
         self._parts: bytearray | None = None
         self._is_text = False
-        self.transport: picows.WSTransport | None = None
+        self.opened = False
 
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self.transport = transport
+    def on_ws_connected(self, _transport: picows.WSTransport) -> None:
+        self.opened = True
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if transport.is_close_frame_sent:  # picows goes on reading after an error
@@ -119,14 +134,6 @@ class _Listener(picows.WSListener):
             self._on_frame(payload, self._is_text)
         else:
             self._parts = bytearray(payload)
-
-    def end(self, connected: socket.socket) -> None:
-        """Close the socket, whether it was opened or not."""
-        if self.transport is not None:
-            self.transport.disconnect(graceful=False)
-        else:
-            with suppress(OSError):  # it is closed already
-                connected.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(error: picows.WSHandshakeError) -> Exception:
