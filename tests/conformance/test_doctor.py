@@ -20,7 +20,7 @@ from comfyload.app.run.options import RunOptions
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import upload_image
-from comfyload.comfy.wire.calls import Reply, Request, Transport, TransportError
+from comfyload.comfy.wire.calls import OnFrame, Reply, Request, Transport, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.plan import Closed, Plan
 from comfyload.sim import Faults, Server
@@ -173,10 +173,10 @@ class _Without:
             return Reply(status=self._status, body=b"")
         return await self._inner.call(request)
 
-    def events(self, client_id: str) -> Any:
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
         if self._events:
             raise TransportError(self._events, sent=True)
-        return self._inner.events(client_id)
+        await self._inner.events(client_id, on_frame)
 
 
 def test_a_proxy_that_passes_no_websocket() -> None:

@@ -20,7 +20,7 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.examine import DATE_PAUSE_S, DATE_SAMPLES, _listen, clock_offset
 from comfyload.comfy.http import Http, _target
 from comfyload.comfy.identify import _without_secrets, identify
-from comfyload.comfy.incoming import Budget, Incoming, TooLarge
+from comfyload.comfy.incoming import BodiesUnderWay, Incoming, TooLarge
 from comfyload.comfy.inflight import InFlight, progress_of
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.outputs import _problem
@@ -339,7 +339,7 @@ def test_a_node_at_work_is_heard_by_its_progress(frames: list[str | bytes], hear
     ],
 )
 def test_only_a_redirect_to_an_http_address_is_followed(status: int, location: str, target: str | None) -> None:
-    reply = Incoming(Budget(), most=100, together=100)
+    reply = Incoming(BodiesUnderWay(), most=100, together=100)
     reply.begin(status, {b"location": location.encode()} if location else {})
     assert _target(URL("http://server/view"), reply) == (None if target is None else URL(target))
 
@@ -387,7 +387,7 @@ def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
 
 @pytest.mark.parametrize(("size", "whole"), [(9, True), (10, True), (11, False)])
 def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, whole: bool) -> None:
-    reply = Incoming(Budget(), most=10, together=1000)
+    reply = Incoming(BodiesUnderWay(), most=10, together=1000)
     reply.begin(200, {})
     for at in range(min(size, 10)):
         reply.feed(b"%d" % (at % 10))

@@ -306,7 +306,7 @@ def test_a_call_that_finds_no_connection_in_time_was_not_sent() -> None:
         for task in kept:
             task.cancel()
         await asyncio.gather(*kept, return_exceptions=True)
-        assert not http._connections._open and http._budget.total == http._budget.bodies == 0
+        assert not http._connections._open and http._bodies.total == http._bodies.count == 0
         return caught.value
 
     error = with_server(server, many)

@@ -18,11 +18,12 @@ from comfyload.comfy.reported import MOST_FILES, files_of, outputs_of
 from comfyload.comfy.tracker import MOST_NODES, PromptTracker
 from comfyload.comfy.wire import lenient
 from comfyload.comfy.wire.classes import decode_modules, decode_some
-from comfyload.comfy.wire.history import HistoryEntry, decode_history
+from comfyload.comfy.wire.history import HistoryEntry, _as_written, _part_by_part, decode_history
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.comfy.wire.messages import decode_message
 from comfyload.comfy.wire.queue import decode_queue, place_in_queue
 from comfyload.record.codec import encode
+from tests.support.captures import load, names
 
 
 def _nested(levels: int) -> list[Any]:
@@ -179,3 +180,46 @@ def test_what_stands_around_the_rows_of_a_queue_takes_no_memory() -> None:
         tracemalloc.stop()
     with pytest.raises(msgspec.MsgspecError, match="more than is held"):
         decode_queue(b'{"queue_running":[%b1]}' % (b"{}," * 2_000_000))
+
+
+def _histories() -> list[tuple[str, bytes]]:
+    """Replies of real servers, by the id that was looked up."""
+    found = []
+    for name in names():
+        recorded = load(name)
+        body = recorded.get("body") if name.startswith("history_") and isinstance(recorded, dict) else None
+        if isinstance(body, dict):
+            found += [(prompt_id, json.dumps(body).encode()) for prompt_id in [*body, "another"]]
+    return found
+
+
+@pytest.mark.parametrize(("prompt_id", "body"), _histories())
+def test_a_history_of_a_real_server_is_read_in_one_pass_as_part_by_part(prompt_id: str, body: bytes) -> None:
+    assert _as_written(body, prompt_id) == _part_by_part(body, prompt_id)
+
+
+@given(st.sampled_from(_histories()), st.data())
+def test_what_one_pass_reads_of_a_changed_history_part_by_part_reads_too(
+    history: tuple[str, bytes], data: st.DataObject
+) -> None:
+    """Values anywhere in it are replaced by others; what one pass refuses is read part by part alone."""
+    prompt_id, body = history
+    value = json.loads(body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: Any = value
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if isinstance(place[key], dict | list) and place[key] and data.draw(st.integers(0, 3)):
+                place = place[key]
+                continue
+            place[key] = data.draw(JSON)
+            break
+    changed = json.dumps(value).encode()
+    try:
+        found = _as_written(changed, prompt_id)
+    except (ValueError, RecursionError):
+        return
+    assert found == _part_by_part(changed, prompt_id)

@@ -26,7 +26,7 @@ MOST_INTERIM = 50
 BODILESS = (204, 304)
 
 
-class Connection(asyncio.BufferedProtocol):
+class HttpConnection(asyncio.BufferedProtocol):
     """`answered`: a byte of the reply came. `idle_since`: when it was last used, by the loop's clock."""
 
     def __init__(self, scratch: memoryview) -> None:
@@ -37,7 +37,7 @@ class Connection(asyncio.BufferedProtocol):
         self._incoming: Incoming | None = None
         self._done: asyncio.Future[None]
         self._expiry: asyncio.TimerHandle
-        self._deadline = self._heard = 0.0
+        self._deadline = self._last_byte = 0.0
         self._headers: dict[bytes, bytes] = {}
         self._in_body = self._to_the_end = False
         self._parsed = self._body_bytes = self._past_parser = self._interim = 0
@@ -62,8 +62,8 @@ class Connection(asyncio.BufferedProtocol):
         self._in_body = self._to_the_end = self.answered = False
         self._parsed = self._body_bytes = self._past_parser = self._interim = 0
         self._headers = {}
-        self._heard = loop.time()
-        self._deadline = self._heard + timeout_s
+        self._last_byte = loop.time()
+        self._deadline = self._last_byte + timeout_s
         self._watch()
         try:
             self._transport.writelines(request)
@@ -100,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self.answered = True
         data = self._scratch[:size]
         if incoming.idle_s is not None:
-            self._heard = self._loop.time()
+            self._last_byte = self._loop.time()
         if self._past_parser:
             self._feed_past_parser(data)
             return
@@ -208,14 +208,14 @@ class Connection(asyncio.BufferedProtocol):
         """End the exchange if it is late or stands still; look again when it may."""
         assert self._incoming is not None
         idle_s = self._incoming.idle_s
-        due = self._deadline if idle_s is None else min(self._deadline, self._heard + idle_s)
+        due = self._deadline if idle_s is None else min(self._deadline, self._last_byte + idle_s)
         if self._loop.time() >= due:
             self._fail(TimeoutError())
         else:
             self._expiry = self._loop.call_at(due, self._watch)
 
 
-def _parser(connection: Connection) -> HttpResponseParser:
+def _parser(connection: HttpConnection) -> HttpResponseParser:
     """As lenient as other clients are: with the heads that some custom nodes and proxies write."""
     parser = HttpResponseParser(connection)
     parser.set_dangerous_leniencies(

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from comfyload.comfy.connection import Connection
+from comfyload.comfy.connection import HttpConnection
 from comfyload.comfy.incoming import Broken
 
 MAX_CONNECTIONS = 64
@@ -17,16 +17,16 @@ KEEP_ALIVE_S = 60.0
 class Connections:
     """`connect` opens one more; `connect_s` limits how long that may take, None: nothing but the caller's deadline."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], connect_s: float | None) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[HttpConnection]], connect_s: float | None) -> None:
         self._connect = connect
         self._connect_s = connect_s
-        self._open: set[Connection] = set()
+        self._open: set[HttpConnection] = set()
         self._opening = 0
-        self._unused: list[Connection] = []
+        self._unused: list[HttpConnection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.closed = False
 
-    async def take(self, deadline: float) -> Connection:
+    async def take(self, deadline: float) -> HttpConnection:
         """A connection for one request; it is given back afterwards.
 
         Raises:
@@ -52,7 +52,7 @@ class Connections:
         self._open.add(connection)
         return connection
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: HttpConnection) -> None:
         """A request has ended, well or not."""
         if connection.usable and not self.closed:
             self._unused.append(connection)
@@ -71,7 +71,7 @@ class Connections:
                 waiting.set_exception(Broken("closed by us"))
         await asyncio.sleep(0)  # sockets are closed in the loop's next round
 
-    def _used_last(self) -> Connection | None:
+    def _used_last(self) -> HttpConnection | None:
         oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
         while self._unused:
             connection = self._unused.pop()
@@ -97,6 +97,6 @@ class Connections:
                 waiting.set_result(None)
                 return
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: HttpConnection) -> None:
         connection.abort()
         self._open.discard(connection)

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from yarl import URL
 
 from comfyload.comfy.address import read_url, redacted, redirected, with_credentials
-from comfyload.comfy.connection import SCRATCH_BYTES, Connection
+from comfyload.comfy.connection import SCRATCH_BYTES, HttpConnection
 from comfyload.comfy.connections import Connections
-from comfyload.comfy.incoming import Broken, Budget, Incoming, TooLarge
+from comfyload.comfy.incoming import BodiesUnderWay, Broken, Incoming, TooLarge
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.socket import NotConnected, open_connection, tls_context
 from comfyload.comfy.websocket import Refused, listen
@@ -65,7 +65,7 @@ class Http:
         self._new_tls = partial(tls_context, ca_file, insecure)
         self._tls = self._new_tls() if url.scheme == "https" or ca_file is not None else None
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._budget = Budget()
+        self._bodies = BodiesUnderWay()
         self._connections = Connections(partial(self._connect, url), connect_s)
 
     @classmethod
@@ -99,7 +99,7 @@ class Http:
         reply = await self._reply(
             request,
             lambda: Incoming(
-                self._budget,
+                self._bodies,
                 most=limit if request.file else min(request.most_bytes, limit),
                 together=limit,
                 bodiless=request.method == "HEAD",
@@ -120,7 +120,7 @@ class Http:
         most = MAX_DOWNLOAD_BYTES
         reply = await self._reply(
             Request(method="GET", path=path, timeout_s=timeout_s, file=True),
-            lambda: Incoming(self._budget, most=most, together=most, kept=HEAD_BYTES, idle_s=IDLE_S),
+            lambda: Incoming(self._bodies, most=most, together=most, kept=HEAD_BYTES, idle_s=IDLE_S),
         )
         return Download(
             status=reply.status,
@@ -197,11 +197,11 @@ class Http:
         finally:
             connection.abort()
 
-    async def _connect(self, url: URL) -> Connection:
+    async def _connect(self, url: URL) -> HttpConnection:
         if url.scheme == "https" and self._tls is None:
             self._tls = self._new_tls()
         return await open_connection(
-            url, self._tls if url.scheme == "https" else None, partial(Connection, self._scratch)
+            url, self._tls if url.scheme == "https" else None, partial(HttpConnection, self._scratch)
         )
 
     def _bytes_of(self, request: Request) -> list[bytes]:

@@ -24,13 +24,13 @@ class TooLarge(Broken):
         self.limit = limit
 
 
-class Budget:
-    """The bodies under way. If they exceed their limit together, one that is larger than most is abandoned."""
+class BodiesUnderWay:
+    """How many bodies are read at one time, and their bytes. Beyond a limit, one of the larger is abandoned."""
 
-    __slots__ = ("bodies", "total")
+    __slots__ = ("count", "total")
 
     def __init__(self) -> None:
-        self.bodies = 0
+        self.count = 0
         self.total = 0
 
 
@@ -42,13 +42,13 @@ class Incoming:
     """
 
     __slots__ = (
-        "_budget", "_coding", "_first", "_more", "_under_way", "_unpack", "bodiless", "headers", "idle_s", "kept",
+        "_bodies", "_coding", "_first", "_more", "_under_way", "_unpack", "bodiless", "headers", "idle_s", "kept",
         "length", "most", "size", "status", "together",
     )  # fmt: skip
 
     def __init__(
         self,
-        budget: Budget,
+        bodies: BodiesUnderWay,
         *,
         most: int,
         together: int,
@@ -65,7 +65,7 @@ class Incoming:
         self.headers: dict[bytes, bytes] = {}
         self.length: int | None = None
         self.size = 0
-        self._budget = budget
+        self._bodies = bodies
         self._under_way = False
         self._coding = b""
         self._unpack: zlib._Decompress | None = None
@@ -86,7 +86,7 @@ class Incoming:
             raise TooLarge(self.most)
         if self._coding and self.kept is None and self._coding not in CODINGS:
             raise Broken(f"its body is coded as {self._coding[:40].decode('latin-1')}")
-        self._budget.bodies += 1
+        self._bodies.count += 1
         self._under_way = True
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -142,7 +142,7 @@ class Incoming:
         return self.header(b"content-type").partition(";")[0].strip().lower() or "application/octet-stream"
 
     def _take(self, data: bytes | memoryview) -> None:
-        budget = self._budget
+        bodies = self._bodies
         self.size += len(data)
         if self.size > self.most:
             raise TooLarge(self.most)
@@ -150,8 +150,8 @@ class Incoming:
             if len(self._first) < self.kept:
                 self._first += data[: self.kept - len(self._first)]
             return
-        budget.total += len(data)
-        if budget.total > self.together and self.size * budget.bodies >= budget.total:
+        bodies.total += len(data)
+        if bodies.total > self.together and self.size * bodies.count >= bodies.total:
             raise TooLarge(self.together)
         if self.size == len(data):
             self._first = bytes(data)
@@ -165,9 +165,9 @@ class Incoming:
     def _leave(self) -> None:
         if self._under_way:
             self._under_way = False
-            self._budget.bodies -= 1
+            self._bodies.count -= 1
             if self.kept is None:
-                self._budget.total -= self.size
+                self._bodies.total -= self.size
 
 
 def _length(value: bytes) -> int | None:

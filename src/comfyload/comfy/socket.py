@@ -7,11 +7,14 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import aiohappyeyeballs
 from yarl import URL
+
+AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -34,10 +37,16 @@ async def open_socket(url: URL) -> socket.socket:
     """
     host, port = host_of(url), url.port
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _addresses(host, port)
         return await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1)
     except (OSError, UnicodeError) as error:
         raise NotConnected(error) from error
+
+
+async def _addresses(host: str, port: int | None) -> Sequence[AddressInfo]:
+    with suppress(socket.gaierror):  # a number needs no thread that looks a name up
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 async def open_connection(url: URL, tls: ssl.SSLContext | None, protocol: Callable[[], P]) -> P:

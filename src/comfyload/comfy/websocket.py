@@ -66,6 +66,7 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
             auto_ping_idle_timeout=PING_SECONDS,
             auto_ping_reply_timeout=PONG_SECONDS,
             logger_name=_log,
+            use_aiofastnet=False,
         )
     )
     try:
@@ -78,20 +79,13 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
     except OSError as error:
         raise NotConnected(error) from error
     finally:
-        await _end(opening, connected)
+        if not opening.done():
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)  # the attempt ends, as if the server had closed it
+        await asyncio.gather(opening, return_exceptions=True)
+        await listener.end()
     if not listener.opened:
         raise Broken("the server closed it")
-
-
-async def _end(opening: asyncio.Future[tuple[picows.WSTransport, picows.WSListener]], connected: socket.socket) -> None:
-    """Close the socket, whether it is open or about to be, and wait until it is closed."""
-    if not opening.done():
-        with suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)  # the attempt ends, as if the server had closed it
-    with suppress(Exception):  # it was raised, or nobody waits for it any more
-        transport, _ = await opening
-        transport.disconnect(graceful=False)
-        await transport.wait_disconnected()
 
 
 class _Listener(picows.WSListener):
@@ -101,10 +95,24 @@ class _Listener(picows.WSListener):
         self._on_frame = on_frame
         self._parts: bytearray | None = None
         self._is_text = False
-        self.opened = False
+        self._transport: picows.WSTransport | None = None
+        self._closed = asyncio.get_running_loop().create_future()
 
-    def on_ws_connected(self, _transport: picows.WSTransport) -> None:
-        self.opened = True
+    @property
+    def opened(self) -> bool:
+        return self._transport is not None
+
+    async def end(self) -> None:
+        """Close the socket at once, and wait until it is closed."""
+        if self._transport is not None:
+            self._transport.underlying_transport.abort()
+            await self._closed
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
+        self._closed.set_result(None)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if transport.is_close_frame_sent:  # picows goes on reading after an error

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import decode_json, members, raw_list
-from comfyload.comfy.wire.messages import Message, decode_messages
+from comfyload.comfy.wire.lenient import MAX_VALUES, decode_json, is_plain, members, raw_list
+from comfyload.comfy.wire.messages import Data, Message, decode_messages
 from comfyload.record.bounds import whole_ms
 
 T = TypeVar("T")
@@ -34,12 +34,59 @@ class _ExtraData(Struct, gc=False):
     create_time: float | None = None
 
 
+class _EntryStatus(Struct, gc=False):
+    messages: list[tuple[str, Data]] = []
+
+
+class _Entry(Struct, gc=False):
+    """An entry as ComfyUI writes it. Its prompt: number, id, graph, extra data, and what versions add."""
+
+    prompt: list[msgspec.Raw] = []
+    outputs: dict[str, dict[str, Any]] = {}
+    status: _EntryStatus | None = None
+
+
+_number = msgspec.json.Decoder(float, strict=False)
+_extra_data = msgspec.json.Decoder(_ExtraData, strict=False)
+_history = msgspec.json.Decoder(dict[str, _Entry | None], strict=False)
+
+
 def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     """The entry of `prompt_id` in a `/history/{id}` reply; None when the server does not have it.
 
     Raises:
         msgspec.MsgspecError: the body is not a history.
     """
+    try:
+        return _as_written(body, prompt_id)
+    except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is the error for bad UTF-8
+        return _part_by_part(body, prompt_id)
+
+
+def _as_written(body: bytes, prompt_id: str) -> HistoryEntry | None:
+    """The entry in one pass, which skips the graph.
+
+    Raises:
+        ValueError: it is not as ComfyUI writes it, or so large that its parts are weighed one by one.
+    """
+    if len(body) >= MAX_VALUES:
+        raise ValueError("it is large")
+    entry = _history.decode(body).get(prompt_id)
+    if entry is None:
+        return None
+    if not is_plain(entry.outputs):
+        raise ValueError("its outputs are deep or wide")
+    number = _number.decode(entry.prompt[0]) if entry.prompt else math.nan
+    extra = _extra_data.decode(entry.prompt[3]) if len(entry.prompt) > 3 else _ExtraData()
+    return HistoryEntry(
+        outputs=entry.outputs,
+        messages=[Message(kind, data) for kind, data in entry.status.messages] if entry.status else [],
+        create_ms=whole_ms(extra.create_time),
+        number=number if math.isfinite(number) else None,
+    )
+
+
+def _part_by_part(body: bytes, prompt_id: str) -> HistoryEntry | None:
     raw = members(body).get(prompt_id)
     if raw is None or bytes(raw).strip() == b"null":
         return None

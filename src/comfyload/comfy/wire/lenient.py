@@ -40,7 +40,7 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     weigh(text)
     try:
         found = msgspec.json.decode(text, type=shape, strict=False)
-        if _is_plain(found):
+        if is_plain(found):
             return found
     except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is the error for bad UTF-8
         pass
@@ -92,7 +92,7 @@ def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
         raise msgspec.ValidationError(f"more than is held: {len(text) >> 20} MiB, some {sum(values)} values")
 
 
-def _is_plain(found: Any) -> bool:
+def is_plain(found: Any) -> bool:
     """Whether it can be written as it is: not too deep, and no number too wide."""
     for deep, level in enumerate(levels(found)):
         if deep > MOST_LEVELS or any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
@@ -114,7 +114,7 @@ def lenient(text: bytes | str) -> Any:
         found = json.loads(plain, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)[:200]) from None
-    if not _is_plain(found):
+    if not is_plain(found):
         raise msgspec.DecodeError(f"more than {MOST_LEVELS} levels of JSON")
     return found
 
