@@ -203,7 +203,10 @@ def test_our_own_jobs_under_way_are_nobody_elses(told: int | None, others: int, 
     ],
 )
 def test_what_broke_says_whether_the_request_may_have_been_sent(error: Exception, sent: bool) -> None:
-    assert Http(URL("http://server/"), {})._error(error).sent is sent
+    async def main() -> bool:
+        return Http(URL("http://server/"), {})._error(error).sent
+
+    assert asyncio.run(main()) is sent
 
 
 @pytest.mark.parametrize(("deadline_s", "outcome", "kind"), [(60.0, "timed_out", "timeout"), (None, "lost", "lost")])

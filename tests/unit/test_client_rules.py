@@ -385,6 +385,10 @@ def test_text_that_is_not_ascii_is_weighed_at_four_bytes_a_letter() -> None:
     weigh("," * 400_000 + "a" * 200_000)
 
 
+async def _error_of(error: Exception) -> TransportError:
+    return Http(URL("http://s/"), {})._error(error)
+
+
 @pytest.mark.parametrize(("size", "whole"), [(9, True), (10, True), (11, False)])
 def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, whole: bool) -> None:
     reply = Incoming(BodiesUnderWay(), most=10, together=1000)
@@ -397,7 +401,7 @@ def test_a_body_as_large_as_allowed_is_read_and_a_larger_one_is_not(size: int, w
     else:
         with pytest.raises(TooLarge) as refused:
             reply.feed(b"x")
-        error = Http(URL("http://s/"), {})._error(refused.value)
+        error = asyncio.run(_error_of(refused.value))
         assert error.vain and "larger than 0 MiB" in str(error)
 
 

@@ -36,7 +36,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._incoming: Incoming | None = None
         self._done: asyncio.Future[None]
-        self._expiry: asyncio.TimerHandle
+        self._expiry: asyncio.TimerHandle | None = None
         self._deadline = self._last_byte = 0.0
         self._headers: dict[bytes, bytes] = {}
         self._in_body = self._to_the_end = False
@@ -50,8 +50,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Whether another request may go out on it."""
         return self._reusable and not self._transport.is_closing()
 
-    async def exchange(self, request: Sequence[bytes], incoming: Incoming, timeout_s: float) -> None:
-        """Send a request and read its reply into `incoming`. After an error the connection is closed.
+    async def exchange(self, request: Sequence[bytes], incoming: Incoming, deadline: float) -> None:
+        """Send a request and read its reply into `incoming` by `deadline`, an instant of the loop's clock. After an
+        error the connection is closed.
 
         Raises:
             Broken: no whole reply came.
@@ -62,9 +63,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._in_body = self._to_the_end = self.answered = False
         self._parsed = self._body_bytes = self._past_parser = self._interim = 0
         self._headers = {}
-        self._last_byte = loop.time()
-        self._deadline = self._last_byte + timeout_s
-        self._watch()
+        self._deadline, self._last_byte = deadline, loop.time()
+        self._watch_from(self._last_byte)
         try:
             self._transport.writelines(request)
             await self._done
@@ -74,7 +74,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             raise
         finally:
             self._incoming = None
-            self._expiry.cancel()
         self.idle_since = loop.time()
         if not self._reusable or self._transport.get_write_buffer_size():
             self.abort()
@@ -83,6 +82,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Close it at once."""
         self._reusable, self._aborted = False, True
         self._transport.abort()
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     # Called by the loop:
 
@@ -204,15 +205,28 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._done.set_exception(error)
             self.abort()
 
-    def _watch(self) -> None:
-        """End the exchange if it is late or stands still; look again when it may."""
+    def _watch_from(self, now: float) -> None:
+        """Look in time whether the exchange is late. The timer of an exchange before is kept if it is early enough."""
         assert self._incoming is not None
-        idle_s = self._incoming.idle_s
-        due = self._deadline if idle_s is None else min(self._deadline, self._last_byte + idle_s)
-        if self._loop.time() >= due:
+        idle_s, due = self._incoming.idle_s, self._deadline
+        if idle_s is not None:
+            due = min(due, self._last_byte + idle_s)
+        if self._expiry is not None:
+            if now < self._expiry.when() <= due:
+                return
+            self._expiry.cancel()
+        self._expiry = self._loop.call_at(due, self._watch)
+
+    def _watch(self) -> None:
+        """End the exchange if it is late or stands still."""
+        self._expiry = None
+        if self._incoming is None:
+            return
+        now, idle_s = self._loop.time(), self._incoming.idle_s
+        if now >= self._deadline or (idle_s is not None and now >= self._last_byte + idle_s):
             self._fail(TimeoutError())
         else:
-            self._expiry = self._loop.call_at(due, self._watch)
+            self._watch_from(now)
 
 
 def _parser(connection: HttpConnection) -> HttpResponseParser:

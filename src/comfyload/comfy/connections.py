@@ -7,11 +7,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from comfyload.comfy.connection import HttpConnection
-from comfyload.comfy.incoming import Broken
 
 MAX_CONNECTIONS = 64
 KEEP_ALIVE_S = 60.0
 """How long an unused connection is kept."""
+
+
+class NoConnection(Exception):
+    """None was free in time, or the transport is closed; the text says which."""
 
 
 class Connections:
@@ -20,41 +23,32 @@ class Connections:
     def __init__(self, connect: Callable[[], Awaitable[HttpConnection]], connect_s: float | None) -> None:
         self._connect = connect
         self._connect_s = connect_s
+        self._loop = asyncio.get_running_loop()
         self._open: set[HttpConnection] = set()
         self._opening = 0
         self._unused: list[HttpConnection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self.closed = False
+        self._closed = False
 
     async def take(self, deadline: float) -> HttpConnection:
-        """A connection for one request; it is given back afterwards.
+        """A connection for one request, which is given back afterwards. `deadline`: an instant of the loop's clock.
 
         Raises:
-            TimeoutError: there is none by `deadline`, an instant of the loop's clock.
+            NoConnection: there is none by then.
             NotConnected: the server cannot be reached.
         """
-        if not self._waiting and (connection := self._used_last()):
-            return connection
-        async with asyncio.timeout_at(deadline):
-            while len(self._open) + self._opening >= MAX_CONNECTIONS:
-                await self._one_given_back()
-                if connection := self._used_last():
-                    return connection
-            self._opening += 1
-            try:
-                async with asyncio.timeout(self._connect_s):
-                    connection = await self._connect()
-            except BaseException:
-                self._wake_one()
-                raise
-            finally:
-                self._opening -= 1
-        self._open.add(connection)
-        return connection
+        while True:
+            if self._closed:
+                raise NoConnection("the connection is closed")
+            if connection := self._used_last():
+                return connection
+            if len(self._open) + self._opening < MAX_CONNECTIONS:
+                return await self._another(deadline)
+            await self._one_given_back(deadline)
 
     def give_back(self, connection: HttpConnection) -> None:
         """A request has ended, well or not."""
-        if connection.usable and not self.closed:
+        if connection.usable and not self._closed:
             self._unused.append(connection)
         else:
             self._drop(connection)
@@ -62,33 +56,50 @@ class Connections:
 
     async def close(self) -> None:
         """Close all; requests under way fail."""
-        self.closed = True
+        self._closed = True
         for connection in self._open:
             connection.abort()
         while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_exception(Broken("closed by us"))
+            self._wake_one()
         await asyncio.sleep(0)  # sockets are closed in the loop's next round
 
     def _used_last(self) -> HttpConnection | None:
-        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
         while self._unused:
             connection = self._unused.pop()
-            if connection.usable and connection.idle_since > oldest:
+            if connection.usable and connection.idle_since > self._loop.time() - KEEP_ALIVE_S:
                 return connection
             self._drop(connection)
         return None
 
-    async def _one_given_back(self) -> None:
-        waiting = asyncio.get_running_loop().create_future()
+    async def _another(self, deadline: float) -> HttpConnection:
+        self._opening += 1
+        connection = None
+        try:
+            async with asyncio.timeout_at(deadline), asyncio.timeout(self._connect_s):
+                connection = await self._connect()
+        except TimeoutError:
+            raise NoConnection("no connection in time") from None
+        finally:
+            self._opening -= 1
+            if connection is None:
+                self._wake_one()
+        self._open.add(connection)
+        if self._closed:
+            connection.abort()
+        return connection
+
+    async def _one_given_back(self, deadline: float) -> None:
+        waiting = self._loop.create_future()
         self._waiting.append(waiting)
+        late = self._loop.call_at(deadline, _end, waiting)
         try:
             await waiting
         except BaseException:
-            if waiting.done() and not waiting.cancelled():  # the turn that it was given is another's now
+            if waiting.done() and not waiting.cancelled():  # its turn is the next one's now
                 self._wake_one()
             raise
+        finally:
+            late.cancel()
 
     def _wake_one(self) -> None:
         while self._waiting:
@@ -100,3 +111,8 @@ class Connections:
     def _drop(self, connection: HttpConnection) -> None:
         connection.abort()
         self._open.discard(connection)
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_exception(NoConnection("no connection in time"))

@@ -17,7 +17,7 @@ from yarl import URL
 
 from comfyload.comfy.address import read_url, redacted, redirected, with_credentials
 from comfyload.comfy.connection import SCRATCH_BYTES, HttpConnection
-from comfyload.comfy.connections import Connections
+from comfyload.comfy.connections import Connections, NoConnection
 from comfyload.comfy.incoming import BodiesUnderWay, Broken, Incoming, TooLarge
 from comfyload.comfy.own_fault import OURS, own_fault
 from comfyload.comfy.socket import NotConnected, open_connection, tls_context
@@ -66,6 +66,7 @@ class Http:
         self._tls = self._new_tls() if url.scheme == "https" or ca_file is not None else None
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._bodies = BodiesUnderWay()
+        self._loop = asyncio.get_running_loop()
         self._connections = Connections(partial(self._connect, url), connect_s)
 
     @classmethod
@@ -95,17 +96,12 @@ class Http:
             await http._connections.close()
 
     async def call(self, request: Request) -> Reply:
-        limit = MAX_FILE_BYTES if request.file else MAX_BODY_BYTES
-        reply = await self._reply(
-            request,
-            lambda: Incoming(
-                self._bodies,
-                most=limit if request.file else min(request.most_bytes, limit),
-                together=limit,
-                bodiless=request.method == "HEAD",
-                idle_s=IDLE_S if request.file else None,
-            ),
-        )
+        if request.file:
+            reply = await self._file(request, lambda: self._incoming(MAX_FILE_BYTES, MAX_FILE_BYTES, idle_s=IDLE_S))
+        else:
+            reply = self._incoming(min(request.most_bytes, MAX_BODY_BYTES), MAX_BODY_BYTES)
+            reply.bodiless = request.method == "HEAD"
+            await self._exchange(request, reply)
         if reply.status < 300:
             return Reply(status=reply.status, body=reply.body, content_type=reply.content_type)
         # Its text is shown, and it may repeat what it was sent.
@@ -118,9 +114,9 @@ class Http:
 
     async def download(self, path: str, timeout_s: float) -> Download:
         most = MAX_DOWNLOAD_BYTES
-        reply = await self._reply(
+        reply = await self._file(
             Request(method="GET", path=path, timeout_s=timeout_s, file=True),
-            lambda: Incoming(self._bodies, most=most, together=most, kept=HEAD_BYTES, idle_s=IDLE_S),
+            lambda: self._incoming(most, most, kept=HEAD_BYTES, idle_s=IDLE_S),
         )
         return Download(
             status=reply.status,
@@ -142,60 +138,67 @@ class Http:
         except FAULTS as error:
             raise self._error(error) from None
 
-    async def _reply(self, request: Request, new: Callable[[], Incoming]) -> Incoming:
-        """The reply. For a file redirects are followed, to other origins without our headers.
+    async def _file(self, request: Request, new: Callable[[], Incoming]) -> Incoming:
+        """The reply to a request for a file. Redirects are followed, to other origins without our headers.
 
         Raises:
             TransportError: there is none.
         """
-        if self._connections.closed:
-            raise TransportError(f"{self.name}: the connection is closed", sent=False)
         deadline = asyncio.get_running_loop().time() + request.timeout_s
-        reply = new()
-        try:
-            await self._exchange(request, reply, deadline)
-            if not request.file:
+        url, reply = self._url.join(URL(request.path, encoded=True)), new()
+        await self._exchange(request, reply)
+        for _ in range(MAX_REDIRECTS):
+            target = _target(url, reply)
+            if target is None:
                 return reply
-            url = self._url.join(URL(request.path, encoded=True))
-            for _ in range(MAX_REDIRECTS):
-                target = _target(url, reply)
-                if target is None:
-                    return reply
-                url, reply = target, new()
-                await self._fetch(url, reply, deadline)
-        except FAULTS as error:
-            raise self._error(error) from None
+            url, reply = target, new()
+            await self._fetch(url, reply, deadline)
         if _target(url, reply) is None:
             return reply
         raise TransportError(f"{self.name}: more than {MAX_REDIRECTS} redirects, one to the next", sent=True)
 
-    async def _exchange(self, request: Request, reply: Incoming, deadline: float) -> None:
-        """Send a request to the server. What is not a POST goes out again if an old connection turns out closed."""
-        data, loop = self._bytes_of(request), asyncio.get_running_loop()
-        while True:
-            try:
+    async def _exchange(self, request: Request, reply: Incoming) -> None:
+        """Send a request to the server. What is not a POST goes out again if an old connection turns out closed.
+
+        Raises:
+            TransportError: there is no reply.
+        """
+        deadline = self._loop.time() + request.timeout_s
+        try:
+            data = self._bytes_of(request)
+            while True:
                 connection = await self._connections.take(deadline)
-            except TimeoutError:
-                raise TransportError(f"{self.name}: no connection in time", sent=False) from None
-            was_used = connection.idle_since > 0.0
-            try:
-                await connection.exchange(data, reply, deadline - loop.time())
-                return
-            except Broken:
-                if not was_used or connection.answered or request.method == "POST":
-                    raise
-            finally:
-                self._connections.give_back(connection)
+                was_used = connection.idle_since > 0.0
+                try:
+                    await connection.exchange(data, reply, deadline)
+                    return
+                except Broken:
+                    if not was_used or connection.answered or request.method == "POST":
+                        raise
+                finally:
+                    self._connections.give_back(connection)
+        except FAULTS as error:
+            raise self._error(error) from None
 
     async def _fetch(self, url: URL, reply: Incoming, deadline: float) -> None:
-        """GET a file from where a redirect led to, over a connection of its own."""
-        connection = await self._connect(url)
+        """GET a file from where a redirect led to, over a connection of its own.
+
+        Raises:
+            TransportError: there is no reply.
+        """
         headers = self._headers if url.origin() == self._url.origin() else _completed({})
         request = b"GET %b HTTP/1.1\r\n%b%b\r\n" % (url.raw_path_qs.encode(), _lines(url, headers), _AS_IT_IS)
         try:
-            await connection.exchange([request], reply, deadline - asyncio.get_running_loop().time())
-        finally:
-            connection.abort()
+            connection = await self._connect(url)
+            try:
+                await connection.exchange([request], reply, deadline)
+            finally:
+                connection.abort()
+        except FAULTS as error:
+            raise self._error(error) from None
+
+    def _incoming(self, most: int, together: int, *, kept: int | None = None, idle_s: float | None = None) -> Incoming:
+        return Incoming(self._bodies, most=most, together=together, kept=kept, idle_s=idle_s)
 
     async def _connect(self, url: URL) -> HttpConnection:
         if url.scheme == "https" and self._tls is None:
@@ -219,10 +222,10 @@ class Http:
 
     def _error(self, error: Exception) -> TransportError:
         """The fault as a TransportError; `sent`: whether the request can have reached the server."""
-        sent = not isinstance(error, NotConnected | UnicodeError)
+        sent = not isinstance(error, NotConnected | NoConnection | UnicodeError)
         if fault := own_fault(error):
             return TransportError(f"{OURS}{fault}", sent=sent, ours=True)
-        if isinstance(error, NotConnected):
+        if isinstance(error, NotConnected | NoConnection):
             return TransportError(f"{self.name}: {error}", sent=sent)
         if isinstance(error, UnicodeError):
             return TransportError(f"{self.name}: not an address that can be called", sent=sent)
@@ -234,7 +237,7 @@ class Http:
         return TransportError(f"{self.name}: the connection broke ({error})", sent=sent)
 
 
-FAULTS = (Broken, NotConnected, TimeoutError, UnicodeError)
+FAULTS = (Broken, NoConnection, NotConnected, TimeoutError, UnicodeError)
 
 
 def _completed(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ import errno
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, Transport, TransportError
 
@@ -55,22 +54,24 @@ class FaultReporter:
         self._on_own = on_own
 
     async def call(self, request: Request) -> Reply:
-        with self._reporting():
+        try:
             return await self._transport.call(request)
+        except TransportError as error:
+            raise self._reported(error) from None
 
     async def download(self, path: str, timeout_s: float) -> Download:
-        with self._reporting():
+        try:
             return await self._transport.download(path, timeout_s)
+        except TransportError as error:
+            raise self._reported(error) from None
 
     async def events(self, client_id: str, on_frame: OnFrame) -> None:
-        with self._reporting():
-            await self._transport.events(client_id, on_frame)
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
         try:
-            yield
+            await self._transport.events(client_id, on_frame)
         except TransportError as error:
-            if error.ours:
-                self._on_own(str(error).removeprefix(OURS))
-            raise
+            raise self._reported(error) from None
+
+    def _reported(self, error: TransportError) -> TransportError:
+        if error.ours:
+            self._on_own(str(error).removeprefix(OURS))
+        return error

@@ -23,10 +23,7 @@ being dead."""
 PONG_SECONDS = 15.0
 HANDSHAKE_SECONDS = 60.0
 
-_TEXT, _BINARY, _GOES_ON = (int(kind.value) for kind in (
-    picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
-))  # fmt: skip
-_CLOSE = int(picows.WSMsgType.CLOSE.value)
+_TEXT, _BINARY, _GOES_ON = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
 
 _log = logging.getLogger(__name__)  # what picows logs is raised as well
 _log.addHandler(logging.NullHandler())
@@ -117,31 +114,29 @@ class _Listener(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if transport.is_close_frame_sent:  # picows goes on reading after an error
             return
-        kind = int(frame.msg_type)  # type: ignore[call-overload]
-        if kind == _CLOSE:
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            raise Broken("not a WebSocket: an extension was used that we did not ask for")
+        if (kind is _TEXT or kind is _BINARY) and frame.fin and self._parts is None:
+            self._on_frame(frame.get_payload_as_bytes(), kind is _TEXT)
+        elif kind in (_TEXT, _BINARY, _GOES_ON):
+            self._join(kind, frame.get_payload_as_bytes(), frame.fin)
+        elif kind is picows.WSMsgType.CLOSE:
             transport.send_close(picows.WSCloseCode.OK)
             transport.disconnect()
-        elif kind in (_TEXT, _BINARY, _GOES_ON):
-            if frame.rsv1 or frame.rsv2 or frame.rsv3:
-                raise Broken("not a WebSocket: an extension was used that we did not ask for")
-            if (kind == _GOES_ON) != (self._parts is not None):
-                raise Broken("not a WebSocket: the parts of two messages are mixed")
-            if kind != _GOES_ON:
-                self._is_text = kind == _TEXT
-            self._take(frame.get_payload_as_bytes(), frame.fin)
 
-    def _take(self, payload: bytes, is_last: bool) -> None:
-        if self._parts is not None:
-            self._parts += payload
-            if len(self._parts) > MAX_MESSAGE_BYTES:
-                raise Broken(f"a message larger than {MAX_MESSAGE_BYTES >> 20} MiB")
-            if is_last:
-                whole, self._parts = bytes(self._parts), None
-                self._on_frame(whole, self._is_text)
-        elif is_last:
-            self._on_frame(payload, self._is_text)
-        else:
-            self._parts = bytearray(payload)
+    def _join(self, kind: picows.WSMsgType, payload: bytes, is_last: bool) -> None:
+        """Take a part of a message that comes in several."""
+        if (kind is _GOES_ON) != (self._parts is not None):
+            raise Broken("not a WebSocket: the parts of two messages are mixed")
+        if self._parts is None:
+            self._parts, self._is_text = bytearray(), kind is _TEXT
+        self._parts += payload
+        if len(self._parts) > MAX_MESSAGE_BYTES:
+            raise Broken(f"a message larger than {MAX_MESSAGE_BYTES >> 20} MiB")
+        if is_last:
+            whole, self._parts = bytes(self._parts), None
+            self._on_frame(whole, self._is_text)
 
 
 def _refusal(error: picows.WSHandshakeError) -> Exception:

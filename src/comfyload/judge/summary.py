@@ -252,13 +252,14 @@ def jsonable(value: object) -> Any:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else _or_inf(value)
+        return value if math.isfinite(value) else or_inf(value)
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _or_inf(value: float | None) -> float | str | None:
+def or_inf(value: float | None) -> float | str | None:
+    """A number as JSON has it: infinity is the string "inf", NaN is null."""
     if value is None or math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
@@ -276,7 +277,7 @@ def _wall_clock(jobs: Jobs) -> float | None:
 
 def _flat(statistics: dict[str, Statistic], counts: Counts) -> dict[str, Plain]:
     return {
-        key: _or_inf(statistics[key].value) if number.count is None else number.count(counts)
+        key: or_inf(statistics[key].value) if number.count is None else number.count(counts)
         for key, number in NUMBERS.items()
         if number.kind != "errors"
     }

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -128,25 +127,18 @@ def words(value: Any) -> Any:
     return [words(inner) for inner in value] if isinstance(value, list) else value
 
 
-def within_levels(value: Any) -> bool:
-    """Whether lists and objects of JSON lie no deeper in each other than MOST_LEVELS."""
-    return sum(1 for _ in levels(value)) <= MOST_LEVELS + 1
+def within_levels(value: Any, most: int = MOST_LEVELS) -> bool:
+    """Whether lists, objects and structs of JSON lie no deeper in each other than `most` levels."""
+    return most >= 0 and all(within_levels(inner, most - 1) for inner in inner_of(value))
 
 
-def levels(value: Any) -> Iterator[list[Any]]:
-    """The value, then what lies in it, level by level: in MOST_LEVELS levels, and one more of what lies deeper."""
-    level = [value]
-    for _ in range(MOST_LEVELS + 2):
-        if not level:
-            return
-        yield level
-        level = list(chain.from_iterable(_inner(outer) for outer in level if isinstance(outer, dict | list | Struct)))
-
-
-def _inner(value: Any) -> Iterable[Any]:
+def inner_of(value: Any) -> Iterable[Any]:
+    """What lies in a list, an object or a struct; nothing in another value."""
     if isinstance(value, dict):
         return value.values()
-    return value if isinstance(value, list) else (getattr(value, name) for name in value.__struct_fields__)
+    if isinstance(value, list):
+        return value
+    return [getattr(value, name) for name in value.__struct_fields__] if isinstance(value, Struct) else ()
 
 
 def _finite(value: Any) -> Any:

@@ -11,9 +11,11 @@ from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.ledger import Ledger
 from comfyload.judge.columns.nodes import NODE_CLOCK_S
 from comfyload.judge.metrics import METRICS
-from comfyload.judge.summary import Summary, jsonable
+from comfyload.judge.summary import Summary, jsonable, or_inf
 from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.model import Manifest, Record, Sent
+
+_DURATIONS = [(f"{metric.name}_s", metric) for metric in METRICS.values()]
 
 
 def document(manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -29,14 +31,14 @@ def write_document(file: BinaryIO, manifest: Manifest, summary: Summary, jobs: I
     file.write(b"{")
     file.writelines(b"\n" + encode(key) + b": " + encode_pretty(value) + b"," for key, value in _head(summary).items())
     file.write(b'\n"jobs": [')
-    file.writelines((b",\n" if number else b"\n") + encode(jsonable(job)) for number, job in enumerate(jobs))
+    file.writelines((b",\n" if number else b"\n") + encode(job) for number, job in enumerate(jobs))
     file.write(b'\n],\n"manifest": ' + encode_pretty(jsonable(manifest)) + b"\n}\n")
 
 
 def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[str, Any]]:
-    """One flat object per job, warm-up included, in the order of the journal and judged as the summary judges them.
+    """One flat object of JSON types per job, warm-up included, in the order of the journal.
 
-    A second record of the same job is left out, as it is from every count.
+    They are judged as the summary judges them. A second record of the same job is left out, as it is from every count.
     """
     ledger, truth = Ledger(), CacheJudge(manifest.workflows)
     for line in lines:
@@ -48,7 +50,7 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
     run, files = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
-    durations = {f"{metric.name}_s": metric.of(record) for metric in METRICS.values()}
+    durations = {key: or_inf(metric.of(record)) for key, metric in _DURATIONS}
     return {
         "index": record.index,
         "prompt_id": record.prompt_id,

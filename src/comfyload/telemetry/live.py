@@ -79,7 +79,7 @@ class LiveLog:
             if new:
                 lines = b"".join(encode(row) + b"\n" for row in new)
                 append(self._path, lines, None, locked_by_us=ours)  # its age does not end a `tail -f` begun before
-                self._there.look()  # now the file is known, should another rotate it
+                self._there.appended(len(lines))  # now the file is known, should another rotate it
 
     def _warn(self, error: OSError) -> None:
         if not self._failed:
@@ -110,6 +110,14 @@ class _There:
             self._older, self._recent = self._recent, set()
         self._recent.add(key)
         return True
+
+    def appended(self, size: int) -> None:
+        """We wrote so many bytes, the rows of which are remembered; what others wrote at the same time is read."""
+        status = self._path.stat()
+        if identity(status) == self._file and status.st_size == self._at + size:
+            self._at += size
+        else:
+            self.look()
 
     def look(self) -> None:
         """Read what others have written since the last look, through a rotation."""

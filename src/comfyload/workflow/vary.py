@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import uuid
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -38,8 +37,9 @@ Slot = tuple[str, str, Callable[[int], Any]]
 
 def prompt_id(run_id: str, index: int) -> str:
     """The job's id on the server: a canonical lower-case UUID, the same for the same run and index."""
-    digest = hashlib.blake2b(f"{run_id}/{index}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return str(uuid.UUID(bytes=digest, version=4))
+    digest = hashlib.blake2b(f"{run_id}/{index}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
 
 
 class Variation:
@@ -109,6 +109,7 @@ class Variation:
             self._move_outputs(graph, output_folder)
         self.output_folder = output_folder if self.prefixed else None
         self._pieces, self._slots = _cut(graph, self._all_slots(seed))
+        self._named = [(f"{node}.{key}", at) for node, key, at in self._slots]
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
 
     def _all_slots(self, seed: int) -> list[Slot]:
@@ -146,13 +147,14 @@ class Variation:
 
     def values(self, index: int) -> dict[str, Any]:
         """`node.input` -> the value that job `index` gets."""
-        return {f"{node}.{key}": at(index) for node, key, at in self._slots}
+        return {name: at(index) for name, at in self._named}
 
     def render(self, index: int) -> bytes:
         """The graph of job `index` as JSON."""
         parts = [self._pieces[0]]
         for (_, _, at), piece in zip(self._slots, self._pieces[1:], strict=True):
-            parts += [json.dumps(at(index)).encode(), piece]
+            value = at(index)
+            parts += [b"%d" % value if type(value) is int else json.dumps(value).encode(), piece]
         return b"".join(parts)
 
     def prompt(self, run_id: str, index: int, *, warmup: bool) -> Prompt:

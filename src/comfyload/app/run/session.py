@@ -19,7 +19,7 @@ from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import has_rows, sources
+from comfyload.app.run.telemetry import sources, with_rows
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
@@ -39,7 +39,8 @@ from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.live import LiveLog
-from comfyload.telemetry.source import Source
+from comfyload.telemetry.log import MetricsLog
+from comfyload.telemetry.probe import Probe
 
 EVENT_SILENCE_S = 2.0
 """If our jobs run and no event came for so long, the event stream may hang."""
@@ -92,8 +93,8 @@ class Session:
         self._earlier = earlier
         self._stop_reason = stop_reason
         self._clocks = ClockWatch()
-        self._sources: list[Source] = []
-        self._live = Live(live, manifest, lambda: has_rows(self._sources))
+        self._with_rows: list[Probe | MetricsLog] = []
+        self._live = Live(live, manifest, lambda: any(source.present for source in self._with_rows))
         self._clients: Sequence[ComfyClient] = ()
         self._noted = Noted(manifest.observations, viewer.noticed)
         self._self_watch: SelfWatch | None = None
@@ -131,7 +132,7 @@ class Session:
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
-        self._sources = sources(
+        chosen = sources(
             self._options,
             transport,
             manifest.server,
@@ -139,9 +140,8 @@ class Session:
             since=self._earlier.probe_row,
             streamed=self._queue_is_streamed,
         )
-        collector = Collector(
-            self._sources, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add
-        )
+        self._with_rows = with_rows(chosen)
+        collector = Collector(chosen, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add)
         self._clocks.begin()
         try:
             with frozen_gc():

@@ -60,6 +60,6 @@ def sources(
     return found
 
 
-def has_rows(sources: Sequence[Source]) -> bool:
-    """Whether rows come from the server's side: from its probe, or from the log that is followed."""
-    return any(source.present for source in sources if isinstance(source, Probe | MetricsLog))
+def with_rows(sources: Sequence[Source]) -> list[Probe | MetricsLog]:
+    """Those that may read rows of the server's side: from its probe, or from the log that is followed."""
+    return [source for source in sources if isinstance(source, Probe | MetricsLog)]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from comfyload.record.codec import MOST_LEVELS, converted, levels
+from comfyload.record.codec import MOST_LEVELS, converted, inner_of
 
 T = TypeVar("T")
 
@@ -39,12 +39,32 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     """
     weigh(text)
     try:
-        found = msgspec.json.decode(text, type=shape, strict=False)
-        if is_plain(found):
+        decoder, can_be_odd = _kept(shape)
+        found: T = decoder.decode(text)
+        if not can_be_odd or is_plain(found):
             return found
     except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is the error for bad UTF-8
         pass
     return converted(lenient(text), shape, strict=False)
+
+
+class _Kept(NamedTuple):
+    """A decoder, and whether what it reads can be too deep, or hold a number that is too wide."""
+
+    decoder: msgspec.json.Decoder[Any]
+    can_be_odd: bool
+
+
+def _kept(shape: Any) -> _Kept:
+    found = _KEPT.get(shape)
+    if found is None:
+        parts = repr(msgspec.inspect.type_info(shape))
+        decoder = msgspec.json.Decoder(shape, strict=False)
+        found = _KEPT[shape] = _Kept(decoder, "AnyType" in parts or "IntType" in parts)
+    return found
+
+
+_KEPT: dict[Any, _Kept] = {}
 
 
 def raw_list(text: bytes | msgspec.Raw) -> list[msgspec.Raw]:
@@ -67,7 +87,8 @@ def strict(text: bytes | msgspec.Raw, shape: type[T], most: int = MAX_VALUES) ->
     """Valid JSON as `shape`, whose raw parts stay unread."""
     weigh(bytes(text), most)
     try:
-        return msgspec.json.decode(text, type=shape, strict=False)
+        found: T = _kept(shape).decoder.decode(text)
+        return found
     except msgspec.MsgspecError:
         raise
     except (ValueError, RecursionError) as error:
@@ -92,12 +113,11 @@ def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
         raise msgspec.ValidationError(f"more than is held: {len(text) >> 20} MiB, some {sum(values)} values")
 
 
-def is_plain(found: Any) -> bool:
-    """Whether it can be written as it is: not too deep, and no number too wide."""
-    for deep, level in enumerate(levels(found)):
-        if deep > MOST_LEVELS or any(type(value) is int and not -WIDEST <= value < WIDEST for value in level):
-            return False
-    return True
+def is_plain(value: Any, levels: int = MOST_LEVELS) -> bool:
+    """Whether it can be written as it is: no deeper than so many levels, and no number too wide."""
+    if levels < 0 or (type(value) is int and not -WIDEST <= value < WIDEST):
+        return False
+    return all(is_plain(inner, levels - 1) for inner in inner_of(value))
 
 
 def lenient(text: bytes | str) -> Any:
