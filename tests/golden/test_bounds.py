@@ -37,7 +37,7 @@ BOUNDS: dict[str, dict[str, object]] = {
         "JOBS_CANCEL": (0, 26, 0),
     },
     "comfy.inflight": {"UNKNOWN_KEPT": 4096, "UNKNOWN_LETTERS": 4 * MIB, "MOST_READINGS": 100},
-    "comfy.incoming": {"PIECE": MIB // 4},
+    "comfy.incoming": {"PACKED_PIECE": 1024, "PIECE": MIB // 16},
     "comfy.poller": {"FIRST_PAUSE_S": 0.1, "LONGEST_PAUSE_S": 2.0, "AT_ONCE": 4},
     "comfy.reconcile": {"FIRST_PAUSE_S": 0.1, "LONGEST_PAUSE_S": 1.0},
     "comfy.reported": {"_LONGEST": 500, "MOST_FILES": 5000, "LONGEST_NAME": 4096},

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Literal
 
 from comfyload.comfy.api import api_of
@@ -86,8 +86,8 @@ class ComfyClient:
 
         `deadline`: the instant at which it is given up in any case. `tell` is called with each event of the job.
         """
-        called = self._clock()
-        with ExitStack() as at_end:
+        called, job = self._clock(), None
+        try:
             async with self._submits:
                 unsent = await self._unsent(prompt, called, deadline)
                 if unsent is not None:
@@ -96,15 +96,20 @@ class ComfyClient:
                 job = self.inflight.add(prompt.id, sent_before=prompt.id in self._options.unconfirmed_ids)
                 job.tracker.held_s = self._submit.held_s(called)
                 job.tell = tell
-                at_end.push(self._leaving(job))
-                for expiry in self._expiries(job, deadline):
-                    at_end.callback(expiry.cancel)
+                self._set_expiries(job, deadline)
                 refused = await self._submit.submit(job, prompt, deadline)
             if refused is not None:
-                return self._ending.refused(job, refused)
-            if tell is not None and job.tracker.acknowledged is not None:
-                at_end.callback(asyncio.create_task(self._count_before(job)).cancel)
-            return await self._ending.ended(job, await job.end)
+                execution = self._ending.refused(job, refused)
+            else:
+                if tell is not None and job.tracker.acknowledged is not None:
+                    job.at_end.append(asyncio.create_task(self._count_before(job)))
+                execution = await self._ending.ended(job, await job.end)
+        except BaseException:
+            if job is not None:
+                self._leave(job, in_doubt=True)
+            raise
+        self._leave(job, in_doubt=False)
+        return execution
 
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel all our prompts: those that wait are deleted in one call, then the running one is stopped."""
@@ -140,16 +145,14 @@ class ComfyClient:
         job.finish("withdrawn")
         return not job.end.cancelled() and job.end.result() == "withdrawn"
 
-    def _leaving(self, job: Job) -> Callable[[object, BaseException | None, object], None]:
-        """What happens to a job when its `run` ends: after an error it may be on the server, and is removed there."""
-
-        def leave(_kind: object, error: BaseException | None, _trace: object) -> None:
-            if error is not None and job.may_be_known:
-                self.inflight.give_up(job)
-            else:
-                self.inflight.remove(job)
-
-        return leave
+    def _leave(self, job: Job, *, in_doubt: bool) -> None:
+        """The job's `run` ends. After an error the server may still have it: it is removed there later."""
+        for each in job.at_end:
+            each.cancel()
+        if in_doubt and job.may_be_known:
+            self.inflight.give_up(job)
+        else:
+            self.inflight.remove(job)
 
     async def _unsent(self, prompt: Prompt, called: float, deadline: float) -> Execution | None:
         """The end of a prompt that must not be sent; None: it may be.
@@ -174,15 +177,14 @@ class ComfyClient:
         if remaining is not None:
             self.inflight.is_behind(job, max(0, remaining - 1))
 
-    def _expiries(self, job: Job, deadline: float) -> Iterator[asyncio.TimerHandle]:
-        """The timers that end our wait for the job."""
-        loop = asyncio.get_running_loop()
-        job_s = self._link.timeouts.job_s
+    def _set_expiries(self, job: Job, deadline: float) -> None:
+        """Set the timers that end our wait for the job."""
+        loop, job_s = asyncio.get_running_loop(), self._link.timeouts.job_s
         if job_s is not None:
             late = Failure(kind="timeout", message=f"not done {job_s:g} s after it was sent")
-            yield loop.call_later(job_s, job.finish, late)
+            job.at_end.append(loop.call_later(job_s, job.finish, late))
         if deadline < math.inf:
-            yield loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE)
+            job.at_end.append(loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE))
 
     def _on_queue(self, remaining: int, ours: int) -> None:
         if self._options.room is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 from io import BytesIO
 
-PIECE = 1 << 18
-"""Bytes of a body that are unpacked at one time."""
+PACKED_PIECE, PIECE = 1 << 10, 1 << 16
+"""Bytes of a packed body that are unpacked at one time, and the most that come of it at one time."""
 
 CODINGS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """The codings that we accept, with zlib's `wbits` for each."""
@@ -102,9 +102,11 @@ class Incoming:
             bare = self._coding == b"deflate" and data[0] & 15 != 8  # without zlib's head, as some servers send it
             self._unpack = zlib.decompressobj(-15 if bare else CODINGS[self._coding])
         try:
-            while data and not self._unpack.eof:
-                self._take(self._unpack.decompress(data, PIECE))
-                data = self._unpack.unconsumed_tail
+            for at in range(0, len(data), PACKED_PIECE):
+                left: bytes | memoryview = data[at : at + PACKED_PIECE]
+                while left and not self._unpack.eof:
+                    self._take(self._unpack.decompress(left, PIECE))
+                    left = self._unpack.unconsumed_tail
         except zlib.error:
             raise Broken("its body cannot be unpacked") from None
 

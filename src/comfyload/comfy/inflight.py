@@ -37,7 +37,7 @@ class Job:
     none was open when it was posted. `sent_before`: an earlier process may have sent it. `polled`: when its history was
     last read in vain. `may_be_there`: it was posted without a reply, and the server could not be reached since.
     `tell`: called with each of its events. `before`: how many prompts the server has before it; counted only if `tell`
-    is set.
+    is set. `at_end`: what is cancelled when the wait for it is over.
     """
 
     prompt_id: str
@@ -54,6 +54,7 @@ class Job:
     may_be_there: bool = False
     tell: Callable[[JobEvent], None] | None = None
     before: int | None = None
+    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def may_be_known(self) -> bool:

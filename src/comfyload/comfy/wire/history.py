@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import MAX_VALUES, decode_json, is_plain, members, raw_list
+from comfyload.comfy.wire.lenient import MAX_VALUES, decode_json, members, raw_list
 from comfyload.comfy.wire.messages import Data, Message, decode_messages
 from comfyload.record.bounds import whole_ms
+from comfyload.record.codec import MOST_LEVELS
 
 T = TypeVar("T")
 
@@ -42,10 +44,13 @@ class _Entry(Struct, gc=False):
     """An entry as ComfyUI writes it. Its prompt: number, id, graph, extra data, and what versions add."""
 
     prompt: list[msgspec.Raw] = []
-    outputs: dict[str, dict[str, Any]] = {}
+    outputs: msgspec.Raw = _OBJECT
     status: _EntryStatus | None = None
 
 
+_WIDE = re.compile(rb"\d{18}")
+
+_outputs = msgspec.json.Decoder(dict[str, dict[str, Any]], strict=False)
 _number = msgspec.json.Decoder(float, strict=False)
 _extra_data = msgspec.json.Decoder(_ExtraData, strict=False)
 _history = msgspec.json.Decoder(dict[str, _Entry | None], strict=False)
@@ -74,12 +79,13 @@ def _as_written(body: bytes, prompt_id: str) -> HistoryEntry | None:
     entry = _history.decode(body).get(prompt_id)
     if entry is None:
         return None
-    if not is_plain(entry.outputs):
-        raise ValueError("its outputs are deep or wide")
+    outputs = bytes(entry.outputs)
+    if outputs.count(b"{") + outputs.count(b"[") > MOST_LEVELS or _WIDE.search(outputs):
+        raise ValueError("its outputs may be deep, or hold a wide number")
     number = _number.decode(entry.prompt[0]) if entry.prompt else math.nan
     extra = _extra_data.decode(entry.prompt[3]) if len(entry.prompt) > 3 else _ExtraData()
     return HistoryEntry(
-        outputs=entry.outputs,
+        outputs=_outputs.decode(outputs),
         messages=[Message(kind, data) for kind, data in entry.status.messages] if entry.status else [],
         create_ms=whole_ms(extra.create_time),
         number=number if math.isfinite(number) else None,
