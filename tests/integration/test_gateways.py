@@ -233,7 +233,9 @@ def test_bodies_read_at_one_time_share_the_bound_and_the_small_one_is_read(monke
 
     async def both(transport: Http) -> list[Any]:
         calls = [Request(method="GET", path=path) for path in ("endless", "endless", "small", "endless")]
-        return list(await asyncio.gather(*(transport.call(call) for call in calls), return_exceptions=True))
+        found = list(await asyncio.gather(*(transport.call(call) for call in calls), return_exceptions=True))
+        assert (transport._bodies.count, transport._bodies.total) == (0, 0)
+        return found
 
     with answering(handler) as url:
         first, second, small, last = with_server(url, both)

@@ -146,13 +146,14 @@ class Incoming:
     def _take(self, data: bytes | memoryview) -> None:
         bodies = self._bodies
         self.size += len(data)
+        if self.kept is None:
+            bodies.total += len(data)
         if self.size > self.most:
             raise TooLarge(self.most)
         if self.kept is not None:
             if len(self._first) < self.kept:
                 self._first += data[: self.kept - len(self._first)]
             return
-        bodies.total += len(data)
         if bodies.total > self.together and self.size * bodies.count >= bodies.total:
             raise TooLarge(self.together)
         if self.size == len(data):
