@@ -122,12 +122,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._reusable = False
         if self._in_body and self._to_the_end and error is None:
             self._finish()
-            return
-        closed = "closed by us" if self._aborted else "the server closed it"
-        why = closed if error is None else _reason(error)
-        lost = Broken(f"{why} amid its reply" if self.answered else why)
-        lost.__cause__ = error
-        self._fail(lost)
+        else:
+            closed = "closed by us" if self._aborted else "the server closed it"
+            why = closed if error is None else _reason(error)
+            lost = Broken(f"{why} amid its reply" if self.answered else why)
+            lost.__cause__ = error
+            self._fail(lost)
+        del self._parser  # which holds this connection: nobody collects such a pair soon during a run
 
     # Called by the parser:
 
@@ -202,6 +203,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """End the exchange under way."""
         self._in_body = False
         if self._incoming is not None and not self._done.done():
+            self._incoming.drop()
+            error.__traceback__ = error.__context__ = None  # its frames hold what was read, and errors may be kept
             self._done.set_exception(error)
             self.abort()
 
