@@ -104,6 +104,8 @@ class _Listener(picows.WSListener):
         if self._transport is not None:
             self._transport.underlying_transport.abort()
             await self._closed
+            with suppress(Exception):  # it was raised, or nobody waits for it any more
+                await self._transport.wait_disconnected()
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
