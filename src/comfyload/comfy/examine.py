@@ -18,7 +18,14 @@ from comfyload import clock
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import describe_classes, json_object
 from comfyload.comfy.stream import frames_of
-from comfyload.comfy.wire.calls import Reply, Request, Transport, TransportError
+from comfyload.comfy.wire.calls import (
+    MAX_BODY_BYTES,
+    MAX_FACTS_BYTES,
+    Reply,
+    Request,
+    Transport,
+    TransportError,
+)
 from comfyload.comfy.wire.classes import decode_modules, decode_some
 from comfyload.comfy.wire.messages import decode_message
 from comfyload.comfy.wire.queue import decode_queue
@@ -180,7 +187,7 @@ async def round_trips(transport: Transport, count: int = 10) -> list[float]:
     seconds = []
     for _ in range(count):
         began = clock.now()
-        reply = await _try(transport, "prompt")
+        reply = await _try(transport, "prompt", most_bytes=MAX_FACTS_BYTES)
         if reply is None:
             break
         if reply.status == 200:
@@ -199,7 +206,7 @@ async def clock_offset(transport: Transport) -> tuple[float, float] | None:
         if number:
             await asyncio.sleep(DATE_PAUSE_S)
         sent = datetime.now(UTC).timestamp()
-        reply = await _try(transport, DATE_ROUTE)
+        reply = await _try(transport, DATE_ROUTE, most_bytes=MAX_FACTS_BYTES)
         received = datetime.now(UTC).timestamp()
         if reply is None:
             break
@@ -299,8 +306,14 @@ def _file(name: str) -> tuple[str, str, str]:
     return filename, subfolder, kind
 
 
-async def _try(transport: Transport, path: str, method: str = "GET", timeout_s: float = 15.0) -> Reply | None:
+async def _try(
+    transport: Transport,
+    path: str,
+    method: str = "GET",
+    timeout_s: float = 15.0,
+    most_bytes: int = MAX_BODY_BYTES,
+) -> Reply | None:
     try:
-        return await transport.call(Request(method=method, path=path, timeout_s=timeout_s))
+        return await transport.call(Request(method=method, path=path, timeout_s=timeout_s, most_bytes=most_bytes))
     except TransportError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from io import BytesIO
 
 PACKED_PIECE, PIECE = 1 << 10, 1 << 16
 """Bytes of a packed body that are unpacked at one time, and the most that come of it at one time."""
@@ -42,8 +41,8 @@ class Incoming:
     """
 
     __slots__ = (
-        "_bodies", "_coding", "_first", "_more", "_under_way", "_unpack", "bodiless", "headers", "idle_s", "kept",
-        "length", "most", "size", "status", "together",
+        "_bodies", "_coding", "_first", "_pieces", "_small", "_under_way", "_unpack", "bodiless", "headers", "idle_s",
+        "kept", "length", "most", "size", "status", "together",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +69,8 @@ class Incoming:
         self._coding = b""
         self._unpack: zlib._Decompress | None = None
         self._first = b""
-        self._more: BytesIO | None = None
+        self._pieces: list[bytes] = []
+        self._small = bytearray()
 
     def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
         """The head is whole; the names of its headers are in lower case.
@@ -123,12 +123,14 @@ class Incoming:
     def drop(self) -> None:
         """Forget the body: the reply failed, and its error may live long."""
         self._leave()
-        self._first, self._more, self._unpack = b"", None, None
+        self._first, self._unpack = b"", None
+        self._pieces.clear()
+        self._small.clear()
 
     @property
     def body(self) -> bytes:
         """What is kept of the body."""
-        return self._first if self._more is None else self._more.getvalue()
+        return b"".join((self._first, *self._pieces, self._small)) if self._pieces or self._small else self._first
 
     @property
     def coded(self) -> bool:
@@ -159,11 +161,11 @@ class Incoming:
         if self.size == len(data):
             self._first = bytes(data)
             return
-        if self._more is None:  # what a BytesIO holds is handed on without a copy
-            self._more = BytesIO()
-            self._more.write(self._first)
-            self._first = b""
-        self._more.write(data)
+        # In pieces of one size: a buffer that grows is copied again and again, into ever larger holes of the memory.
+        self._small += data
+        if len(self._small) >= PIECE:
+            self._pieces.append(bytes(self._small))
+            self._small.clear()
 
     def _leave(self) -> None:
         if self._under_way:
