@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import Traffic
+from comfyload.judge.arrays import Floats
 from tests.error_rates.laws import LAWS
 
-Floats = NDArray[np.float64]
 MEDIAN_S = 8.0
 SWAP_S = 12.0
 PER_STREAM = 20_000

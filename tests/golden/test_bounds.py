@@ -13,7 +13,8 @@ import pytest
 from comfyload.comfy import gateway
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
-from comfyload.retry.policy import Policy, decode, default
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import decode, default
 
 MIB = 1 << 20
 BOUNDS: dict[str, dict[str, object]] = {

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 from msgspec.json import schema
 
-from comfyload.retry.policy import Policy, decode
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import decode
 from tests.integration.test_baseline_cli import say
 from tests.support.commands import call
 from tests.support.servers import simulator

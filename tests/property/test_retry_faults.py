@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfyload.record.model import Execution
-from comfyload.retry.policy import Admission, Backoff, Policy
+from comfyload.record.policy import Admission, Backoff, Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.settings import Truth
 from tests.unit.retrying import Scene, ask, scene

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from comfyload.advise.forecast import Forecast, forecasts
 from comfyload.advise.service_times import ServiceTimes, Workload
+from comfyload.judge.arrays import Floats
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Load, Open, Stage
 from tests.unit.judge_runs import FACTS, planned, served
-
-Floats = NDArray[np.float64]
 
 
 def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> ServiceTimes:

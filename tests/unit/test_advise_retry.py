@@ -11,7 +11,8 @@ from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.retry_model import _half_width, play, score, worlds
 from comfyload.advise.scenarios import Scenario, Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
-from comfyload.retry.policy import Admission, Policy, Score, decode, encode
+from comfyload.record.policy import Admission, Policy, Score
+from comfyload.retry.policy import decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
 pytestmark = pytest.mark.long

@@ -8,8 +8,8 @@ import typing
 
 import msgspec
 
-from comfyload.record import archive, model
-from comfyload.retry import policy
+from comfyload.record import archive, model, policy
+from comfyload.retry.policy import RULES
 from tools.reference.markdown import NOTE, Missing, Row, agree, is_struct, struct_text, structs_in, table
 
 
@@ -122,7 +122,7 @@ POLICY_PARTS: tuple[type[msgspec.Struct], ...] = (
 
 
 def policy_page() -> str:
-    rules = [(f"`{name}`", "yes" if rule.retry else "no", rule.why) for name, rule in policy.RULES.items()]
+    rules = [(f"`{name}`", "yes" if rule.retry else "no", rule.why) for name, rule in RULES.items()]
     return "\n".join(
         [
             "# The retry policy",

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
@@ -16,10 +15,11 @@ from comfyload.advise.retry_model import scores, worlds
 from comfyload.advise.scenarios import Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import wilson
-from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
+from comfyload.record.policy import Admission, Backoff, Breaker, Budget, Policy, Score
+from comfyload.retry.policy import RULES
 
-Floats = NDArray[np.float64]
 OURS = "this policy"
 _DEEPEST = 200
 _SUMS = 20_000

@@ -13,8 +13,8 @@ from msgspec import Struct
 from scipy.stats import mannwhitneyu
 
 from comfyload.advise.rate import Rate
-from comfyload.advise.service_times import Floats
 from comfyload.advise.validation import in_phases, less_their_kind
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.statistics.trend import theil_sen

@@ -19,9 +19,9 @@ from comfyload.comfy.poller import LONGEST_PAUSE_S
 from comfyload.comfy.stream import RECONNECT_FIRST_S, RECONNECT_MOST_S
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.record.model import Failure
+from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.classify import KnownFailures
 from comfyload.retry.decide import Backend, Dispatcher, PendingJob
-from comfyload.retry.policy import FailureClass, Policy
 
 _REFUSED_S = 0.01
 """What it takes to notice that nothing answers."""

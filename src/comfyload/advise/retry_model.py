@@ -14,11 +14,11 @@ from comfyload.advise.naive_client import Naive, NaiveClient
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, Setting, World, draw
 from comfyload.advise.service_times import ServiceTimes
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.judge.statistics.significance import student
-from comfyload.retry.policy import Policy, Score
+from comfyload.record.policy import Policy, Score
 
-Floats = NDArray[np.float64]
 _AS_BEFORE = 0.03
 """Recovered is who succeeds within so much of before."""
 _DOUBT = 0.06

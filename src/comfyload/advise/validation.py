@@ -19,12 +19,12 @@ from scipy import special
 from comfyload.advise.queueing import after, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
 Checked = Literal["structural", "replay", "blind"]
 _REPLICATES = 200

@@ -29,9 +29,9 @@ from comfyload.load.engine import Client
 from comfyload.record.model import Prompt
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.options import RunOptions
+from comfyload.record.policy import Policy
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble

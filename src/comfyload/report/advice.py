@@ -9,10 +9,10 @@ from msgspec import Struct, structs
 from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing
 from comfyload.advise.validation import Validation
+from comfyload.record.policy import Policy, Score
 from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
 from comfyload.report.values import in_words
-from comfyload.retry.policy import Policy, Score
 from comfyload.words import DASH, count, decimals, digits, fixed, percent, scale, seconds_words
 
 NO_RETRY = "no retry"

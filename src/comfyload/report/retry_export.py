@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from comfyload.retry.policy import Policy
+from comfyload.record.policy import Policy
 
 FORMATS = ("tenacity", "stamina", "envoy", "nginx", "env")
 _RUNS_TWICE = (

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from comfyload.retry.policy import RETRY_AFTER_MOST_S, Breaker, FailureClass
+from comfyload.record.policy import Breaker, FailureClass
+from comfyload.retry.policy import RETRY_AFTER_MOST_S
 
 
 class CircuitBreaker:

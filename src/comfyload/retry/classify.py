@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfyload.record.model import Execution, Failure, FailureKind
-from comfyload.retry.policy import FailureClass
+from comfyload.record.policy import FailureClass
 
 _BY_KIND: dict[FailureKind, FailureClass] = {
     "validation": "validation",

@@ -34,8 +34,9 @@ from comfyload.record.lock import alone_in
 from comfyload.record.metrics.files import project_log
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
+from comfyload.record.policy import Policy
 from comfyload.record.run import RunWriter
-from comfyload.retry.policy import Policy, decode
+from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.words import count

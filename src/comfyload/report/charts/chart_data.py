@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Line, Record, Sample
 from comfyload.report.charts.chart import MOST
 from comfyload.report.document import jobs
 
-Floats = NDArray[np.float64]
 _EXTREME = 20
 _EVENLY = 160
 
