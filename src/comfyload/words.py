@@ -122,6 +122,10 @@ def ascii_only(text: str) -> str:
     return text.translate(_ASCII)
 
 
+PLAIN = "comfyload.plain"
+"""What encoders may do (`errors`) with a letter that the encoding lacks: `plain_letters` in its place."""
+
+
 def plain_letters(text: str) -> str:
     """ASCII in the place of each letter: without its accents, or a question mark."""
     plain = unicodedata.normalize("NFKD", ascii_only(text))
@@ -132,7 +136,7 @@ def in_code_page(text: str, encoding: str) -> str:
     """The text itself in Unicode; else in our own ASCII signs, and plain letters for those that the encoding lacks."""
     if is_unicode(encoding):
         return text
-    return ascii_only(text).encode(encoding, "comfyload.plain").decode(encoding)
+    return ascii_only(text).encode(encoding, PLAIN).decode(encoding)
 
 
 def is_unicode(encoding: str) -> bool:
@@ -146,4 +150,4 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return plain_letters(error.object[error.start : error.end]), error.end
 
 
-codecs.register_error("comfyload.plain", _plain)
+codecs.register_error(PLAIN, _plain)

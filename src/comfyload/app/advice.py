@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def ahead(
     """Expect: at a rate, how many servers it takes; without one, what so many servers do at several loads."""
     per_s = on.jobs_per_s
     rng = np.random.default_rng(SEED)
+    expect = partial(forecasts, on.pools, on.workload, deadline_s=limit_s)
     sizing = None
     if rate_per_s is not None and servers is None:
         sizing = size(on.pools, on.workload, rate_per_s=rate_per_s, limit_s=limit_s, dispatch=dispatch, rng=rng)
@@ -91,29 +93,12 @@ def ahead(
     else:
         count = servers or 1
         rates = [share * per_s * count for share in LOADS] if rate_per_s is None else [rate_per_s]
-        rows = forecasts(
-            on.pools,
-            on.workload,
-            rates_per_s=rates,
-            servers=[count] if rate_per_s is None or count == 1 else [count - 1, count],
-            dispatch=dispatch,
-            deadline_s=limit_s,
-            rng=rng,
-        )
+        several = [count] if rate_per_s is None or count == 1 else [count - 1, count]
+        rows = expect(rates_per_s=rates, servers=several, dispatch=dispatch, rng=rng)
     at = rate_per_s if rate_per_s is not None else USUAL_LOAD * per_s * count
-    others = [
-        forecast
-        for way in (DISPATCHES if count > 1 else ())
-        for forecast in forecasts(
-            on.pools,
-            on.workload,
-            rates_per_s=[at],
-            servers=[count],
-            dispatch=way,
-            deadline_s=limit_s,
-            rng=np.random.default_rng(SEED),
-        )
-    ]
+    others: list[Forecast] = []
+    for way in DISPATCHES if count > 1 else ():
+        others += expect(rates_per_s=[at], servers=[count], dispatch=way, rng=np.random.default_rng(SEED))
     wanted = [row for row in rows if row.servers == count]
     return Outlook(
         jobs=on.pools.n,
