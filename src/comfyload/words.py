@@ -14,30 +14,10 @@ DASH = "\N{EN DASH}"
 """Between the ends of an interval; alone, in place of a number that is not known."""
 
 _DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_ASCII = str.maketrans(
-    {
-        DASH: "-",
-        "∞": "inf",
-        "≤": "<=",
-        "≥": ">=",
-        "·": "|",
-        "…": "...",
-        "±": "+-",
-        "━": "=",
-        "─": "-",
-        "▇": "#",
-        "●": "*",
-        "◐": "o",
-        "○": ".",
-        "\N{EM DASH}": "-",
-        "✓": "+",
-        "✗": "x",
-        "°": "",
-        "µ": "u",
-        "\N{MULTIPLICATION SIGN}": "x",
-        **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
-    }
-)
+_WORDS: dict[str, int | str] = {"∞": "inf", "≤": "<=", "≥": ">=", "…": "...", "±": "+-", "°": ""}
+_WORDS |= {digit: f"({value})" for value, digit in enumerate(_DIGITS)}
+_LETTERS = str.maketrans(f"{DASH}\N{EM DASH}─━·✓✗▇●◐○µ\N{MULTIPLICATION SIGN}", "---=|+x#*o.ux")
+_ASCII: dict[int, int | str] = {**_LETTERS, **str.maketrans(_WORDS)}
 _GIB = 2.0**30
 
 

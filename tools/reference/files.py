@@ -17,7 +17,8 @@ def run_directory_page() -> str:
     of_policy = structs_in(policy.Policy)
     manifest = [kind for kind in structs_in(model.Manifest) if kind not in of_policy]
     records: list[type[msgspec.Struct]] = [model.Sent, *structs_in(model.Record)]
-    named = {name for name in model.__all__ if is_struct(getattr(model, name))} - {"Prompt"}
+    structs = {name for name, one in vars(model).items() if is_struct(one) and one.__module__ == model.__name__}
+    named = {name for name in structs if not name.startswith("_")} - {"Prompt"}
     kinds: list[type[msgspec.Struct]] = [*manifest, *records, model.Sample, model.LogLine]
     missing = named - {kind.__name__ for kind in kinds}
     if missing:

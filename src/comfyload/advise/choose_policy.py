@@ -17,7 +17,7 @@ from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
 from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import wilson
-from comfyload.record.policy import Admission, Backoff, Breaker, Budget, Policy, Score
+from comfyload.record.policy import Admission, Backoff, Breaker, Budget, Policy
 from comfyload.retry.policy import RULES
 
 OURS = "this policy"
@@ -184,7 +184,8 @@ def _choose(
     if len(around) == 1:
         return around[OURS]
     names = list(around)
-    found = [_value(row) for row in scores(around, tried, numbers.setting, played)]
+    rows = scores(around, tried, numbers.setting, played)
+    found = [row.success - _WASTE * (row.wasted_share or 0.0) for row in rows]
     value = {name: found[at :: len(names)] for at, name in enumerate(names)}
     best = [max(values) for values in zip(*value.values(), strict=True)]
     regret = {name: max(b - v for b, v in zip(best, values, strict=True)) for name, values in value.items()}
@@ -196,10 +197,6 @@ def _few(worlds: Sequence[World]) -> Sequence[World]:
     """The first worlds, enough to compare policies by; they are the same for all of these."""
     most = max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals)))
     return worlds[: min(_COMPARED, most)]
-
-
-def _value(row: Score) -> float:
-    return row.success - _WASTE * (row.wasted_share or 0.0)
 
 
 def _around(start: Policy) -> dict[str, Policy]:

@@ -151,14 +151,11 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
 
 
-def _is_there(name: str) -> bool:
-    return os.path.exists(name)  # noqa: PTH110 - Path.exists raises for a name that no file can have
-
-
 def _weighted(text: str) -> tuple[str, float]:
     """A file and its weight; a file whose name ends in =NUMBER is taken as it is if it is there."""
     file, equals, weight = text.rpartition("=")
-    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not _is_there(text):
+    there = os.path.exists(text)  # noqa: PTH110 - Path.exists raises for a name that no file can have
+    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not there:
         if float(weight) == 0:
             raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
         return file, float(weight)

@@ -25,7 +25,10 @@ def check_clocks(readings: ClockReadings) -> ClockCheck | None:
     t, error = readings.t, readings.error
     if len(t) < 2 or t[-1] <= t[0]:
         return None
-    gained = {name: _gained(t, column) for name, column in readings.others.items()}
+    gained = {
+        name: [(shown - column[0]) - (at - t[0]) for at, shown in zip(t, column, strict=True)]
+        for name, column in readings.others.items()
+    }
     slept = [0.0] * len(t)
     if "boottime" in gained:
         leaps = (max(step, 0.0) for step in _steps(t, error, gained["boottime"]))
@@ -38,10 +41,6 @@ def check_clocks(readings: ClockReadings) -> ClockCheck | None:
         slept_s=slept[-1],
         rates=[_rate(name, t, error, column) for name, column in gained.items()],
     )
-
-
-def _gained(t: Sequence[float], column: Sequence[float]) -> list[float]:
-    return [(shown - column[0]) - (at - t[0]) for at, shown in zip(t, column, strict=True)]
 
 
 def _rate(name: ClockName, t: Sequence[float], error: Sequence[float], gained: Sequence[float]) -> ClockRate:

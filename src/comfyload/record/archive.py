@@ -27,27 +27,6 @@ from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folder
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, decode_versioned
 
-__all__ = [
-    "BASE",
-    "FORMAT",
-    "PROMOTED",
-    "ArchiveManifest",
-    "Contents",
-    "Damaged",
-    "Kept",
-    "KeptRun",
-    "check_free",
-    "find",
-    "find_by_hand",
-    "list_all",
-    "list_by_hand",
-    "list_damaged",
-    "promote",
-    "promoted",
-    "save",
-    "verify_files",
-]
-
 FORMAT = 1
 """Version of a baseline's files; readers refuse a newer one."""
 

@@ -249,7 +249,9 @@ class Server:
         if state.probe is not None:
             state.probe.started(item, truth)
         if struck.stall_events:
-            self._stall_for(self._faults.stalled_s)
+            self.stall_events(True)
+            if not math.isinf(self._faults.stalled_s):
+                asyncio.get_running_loop().call_later(self._faults.stalled_s, self.stall_events, False)
         entry = await Execution(state, item, self._faults, struck, truth, self.restart).run()
         lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
         if lag:
@@ -262,8 +264,3 @@ class Server:
         if item.client_id is not None:
             data = {"node": None, "prompt_id": item.prompt_id}
             state.sockets.send(json.dumps({"type": "executing", "data": data}), item.client_id)
-
-    def _stall_for(self, seconds: float) -> None:
-        self.stall_events(True)
-        if not math.isinf(seconds):
-            asyncio.get_running_loop().call_later(seconds, self.stall_events, False)

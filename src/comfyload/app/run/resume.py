@@ -80,7 +80,9 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
         restarted = await _restarted(transport, prepared.manifest, left)
         api = api_of(transport, prepared.manifest.server)
         unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
-        gone = _elapsed(manifest, left)
+        # By the wall clock, as the process that counted the run's seconds is gone.
+        passed = datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)
+        gone = max(passed.total_seconds(), left.last_instant)
         watch = stopwatch()
         manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
         manifest.resumed.append(gone)
@@ -272,9 +274,3 @@ async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bo
     if left.ended is None:
         return False
     return await api_of(transport, manifest.server).prompt_state(left.ended) == "absent"
-
-
-def _elapsed(manifest: Manifest, left: Left) -> float:
-    """Seconds of the run's clock until now, by the wall clock: the process that counted them is gone."""
-    passed = (datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)).total_seconds()
-    return max(passed, left.last_instant)

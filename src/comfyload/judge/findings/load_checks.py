@@ -28,7 +28,8 @@ def load_findings(evidence: Evidence) -> Iterator[Finding]:
     yield from _censored(evidence)
     if evidence.manifest.resumed:
         times = len(evidence.manifest.resumed)
-        text = f"The run died and was resumed {_times(times)}: its wall clock has a gap; rates are withheld."
+        often = "once" if times == 1 else f"{times} times"
+        text = f"The run died and was resumed {often}: its wall clock has a gap; rates are withheld."
         yield finding("resumed", text, {"count": times, "at_s": evidence.manifest.resumed})
 
 
@@ -181,7 +182,3 @@ def _censored(evidence: Evidence) -> Iterator[Finding]:
         "no failures; percentiles of latency count each as longer than it was observed for (product limit).",
         {"count": cut, "of": jobs.n, "longest_seen_s": longest},
     )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

@@ -30,7 +30,8 @@ def _not_slower(found: Comparison) -> GateVerdict:
         why = "No data: no duration is known of both sides."
         return GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", why=why)
     slower = _slower(found)
-    beyond = slower or [_of_workflow(one) for one in found.rows if one.headline and _longer(one, row.margin)]
+    longer = [one for one in found.rows if one.headline and (one.ratio is None or one.ratio >= 1 + row.margin)]
+    beyond = slower or [_of_workflow(one) for one in longer]
     verdict: Verdict = "INCONCLUSIVE" if beyond else "PASS*"
     if row.verdict == "slower":
         verdict = "FAIL"
@@ -54,11 +55,6 @@ def _not_slower(found: Comparison) -> GateVerdict:
         ratio=row.ratio,
         why=" ".join(part for part in parts if part),
     )
-
-
-def _longer(row: Ratio, margin: float) -> bool:
-    """Whether it is longer by more than the margin, or not known."""
-    return row.ratio is None or row.ratio >= 1 + margin
 
 
 def _slower(found: Comparison) -> list[str]:

@@ -19,16 +19,6 @@ from comfyload.judge.number import Measure, Number
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.load.grammar import parse_duration
 
-__all__ = [
-    "DEFAULT_GATES",
-    "Gate",
-    "GateSet",
-    "Op",
-    "expected_patterns",
-    "parse_gate",
-    "read_gates",
-]
-
 Op = Literal["<=", "<", ">=", ">", "=="]
 DEFAULT_GATES = ("success_rate >= 98 %", "p95_latency_s <= 45", "unexpected_errors == 0")
 

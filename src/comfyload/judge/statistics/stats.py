@@ -19,20 +19,6 @@ from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.ranks import order_statistics, quantiles
 
-__all__ = [
-    "CONFIDENCE",
-    "QUANTILE_METHOD",
-    "Statistic",
-    "percentile",
-    "percentiles",
-    "proportion",
-    "quantile",
-    "quantile_interval",
-    "quantile_time",
-    "upper_bound_needs",
-    "value_needs",
-]
-
 Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
 
