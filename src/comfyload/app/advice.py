@@ -74,8 +74,10 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
         )
     if pools.n < FEW_JOBS:
         doubts.append(f"It rests on {pools.n} jobs: no interval covers slow jobs that were not among them.")
+    failed = sum(row.count for run in runs for row in run.summary.failures if row.kind in TRANSIENT)
+    transient = failed, sum(run.jobs.n for run in runs)
     return Basis(
-        pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=_transient(runs), doubts=doubts
+        pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=transient, doubts=doubts
     )
 
 
@@ -156,8 +158,3 @@ def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str])
         for name, row in run.summary.workflows.items():
             jobs[name] = jobs.get(name, 0) + row.jobs
     return [max(1.0, float(jobs[name])) for name in pools.workflows]
-
-
-def _transient(runs: Sequence[Measured]) -> tuple[int, int]:
-    failed = sum(row.count for run in runs for row in run.summary.failures if row.kind in TRANSIENT)
-    return failed, sum(run.jobs.n for run in runs)

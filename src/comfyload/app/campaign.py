@@ -202,7 +202,9 @@ class Campaign:
 
     async def _predicted(self) -> Saturated:
         pools = pools_of(*self._evidence())
-        workload = _workload(self._options, pools)
+        weights = {Path(choice.file).stem: choice.weight for choice in self._options.run.workflows}
+        shares = [weights.get(name, 1.0) for name in pools.workflows]
+        workload = Workload(shares=shares, stickiness=self._options.run.plan.stickiness)
         sla = Sla(
             workload=workload,
             limit_s=self._options.limit_s,
@@ -360,11 +362,6 @@ def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
         low = allowed(pools_of([run]), sla, _rng()).low
         return None if low is None else min(low, tried)
     return None
-
-
-def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
-    weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
-    return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
 
 
 def _rng() -> np.random.Generator:

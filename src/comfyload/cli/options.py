@@ -84,6 +84,9 @@ def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
         case "order":
             order, stickiness = parse_order(value)
             return {"order": order, "stickiness": stickiness}
+        case "arrivals":
+            gaps, cv = parse_arrivals(value)
+            return {"arrivals": gaps, "cv": cv or 1.0}
     if flag.kind == "switch":
         value = not flag.default
     choices = get_args(flag.of) if flag.kind == "text" else ()
@@ -126,13 +129,8 @@ def _load(flags: Mapping[str, OptionFlag], given: Mapping[str, Any], base: Load)
         if not hasattr(load, flags[name].path[-1]):
             needs = "--rate or --stages" if name == "arrivals" else "--rate, --stages or --replay"
             raise UsageError(f"{flags[name].flag.name} needs {needs}", "see comfyload run --help")
-        changes |= _gaps(value) if name == "arrivals" else _fields(flags[name], value)
+        changes |= _fields(flags[name], value)
     return structs.replace(load, **changes)
-
-
-def _gaps(text: str) -> dict[str, Any]:
-    kind, cv = parse_arrivals(text)
-    return {"arrivals": kind, "cv": cv or 1.0}
 
 
 def _replay(path: Path, speedup: float, match: str | None) -> Replay:

@@ -66,7 +66,8 @@ class RunWriter:
         try:
             for name in (RECORDS, SAMPLES, LOG):
                 if name != LOG or (path / name).exists():
-                    _cut_torn_line(path / name)
+                    with (path / name).open("r+b") as file:
+                        file.truncate(file.read().rfind(b"\n") + 1)
             writer._open(path)
         except OSError as error:
             raise RunFilesError(f"cannot go on with {path}: {error.strerror or error}") from None
@@ -220,12 +221,6 @@ def _write_whole(descriptor: int, line: bytearray) -> None:
 
 def _open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-
-
-def _cut_torn_line(path: Path) -> None:
-    with path.open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _content(manifest: Path) -> bytes:

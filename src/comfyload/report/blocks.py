@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.columns.nodes import NODE_CLOCK_S
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.report.made import rate_label
@@ -54,7 +54,9 @@ def nodes(summary: Summary) -> Table | None:
     shown = summary.nodes if len(summary.nodes) == _NODES + 1 else summary.nodes[:_NODES]  # a note takes a line, too
     for row in shown:
         times = [_alone(time, note=False) for time in (row.avg_s, row.p95_s)]
-        rows.append([_node(row, summary), str(row.n), *times, in_words(row.share, unit="share")])
+        where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
+        node = f"{where}{row.node} {row.class_type or '(not in the graph)'}"
+        rows.append([node, str(row.n), *times, in_words(row.share, unit="share")])
     more = len(summary.nodes) - len(shown)
     left = f"{count(more, 'more node')} not shown. " if more else ""
     note = f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms."
@@ -109,11 +111,6 @@ def failures(runs: Sequence[Measured]) -> Table | None:
     shown = _FAILURES * len(runs)
     note = f"{count(len(rows) - shown, 'more cause')} not shown." if len(rows) > shown else ""
     return table("failures", ("run", *columns) if several else columns, rows[:shown], note=note)
-
-
-def _node(row: NodeRow, summary: Summary) -> str:
-    where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
-    return f"{where}{row.node} {row.class_type or '(not in the graph)'}"
 
 
 def _alone(statistic: Statistic, *, note: bool = True) -> Value:

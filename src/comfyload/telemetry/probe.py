@@ -140,8 +140,11 @@ class Probe(Source):
             notes.append("the server's process is another than before; its rows are read from their start")
             self._boot, self._offset, self._first, self._begun = events.boot, offset, offset, -math.inf
             self._rows, self._under_way, self._clock_noted = SampleRows(), set(), False
-        values = {} if self._clock_noted else self._about_clock()
-        self._clock_noted = True
+        values: dict[str, float | None] = {}
+        if not self._clock_noted:
+            offset, self._clock_noted = self._offset, True
+            drift_s = offset.seconds - (self._first or offset).seconds
+            values = {"clock_error_s": offset.error_s, "clock_drift_s": drift_s}
         return self._take(events, values, notes)
 
     async def finish(self) -> Readings:
@@ -198,10 +201,6 @@ class Probe(Source):
             self._under_way.add(str(prompt_id))
         elif event == "prompt.ended":
             self._under_way.discard(str(prompt_id))
-
-    def _about_clock(self) -> dict[str, float | None]:
-        first = self._first or self._offset
-        return {"clock_error_s": self._offset.error_s, "clock_drift_s": self._offset.seconds - first.seconds}
 
     async def _measured(self) -> tuple[_Clock, Offset]:
         """The last answer, and the offset by the best exchange with the same process."""
