@@ -25,8 +25,6 @@ from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.words import count
 
-__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
-
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
 """Of the rate to deploy: the run that confirms it must not sit on the edge."""

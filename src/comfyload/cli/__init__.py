@@ -28,8 +28,6 @@ from comfyload.errors import INTERRUPTED, READER_GONE, ComfyloadError, OwnFault,
 from comfyload.hidden import without_hidden
 from comfyload.visible import shortened, visible
 
-__all__ = ["app", "main"]
-
 NO_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 EXIT_CODES = (

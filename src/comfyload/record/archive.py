@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import msgspec
 from msgspec import Struct, structs
 
-from comfyload.errors import RunFilesError, UsageError
+from comfyload.errors import RunFilesError, UsageError, file_errors
 from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import encode_pretty
@@ -230,10 +230,8 @@ def promote(base: Path, name: str) -> Kept:
     kept = find(base, name)
     if kept.path.resolve().parent != base.resolve():
         raise RunFilesError(f"{kept.path} does not lie in {base}", "promote by the name that `baseline list` shows")
-    try:
+    with file_errors(f"cannot write {base / PROMOTED}"):
         replace_file(base / PROMOTED, f"{kept.path.resolve().name}\n".encode())
-    except OSError as error:
-        raise RunFilesError(f"cannot write {base / PROMOTED}: {error.strerror or error}") from None
     return kept
 
 
@@ -266,10 +264,8 @@ def _read(path: Path) -> Kept:
     file = path / MANIFEST
     if is_by_hand(path):
         raise no_baseline(path)
-    try:
+    with file_errors(f"{path} is not a baseline: {MANIFEST}"):
         content = file.read_bytes()
-    except OSError as error:
-        raise RunFilesError(f"{path} is not a baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
         manifest = decode_versioned(content, ArchiveManifest, FORMAT, file)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

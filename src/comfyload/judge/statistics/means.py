@@ -21,8 +21,6 @@ from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 
-__all__ = ["INDEPENDENT", "mean", "rate"]
-
 INDEPENDENT = 59
 """Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""
 _DEPENDENT = 0.7
