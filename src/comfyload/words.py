@@ -44,6 +44,12 @@ def span(low: str, high: str) -> str:
     return f"{low} {DASH} {high}"
 
 
+def span_words(low: str, high: str) -> str:
+    """`97.8 to 99.9 %`; one number where they read alike."""
+    unit = high.rpartition(" ")[2]
+    return high if low == high else f"{low.removesuffix(f' {unit}')} to {high}"
+
+
 def superscript(number: int) -> str:
     """The number of a footnote."""
     return "".join(_DIGITS[int(digit)] for digit in str(number))

@@ -34,7 +34,9 @@ _TROUBLE = {
 def policy_page(policy: Policy, file: str, doubts: Sequence[str], next_: list[str]) -> Page:
     """`file`: where it was written, "" if nowhere. `doubts`: what the runs do not show. `next_`: commands to type."""
     wrote = f"Wrote {file}" if file else "Not written"
-    tables = [_numbers(policy)]
+    reasons = [(path, why) for path, why in policy.explanations.items() if not path.startswith("infeasible.")]
+    rows = [(path, _value(policy, path), why) for path, why in reasons]
+    tables = [table("numbers", ("", ">", "~"), rows, title="Each number and its reason", detail=True)]
     if policy.scores:
         tables = [_against_rivals(policy), *tables, *_scores(policy)]
     return Page(
@@ -81,12 +83,6 @@ def _mark(ours: Score, best: Score) -> str:
     noise = max(_ALIKE, ours.success_half_width or 0.0)
     ahead = ours.success - best.success
     return "✓" if ahead > noise else f"✗ {best.policy}" if ahead < -noise else "="
-
-
-def _numbers(policy: Policy) -> Table:
-    shown = [(path, why) for path, why in policy.explanations.items() if not path.startswith("infeasible.")]
-    rows = [(path, _value(policy, path), why) for path, why in shown]
-    return table("numbers", ("", ">", "~"), rows, title="Each number and its reason", detail=True)
 
 
 def _value(policy: Policy, path: str) -> str:

@@ -16,7 +16,7 @@ from comfyload.report.blocks import class_shares
 from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.values import value_of
-from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
+from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words, span_words
 
 _SLOWER = 0.95
 """Of the best rate with fewer in flight: what is below it, and by its interval too, is called slower."""
@@ -207,8 +207,7 @@ def _slowest(runs: Sequence[Measured]) -> str:
         return ""
     ((name, nodes), times) = Counter((row.name, row.nodes) for row in first).most_common(1)[0]
     shares = [min(row.share, 1.0) for row in first if (row.name, row.nodes) == (name, nodes)]
-    low, high = percent(min(shares)), percent(max(shares))
-    share = high if low == high else f"{low.removesuffix(' %')} to {high}"
+    share = span_words(percent(min(shares)), percent(max(shares)))
     where = "each execution" if times == len(runs) else f"an execution in {times} of {len(runs)} runs"
     tip = " A faster disk or a lower PNG compression shortens that." if name in _FILES else ""
     take = f"{name} takes" if nodes == 1 else f"{nodes} {name} nodes take"

@@ -12,7 +12,6 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
-from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
@@ -31,12 +30,14 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures([measured])]
     shown = [table for table in tables if table is not None and table.rows]
     bars = [_time(summary), node_bars(summary)]
+    load = f"{plan_words(manifest.plan)}{', unchanged graph' if manifest.plan.as_is else ''}"
+    version, busy = manifest.server.comfyui_version, server_words(summary.saturation)
     return Page(
         title=manifest.name,
-        subtitle=_subtitle(manifest),
+        subtitle=[load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])],
         states=[validity([measured]), *([gate_state(verdicts)] if verdicts else [])],
         tiles=_tiles(summary),
-        short=_short(summary),
+        short=[*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])],
         bars=[one for one in bars if one is not None],
         charts=list(charts),
         facts=facts(manifest, summary),
@@ -56,12 +57,6 @@ def validity(runs: Sequence[Measured]) -> State:
     shown = len(codes) if len(runs) == 1 else len(set(codes))  # of several runs, a kind of finding is one remark
     sentence = f"With {count(shown, 'warning')}, below." if codes else "No problems found."
     return State(word="VALID", look="good", sentence=sentence)
-
-
-def _subtitle(manifest: Manifest) -> list[str]:
-    plan, version = manifest.plan, manifest.server.comfyui_version
-    load = f"{plan_words(plan)}{', unchanged graph' if plan.as_is else ''}"
-    return [load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])]
 
 
 def _tiles(summary: Summary) -> list[PageLine]:
@@ -90,11 +85,6 @@ def _p95(statistic: Statistic) -> str:
         return f"p95 from {needs} jobs on" if statistic.n < needs else f"no p95: {statistic.reason}"
     value = value_of(statistic)
     return f"p95 {value.words}{f' ({value.interval})' if value.interval else ''}"
-
-
-def _short(summary: Summary) -> list[str]:
-    busy = server_words(summary.saturation)
-    return [*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])]
 
 
 def _time(summary: Summary) -> Bars | None:

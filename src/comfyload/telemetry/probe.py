@@ -130,7 +130,8 @@ class Probe(Source):
             clock, offset = await self._measured()
             if clock.boot == self._boot:
                 self._offset, self._clock_noted = better(self._offset, offset), False
-        events = await self._events()
+        path = f"events?after={self._after}&limit={PAGE}&boot={self._boot}"
+        events = self._decoded(await self._get(path), _Events)
         notes = []
         if events.boot != self._boot:
             clock, offset = await self._measured()
@@ -218,10 +219,6 @@ class Probe(Source):
         assert clock is not None
         self._measure_at = self._clock() + MEASURE_EVERY_S
         return clock, best_of(exchanges)
-
-    async def _events(self) -> _Events:
-        path = f"events?after={self._after}&limit={PAGE}&boot={self._boot}"
-        return self._decoded(await self._get(path), _Events)
 
     async def _get(self, path: str) -> Reply:
         try:

@@ -147,7 +147,9 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
-        begun += [name for record in _records(reader) for name in _given_up(record) if name not in begun]
+        earlier = [attempt for record in _records(reader) for attempt in record.execution.attempts[:-1]]
+        left_there = [attempt.prompt_id for attempt in earlier if attempt.outcome in ("lost", "timed_out")]
+        begun += [name for name in left_there if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
@@ -187,11 +189,6 @@ async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
 
 def _records(reader: RunReader) -> Iterator[Record]:
     return (line for line in reader.lines() if isinstance(line, Record))
-
-
-def _given_up(record: Record) -> list[str]:
-    """Attempts before the last one that the server may still have."""
-    return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
 def _options(manifest: Manifest, again: RunOptions) -> RunOptions:

@@ -29,7 +29,8 @@ def _not_slower(found: Comparison) -> GateVerdict:
     if row is None or row.ratio is None:
         why = "No data: no duration is known of both sides."
         return GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", why=why)
-    slower = _slower(found)
+    proven = [one for one in found.rows if one.kind == "metric" and one.verdict == "slower"]  # nodes are parts
+    slower = list(dict.fromkeys(map(_of_workflow, proven)))
     longer = [one for one in found.rows if one.headline and (one.ratio is None or one.ratio >= 1 + row.margin)]
     beyond = slower or [_of_workflow(one) for one in longer]
     verdict: Verdict = "INCONCLUSIVE" if beyond else "PASS*"
@@ -55,12 +56,6 @@ def _not_slower(found: Comparison) -> GateVerdict:
         ratio=row.ratio,
         why=" ".join(part for part in parts if part),
     )
-
-
-def _slower(found: Comparison) -> list[str]:
-    """Metrics that are proven slower, perhaps in one load or workflow only. Nodes are parts and do not count."""
-    rows = [row for row in found.rows if row.kind == "metric" and row.verdict == "slower"]
-    return list(dict.fromkeys(map(_of_workflow, rows)))
 
 
 def _of_workflow(row: Ratio) -> str:
