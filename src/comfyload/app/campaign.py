@@ -215,7 +215,9 @@ class Campaign:
         if run is not None:
             self._confirming.append(run)
             validation = validate(run, pools, rng=_rng())
-            every, change = pools_of(*self._evidence()), self._change(pools, run)
+            every = pools_of(*self._evidence())
+            # Where a waiting job slows the other, it is not known which jobs of the run were slowed.
+            change = None if self._slowed() else changed(pools.executions, pools_of([run]).executions)
             findings += [] if change is None else [change]
             if validation.confirmed and not _spoiled(run):
                 rate = after_run(rate, allowed(every, sla, _rng()))
@@ -282,11 +284,6 @@ class Campaign:
             more_jobs=more,
             cut=self._cut,
         )
-
-    def _change(self, before: ServiceTimes, run: Measured) -> str | None:
-        if self._slowed() is not None:
-            return None  # it is not known which jobs of the run another one slowed
-        return changed(before.executions, pools_of([run]).executions)
 
     def _disturbance(self) -> list[str]:
         found = self._slowed()

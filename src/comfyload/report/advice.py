@@ -41,9 +41,9 @@ def policy_page(policy: Policy, file: str, doubts: Sequence[str], next_: list[st
         tables = [_against_rivals(policy), *tables, *_scores(policy)]
     return Page(
         title=f"{wrote}: {policy_sentence(policy)}.",
-        states=[State(word="NOT POSSIBLE", look="bad", sentence=f"{text}.") for text in infeasible(policy)],
+        states=[State("NOT POSSIBLE", "bad", f"{text}.") for text in infeasible(policy)],
         tables=tables,
-        remarks=[Remark(level="warning", text=doubt) for doubt in doubts],
+        remarks=[Remark("warning", doubt) for doubt in doubts],
         next=next_,
     )
 
@@ -70,8 +70,8 @@ def _against_rivals(policy: Policy) -> Table:
         look: Look = "bad" if mark.startswith("✗") else "plain"
         rivals = (others.get(NO_RETRY), best)
         cells = [DASH if rival is None else percent(rival.success) for rival in rivals]
-        with_it = Value(words=f"{percent(ours.success)}{half}", look=look)
-        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(words=mark, look=look)])
+        with_it = Value(f"{percent(ours.success)}{half}", look=look)
+        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(mark, look=look)])
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
     columns = (done, ">with it", f">{NO_RETRY}", ">best other", "")
     note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
@@ -161,7 +161,7 @@ def capacity_page(found: Outlook, workflows: Sequence[str], next_: list[str]) ->
         title=answer or source,
         subtitle=[source] if answer else [],
         tables=tables,
-        remarks=[Remark(level="warning", text=doubt) for doubt in found.doubts],
+        remarks=[Remark("warning", doubt) for doubt in found.doubts],
         next=next_,
     )
 
@@ -193,14 +193,14 @@ def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
 
 def _stable(row: Forecast, latencies: list[Value]) -> list[Value]:
     """At or beyond the capacity the latency has no limit."""
-    rest = [Value(words="∞")] * (len(latencies) - 1)
-    return latencies if row.stable else [Value(words="unstable", look="bad"), *rest]
+    rest = [Value("∞")] * (len(latencies) - 1)
+    return latencies if row.stable else [Value("unstable", look="bad"), *rest]
 
 
 def _late(row: Forecast) -> Value:
     if not row.stable:
-        return Value(words="100 %")
-    return Value(words=DASH if row.missed is None else percent(row.missed.estimate))
+        return Value("100 %")
+    return Value(DASH if row.missed is None else percent(row.missed.estimate))
 
 
 def _unit(rows: Sequence[Forecast], names: Sequence[str]) -> tuple[float, str]:
@@ -213,7 +213,7 @@ def _seconds(value: Estimate, unit: tuple[float, str]) -> Value:
     factor, name = unit
     places = decimals(factor * value.estimate, 1 if name == "ms" else 3)
     words, low, high = (fixed(factor * one, places) for one in (value.estimate, value.low, value.high))
-    return Value(words=words, interval="" if low == words == high else f"{low}{DASH}{high}")
+    return Value(words, interval="" if low == words == high else f"{low}{DASH}{high}")
 
 
 def sizing_words(sizing: Sizing) -> str:

@@ -92,7 +92,7 @@ def node_bars(summary: Summary) -> Bars | None:
             of = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
             nodes = f" ({row.nodes} nodes)" if row.nodes > 1 else ""
             words = f"{'up to ' if row.share > 1 else ''}{100 * min(row.share, 1.0):.0f} %"
-            bars.append(Bar(label=f"{of}{row.name}{nodes}", share=min(row.share, 1.0), words=words))
+            bars.append(Bar(f"{of}{row.name}{nodes}", min(row.share, 1.0), words))
     return Bars(key="nodes", title="slowest nodes", bars=bars) if bars else None
 
 
@@ -116,9 +116,9 @@ def failures(runs: Sequence[Measured]) -> Table | None:
 def _alone(statistic: Statistic, *, note: bool = True) -> Value:
     """The number without its interval."""
     value = value_of(statistic)
-    return Value(words=value.words, note=value.note if note else "")
+    return Value(value.words, note=value.note if note else "")
 
 
 def _mean_of(statistic: Statistic) -> Value:
     value = _alone(statistic)
-    return value if statistic.value is None else Value(words=f"{value.words} ({count(statistic.n, 'job')})")
+    return value if statistic.value is None else Value(f"{value.words} ({count(statistic.n, 'job')})")

@@ -61,11 +61,7 @@ def _in_short(found: Found) -> list[PageLine]:
         "Slowest": _slowest(found.runs),
     }
     looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
-    return [
-        PageLine(label=label, value=Value(words=words), look=looks.get(label, "plain"))
-        for label, words in answers.items()
-        if words
-    ]
+    return [PageLine(label, Value(words), look=looks.get(label, "plain")) for label, words in answers.items() if words]
 
 
 # --- the table
@@ -219,11 +215,11 @@ def _remarks(found: Found) -> Iterator[Remark]:
     for verdict in found.verdicts:
         text = f"{verdict.verdict}  {verdict.run}: {verdict.gate}. {verdict.why}"
         if verdict.verdict == "FAIL":
-            yield Remark(level="invalid", text=text)
+            yield Remark("invalid", text)
         elif verdict.verdict == "INCONCLUSIVE":
-            yield Remark(level="warning", text=text)
+            yield Remark("warning", text)
     for run in found.runs:
         for finding in run.summary.findings:
             if finding.level == "invalid":
                 where = f"{run.manifest.name}, {_in_flight(run)} in flight"
-                yield Remark(level="invalid", text=f"{where}: {finding.text}", hint=finding.hint, code=finding.code)
+                yield Remark("invalid", f"{where}: {finding.text}", hint=finding.hint, code=finding.code)

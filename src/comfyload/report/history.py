@@ -22,7 +22,7 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
     possible = any(one.possible is not None for one in series)
     if max((len(one.points) for one in series), default=0) < 2:
         sentence = "They must have the same workflows and load."
-        return Page(title="", states=[State(word="A trend needs two baselines", look="plain", sentence=sentence)])
+        return Page(title="", states=[State("A trend needs two baselines", "plain", sentence)])
     look: Look = "doubt" if found or possible else "plain"
     sentence = "A step? is one if the next baseline confirms it." if possible else ""
     word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
@@ -30,7 +30,7 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
     ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
     return Page(
         title="Trend",
-        states=[State(word=word, look=look, sentence=sentence)],
+        states=[State(word, look, sentence)],
         tables=[*ends, *(_points(one) for one in series)],
     )
 
@@ -49,7 +49,7 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
                 metric_words(one.metric, one.unit),
                 *ends,
                 change,
-                Value(words=marks, look=looks[-1] if looks else "plain"),
+                Value(marks, look=looks[-1] if looks else "plain"),
             ]
         )
     return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
@@ -62,7 +62,7 @@ def _points(series: TrendSeries) -> Table:
         text, look = marks.get(place, ("", "plain"))
         number = in_words(point.value, point.low, point.high, series.unit)
         cells = (clean(point.name, _NAME), clean(point.utc[:10], 10), number, str(point.n))
-        rows.append([*cells, Value(words=text, look=look)])
+        rows.append([*cells, Value(text, look=look)])
     name = metric_words(series.metric, series.unit)
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
     columns = ("baseline", "date", f">{name}", ">jobs", "")

@@ -52,11 +52,11 @@ def validity(runs: Sequence[Measured]) -> State:
     invalid = [label for label, run in zip(run_labels(runs), runs, strict=True) if not run.summary.valid]
     if not runs or invalid:
         which = "these numbers:" if len(runs) == 1 else f"the numbers of {clean('; '.join(invalid), 300)}."
-        return State(word="INVALID", look="bad", sentence=f"Do not use {which}" if runs else "No run was made.")
+        return State("INVALID", "bad", f"Do not use {which}" if runs else "No run was made.")
     codes = [one.code for run in runs for one in run.summary.findings if one.level == "warning"]
     shown = len(codes) if len(runs) == 1 else len(set(codes))  # of several runs, a kind of finding is one remark
     sentence = f"With {count(shown, 'warning')}, below." if codes else "No problems found."
-    return State(word="VALID", look="good", sentence=sentence)
+    return State("VALID", "good", sentence)
 
 
 def _tiles(summary: Summary) -> list[PageLine]:
@@ -66,8 +66,8 @@ def _tiles(summary: Summary) -> list[PageLine]:
     found = [_tile((rate or "Jobs/min").lower(), key, summary), _tile("for half of the jobs", "p50_latency_s", summary)]
     longest = summary.summary["max_latency_s"]
     if isinstance(longest, float):
-        value = Value(words=duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
-        found.append(PageLine(label="for the slowest", value=value, key="max_latency_s"))
+        value = Value(duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
+        found.append(PageLine("for the slowest", value, key="max_latency_s"))
     return found
 
 
@@ -75,7 +75,7 @@ def _tile(label: str, key: str, summary: Summary) -> PageLine:
     """The number; where it is withheld, the reason stands under the dash."""
     statistic = summary.statistics[key]
     value = value_of(statistic)
-    return PageLine(label=label, value=structs.replace(value, note=statistic.reason if value.note else ""), key=key)
+    return PageLine(label, structs.replace(value, note=statistic.reason if value.note else ""), key=key)
 
 
 def _p95(statistic: Statistic) -> str:
@@ -101,7 +101,7 @@ def _time(summary: Summary) -> Bars | None:
     total = sum(seconds for _, seconds in parts)
     if total <= 0:
         return None
-    bars = [Bar(label=label, share=seconds / total, words=duration(seconds)) for label, seconds in parts]
+    bars = [Bar(label, seconds / total, duration(seconds)) for label, seconds in parts]
     return Bars(key="time", title="where the time goes", bars=bars, parts=True)
 
 
@@ -120,10 +120,4 @@ def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[
 
 
 def _remark(finding: Finding) -> Remark:
-    return Remark(
-        level=finding.level,
-        text=finding.text,
-        hint=finding.hint,
-        code=finding.code,
-        detail=finding.level == "info",
-    )
+    return Remark(finding.level, finding.text, finding.hint, finding.code, detail=finding.level == "info")
