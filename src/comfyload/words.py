@@ -3,8 +3,6 @@
 Everything that is printed takes its numbers from here: percent, seconds, GiB and counts are written once.
 """
 
-from __future__ import annotations
-
 import codecs
 import math
 import unicodedata

@@ -1,7 +1,5 @@
 """How a retry policy is made from measured jobs: each number by its rule, then tried in simulated trouble."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Each number is simulated; its interval comes from resampling the measured jobs, 
 been another day. At or beyond capacity there is no latency to expect: it is infinite.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

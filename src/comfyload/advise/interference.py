@@ -3,8 +3,6 @@
 Ranks, since a few jobs that take very long, and chance has put into one part, say nothing of the others.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

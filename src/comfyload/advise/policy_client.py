@@ -6,8 +6,6 @@ lost once its server answers again. Hung jobs are not recalled: no simulated ser
 minute, the shortest `liveness_s` of a policy made here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import partial

@@ -3,8 +3,6 @@
 Arrays end in the axis of the jobs; what stands before it are replications, all simulated at once. Times in seconds.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How a retry policy does in simulated trouble, against the retries that are usually written."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -4,8 +4,6 @@ One ComfyUI runs one prompt at a time, so that its capacity is known from how lo
 one and two in flight unless a client takes long between jobs. More in flight only measures the queue.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Random jobs, drawn once, so that all rates and numbers of servers are compared on the same ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

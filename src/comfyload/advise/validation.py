@@ -5,8 +5,6 @@ times (structural); those of its arrivals with execution times measured elsewher
 its rate (blind). The last one judges the chance of one run as much as the model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import Literal

@@ -1,7 +1,5 @@
 """`capacity` and `policy`: what measured runs show, and what they predict of other loads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The runs of `saturate`: which to make next, and what they come to."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """`demo`: a simulated ComfyUI in a process of its own, and a small load against it through sockets."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Earlier runs of a graph on a server, wherever our commands put them: below `runs/`, or in the archive."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

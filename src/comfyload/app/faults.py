@@ -1,7 +1,5 @@
 """`faults`: trouble on purpose, for clients with and without a retry policy, on the simulator or a real server."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import uuid

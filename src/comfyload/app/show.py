@@ -1,7 +1,5 @@
 """`show --job`: one job from due to end, its nodes as a waterfall."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

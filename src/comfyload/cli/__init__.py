@@ -1,7 +1,5 @@
 """The command line: flags in, exit code out. What is slow to import is imported by the command that needs it."""
 
-from __future__ import annotations
-
 import errno
 import sys
 from collections.abc import Callable

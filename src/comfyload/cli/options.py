@@ -1,7 +1,5 @@
 """From flags to options: every flag that was given replaces its field in the options that hold otherwise."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is printed goes into any code page: where a letter is missing there, plain ones stand in its place."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """The arrivals of a run, each a job or a book of several, and at which rates they came, left and ended."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

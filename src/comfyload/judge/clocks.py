@@ -3,8 +3,6 @@
 Without numpy, as a run's last act is to ask for it: nothing heavy is loaded before it is over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 

@@ -1,7 +1,5 @@
 """What is worth knowing about runs, in sentences: found by rules, each with its numbers, none beyond its intervals."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ A short run that happened to meet no rush also shows no dependence: what is esti
 most. So the end of an interval that a rush would move, and any proof that jobs are quick enough, rest on the theory.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

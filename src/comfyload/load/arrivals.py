@@ -4,8 +4,6 @@ An open load is a renewal process of mean one, stretched so that its rate is tha
 when the rate, summed over time, has reached the process's n-th point.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ results to `emit`, a synchronous callable. Instants are the given clock's: secon
 is one job, or a book of several that are due together.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator

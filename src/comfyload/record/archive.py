@@ -4,8 +4,6 @@ A baseline is written under a temporary name and renamed, so that half of one ne
 overwritten.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

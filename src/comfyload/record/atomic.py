@@ -1,7 +1,5 @@
 """Writes a file that a user names: a plain file as a whole; a device, a pipe or an open descriptor directly."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

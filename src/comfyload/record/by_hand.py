@@ -1,7 +1,5 @@
 """Folders of the archive that were made by hand, as section 4 of the checklist describes: without a manifest."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Copies, hashes and syncs files of a baseline. Nothing is held in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

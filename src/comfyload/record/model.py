@@ -5,8 +5,6 @@ counted from the start of the run. Fields ending in `_ms` are the server's wall 
 differences between two of them mean anything. `None` is "not known", never zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 

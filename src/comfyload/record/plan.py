@@ -3,8 +3,6 @@
 Durations are in seconds and rates in arrivals per second. `None` is "no limit", or "not given".
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated, Literal
 

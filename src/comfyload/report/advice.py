@@ -1,7 +1,5 @@
 """The Pages of `policy` and `capacity`: a retry policy with its scores, and what to expect at other loads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import Struct, structs

@@ -1,7 +1,5 @@
 """The tables of a run below its first numbers: nodes, failures, several workflows, switches between them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import Struct

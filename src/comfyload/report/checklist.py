@@ -1,7 +1,5 @@
 """What a checklist found: a table of its runs, then what they come to in a few sentences."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 

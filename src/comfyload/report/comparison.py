@@ -1,7 +1,5 @@
 """How a comparison is read: the verdict first, then the ratios that it rests on, then the rest."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any

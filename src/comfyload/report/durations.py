@@ -1,7 +1,5 @@
 """The table of durations: a row per metric, its interval beneath, and a footnote for each number withheld."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """The Page of `faults`: how each client did in each trouble."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """How a trend is read: per load what changed from the first baseline to the last, then every point of each metric."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from comfyload.judge.columns.ledger import clean

@@ -1,7 +1,5 @@
 """What a run made, in words: a row for each kind of file, and what its images a minute are of."""
 
-from __future__ import annotations
-
 from comfyload.judge.summary import Summary
 from comfyload.record.kinds import KIND_WORDS, SHOWN, Kind
 from comfyload.words import count, sentence_case

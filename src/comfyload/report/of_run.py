@@ -1,7 +1,5 @@
 """The Page of a run: whether it counts, the numbers that one came for, the gates, then all else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import structs

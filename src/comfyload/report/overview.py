@@ -1,7 +1,5 @@
 """The page of a run, or of several that belong together, such as a baseline: the answer and one picture come first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any

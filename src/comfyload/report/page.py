@@ -1,7 +1,5 @@
 """What a reader is shown of a result, composed once. Terminal, HTML, Markdown and JSON render the same Page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 

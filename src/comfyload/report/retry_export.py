@@ -1,7 +1,5 @@
 """A retry policy for other tools, a template each; each file lists what that tool cannot do."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined

@@ -1,7 +1,5 @@
 """What a run was and did, a label and a value a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from comfyload.judge.columns.gpu import GpuRow

@@ -1,7 +1,5 @@
 """The Page of `saturate`: knee, capacity and the rate to deploy first, then what was measured and checked."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tables of a page that a single run's page lacks: one line a run, gates of all runs, jobs, environment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

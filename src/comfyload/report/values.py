@@ -1,7 +1,5 @@
 """Numbers in words, with their unit and interval, or why they are withheld."""
 
-from __future__ import annotations
-
 import math
 
 from comfyload.judge.statistics.stats import Statistic

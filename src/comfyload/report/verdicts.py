@@ -1,7 +1,5 @@
 """How verdicts on gates are read: a line a gate on a terminal, a table in Markdown, and as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether a server gets jobs, and if not, until when. No clock of its own: `now` is an instant that is handed in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal

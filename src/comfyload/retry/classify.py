@@ -1,7 +1,5 @@
 """Which class of failure an execution ended in, and which failures of nodes are known to come again. Pure."""
 
-from __future__ import annotations
-
 from comfyload.record.model import Execution, Failure, FailureKind
 from comfyload.record.policy import FailureClass
 

@@ -8,8 +8,6 @@ last job was of its workflow, so that models stay loaded, until that costs more 
 [affinity with spill].
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass

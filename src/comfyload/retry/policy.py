@@ -4,8 +4,6 @@ A deadline counts from the call for a job, over all its attempts. Every wait com
 and a simulation of it decide alike.
 """
 
-from __future__ import annotations
-
 from typing import get_args
 
 import msgspec

@@ -4,8 +4,6 @@
 progress is taken back and sent to another.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable

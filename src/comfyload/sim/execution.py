@@ -1,7 +1,5 @@
 """One prompt's execution: its events, their order and receivers, and its history entry."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

@@ -1,7 +1,5 @@
 """The HTTP side of the simulated server: which call is answered how, with ComfyUI's bodies and status codes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

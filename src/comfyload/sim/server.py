@@ -1,7 +1,5 @@
 """A ComfyUI in process: one worker, one queue, its sockets and its HTTP calls, all on the event loop's time."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

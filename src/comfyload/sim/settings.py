@@ -1,7 +1,5 @@
 """How a simulated server is set up, its clock, and what it really did."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass

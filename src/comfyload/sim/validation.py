@@ -1,7 +1,5 @@
 """Whether a posted graph can run, in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
 
-from __future__ import annotations
-
 import posixpath
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads the sources during a run, each at its own interval; none of them can hold the run up."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence

@@ -3,8 +3,6 @@
 DCGM's exporter names its GPUs by number; that of `nvidia_smi_*` by uuid, with the number as a value.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -1,7 +1,5 @@
 """Reads the probe's ring buffer during the run: rows of the server's own process, converted to the run's clock."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable, Sequence

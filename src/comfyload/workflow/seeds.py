@@ -1,7 +1,5 @@
 """Finds the seeds of a graph: literals of inputs named as seeds, and literals linked to such inputs."""
 
-from __future__ import annotations
-
 import re
 from typing import Any, Literal
 

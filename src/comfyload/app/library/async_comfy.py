@@ -1,7 +1,5 @@
 """A connection for programs with an event loop: run a workflow, fetch its files."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """From options to jobs: workflows read and overridden, tables loaded, every job a function of its index."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`run`: load one server with workflows and write a run directory."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from contextlib import AbstractAsyncContextManager

@@ -4,8 +4,6 @@ The journal names every job that was sent, or was about to be. Each is looked up
 runs twice; seeds and schedule are functions of the manifest, so that the remaining jobs are those of the first plan.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime

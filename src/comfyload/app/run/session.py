@@ -1,7 +1,5 @@
 """One run under way: the lines of the engine and the client are journalled first, then shown."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager

@@ -1,7 +1,5 @@
 """What made two runs, and which differences between them leave nothing to compare."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence

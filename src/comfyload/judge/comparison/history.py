@@ -4,8 +4,6 @@ Two points make a change sure; the last one alone is at most a possible one. The
 judge/comparison/levels.py and docs/why/trend.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

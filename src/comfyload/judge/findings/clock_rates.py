@@ -4,8 +4,6 @@ All our instants are the monotonic clock's. It is compared with the other clocks
 which is an independent witness only on another machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from comfyload.judge.columns.pace import Pace

@@ -1,7 +1,5 @@
 """Findings from the ledger, the server and the cache: what is wrong with a run's jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from msgspec import structs

@@ -1,7 +1,5 @@
 """Whether the load of the plan is the load that was made, and what cut it short."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

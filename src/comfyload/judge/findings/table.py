@@ -1,7 +1,5 @@
 """What to know before reading a number, one row a code: its level, its meaning and one hint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, get_args

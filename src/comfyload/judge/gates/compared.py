@@ -1,7 +1,5 @@
 """Verdicts on a comparison: that B is not slower than A, and that it does not fail more often."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

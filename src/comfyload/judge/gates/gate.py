@@ -6,8 +6,6 @@ probabilistic gates of one call go through Holm's (1979) procedure before any of
 part of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from msgspec import structs

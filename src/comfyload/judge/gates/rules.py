@@ -6,8 +6,6 @@
 - A count or a maximum is a fact of this run. Nothing is inferred from it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@
   given rate makes the more of them the shorter they are, and at most as many as independent failures.
 """
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from comfyload.judge.arrivals import arrivals_of, books_failed

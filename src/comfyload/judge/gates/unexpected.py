@@ -1,7 +1,5 @@
 """The errors of a run that no pattern expects: of its records, of its warm-up, and of its log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from comfyload.judge.columns.ledger import clean

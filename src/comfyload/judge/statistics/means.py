@@ -6,8 +6,6 @@ and the lower one of a rate, is given from 59 independent jobs on: with fewer, o
 than 5 % of runs. The skew of the observed jobs is taken out by Hall's transformation.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -5,8 +5,6 @@ took longer than any limit. Jobs on one server are rarely independent, so an int
 `n / tau` independent jobs, tau being the sample's own autocorrelation time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

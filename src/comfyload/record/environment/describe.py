@@ -1,7 +1,5 @@
 """Facts of the system under test: from the server, and from this machine where the server runs on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

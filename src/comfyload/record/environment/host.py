@@ -1,7 +1,5 @@
 """Facts of the machine that the load comes from, which may explain a number years later."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version

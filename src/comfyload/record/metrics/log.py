@@ -4,8 +4,6 @@ The probe in ComfyUI and applications write the same file, so that a line that i
 refused.
 """
 
-from __future__ import annotations
-
 import heapq
 import json
 import math

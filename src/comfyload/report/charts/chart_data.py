@@ -1,7 +1,5 @@
 """How to pass once over a run's lines and samples, and keep what charts need: all of few jobs, some of many."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from array import array

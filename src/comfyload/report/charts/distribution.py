@@ -1,7 +1,5 @@
 """The picture of how latencies are spread: which share of jobs took no longer than that."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The picture of what came, what left and what waited, over time."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

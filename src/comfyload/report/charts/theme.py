@@ -1,7 +1,5 @@
 """The look of all charts: colours that colour-blind readers can distinguish, units on axes, no ornament."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from string import Template

@@ -1,7 +1,5 @@
 """A run as Prometheus metrics: text for node-exporter's textfile collector, or to push to a gateway."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Durations and instants are in seconds; an instant ending in `_s` counts from the
 `_utc` is the same on the wall clock of the machine that sent the load. None is "not known".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta

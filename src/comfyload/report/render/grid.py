@@ -1,7 +1,5 @@
 """A table in columns that fit a terminal: words give way before numbers, and long sentences stand beneath their row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import zip_longest
 
