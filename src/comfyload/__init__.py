@@ -12,17 +12,7 @@ if TYPE_CHECKING:
     from comfyload.record.model import Execution
     from comfyload.record.policy import Policy
 
-__all__ = [
-    "Execution",
-    "JobEvent",
-    "Policy",
-    "Progress",
-    "Queued",
-    "Retrying",
-    "connect",
-    "log_event",
-    "stage",
-]
+__all__ = ["Execution", "JobEvent", "Policy", "Progress", "Queued", "Retrying", "connect", "log_event", "stage"]
 
 _HOMES = {
     "Execution": "comfyload.record.model",

@@ -82,11 +82,7 @@ def at_home(spill_s: float) -> Callable[[list[Server], float, int, int], Server]
 
 
 def latencies(
-    jobs: Stream,
-    count: int,
-    choose: Callable[[list[Server], float, int, int], Server],
-    mean_s: float,
-    swap_s: float,
+    jobs: Stream, count: int, choose: Callable[[list[Server], float, int, int], Server], mean_s: float, swap_s: float
 ) -> Floats:
     """Seconds from arrival to end; the dispatcher expects the mean of a job, and the switch where there is one."""
     servers = [Server() for _ in range(count)]

@@ -53,12 +53,7 @@ BOUNDS: dict[str, dict[str, object]] = {
         "MAX_FILE_BYTES": 128 * MIB,
         "MAX_DOWNLOAD_BYTES": 2048 * MIB,
     },
-    "comfy.wire.lenient": {
-        "MAX_VALUES": 500_000,
-        "ROOMY_VALUES": 1_500_000,
-        "MAX_LETTERS": 64 * MIB,
-        "WIDEST": 2**63,
-    },
+    "comfy.wire.lenient": {"MAX_VALUES": 500_000, "ROOMY_VALUES": 1_500_000, "MAX_LETTERS": 64 * MIB, "WIDEST": 2**63},
     "retry.attempt_log": {"LATER_IDS": 8},
     "retry.decide": {"SPILL_SWAPS": 3.0, "LOOK_AGAIN_S": (0.25, 2.0)},
     "retry.expected": {"HALF_LIFE_JOBS": 20},

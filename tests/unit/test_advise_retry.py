@@ -247,12 +247,6 @@ def test_what_cannot_be_had_is_said() -> None:
 
 def test_where_the_queue_cannot_be_seen_the_budget_is_small() -> None:
     policy = synthesise(
-        pools_of_one([10.0] * 40),
-        ONE,
-        deadline_s=90,
-        rate_per_s=0.06,
-        depth_known=False,
-        rng=_rng(),
-        replications=2,
+        pools_of_one([10.0] * 40), ONE, deadline_s=90, rate_per_s=0.06, depth_known=False, rng=_rng(), replications=2
     )
     assert policy.admission.depth is None and policy.budget.ratio <= 0.5

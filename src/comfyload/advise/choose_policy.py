@@ -173,10 +173,7 @@ def _with_attempts(policy: Policy, attempts: int) -> Policy:
 
 
 def _choose(
-    around: Mapping[str, Policy],
-    numbers: _Numbers,
-    tried: Mapping[str, Sequence[World]],
-    played: Callable[[], None],
+    around: Mapping[str, Policy], numbers: _Numbers, tried: Mapping[str, Sequence[World]], played: Callable[[], None]
 ) -> Policy:
     """Of the numbers by rule and those around them, the policy that is nowhere far from the best; in doubt by rule."""
     if len(around) == 1:

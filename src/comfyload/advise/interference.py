@@ -57,9 +57,7 @@ def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interfer
     bounded = math.isfinite(low) and math.isfinite(high)
     return Interference(
         ratio=Rate(
-            estimate=math.exp(shift),
-            low=math.exp(low) if bounded else None,
-            high=math.exp(high) if bounded else None,
+            estimate=math.exp(shift), low=math.exp(low) if bounded else None, high=math.exp(high) if bounded else None
         ),
         disturbed=slower and shift > math.log1p(_DISTURBED),
         doubt=(high - low) / 2 / _NORMAL_975 if bounded else math.inf,

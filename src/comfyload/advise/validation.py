@@ -28,11 +28,7 @@ Checked = Literal["structural", "replay", "blind"]
 _REPLICATES = 200
 _SIDE = 0.025
 """Of each band: two of them have a mark, and both together hold nine of ten runs (Bonferroni)."""
-_LIMITS: dict[tuple[str, str], float] = {
-    ("structural", "mean"): 0.03,
-    ("replay", "p50"): 0.10,
-    ("replay", "p95"): 0.15,
-}
+_LIMITS: dict[tuple[str, str], float] = {("structural", "mean"): 0.03, ("replay", "p50"): 0.10, ("replay", "p95"): 0.15}
 """The largest relative error with which the model passes; a larger one is accepted if the run is within the band."""
 _LAGS = 10
 _NO_CHANCE = 0.01

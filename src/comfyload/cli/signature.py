@@ -161,9 +161,4 @@ def _name_of(flag: str) -> str:
 
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
-_TYPES: dict[str, Any] = {
-    "switch": bool,
-    "duration": float | None,
-    "text": str | None,
-    "texts": list[str] | None,
-}
+_TYPES: dict[str, Any] = {"switch": bool, "duration": float | None, "text": str | None, "texts": list[str] | None}

@@ -104,11 +104,7 @@ async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Des
 
 
 async def preflight(
-    transport: Transport,
-    sent: Iterable[Workflow],
-    described: Described,
-    server: Server,
-    places: Sequence[str] = (),
+    transport: Transport, sent: Iterable[Workflow], described: Described, server: Server, places: Sequence[str] = ()
 ) -> PreflightAnswer:
     """What the server would do with these graphs, which differ in their values alone; files that no list of it names
     are looked up there. `places`: which rows of a table they are of.

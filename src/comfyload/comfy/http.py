@@ -165,9 +165,7 @@ class Http:
                 data=request.body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(
-                    total=request.timeout_s,
-                    sock_connect=self._connect_s,
-                    sock_read=IDLE_S if request.file else None,
+                    total=request.timeout_s, sock_connect=self._connect_s, sock_read=IDLE_S if request.file else None
                 ),
                 allow_redirects=False,
             )

@@ -75,9 +75,7 @@ class Engine:
     done: frozenset[int] = frozenset()
 
     async def run(
-        self,
-        on_counted: Callable[[], None] = lambda: None,
-        on_last: Callable[[], None] = lambda: None,
+        self, on_counted: Callable[[], None] = lambda: None, on_last: Callable[[], None] = lambda: None
     ) -> None:
         """Run the plan to its end.
 

@@ -26,11 +26,7 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
     word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
     loads = dict.fromkeys(one.load for one in series)
     ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
-    return Page(
-        title="Trend",
-        states=[State(word, look, sentence)],
-        tables=[*ends, *(_points(one) for one in series)],
-    )
+    return Page(title="Trend", states=[State(word, look, sentence)], tables=[*ends, *(_points(one) for one in series)])
 
 
 def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
@@ -43,12 +39,7 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
         looks = [look for _, look in _marks(one).values()]
         ends = (in_words(end.value, unit=one.unit) for end in (first, last))
         rows.append(
-            [
-                metric_words(one.metric, one.unit),
-                *ends,
-                change,
-                Value(marks, look=looks[-1] if looks else "plain"),
-            ]
+            [metric_words(one.metric, one.unit), *ends, change, Value(marks, look=looks[-1] if looks else "plain")]
         )
     return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
 

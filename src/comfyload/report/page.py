@@ -142,13 +142,7 @@ def as_json(page: Page) -> dict[str, Any]:
 
 
 def table(
-    key: str,
-    columns: Sequence[str],
-    rows: Iterable[Row],
-    *,
-    title: str = "",
-    detail: bool = False,
-    note: str = "",
+    key: str, columns: Sequence[str], rows: Iterable[Row], *, title: str = "", detail: bool = False, note: str = ""
 ) -> Table:
     """A table. A column whose title begins with `>` has numbers, one whose title begins with `~` has sentences."""
     heads = [

@@ -45,10 +45,7 @@ def saturation_json(found: Saturated) -> dict[str, Any]:
 def _answers(found: Saturated) -> list[PageLine]:
     knee = DASH if found.knee is None else f"{found.knee} in flight"
     waits = "; more only wait in the queue" if found.knee is not None and found.serial else ""
-    facts = [
-        PageLine("Knee", Value(f"{knee}{waits}")),
-        PageLine("Capacity", _rate(found.capacity_per_minute)),
-    ]
+    facts = [PageLine("Knee", Value(f"{knee}{waits}")), PageLine("Capacity", _rate(found.capacity_per_minute))]
     service = found.service_s
     if service is not None and service.estimate is not None:
         time = in_words(service.estimate, service.low, service.high, "s")

@@ -56,8 +56,7 @@ def validate(
         for node_id, errors in checker.verdicts.items():
             if errors:
                 entry = node_errors.setdefault(
-                    node_id,
-                    {"errors": errors, "dependent_outputs": [], "class_type": graph[node_id]["class_type"]},
+                    node_id, {"errors": errors, "dependent_outputs": [], "class_type": graph[node_id]["class_type"]}
                 )
                 entry["dependent_outputs"].append(output)
     if good:

@@ -24,10 +24,7 @@ __all__ = ["GateVerdict", "RunError", "Verdict", "exit_code", "judge", "overall"
 
 
 def judge(
-    gates: GateSet,
-    measured: Measured,
-    log_errors: Sequence[RunError] | None = None,
-    baseline: Sequence[Measured] = (),
+    gates: GateSet, measured: Measured, log_errors: Sequence[RunError] | None = None, baseline: Sequence[Measured] = ()
 ) -> list[GateVerdict]:
     """A verdict on each gate. `log_errors` None: no log was read.
 
