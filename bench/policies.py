@@ -297,12 +297,7 @@ async def watch(result: Result, speed: float) -> None:
 
 
 def account(
-    result: Result,
-    server: Server,
-    jobs: Sequence[Job],
-    done: dict[int, float],
-    ids: dict[int, list[str]],
-    speed: float,
+    result: Result, server: Server, jobs: Sequence[Job], done: dict[int, float], ids: dict[int, list[str]], speed: float
 ) -> None:
     """Fill in the result from what the server did."""
     event_s = EVENTS_S[result.scenario]

@@ -218,11 +218,7 @@ _HOOKS: tuple[tuple[str, Callable[[Listener, Any], list[Undo]], str], ...] = (
     ("queue.get", _attach_get, "when prompts start (prompt.started, duration_ms of prompt.ended) is unknown"),
     ("queue.task_done", _attach_done, "when and how prompts end (prompt.ended), and nodes that fail, are unknown"),
     ("queue.delete", _attach_delete, "that a waiting prompt was deleted is unknown"),
-    (
-        "progress",
-        _attach_nodes,
-        "when nodes start and end (node) is unknown; cached ones are told at the prompt's end",
-    ),
+    ("progress", _attach_nodes, "when nodes start and end (node) is unknown; cached ones are told at the prompt's end"),
     ("models", _attach_models, "loads and unloads of models (model) are unknown"),
 )
 

@@ -10,19 +10,9 @@ if TYPE_CHECKING:
     from comfyload.record.job_events import JobEvent, Progress, Queued, Retrying
     from comfyload.record.metrics.writer import log_event, stage
     from comfyload.record.model import Execution
-    from comfyload.retry.policy import Policy
+    from comfyload.record.policy import Policy
 
-__all__ = [
-    "Execution",
-    "JobEvent",
-    "Policy",
-    "Progress",
-    "Queued",
-    "Retrying",
-    "connect",
-    "log_event",
-    "stage",
-]
+__all__ = ["Execution", "JobEvent", "Policy", "Progress", "Queued", "Retrying", "connect", "log_event", "stage"]
 
 _HOMES = {
     "Execution": "comfyload.record.model",

@@ -1,7 +1,5 @@
 """`python -m comfyload`, and the command `comfyload`."""
 
-from __future__ import annotations
-
 import sys
 
 

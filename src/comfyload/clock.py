@@ -4,8 +4,6 @@ Instants are in seconds; they never go back and have no meaning outside the proc
 Under `VirtualLoop` nothing waits: when all tasks sleep, the clock jumps to the next timer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import selectors
 import time

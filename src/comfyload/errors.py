@@ -17,6 +17,8 @@ nothing measured · 70 an error in comfyload · 130 interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,6 +58,15 @@ class WorkflowError(UsageError):
 
 class RunFilesError(UsageError):
     """A run directory is missing, damaged or already there."""
+
+
+@contextmanager
+def file_errors(what: str, hint: str = "") -> Iterator[None]:
+    """Turn an error of the system into a RunFilesError: `what` could not be done, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFilesError(f"{what}: {error.strerror or error}", hint) from None
 
 
 class ServerUnreachable(ComfyloadError):

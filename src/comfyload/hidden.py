@@ -1,7 +1,5 @@
 """Remembers secrets where they are read, so that no message and no file shows them by accident."""
 
-from __future__ import annotations
-
 import json
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """Ends background tasks, and waits for a limited time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Collection
 from contextlib import suppress

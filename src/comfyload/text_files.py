@@ -1,7 +1,5 @@
 """Decodes the files that people give: UTF-8 and UTF-16 are read; anything else is refused by name."""
 
-from __future__ import annotations
-
 import codecs
 import zlib
 from gzip import BadGzipFile, GzipFile

@@ -1,7 +1,5 @@
 """Makes text from outside safe to show: control characters, marks of direction and lone surrogates become escapes."""
 
-from __future__ import annotations
-
 import re
 
 _UNSEEN = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff"

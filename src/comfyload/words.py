@@ -3,8 +3,6 @@
 Everything that is printed takes its numbers from here: percent, seconds, GiB and counts are written once.
 """
 
-from __future__ import annotations
-
 import codecs
 import math
 import unicodedata
@@ -14,30 +12,10 @@ DASH = "\N{EN DASH}"
 """Between the ends of an interval; alone, in place of a number that is not known."""
 
 _DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-_ASCII = str.maketrans(
-    {
-        DASH: "-",
-        "∞": "inf",
-        "≤": "<=",
-        "≥": ">=",
-        "·": "|",
-        "…": "...",
-        "±": "+-",
-        "━": "=",
-        "─": "-",
-        "▇": "#",
-        "●": "*",
-        "◐": "o",
-        "○": ".",
-        "\N{EM DASH}": "-",
-        "✓": "+",
-        "✗": "x",
-        "°": "",
-        "µ": "u",
-        "\N{MULTIPLICATION SIGN}": "x",
-        **{digit: f"({value})" for value, digit in enumerate(_DIGITS)},
-    }
-)
+_WORDS: dict[str, int | str] = {"∞": "inf", "≤": "<=", "≥": ">=", "…": "...", "±": "+-", "°": ""}
+_WORDS |= {digit: f"({value})" for value, digit in enumerate(_DIGITS)}
+_LETTERS = str.maketrans(f"{DASH}\N{EM DASH}─━·✓✗▇●◐○µ\N{MULTIPLICATION SIGN}", "---=|+x#*o.ux")
+_ASCII: dict[int, int | str] = {**_LETTERS, **str.maketrans(_WORDS)}
 _GIB = 2.0**30
 
 
@@ -62,6 +40,12 @@ def digits(value: float, most: int = 3) -> str:
 def span(low: str, high: str) -> str:
     """An interval, with room around the dash."""
     return f"{low} {DASH} {high}"
+
+
+def span_words(low: str, high: str) -> str:
+    """`97.8 to 99.9 %`; one number where they read alike."""
+    unit = high.rpartition(" ")[2]
+    return high if low == high else f"{low.removesuffix(f' {unit}')} to {high}"
 
 
 def superscript(number: int) -> str:
@@ -122,6 +106,10 @@ def ascii_only(text: str) -> str:
     return text.translate(_ASCII)
 
 
+PLAIN = "comfyload.plain"
+"""What encoders may do (`errors`) with a letter that the encoding lacks: `plain_letters` in its place."""
+
+
 def plain_letters(text: str) -> str:
     """ASCII in the place of each letter: without its accents, or a question mark."""
     plain = unicodedata.normalize("NFKD", ascii_only(text))
@@ -132,7 +120,7 @@ def in_code_page(text: str, encoding: str) -> str:
     """The text itself in Unicode; else in our own ASCII signs, and plain letters for those that the encoding lacks."""
     if is_unicode(encoding):
         return text
-    return ascii_only(text).encode(encoding, "comfyload.plain").decode(encoding)
+    return ascii_only(text).encode(encoding, PLAIN).decode(encoding)
 
 
 def is_unicode(encoding: str) -> bool:
@@ -146,4 +134,4 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return plain_letters(error.object[error.start : error.end]), error.end
 
 
-codecs.register_error("comfyload.plain", _plain)
+codecs.register_error(PLAIN, _plain)

@@ -145,10 +145,7 @@ def see(blank: Path, server: Server, look: Callable[[Page], Awaitable[None]], *,
         blank.write_text("<html data-drawn=yes>", encoding="utf-8")
         async with serving(server), opened(blank, before=WATCH + before) as page:
             await page.call("Page.navigate", url=server.url)
-            await until(
-                page,
-                "(document.querySelector('.clp')?.dataset.state ?? 'loading') !== 'loading'",
-            )
+            await until(page, "(document.querySelector('.clp')?.dataset.state ?? 'loading') !== 'loading'")
             await look(page)
             asked = {event["request"]["url"] for event in page.told("Network.requestWillBeSent")} - {blank.as_uri()}
             assert all(url.startswith((server.url, "data:,")) for url in asked), asked

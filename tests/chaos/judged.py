@@ -53,10 +53,7 @@ def judge(run: Path, ledger: Path, expected: Expected, jobs: int) -> Outcome:
     records = [line for line in lines if isinstance(line, Record)]
     sent = {line.prompt_id for line in lines if isinstance(line, Sent)}
     truth = counts(ledger)
-    broken = [
-        *_arrivals(records, lines, jobs, expected),
-        *_against(records, sent, truth, expected),
-    ]
+    broken = [*_arrivals(records, lines, jobs, expected), *_against(records, sent, truth, expected)]
     ends = Counter(record.execution.outcome for record in records)
     unlike = [end for end in ends if end != "completed" and end not in expected.ends]
     if unlike:

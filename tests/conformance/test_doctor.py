@@ -44,12 +44,7 @@ def on(body: Callable[[Server, Transport], Awaitable[T]], **server: Any) -> T:
 
 
 async def look(
-    transport: Transport,
-    graph: dict[str, Any] | None = SLEEPER,
-    *,
-    jobs: int = 12,
-    as_is: bool = False,
-    **more: Any,
+    transport: Transport, graph: dict[str, Any] | None = SLEEPER, *, jobs: int = 12, as_is: bool = False, **more: Any
 ) -> dict[str, list[DoctorCheck]]:
     workflows = [] if graph is None else [parse(json.dumps(graph).encode(), "g")]
     options = RunOptions(plan=Plan(load=Closed(), jobs=jobs, as_is=as_is), **more)

@@ -97,12 +97,7 @@ def run(
 def _environment(folder: Path) -> dict[str, str]:
     system = {name: os.environ[name] for name in _SYSTEM if name in os.environ}
     tools = Path(sys.executable).parent
-    return {
-        **system,
-        "PATH": f"{tools}{os.pathsep}{system['PATH']}",
-        "HOME": str(folder),
-        "COLUMNS": "80",
-    }
+    return {**system, "PATH": f"{tools}{os.pathsep}{system['PATH']}", "HOME": str(folder), "COLUMNS": "80"}
 
 
 def _end_group(group: int) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from comfyload.retry.policy import RULES, Policy
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import RULES
 from comfyload.sim import Server
 from tests.docs.pages import ROOT
 from tests.support.servers import in_thread

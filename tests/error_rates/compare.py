@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.comparison.compare import Comparison, compare
 from comfyload.judge.statistics.means import mean
@@ -23,7 +23,6 @@ from comfyload.judge.summary import Measured, measure
 from tests.error_rates.laws import LAWS, Law
 from tests.unit.judge_runs import manifest, one_by_one
 
-Floats = NDArray[np.float64]
 PAIRS, JOBS = 5, 12
 DECIDED = ("slower", "faster")
 SAME = "no practical difference"

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import Traffic
+from comfyload.judge.arrays import Floats
 from tests.error_rates.laws import LAWS
 
-Floats = NDArray[np.float64]
 MEDIAN_S = 8.0
 SWAP_S = 12.0
 PER_STREAM = 20_000
@@ -82,11 +82,7 @@ def at_home(spill_s: float) -> Callable[[list[Server], float, int, int], Server]
 
 
 def latencies(
-    jobs: Stream,
-    count: int,
-    choose: Callable[[list[Server], float, int, int], Server],
-    mean_s: float,
-    swap_s: float,
+    jobs: Stream, count: int, choose: Callable[[list[Server], float, int, int], Server], mean_s: float, swap_s: float
 ) -> Floats:
     """Seconds from arrival to end; the dispatcher expects the mean of a job, and the switch where there is one."""
     servers = [Server() for _ in range(count)]

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from tests.error_rates.laws import LAWS, Law
 
-Floats = NDArray[np.float64]
 HARD = ("logn .3", "15%x2.5", "5%x6")
 
 

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 from scipy import optimize, special
 
-Floats = NDArray[np.float64]
+from comfyload.judge.arrays import Floats
 
 
 class Law(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from comfyload.advise.choose_policy import OURS, naive_for, synthesise
 from comfyload.advise.retry_model import scores, worlds
 from comfyload.advise.scenarios import Setting, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
-from comfyload.retry.policy import Score
+from comfyload.record.policy import Score
 from tests.error_rates.laws import LAWS, Law
 
 JOBS = 60

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.arrivals import arrivals_of, rates
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.columns.jobs import Columns, Jobs
@@ -22,7 +23,6 @@ from comfyload.record.plan import Arrivals, Closed, Load, Open, Plan, Stage
 from tests.error_rates.laws import Law
 from tests.unit.judge_runs import manifest, one_by_one
 
-Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 

@@ -23,11 +23,12 @@ from comfyload.advise.saturation import Saturated
 from comfyload.app.campaign import Campaign, CampaignOptions
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.schedule_seed import arrivals_rng
+from comfyload.judge.arrays import Floats
 from comfyload.judge.summary import Measured, measure
 from comfyload.load.arrivals import offsets
 from comfyload.record.model import Line, ServerTimes
 from comfyload.record.plan import Closed, Open, Plan
-from tests.error_rates.laws import LAWS, Floats, Law
+from tests.error_rates.laws import LAWS, Law
 from tests.unit.judge_runs import FACTS, job, manifest
 
 LIMIT_S = 45.0

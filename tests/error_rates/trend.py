@@ -12,14 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.comparison.history import LevelShifts, changes
 from comfyload.judge.statistics.means import rate
 from comfyload.judge.statistics.stats import Statistic, percentile, proportion
 from tests.error_rates.laws import LAWS, Law
 
-Floats = NDArray[np.float64]
 POINTS, CHANGE, AFTER = 30, 15, 5
 METRICS = ("p50", "p95", "rate", "p95 bare")
 TREND_LAWS = {

@@ -13,7 +13,8 @@ import pytest
 from comfyload.comfy import gateway
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
-from comfyload.retry.policy import Policy, decode, default
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import decode, default
 
 MIB = 1 << 20
 BOUNDS: dict[str, dict[str, object]] = {
@@ -23,12 +24,7 @@ BOUNDS: dict[str, dict[str, object]] = {
     "comfy.connections": {"MAX_CONNECTIONS": 64, "KEEP_ALIVE_S": 60.0},
     "comfy.examine": {"DATE_SAMPLES": 6, "DATE_PAUSE_S": 0.17, "CREATE_TIME": (0, 3, 69)},
     "comfy.gateway": {"_LONGEST": 120, "_READ": 4096},
-    "comfy.http": {
-        "MAX_REDIRECTS": 5,
-        "HEAD_BYTES": 16,
-        "IDLE_S": 30.0,
-        "REDIRECTS": (301, 302, 303, 307, 308),
-    },
+    "comfy.http": {"MAX_REDIRECTS": 5, "HEAD_BYTES": 16, "IDLE_S": 30.0, "REDIRECTS": (301, 302, 303, 307, 308)},
     "comfy.identify": {
         "MOST_FACTS": 1000,
         "LONGEST_FACT": 2000,
@@ -54,12 +50,7 @@ BOUNDS: dict[str, dict[str, object]] = {
         "MAX_FILE_BYTES": 128 * MIB,
         "MAX_DOWNLOAD_BYTES": 2048 * MIB,
     },
-    "comfy.wire.lenient": {
-        "MAX_VALUES": 500_000,
-        "ROOMY_VALUES": 1_500_000,
-        "MAX_LETTERS": 64 * MIB,
-        "WIDEST": 2**63,
-    },
+    "comfy.wire.lenient": {"MAX_VALUES": 500_000, "ROOMY_VALUES": 1_500_000, "MAX_LETTERS": 64 * MIB, "WIDEST": 2**63},
     "retry.attempt_log": {"LATER_IDS": 8},
     "retry.decide": {"SPILL_SWAPS": 3.0, "LOOK_AGAIN_S": (0.25, 2.0)},
     "retry.expected": {"HALF_LIFE_JOBS": 20},

@@ -260,10 +260,7 @@ WIRE: dict[str, tuple[str, Act]] = {
         "a body as long as its huge Content-Length",
         endless(OK + b"Content-Length: 99999999999\r\n\r\n", b" " * MIB),
     ),
-    "endless_chunked": (
-        "chunks without end",
-        endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", _chunk(b" " * MIB)),
-    ),
+    "endless_chunked": ("chunks without end", endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", _chunk(b" " * MIB))),
     "huge_chunk": (
         "one chunk of 16 exabytes",
         endless(OK + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n", b" " * MIB),

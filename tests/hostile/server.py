@@ -245,11 +245,7 @@ class World:
                 seed=["INT", {"default": 0, "min": 0, "max": 2**63}],
             ),
             "SaveImage": _class(
-                "SaveImage",
-                [],
-                output=True,
-                images=["IMAGE"],
-                filename_prefix=["STRING", {"default": "ComfyUI"}],
+                "SaveImage", [], output=True, images=["IMAGE"], filename_prefix=["STRING", {"default": "ComfyUI"}]
             ),
         }
         return {name: one for name, one in described.items() if not call.rest or name == call.rest}

@@ -24,10 +24,7 @@ DOCTOR = (0, 2, 3)
 CONNECT = (0, 1)
 
 ROUTES: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
-    "system_stats": (
-        "/system_stats",
-        {"run": (0, 4), "doctor": (0, 3, 4), "resume": (0, 4), "connect": (0, 4)},
-    ),
+    "system_stats": ("/system_stats", {"run": (0, 4), "doctor": (0, 3, 4), "resume": (0, 4), "connect": (0, 4)}),
     "POST prompt": ("the reply to POST /prompt", {"run": MAY_FAIL, "resume": MAY_FAIL, "connect": CONNECT}),
     "history": ("/history/ID", {"run": MAY_FAIL, "resume": MAY_FAIL, "connect": CONNECT}),
     "object_info": ("/object_info", {"run": (0, 2), "doctor": DOCTOR, "connect": CONNECT}),

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 from msgspec.json import schema
 
-from comfyload.retry.policy import Policy, decode
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import decode
 from tests.integration.test_baseline_cli import say
 from tests.support.commands import call
 from tests.support.servers import simulator
@@ -66,9 +67,7 @@ def test_capacity_from_its_runs(found: tuple[Path, dict[str, Any]]) -> None:
     assert shown.returncode == 0 and "from its own times" in shown.stdout and "It rests on 20 jobs" in shown.stdout
 
 
-def test_a_policy_is_a_file_that_its_schema_and_the_client_accept(
-    found: tuple[Path, dict[str, Any]],
-) -> None:
+def test_a_policy_is_a_file_that_its_schema_and_the_client_accept(found: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = found
     done = say("policy", "runs/knee/c1", "--deadline", "5s", "--output", "retry.json", cwd=folder)
     assert done.returncode == 0, done.stderr

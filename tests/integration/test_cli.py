@@ -20,10 +20,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from comfyload.app.demo import PICTURE
 from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
-from comfyload.sim.sample import picture
 from tests.support.commands import call, start
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import answering, in_thread, simulator
@@ -37,6 +37,13 @@ SAMPLES = Path(__file__).parents[2] / "infra" / "comfyui" / "samples"
 def sim() -> Iterator[str]:
     with simulator() as url:
         yield url
+
+
+def picture(steps: int = 20) -> Any:
+    """The graph of the demo."""
+    graph = json.loads(PICTURE.read_text(encoding="utf-8"))
+    graph["5"]["inputs"]["steps"] = steps
+    return graph
 
 
 def graph_file(folder: Path, graph: object = SLEEPER) -> str:

@@ -61,14 +61,7 @@ def no_probe() -> Server:
     return Server(speed=100)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["itself"],
-        pytest.param(["--no-telemetry"], marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("words", [[], ["itself"], pytest.param(["--no-telemetry"], marks=pytest.mark.long)])
 def test_jobs_are_told_where_there_is_neither_probe_nor_log(checkout: Path, words: list[str]) -> None:
     words = ["--metrics-log", str(checkout / LOG)] if words == ["itself"] else words
     with in_thread(no_probe) as (url, _):

@@ -13,8 +13,7 @@ import pytest
 
 from comfyload.sim import Server
 from comfyload.sim.files import IMAGE_PNG
-from comfyload.sim.sample import picture
-from tests.integration.test_cli import graph_file, summary_of
+from tests.integration.test_cli import graph_file, picture, summary_of
 from tests.support.commands import call
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import in_thread

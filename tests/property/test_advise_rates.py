@@ -14,11 +14,11 @@ from comfyload.advise.forecast import highest_rate
 from comfyload.advise.queueing import lindley
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.advise.validation import Prediction, validate
+from comfyload.judge.arrays import Floats
 from tests.unit.advise_pools import bimodal, pools_of_one, ran, unimodal
 
 pytestmark = pytest.mark.long
 
-Floats = NDArray[np.float64]
 Draw = Callable[[int, np.random.Generator], Floats]
 ONE = Workload(shares=[1.0])
 LIMIT_S = 45.0

@@ -10,16 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfyload.record.environment.host import describe_host
-from comfyload.record.model import (
-    Execution,
-    Failure,
-    Manifest,
-    Record,
-    Sample,
-    Sent,
-    Server,
-    Span,
-)
+from comfyload.record.model import Execution, Failure, Manifest, Record, Sample, Sent, Server, Span
 from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RECORDS, RunReader, RunWriter
 from comfyload.sim import Faults

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfyload.record.model import Execution
-from comfyload.retry.policy import Admission, Backoff, Policy
+from comfyload.record.policy import Admission, Backoff, Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.settings import Truth
 from tests.unit.retrying import Scene, ask, scene
@@ -32,11 +32,7 @@ UNSEEN_S = 5.0
 """How long the end of a job may stay unseen: its event was lost, or is held up, and the history not yet asked."""
 
 POLICY = Policy(
-    deadline_s=600.0,
-    liveness_s=60.0,
-    attempts=4,
-    admission=Admission(depth=6),
-    backoff=Backoff(base_s=0.5, cap_s=5.0),
+    deadline_s=600.0, liveness_s=60.0, attempts=4, admission=Admission(depth=6), backoff=Backoff(base_s=0.5, cap_s=5.0)
 )
 
 

@@ -22,10 +22,7 @@ class Direct:
     """
 
     def __init__(
-        self,
-        server: Server,
-        latency_s: float = 0.0,
-        before_call: Callable[[Request], Awaitable[None]] | None = None,
+        self, server: Server, latency_s: float = 0.0, before_call: Callable[[Request], Awaitable[None]] | None = None
     ) -> None:
         self._server = server
         self._latency_s = latency_s

@@ -11,35 +11,24 @@ from numpy.typing import NDArray
 
 from comfyload.advise.forecast import Forecast, forecasts
 from comfyload.advise.service_times import ServiceTimes, Workload
+from comfyload.judge.arrays import Floats
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.plan import Load, Open, Stage
 from tests.unit.judge_runs import FACTS, planned, served
-
-Floats = NDArray[np.float64]
 
 
 def pools_of_one(seconds: Floats | Sequence[float], overhead_s: float = 0.0) -> ServiceTimes:
     """One workflow whose jobs took so long."""
     values = np.asarray(seconds, np.float64)
     return ServiceTimes(
-        workflows=["book"],
-        warm=[values],
-        switched=[values],
-        made_up=[],
-        overhead_s=overhead_s,
-        gap_s=0.0,
+        workflows=["book"], warm=[values], switched=[values], made_up=[], overhead_s=overhead_s, gap_s=0.0
     )
 
 
 def pools_of_two(warm: Sequence[Floats], switched: Sequence[Floats]) -> ServiceTimes:
     """Two workflows, and what they take after the other one."""
     return ServiceTimes(
-        workflows=["a", "b"],
-        warm=list(warm),
-        switched=list(switched),
-        made_up=[],
-        overhead_s=0.0,
-        gap_s=0.0,
+        workflows=["a", "b"], warm=list(warm), switched=list(switched), made_up=[], overhead_s=0.0, gap_s=0.0
     )
 
 

@@ -18,8 +18,8 @@ from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import ServerUnreachable
 from comfyload.record.model import Execution, Observation, Prompt
 from comfyload.record.model import Server as ServerFacts
+from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy
 from comfyload.sim import Server
 from tests.support.direct import Direct
 from tests.support.rig import sleeper

@@ -13,12 +13,13 @@ from comfyload.advise.forecast import forecasts, size
 from comfyload.advise.service_times import Workload, pools_of
 from comfyload.advise.validation import validate
 from comfyload.app.advice import Basis, ahead
+from comfyload.record.policy import Admission, Backoff, Policy, Score
 from comfyload.report.advice import capacity_page, forecast_table, policy_page, sizing_words
 from comfyload.report.page import Page
 from comfyload.report.render.terminal import render
 from comfyload.report.retry_export import FORMATS, retry_export
 from comfyload.report.saturation import validation_table
-from comfyload.retry.policy import Admission, Backoff, Policy, Score, default
+from comfyload.retry.policy import default
 from tests.unit.advise_pools import pools_of_one, ran, unimodal
 
 ONE = Workload(shares=[1.0])

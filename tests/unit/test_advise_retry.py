@@ -11,7 +11,8 @@ from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.retry_model import _half_width, play, score, worlds
 from comfyload.advise.scenarios import Scenario, Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
-from comfyload.retry.policy import Admission, Policy, Score, decode, encode
+from comfyload.record.policy import Admission, Policy, Score
+from comfyload.retry.policy import decode, encode
 from tests.unit.advise_pools import bimodal, pools_of_one, pools_of_two
 
 pytestmark = pytest.mark.long
@@ -246,12 +247,6 @@ def test_what_cannot_be_had_is_said() -> None:
 
 def test_where_the_queue_cannot_be_seen_the_budget_is_small() -> None:
     policy = synthesise(
-        pools_of_one([10.0] * 40),
-        ONE,
-        deadline_s=90,
-        rate_per_s=0.06,
-        depth_known=False,
-        rng=_rng(),
-        replications=2,
+        pools_of_one([10.0] * 40), ONE, deadline_s=90, rate_per_s=0.06, depth_known=False, rng=_rng(), replications=2
     )
     assert policy.admission.depth is None and policy.budget.ratio <= 0.5

@@ -20,8 +20,8 @@ from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.load import Stop
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
+from comfyload.record.policy import Breaker, Policy
 from comfyload.retry.attempt_log import later_ids
-from comfyload.retry.policy import Breaker, Policy
 from comfyload.retry.pool import ServerBackend
 from comfyload.sim import Faults, Server, Which
 from tests.support.rig import play, sleeper

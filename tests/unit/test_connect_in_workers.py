@@ -22,7 +22,8 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.errors import ComfyloadError, JobFailed, NotComfyUI, NotLetIn, UsageError
 from comfyload.record.model import Execution, Failure
-from comfyload.retry.policy import Policy, default
+from comfyload.record.policy import Policy
+from comfyload.retry.policy import default
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from tests.support.rig import SLEEPER

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import socket
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
@@ -82,6 +82,11 @@ def with_server(
     return asyncio.run(main())
 
 
+def given(pieces: list[bytes]) -> Callable[[bytes], list[bytes]]:
+    """However the text is, it is written in these pieces."""
+    return lambda _: pieces
+
+
 def called(server: Server, request: Request = GET) -> Any:
     return with_server(server, lambda http: http.call(request))
 
@@ -133,7 +138,7 @@ def cut(text: bytes) -> Iterator[list[bytes]]:
 def test_a_reply_is_read_however_it_is_framed_and_cut(name: str) -> None:
     text, body = REPLIES[name]
     for pieces in cut(text):
-        reply: Reply = called(Server(text, pieces=lambda _, pieces=pieces: pieces))
+        reply: Reply = called(Server(text, pieces=given(pieces)))
         assert (reply.status, reply.body) == (200, body)
         if text.startswith(OK):
             assert reply.content_type == "application/json"
@@ -192,7 +197,7 @@ BROKEN = {
 def test_what_is_no_whole_reply_is_said(name: str) -> None:
     text, why = BROKEN[name]
     for pieces in ([text], [text[: len(text) // 2], text[len(text) // 2 :]]):
-        error = broken(Server(text, pieces=lambda _, pieces=pieces: pieces), POST)
+        error = broken(Server(text, pieces=given(pieces)), POST)
         assert error.sent and why in str(error), str(error)
 
 
@@ -318,7 +323,7 @@ def test_a_late_reply_and_a_body_that_stands_still_are_given_up(monkeypatch: pyt
     server = Server(OK + b"Content-Length: 10\r\n\r\nhello")
     server.closes = False
 
-    async def both(http: Http) -> list[Any]:
+    async def both(http: Http) -> Sequence[Any]:
         late = Request(method="GET", path="x", timeout_s=0.05)
         began = asyncio.get_running_loop().time()
         found = await asyncio.gather(http.call(late), http.download("view?x", 30.0), return_exceptions=True)

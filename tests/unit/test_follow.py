@@ -222,11 +222,7 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
         ("torch.OutOfMemoryError", "Allocation on device 0 would exceed allowed memory.", "oom"),
         ("RuntimeError", "MPS backend out of memory", "oom"),
         # On a real server, of a node that asked for more than the host has.
-        (
-            "RuntimeError",
-            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
-            "oom",
-        ),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", "oom"),
         ("torch.AcceleratorError", "CUDA error: out of memory", "oom"),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered", "cuda"),
         ("re.error", "missing ), unterminated subpattern at position 0", "execution_error"),

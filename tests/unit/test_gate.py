@@ -94,8 +94,7 @@ def test_the_three_valued_gate_of_a_p95(n: int, passes: int, fails: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("n", "passes", "fails"),
-    [(12, -1, 2), (30, -1, 3), (50, -1, 4), (100, -1, 6), (149, 0, 7), (200, 0, 8)],
+    ("n", "passes", "fails"), [(12, -1, 2), (30, -1, 3), (50, -1, 4), (100, -1, 6), (149, 0, 7), (200, 0, 8)]
 )
 def test_the_three_valued_gate_of_a_success_rate_if_failures_are_independent(n: int, passes: int, fails: int) -> None:
     verdicts = [_of(_run(n, fail=fail), SUCCESS, independent=True).verdict for fail in range(fails + 2)]

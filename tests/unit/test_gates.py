@@ -8,12 +8,7 @@ import sys
 import pytest
 
 from comfyload.errors import UsageError
-from comfyload.judge.gates.grammar import (
-    DEFAULT_GATES,
-    expected_patterns,
-    parse_gate,
-    read_gates,
-)
+from comfyload.judge.gates.grammar import DEFAULT_GATES, expected_patterns, parse_gate, read_gates
 from comfyload.judge.numbers import ERRORS, NUMBERS, workflow_numbers
 from comfyload.judge.summary import summarise
 from comfyload.judge.workflows import WorkflowRow
@@ -131,10 +126,7 @@ def test_a_file_that_is_not_right_is_refused_by_name(text: str, says: str) -> No
 def test_patterns_are_searched_for() -> None:
     assert [
         bool(pattern.search("RuntimeError: out of memory")) for pattern in expected_patterns(["memory$", "^out"])
-    ] == [
-        True,
-        False,
-    ]
+    ] == [True, False]
 
 
 def test_reading_gates_loads_no_numpy_since_jobs_wait_for_it() -> None:

@@ -12,13 +12,7 @@ from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.means import INDEPENDENT, mean, rate
 from comfyload.judge.statistics.queue import Queue
 from comfyload.judge.statistics.skewed import beyond
-from comfyload.judge.statistics.stats import (
-    percentile,
-    percentiles,
-    proportion,
-    quantile,
-    upper_bound_needs,
-)
+from comfyload.judge.statistics.stats import percentile, percentiles, proportion, quantile, upper_bound_needs
 
 
 def _jobs(n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -25,9 +25,9 @@ from comfyload.judge.gates.grammar import GateSet, parse_gate
 from comfyload.judge.summary import measure
 from comfyload.record.model import Execution, Failure
 from comfyload.record.plan import Closed, Open, Plan, Stage
+from comfyload.record.policy import Breaker
 from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.classify import classify, never_sent
-from comfyload.retry.policy import Breaker
 from comfyload.sim import Server
 from tests.support.direct import Direct
 from tests.support.rig import Played, play_on

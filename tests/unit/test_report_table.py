@@ -30,12 +30,7 @@ GATES = GateSet(gates=[parse_gate(text) for text in (*DEFAULT_GATES, "images_per
 
 
 def _draw(
-    run: Manifest,
-    lines: list[Record],
-    width: int = 80,
-    encoding: str = "utf-8",
-    color: bool = False,
-    all: bool = True,
+    run: Manifest, lines: list[Record], width: int = 80, encoding: str = "utf-8", color: bool = False, all: bool = True
 ) -> str:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, newline="\n", write_through=True)

@@ -7,8 +7,8 @@ from msgspec import structs
 from comfyload.judge.comparison.comparable import load_words
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Attempt, Execution, Failure, Record
+from comfyload.record.policy import Policy
 from comfyload.report.run_facts import facts
-from comfyload.retry.policy import Policy
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 POLICY = Policy(attempts=3)

@@ -12,8 +12,8 @@ from comfyload.advise.cluster import Cluster
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, World
 from comfyload.record.model import Execution
+from comfyload.record.policy import Admission, Backoff, Policy
 from comfyload.retry.decide import Dispatcher
-from comfyload.retry.policy import Admission, Backoff, Policy
 from comfyload.sim import Faults, Server
 from tests.unit.retrying import Scene, ask, scene
 

@@ -12,7 +12,8 @@ from msgspec import structs
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution
-from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Rule, default
+from comfyload.record.policy import Admission, Backoff, Breaker, Budget, Policy, Rule
+from comfyload.retry.policy import RULES, default
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
 from tests.unit.retrying import Scene, ask, ids, kinds, scene

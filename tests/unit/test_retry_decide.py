@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from comfyload.record.policy import Admission, Backoff, Breaker, Policy
 from comfyload.retry.decide import SPILL_SWAPS, Backend, Dispatcher, PendingJob
-from comfyload.retry.policy import Admission, Backoff, Breaker, Policy
 
 
 def _dispatcher(**policy: object) -> Dispatcher:

@@ -9,8 +9,9 @@ import pytest
 
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.record.model import Execution, Prompt
+from comfyload.record.policy import Policy, Rule
 from comfyload.retry.attempt_log import later_ids
-from comfyload.retry.policy import Policy, Rule, default
+from comfyload.retry.policy import default
 from comfyload.sim import Faults, Server, Which
 from tests.unit.retrying import Scene, ask, ids, kinds, scene
 

@@ -13,25 +13,12 @@ from hypothesis import strategies as st
 from comfyload.comfy.submit_error import classify_refusal
 from comfyload.errors import UsageError
 from comfyload.record.model import Execution, Failure, FailureKind
+from comfyload.record.policy import Admission, Backoff, Breaker, Budget, FailureClass, Policy, Rule
 from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.classify import KnownFailures, classify, never_sent
 from comfyload.retry.decide import RetryBudget
 from comfyload.retry.expected import ExpectedTimes
-from comfyload.retry.policy import (
-    RULES,
-    Admission,
-    Backoff,
-    Breaker,
-    Budget,
-    FailureClass,
-    Policy,
-    Rule,
-    decode,
-    default,
-    encode,
-    rule_of,
-    wait_s,
-)
+from comfyload.retry.policy import RULES, decode, default, encode, rule_of, wait_s
 
 
 def test_every_class_has_a_rule_and_every_kind_a_class() -> None:

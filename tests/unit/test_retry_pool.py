@@ -11,7 +11,8 @@ import pytest
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.record.model import Execution, Prompt
-from comfyload.retry.policy import Admission, Breaker, Policy, default
+from comfyload.record.policy import Admission, Breaker, Policy
+from comfyload.retry.policy import default
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
 from tests.unit.retrying import Scene, ask, scene

@@ -10,7 +10,7 @@ from comfyload.app.run.session import Session
 from comfyload.load.selfcheck import SelfWatch
 from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Open, Stage
-from comfyload.retry.policy import Policy
+from comfyload.record.policy import Policy
 from tests.unit.judge_runs import job, manifest, planned
 
 RATE = [Stage(per_s=1.0)]

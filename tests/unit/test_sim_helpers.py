@@ -24,10 +24,7 @@ def sleep_graph(seconds: float = 0.1, seed: int = 0) -> dict[str, Any]:
 
 def image_graph(color: int = 0) -> dict[str, Any]:
     return {
-        "1": {
-            "class_type": "EmptyImage",
-            "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color},
-        },
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
         "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "run/a"}},
     }
@@ -38,16 +35,10 @@ def sampler_graph(seed: int = 0, steps: int = 5, batch: int = 1) -> dict[str, An
         return {"class_type": "CLIPTextEncode", "inputs": {"text": words, "clip": ["1", 1]}}
 
     return {
-        "1": {
-            "class_type": "CheckpointLoaderSimple",
-            "inputs": {"ckpt_name": "sd_xl_base_1.0.safetensors"},
-        },
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd_xl_base_1.0.safetensors"}},
         "2": text("a fox"),
         "3": text("blurry"),
-        "4": {
-            "class_type": "EmptyLatentImage",
-            "inputs": {"width": 1024, "height": 1024, "batch_size": batch},
-        },
+        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 1024, "height": 1024, "batch_size": batch}},
         "5": {
             "class_type": "KSampler",
             "inputs": {

@@ -11,16 +11,7 @@ import pytest
 from comfyload.clock import run_virtual
 from comfyload.sim import Faults, Server, Which
 from tests.support import captures
-from tests.unit.test_sim_helpers import (
-    call,
-    get,
-    image_graph,
-    same_shape,
-    sampler_graph,
-    settled,
-    sleep_graph,
-    submit,
-)
+from tests.unit.test_sim_helpers import call, get, image_graph, same_shape, sampler_graph, settled, sleep_graph, submit
 
 
 def rename(graph: Any) -> Any:

@@ -18,9 +18,9 @@ from comfyload.comfy.wire.messages import decode_message
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.summary import Measured, measure
 from comfyload.record.model import Attempt, Execution, Failure, Record, ServerTimes, Span
+from comfyload.record.policy import Policy
 from comfyload.record.stamps import believed, node_spans
 from comfyload.report.document import jobs
-from comfyload.retry.policy import Policy
 from comfyload.retry.pool import executed_s
 from tests.unit.judge_runs import FACTS, job, manifest, one_by_one
 

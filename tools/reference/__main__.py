@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from comfyload.retry import policy
+from comfyload.record import policy
 from tools.reference.commands import cli_page, commands, options_of
 from tools.reference.files import baseline_page, policy_page, run_directory_page
 from tools.reference.numbers import judgement_page, summary_page

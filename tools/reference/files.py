@@ -8,8 +8,8 @@ import typing
 
 import msgspec
 
-from comfyload.record import archive, model
-from comfyload.retry import policy
+from comfyload.record import archive, model, policy
+from comfyload.retry.policy import RULES
 from tools.reference.markdown import NOTE, Missing, Row, agree, is_struct, struct_text, structs_in, table
 
 
@@ -17,7 +17,8 @@ def run_directory_page() -> str:
     of_policy = structs_in(policy.Policy)
     manifest = [kind for kind in structs_in(model.Manifest) if kind not in of_policy]
     records: list[type[msgspec.Struct]] = [model.Sent, *structs_in(model.Record)]
-    named = {name for name in model.__all__ if is_struct(getattr(model, name))} - {"Prompt"}
+    structs = {name for name, one in vars(model).items() if is_struct(one) and one.__module__ == model.__name__}
+    named = {name for name in structs if not name.startswith("_")} - {"Prompt"}
     kinds: list[type[msgspec.Struct]] = [*manifest, *records, model.Sample, model.LogLine]
     missing = named - {kind.__name__ for kind in kinds}
     if missing:
@@ -122,7 +123,7 @@ POLICY_PARTS: tuple[type[msgspec.Struct], ...] = (
 
 
 def policy_page() -> str:
-    rules = [(f"`{name}`", "yes" if rule.retry else "no", rule.why) for name, rule in policy.RULES.items()]
+    rules = [(f"`{name}`", "yes" if rule.retry else "no", rule.why) for name, rule in RULES.items()]
     return "\n".join(
         [
             "# The retry policy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Annotated, Any, get_origin
 
@@ -48,9 +49,7 @@ def agree(table: str, code: Iterable[str | int], entries: Iterable[str | int]) -
 def struct_text(kind: type[msgspec.Struct]) -> str:
     """A struct's docstring and a table of its fields."""
     rows: list[Row] = []
-    annotations = {
-        name: hint for base in reversed(kind.__mro__) for name, hint in inspect.get_annotations(base).items()
-    }
+    written = _written(kind)
     for field in msgspec.structs.fields(kind):
         default = field.default
         shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
@@ -59,7 +58,7 @@ def struct_text(kind: type[msgspec.Struct]) -> str:
         if field.default_factory is not msgspec.NODEFAULT:
             shown = f"`{_json(field.default_factory())}`"
         flags = listed(flag.name for flag in flags_on(field.type))
-        rows.append((f"`{field.encode_name}`", f"`{_type(_plain(annotations[field.name]))}`", shown, flags))
+        rows.append((f"`{field.encode_name}`", f"`{_type(_plain(written[field.name]))}`", shown, flags))
     doc = inspect.getdoc(kind) or ""
     for field in msgspec.structs.fields(kind):
         doc = doc.replace(f"`{field.name}`", f"`{field.encode_name}`")
@@ -69,7 +68,15 @@ def struct_text(kind: type[msgspec.Struct]) -> str:
     return f"{doc}\n\n{table(heads, rows)}"
 
 
-def _plain(hint: str) -> str:
+def _written(kind: type[msgspec.Struct]) -> dict[str, ast.expr]:
+    """The annotation of each field as the code has it, with the names of types that readers know."""
+    bases = [base for base in reversed(kind.__mro__) if issubclass(base, msgspec.Struct) and base is not msgspec.Struct]
+    classes = [ast.parse(textwrap.dedent(inspect.getsource(base))).body[0] for base in bases]
+    lines = [node for one in classes for node in ast.iter_child_nodes(one)]
+    return {ast.unparse(node.target): node.annotation for node in lines if isinstance(node, ast.AnnAssign)}
+
+
+def _plain(hint: ast.expr) -> str:
     """The annotation without its flags."""
 
     class Strip(ast.NodeTransformer):
@@ -82,7 +89,7 @@ def _plain(hint: str) -> str:
             node.slice.elts = [of, *kept]
             return node if kept else of
 
-    return ast.unparse(Strip().visit(ast.parse(hint, mode="eval")))
+    return ast.unparse(Strip().visit(hint))
 
 
 def _type(hint: str) -> str:

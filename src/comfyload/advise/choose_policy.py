@@ -1,14 +1,11 @@
 """How a retry policy is made from measured jobs: each number by its rule, then tried in simulated trouble."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct, structs
-from numpy.typing import NDArray
 
 from comfyload.advise.naive_client import NAIVE, Naive
 from comfyload.advise.queueing import after
@@ -16,10 +13,11 @@ from comfyload.advise.retry_model import scores, worlds
 from comfyload.advise.scenarios import Setting, World, scenarios
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import wilson
-from comfyload.retry.policy import RULES, Admission, Backoff, Breaker, Budget, Policy, Score
+from comfyload.record.policy import Admission, Backoff, Breaker, Budget, Policy
+from comfyload.retry.policy import RULES
 
-Floats = NDArray[np.float64]
 OURS = "this policy"
 _DEEPEST = 200
 _SUMS = 20_000
@@ -175,16 +173,14 @@ def _with_attempts(policy: Policy, attempts: int) -> Policy:
 
 
 def _choose(
-    around: Mapping[str, Policy],
-    numbers: _Numbers,
-    tried: Mapping[str, Sequence[World]],
-    played: Callable[[], None],
+    around: Mapping[str, Policy], numbers: _Numbers, tried: Mapping[str, Sequence[World]], played: Callable[[], None]
 ) -> Policy:
     """Of the numbers by rule and those around them, the policy that is nowhere far from the best; in doubt by rule."""
     if len(around) == 1:
         return around[OURS]
     names = list(around)
-    found = [_value(row) for row in scores(around, tried, numbers.setting, played)]
+    rows = scores(around, tried, numbers.setting, played)
+    found = [row.success - _WASTE * (row.wasted_share or 0.0) for row in rows]
     value = {name: found[at :: len(names)] for at, name in enumerate(names)}
     best = [max(values) for values in zip(*value.values(), strict=True)]
     regret = {name: max(b - v for b, v in zip(best, values, strict=True)) for name, values in value.items()}
@@ -196,10 +192,6 @@ def _few(worlds: Sequence[World]) -> Sequence[World]:
     """The first worlds, enough to compare policies by; they are the same for all of these."""
     most = max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals)))
     return worlds[: min(_COMPARED, most)]
-
-
-def _value(row: Score) -> float:
-    return row.success - _WASTE * (row.wasted_share or 0.0)
 
 
 def _around(start: Policy) -> dict[str, Policy]:

@@ -1,7 +1,5 @@
 """The rate at which a server keeps a limit, as far as few jobs tell, and what a run at that rate makes of it."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

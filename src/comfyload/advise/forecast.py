@@ -4,8 +4,6 @@ Each number is simulated; its interval comes from resampling the measured jobs, 
 been another day. At or beyond capacity there is no latency to expect: it is infinite.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +13,9 @@ from numpy.typing import NDArray
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
+from comfyload.judge.arrays import Floats
 from comfyload.record.ranks import nearest_rank
 
-Floats = NDArray[np.float64]
 REPLICATES = 200
 _STEPS = 13
 """Of a bisection: to 1 part in 8,000 of what a server can do."""

@@ -3,8 +3,6 @@
 Ranks, since a few jobs that take very long, and chance has put into one part, say nothing of the others.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -13,8 +11,8 @@ from msgspec import Struct
 from scipy.stats import mannwhitneyu
 
 from comfyload.advise.rate import Rate
-from comfyload.advise.service_times import Floats
 from comfyload.advise.validation import in_phases, less_their_kind
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.comparison.effects import hodges_lehmann
 from comfyload.judge.statistics.trend import theil_sen
@@ -59,9 +57,7 @@ def interference(alone: Sequence[Floats], waiting: Sequence[Floats]) -> Interfer
     bounded = math.isfinite(low) and math.isfinite(high)
     return Interference(
         ratio=Rate(
-            estimate=math.exp(shift),
-            low=math.exp(low) if bounded else None,
-            high=math.exp(high) if bounded else None,
+            estimate=math.exp(shift), low=math.exp(low) if bounded else None, high=math.exp(high) if bounded else None
         ),
         disturbed=slower and shift > math.log1p(_DISTURBED),
         doubt=(high - low) / 2 / _NORMAL_975 if bounded else math.inf,

@@ -1,7 +1,5 @@
 """How clients behave in the simulated world that try again as scripts usually do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

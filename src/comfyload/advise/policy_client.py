@@ -6,8 +6,6 @@ lost once its server answers again. Hung jobs are not recalled: no simulated ser
 minute, the shortest `liveness_s` of a policy made here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -19,9 +17,9 @@ from comfyload.comfy.poller import LONGEST_PAUSE_S
 from comfyload.comfy.stream import RECONNECT_FIRST_S, RECONNECT_MOST_S
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.record.model import Failure
+from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.classify import KnownFailures
 from comfyload.retry.decide import Backend, Dispatcher, PendingJob
-from comfyload.retry.policy import FailureClass, Policy
 
 _REFUSED_S = 0.01
 """What it takes to notice that nothing answers."""

@@ -3,14 +3,13 @@
 Arrays end in the axis of the jobs; what stands before it are replications, all simulated at once. Times in seconds.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from comfyload.judge.arrays import Floats
+
 Dispatch = Literal["round_robin", "shortest_queue", "affinity"]
 """How a job gets its server at once when it comes: in turn; where the fewest jobs are, by the servers' own counts; or
 as our own client does, where its models are and the work expected is little.

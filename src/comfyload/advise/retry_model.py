@@ -1,7 +1,5 @@
 """How a retry policy does in simulated trouble, against the retries that are usually written."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,11 +12,11 @@ from comfyload.advise.naive_client import Naive, NaiveClient
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, Setting, World, draw
 from comfyload.advise.service_times import ServiceTimes
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.judge.statistics.significance import student
-from comfyload.retry.policy import Policy, Score
+from comfyload.record.policy import Policy, Score
 
-Floats = NDArray[np.float64]
 _AS_BEFORE = 0.03
 """Recovered is who succeeds within so much of before."""
 _DOUBT = 0.06
@@ -111,6 +109,7 @@ def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting
         before += success[earlier].sum(), earlier.sum()
         minutes.append(_by_minute(world, arrivals, success))
     total = max(1.0, float(counted.sum()))
+    wasted = 1 - float(useful.sum() / spent.sum()) if spent.any() else 0.0
     scored_min = sum(world.scored_to_s - world.event_from_s for world in worlds) / 60
     return Score(
         scenario=worlds[0].scenario.name,
@@ -121,14 +120,9 @@ def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting
         ),
         goodput_per_min=float(good.sum()) / scored_min,
         submits_per_job=float(submits.sum()) / total,
-        wasted_share=_wasted(float(useful.sum()), float(spent.sum())),
+        wasted_share=wasted if wasted > 1e-9 else 0.0,  # no more than rounding,
         recovery_s=_recovery(minutes, before[0] / max(1.0, before[1]), worlds[0]),
     )
-
-
-def _wasted(useful_s: float, spent_s: float) -> float:
-    share = 1 - useful_s / spent_s if spent_s else 0.0
-    return share if share > 1e-9 else 0.0  # no more than rounding
 
 
 def _by_minute(world: World, arrivals: Floats, success: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -4,8 +4,6 @@ One ComfyUI runs one prompt at a time, so that its capacity is known from how lo
 one and two in flight unless a client takes long between jobs. More in flight only measures the queue.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -22,6 +20,7 @@ from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.means import INDEPENDENT
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from comfyload.judge.summary import Measured
+from comfyload.record.environment.which_gpu import is_simulated
 
 BUSY = 0.97
 GAIN = 0.02
@@ -201,7 +200,7 @@ def gpu_words(run: Measured) -> list[str]:
     for gpu, busy in found.gpus.items():
         if busy.utilisation_percent is None:
             continue
-        name = f"{'Simulated ' if _simulated(run) else ''}GPU {gpu}"
+        name = f"{'Simulated ' if is_simulated(run.manifest.server) else ''}GPU {gpu}"
         if busy.over_90_percent:
             out.append(f"{name} is {busy.utilisation_percent:.0f} % busy: the checklist's 90 % are reached.")
         elif found.server_saturated:
@@ -212,8 +211,3 @@ def gpu_words(run: Measured) -> list[str]:
                 f"more in flight does not."
             )
     return out
-
-
-def _simulated(run: Measured) -> bool:
-    """Whether the server is the simulator, whose GPU readings are simulated."""
-    return any("Simulated GPU" in str(device.get("name")) for device in run.manifest.server.devices)

@@ -4,8 +4,6 @@ Lengths are given for jobs of 9.5 s, and grow and shrink with the mean service t
 so whatever a job takes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from msgspec import Struct
 

@@ -9,11 +9,11 @@ import numpy as np
 from msgspec import Struct, structs
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import executions_of
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-Floats = NDArray[np.float64]
 _FEW = 3
 """A cell of fewer values is made up of the warm median and the usual cost of a switch."""
 _LEFT_OVER = 99_991.0

@@ -1,17 +1,14 @@
 """Random jobs, drawn once, so that all rates and numbers of servers are compared on the same ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from comfyload.advise.queueing import Dispatch, after, fleet, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
+from comfyload.judge.arrays import Floats
 from comfyload.retry.decide import SPILL_SWAPS
 
-Floats = NDArray[np.float64]
 FULL = 0.97
 """From this share of the capacity on, a queue is called unstable: so near to it, how long jobs wait depends on how
 long one looks, and a capacity is seldom known to 3 %.

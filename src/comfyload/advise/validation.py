@@ -5,8 +5,6 @@ times (structural); those of its arrivals with execution times measured elsewher
 its rate (blind). The last one judges the chance of one run as much as the model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -19,22 +17,18 @@ from scipy import special
 from comfyload.advise.queueing import after, lindley
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
+from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import Jobs
 from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed
 
-Floats = NDArray[np.float64]
 Of = Literal["mean", "p50", "p95"]
 Checked = Literal["structural", "replay", "blind"]
 _REPLICATES = 200
 _SIDE = 0.025
 """Of each band: two of them have a mark, and both together hold nine of ten runs (Bonferroni)."""
-_LIMITS: dict[tuple[str, str], float] = {
-    ("structural", "mean"): 0.03,
-    ("replay", "p50"): 0.10,
-    ("replay", "p95"): 0.15,
-}
+_LIMITS: dict[tuple[str, str], float] = {("structural", "mean"): 0.03, ("replay", "p50"): 0.10, ("replay", "p95"): 0.15}
 """The largest relative error with which the model passes; a larger one is accepted if the run is within the band."""
 _LAGS = 10
 _NO_CHANCE = 0.01

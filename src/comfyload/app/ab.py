@@ -1,7 +1,5 @@
 """`ab`: two servers, or one server in two states, with alternating runs, so that a drift affects both alike."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path

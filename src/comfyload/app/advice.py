@@ -1,9 +1,8 @@
 """`capacity` and `policy`: what measured runs show, and what they predict of other loads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +72,10 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
         )
     if pools.n < FEW_JOBS:
         doubts.append(f"It rests on {pools.n} jobs: no interval covers slow jobs that were not among them.")
+    failed = sum(row.count for run in runs for row in run.summary.failures if row.kind in TRANSIENT)
+    transient = failed, sum(run.jobs.n for run in runs)
     return Basis(
-        pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=_transient(runs), doubts=doubts
+        pools=pools, workload=Workload(shares=_shares(pools, runs, shares)), transient=transient, doubts=doubts
     )
 
 
@@ -84,6 +85,7 @@ def ahead(
     """Expect: at a rate, how many servers it takes; without one, what so many servers do at several loads."""
     per_s = on.jobs_per_s
     rng = np.random.default_rng(SEED)
+    expect = partial(forecasts, on.pools, on.workload, deadline_s=limit_s)
     sizing = None
     if rate_per_s is not None and servers is None:
         sizing = size(on.pools, on.workload, rate_per_s=rate_per_s, limit_s=limit_s, dispatch=dispatch, rng=rng)
@@ -91,29 +93,12 @@ def ahead(
     else:
         count = servers or 1
         rates = [share * per_s * count for share in LOADS] if rate_per_s is None else [rate_per_s]
-        rows = forecasts(
-            on.pools,
-            on.workload,
-            rates_per_s=rates,
-            servers=[count] if rate_per_s is None or count == 1 else [count - 1, count],
-            dispatch=dispatch,
-            deadline_s=limit_s,
-            rng=rng,
-        )
+        several = [count] if rate_per_s is None or count == 1 else [count - 1, count]
+        rows = expect(rates_per_s=rates, servers=several, dispatch=dispatch, rng=rng)
     at = rate_per_s if rate_per_s is not None else USUAL_LOAD * per_s * count
-    others = [
-        forecast
-        for way in (DISPATCHES if count > 1 else ())
-        for forecast in forecasts(
-            on.pools,
-            on.workload,
-            rates_per_s=[at],
-            servers=[count],
-            dispatch=way,
-            deadline_s=limit_s,
-            rng=np.random.default_rng(SEED),
-        )
-    ]
+    others: list[Forecast] = []
+    for way in DISPATCHES if count > 1 else ():
+        others += expect(rates_per_s=[at], servers=[count], dispatch=way, rng=np.random.default_rng(SEED))
     wanted = [row for row in rows if row.servers == count]
     return Outlook(
         jobs=on.pools.n,
@@ -171,8 +156,3 @@ def _shares(pools: ServiceTimes, runs: Sequence[Measured], given: Sequence[str])
         for name, row in run.summary.workflows.items():
             jobs[name] = jobs.get(name, 0) + row.jobs
     return [max(1.0, float(jobs[name])) for name in pools.workflows]
-
-
-def _transient(runs: Sequence[Measured]) -> tuple[int, int]:
-    failed = sum(row.count for run in runs for row in run.summary.failures if row.kind in TRANSIENT)
-    return failed, sum(run.jobs.n for run in runs)

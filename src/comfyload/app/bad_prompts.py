@@ -4,8 +4,6 @@ They do no harm: what is too much is refused by the allocator before a byte of i
 truly run out of memory gives a workflow that does it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """`baseline`: keep runs under a name, with all that is needed to read, check and repeat them."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """The runs of `saturate`: which to make next, and what they come to."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -24,8 +22,6 @@ from comfyload.errors import NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.words import count
-
-__all__ = ["FEW", "FIRST_WARMUP", "WARMUP", "Campaign", "CampaignOptions", "Cut", "about"]
 
 FIRST_WARMUP, WARMUP = 3, 1
 CONFIRM_SHARE = 0.9
@@ -202,7 +198,9 @@ class Campaign:
 
     async def _predicted(self) -> Saturated:
         pools = pools_of(*self._evidence())
-        workload = _workload(self._options, pools)
+        weights = {Path(choice.file).stem: choice.weight for choice in self._options.run.workflows}
+        shares = [weights.get(name, 1.0) for name in pools.workflows]
+        workload = Workload(shares=shares, stickiness=self._options.run.plan.stickiness)
         sla = Sla(
             workload=workload,
             limit_s=self._options.limit_s,
@@ -215,7 +213,9 @@ class Campaign:
         if run is not None:
             self._confirming.append(run)
             validation = validate(run, pools, rng=_rng())
-            every, change = pools_of(*self._evidence()), self._change(pools, run)
+            every = pools_of(*self._evidence())
+            # Where a waiting job slows the other, it is not known which jobs of the run were slowed.
+            change = None if self._slowed() else changed(pools.executions, pools_of([run]).executions)
             findings += [] if change is None else [change]
             if validation.confirmed and not _spoiled(run):
                 rate = after_run(rate, allowed(every, sla, _rng()))
@@ -282,11 +282,6 @@ class Campaign:
             more_jobs=more,
             cut=self._cut,
         )
-
-    def _change(self, before: ServiceTimes, run: Measured) -> str | None:
-        if self._slowed() is not None:
-            return None  # it is not known which jobs of the run another one slowed
-        return changed(before.executions, pools_of([run]).executions)
 
     def _disturbance(self) -> list[str]:
         found = self._slowed()
@@ -360,11 +355,6 @@ def _bound(run: Measured, tried: float, sla: Sla) -> float | None:
         low = allowed(pools_of([run]), sla, _rng()).low
         return None if low is None else min(low, tried)
     return None
-
-
-def _workload(options: CampaignOptions, pools: ServiceTimes) -> Workload:
-    weights = {Path(choice.file).stem: choice.weight for choice in options.run.workflows}
-    return Workload(shares=[weights.get(name, 1.0) for name in pools.workflows], stickiness=options.run.plan.stickiness)
 
 
 def _rng() -> np.random.Generator:

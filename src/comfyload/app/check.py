@@ -1,7 +1,5 @@
 """`check`: test runs against gates, by their records and by the instrumentation log."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain

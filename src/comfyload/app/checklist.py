@@ -1,7 +1,5 @@
 """`checklist`: look at the server, run each workflow with 1, 2 and 4 jobs in flight, keep a baseline, judge it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`compare` and `trend`: one result against another, and all of them through time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

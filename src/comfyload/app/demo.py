@@ -1,13 +1,11 @@
 """`demo`: a simulated ComfyUI in a process of its own, and a small load against it through sockets."""
 
-from __future__ import annotations
-
-import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from secrets import randbits
 
@@ -17,10 +15,12 @@ from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.viewer import Viewer
 from comfyload.errors import ServerUnreachable
 from comfyload.record.plan import Closed, Plan
-from comfyload.sim.sample import picture
 
 NEXT = "comfyload run --server :8188 --workflow infra/comfyui/samples/smoke_small.json --jobs 24"
 """What to try on a ComfyUI of one's own: it needs no model."""
+
+PICTURE = files("comfyload.sim") / "picture.json"
+"""A graph that the simulator can run as it comes: one page of a picture book."""
 
 SPEED = 40.0
 JOBS = 60
@@ -31,7 +31,7 @@ def run_demo(viewer: Viewer) -> tuple[Path, Path]:
     path = folder_of_runs("demo")
     with tempfile.TemporaryDirectory() as folder, simulator() as url:
         workflow = Path(folder) / "picture.json"
-        workflow.write_text(json.dumps(picture()), encoding="utf-8")
+        workflow.write_bytes(PICTURE.read_bytes())
         plan = Plan(load=Closed(concurrency=2), jobs=JOBS, warmup=4, timeout_s=30, fetch=True, seed=randbits(53))
         choice = WorkflowChoice(file=str(workflow))
         options = RunOptions(server=url, workflows=[choice], plan=plan, name="demo", run_dir=str(path))

@@ -1,7 +1,5 @@
 """`doctor`: what can be checked on a server and a workflow before a run; submits nothing."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Iterator

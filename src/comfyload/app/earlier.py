@@ -1,7 +1,5 @@
 """Earlier runs of a graph on a server, wherever our commands put them: below `runs/`, or in the archive."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +10,7 @@ from msgspec import Struct
 from comfyload.errors import RunFilesError
 from comfyload.record.archive import BASE
 from comfyload.record.metrics.files import project_log
-from comfyload.record.model import Manifest, Record
+from comfyload.record.model import Record
 from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed
 
@@ -37,7 +35,9 @@ def newest_run(sha256: str, url: str, runs: Path) -> Earlier | None:
     found: dict[Path, RunReader] = {}
     for place in (runs, root / "runs", root / _LOAD_TEST / "runs", BASE, root / BASE):
         for reader in runs_below(place, _DEPTH):
-            if _of_graph(reader.manifest, sha256, url):
+            manifest = reader.manifest
+            ours = any(facts.sha256 == sha256 for facts in manifest.workflows) and not manifest.plan.as_is
+            if ours and _server(manifest.server.url) == _server(url):
                 found.setdefault(reader.path.resolve(), reader)
     for reader in sorted(found.values(), key=lambda reader: reader.manifest.started_utc, reverse=True):
         if seconds := _executions(reader, sha256):
@@ -51,11 +51,6 @@ def runs_below(folder: Path, depth: int) -> Iterator[RunReader]:
         for file in folder.glob("/".join(["*"] * level + [MANIFEST])):
             with suppress(RunFilesError, OSError):
                 yield RunReader(file.parent)
-
-
-def _of_graph(manifest: Manifest, sha256: str, url: str) -> bool:
-    ours = any(facts.sha256 == sha256 for facts in manifest.workflows) and not manifest.plan.as_is
-    return ours and _server(manifest.server.url) == _server(url)
 
 
 def _executions(reader: RunReader, sha256: str) -> list[float]:

@@ -1,7 +1,5 @@
 """`export`: a run in the formats of other tools."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

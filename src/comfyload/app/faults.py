@@ -1,7 +1,5 @@
 """`faults`: trouble on purpose, for clients with and without a retry policy, on the simulator or a real server."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import uuid
@@ -29,9 +27,9 @@ from comfyload.load.engine import Client
 from comfyload.record.model import Prompt
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.options import RunOptions
+from comfyload.record.policy import Policy
 from comfyload.report.faults import POLICY, Outcome
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy
 from comfyload.sim import Faults, Server, Which
 from comfyload.sim.http import serve
 from comfyload.sim.proxy import Proxy, Trouble
@@ -195,7 +193,10 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str) -> Outcome
         await asyncio.sleep(2 * options.job_s)
         api = api_of(direct, facts)
         counts = await _counts(options, jobs, api, simulated)
-        return Outcome(scenario=scenario, client=name, left=await _left(jobs, api), **counts)
+        # Those that the server does not report may run as well.
+        states = [await api.prompt_state(prompt_id) for prompt_id in _ids(jobs)]
+        left = sum(state in ("pending", "running", "unknown") for state in states)
+        return Outcome(scenario=scenario, client=name, left=left, **counts)
 
 
 def _inside(options: FaultOptions, scenario: Scenario) -> Faults:
@@ -344,10 +345,8 @@ def _fate(job: _PlayedJob, deadline_s: float) -> str:
     return "given_up" if job.outcome in ("timed_out", "cancelled", "dropped") else "failed"
 
 
-async def _left(jobs: list[_PlayedJob], api: Api) -> int:
-    """How many of our prompts the server still has to run, those that it does not report included."""
-    ids = {prompt_id for job in jobs for prompt_id in job.ids}
-    return sum([await api.prompt_state(prompt_id) in ("pending", "running", "unknown") for prompt_id in ids])
+def _ids(jobs: list[_PlayedJob]) -> set[str]:
+    return {prompt_id for job in jobs for prompt_id in job.ids}
 
 
 async def _executions(jobs: list[_PlayedJob], api: Api, simulated: Server | None) -> tuple[Counter[str], int]:
@@ -359,7 +358,7 @@ async def _executions(jobs: list[_PlayedJob], api: Api, simulated: Server | None
         ran.update(truth.prompt_id for truth in simulated.truth if truth.outcome == "completed")
         return ran, sum(truth.outcome == "failed" for truth in simulated.truth)
     failed = 0
-    for prompt_id in {prompt_id for job in jobs for prompt_id in job.ids}:
+    for prompt_id in _ids(jobs):
         entry = await api.history(prompt_id)
         kinds = {message.type for message in entry.messages} if entry is not None else set()
         ran[prompt_id] += "execution_success" in kinds

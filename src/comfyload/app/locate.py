@@ -1,7 +1,5 @@
 """What is there to judge: a run, a baseline, or several runs, found by path or by name, and measured."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta

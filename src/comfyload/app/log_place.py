@@ -1,7 +1,5 @@
 """Where the instrumentation log lies: a file or a run by name, else the usual places, the last run and its server."""
 
-from __future__ import annotations
-
 import os
 from datetime import datetime
 from pathlib import Path

@@ -4,8 +4,6 @@ It is copied aside and renamed, with a file that lists what was installed, so th
 is removed that did not come from here. Names aside end in `.disabled`: ComfyUI loads folders that begin with a dot.
 """
 
-from __future__ import annotations
-
 import importlib.resources
 import os
 import re

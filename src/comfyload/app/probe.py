@@ -1,7 +1,5 @@
 """`probe`: install the node pack into a ComfyUI, check it, remove it. No server is restarted."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """`saturate`: find where one server saturates, what it can carry within an SLA, and confirm that by a run."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress

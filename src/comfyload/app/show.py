@@ -1,7 +1,5 @@
 """`show --job`: one job from due to end, its nodes as a waterfall."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +38,8 @@ def _page(record: Record, manifest: Manifest) -> Page:
     return Page(
         title=f"Job {record.index} of {record.workflow}",
         subtitle=[*(["warm-up, not counted"] if record.warmup else []), record.prompt_id],
-        states=[State(word=outcome, look="good" if outcome == "completed" else "bad", sentence=cause)],
-        facts=[PageLine(label=label, value=Value(words=words)) for label, words in _facts(record)],
+        states=[State(outcome, "good" if outcome == "completed" else "bad", cause)],
+        facts=[PageLine(label, Value(words)) for label, words in _facts(record)],
         tables=[_waterfall(record, manifest)] if record.execution.nodes else [],
     )
 

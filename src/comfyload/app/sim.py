@@ -1,7 +1,5 @@
 """`sim`: serve a simulated ComfyUI until interrupted."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

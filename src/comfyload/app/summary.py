@@ -1,7 +1,5 @@
 """From a run directory to what people and machines read of it: page, JSON, exit code. A pure function of files."""
 
-from __future__ import annotations
-
 import shlex
 from collections import deque
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The command line: flags in, exit code out. What is slow to import is imported by the command that needs it."""
 
-from __future__ import annotations
-
 import errno
 import sys
 from collections.abc import Callable
@@ -27,8 +25,6 @@ from comfyload.cli.streams import fit_streams
 from comfyload.errors import INTERRUPTED, READER_GONE, ComfyloadError, OwnFault, UsageError
 from comfyload.hidden import without_hidden
 from comfyload.visible import shortened, visible
-
-__all__ = ["app", "main"]
 
 NO_FILES = (errno.EMFILE, errno.ENFILE)
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

@@ -1,7 +1,5 @@
 """`comfyload ab`: its flags."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`comfyload saturate`, `capacity` and `policy`: where it saturates, what it can carry, how to retry."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """`comfyload resume`, `cleanup` and `show`: commands on a run directory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

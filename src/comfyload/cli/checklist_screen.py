@@ -1,7 +1,5 @@
 """What `comfyload checklist` shows while its runs go on, and at the end."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The file that a report of a mistake of ours needs: the traceback, and nothing secret."""
 
-from __future__ import annotations
-
 import platform
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Help as typer prints it, but without the `<bool>` behind a switch and with paragraphs that fit the terminal."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`comfyload check`, `compare` and `trend`: results against gates, against each other, and through time."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

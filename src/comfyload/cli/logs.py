@@ -1,7 +1,5 @@
 """`comfyload logs`: the instrumentation log for people."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from functools import partial
 from pathlib import Path

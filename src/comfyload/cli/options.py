@@ -1,7 +1,5 @@
 """From flags to options: every flag that was given replaces its field in the options that hold otherwise."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -84,6 +82,9 @@ def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
         case "order":
             order, stickiness = parse_order(value)
             return {"order": order, "stickiness": stickiness}
+        case "arrivals":
+            gaps, cv = parse_arrivals(value)
+            return {"arrivals": gaps, "cv": cv or 1.0}
     if flag.kind == "switch":
         value = not flag.default
     choices = get_args(flag.of) if flag.kind == "text" else ()
@@ -126,13 +127,8 @@ def _load(flags: Mapping[str, OptionFlag], given: Mapping[str, Any], base: Load)
         if not hasattr(load, flags[name].path[-1]):
             needs = "--rate or --stages" if name == "arrivals" else "--rate, --stages or --replay"
             raise UsageError(f"{flags[name].flag.name} needs {needs}", "see comfyload run --help")
-        changes |= _gaps(value) if name == "arrivals" else _fields(flags[name], value)
+        changes |= _fields(flags[name], value)
     return structs.replace(load, **changes)
-
-
-def _gaps(text: str) -> dict[str, Any]:
-    kind, cv = parse_arrivals(text)
-    return {"arrivals": kind, "cv": cv or 1.0}
 
 
 def _replay(path: Path, speedup: float, match: str | None) -> Replay:
@@ -151,14 +147,11 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
 
 
-def _is_there(name: str) -> bool:
-    return os.path.exists(name)  # noqa: PTH110 - Path.exists raises for a name that no file can have
-
-
 def _weighted(text: str) -> tuple[str, float]:
     """A file and its weight; a file whose name ends in =NUMBER is taken as it is if it is there."""
     file, equals, weight = text.rpartition("=")
-    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not _is_there(text):
+    there = os.path.exists(text)  # noqa: PTH110 - Path.exists raises for a name that no file can have
+    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not there:
         if float(weight) == 0:
             raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
         return file, float(weight)

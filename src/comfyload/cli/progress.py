@@ -1,7 +1,5 @@
 """Progress of a run on standard error: redrawn in place on a terminal, a line every few seconds elsewhere."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections import Counter, deque

@@ -1,7 +1,5 @@
 """`comfyload report` and `export`: a result for people, and for other tools."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A flag is a `Flag` in an annotation, as in the options of a run. Two kinds of pa
 `Given`, for flags of a run's options, and a struct whose fields are annotated as parameters are.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import sys
@@ -163,9 +161,4 @@ def _name_of(flag: str) -> str:
 
 
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
-_TYPES: dict[str, Any] = {
-    "switch": bool,
-    "duration": float | None,
-    "text": str | None,
-    "texts": list[str] | None,
-}
+_TYPES: dict[str, Any] = {"switch": bool, "duration": float | None, "text": str | None, "texts": list[str] | None}

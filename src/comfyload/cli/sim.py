@@ -1,7 +1,5 @@
 """`comfyload sim` and `comfyload demo`: a simulated ComfyUI, and a first look at the tool."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,15 +1,13 @@
 """What is printed goes into any code page: where a letter is missing there, plain ones stand in its place."""
 
-from __future__ import annotations
-
-import codecs
 import io
 import os
 import sys
 from contextlib import suppress
 from typing import Any
 
-_FIT = "comfyload.fit"
+from comfyload.words import PLAIN
+
 _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"})
 """Python's defaults for such a letter: an exception, or `\\u2501` in a sentence."""
 
@@ -20,14 +18,13 @@ def fit_streams() -> None:
     Output to a closed stream is discarded. So is output to a standard error that cannot be written: a full disk or a
     closed pipe does not end a run.
     """
-    codecs.register_error(_FIT, _fit)
     _open_closed()
     if isinstance(sys.stderr, io.TextIOWrapper):
         old = sys.stderr
         sys.stderr = io.TextIOWrapper(_Forgiving(old), old.encoding, old.errors, write_through=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _CRASHES_OR_ESCAPES:
-            stream.reconfigure(errors=_FIT)
+            stream.reconfigure(errors=PLAIN)
 
 
 class _Forgiving(io.RawIOBase):
@@ -71,11 +68,3 @@ def echo_toml(text: str) -> None:
     if not (sys.stdout.encoding or "ascii").lower().startswith("utf"):
         text = "".join(letter if letter.isascii() else f"\\U{ord(letter):08x}" for letter in text)
     typer.echo(text, nl=False)
-
-
-def _fit(error: UnicodeError) -> tuple[str | bytes, int]:
-    from comfyload.words import plain_letters
-
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return plain_letters(error.object[error.start : error.end]), error.end

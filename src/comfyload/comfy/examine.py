@@ -18,14 +18,7 @@ from comfyload import clock
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import describe_classes, json_object
 from comfyload.comfy.stream import frames_of
-from comfyload.comfy.wire.calls import (
-    MAX_BODY_BYTES,
-    MAX_FACTS_BYTES,
-    Reply,
-    Request,
-    Transport,
-    TransportError,
-)
+from comfyload.comfy.wire.calls import MAX_BODY_BYTES, MAX_FACTS_BYTES, Reply, Request, Transport, TransportError
 from comfyload.comfy.wire.classes import decode_modules, decode_some
 from comfyload.comfy.wire.messages import decode_message
 from comfyload.comfy.wire.queue import decode_queue
@@ -112,11 +105,7 @@ async def fetch_object_info(transport: Transport, classes: Iterable[str]) -> Des
 
 
 async def preflight(
-    transport: Transport,
-    sent: Iterable[Workflow],
-    described: Described,
-    server: Server,
-    places: Sequence[str] = (),
+    transport: Transport, sent: Iterable[Workflow], described: Described, server: Server, places: Sequence[str] = ()
 ) -> PreflightAnswer:
     """What the server would do with these graphs, which differ in their values alone; files that no list of it names
     are looked up there. `places`: which rows of a table they are of.
@@ -307,11 +296,7 @@ def _file(name: str) -> tuple[str, str, str]:
 
 
 async def _try(
-    transport: Transport,
-    path: str,
-    method: str = "GET",
-    timeout_s: float = 15.0,
-    most_bytes: int = MAX_BODY_BYTES,
+    transport: Transport, path: str, method: str = "GET", timeout_s: float = 15.0, most_bytes: int = MAX_BODY_BYTES
 ) -> Reply | None:
     try:
         return await transport.call(Request(method=method, path=path, timeout_s=timeout_s, most_bytes=most_bytes))

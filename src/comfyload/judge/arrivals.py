@@ -1,7 +1,5 @@
 """The arrivals of a run, each a job or a book of several, and at which rates they came, left and ended."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,8 +7,9 @@ from msgspec import Struct
 
 from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.jobs import Jobs
+from comfyload.load.arrivals import area
 from comfyload.record.model import Manifest
-from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
+from comfyload.record.plan import Closed, Open, Plan, Replay
 
 
 class Arrivals(Struct, frozen=True, kw_only=True):
@@ -115,16 +114,11 @@ def planned_in(load: Open | Replay, seconds: float) -> float:
     count = 0.0
     for stage in load.stages:
         within = seconds if stage.seconds is None else min(seconds, stage.seconds)
-        count += _area(stage, within)
+        count += area(stage, within)
         seconds -= within
         if seconds <= 0:
             break
     return count
-
-
-def _area(stage: Stage, seconds: float) -> float:
-    slope = 0.0 if stage.to_per_s is None or not stage.seconds else (stage.to_per_s - stage.per_s) / stage.seconds
-    return stage.per_s * seconds + 0.5 * slope * seconds * seconds
 
 
 def planned_jobs(plan: Plan) -> int | None:

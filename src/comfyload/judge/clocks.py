@@ -3,8 +3,6 @@
 Without numpy, as a run's last act is to ask for it: nothing heavy is loaded before it is over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -25,7 +23,10 @@ def check_clocks(readings: ClockReadings) -> ClockCheck | None:
     t, error = readings.t, readings.error
     if len(t) < 2 or t[-1] <= t[0]:
         return None
-    gained = {name: _gained(t, column) for name, column in readings.others.items()}
+    gained = {
+        name: [(shown - column[0]) - (at - t[0]) for at, shown in zip(t, column, strict=True)]
+        for name, column in readings.others.items()
+    }
     slept = [0.0] * len(t)
     if "boottime" in gained:
         leaps = (max(step, 0.0) for step in _steps(t, error, gained["boottime"]))
@@ -38,10 +39,6 @@ def check_clocks(readings: ClockReadings) -> ClockCheck | None:
         slept_s=slept[-1],
         rates=[_rate(name, t, error, column) for name, column in gained.items()],
     )
-
-
-def _gained(t: Sequence[float], column: Sequence[float]) -> list[float]:
-    return [(shown - column[0]) - (at - t[0]) for at, shown in zip(t, column, strict=True)]
 
 
 def _rate(name: ClockName, t: Sequence[float], error: Sequence[float], gained: Sequence[float]) -> ClockRate:

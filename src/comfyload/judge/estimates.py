@@ -1,7 +1,5 @@
 """Every number of a run that estimates something: its value, its interval, and why it is withheld."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

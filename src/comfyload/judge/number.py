@@ -1,7 +1,5 @@
 """What one number of a summary is: the row of `judge/numbers.py`, and the counts that it is made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Literal
 

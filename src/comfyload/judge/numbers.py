@@ -4,8 +4,6 @@ The summary, the grammar of gates, the exporters, trends, comparisons and the re
 numpy here: gates are read before the first job leaves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """What is worth knowing about runs, in sentences: found by rules, each with its numbers, none beyond its intervals."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +16,7 @@ from comfyload.judge.findings.stability import drift
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
-from comfyload.words import digits, duration, gib, percent
+from comfyload.words import digits, duration, gib, percent, span_words
 
 _Group = list[tuple[str, Measured]]
 Runs = Sequence[tuple[str, Measured]]
@@ -29,7 +27,7 @@ _UNSTEADY = 0.03
 _GROWN, _READINGS = 0.05, 20
 
 
-class RunObservation(Struct, frozen=True, kw_only=True):
+class RunObservation(Struct, frozen=True):
     """A sentence. `notable`: something was found; otherwise it says that nothing was, or that it is not known."""
 
     text: str
@@ -87,7 +85,7 @@ def _invalid(runs: Runs) -> Iterator[RunObservation]:
     if labels:
         codes = Counter(one.code for _, run in runs for one in run.summary.findings if one.level == "invalid")
         what = "This run is" if len(runs) == 1 else f"{'; '.join(labels)}:"
-        yield RunObservation(text=f"{what} invalid ({', '.join(codes)}): do not use its numbers.")
+        yield RunObservation(f"{what} invalid ({', '.join(codes)}): do not use its numbers.")
 
 
 def _by_concurrency(runs: Runs) -> Iterator[RunObservation]:
@@ -102,10 +100,10 @@ def _by_concurrency(runs: Runs) -> Iterator[RunObservation]:
         ends = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
         parts = [f"{_workflows(one)}: {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
         fewest, most = min(steps[0][0] for steps in ends), max(steps[-1][0] for steps in ends)
-        yield RunObservation(text=f"From {fewest} to {most} in flight, {'; '.join(parts)}.")
+        yield RunObservation(f"From {fewest} to {most} in flight, {'; '.join(parts)}.")
     for (fewer, one), (more, other) in pairs:
         text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
-        yield RunObservation(text=text, notable=len(pairs) == 1)
+        yield RunObservation(text, notable=len(pairs) == 1)
 
 
 def _workflows(run: Measured) -> str:
@@ -158,17 +156,18 @@ def _busy(runs: Runs) -> Iterator[RunObservation]:
             unknown.append((label, run))
     for group, words in ((full, "more jobs in flight would only wait"), (rest, "")):
         if group:
-            shares = [run.summary.saturation.server_busy or 0.0 for _, run in group]
+            shares = sorted(run.summary.saturation.server_busy or 0.0 for _, run in group)
+            share = span_words(percent(shares[0]), percent(shares[-1]))
             where = _in([label for label, _ in group], runs) if group is rest or len(group) < len(runs) else ""
-            text = f"The server was busy {_range(shares, percent)} of the time{_fewest(group)}{where}"
-            yield RunObservation(text=f"{text}{': ' if words else ''}{words}.", notable=group is full)
+            text = f"The server was busy {share} of the time{_fewest(group)}{where}"
+            yield RunObservation(f"{text}{': ' if words else ''}{words}.", notable=group is full)
     for label, run in parallel:
         times = f"{run.summary.saturation.server_busy:.1f} jobs at a time on average"
-        yield RunObservation(text=f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
+        yield RunObservation(f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
     if unknown:
         where = _in([label for label, _ in unknown], runs)
         text = f"How busy the server was is unknown{where}: too few jobs have execution times."
-        yield RunObservation(text=text, notable=False)
+        yield RunObservation(text, notable=False)
 
 
 def _fewest(group: Runs) -> str:
@@ -193,12 +192,11 @@ def _gpu_busy(runs: Runs) -> Iterator[RunObservation]:
         text += f" ({row.readings} readings by {row.source}{unknown})"
         ceiling = busy.ceiling_percent
         if found.server_saturated and ceiling is not None and not busy.over_90_percent:
-            text += (
-                f". In {100 - ceiling:.0f} % of a job's time it does nothing: only a faster disk, CPU or encoder helps"
-            )
+            idle = f"In {100 - ceiling:.0f} % of a job's time it does nothing"
+            text += f". {idle}: only a faster disk, CPU or encoder helps"
         elif found.server_saturated and ceiling is not None:
             text += ": only a faster GPU helps"
-        yield RunObservation(text=f"{text}.")
+        yield RunObservation(f"{text}.")
 
 
 def _peaks(runs: Runs, value: Callable[[GpuRow], float | None]) -> Iterator[tuple[str, str, Measured]]:
@@ -224,12 +222,12 @@ def _failures(runs: Runs) -> Iterator[RunObservation]:
             counts[row.kind] += row.count
     if not counts:
         jobs = sum(run.summary.statistics["success_rate"].n for _, run in runs)
-        yield RunObservation(text=f"No job of {jobs} failed.", notable=False)
+        yield RunObservation(f"No job of {jobs} failed.", notable=False)
         return
     labels = [label for label, run in runs if run.summary.failures]
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
     jobs = sum(run.jobs.n for _, run in runs)
-    yield RunObservation(text=f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
+    yield RunObservation(f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
 
 
 def _nodes(runs: Runs) -> Iterator[RunObservation]:
@@ -247,9 +245,9 @@ def _nodes(runs: Runs) -> Iterator[RunObservation]:
             first.append(f"{parts[0]} in {_workflows(run)}")
             details.append(f"{_where(label, runs)}The slowest nodes are {'; '.join(parts)}.")
     if len(details) > 1:
-        yield RunObservation(text=f"The slowest node is {'; '.join(first)}.")
+        yield RunObservation(f"The slowest node is {'; '.join(first)}.")
     for text in details:
-        yield RunObservation(text=text, notable=len(details) == 1)
+        yield RunObservation(text, notable=len(details) == 1)
 
 
 def _memory(runs: Runs) -> Iterator[RunObservation]:
@@ -262,15 +260,15 @@ def _memory(runs: Runs) -> Iterator[RunObservation]:
         most, total = row.vram_peak_bytes or 0.0, row.vram_total_bytes or _vram(run.manifest, gpu)
         text = f"{_where(label, runs)}{_name(row, gpu)} held "
         if total is None:
-            yield RunObservation(text=f"{text}{gib(most)} at most; how much it has is unknown.")
+            yield RunObservation(f"{text}{gib(most)} at most; how much it has is unknown.")
             continue
         free = max(total - most, 0.0)
         tight = ": little is left" if free < _TIGHT * total else ""
         left = f"{gib(free)} ({percent(free / total)}) stayed free{tight}"
-        yield RunObservation(text=f"{text}{gib(most)} of {gib(total)} at most: {left}.", notable=bool(tight))
+        yield RunObservation(f"{text}{gib(most)} of {gib(total)} at most: {left}.", notable=bool(tight))
     if not found:
         text = "How much GPU memory was used is unknown: no readings of it were recorded."
-        yield RunObservation(text=text, notable=False)
+        yield RunObservation(text, notable=False)
 
 
 def _has_own_memory(run: Measured, gpu: str) -> bool:
@@ -295,7 +293,7 @@ def _growth(runs: Runs) -> Iterator[RunObservation]:
                 name = f"GPU {known.gpu}" if row is None else _name(row, known.gpu)
                 text = f"Memory of {name} grew by about {digits(grown / 2**30)} GiB over the run"
                 share = f"({percent(grown / mean)} of its mean; least squares over {reading.n} readings)"
-                yield RunObservation(text=f"{_where(label, runs)}{text} {share}.")
+                yield RunObservation(f"{_where(label, runs)}{text} {share}.")
 
 
 def _vram(manifest: Manifest, gpu: str) -> float | None:
@@ -313,11 +311,11 @@ def _steady(runs: Runs) -> Iterator[RunObservation]:
     for label, run in runs:
         found = {finding.code: finding for finding in run.summary.findings}
         if "overload" in found:
-            yield RunObservation(text=f"{_where(label, runs)}The queue grew all through the run: so did latency.")
+            yield RunObservation(f"{_where(label, runs)}The queue grew all through the run: so did latency.")
         if "drift" in found:
             change = float(found["drift"].evidence["change"])
             pace = f"{percent(abs(change))} {'slower' if change > 0 else 'faster'} from first to last (Theil-Sen, 99 %)"
-            yield RunObservation(text=f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
+            yield RunObservation(f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
             continue
         execution = _fresh(run, "execution")
         change_or_none = drift(execution) if len(execution) >= 20 else 1.0
@@ -327,7 +325,7 @@ def _steady(runs: Runs) -> Iterator[RunObservation]:
     if steady:
         least = f"{fewest} fresh jobs" if len(runs) == 1 else f"at least {fewest} fresh jobs a run"
         text = f"Execution times did not drift by more than {percent(_UNSTEADY)}{_in(steady, runs)} ({least})."
-        yield RunObservation(text=text, notable=False)
+        yield RunObservation(text, notable=False)
 
 
 def _cold(runs: Runs) -> Iterator[RunObservation]:
@@ -336,17 +334,17 @@ def _cold(runs: Runs) -> Iterator[RunObservation]:
         where, first, fresh = _where(label, runs), *_first_warmup(run)
         if first is None or not len(fresh):
             why = "the run had no warm-up job" if first is None else "the first warm-up job has no execution time"
-            yield RunObservation(text=f"{where}What a cold start costs is unknown: {why}.", notable=False)
+            yield RunObservation(f"{where}What a cold start costs is unknown: {why}.", notable=False)
             continue
         middle = float(np.median(fresh))
         usual = f"median of fresh jobs ({duration(middle)}, n = {len(fresh)})"
         if first > 1.1 * middle and first > float(fresh.max()):
             text = f"The first warm-up job executed in {duration(first)}, {first / middle:.1f} times the {usual}. "
             text += f"The cold start cost about {duration(first - middle)}: one job, no interval."
-            yield RunObservation(text=f"{where}{text}")
+            yield RunObservation(f"{where}{text}")
         else:
             text = f"No cold start: the first warm-up job executed in {duration(first)}, near the {usual}. "
-            yield RunObservation(text=f"{where}{text}The server may have been warm already.", notable=False)
+            yield RunObservation(f"{where}{text}The server may have been warm already.", notable=False)
 
 
 def _first_warmup(run: Measured) -> tuple[float | None, Floats]:
@@ -366,19 +364,16 @@ def _cache(runs: Runs) -> Iterator[RunObservation]:
     completed = sum(int(run.jobs.completed.sum()) for _, run in runs)
     if not completed:
         return
-    cached = [
-        (label, run) for label, run in runs if any(run.summary.cache[name].jobs for name in ("partial", "cached"))
-    ]
+    cached = [one for one in runs if any(one[1].summary.cache[name].jobs for name in ("partial", "cached"))]
     if not cached:
-        yield RunObservation(text=f"None of {completed} completed jobs came from the server's cache.", notable=False)
+        yield RunObservation(f"None of {completed} completed jobs came from the server's cache.", notable=False)
     for label, run in cached:
         partial, whole = (run.summary.cache[name].jobs for name in ("partial", "cached"))
         fresh = run.summary.cache["fresh"].p50_latency_s.value
         alone = "" if fresh is None else f"; the median latency of the others was {duration(fresh)}"
-        text = (
-            f"Of {int(run.jobs.completed.sum())} completed jobs {whole} came wholly and {partial} partly from the cache"
-        )
-        yield RunObservation(text=f"{_where(label, runs)}{text}{alone}.")
+        jobs = f"Of {int(run.jobs.completed.sum())} completed jobs"
+        text = f"{jobs} {whole} came wholly and {partial} partly from the cache{alone}."
+        yield RunObservation(f"{_where(label, runs)}{text}")
 
 
 def _energy(runs: Runs) -> Iterator[RunObservation]:
@@ -388,21 +383,14 @@ def _energy(runs: Runs) -> Iterator[RunObservation]:
             if joules.value is not None:
                 sure = "" if joules.low is None or joules.high is None else f" ({joules.low:.0f} to {joules.high:.0f})"
                 text = f"A job took {joules.value:.0f} J{sure} of {_name(row, gpu)} on average (n = {joules.n})."
-                yield RunObservation(text=f"{_where(label, runs)}{text}", notable=False)
+                yield RunObservation(f"{_where(label, runs)}{text}", notable=False)
     for gpu, label, run in _peaks(runs, lambda row: row.throttled_share if row.alike == 1 else None):
         row = run.summary.gpus[gpu]
         if row.throttled_share:
             text = f"{_name(row, gpu)} was throttled in {percent(row.throttled_share)} of its readings."
-            yield RunObservation(text=f"{_where(label, runs)}{text}")
+            yield RunObservation(f"{_where(label, runs)}{text}")
 
 
 def _fresh(run: Measured, metric: str, of: Flags | None = None) -> Floats:
     fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
     return run.jobs.known(metric, fresh if of is None else fresh & of)
-
-
-def _range(values: Sequence[float], write: Callable[[float], str]) -> str:
-    """`97.8 to 99.9 %`; one number where they read alike."""
-    low, high = write(min(values)), write(max(values))
-    unit = high.rpartition(" ")[2]
-    return high if low == high else f"{low.removesuffix(f' {unit}')} to {high}"

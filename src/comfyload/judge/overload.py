@@ -1,7 +1,5 @@
 """Whether an open load offered more than the server can do, so that its queue grew for as long as it lasted."""
 
-from __future__ import annotations
-
 import numpy as np
 from msgspec import Struct
 

@@ -4,8 +4,6 @@ A short run that happened to meet no rush also shows no dependence: what is esti
 most. So the end of an interval that a rush would move, and any proof that jobs are quick enough, rest on the theory.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -43,7 +41,9 @@ def _utilisation(load: Load, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> tu
 
     Of a server that runs jobs side by side or reports no times: the share of the time in which any job was running.
     """
-    planned = _fastest(load) if isinstance(load, Open) else rates.offered
+    planned = rates.offered
+    if isinstance(load, Open):  # at the highest rate of the plan
+        planned = 60 * max(max(stage.per_s, stage.to_per_s or 0.0) for stage in load.stages)
     each = occupancy_s(arrivals, jobs)
     if each is not None and planned is not None:
         return planned / 60 * each, _cv(jobs.known("execution")) / math.sqrt(arrivals.pages)
@@ -55,11 +55,6 @@ def _utilisation(load: Load, jobs: Jobs, arrivals: Arrivals, rates: Rates) -> tu
     due, ended = due[known][order], np.maximum.accumulate(done[known][order])
     idle = float(np.maximum(due[1:] - ended[:-1], 0.0).sum())
     return 1 - idle / float(ended[-1] - due[0]), _cv(done - arrivals.due)
-
-
-def _fastest(load: Open) -> float:
-    """The highest rate of the plan, in arrivals per minute."""
-    return 60 * max(max(stage.per_s, stage.to_per_s or 0.0) for stage in load.stages)
 
 
 def _gap_cv(load: Load, arrivals: Arrivals) -> float:

@@ -1,7 +1,5 @@
 """Whether more in flight would help: how busy the server was, and how busy its GPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

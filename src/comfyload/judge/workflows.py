@@ -1,7 +1,5 @@
 """What each workflow of a run comes to, and what it cost that another one had run before it."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from comfyload.judge.arrays import Flags

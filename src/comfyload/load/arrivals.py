@@ -4,8 +4,6 @@ An open load is a renewal process of mean one, stretched so that its rate is tha
 when the rate, summed over time, has reached the process's n-th point.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -67,14 +65,14 @@ def offered_per_s(load: Open | Replay) -> float | None:
     if load.stages[-1].seconds is None:
         return load.stages[-1].per_s
     seconds = sum(stage.seconds or 0.0 for stage in load.stages)
-    return sum(_area(stage, stage.seconds or 0.0) for stage in load.stages) / seconds
+    return sum(area(stage, stage.seconds or 0.0) for stage in load.stages) / seconds
 
 
 def _stretched(load: Open, rng: Generator) -> Iterator[float]:
     points = _points(load, rng)
     point, before, began = next(points), 0.0, 0.0
     for stage in load.stages:
-        total = math.inf if stage.seconds is None else _area(stage, stage.seconds)
+        total = math.inf if stage.seconds is None else area(stage, stage.seconds)
         while point - before < total:
             yield began + _when(stage, point - before)
             point = next(points)
@@ -97,13 +95,13 @@ def _points(load: Open, rng: Generator) -> Iterator[float]:
         yield point
 
 
-def _area(stage: Stage, seconds: float) -> float:
+def area(stage: Stage, seconds: float) -> float:
     """Arrivals expected in the first `seconds` of a stage."""
     return stage.per_s * seconds + 0.5 * _slope(stage) * seconds * seconds
 
 
 def _when(stage: Stage, area: float) -> float:
-    """Seconds into the stage at which `area` arrivals were expected: the inverse of `_area`."""
+    """Seconds into the stage at which `area` arrivals were expected: the inverse of `area`."""
     slope = _slope(stage)
     if slope == 0.0:
         return area / stage.per_s

@@ -1,7 +1,5 @@
 """Reads the machine's clocks during a run, all at once and often, so that their differences can be judged."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import time

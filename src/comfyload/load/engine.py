@@ -5,8 +5,6 @@ results to `emit`, a synchronous callable. Instants are the given clock's: secon
 is one job, or a book of several that are due together.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -77,9 +75,7 @@ class Engine:
     done: frozenset[int] = frozenset()
 
     async def run(
-        self,
-        on_counted: Callable[[], None] = lambda: None,
-        on_last: Callable[[], None] = lambda: None,
+        self, on_counted: Callable[[], None] = lambda: None, on_last: Callable[[], None] = lambda: None
     ) -> None:
         """Run the plan to its end.
 

@@ -1,7 +1,5 @@
 """How rates, durations, stages and orders are written: `12/min`, `30s`, `30s@2/min,5m@6/min..12/min`."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 

@@ -1,7 +1,5 @@
 """Parses instants as logs and programs write them: numbers by their size, dates by their form."""
 
-from __future__ import annotations
-
 import math
 import re
 from datetime import UTC, datetime, timedelta, timezone

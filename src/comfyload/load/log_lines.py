@@ -1,7 +1,5 @@
 """The lines of a recording in any format (JSON, CSV, W3C, numbers, text): the request and the instant of each."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """Reads recorded arrivals (offsets, a run, or a log) as a schedule."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Requests in logs: method, path and status, and which of them are arrivals."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ They are our own error bar: a latency below them means nothing, and a run in whi
 the generator.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import sys

@@ -4,8 +4,6 @@ Event loops round their timers to a millisecond; the kernel's own timer, watched
 `clock_nanosleep`. Where there is none (not Linux, or virtual time), the loop's sleep to an absolute instant has to do.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import os

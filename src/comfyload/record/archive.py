@@ -4,8 +4,6 @@ A baseline is written under a temporary name and renamed, so that half of one ne
 overwritten.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
@@ -19,34 +17,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import msgspec
 from msgspec import Struct, structs
 
-from comfyload.errors import RunFilesError, UsageError
+from comfyload.errors import RunFilesError, UsageError, file_errors
 from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import encode_pretty
 from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, decode_versioned
-
-__all__ = [
-    "BASE",
-    "FORMAT",
-    "PROMOTED",
-    "ArchiveManifest",
-    "Contents",
-    "Damaged",
-    "Kept",
-    "KeptRun",
-    "check_free",
-    "find",
-    "find_by_hand",
-    "list_all",
-    "list_by_hand",
-    "list_damaged",
-    "promote",
-    "promoted",
-    "save",
-    "verify_files",
-]
 
 FORMAT = 1
 """Version of a baseline's files; readers refuse a newer one."""
@@ -251,10 +228,8 @@ def promote(base: Path, name: str) -> Kept:
     kept = find(base, name)
     if kept.path.resolve().parent != base.resolve():
         raise RunFilesError(f"{kept.path} does not lie in {base}", "promote by the name that `baseline list` shows")
-    try:
+    with file_errors(f"cannot write {base / PROMOTED}"):
         replace_file(base / PROMOTED, f"{kept.path.resolve().name}\n".encode())
-    except OSError as error:
-        raise RunFilesError(f"cannot write {base / PROMOTED}: {error.strerror or error}") from None
     return kept
 
 
@@ -287,10 +262,8 @@ def _read(path: Path) -> Kept:
     file = path / MANIFEST
     if is_by_hand(path):
         raise no_baseline(path)
-    try:
+    with file_errors(f"{path} is not a baseline: {MANIFEST}"):
         content = file.read_bytes()
-    except OSError as error:
-        raise RunFilesError(f"{path} is not a baseline: {MANIFEST}: {error.strerror or error}") from None
     try:
         manifest = decode_versioned(content, ArchiveManifest, FORMAT, file)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

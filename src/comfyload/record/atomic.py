@@ -1,7 +1,5 @@
 """Writes a file that a user names: a plain file as a whole; a device, a pipe or an open descriptor directly."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets
@@ -35,7 +33,9 @@ def written_aside(path: Path, hint: str = HINT) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     plain = _descriptor(path) is None and _is_plain(target)
-    aside = (target.parent if plain and _takes_files(target.parent) else Path(tempfile.gettempdir())) / _name()
+    beside = plain and target.parent.is_dir() and os.access(target.parent, os.W_OK | os.X_OK)
+    folder = target.parent if beside else Path(tempfile.gettempdir())
+    aside = folder / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield aside
         if plain and aside.parent == target.parent:
@@ -134,18 +134,10 @@ def _is_plain(target: Path) -> bool:
         return True
 
 
-def _takes_files(folder: Path) -> bool:
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-
-
 def _probe(folder: Path) -> None:
     """Write a file and remove it, which is surer than permissions. It is not empty, since that fits on a full disk."""
     with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
         probe.write(bytes(_BLOCK))
-
-
-def _name() -> str:
-    return f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _put(aside: Path, target: Path) -> None:

@@ -1,7 +1,5 @@
 """The bounds of a run's numbers: no run writes a number beyond them, and a reader refuses one."""
 
-from __future__ import annotations
-
 import sys
 from datetime import datetime
 from typing import Annotated

@@ -1,14 +1,12 @@
 """Folders of the archive that were made by hand, as section 4 of the checklist describes: without a manifest."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from comfyload.errors import RunFilesError
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.codec import within_levels
 
 _MANIFEST, _PAGE, _RUNS = "manifest.json", "report.html", "runs"
@@ -42,10 +40,8 @@ def read_by_hand(folder: Path) -> ByHand:
     Raises:
         RunFilesError: the folder cannot be read.
     """
-    try:
+    with file_errors(f"cannot read {folder}"):
         files = sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise RunFilesError(f"cannot read {folder}: {error.strerror or error}") from None
     loads = [path for path in files if path.name.startswith("load") and path.suffix == ".json"]
     readme = folder / _README
     return ByHand(

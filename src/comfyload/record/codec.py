@@ -5,8 +5,6 @@ escapes, and msgspec does not: where it refuses, Python's own encoder and parser
 was encoded.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable

@@ -1,13 +1,11 @@
 """Copies, hashes and syncs files of a baseline. Nothing is held in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
-from comfyload.errors import RunFilesError
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.lock import LOCK
 
 
@@ -23,7 +21,7 @@ def copy_run(run: Path, folder: Path) -> str:
     while (parent / name).exists():
         number += 1
         name = f"{run.name}-{number}"
-    try:
+    with file_errors(f"cannot copy {run}"):
         plain, other = walk(run)
         if other:
             raise RunFilesError(
@@ -34,8 +32,6 @@ def copy_run(run: Path, folder: Path) -> str:
             copy = parent / name / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / relative, copy)
-    except OSError as error:
-        raise RunFilesError(f"cannot copy {run}: {error.strerror or error}") from None
     return f"runs/{name}"
 
 

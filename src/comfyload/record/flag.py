@@ -1,7 +1,5 @@
 """Flags as metadata: what the command line says of a field of a run's options, and all fields that have such a flag."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin

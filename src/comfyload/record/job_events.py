@@ -1,7 +1,5 @@
 """Events of a job under way, for a program's progress bar or log."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from msgspec import Struct

@@ -4,8 +4,6 @@ A journal is read line by line. A torn last line, which a crash leaves, is ignor
 which raises an error, or is counted where the rest is salvaged.
 """
 
-from __future__ import annotations
-
 import errno
 import stat
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The kind of a job's output file, by the key under which its node reported it and by the ending of its name."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 Kind = Literal["image", "video", "audio", "3d", "latent", "text", "other"]

@@ -1,7 +1,5 @@
 """One process at a time in a run directory: a lock of the operating system, which ends with its holder."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

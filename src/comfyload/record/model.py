@@ -5,8 +5,6 @@ counted from the start of the run. Fields ending in `_ms` are the server's wall 
 differences between two of them mean anything. `None` is "not known", never zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,38 +16,10 @@ from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Second
 from comfyload.record.clocks import ClockCheck
 from comfyload.record.codec import MOST_LEVELS, within_levels
 from comfyload.record.options import RunOptions
-from comfyload.record.outcomes import OUTCOMES, Outcome
+from comfyload.record.outcomes import OUTCOMES
+from comfyload.record.outcomes import Outcome as Outcome  # passed on
 from comfyload.record.plan import Plan
 from comfyload.record.policy import Policy
-
-__all__ = [
-    "FORMAT",
-    "Attempt",
-    "Environment",
-    "Execution",
-    "Fact",
-    "Failure",
-    "FailureKind",
-    "Fetch",
-    "Host",
-    "Line",
-    "LogLine",
-    "Manifest",
-    "NodeFacts",
-    "Observation",
-    "Outcome",
-    "Output",
-    "Prompt",
-    "Quantiles",
-    "Record",
-    "Sample",
-    "SelfCheck",
-    "Sent",
-    "Server",
-    "ServerState",
-    "ServerTimes",
-    "WorkflowFacts",
-]
 
 FORMAT = 1
 """Version of the run directory's files; readers refuse a newer one."""

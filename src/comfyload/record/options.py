@@ -1,7 +1,5 @@
 """The options of a run as one typed value; the flags of `comfyload run` are the metadata of its fields."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -1,7 +1,5 @@
 """How a job can end, one row each: every count, word and mark of an outcome is read from here."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from msgspec import Struct

@@ -3,8 +3,6 @@
 Durations are in seconds and rates in arrivals per second. `None` is "no limit", or "not given".
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -12,8 +10,6 @@ from msgspec import Meta, Struct
 
 from comfyload.record.bounds import Count, Rate, Seconds
 from comfyload.record.flag import LOAD, SERVER, WORK, Flag
-
-__all__ = ["Arrivals", "Closed", "Load", "OnFull", "Open", "Order", "Plan", "Replay", "Stage"]
 
 Arrivals = Literal["constant", "poisson", "gamma"]
 """Gaps between arrivals: all the same, exponential, or gamma with a coefficient of variation of one's choice."""

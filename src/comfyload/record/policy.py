@@ -1,7 +1,5 @@
 """A retry policy as a value, `retry.json`: what is done about a job that failed. Its rules are in `retry.policy`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct

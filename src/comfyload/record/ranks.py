@@ -3,8 +3,6 @@
 No numpy here: the generator judges itself, and progress is shown, while jobs run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from comfyload.errors import RunFilesError
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.atomic import replace_file
 from comfyload.record.bounds import instant, moment
 from comfyload.record.codec import check_keys, decode, encode, encode_pretty, parsed
@@ -46,14 +46,12 @@ class RunWriter:
         Raises:
             RunFilesError: the directory holds a run already, or cannot be made.
         """
-        try:
+        with file_errors(f"cannot write a run to {path}"):
             path.mkdir(parents=True, exist_ok=True)
             if (path / MANIFEST).exists():
                 raise RunFilesError(f"{path} already holds a run", "name another directory; runs are never overwritten")
             self._open(path)
             self.write_manifest(manifest)
-        except OSError as error:
-            raise RunFilesError(f"cannot write a run to {path}: {error.strerror or error}") from None
 
     @classmethod
     def reopen(cls, path: Path) -> RunWriter:
@@ -63,13 +61,12 @@ class RunWriter:
             RunFilesError: the directory cannot be written.
         """
         writer = cls.__new__(cls)
-        try:
+        with file_errors(f"cannot go on with {path}"):
             for name in (RECORDS, SAMPLES, LOG):
                 if name != LOG or (path / name).exists():
-                    _cut_torn_line(path / name)
+                    with (path / name).open("r+b") as file:
+                        file.truncate(file.read().rfind(b"\n") + 1)
             writer._open(path)
-        except OSError as error:
-            raise RunFilesError(f"cannot go on with {path}: {error.strerror or error}") from None
         return writer
 
     def _open(self, path: Path) -> None:
@@ -222,20 +219,9 @@ def _open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
 
 
-def _cut_torn_line(path: Path) -> None:
-    with path.open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
 def _content(manifest: Path) -> bytes:
-    try:
+    with file_errors(f"{manifest.parent} is not a run directory: {MANIFEST}", "give the folder of a run"):
         return read_whole(manifest, _MOST_MANIFEST_BYTES)
-    except OSError as error:
-        raise RunFilesError(
-            f"{manifest.parent} is not a run directory: {MANIFEST}: {error.strerror or error}",
-            "give the folder of a run",
-        ) from None
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -1,7 +1,5 @@
 """Decides which of a server's stamps are plausible, for all numbers that are made of them."""
 
-from __future__ import annotations
-
 from comfyload.record.model import Execution, ServerTimes, Span
 
 FASTER, COARSE_MS = 1.02, 20.0

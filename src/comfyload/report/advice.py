@@ -1,7 +1,5 @@
 """The Pages of `policy` and `capacity`: a retry policy with its scores, and what to expect at other loads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import Struct, structs
@@ -9,10 +7,10 @@ from msgspec import Struct, structs
 from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing
 from comfyload.advise.validation import Validation
+from comfyload.record.policy import Policy, Score
 from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
 from comfyload.report.values import in_words
-from comfyload.retry.policy import Policy, Score
 from comfyload.words import DASH, count, decimals, digits, fixed, percent, scale, seconds_words
 
 NO_RETRY = "no retry"
@@ -34,14 +32,16 @@ _TROUBLE = {
 def policy_page(policy: Policy, file: str, doubts: Sequence[str], next_: list[str]) -> Page:
     """`file`: where it was written, "" if nowhere. `doubts`: what the runs do not show. `next_`: commands to type."""
     wrote = f"Wrote {file}" if file else "Not written"
-    tables = [_numbers(policy)]
+    reasons = [(path, why) for path, why in policy.explanations.items() if not path.startswith("infeasible.")]
+    rows = [(path, _value(policy, path), why) for path, why in reasons]
+    tables = [table("numbers", ("", ">", "~"), rows, title="Each number and its reason", detail=True)]
     if policy.scores:
         tables = [_against_rivals(policy), *tables, *_scores(policy)]
     return Page(
         title=f"{wrote}: {policy_sentence(policy)}.",
-        states=[State(word="NOT POSSIBLE", look="bad", sentence=f"{text}.") for text in infeasible(policy)],
+        states=[State("NOT POSSIBLE", "bad", f"{text}.") for text in infeasible(policy)],
         tables=tables,
-        remarks=[Remark(level="warning", text=doubt) for doubt in doubts],
+        remarks=[Remark("warning", doubt) for doubt in doubts],
         next=next_,
     )
 
@@ -68,8 +68,8 @@ def _against_rivals(policy: Policy) -> Table:
         look: Look = "bad" if mark.startswith("✗") else "plain"
         rivals = (others.get(NO_RETRY), best)
         cells = [DASH if rival is None else percent(rival.success) for rival in rivals]
-        with_it = Value(words=f"{percent(ours.success)}{half}", look=look)
-        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(words=mark, look=look)])
+        with_it = Value(f"{percent(ours.success)}{half}", look=look)
+        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(mark, look=look)])
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
     columns = (done, ">with it", f">{NO_RETRY}", ">best other", "")
     note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
@@ -81,12 +81,6 @@ def _mark(ours: Score, best: Score) -> str:
     noise = max(_ALIKE, ours.success_half_width or 0.0)
     ahead = ours.success - best.success
     return "✓" if ahead > noise else f"✗ {best.policy}" if ahead < -noise else "="
-
-
-def _numbers(policy: Policy) -> Table:
-    shown = [(path, why) for path, why in policy.explanations.items() if not path.startswith("infeasible.")]
-    rows = [(path, _value(policy, path), why) for path, why in shown]
-    return table("numbers", ("", ">", "~"), rows, title="Each number and its reason", detail=True)
 
 
 def _value(policy: Policy, path: str) -> str:
@@ -165,7 +159,7 @@ def capacity_page(found: Outlook, workflows: Sequence[str], next_: list[str]) ->
         title=answer or source,
         subtitle=[source] if answer else [],
         tables=tables,
-        remarks=[Remark(level="warning", text=doubt) for doubt in found.doubts],
+        remarks=[Remark("warning", doubt) for doubt in found.doubts],
         next=next_,
     )
 
@@ -197,14 +191,14 @@ def _dispatch_table(rows: Sequence[Forecast], limit_s: float) -> Table:
 
 def _stable(row: Forecast, latencies: list[Value]) -> list[Value]:
     """At or beyond the capacity the latency has no limit."""
-    rest = [Value(words="∞")] * (len(latencies) - 1)
-    return latencies if row.stable else [Value(words="unstable", look="bad"), *rest]
+    rest = [Value("∞")] * (len(latencies) - 1)
+    return latencies if row.stable else [Value("unstable", look="bad"), *rest]
 
 
 def _late(row: Forecast) -> Value:
     if not row.stable:
-        return Value(words="100 %")
-    return Value(words=DASH if row.missed is None else percent(row.missed.estimate))
+        return Value("100 %")
+    return Value(DASH if row.missed is None else percent(row.missed.estimate))
 
 
 def _unit(rows: Sequence[Forecast], names: Sequence[str]) -> tuple[float, str]:
@@ -217,7 +211,7 @@ def _seconds(value: Estimate, unit: tuple[float, str]) -> Value:
     factor, name = unit
     places = decimals(factor * value.estimate, 1 if name == "ms" else 3)
     words, low, high = (fixed(factor * one, places) for one in (value.estimate, value.low, value.high))
-    return Value(words=words, interval="" if low == words == high else f"{low}{DASH}{high}")
+    return Value(words, interval="" if low == words == high else f"{low}{DASH}{high}")
 
 
 def sizing_words(sizing: Sizing) -> str:

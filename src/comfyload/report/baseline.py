@@ -1,7 +1,5 @@
 """The README of a baseline, on one screen: the answer, the table, one picture, verdicts, and how to repeat it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial

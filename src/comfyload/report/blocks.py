@@ -1,13 +1,11 @@
 """The tables of a run below its first numbers: nodes, failures, several workflows, switches between them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import Struct
 
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.columns.nodes import NODE_CLOCK_S, NodeRow
+from comfyload.judge.columns.nodes import NODE_CLOCK_S
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured, Summary
 from comfyload.report.made import rate_label
@@ -54,7 +52,9 @@ def nodes(summary: Summary) -> Table | None:
     shown = summary.nodes if len(summary.nodes) == _NODES + 1 else summary.nodes[:_NODES]  # a note takes a line, too
     for row in shown:
         times = [_alone(time, note=False) for time in (row.avg_s, row.p95_s)]
-        rows.append([_node(row, summary), str(row.n), *times, in_words(row.share, unit="share")])
+        where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
+        node = f"{where}{row.node} {row.class_type or '(not in the graph)'}"
+        rows.append([node, str(row.n), *times, in_words(row.share, unit="share")])
     more = len(summary.nodes) - len(shown)
     left = f"{count(more, 'more node')} not shown. " if more else ""
     note = f"{left}Times of nodes are good to ±{1000 * NODE_CLOCK_S:.0f} ms."
@@ -90,7 +90,7 @@ def node_bars(summary: Summary) -> Bars | None:
             of = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
             nodes = f" ({row.nodes} nodes)" if row.nodes > 1 else ""
             words = f"{'up to ' if row.share > 1 else ''}{100 * min(row.share, 1.0):.0f} %"
-            bars.append(Bar(label=f"{of}{row.name}{nodes}", share=min(row.share, 1.0), words=words))
+            bars.append(Bar(f"{of}{row.name}{nodes}", min(row.share, 1.0), words))
     return Bars(key="nodes", title="slowest nodes", bars=bars) if bars else None
 
 
@@ -111,17 +111,12 @@ def failures(runs: Sequence[Measured]) -> Table | None:
     return table("failures", ("run", *columns) if several else columns, rows[:shown], note=note)
 
 
-def _node(row: NodeRow, summary: Summary) -> str:
-    where = f"{row.workflow}: " if len(summary.workflows) > 1 else ""
-    return f"{where}{row.node} {row.class_type or '(not in the graph)'}"
-
-
 def _alone(statistic: Statistic, *, note: bool = True) -> Value:
     """The number without its interval."""
     value = value_of(statistic)
-    return Value(words=value.words, note=value.note if note else "")
+    return Value(value.words, note=value.note if note else "")
 
 
 def _mean_of(statistic: Statistic) -> Value:
     value = _alone(statistic)
-    return value if statistic.value is None else Value(words=f"{value.words} ({count(statistic.n, 'job')})")
+    return value if statistic.value is None else Value(f"{value.words} ({count(statistic.n, 'job')})")

@@ -1,7 +1,5 @@
 """What a checklist found: a table of its runs, then what they come to in a few sentences."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +14,7 @@ from comfyload.report.blocks import class_shares
 from comfyload.report.page import Look, Page, PageLine, Remark, Table, Value, table
 from comfyload.report.steps import by_workflow, knee, rate_key
 from comfyload.report.values import value_of
-from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words
+from comfyload.words import DASH, count, digits, duration, percent, scale, seconds_words, span_words
 
 _SLOWER = 0.95
 """Of the best rate with fewer in flight: what is below it, and by its interval too, is called slower."""
@@ -61,11 +59,7 @@ def _in_short(found: Found) -> list[PageLine]:
         "Slowest": _slowest(found.runs),
     }
     looks: dict[str, Look] = {"Good": "good", "Not good": "bad"}
-    return [
-        PageLine(label=label, value=Value(words=words), look=looks.get(label, "plain"))
-        for label, words in answers.items()
-        if words
-    ]
+    return [PageLine(label, Value(words), look=looks.get(label, "plain")) for label, words in answers.items() if words]
 
 
 # --- the table
@@ -207,8 +201,7 @@ def _slowest(runs: Sequence[Measured]) -> str:
         return ""
     ((name, nodes), times) = Counter((row.name, row.nodes) for row in first).most_common(1)[0]
     shares = [min(row.share, 1.0) for row in first if (row.name, row.nodes) == (name, nodes)]
-    low, high = percent(min(shares)), percent(max(shares))
-    share = high if low == high else f"{low.removesuffix(' %')} to {high}"
+    share = span_words(percent(min(shares)), percent(max(shares)))
     where = "each execution" if times == len(runs) else f"an execution in {times} of {len(runs)} runs"
     tip = " A faster disk or a lower PNG compression shortens that." if name in _FILES else ""
     take = f"{name} takes" if nodes == 1 else f"{nodes} {name} nodes take"
@@ -220,11 +213,11 @@ def _remarks(found: Found) -> Iterator[Remark]:
     for verdict in found.verdicts:
         text = f"{verdict.verdict}  {verdict.run}: {verdict.gate}. {verdict.why}"
         if verdict.verdict == "FAIL":
-            yield Remark(level="invalid", text=text)
+            yield Remark("invalid", text)
         elif verdict.verdict == "INCONCLUSIVE":
-            yield Remark(level="warning", text=text)
+            yield Remark("warning", text)
     for run in found.runs:
         for finding in run.summary.findings:
             if finding.level == "invalid":
                 where = f"{run.manifest.name}, {_in_flight(run)} in flight"
-                yield Remark(level="invalid", text=f"{where}: {finding.text}", hint=finding.hint, code=finding.code)
+                yield Remark("invalid", f"{where}: {finding.text}", hint=finding.hint, code=finding.code)

@@ -1,7 +1,5 @@
 """How a comparison is read: the verdict first, then the ratios that it rests on, then the rest."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -38,14 +36,14 @@ def comparison_page(comparison: Comparison, names: tuple[str, str] = ("", "")) -
     loads = list(dict.fromkeys(row.load for row in comparison.rows))
     tables = [one for load in loads for one in _tables([row for row in comparison.rows if row.load == load], load)]
     sides = zip("AB", names, (comparison.runs_a, comparison.runs_b), strict=True)
-    facts = [PageLine(label=side, value=Value(words=_side(name, runs))) for side, name, runs in sides]
+    facts = [PageLine(side, Value(_side(name, runs))) for side, name, runs in sides]
     return Page(
         title="B against A",
         subtitle=[_DESIGNS[comparison.design]],
         states=[_state(comparison)],
         facts=facts,
         tables=[*tables, *_differences(comparison.differences)],
-        remarks=[Remark(level="info", text=clean(caveat, 2 * _TEXT)) for caveat in comparison.caveats],
+        remarks=[Remark("info", clean(caveat, 2 * _TEXT)) for caveat in comparison.caveats],
     )
 
 
@@ -66,7 +64,7 @@ def _state(comparison: Comparison) -> State:
     """The overall verdict, and what it rests on."""
     row = comparison.overall
     if row is None or row.ratio is None:
-        return State(word="NOT KNOWN", look="doubt", sentence="No duration is known of both sides.")
+        return State("NOT KNOWN", "doubt", "No duration is known of both sides.")
     metric, _, mean = row.note.partition(", ")
     names = " or ".join(metric_words(name) for name in metric.partition(";")[0].split(" or "))
     names += f" ({mean})" if mean else ""
@@ -77,7 +75,7 @@ def _state(comparison: Comparison) -> State:
     change = _change(row)
     interval = f" ({change.interval})" if change.interval else ""
     sentence = f"{names} {change.words}{interval}{against}.{why}{needs}"
-    return State(word=row.verdict.upper(), look=look, sentence=sentence)
+    return State(row.verdict.upper(), look, sentence)
 
 
 def _tables(rows: Sequence[Ratio], load: str) -> list[Table]:
@@ -133,8 +131,8 @@ def _row(row: Ratio, prefixed: bool, longest: float) -> list[str | Value]:
         in_words(row.b, unit=row.unit).words,
         n,
         structs.replace(_change(row), note=clean(row.note, _TEXT)),
-        Value(words=bar, look=look),
-        Value(words=f"{_verdict(row)}{needed}", look=look),
+        Value(bar, look=look),
+        Value(f"{_verdict(row)}{needed}", look=look),
     ]
 
 
@@ -165,10 +163,10 @@ def metric_words(name: str, unit: str = "") -> str:
 def _change(row: Ratio) -> Value:
     """The change in percent, with its interval, of which one side may have no bound."""
     if row.ratio is None:
-        return Value(words=DASH)
+        return Value(DASH)
     low, high = ("" if end is None else change_words(end) for end in (row.low, row.high))
     interval = f"{span(low, high)} %" if low and high else f"> {low} %" if low else f"< {high} %" if high else ""
-    return Value(words=f"{change_words(row.ratio)} %", interval=interval)
+    return Value(f"{change_words(row.ratio)} %", interval=interval)
 
 
 def change_words(ratio: float) -> str:

@@ -1,7 +1,5 @@
 """How text is put on a terminal and into Markdown, whatever a server or a workflow wrote into it."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

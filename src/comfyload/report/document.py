@@ -1,7 +1,5 @@
 """The JSON that `--output` writes: summary, statistics, findings, every job flat, and the manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 

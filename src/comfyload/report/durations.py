@@ -1,7 +1,5 @@
 """The table of durations: a row per metric, its interval beneath, and a footnote for each number withheld."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 
@@ -35,7 +33,7 @@ def durations(summary: Summary) -> Table:
         factor, unit = _scale(known)
         # Two places keep six intervals within 80 columns. The server's times are whole milliseconds.
         most = 2 if unit != "ms" else 0 if key in ("queue_wait", "execution") else 1
-        name = Value(words=f"{label}, {unit}", note=_GREW if key in growing else "")
+        name = Value(f"{label}, {unit}", note=_GREW if key in growing else "")
         rows.append([name, *(_value(cell, factor, most) for cell in cells)])
     columns = ("Durations", ">mean", *(f">{title}" for title in _SHOWN[1:]))
     return table("durations", columns, rows, detail=True)
@@ -85,11 +83,11 @@ def _cell(summary: Summary, name: str) -> Statistic | None:
 
 def _value(cell: Statistic | None, factor: float, most: int) -> Value:
     if cell is None:
-        return Value(words="")
+        return Value("")
     if cell.value is None:
-        return Value(words=DASH, note=f"withheld: {cell.reason}")
+        return Value(DASH, note=f"withheld: {cell.reason}")
     words = fixed(cell.value * factor, _places(cell.value * factor, most))
-    return Value(words=words, interval=_interval(cell, factor, most))
+    return Value(words, interval=_interval(cell, factor, most))
 
 
 def _interval(cell: Statistic, factor: float, most: int) -> str:

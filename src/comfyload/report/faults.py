@@ -1,7 +1,5 @@
 """The Page of `faults`: how each client did in each trouble."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
@@ -118,7 +116,7 @@ def _counts(title: str, rows: Sequence[Outcome], *, detail: bool = False) -> Tab
     for row in rows:
         sums = (row.jobs, row.in_time, row.late, row.failed, row.given_up)
         faults = (row.lost, row.twice, row.left)
-        bad = [Value(words=str(number), look="bad" if number else "plain") for number in faults]
+        bad = [Value(str(number), look="bad" if number else "plain") for number in faults]
         name = "" if row.scenario == before else row.scenario
         out.append([name, row.client, *map(str, sums), *bad])
         before = row.scenario
@@ -153,13 +151,11 @@ def _remarks(rows: Sequence[Outcome]) -> Iterator[Remark]:
     for scenario in dict.fromkeys(row.scenario for row in rows):
         row = next(row for row in rows if row.scenario == scenario)
         if row.why:
-            yield Remark(level="info", text=f"{scenario}: not played, {row.why}.")
+            yield Remark("info", f"{scenario}: not played, {row.why}.")
         elif row.of < row.jobs:
-            yield Remark(
-                level="info", text=f"{scenario}: {row.jobs - row.of} of {row.jobs} jobs cannot be done at all."
-            )
+            yield Remark("info", f"{scenario}: {row.jobs - row.of} of {row.jobs} jobs cannot be done at all.")
     for row in rows:
         if row.client == POLICY and not row.why and not row.clean:
             faults = {"lost": row.lost, "run twice": row.twice, "left in the queue": row.left}
             words = ", ".join(f"{number} {what}" for what, number in faults.items() if number)
-            yield Remark(level="invalid", text=f"{row.scenario}: with the policy {words}.")
+            yield Remark("invalid", f"{row.scenario}: with the policy {words}.")

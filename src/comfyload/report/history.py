@@ -1,7 +1,5 @@
 """How a trend is read: per load what changed from the first baseline to the last, then every point of each metric."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from comfyload.judge.columns.ledger import clean
@@ -22,17 +20,13 @@ def history_page(series: Sequence[TrendSeries]) -> Page:
     possible = any(one.possible is not None for one in series)
     if max((len(one.points) for one in series), default=0) < 2:
         sentence = "They must have the same workflows and load."
-        return Page(title="", states=[State(word="A trend needs two baselines", look="plain", sentence=sentence)])
+        return Page(title="", states=[State("A trend needs two baselines", "plain", sentence)])
     look: Look = "doubt" if found or possible else "plain"
     sentence = "A step? is one if the next baseline confirms it." if possible else ""
     word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
     loads = dict.fromkeys(one.load for one in series)
     ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
-    return Page(
-        title="Trend",
-        states=[State(word=word, look=look, sentence=sentence)],
-        tables=[*ends, *(_points(one) for one in series)],
-    )
+    return Page(title="Trend", states=[State(word, look, sentence)], tables=[*ends, *(_points(one) for one in series)])
 
 
 def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
@@ -45,12 +39,7 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
         looks = [look for _, look in _marks(one).values()]
         ends = (in_words(end.value, unit=one.unit) for end in (first, last))
         rows.append(
-            [
-                metric_words(one.metric, one.unit),
-                *ends,
-                change,
-                Value(words=marks, look=looks[-1] if looks else "plain"),
-            ]
+            [metric_words(one.metric, one.unit), *ends, change, Value(marks, look=looks[-1] if looks else "plain")]
         )
     return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
 
@@ -62,7 +51,7 @@ def _points(series: TrendSeries) -> Table:
         text, look = marks.get(place, ("", "plain"))
         number = in_words(point.value, point.low, point.high, series.unit)
         cells = (clean(point.name, _NAME), clean(point.utc[:10], 10), number, str(point.n))
-        rows.append([*cells, Value(words=text, look=look)])
+        rows.append([*cells, Value(text, look=look)])
     name = metric_words(series.metric, series.unit)
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
     columns = ("baseline", "date", f">{name}", ">jobs", "")

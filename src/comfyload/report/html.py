@@ -1,7 +1,5 @@
 """A Page as one HTML file that needs no network: answer and picture first, and every text escaped."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Verdicts for a CI system: as JUnit's XML, a suite for each run and a case for each gate."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is in a folder of the archive: a baseline's runs at a glance, or what was put there by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import structs

@@ -1,7 +1,5 @@
 """The words of one row of the instrumentation log."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

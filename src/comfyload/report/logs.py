@@ -1,7 +1,5 @@
 """How the rows of the instrumentation log are printed: each on one line, or as JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

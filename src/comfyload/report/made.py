@@ -1,7 +1,5 @@
 """What a run made, in words: a row for each kind of file, and what its images a minute are of."""
 
-from __future__ import annotations
-
 from comfyload.judge.summary import Summary
 from comfyload.record.kinds import KIND_WORDS, SHOWN, Kind
 from comfyload.words import count, sentence_case
@@ -28,8 +26,6 @@ def _words(summary: Summary, kind: Kind, folders: dict[str, int]) -> str:
     parts += [count(others, "preview")] if others else []
     parts += [f"{shown} shown"] if shown else []
     size = None if summary.fetched is None else summary.fetched.kinds.get(kind)
-    return ", ".join(parts if size is None else [*parts, f"{_size(size)} fetched"])
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.3g} kB"
+    if size is not None:
+        parts.append(f"{f'{size / 1e6:.3g} MB' if size >= 1e5 else f'{size / 1e3:.3g} kB'} fetched")
+    return ", ".join(parts)

@@ -1,7 +1,5 @@
 """The Page of a run: whether it counts, the numbers that one came for, the gates, then all else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import structs
@@ -12,7 +10,6 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
-from comfyload.record.model import Manifest
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
@@ -31,12 +28,14 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures([measured])]
     shown = [table for table in tables if table is not None and table.rows]
     bars = [_time(summary), node_bars(summary)]
+    load = f"{plan_words(manifest.plan)}{', unchanged graph' if manifest.plan.as_is else ''}"
+    version, busy = manifest.server.comfyui_version, server_words(summary.saturation)
     return Page(
         title=manifest.name,
-        subtitle=_subtitle(manifest),
+        subtitle=[load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])],
         states=[validity([measured]), *([gate_state(verdicts)] if verdicts else [])],
         tiles=_tiles(summary),
-        short=_short(summary),
+        short=[*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])],
         bars=[one for one in bars if one is not None],
         charts=list(charts),
         facts=facts(manifest, summary),
@@ -51,17 +50,11 @@ def validity(runs: Sequence[Measured]) -> State:
     invalid = [label for label, run in zip(run_labels(runs), runs, strict=True) if not run.summary.valid]
     if not runs or invalid:
         which = "these numbers:" if len(runs) == 1 else f"the numbers of {clean('; '.join(invalid), 300)}."
-        return State(word="INVALID", look="bad", sentence=f"Do not use {which}" if runs else "No run was made.")
+        return State("INVALID", "bad", f"Do not use {which}" if runs else "No run was made.")
     codes = [one.code for run in runs for one in run.summary.findings if one.level == "warning"]
     shown = len(codes) if len(runs) == 1 else len(set(codes))  # of several runs, a kind of finding is one remark
     sentence = f"With {count(shown, 'warning')}, below." if codes else "No problems found."
-    return State(word="VALID", look="good", sentence=sentence)
-
-
-def _subtitle(manifest: Manifest) -> list[str]:
-    plan, version = manifest.plan, manifest.server.comfyui_version
-    load = f"{plan_words(plan)}{', unchanged graph' if plan.as_is else ''}"
-    return [load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])]
+    return State("VALID", "good", sentence)
 
 
 def _tiles(summary: Summary) -> list[PageLine]:
@@ -71,8 +64,8 @@ def _tiles(summary: Summary) -> list[PageLine]:
     found = [_tile((rate or "Jobs/min").lower(), key, summary), _tile("for half of the jobs", "p50_latency_s", summary)]
     longest = summary.summary["max_latency_s"]
     if isinstance(longest, float):
-        value = Value(words=duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
-        found.append(PageLine(label="for the slowest", value=value, key="max_latency_s"))
+        value = Value(duration(longest), note=_p95(summary.statistics["p95_latency_s"]))
+        found.append(PageLine("for the slowest", value, key="max_latency_s"))
     return found
 
 
@@ -80,7 +73,7 @@ def _tile(label: str, key: str, summary: Summary) -> PageLine:
     """The number; where it is withheld, the reason stands under the dash."""
     statistic = summary.statistics[key]
     value = value_of(statistic)
-    return PageLine(label=label, value=structs.replace(value, note=statistic.reason if value.note else ""), key=key)
+    return PageLine(label, structs.replace(value, note=statistic.reason if value.note else ""), key=key)
 
 
 def _p95(statistic: Statistic) -> str:
@@ -90,11 +83,6 @@ def _p95(statistic: Statistic) -> str:
         return f"p95 from {needs} jobs on" if statistic.n < needs else f"no p95: {statistic.reason}"
     value = value_of(statistic)
     return f"p95 {value.words}{f' ({value.interval})' if value.interval else ''}"
-
-
-def _short(summary: Summary) -> list[str]:
-    busy = server_words(summary.saturation)
-    return [*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])]
 
 
 def _time(summary: Summary) -> Bars | None:
@@ -111,7 +99,7 @@ def _time(summary: Summary) -> Bars | None:
     total = sum(seconds for _, seconds in parts)
     if total <= 0:
         return None
-    bars = [Bar(label=label, share=seconds / total, words=duration(seconds)) for label, seconds in parts]
+    bars = [Bar(label, seconds / total, duration(seconds)) for label, seconds in parts]
     return Bars(key="time", title="where the time goes", bars=bars, parts=True)
 
 
@@ -130,10 +118,4 @@ def _without_repeats(verdicts: Sequence[GateVerdict], summary: Summary) -> list[
 
 
 def _remark(finding: Finding) -> Remark:
-    return Remark(
-        level=finding.level,
-        text=finding.text,
-        hint=finding.hint,
-        code=finding.code,
-        detail=finding.level == "info",
-    )
+    return Remark(finding.level, finding.text, finding.hint, finding.code, detail=finding.level == "info")

@@ -1,7 +1,5 @@
 """The page of a run, or of several that belong together, such as a baseline: the answer and one picture come first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -57,7 +55,7 @@ def overview(
     known = table("environment", columns, rows, title="Environment", detail=True) if rows else None
     single = len(shown) == 1
     page = run_page(shown[0], title, verdicts) if single else _of_several(title, runs, verdicts, limits)
-    found = [Remark(level="info", text=one.text) for one in observations(runs)]
+    found = [Remark("info", one.text) for one in observations(runs)]
     return structs.replace(
         page,
         subtitle=_subtitle(runs),
@@ -134,15 +132,15 @@ def _tiles(runs: Sequence[Measured]) -> list[PageLine]:
         name = clean(best.manifest.name, 40) if len(steps) > 1 else ""
         users = best.manifest.plan.concurrency
         where = " at ".join(filter(None, [name, f"{users} in flight" if users else ""]))
-        tiles.append(PageLine(label=f"{unit}, {where}", value=sure(best.summary.statistics[rate]), key=rate))
-        tiles.append(PageLine(label=f"p95 latency, {where}", value=p95(best.summary), key="p95_latency_s"))
+        tiles.append(PageLine(f"{unit}, {where}", sure(best.summary.statistics[rate]), key=rate))
+        tiles.append(PageLine(f"p95 latency, {where}", p95(best.summary), key="p95_latency_s"))
     done, jobs = (sum(int(run.summary.summary[key] or 0) for run in runs) for key in ("completed", "total_jobs"))
     look: Look = "plain" if done == jobs else "bad"
-    tiles.append(PageLine(label="jobs completed", value=Value(words=f"{done} of {jobs}", look=look), look=look))
+    tiles.append(PageLine("jobs completed", Value(f"{done} of {jobs}", look=look), look=look))
     knees = [run.manifest.plan.concurrency or 0 for run in map(knee, steps) if run is not None]
     if knees and len(knees) == len(steps):
         words = f"{min(knees)}" if len(set(knees)) == 1 else f"{min(knees)} {DASH} {max(knees)}"
-        tiles.append(PageLine(label="saturates the server", value=Value(words=f"{words} in flight")))
+        tiles.append(PageLine("saturates the server", Value(f"{words} in flight")))
     return tiles
 
 
@@ -184,5 +182,5 @@ def _findings(runs: Sequence[Measured]) -> list[Remark]:
         everywhere = len({finding.text for _, finding in given}) == 1 and len(given) == len(runs)
         others = f" {count(len(given) - 1, 'other run')} too." if len(given) > 1 else ""
         text = first.text if everywhere else f"{label}: {first.text}{others}"
-        remarks.append(Remark(level=first.level, text=text, hint=first.hint, code=code))
+        remarks.append(Remark(first.level, text, hint=first.hint, code=code))
     return sorted(remarks, key=lambda one: order(one.level))

@@ -1,7 +1,5 @@
 """What a reader is shown of a result, composed once. Terminal, HTML, Markdown and JSON render the same Page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -11,7 +9,7 @@ Look = Literal["good", "doubt", "bad", "plain"]
 """How a reader's eye is caught; a renderer chooses the colour."""
 
 
-class Value(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Value(Struct, frozen=True, omit_defaults=True):
     """A number or a name in words. `interval`: its 95 % interval, "" if there is none. `note`: a footnote, such as why
     the number is withheld; "" if there is none. Renderers number equal notes once.
     """
@@ -26,7 +24,7 @@ Row = Sequence[str | Value]
 """Cells of a table: plain words, or values."""
 
 
-class PageLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PageLine(Struct, frozen=True, omit_defaults=True):
     """One line of a page. `key`: the key of NUMBERS that it shows, "" if it shows none. `detail`: only with `--all`."""
 
     label: str
@@ -36,7 +34,7 @@ class PageLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: bool = False
 
 
-class Bar(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Bar(Struct, frozen=True, omit_defaults=True):
     """`share`: its length, 0..1 of the room that all bars of a line have."""
 
     label: str
@@ -93,7 +91,7 @@ class Chart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: Sequence[Sequence[str]] = ()
 
 
-class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class State(Struct, frozen=True, omit_defaults=True):
     """The answer in a word (`VALID`, `PASS`, `SLOWER`), and the sentence that says what it means."""
 
     word: str
@@ -101,7 +99,7 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sentence: str = ""
 
 
-class Remark(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Remark(Struct, frozen=True, omit_defaults=True):
     """Something to know before reading a number. `code`: a key of FINDINGS, or "". `hint`: what to do about it.
     `detail`: it changes no number, so that it is shown only with `--all`.
     """
@@ -144,18 +142,12 @@ def as_json(page: Page) -> dict[str, Any]:
 
 
 def table(
-    key: str,
-    columns: Sequence[str],
-    rows: Iterable[Row],
-    *,
-    title: str = "",
-    detail: bool = False,
-    note: str = "",
+    key: str, columns: Sequence[str], rows: Iterable[Row], *, title: str = "", detail: bool = False, note: str = ""
 ) -> Table:
     """A table. A column whose title begins with `>` has numbers, one whose title begins with `~` has sentences."""
     heads = [
         Column(title=name[1:] if name[:1] in {">", "~"} else name, right=name[:1] == ">", prose=name[:1] == "~")
         for name in columns
     ]
-    cells = [[Value(words=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    cells = [[Value(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     return Table(key=key, title=title, columns=heads, rows=cells, detail=detail, note=note)

@@ -1,7 +1,5 @@
 """A plan in one line: how many jobs or books, under which load, and for how long."""
 
-from __future__ import annotations
-
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.words import count, seconds_words
 

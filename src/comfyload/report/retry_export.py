@@ -1,12 +1,10 @@
 """A retry policy for other tools, a template each; each file lists what that tool cannot do."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from comfyload.retry.policy import Policy
+from comfyload.record.policy import Policy
 
 FORMATS = ("tenacity", "stamina", "envoy", "nginx", "env")
 _RUNS_TWICE = (

@@ -1,7 +1,5 @@
 """What a run was and did, a label and a value a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from comfyload.judge.columns.gpu import GpuRow
@@ -39,10 +37,10 @@ def facts(manifest: Manifest, summary: Summary) -> list[PageLine]:
     found = [*_jobs(manifest, summary), *_rates(summary), *_load(summary), *_retries(summary.retries)]
     wall = summary.summary["wall_clock_s"]
     took = f"{duration(wall)}, from the first due time to the last end" if isinstance(wall, float) else DASH
-    found.append(_fact("Took", Value(words=took), "wall_clock_s", detail=True))
+    found.append(PageLine("Took", Value(took), "wall_clock_s", detail=True))
     found += _others(summary)
     found.append(_self_check(manifest.self_check, summary.findings))
-    found.append(_fact("Run id", Value(words=manifest.run_id), detail=True))
+    found.append(PageLine("Run id", Value(manifest.run_id), detail=True))
     return found
 
 
@@ -66,22 +64,18 @@ def cache_words(summary: Summary) -> str:
     return f"{' and '.join(parts)} from the server's cache"
 
 
-def _fact(label: str, value: Value, key: str = "", *, detail: bool = False) -> PageLine:
-    return PageLine(label=label, value=value, key=key, detail=detail)
-
-
 def _jobs(manifest: Manifest, summary: Summary) -> Iterator[PageLine]:
-    yield _fact("Jobs", Value(words=", ".join(ends_words(summary))), "total_jobs", detail=True)
+    yield PageLine("Jobs", Value(", ".join(ends_words(summary))), "total_jobs", detail=True)
     if not isinstance(manifest.plan.load, Closed):
         named = (("due", "offered_per_minute"), ("sent", "sent_per_minute"), ("completed", "completed_per_minute"))
         words = ", ".join(f"{_plain_words(summary.summary[key], '/min')} {name}" for name, key in named)
-        yield _fact("Arrivals/min" if summary.books is None else "Books/min", Value(words=words))
+        yield PageLine("Arrivals/min" if summary.books is None else "Books/min", Value(words))
     if books := _books(summary):
-        yield _fact("Books", Value(words=books), "books")
-        yield _fact("Books whole", value_of(summary.statistics["book_success_rate"]), "book_success_rate")
-        yield _fact("Books/h", value_of(summary.statistics["books_per_hour"]), "books_per_hour")
+        yield PageLine("Books", Value(books), "books")
+        yield PageLine("Books whole", value_of(summary.statistics["book_success_rate"]), "book_success_rate")
+        yield PageLine("Books/h", value_of(summary.statistics["books_per_hour"]), "books_per_hour")
     success = summary.statistics["success_rate"]
-    yield _fact("Success", value_of(success), "success_rate", detail=success.value in (None, 1))
+    yield PageLine("Success", value_of(success), "success_rate", detail=success.value in (None, 1))
     yield _cache(summary)
     if own_delay(summary):
         yield _sent(summary)
@@ -94,7 +88,7 @@ def _cache(summary: Summary) -> PageLine:
     text = f"{fresh.jobs} fresh, {words}" if words else DASH
     if others and fresh.avg_latency_s.value is not None:
         text += f"; latency is of all of them, the mean of the fresh alone is {duration(fresh.avg_latency_s.value)}"
-    return _fact("Cache", Value(words=text), "cached", detail=not others)
+    return PageLine("Cache", Value(text), "cached", detail=not others)
 
 
 def _sent(summary: Summary) -> PageLine:
@@ -106,7 +100,7 @@ def _sent(summary: Summary) -> PageLine:
         for value, of in ((half, "for half of the jobs"), (longest, "for the slowest"))
         if isinstance(value, float)
     )
-    return _fact("Once sent", Value(words=words or DASH), "p50_latency_sent_s")
+    return PageLine("Once sent", Value(words or DASH), "p50_latency_sent_s")
 
 
 def _books(summary: Summary) -> str:
@@ -122,19 +116,19 @@ def _books(summary: Summary) -> str:
 def _rates(summary: Summary) -> Iterator[PageLine]:
     usual = not summary.made or set(summary.made) == {"image"}
     for label, words in made_rows(summary):
-        yield _fact(label, Value(words=words), detail=usual)
+        yield PageLine(label, Value(words), detail=usual)
     if rate := rate_label(summary):
-        yield _fact(rate, value_of(summary.statistics["images_per_minute"]), "images_per_minute", detail=True)
-    yield _fact("Jobs/min", value_of(summary.statistics["jobs_per_minute"]), "jobs_per_minute", detail=True)
+        yield PageLine(rate, value_of(summary.statistics["images_per_minute"]), "images_per_minute", detail=True)
+    yield PageLine("Jobs/min", value_of(summary.statistics["jobs_per_minute"]), "jobs_per_minute", detail=True)
 
 
 def _load(summary: Summary) -> Iterator[PageLine]:
     if words := server_words(summary.saturation):
-        yield _fact("Server", Value(words=words), detail=True)
+        yield PageLine("Server", Value(words), detail=True)
     for gpu, row in summary.gpus.items():
         value = gpu_value(row)
         if value.words:
-            yield _fact(f"GPU {gpu}", value)
+            yield PageLine(f"GPU {gpu}", value)
 
 
 def _retries(row: RetryRow | None) -> Iterator[PageLine]:
@@ -150,13 +144,13 @@ def _retries(row: RetryRow | None) -> Iterator[PageLine]:
         f"{count(row.attempts, 'attempt')}{cost}; {count(row.retried, 'job')} sent again, {row.saved} of them saved"
         f"{held}; {least}{duration(row.executed_for_nothing_s)} executed for nothing{besides}"
     )
-    yield _fact("Retries", Value(words=words))
+    yield PageLine("Retries", Value(words))
     rate = row.first_success_rate.value
     first = [] if rate is None else [f"success {percent(rate)}"]
     for name, statistic in (("p50", row.first_p50_latency_s), ("p95", row.first_p95_latency_s)):
         if statistic.value is not None:
             first.append(f"{name} {duration(statistic.value)}")
-    yield _fact("First attempts", Value(words=", ".join(first) or DASH))
+    yield PageLine("First attempts", Value(", ".join(first) or DASH))
 
 
 def _others(summary: Summary) -> Iterator[PageLine]:
@@ -165,8 +159,8 @@ def _others(summary: Summary) -> Iterator[PageLine]:
         value = summary.summary.get(key)
         if row.kind in _ALONE and row.measure != "s" and key not in _ELSEWHERE and row.place and value:
             known = summary.statistics.get(key)
-            shown = Value(words=_plain_words(value, row.measure)) if known is None else value_of(known)
-            yield _fact(sentence_case(row.words), shown, key, detail=True)
+            shown = Value(_plain_words(value, row.measure)) if known is None else value_of(known)
+            yield PageLine(sentence_case(row.words), shown, key, detail=True)
 
 
 def _plain_words(value: Plain, unit: str) -> str:
@@ -175,7 +169,7 @@ def _plain_words(value: Plain, unit: str) -> str:
 
 def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
     if check is None:
-        return _fact("Self-check", Value(words="the generator did not measure itself: its own error is unknown"))
+        return PageLine("Self-check", Value("the generator did not measure itself: its own error is unknown"))
     parts = []
     for name, spread in (("sent", check.send_lateness_s), ("timers", check.timer_lateness_s)):
         if spread is not None:
@@ -185,7 +179,7 @@ def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
         pauses = count(check.gc_pauses_s.n, "pause")
         parts.append(f"{pauses} to collect garbage, at most {duration(check.gc_pauses_s.max)}")
     wrong = any(finding.code in _OF_THE_GENERATOR for finding in findings)
-    return _fact("Self-check", Value(words=" · ".join(parts)), detail=not wrong)
+    return PageLine("Self-check", Value(" · ".join(parts)), detail=not wrong)
 
 
 def server_words(found: Saturation) -> str:
@@ -219,4 +213,4 @@ def gpu_value(row: GpuRow) -> Value:
         note = "" if joules.value is not None else f"withheld: {joules.reason}"
     doubt = f"one of {row.alike} alike, perhaps not the server's: " if row.alike > 1 and parts else ""
     simulated = "simulated: " if row.simulated and parts else ""
-    return Value(words=simulated + doubt + " · ".join(parts), note=note)
+    return Value(simulated + doubt + " · ".join(parts), note=note)

@@ -1,7 +1,5 @@
 """The Page of `saturate`: knee, capacity and the rate to deploy first, then what was measured and checked."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -33,7 +31,7 @@ def saturation_page(found: Saturated, next_: list[str]) -> Page:
         states=[] if found.confirmation is None else [_confirmed(found, found.confirmation)],
         facts=_answers(found),
         tables=tables,
-        remarks=[Remark(level="info", text=sentence) for sentence in found.findings],
+        remarks=[Remark("info", sentence) for sentence in found.findings],
         next=next_,
     )
 
@@ -47,22 +45,19 @@ def saturation_json(found: Saturated) -> dict[str, Any]:
 def _answers(found: Saturated) -> list[PageLine]:
     knee = DASH if found.knee is None else f"{found.knee} in flight"
     waits = "; more only wait in the queue" if found.knee is not None and found.serial else ""
-    facts = [
-        PageLine(label="Knee", value=Value(words=f"{knee}{waits}")),
-        PageLine(label="Capacity", value=_rate(found.capacity_per_minute)),
-    ]
+    facts = [PageLine("Knee", Value(f"{knee}{waits}")), PageLine("Capacity", _rate(found.capacity_per_minute))]
     service = found.service_s
     if service is not None and service.estimate is not None:
         time = in_words(service.estimate, service.low, service.high, "s")
-        facts.append(PageLine(label="One job", value=structs.replace(time, words=f"every {time.words}")))
+        facts.append(PageLine("One job", structs.replace(time, words=f"every {time.words}")))
     rate = found.sla_rate_per_minute
     if rate is not None:
         sla = f"{100 * found.share:g} % of jobs within {found.limit_s:g} s"
         highest = _rate(rate)
         words = f"{highest.words} with {sla}" if rate.estimate is not None else highest.words
-        facts.append(PageLine(label="Highest rate", value=Value(words=words, interval=highest.interval)))
+        facts.append(PageLine("Highest rate", Value(words, interval=highest.interval)))
         look: Look = "good" if rate.confirmed and found.deploy_per_minute else "doubt"
-        facts.append(PageLine(label="To deploy", value=Value(words=_to_deploy(found, rate)), look=look))
+        facts.append(PageLine("To deploy", Value(_to_deploy(found, rate)), look=look))
     return facts
 
 
@@ -85,10 +80,10 @@ def _per_minute(value: float) -> str:
 
 def _rate(rate: Rate | None) -> Value:
     if rate is None or rate.estimate is None:
-        return Value(words=DASH)
+        return Value(DASH)
     value = in_words(rate.estimate, rate.low, rate.high)
     sure = f"{value.interval}, {100 * rate.confidence:g} %" if value.interval else ""
-    return Value(words=f"{value.words} a minute", interval=sure)
+    return Value(f"{value.words} a minute", interval=sure)
 
 
 def _steps(found: Saturated) -> Table:
@@ -110,9 +105,9 @@ def _steps(found: Saturated) -> Table:
 def _confirmed(found: Saturated, confirmation: Validation) -> State:
     tried = f" at {_per_minute(found.tried_per_minute)}" if found.tried_per_minute else ""
     if found.confirmed:
-        return State(word="CONFIRMED", look="good", sentence=f"A run{tried} went as predicted.")
+        return State("CONFIRMED", "good", f"A run{tried} went as predicted.")
     why = "; ".join([word for word in (_why_not(confirmation), *confirmation.reasons) if word]) or "see below"
-    return State(word="NOT CONFIRMED", look="doubt", sentence=f"A run{tried} did not go as predicted: {why}.")
+    return State("NOT CONFIRMED", "doubt", f"A run{tried} did not go as predicted: {why}.")
 
 
 def _why_not(confirmation: Validation | None) -> str:

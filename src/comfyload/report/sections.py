@@ -1,7 +1,5 @@
 """The tables of a page that a single run's page lacks: one line a run, gates of all runs, jobs, environment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +32,7 @@ def p95(summary: Summary) -> Value:
     found, longest = summary.statistics["p95_latency_s"], summary.summary.get("max_latency_s")
     few = found.value is None and found.n < value_needs(0.95) and not summary.summary["censored"]
     if few and isinstance(longest, float):
-        return Value(words=f"≤ {duration(longest)}", note=f"the slowest job: a p95 needs {value_needs(0.95)} jobs")
+        return Value(f"≤ {duration(longest)}", note=f"the slowest job: a p95 needs {value_needs(0.95)} jobs")
     return sure(found)
 
 
@@ -77,7 +75,7 @@ def gates(verdicts: Sequence[GateVerdict]) -> Table | None:
         sign = 1 if "<" in gate else -1
         first = max(same, key=lambda one: sign * (one.value if one.value is not None else float("inf")))
         worst.append(structs.replace(first, run=""))
-        runs.append(Value(words=f"{len(same)} of {count(len(given), 'run')}"))
+        runs.append(Value(f"{len(same)} of {count(len(given), 'run')}"))
     (of_all,) = gate_tables(worst)
     rows = [[*row[:4], run, *row[4:]] for row, run in zip(of_all.rows, runs, strict=True)]
     titles = ("", "gate", "worst value", "verdict", "of", "")
@@ -91,7 +89,7 @@ def gates_by_run(verdicts: Sequence[GateVerdict]) -> Table | None:
     if len(tables) < 2:
         return None
     columns = [Column(title="run"), *tables[0].columns]
-    rows = [[Value(words=one.title), *row] for one in tables for row in one.rows]
+    rows = [[Value(one.title), *row] for one in tables for row in one.rows]
     return Table(key="gates-by-run", title="Verdicts of each run", columns=columns, rows=rows, detail=True)
 
 

@@ -1,7 +1,5 @@
 """Runs of the same workflows with more and more jobs in flight, and the numbers that several runs have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from comfyload.advise import saturation

@@ -1,7 +1,5 @@
 """Numbers in words, with their unit and interval, or why they are withheld."""
 
-from __future__ import annotations
-
 import math
 
 from comfyload.judge.statistics.stats import Statistic
@@ -23,12 +21,12 @@ def in_words(
     The ends are written in the unit and with the places of the value; one that is missing is not known.
     """
     if value is None:
-        return Value(words=DASH, note=note)
+        return Value(DASH, note=note)
     least, most = (_written(end, value, unit) for end in (low, high))
     sign = most.rpartition(" ")[2]
     one_end = f"≥ {least}" if least else f"up to {most}" if most else ""
     interval = span(least.removesuffix(f" {sign}"), most) if least and most else one_end
-    return Value(words=_written(value, value, unit), interval=interval, note=note)
+    return Value(_written(value, value, unit), interval=interval, note=note)
 
 
 def _written(end: float | None, whole: float, unit: str) -> str:

@@ -1,7 +1,5 @@
 """How verdicts on gates are read: a line a gate on a terminal, a table in Markdown, and as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,10 +40,10 @@ def gate_state(verdicts: Sequence[GateVerdict]) -> State:
     """What the verdicts come to, and how many there are of each; the place where the words are explained."""
     worst = VERDICTS[overall(verdicts)]
     if not verdicts:
-        return State(word=worst.word, look=worst.look, sentence="No gate was judged.")
+        return State(worst.word, worst.look, "No gate was judged.")
     counts = [(row, sum(verdict.verdict == one for verdict in verdicts)) for one, row in reversed(VERDICTS.items())]
     parts = [f"{number} {row.word} ({row.meaning})" for row, number in counts if number]
-    return State(word=worst.word, look=worst.look, sentence=f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.")
+    return State(worst.word, worst.look, f"Of {count(len(verdicts), 'gate')}: {', '.join(parts)}.")
 
 
 def gate_tables(
@@ -122,10 +120,10 @@ def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> 
     if verdict.value is None and slowest is not None and verdict.metric.startswith("p"):
         value = f"slowest {duration(slowest)}"
     rest = clean(verdict.why, _LONGEST) if whole else _rest(verdict)
-    sign = Value(words=_SIGNS[verdict.verdict], look=shown.look)
-    cells = [sign, Value(words=clean(verdict.gate, 200)), Value(words=value)]
-    cells += [Value(words=str(verdict.n or ""))] if whole else []
-    return [*cells, Value(words=shown.word, look=shown.look), Value(words=rest)]
+    sign = Value(_SIGNS[verdict.verdict], look=shown.look)
+    cells = [sign, Value(clean(verdict.gate, 200)), Value(value)]
+    cells += [Value(str(verdict.n or ""))] if whole else []
+    return [*cells, Value(shown.word, look=shown.look), Value(rest)]
 
 
 def _rest(verdict: GateVerdict) -> str:

@@ -1,7 +1,5 @@
 """The attempts of one job so far, and their ids. No I/O."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from dataclasses import dataclass, field

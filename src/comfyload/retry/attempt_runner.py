@@ -1,7 +1,5 @@
 """Runs one attempt of a job on one server: sent at most once, and followed until its outcome is known."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable

@@ -1,12 +1,11 @@
 """Whether a server gets jobs, and if not, until when. No clock of its own: `now` is an instant that is handed in."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal
 
-from comfyload.retry.policy import RETRY_AFTER_MOST_S, Breaker, FailureClass
+from comfyload.record.policy import Breaker, FailureClass
+from comfyload.retry.policy import RETRY_AFTER_MOST_S
 
 
 class CircuitBreaker:

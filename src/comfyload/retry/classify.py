@@ -1,9 +1,7 @@
 """Which class of failure an execution ended in, and which failures of nodes are known to come again. Pure."""
 
-from __future__ import annotations
-
 from comfyload.record.model import Execution, Failure, FailureKind
-from comfyload.retry.policy import FailureClass
+from comfyload.record.policy import FailureClass
 
 _BY_KIND: dict[FailureKind, FailureClass] = {
     "validation": "validation",

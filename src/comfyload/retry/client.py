@@ -20,10 +20,11 @@ from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent, Retrying
 from comfyload.record.model import Execution, Failure, Prompt, Server
+from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.attempt_log import AttemptLog, id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
-from comfyload.retry.policy import FailureClass, Policy, rule_of
+from comfyload.retry.policy import rule_of
 from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 

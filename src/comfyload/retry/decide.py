@@ -8,16 +8,15 @@ last job was of its workflow, so that models stay loaded, until that costs more 
 [affinity with spill].
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from comfyload.record.policy import Breaker, Budget, FailureClass, Policy
 from comfyload.retry.breaker import CircuitBreaker
 from comfyload.retry.expected import ExpectedTimes
-from comfyload.retry.policy import Breaker, Budget, FailureClass, Policy, rule_of, spent, wait_s
+from comfyload.retry.policy import rule_of, spent, wait_s
 
 SPILL_SWAPS = 3.0
 """How many times the cost of loading a workflow's models its home server may be behind the best."""

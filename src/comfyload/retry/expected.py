@@ -1,7 +1,5 @@
 """Expected execution times: by workflow, and by whether its models are loaded already."""
 
-from __future__ import annotations
-
 HALF_LIFE_JOBS = 20
 STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 

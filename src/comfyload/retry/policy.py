@@ -4,45 +4,15 @@ A deadline counts from the call for a job, over all its attempts. Every wait com
 and a simulation of it decide alike.
 """
 
-from __future__ import annotations
-
 from typing import get_args
 
 import msgspec
 
 from comfyload.errors import UsageError
 from comfyload.record import codec
-from comfyload.record.policy import (
-    FORMAT,
-    Admission,
-    Backoff,
-    Breaker,
-    Budget,
-    FailureClass,
-    Policy,
-    Rule,
-    Score,
-)
+from comfyload.record.policy import FORMAT, Admission, FailureClass, Policy, Rule
 
-__all__ = [
-    "FORMAT",
-    "RETRY_AFTER_MOST_S",
-    "RULES",
-    "Admission",
-    "Backoff",
-    "Breaker",
-    "Budget",
-    "FailureClass",
-    "Policy",
-    "Rule",
-    "Score",
-    "decode",
-    "default",
-    "encode",
-    "rule_of",
-    "spent",
-    "wait_s",
-]
+__all__ = ["RULES", "Admission", "Policy", "decode", "default", "encode", "rule_of", "spent", "wait_s"]
 
 RETRY_AFTER_MOST_S = 600.0
 """The longest pause at the server's request, however long it asks for; then it is tried again."""

@@ -4,8 +4,6 @@
 progress is taken back and sent to another.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable
@@ -15,9 +13,9 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.inflight import Job
 from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Prompt, Server
+from comfyload.record.policy import Breaker, Policy
 from comfyload.record.stamps import believed
 from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
-from comfyload.retry.policy import Breaker, Policy
 from comfyload.tasks import end_tasks, within
 
 TICK_S = 1.0

@@ -1,7 +1,5 @@
 """A ComfyUI to test against: the same calls, events, queue, cache and failures, with no model and no GPU."""
 
-from __future__ import annotations
-
 from comfyload.sim.faults import Faults, Which
 from comfyload.sim.server import Server
 

@@ -1,7 +1,5 @@
 """Which results a server still holds: a node's key, and how long each cache mode keeps its result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any

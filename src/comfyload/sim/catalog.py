@@ -5,8 +5,6 @@ the lists, and with two classes for tests. SimSleep takes exactly `seconds` (ove
 costs nothing to save: with PreviewAny or PreviewImage behind it a job of an exact length. SimFail always raises.
 """
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from typing import Any

@@ -1,7 +1,5 @@
 """What the server has and is: files, models, node classes, and facts about its machine."""
 
-from __future__ import annotations
-
 import email.parser
 import email.policy
 import mimetypes

@@ -1,7 +1,5 @@
 """Frames that are not ordinary messages: previews, and frames of custom nodes and other senders."""
 
-from __future__ import annotations
-
 import base64
 import json
 import struct

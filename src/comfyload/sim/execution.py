@@ -1,7 +1,5 @@
 """One prompt's execution: its events, their order and receivers, and its history entry."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math
@@ -97,11 +95,7 @@ class Execution:
             node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
             for node_id in self._outputs
         }
-        status = {
-            "status_str": "success" if success else "error",
-            "completed": success,
-            "messages": self._messages,
-        }
+        status = {"status_str": "success" if success else "error", "completed": success, "messages": self._messages}
         return {"prompt": row, "outputs": self._outputs, "status": status, "meta": meta}
 
     async def _nodes(self, keys: dict[str, bytes]) -> bool:

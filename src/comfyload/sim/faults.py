@@ -1,7 +1,5 @@
 """What can be made to go wrong with a simulated server, and when."""
 
-from __future__ import annotations
-
 import random
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """The files a simulated server holds: named as ComfyUI names them, and kept in memory."""
 
-from __future__ import annotations
-
 import base64
 import posixpath
 import random

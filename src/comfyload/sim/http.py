@@ -1,7 +1,5 @@
 """The simulated server on a real socket: HTTP and WebSocket, so that any client can talk to it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

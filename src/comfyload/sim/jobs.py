@@ -1,7 +1,5 @@
 """The jobs API: a prompt that waits, runs, or has ended."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from comfyload.sim.queue import Item, Queue

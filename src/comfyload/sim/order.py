@@ -1,7 +1,5 @@
 """The order in which a prompt's nodes run: outputs and what leads to them first, as ComfyUI picks them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

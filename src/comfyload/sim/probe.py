@@ -1,7 +1,5 @@
 """The instrumentation pack of a simulated server: the rows it would write, and readings of a GPU that is not there."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import deque

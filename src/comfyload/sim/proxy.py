@@ -3,8 +3,6 @@
 It stands between a client and any server, a real one too, and changes nothing but when bytes arrive, and whether.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

@@ -1,7 +1,5 @@
 """The prompts that wait, run and are remembered: a server's queue and history."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 from collections.abc import Callable

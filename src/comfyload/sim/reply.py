@@ -1,7 +1,5 @@
 """The forms a reply of ComfyUI takes."""
 
-from __future__ import annotations
-
 import json
 import uuid
 

@@ -1,7 +1,5 @@
 """The HTTP side of the simulated server: which call is answered how, with ComfyUI's bodies and status codes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -142,11 +140,6 @@ def _free(state: State, call: Call) -> Reply:
     return empty(200)
 
 
-def _jobs(state: State, call: Call) -> Reply:
-    body, status = list_jobs(state.queue, call.query, state.clock.now())
-    return json_reply(body, status)
-
-
 def _job(state: State, call: Call) -> Reply:
     job = find_job(state.queue, call.tail, state.clock.now())
     return json_reply({"error": "Job not found"}, 404) if job is None else json_reply(job)
@@ -186,7 +179,7 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
     "history/{id}": {"GET": _get_entry},
     "interrupt": {"POST": _interrupt},
     "free": {"POST": _free},
-    "api/jobs": {"GET": _jobs},
+    "api/jobs": {"GET": lambda state, call: json_reply(*list_jobs(state.queue, call.query, state.clock.now()))},
     "api/jobs/{id}": {"GET": _job},
     "api/jobs/{id}/cancel": {"POST": lambda state, call: json_reply({"cancelled": _cancel(state, call.tail)})},
     "api/jobs/cancel": {"POST": _cancel_many},

@@ -1,12 +1,11 @@
 """A ComfyUI in process: one worker, one queue, its sockets and its HTTP calls, all on the event loop's time."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import msgspec
@@ -22,21 +21,12 @@ from comfyload.sim.sockets import Socket
 from comfyload.sim.state import State
 
 
-class Server:
-    """One simulated server. Use it as an async context manager, or `start()` and `stop()` it.
+@dataclass(kw_only=True, eq=False)
+class Server(Settings):
+    """One simulated server, set up as `Settings` say. Use it as an async context manager, or `start()` and `stop()` it.
 
     Args:
-        speed: how many times faster than a mid-range GPU it is.
-        cache: `ram` (the default of new servers), `classic`, `lru` or `none`.
-        lru: how many results `lru` keeps.
-        version: the ComfyUI version it behaves as.
         faults: what goes wrong.
-        seed: of all its randomness.
-        previews: whether samplers send preview images (a prompt's `extra_data.preview_method` overrides it).
-        race_s: the history entry is written up to this long after `execution_success` is sent, over `speed`.
-        overhead_s: what the server spends on each prompt besides its nodes, over `speed`.
-        host_ram_gib, vram_gib: the machine's memory; more than 128 GiB let the `ram` cache keep old results.
-        probe: whether it has the instrumentation pack, with a GPU to read.
 
     Attributes:
         truth: what really happened, one per execution, in order.
@@ -46,37 +36,11 @@ class Server:
         listeners: called with True when the process comes up again and False when it goes down.
     """
 
-    def __init__(
-        self,
-        *,
-        speed: float = 1.0,
-        cache: str = "ram",
-        lru: int = 100,
-        version: str = "0.33.0",
-        faults: Faults | None = None,
-        seed: int = 0,
-        previews: bool = False,
-        race_s: float = 0.011,
-        overhead_s: float = 0.0,
-        host_ram_gib: float = 64.0,
-        vram_gib: float = 24.0,
-        probe: bool = False,
-    ) -> None:
-        self._settings = Settings(
-            speed=speed,
-            cache=cache,
-            lru=lru,
-            version=version,
-            seed=seed,
-            previews=previews,
-            race_s=race_s / speed,
-            overhead_s=overhead_s / speed,
-            host_ram_gib=host_ram_gib,
-            vram_gib=vram_gib,
-            probe=probe,
-        )
-        self._faults = faults or Faults()
-        self._state = State(self._settings)
+    faults: Faults | None = None
+
+    def __post_init__(self) -> None:
+        self._faults = self.faults or Faults()
+        self._state = State(self)
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
         self.up = False
@@ -234,10 +198,10 @@ class Server:
 
     async def _execute(self, state: State, item: Item) -> None:
         self._started += 1
-        settings, clock = self._settings, state.clock
+        clock = state.clock
         struck = plan(self._faults, self._started, state.rng)
         # Always a pause, so that a queue of cached prompts does not keep everybody else from running.
-        await asyncio.sleep(settings.overhead_s)
+        await asyncio.sleep(self.overhead_s / self.speed)
         truth = Truth(
             prompt_id=item.prompt_id,
             number=item.number,
@@ -249,9 +213,11 @@ class Server:
         if state.probe is not None:
             state.probe.started(item, truth)
         if struck.stall_events:
-            self._stall_for(self._faults.stalled_s)
+            self.stall_events(True)
+            if not math.isinf(self._faults.stalled_s):
+                asyncio.get_running_loop().call_later(self._faults.stalled_s, self.stall_events, False)
         entry = await Execution(state, item, self._faults, struck, truth, self.restart).run()
-        lag = settings.race_s * state.rng.random() if state.rng.random() < 0.5 else 0.0
+        lag = self.race_s / self.speed * state.rng.random() if state.rng.random() < 0.5 else 0.0
         if lag:
             await asyncio.sleep(lag)
         if state.probe is not None:
@@ -262,8 +228,3 @@ class Server:
         if item.client_id is not None:
             data = {"node": None, "prompt_id": item.prompt_id}
             state.sockets.send(json.dumps({"type": "executing", "data": data}), item.client_id)
-
-    def _stall_for(self, seconds: float) -> None:
-        self.stall_events(True)
-        if not math.isinf(seconds):
-            asyncio.get_running_loop().call_later(seconds, self.stall_events, False)

@@ -1,27 +1,40 @@
 """How a simulated server is set up, its clock, and what it really did."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from dataclasses import dataclass
 
 from msgspec import Struct
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """How the server is set up; see `Server` for the meanings."""
+@dataclass(kw_only=True, eq=False)
+class Settings:
+    """How a server is set up.
 
-    speed: float
-    cache: str
-    lru: int
-    version: str
-    seed: int
-    previews: bool
-    race_s: float  # already over speed, as is overhead_s
-    overhead_s: float
-    host_ram_gib: float
-    vram_gib: float
-    probe: bool
+    Args:
+        speed: how many times faster than a mid-range GPU it is.
+        cache: `ram` (the default of new servers), `classic`, `lru` or `none`.
+        lru: how many results `lru` keeps.
+        version: the ComfyUI version it behaves as.
+        seed: of all its randomness.
+        previews: whether samplers send preview images (a prompt's `extra_data.preview_method` overrides it).
+        race_s: the history entry is written up to this long after `execution_success` is sent, over `speed`.
+        overhead_s: what the server spends on each prompt besides its nodes, over `speed`.
+        host_ram_gib, vram_gib: the machine's memory; more than 128 GiB let the `ram` cache keep old results.
+        probe: whether it has the instrumentation pack, with a GPU to read.
+    """
+
+    speed: float = 1.0
+    cache: str = "ram"
+    lru: int = 100
+    version: str = "0.33.0"
+    seed: int = 0
+    previews: bool = False
+    race_s: float = 0.011
+    overhead_s: float = 0.0
+    host_ram_gib: float = 64.0
+    vram_gib: float = 24.0
+    probe: bool = False
 
     def since(self, *version: int) -> bool:
         """Whether this server is of that version or newer."""

@@ -1,7 +1,5 @@
 """What a server knows: most of it is of one process, and gone when that restarts."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """What happens to a posted prompt before it waits in the queue."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

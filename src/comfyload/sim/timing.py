@@ -1,7 +1,5 @@
 """How long things take at speed 1: rough figures of a mid-range GPU, with a small seeded jitter."""
 
-from __future__ import annotations
-
 import math
 import random
 from typing import Any

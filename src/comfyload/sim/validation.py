@@ -1,7 +1,5 @@
 """Whether a posted graph can run, in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
 
-from __future__ import annotations
-
 import posixpath
 from typing import Any
 
@@ -58,8 +56,7 @@ def validate(
         for node_id, errors in checker.verdicts.items():
             if errors:
                 entry = node_errors.setdefault(
-                    node_id,
-                    {"errors": errors, "dependent_outputs": [], "class_type": graph[node_id]["class_type"]},
+                    node_id, {"errors": errors, "dependent_outputs": [], "class_type": graph[node_id]["class_type"]}
                 )
                 entry["dependent_outputs"].append(output)
     if good:

@@ -1,11 +1,10 @@
 """Reads the sources during a run, each at its own interval; none of them can hold the run up."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 from comfyload.record.model import LogLine, Observation, Sample
@@ -66,24 +65,19 @@ class Collector:
                 raise result
 
 
+@dataclass(eq=False)
 class _Reader:
     """Reads one source. It knows whether the source is open, and the names of its readings so far."""
 
-    def __init__(
-        self,
-        source: Source,
-        clock: Callable[[], float],
-        emit: Callable[[Sample], None],
-        emit_log: Callable[[LogLine], None],
-        note: Callable[[Observation], None],
-    ) -> None:
-        self.source = source
-        self.open = False
+    source: Source
+    clock: Callable[[], float]
+    emit: Callable[[Sample], None]
+    emit_log: Callable[[LogLine], None]
+    observe: Callable[[Observation], None]
+    open: bool = False
+
+    def __post_init__(self) -> None:
         self.settled = asyncio.Event()
-        self._clock = clock
-        self._emit = emit
-        self._emit_log = emit_log
-        self._observe = note
         self._names: dict[str, bool] = {}
         self._noted: set[str] = set()
 
@@ -92,7 +86,7 @@ class _Reader:
         while True:
             try:
                 await self._round(self.source.read)
-                pause, due = 0.0, math.floor(self._clock() / interval) + 1
+                pause, due = 0.0, math.floor(self.clock() / interval) + 1
             except NotAvailable as absent:
                 self.open = False
                 self._note(str(absent))
@@ -100,11 +94,11 @@ class _Reader:
             except NoReading as missing:
                 self._lost(str(missing))
                 pause = min(max(2 * pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-                due = math.ceil((self._clock() + pause) / interval)
+                due = math.ceil((self.clock() + pause) / interval)
             finally:
                 self.settled.set()
             number = max(number + 1, due)
-            await asyncio.sleep(max(0.0, number * interval - self._clock()))
+            await asyncio.sleep(max(0.0, number * interval - self.clock()))
 
     async def finish(self) -> None:
         """The source's last readings, within a bounded time."""
@@ -123,7 +117,7 @@ class _Reader:
             self.settled.set()
         more = True
         while more:
-            began = self._clock()
+            began = self.clock()
             readings = await self._call(read)
             self._take(readings, began)
             more = readings.more
@@ -146,12 +140,12 @@ class _Reader:
         for name, value in readings.values.items():
             self._sample(t, name, value)
         if readings.read:
-            took = self._clock() - began if readings.took_s is None else readings.took_s
-            self._emit(Sample(t=t, source=self.source.name, name="read_s", value=took))
+            took = self.clock() - began if readings.took_s is None else readings.took_s
+            self.emit(Sample(t=t, source=self.source.name, name="read_s", value=took))
         for sample in readings.samples:
             self._sample(sample.t, sample.name, sample.value)
         for line in readings.lines:
-            self._emit_log(line)
+            self.emit_log(line)
         for note in readings.notes:
             self._note(note)
 
@@ -162,10 +156,10 @@ class _Reader:
         if value is None and known is False:
             return
         self._names[name] = bool(known) or value is not None
-        self._emit(Sample(t=t, source=self.source.name, name=name, value=value))
+        self.emit(Sample(t=t, source=self.source.name, name=name, value=value))
 
     def _lost(self, why: str) -> None:
-        t = self._clock()
+        t = self.clock()
         for name in list(self._names):
             self._sample(t, name, None)
         self._note(why)
@@ -173,4 +167,4 @@ class _Reader:
     def _note(self, text: str) -> None:
         if text and text not in self._noted:
             self._noted.add(text)
-            self._observe(Observation(t=self._clock(), code="telemetry", text=f"{self.source.name}: {text}"))
+            self.observe(Observation(t=self.clock(), code="telemetry", text=f"{self.source.name}: {text}"))

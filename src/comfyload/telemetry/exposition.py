@@ -3,8 +3,6 @@
 DCGM's exporter names its GPUs by number; that of `nvidia_smi_*` by uuid, with the number as a value.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time
@@ -79,7 +77,8 @@ class Exposition:
         for sample in samples:
             name, value = _of_gpu(sample, numbers)
             if name is None:
-                name = _own_name(sample)
+                labels = ",".join(f'{key}="{label}"' for key, label in sorted(sample.labels.items()))
+                name = f"{sample.name}{{{labels}}}" if labels else sample.name
                 if not self._keep(sample, name):
                     continue
             elif name.endswith(".throttled"):
@@ -133,8 +132,3 @@ def _of_gpu(sample: Sample, numbers: dict[str, int]) -> tuple[str | None, float]
         return f"gpu.{number}.throttled", value
     known = _OF_GPU.get(name)
     return (None, value) if known is None else (f"gpu.{number}.{known[0]}", known[1] * value)
-
-
-def _own_name(sample: Sample) -> str:
-    labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
-    return f"{sample.name}{{{labels}}}" if labels else sample.name

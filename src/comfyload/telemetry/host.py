@@ -1,7 +1,5 @@
 """Readings of the server's machine, where that is this one: CPU, memory, disks, network, and the server's process."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress

@@ -4,8 +4,6 @@ A thread of its own writes, so that a slow disk holds up no job. The probe, an a
 same file, so a row that is there already is not written again.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

@@ -1,7 +1,5 @@
 """Reads the probe's ring buffer during the run: rows of the server's own process, converted to the run's clock."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable, Sequence
@@ -130,7 +128,8 @@ class Probe(Source):
             clock, offset = await self._measured()
             if clock.boot == self._boot:
                 self._offset, self._clock_noted = better(self._offset, offset), False
-        events = await self._events()
+        path = f"events?after={self._after}&limit={PAGE}&boot={self._boot}"
+        events = self._decoded(await self._get(path), _Events)
         notes = []
         if events.boot != self._boot:
             clock, offset = await self._measured()
@@ -140,8 +139,11 @@ class Probe(Source):
             notes.append("the server's process is another than before; its rows are read from their start")
             self._boot, self._offset, self._first, self._begun = events.boot, offset, offset, -math.inf
             self._rows, self._under_way, self._clock_noted = SampleRows(), set(), False
-        values = {} if self._clock_noted else self._about_clock()
-        self._clock_noted = True
+        values: dict[str, float | None] = {}
+        if not self._clock_noted:
+            offset, self._clock_noted = self._offset, True
+            drift_s = offset.seconds - (self._first or offset).seconds
+            values = {"clock_error_s": offset.error_s, "clock_drift_s": drift_s}
         return self._take(events, values, notes)
 
     async def finish(self) -> Readings:
@@ -199,10 +201,6 @@ class Probe(Source):
         elif event == "prompt.ended":
             self._under_way.discard(str(prompt_id))
 
-    def _about_clock(self) -> dict[str, float | None]:
-        first = self._first or self._offset
-        return {"clock_error_s": self._offset.error_s, "clock_drift_s": self._offset.seconds - first.seconds}
-
     async def _measured(self) -> tuple[_Clock, Offset]:
         """The last answer, and the offset by the best exchange with the same process."""
         exchanges: list[Exchange] = []
@@ -219,10 +217,6 @@ class Probe(Source):
         assert clock is not None
         self._measure_at = self._clock() + MEASURE_EVERY_S
         return clock, best_of(exchanges)
-
-    async def _events(self) -> _Events:
-        path = f"events?after={self._after}&limit={PAGE}&boot={self._boot}"
-        return self._decoded(await self._get(path), _Events)
 
     async def _get(self, path: str) -> Reply:
         try:

@@ -1,7 +1,5 @@
 """The probe's rows as readings: `sample` rows, and the peak of memory in the row of a prompt's end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from comfyload.record.bounds import finite

@@ -1,7 +1,5 @@
 """A Prometheus endpoint, such as that of NVIDIA's DCGM exporter, read as Prometheus would."""
 
-from __future__ import annotations
-
 import http.client
 import urllib.error
 import urllib.request

@@ -1,7 +1,5 @@
 """Memory and queue length as ComfyUI itself reports them."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any
 

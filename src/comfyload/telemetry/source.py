@@ -1,7 +1,5 @@
 """What a source of readings is, and what one reading brings."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """A thread for readings that block, so that the event loop, which measures, never waits for them."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import threading

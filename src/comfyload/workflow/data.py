@@ -1,7 +1,5 @@
 """Reads a table of values for the jobs: CSV or JSON whose columns are `NODE.INPUT`."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

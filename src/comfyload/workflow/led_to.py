@@ -1,7 +1,5 @@
 """Which nodes a server checks for each output, and which it runs: they are not the same."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 
 from comfyload.workflow.graph import Workflow, closure, is_link

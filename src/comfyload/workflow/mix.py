@@ -1,7 +1,5 @@
 """Which workflow an arrival is of: drawn by weight, drawn and kept for a while, or by design."""
 
-from __future__ import annotations
-
 import bisect
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """Names that are similar to a missing one: a typing error, another folder, another ending."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Collection

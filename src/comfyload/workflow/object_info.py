@@ -1,7 +1,5 @@
 """Node classes as `/object_info` describes them: types and bounds of inputs, outputs, and the pack of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any

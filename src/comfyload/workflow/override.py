@@ -1,7 +1,5 @@
 """Values that somebody sets for all jobs: `NODE.INPUT=VALUE`, typed as the server declares the input."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ It follows ComfyUI's own checks and reports nothing where these cannot be known:
 a run that works. What a class may allow by a check of its own is reported as not `sure`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

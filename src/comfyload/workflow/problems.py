@@ -1,7 +1,5 @@
 """What a server would do with a graph, and why: the answer that preflight gives, and its words."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

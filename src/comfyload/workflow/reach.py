@@ -1,7 +1,5 @@
 """Which nodes run in each job: those downstream of what varies, and those that need a salt."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from comfyload.workflow.graph import Workflow, closure, is_link

@@ -1,7 +1,5 @@
 """Finds the graph in a file: in invalid JSON, in pictures, and in the wrappers of other programs."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

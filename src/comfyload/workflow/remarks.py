@@ -1,7 +1,5 @@
 """What to know about how a workflow's jobs differ, before they are sent."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

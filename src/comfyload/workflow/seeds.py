@@ -1,7 +1,5 @@
 """Finds the seeds of a graph: literals of inputs named as seeds, and literals linked to such inputs."""
 
-from __future__ import annotations
-
 import re
 from typing import Any, Literal
 
@@ -84,7 +82,7 @@ class _Search:
     def _follow(self, place: _Place) -> Seed | None:
         """The literal that feeds a seed input; None: it is not a number, or not only seeds depend on it."""
         bounds, direct, passed = self._bounds(place), True, {place[0]}
-        while is_link(value := self._value(place)):
+        while is_link(value := self._workflow.inputs_of(place[0])[place[1]]):
             parent = value[0]
             if parent in passed or parent not in self._workflow.graph or not self._gives_seeds(parent):
                 return None
@@ -102,9 +100,6 @@ class _Search:
         bounds = bounds if direct else _common(bounds, UNKNOWN_BOUNDS)
         bounds = _common(bounds, _EXACT_FLOATS) if form == "float" else bounds
         return Seed(node=place[0], key=place[1], bounds=bounds, form=form)
-
-    def _value(self, place: _Place) -> Any:
-        return self._workflow.inputs_of(place[0])[place[1]]
 
     def _spec(self, place: _Place) -> InputSpec | None:
         return self._info[self._workflow.class_of(place[0])].spec(place[1])

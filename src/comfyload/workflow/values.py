@@ -1,7 +1,5 @@
 """Converts a text from a shell or a table to a value, by the type of its input."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ A ComfyUI server answers a repeated graph from its cache, so every job must diff
 a changed loader would load its model again. Each value is a pure function of (run seed, job index).
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

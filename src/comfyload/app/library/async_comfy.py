@@ -1,7 +1,5 @@
 """A connection for programs with an event loop: run a workflow, fetch its files."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging
@@ -23,8 +21,8 @@ from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import ComfyloadError, NotComfyUI, NotLetIn, ServerUnreachable, UsageError
 from comfyload.record.job_events import JobEvent, Progress
 from comfyload.record.model import Execution, Failure, Server
+from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy
 from comfyload.workflow import Workflow
 
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from comfyload.comfy.http import Http
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure
+from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
-from comfyload.retry.policy import Policy, decode, default
+from comfyload.retry.policy import decode, default
 from comfyload.text_files import read_text
 
 __all__ = ["AsyncComfy", "Comfy", "Connection", "connect"]

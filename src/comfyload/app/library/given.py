@@ -1,7 +1,5 @@
 """A workflow as a program gives it, its copy with other seeds and values, and its prompt."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """An event loop in a thread of its own, for programs that have none."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import threading

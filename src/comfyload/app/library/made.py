@@ -1,7 +1,5 @@
 """The files of a job, for a program: in the graph's order, and downloaded."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Limits of one command over all its runs: a number of jobs, and a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from comfyload.app.run.options import RunOptions

@@ -1,7 +1,5 @@
 """Raises the limit of open files, and checks before a run that it is high enough for the load."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`run --dry-run`: what would be sent, and when. The server is identified; nothing is submitted."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """`run --until-proven`: judges a run while it goes on, and stops it when its gates are decided."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reads the environment of a run, in a thread, while the server works."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from pathlib import Path

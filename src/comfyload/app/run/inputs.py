@@ -1,7 +1,5 @@
 """From options to jobs: workflows read and overridden, tables loaded, every job a function of its index."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,8 +61,11 @@ def load_inputs(options: RunOptions) -> Inputs:
         raise UsageError("no workflow is given", "give --workflow FILE")
     workflows = []
     for choice in options.workflows:
-        name = "stdin" if choice.file == "-" else Path(choice.file).stem
-        workflow = parse(_read_bytes(choice.file), name, choice.file)
+        path = Path(choice.file)
+        if choice.file == "-":
+            workflow = parse(sys.stdin.buffer.read(), "stdin", "-")
+        else:
+            workflow = parse(read_bytes(path, WorkflowError, "give a workflow file"), path.stem, choice.file)
         parse_settings(workflow, options.settings)
         workflows.append(workflow)
     names = [workflow.name for workflow in workflows]
@@ -148,7 +149,3 @@ def _check_columns(table: DataTable, variations: list[Variation]) -> None:
             except UsageError as error:
                 hint = error.hint or hint
         raise UsageError(f"{table.source}: no workflow has an input {column!r}", hint)
-
-
-def _read_bytes(file: str) -> bytes:
-    return sys.stdin.buffer.read() if file == "-" else read_bytes(Path(file), WorkflowError, "give a workflow file")

@@ -1,7 +1,5 @@
 """`run`: load one server with workflows and write a run directory."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from contextlib import AbstractAsyncContextManager
@@ -35,7 +33,7 @@ from comfyload.record.metrics.files import project_log
 from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
-from comfyload.retry.policy import Policy, decode
+from comfyload.retry.policy import decode
 from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.words import count
@@ -117,8 +115,8 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     _check_telemetry(options, resumed=again is not None)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
-    names = sorted(setting.partition("=")[0] for setting in options.headers)
-    server = await identify(transport, transport.name, names)
+    headers = sorted(setting.partition("=")[0] for setting in options.headers)
+    server = await identify(transport, transport.name, headers)
     if server.queue_at_start and not options.allow_shared:
         raise UsageError(
             f"the server is busy: {count(server.queue_at_start, 'prompt')} of others in its queue",
@@ -133,7 +131,8 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         stored = await upload_image(transport, Path(file))
         inputs.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in inputs.workflows]
     started = datetime.now(UTC)
-    name = options.name or _folder_name("+".join(workflow.name for workflow in inputs.workflows))
+    names = "+".join(workflow.name for workflow in inputs.workflows)
+    name = options.name or re.sub(r"[^\w.+-]+", "_", names)[:60].strip("._") or "run"  # as any file system takes it
     run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
     if again is not None:
         inputs.leave_out({facts.name: facts.dropped for facts in again.workflows})
@@ -156,7 +155,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         options=_without_secrets(options, transport.name),
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
-        retry=None if options.policy is None else _policy(options.policy),
+        retry=None if options.policy is None else decode(read_text(options.policy).encode()),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows]),
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
@@ -173,10 +172,6 @@ def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
         raise UsageError(f"--metrics-log {log} is a directory", "name the file")
     if not log.exists() and (ours is None or log.resolve() != ours.resolve()):
         raise UsageError(f"no log at {log} (--metrics-log)", "name the file that the server writes")
-
-
-def _policy(file: str) -> Policy:
-    return decode(read_text(file).encode())
 
 
 def _without_secrets(options: RunOptions, url: str) -> RunOptions:
@@ -196,11 +191,6 @@ def _without_secrets(options: RunOptions, url: str) -> RunOptions:
         scrape=[redacted(scrape_url(url)) for url in options.scrape],
         metrics_log=None if options.metrics_log is None else str(Path(options.metrics_log).resolve()),
     )
-
-
-def _folder_name(text: str) -> str:
-    """A name that any file system and shell takes, from the names of files."""
-    return re.sub(r"[^\w.+-]+", "_", text)[:60].strip("._") or "run"
 
 
 def folder_of_runs(command: str, named: Path | None = None) -> Path:

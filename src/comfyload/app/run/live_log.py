@@ -1,7 +1,5 @@
 """Writes a run's rows to the project's instrumentation log while it goes on, so that `tail -f` shows them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The observations of a run: each kind once, with its count."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from msgspec import structs

@@ -1,7 +1,5 @@
 """A run's options on disk: read from a TOML plan file, written to one without secrets, and hashed."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """The check before the first job: what the server would do with the graphs as they will be sent."""
 
-from __future__ import annotations
-
 from comfyload.app.run.inputs import Inputs, vary
 from comfyload.app.run.options import RunOptions
 from comfyload.comfy.examine import Described, preflight

@@ -1,7 +1,5 @@
 """The command that repeats a run, from the options that its manifest keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

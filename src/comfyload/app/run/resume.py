@@ -4,8 +4,6 @@ The journal names every job that was sent, or was about to be. Each is looked up
 runs twice; seeds and schedule are functions of the manifest, so that the remaining jobs are those of the first plan.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -80,7 +78,9 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
         restarted = await _restarted(transport, prepared.manifest, left)
         api = api_of(transport, prepared.manifest.server)
         unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
-        gone = _elapsed(manifest, left)
+        # By the wall clock, as the process that counted the run's seconds is gone.
+        passed = datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)
+        gone = max(passed.total_seconds(), left.last_instant)
         watch = stopwatch()
         manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
         manifest.resumed.append(gone)
@@ -145,7 +145,9 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     jobs = len(begun)
     if reader.manifest.retry is not None:
         begun += [name for first in begun for name in later_ids(first)]
-        begun += [name for record in _records(reader) for name in _given_up(record) if name not in begun]
+        earlier = [attempt for record in _records(reader) for attempt in record.execution.attempts[:-1]]
+        left_there = [attempt.prompt_id for attempt in earlier if attempt.outcome in ("lost", "timed_out")]
+        begun += [name for name in left_there if name not in begun]
     async with connect(_options(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
@@ -185,11 +187,6 @@ async def _gone(api: Api, prompt_id: str, within_s: float = 5.0) -> bool:
 
 def _records(reader: RunReader) -> Iterator[Record]:
     return (line for line in reader.lines() if isinstance(line, Record))
-
-
-def _given_up(record: Record) -> list[str]:
-    """Attempts before the last one that the server may still have."""
-    return [a.prompt_id for a in record.execution.attempts[:-1] if a.outcome in ("lost", "timed_out")]
 
 
 def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
@@ -272,9 +269,3 @@ async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bo
     if left.ended is None:
         return False
     return await api_of(transport, manifest.server).prompt_state(left.ended) == "absent"
-
-
-def _elapsed(manifest: Manifest, left: Left) -> float:
-    """Seconds of the run's clock until now, by the wall clock: the process that counted them is gone."""
-    passed = (datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)).total_seconds()
-    return max(passed, left.last_instant)

@@ -1,7 +1,5 @@
 """The random generator of a plan's arrivals, and seeds whose arrivals keep to the plan's rate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from random import Random

@@ -1,7 +1,5 @@
 """One run under way: the lines of the engine and the client are journalled first, then shown."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -119,9 +117,8 @@ class Session:
             ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
             raised = OwnFault(plain, self._writer.path) if ours else plain
             if any(client.left for client in self._clients):  # prompts that nobody waits for
-                run = quote(str(self._writer.path))
-                hint = f"Prompts of this run may still be on the server. To remove them: comfyload cleanup {run}"
-                raised.add_note(hint)
+                remove = f"comfyload cleanup {quote(str(self._writer.path))}"
+                raised.add_note(f"Prompts of this run may still be on the server. To remove them: {remove}")
             if raised is error:
                 raise
             raise raised from None
@@ -168,7 +165,7 @@ class Session:
             timeouts=Timeouts(job_s=manifest.plan.timeout_s),
             fetch=manifest.plan.fetch,
             observe=self._noted.add,
-            on_queue=self._on_queue,
+            on_queue=lambda t, n: self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=n)),
             unconfirmed_ids=unconfirmed,
             earlier_ids=unconfirmed,
             server_restarted=earlier.restarted,
@@ -294,9 +291,6 @@ class Session:
     def _on_log(self, line: LogLine) -> None:
         self._writer.write_log(line)
         self._live.row(line)
-
-    def _on_queue(self, t: float, remaining: int) -> None:
-        self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=remaining))
 
     def _on_sample(self, sample: Sample) -> None:
         """Write a sample; the length of the queue only where it changes."""

@@ -1,7 +1,5 @@
 """Handles the signals that end a run."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import Callable, Iterator

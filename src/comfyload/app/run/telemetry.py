@@ -1,7 +1,5 @@
 """The sources of telemetry that the options of a run choose."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Who watches a run while it goes on, and who may end it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

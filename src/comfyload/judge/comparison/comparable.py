@@ -1,7 +1,5 @@
 """What made two runs, and which differences between them leave nothing to compare."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -119,8 +117,8 @@ def load_words(manifest: Manifest) -> str:
         parts.append(f"books of {plan.pages} pages")
     if mixed:
         parts += [] if plan.order == "random" else [plan.order + (f" {plan.stickiness:g}" if plan.stickiness else "")]
-        weights = _weights(manifest)
-        parts += [f"weights {weights}"] if weights else []
+        weights = [choice.weight for choice in manifest.options.workflows]
+        parts += [f"weights {':'.join(f'{weight:g}' for weight in weights)}"] if len(set(weights)) > 1 else []
     if manifest.retry is not None:
         parts.append(f"retried by a policy ({hashlib.sha256(json.encode(manifest.retry)).hexdigest()[:8]})")
     return ", ".join([*parts, *(["outputs fetched"] if plan.fetch else [])])
@@ -153,11 +151,6 @@ def _stages(load: Open) -> str:
 def _rate(stage: Stage) -> str:
     to = "" if stage.to_per_s in (None, stage.per_s) else f" to {60 * float(stage.to_per_s or 0):g}"
     return f"{60 * stage.per_s:g}{to}/min"
-
-
-def _weights(manifest: Manifest) -> str:
-    weights = [choice.weight for choice in manifest.options.workflows]
-    return "" if len(set(weights)) < 2 else ":".join(f"{weight:g}" for weight in weights)
 
 
 def _facts(run: Measured) -> Iterator[Told]:

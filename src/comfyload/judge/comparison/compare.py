@@ -1,7 +1,5 @@
 """Whether two sides differ by more than chance and by more than is of interest, load by load."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Literal
 

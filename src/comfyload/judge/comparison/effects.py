@@ -4,8 +4,6 @@ The unit of replication is the run: jobs of one run share its clocks, heat and c
 the difference between two runs any surer. Single runs do not show that part: it has to be assumed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Literal

@@ -1,7 +1,5 @@
 """Whether more jobs failed on one side than on the other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

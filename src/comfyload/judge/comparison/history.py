@@ -4,8 +4,6 @@ Two points make a change sure; the last one alone is at most a possible one. The
 judge/comparison/levels.py and docs/why/trend.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -17,17 +15,6 @@ from comfyload.judge.comparison.comparable import label
 from comfyload.judge.comparison.levels import durations, levels, shares
 from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.summary import Measured
-
-__all__ = [
-    "DEFAULT",
-    "Change",
-    "LevelShift",
-    "LevelShifts",
-    "Point",
-    "TrendSeries",
-    "changes",
-    "history",
-]
 
 DEFAULT = ("p50_execution_s", "p50_latency_s", "p95_latency_s", "images_per_minute", "success_rate")
 """Metrics of a trend, unless others are named: keys of `Summary.statistics`."""
@@ -100,16 +87,14 @@ def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -
     """
     found = levels(durations(value, low, high) if n is None else shares(value, n))
     lone = found.members[-1].pop() if found.lone else None
-    middles = [_level(value[members], geometric=n is None) for members in found.members]
+    middles = [
+        float(np.exp(np.mean(np.log(value[at])))) if n is None else float(np.mean(value[at])) for at in found.members
+    ]
     pairs = zip(found.members[1:], middles, middles[1:], strict=False)
     return LevelShifts(
         steps=[(members[0], _factor(before, after)) for members, before, after in pairs],
         possible=None if lone is None else (lone, _factor(middles[-1], float(value[lone]))),
     )
-
-
-def _level(values: Floats, *, geometric: bool) -> float:
-    return float(np.exp(np.mean(np.log(values)))) if geometric else float(np.mean(values))
 
 
 def _factor(before: float, after: float) -> float | None:

@@ -10,8 +10,6 @@ the next one does not confirm belongs to no level. How often that errs: docs/why
 `python -m tests.error_rates.trend`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

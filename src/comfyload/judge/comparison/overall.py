@@ -6,8 +6,6 @@ one-sided tests each: Schuirmann 1987), and no other row that says otherwise. do
 errs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec import structs

@@ -1,7 +1,5 @@
 """The rows of a comparison: which numbers of two sides are set against each other, and which cannot be."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Literal

@@ -1,7 +1,5 @@
 """The verdict of each row of a comparison, with the rows that are tested together with it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ All our instants are the monotonic clock's. It is compared with the other clocks
 which is an independent witness only on another machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from comfyload.judge.columns.pace import Pace
@@ -72,10 +70,12 @@ def _own(evidence: Evidence, check: ClockCheck, off: list[ClockRate]) -> Finding
         text += f"the monotonic clock, by which instants are counted ({by})."
     verdict, stands = _witness(evidence, worst)
     grave = bool(_off(check, MOVES)) and not stands
-    text = f"{text} {verdict}" if stands else f"{text} Latencies may be {_share(worst.rate)}. {verdict}"
+    if not stands:
+        off_by = f"{100 * abs(_inverse(worst.rate)):.3g} % too {'short' if worst.rate > 0 else 'long'}"
+        text += f" Latencies may be {off_by}."
     return finding(
         "clock_rate",
-        text.strip(),
+        f"{text} {verdict}",
         {
             "seconds": check.seconds,
             "rates": {one.clock: one.rate for one in check.rates},
@@ -159,11 +159,6 @@ def _pace(rate: float) -> str:
 def _inverse(rate: float) -> float:
     """Of the other clock's rate against this one, this one's against the other."""
     return -rate / (1 + rate) if rate > -1 else float("inf")
-
-
-def _share(rate: float) -> str:
-    """What a latency is off by, if the other clock is right."""
-    return f"{100 * abs(_inverse(rate)):.3g} % too {'short' if rate > 0 else 'long'}"
 
 
 def _and(names: list[str]) -> str:

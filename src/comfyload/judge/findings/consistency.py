@@ -1,7 +1,5 @@
 """Findings from the ledger, the server and the cache: what is wrong with a run's jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from msgspec import structs
@@ -163,7 +161,8 @@ def cache_findings(evidence: Evidence) -> Iterator[Finding]:
     if cached:
         partly = f" ({of_class['partial']} of them in part)" if of_class["partial"] else ""
         pinned = [slot for facts in evidence.manifest.workflows for slot in facts.pinned]
-        text = f"{cached} of {_jobs(completed)} served from the cache{partly}: {_images(images)} made."
+        new = "1 image was" if images == 1 else f"{images or 'no'} images were"
+        text = f"{cached} of {_jobs(completed)} served from the cache{partly}: {new} made."
         if as_is:
             text += " Latency and rate are those of a cache."
         elif pinned:
@@ -219,10 +218,6 @@ def _shortage(one: Shortage, facts: WorkflowFacts | None, *, several: bool) -> s
 
 def _jobs(count: int) -> str:
     return f"{count} job was" if count == 1 else f"{count} jobs were"
-
-
-def _images(count: int) -> str:
-    return "1 image was" if count == 1 else f"{count or 'no'} images were"
 
 
 def _sentence(text: str) -> str:

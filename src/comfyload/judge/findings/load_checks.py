@@ -1,7 +1,5 @@
 """Whether the load of the plan is the load that was made, and what cut it short."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 
@@ -28,7 +26,8 @@ def load_findings(evidence: Evidence) -> Iterator[Finding]:
     yield from _censored(evidence)
     if evidence.manifest.resumed:
         times = len(evidence.manifest.resumed)
-        text = f"The run died and was resumed {_times(times)}: its wall clock has a gap; rates are withheld."
+        often = "once" if times == 1 else f"{times} times"
+        text = f"The run died and was resumed {often}: its wall clock has a gap; rates are withheld."
         yield finding("resumed", text, {"count": times, "at_s": evidence.manifest.resumed})
 
 
@@ -181,7 +180,3 @@ def _censored(evidence: Evidence) -> Iterator[Finding]:
         "no failures; percentiles of latency count each as longer than it was observed for (product limit).",
         {"count": cut, "of": jobs.n, "longest_seen_s": longest},
     )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

@@ -1,7 +1,5 @@
 """Whether a run was steady enough for one number to stand for it: our own delay, warm-up, drift, dependence."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

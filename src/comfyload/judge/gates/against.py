@@ -1,7 +1,5 @@
 """How a run compares with a baseline: the ratio of two values, on the log scale, with the noise between runs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

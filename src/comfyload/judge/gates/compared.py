@@ -1,7 +1,5 @@
 """Verdicts on a comparison: that B is not slower than A, and that it does not fail more often."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -29,8 +27,10 @@ def _not_slower(found: Comparison) -> GateVerdict:
     if row is None or row.ratio is None:
         why = "No data: no duration is known of both sides."
         return GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", why=why)
-    slower = _slower(found)
-    beyond = slower or [_of_workflow(one) for one in found.rows if one.headline and _longer(one, row.margin)]
+    proven = [one for one in found.rows if one.kind == "metric" and one.verdict == "slower"]  # nodes are parts
+    slower = list(dict.fromkeys(map(_of_workflow, proven)))
+    longer = [one for one in found.rows if one.headline and (one.ratio is None or one.ratio >= 1 + row.margin)]
+    beyond = slower or [_of_workflow(one) for one in longer]
     verdict: Verdict = "INCONCLUSIVE" if beyond else "PASS*"
     if row.verdict == "slower":
         verdict = "FAIL"
@@ -54,17 +54,6 @@ def _not_slower(found: Comparison) -> GateVerdict:
         ratio=row.ratio,
         why=" ".join(part for part in parts if part),
     )
-
-
-def _longer(row: Ratio, margin: float) -> bool:
-    """Whether it is longer by more than the margin, or not known."""
-    return row.ratio is None or row.ratio >= 1 + margin
-
-
-def _slower(found: Comparison) -> list[str]:
-    """Metrics that are proven slower, perhaps in one load or workflow only. Nodes are parts and do not count."""
-    rows = [row for row in found.rows if row.kind == "metric" and row.verdict == "slower"]
-    return list(dict.fromkeys(map(_of_workflow, rows)))
 
 
 def _of_workflow(row: Ratio) -> str:

@@ -6,8 +6,6 @@ probabilistic gates of one call go through Holm's (1979) procedure before any of
 part of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from msgspec import structs
@@ -26,10 +24,7 @@ __all__ = ["GateVerdict", "RunError", "Verdict", "exit_code", "judge", "overall"
 
 
 def judge(
-    gates: GateSet,
-    measured: Measured,
-    log_errors: Sequence[RunError] | None = None,
-    baseline: Sequence[Measured] = (),
+    gates: GateSet, measured: Measured, log_errors: Sequence[RunError] | None = None, baseline: Sequence[Measured] = ()
 ) -> list[GateVerdict]:
     """A verdict on each gate. `log_errors` None: no log was read.
 

@@ -3,8 +3,6 @@
 No numpy here: gates are read before the first job leaves.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import tomllib
@@ -18,16 +16,6 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.number import Measure, Number
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.load.grammar import parse_duration
-
-__all__ = [
-    "DEFAULT_GATES",
-    "Gate",
-    "GateSet",
-    "Op",
-    "expected_patterns",
-    "parse_gate",
-    "read_gates",
-]
 
 Op = Literal["<=", "<", ">=", ">", "=="]
 DEFAULT_GATES = ("success_rate >= 98 %", "p95_latency_s <= 45", "unexpected_errors == 0")

@@ -1,7 +1,5 @@
 """How a mean or a rate is judged: by its 95 % interval, of which an end may be missing for want of jobs."""
 
-from __future__ import annotations
-
 import math
 
 from comfyload.judge.gates.grammar import Gate

@@ -1,7 +1,5 @@
 """What counts prove or disprove of a limit: p-values, and how many jobs a proof takes."""
 
-from __future__ import annotations
-
 import math
 
 from scipy import special

@@ -6,8 +6,6 @@
 - A count or a maximum is a fact of this run. Nothing is inferred from it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -20,15 +18,7 @@ from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.means import judge_mean
 from comfyload.judge.gates.proof import SIDE, count_test, effective_n, needed
 from comfyload.judge.gates.shares import judge_share
-from comfyload.judge.gates.verdict import (
-    GateVerdict,
-    Verdict,
-    make_verdict,
-    no_data,
-    open_words,
-    plain,
-    verdict_of,
-)
+from comfyload.judge.gates.verdict import GateVerdict, Verdict, make_verdict, no_data, open_words, plain, verdict_of
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.stats import quantile, quantile_interval, quantile_time, value_needs
 from comfyload.judge.statistics.survival import Lengths

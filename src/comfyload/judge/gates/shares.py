@@ -5,8 +5,6 @@
   given rate makes the more of them the shorter they are, and at most as many as independent failures.
 """
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from comfyload.judge.arrivals import arrivals_of, books_failed
@@ -52,9 +50,7 @@ def judge_share(gate: Gate, measured: Measured) -> GateVerdict:
     bursts = _bursts(gate, measured)
     allowed = gate.limit if gate.upper else round(1 - gate.limit, 12)
     count = _BurstCount(
-        bursts=bursts,
-        allowed=allowed,
-        per_trial=ONE_BY_ONE if gate.independent else bursts.jobs_per_trial(allowed),
+        bursts=bursts, allowed=allowed, per_trial=ONE_BY_ONE if gate.independent else bursts.jobs_per_trial(allowed)
     )
     verdict = verdict_of(count.p_pass, count.p_fail, gate.holds(found.value, gate.limit))
     needs = needed(bursts.bad, allowed, per_trial=count.per_trial) if verdict == "PASS*" else None

@@ -1,10 +1,8 @@
 """The errors of a run that no pattern expects: of its records, of its warm-up, and of its log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
-from comfyload.judge.columns.ledger import FailureRow, clean
+from comfyload.judge.columns.ledger import clean
 from comfyload.judge.gates.grammar import Gate, expected_patterns
 from comfyload.judge.gates.verdict import GateVerdict, RunError, Verdict, make_verdict, no_data
 from comfyload.judge.summary import Measured
@@ -78,7 +76,7 @@ def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
     out = []
     for row in measured.summary.failures:
         if row.kind not in _NO_ERRORS:
-            common = _common(row)
+            common = " ".join(part for part in (row.kind, row.type, row.node_class) if part)
             text = f"{common}: {row.example}" if row.example else common
             out.append((RunError(where="records", text=text, count=row.count, first=f"job {row.index}"), common))
     for outcome, ended in OUTCOMES.items():
@@ -86,7 +84,3 @@ def _recorded(measured: Measured) -> list[tuple[RunError, str]]:
             text = f"warm-up {outcome}"
             out.append((RunError(where="records", text=text, count=count, first="before the counted jobs"), text))
     return out
-
-
-def _common(row: FailureRow) -> str:
-    return " ".join(part for part in (row.kind, row.type, row.node_class) if part)

@@ -1,7 +1,5 @@
 """The verdict on a gate, the numbers it rests on, and why."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from msgspec import Struct

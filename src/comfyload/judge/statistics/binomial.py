@@ -1,7 +1,5 @@
 """The binomial distribution: intervals of a proportion, and the ranks that bound a quantile."""
 
-from __future__ import annotations
-
 import math
 
 from scipy import special

@@ -4,8 +4,6 @@ A server that ran out of memory fails the next jobs too. A run without a failure
 are: there, ten jobs are taken for one trial.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from msgspec import Struct
 from scipy import special

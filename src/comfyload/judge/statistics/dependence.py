@@ -1,7 +1,5 @@
 """How values of a series depend on those before them, and so how many independent ones carry the same information."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from comfyload.judge.arrays import Flags, Floats

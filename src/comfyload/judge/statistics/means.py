@@ -6,8 +6,6 @@ and the lower one of a rate, is given from 59 independent jobs on: with fewer, o
 than 5 % of runs. The skew of the observed jobs is taken out by Hall's transformation.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -20,8 +18,6 @@ from comfyload.judge.statistics.dependence import autocorrelation_time, sum_of_p
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
 from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
-
-__all__ = ["INDEPENDENT", "mean", "rate"]
 
 INDEPENDENT = 59
 """Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""

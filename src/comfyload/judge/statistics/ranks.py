@@ -1,7 +1,5 @@
 """The values of a sample's ranks without sorting it: selecting a dozen of a million costs a fifth of that."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 

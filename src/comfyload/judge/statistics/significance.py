@@ -1,7 +1,5 @@
 """What tests of means need: the noise between runs, Student's distribution, and a correction for several tests."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

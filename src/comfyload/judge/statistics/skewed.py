@@ -4,8 +4,6 @@ Student's interval misses such a mean on one side: a sample with few long values
 once. Hall's (1992) transformation takes the skew out first; it is monotone, so that it can be turned round.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

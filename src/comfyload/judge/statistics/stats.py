@@ -5,8 +5,6 @@ took longer than any limit. Jobs on one server are rarely independent, so an int
 `n / tau` independent jobs, tau being the sample's own autocorrelation time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 
@@ -18,20 +16,6 @@ from comfyload.judge.statistics.binomial import binomial_isf, binomial_ppf, clop
 from comfyload.judge.statistics.dependence import autocorrelation_time
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.ranks import order_statistics, quantiles
-
-__all__ = [
-    "CONFIDENCE",
-    "QUANTILE_METHOD",
-    "Statistic",
-    "percentile",
-    "percentiles",
-    "proportion",
-    "quantile",
-    "quantile_interval",
-    "quantile_time",
-    "upper_bound_needs",
-    "value_needs",
-]
 
 Interval = tuple[float | None, float | None]
 """Lower and upper bound; None where the sample cannot bound that side."""
@@ -77,7 +61,8 @@ def percentiles(
     Too short a sample has one all the same where failures prove it: infinite, if its lower bound is.
     """
     n = len(x)
-    given = [p for p in shares if n >= value_needs(p) or _endless(x, p)]
+    endless = n > 0 and math.isinf(np.max(x))
+    given = [p for p in shares if n >= value_needs(p) or (endless and quantile_interval(x, p)[0] == math.inf)]
     beyond = {p: min(p, 0.9) for p in given}
     values = quantiles(x, {*given, *beyond.values()})
     times = {limit: _slow_time(x, values[limit]) for limit in set(beyond.values())}
@@ -104,10 +89,6 @@ def _percentile(value: float, interval: Interval, p: float, n: int, *, depend: b
         of = f"a p{100 * p:g} {side} needs {upper_bound_needs(p)}"
         reason = f"no {side}: jobs depend on each other; {of} independent ones" if depend else f"no {side}: {of} jobs"
     return Statistic(value=value, low=low, high=high, n=n, unit="s", method=_RANKS, reason=reason)
-
-
-def _endless(x: Floats, p: float) -> bool:
-    return len(x) > 0 and math.isinf(np.max(x)) and quantile_interval(x, p)[0] == math.inf
 
 
 def value_needs(p: float) -> int:

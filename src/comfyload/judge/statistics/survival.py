@@ -153,7 +153,4 @@ def product_limit_interval(known: Incidence, p: float, tau: float = 1.0, confide
         upper[~inside] = upper[inside][-1] if inside.any() else 1.0
     low, high = (int(np.argmax(bound <= 1 - p + _TINY)) if (bound <= 1 - p + _TINY).any() else -1
                  for bound in (lower, upper))  # fmt: skip
-    return (
-        float(known.times[low]) if low >= 0 else None,
-        float(known.times[high]) if high >= 0 else None,
-    )
+    return (float(known.times[low]) if low >= 0 else None, float(known.times[high]) if high >= 0 else None)

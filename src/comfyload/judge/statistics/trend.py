@@ -1,7 +1,5 @@
 """Whether a series rises or falls, whatever its outliers do."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Facts of the system under test: from the server, and from this machine where the server runs on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex
@@ -45,7 +43,7 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
     `comfyui_dir`: the server's folder if the user names it; else that of the process on the server's port. A named
     folder counts on another machine too, if it holds the version that the server reports.
     """
-    from comfyload.record.environment.git import comfyui_facts
+    from comfyload.record.environment.git import comfyui_facts, pack_facts
     from comfyload.record.environment.gpu import gpu_facts, nvml_module, unknown_gpus
     from comfyload.record.environment.server_process import UNCONFIRMED, find_listener, why_elsewhere
     from comfyload.record.environment.thunderbolt import enclosure_facts
@@ -68,7 +66,8 @@ def local_environment(server: Server, comfyui_dir: Path | None) -> Environment:
         why = elsewhere or listener.why
         return facts | {f"comfyui.{key}": Fact(source=why) for key in ("commit", "dirty")}
     facts |= comfyui_facts(folder, server.comfyui_version)
-    return facts | _packs(server, folder)
+    # With --base-directory ComfyUI loads packs from there instead of from its own folder.
+    return facts | pack_facts(folder / (flag_value(server, "--base-directory") or "") / "custom_nodes")
 
 
 def environment(server: Server, local: Environment, probe: Environment, notes: Mapping[str, str]) -> Environment:
@@ -95,12 +94,8 @@ def with_notes(facts: Environment, notes: Mapping[str, str]) -> Environment:
     """The facts, with a note in place of the fact of its name where that is not known."""
     noted = {key.casefold(): Fact(value=text, source="note") for key, text in notes.items()}
     merged = facts | {key: fact for key, fact in noted.items() if _is_unknown(key, facts)}
-    return dict(sorted(merged.items(), key=lambda item: _room(item[0])))
-
-
-def _room(key: str) -> int:
-    room = key.partition(".")[0]
-    return ROOMS.index(room) if room in ROOMS else len(ROOMS)
+    order = {room: place for place, room in enumerate(ROOMS)}
+    return dict(sorted(merged.items(), key=lambda item: order.get(item[0].partition(".")[0], len(ROOMS))))
 
 
 def _is_unknown(key: str, facts: Environment) -> bool:
@@ -161,10 +156,3 @@ def _os_name() -> str:
         return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     except OSError:
         return platform.platform(terse=True)
-
-
-def _packs(server: Server, folder: Path) -> Environment:
-    """The packs; with --base-directory ComfyUI loads them from there instead of from its own folder."""
-    from comfyload.record.environment.git import pack_facts
-
-    return pack_facts(folder / (flag_value(server, "--base-directory") or "") / "custom_nodes")

@@ -1,7 +1,5 @@
 """The version of a source folder: its git commit, or the version that it declares."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Facts from NVML about the GPUs that a server uses. Every call may fail on its own; no failure ends a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 

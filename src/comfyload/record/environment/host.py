@@ -1,7 +1,5 @@
 """Facts of the machine that the load comes from, which may explain a number years later."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +17,8 @@ def describe_host() -> Host:
     return Host(
         os=platform.platform(),
         cpu=_cpu_model(),
-        cores=_cores(),
+        # Those this process may use, which a container or `taskset` may have made fewer.
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         ram_bytes=psutil.virtual_memory().total,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         libraries={name: found for name in LIBRARIES if (found := _version(name))},
@@ -31,11 +30,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cores() -> int | None:
-    """Cores this process may use, which a container or `taskset` may have made fewer."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _cpu_model() -> str | None:

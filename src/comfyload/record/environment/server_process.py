@@ -1,7 +1,5 @@
 """Finds out whether a server runs on this machine, and its process and folder."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import socket

@@ -1,7 +1,5 @@
 """Devices connected by Thunderbolt or USB4, from Linux: an external GPU's enclosure, and its link."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

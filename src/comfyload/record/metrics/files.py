@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfyload.errors import RunFilesError
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.metrics.lines import Lines, ends_a_line
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class LogFiles:
         Raises:
             RunFilesError: the log cannot be read.
         """
-        try:
+        with file_errors(f"cannot read the log {self._path}"):
             if growing and not self._open:
                 self._open_newer([], None)
             while self._open:
@@ -100,8 +100,6 @@ class LogFiles:
                 for line in self._lines.end():
                     yield self._place(name, self._number + 1), line + b"\n" if written else line
                 self._leave_first()
-        except OSError as error:
-            raise RunFilesError(f"cannot read the log {self._path}: {error.strerror or error}") from None
 
     def _begin(self) -> None:
         self._lines, self._ready, self._number, self._broken = Lines(), deque[bytes](), 0, False

@@ -5,8 +5,6 @@ leaves a torn line, or a block of zero bytes. So every line is decoded on its ow
 one can be recognized.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

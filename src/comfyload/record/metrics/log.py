@@ -4,8 +4,6 @@ The probe in ComfyUI and applications write the same file, so that a line that i
 refused.
 """
 
-from __future__ import annotations
-
 import heapq
 import json
 import math
@@ -164,21 +162,22 @@ def _sorted_out(
 ) -> Iterator[tuple[bytes, LogRow | None]]:
     """The lines of the windows with their rows, and unreadable lines that may be of one; counts go to `tally`."""
     timeless = _Timeless(windows, tally)
-    for place, line in _lines(path, min((since for since, _ in windows), default=None)):
-        row = row_of_line(line)
-        if not line.strip() or (row is None and not line.endswith(b"\n")):
-            continue
-        tally.lines += 1
-        if row is None:
-            timeless.add(f"{place}: {line[:80].decode(errors='replace').rstrip()}", line, is_row=False)
-        elif row.utc is None and row.error is not None and row.prompt_id is None:
-            timeless.add(place, line, is_row=True)
-        else:
-            if row.utc is not None:
-                yield from timeless.until(row.utc)
-                tally.begins, tally.ends = tally.begins or row.utc, row.utc
-            if _within(row, windows, prompt_ids):
-                yield line, row
+    with LogFiles(path, since=min((since for since, _ in windows), default=None)) as files:
+        for place, line in files.lines():
+            row = row_of_line(line)
+            if not line.strip() or (row is None and not line.endswith(b"\n")):
+                continue
+            tally.lines += 1
+            if row is None:
+                timeless.add(f"{place}: {line[:80].decode(errors='replace').rstrip()}", line, is_row=False)
+            elif row.utc is None and row.error is not None and row.prompt_id is None:
+                timeless.add(place, line, is_row=True)
+            else:
+                if row.utc is not None:
+                    yield from timeless.until(row.utc)
+                    tally.begins, tally.ends = tally.begins or row.utc, row.utc
+                if _within(row, windows, prompt_ids):
+                    yield line, row
     yield from timeless.until(None)
 
 
@@ -295,11 +294,6 @@ class InOrder:
         """What is held, in order, up to the first that arrived later than this."""
         while self._held and self._held[0][2] <= arrived_until:
             yield heapq.heappop(self._held)[3]
-
-
-def _lines(path: Path, since: datetime | None) -> Iterator[tuple[str, bytes]]:
-    with LogFiles(path, since=since) as files:
-        yield from files.lines()
 
 
 def _seq(raw: dict[str, Any]) -> tuple[str, int] | None:

@@ -1,7 +1,5 @@
 """Our own rows in the instrumentation log: a run's beginning and end, and its jobs."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -134,7 +134,9 @@ def _write(
     row["context"] = context if prompt_id is None else {**context, "prompt_id": prompt_id}
     target = log or os.environ.get(VARIABLE, "").strip() or DEFAULT_LOG
     try:
-        append(Path(target).expanduser(), _encoded(row), now, make_folder=target is not DEFAULT_LOG)
+        # Halves of pairs, which names of files can hold, become `\udce9`, which is their escape in JSON too.
+        line = json.dumps(_plain(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        append(Path(target).expanduser(), line, now, make_folder=target is not DEFAULT_LOG)
     except (OSError, ValueError, RuntimeError) as failed:  # a path with a zero byte; a home that nobody has
         _warn_once(str(target), str(failed))
 
@@ -146,11 +148,6 @@ def _warn_once(log: str, reason: str) -> None:
 
 
 # --- what is written
-
-
-def _encoded(row: dict[str, object]) -> bytes:
-    """Halves of pairs, which names of files can hold, become `\\udce9`, which is their escape in JSON too."""
-    return json.dumps(_plain(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _plain(value: object, depth: int = 0) -> object:

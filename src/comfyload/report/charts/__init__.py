@@ -1,7 +1,5 @@
 """A run's pictures: each is defined once, and drawn the same in a page, a README or anywhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from comfyload.judge.summary import Measured

@@ -1,7 +1,5 @@
 """The pictures of advice: how latency grows with the rate or the number of servers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """How a chart is defined and becomes a picture: its data, its axes and colours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """How to pass once over a run's lines and samples, and keep what charts need: all of few jobs, some of many."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from array import array
@@ -12,13 +10,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Line, Record, Sample
 from comfyload.report.charts.chart import MOST
 from comfyload.report.document import jobs
 
-Floats = NDArray[np.float64]
 _EXTREME = 20
 _EVENLY = 160
 

@@ -1,7 +1,5 @@
 """The picture of several runs: images a minute and latency by jobs in flight, a column for each workflow."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

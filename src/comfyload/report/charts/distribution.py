@@ -1,15 +1,13 @@
 """The picture of how latencies are spread: which share of jobs took no longer than that."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Rows, data, palette, ranks, spec, upto, withheld
@@ -18,7 +16,6 @@ from comfyload.report.page import Chart, Value
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, duration, scale
 
-Floats = NDArray[np.float64]
 Limit = tuple[str, float]
 """Words and seconds of a line to draw, such as a gate's."""
 

@@ -1,21 +1,18 @@
 """The picture of what came, what left and what waited, over time."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
+from comfyload.judge.arrays import Floats
 from comfyload.report.charts.chart import WIDTH, Rows, data, over_time, palette, ranks, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
 from comfyload.report.page import Chart
 from comfyload.words import count
 
-Floats = NDArray[np.float64]
 _STEPS = 400
 _COUNTED = {"came due": BLUE, "completed": GREEN}
 _FLIGHT, _QUEUED = "in flight", "queued or running on the server"

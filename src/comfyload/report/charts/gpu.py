@@ -1,7 +1,5 @@
 """The picture of the GPU over time: how busy it was, what memory it held, what power it drew."""
 
-from __future__ import annotations
-
 from itertools import cycle
 
 import altair as alt

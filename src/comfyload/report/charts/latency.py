@@ -1,7 +1,5 @@
 """The picture of each job's latency: what it was made of, in the order in which jobs came due."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import altair as alt

@@ -100,7 +100,8 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     """The way of one job through the graph; which job is chosen from a list."""
     name, title = "waterfall", "One job, node by node"
     labels = _Labels(measured.manifest)
-    ranked = sorted((record for record in chart_data.chosen if _took(record) is not None), key=_slowest)
+    known = [record for record in chart_data.chosen if _took(record) is not None]
+    ranked = sorted(known, key=lambda record: (record.warmup, -(_took(record) or 0.0)))
     rows: Rows = []
     jobs: list[tuple[str, str]] = []
     factor, unit = scale([_took(record) or 0.0 for record in ranked], below=1.0)
@@ -116,10 +117,10 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     if not jobs:
         return withheld(name, title, "no job has an end")
     first = next(record for record in ranked if str(record.index) == jobs[0][0])
-    several = (
-        f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
-    )
-    of = "" if len(jobs) == chart_data.of else f"{several}between, as far as there is room."
+    of = ""
+    if len(jobs) < chart_data.of:
+        of = f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
+        of += "between, as far as there is room."
     table = [[row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))]
              for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
     slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
@@ -132,10 +133,6 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         columns=("part of the slowest job", "began after", "took"),
         rows=table[:100],
     )
-
-
-def _slowest(record: Record) -> tuple[bool, float]:
-    return record.warmup, -(_took(record) or 0.0)
 
 
 def _spans(record: Record, labels: _Labels, factor: float) -> Rows:

@@ -1,13 +1,9 @@
 """The look of all charts: colours that colour-blind readers can distinguish, units on axes, no ornament."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from string import Template
 from typing import Any
-
-__all__ = ["BLUE", "CSS", "GREEN", "GREY", "LIGHT", "ORANGE", "PURPLE", "RED", "SKY", "config"]
 
 # Okabe & Ito (2008), those that stand out from white and from near black alike.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0f7fc4", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"

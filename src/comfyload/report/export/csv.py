@@ -1,7 +1,5 @@
 """A run as CSV: a line for each job, for spreadsheets and everything else."""
 
-from __future__ import annotations
-
 import csv
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run as Parquet: typed columns, for data frames and databases. Needs the extra `parquet`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path

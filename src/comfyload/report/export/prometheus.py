@@ -1,7 +1,5 @@
 """A run as Prometheus metrics: text for node-exporter's textfile collector, or to push to a gateway."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +72,8 @@ class _Families(Collector):
 def _gauges(measured: Measured) -> Iterator[Metric]:
     families: dict[str, GaugeMetricFamily] = {}
     for key, workflow, bound, value in _numbers(measured):
-        name, per = _name(key)
+        suffix, base, per = _BASE_UNITS.get(NUMBERS[key].measure, ("", "", 1))
+        name = f"comfyload_{key.removesuffix(suffix)}{base}"
         family = families.get(name)
         if family is None:
             number = NUMBERS[key]
@@ -107,12 +106,6 @@ def _bounds(held: Statistic | Plain) -> Iterator[tuple[str, float]]:
     for bound, value in ends.items():
         if value is not None and not math.isnan(float(value)):  # "inf" is how the summary writes infinity
             yield bound, float(value)
-
-
-def _name(key: str) -> tuple[str, float]:
-    """A metric's name, and by what to divide for its base unit."""
-    suffix, base, per = _BASE_UNITS.get(NUMBERS[key].measure, ("", "", 1))
-    return f"comfyload_{key.removesuffix(suffix)}{base}", per
 
 
 def _outcomes(measured: Measured) -> Metric:

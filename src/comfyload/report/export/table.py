@@ -4,8 +4,6 @@ Durations and instants are in seconds; an instant ending in `_s` counts from the
 `_utc` is the same on the wall clock of the machine that sent the load. None is "not known".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
@@ -75,7 +73,10 @@ def columns(lines: Lines) -> list[ExportColumn]:
         if isinstance(line, Record):
             for key, value in line.values.items():
                 kinds.setdefault(key, set()).add(_value_kind(value))
-    inputs = [ExportColumn(name=f"{_VALUE}{key}", kind=_kind(found)) for key, found in kinds.items()]
+    inputs = []
+    for key, found in kinds.items():  # the kind that holds all of them unchanged; any mix can be a text
+        kind: Kind = next((kind for kind, holds in _HOLDS.items() if found <= holds), "text")
+        inputs.append(ExportColumn(name=f"{_VALUE}{key}", kind=kind))
     durations = [ExportColumn(name=f"{name}_s", kind="float", unit="s") for name in METRICS]
     return [*_BEFORE_METRICS, *durations, *_AFTER_METRICS, *inputs]
 
@@ -110,11 +111,6 @@ def _value_kind(value: object) -> str:
     if isinstance(value, int):
         return next((kind for kind, low, high in _RANGES if low <= value < high), "text")
     return "float" if isinstance(value, float) else "text"
-
-
-def _kind(kinds: set[str]) -> Kind:
-    """The kind that holds all of them unchanged, as far as there is one; any mix can be a text."""
-    return next((kind for kind, holds in _HOLDS.items() if kinds <= holds), "text")
 
 
 def _as(kind: Kind, value: Any) -> Any:

@@ -1,7 +1,5 @@
 """A table in columns that fit a terminal: words give way before numbers, and long sentences stand beneath their row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -37,7 +35,7 @@ def table_lines(table: Table, rows: Sequence[Sequence[str]], width: int) -> list
     grid, lines = _grid(table, rows, width), []
     if any(column.title for column in table.columns):
         titles = [column.title for column in table.columns]
-        heading = _cells([Value(words=title) for title in titles], titles, grid, titles[len(grid.columns) :])
+        heading = _cells([Value(title) for title in titles], titles, grid, titles[len(grid.columns) :])
         lines += [Text(line.plain, style="bold") for line in heading]
     for row, words in zip(table.rows, rows, strict=True):
         lines += _row(row, words, grid)

@@ -1,7 +1,5 @@
 """Words in lines: how they wrap, and what keeps the columns of a table apart."""
 
-from __future__ import annotations
-
 import re
 
 from rich.cells import cell_len, chop_cells

@@ -1,7 +1,5 @@
 """A Page in GitHub's Markdown, with all that it would take for markup escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from comfyload.report.console import escaped

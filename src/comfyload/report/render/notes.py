@@ -1,7 +1,5 @@
 """Footnotes: numbered as they come up, and one text has one number however often it is given."""
 
-from __future__ import annotations
-
 from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.words import superscript
 

@@ -1,7 +1,5 @@
 """A Page on a terminal: nothing is cut at 80 columns, and without colour or Unicode it says the same."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
