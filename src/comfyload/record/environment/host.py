@@ -9,7 +9,7 @@ import psutil
 
 from comfyload.record.model import Host
 
-LIBRARIES = ("comfyload", "aiohttp", "uvloop", "msgspec", "numpy", "scipy")
+LIBRARIES = ("comfyload", "httptools", "picows", "uvloop", "msgspec", "numpy", "scipy")
 
 
 def describe_host() -> Host:
