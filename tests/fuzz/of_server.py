@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import math
 import types
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from random import Random
+from typing import Any, cast
 from unittest.mock import patch
 
 import msgspec
 
 from comfyload.comfy.api import api_of
+from comfyload.comfy.connection import HttpConnection
 from comfyload.comfy.examine import fetch_object_info, look_at_queue, missing_images
 from comfyload.comfy.gateway import message_in, who_answers
 from comfyload.comfy.identify import describe_classes, describe_packs, describe_probe, identify
+from comfyload.comfy.incoming import BodiesUnderWay, Broken, Incoming
 from comfyload.comfy.inflight import InFlight
 from comfyload.comfy.reported import files_of, outputs_of
 from comfyload.comfy.submit_error import classify_refusal, node_errors_of
@@ -289,7 +295,74 @@ _PAGES = [
     b"https://login.test/?a=b",
 ]
 
+
+class _Wire:
+    """Where a connection writes to: nobody."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def writelines(self, _lines: Any) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def replies(data: bytes) -> None:
+    """Bytes of a connection, in pieces that follow from them; then the server closes it."""
+    now(_replies(data))
+
+
+async def _replies(data: bytes) -> None:
+    wire, scratch, drawn = _Wire(), memoryview(bytearray(1 << 16)), Random(zlib.crc32(data))
+    connection, bodies = HttpConnection(scratch), BodiesUnderWay()
+    connection.connection_made(cast(Any, wire))
+    loop = asyncio.get_running_loop()
+    left = data
+    while connection.usable and (left or left is data):
+        reply = Incoming(bodies, most=1 << 20, together=1 << 21, kept=drawn.choice((None, None, 16)))
+        exchange = asyncio.ensure_future(connection.exchange([b""], reply, loop.time() + 10.0))
+        await asyncio.sleep(0)
+        while left and not exchange.done() and not wire.closed:
+            size = drawn.choice((1, 7, 100, 1 << 16))
+            scratch[: len(left[:size])] = left[:size]
+            connection.buffer_updated(len(left[:size]))
+            left = left[size:]
+            await asyncio.sleep(0)
+        if not exchange.done():
+            wire.closed = True
+            connection.connection_lost(None)
+        (error,) = await asyncio.gather(exchange, return_exceptions=True)
+        assert error is None or isinstance(error, Broken), error
+        if error is None:
+            assert reply.size <= 1 << 20 and len(reply.body) == (
+                reply.size if reply.kept is None else min(reply.size, 16)
+            )
+            assert reply.content_type and reply.status
+        if not left:
+            break
+    connection.abort()
+    assert (bodies.count, bodies.total) == (0, 0)
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+_REPLIES = [
+    _HEAD + b"Content-Length: 2\r\n\r\n{}" + _HEAD + b"Content-Length: 0\r\n\r\n",
+    _HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" + _HEAD + b"\r\n{}",
+    _HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"{}" * 99, mtime=0),
+    _HEAD + b"Content-Encoding: deflate\r\nContent-Length: 10\r\n\r\n" + zlib.compress(b"{}"),
+    b"HTTP/1.1 302 Found\r\nLocation: http://there/\r\nConnection: close\r\n\r\n",
+]
+
 TARGETS = [
+    Target(name="replies", what="HTTP, byte by byte", feed=replies, seeds=_REPLIES),
     Target(name="events", what="frames of the WebSocket, to the record of a job", feed=events,
            seeds=[b"\n".join(_json(*_MESSAGES)), b"\0\0\0\1binary", *_json(*_MESSAGES)]),
     Target(name="history", what="/history/{id}, to the record of a job", feed=history, errors=(msgspec.MsgspecError,),

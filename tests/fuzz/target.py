@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.calls import Download, Reply, Request
+from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request
 from comfyload.record.codec import decode, encode
 from comfyload.record.model import LogLine, Record, Sample, Sent
 
@@ -73,13 +72,9 @@ class Answers:
     async def download(self, path: str, timeout_s: float) -> Download:
         return Download(status=self.status, head=self.body[:16], bytes=len(self.body), expected=None)
 
-    @asynccontextmanager
-    async def events(self, client_id: str) -> Any:
-        async def each() -> Any:
-            for frame in self.frames:
-                yield frame
-
-        yield each()
+    async def events(self, client_id: str, on_frame: OnFrame) -> None:
+        for frame in self.frames:
+            on_frame(frame if isinstance(frame, bytes) else frame.encode(), isinstance(frame, str))
 
 
 @cache
