@@ -88,7 +88,7 @@ async def _events(data: bytes) -> None:
 
 def fold(record: Record) -> None:
     folded = Fold([FACTS])
-    folded.add(record)
+    folded.add([record])
     folded.finish()
 
 

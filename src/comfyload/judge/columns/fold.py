@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import struct
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 
 import numpy as np
 from msgspec import Struct, field
@@ -20,18 +20,14 @@ from comfyload.judge.columns.pace import Ends
 from comfyload.judge.columns.retries import Retries
 from comfyload.judge.metrics import INSTANTS, instants
 from comfyload.record.kinds import Kind, kind_of
-from comfyload.record.model import Execution, Line, Output, Record, Sample, ServerTimes, WorkflowFacts
+from comfyload.record.model import Execution, Line, Record, Sample, ServerTimes, WorkflowFacts
 from comfyload.record.stamps import believed, node_spans
 
-_FLAGS = ("completed", "censored", "dropped", "retried", "ours", "warmup")
-_PACK = struct.Struct(f"={len(INSTANTS)}dqIIHB{len(_FLAGS)}?")
-"""A job as bytes: its instants, book, images, previews, workflow, cache class and flags."""
-_ROW = np.dtype(
-    [(name, np.float64) for name in INSTANTS]
-    + [("book", np.int64), ("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
-    + [(name, np.bool_) for name in _FLAGS]
-)
-"""The same as numpy reads it."""
+_NUMBERS = {"book": "q", "images": "I", "previews": "I", "workflow": "H"}
+_FLAGS = {"cache": "B"} | dict.fromkeys(("completed", "censored", "dropped", "retried", "ours", "warmup"), "?")
+"""What is kept of each job besides its instants, and as which type."""
+_AT_ONCE = 64
+"""Jobs folded together: column by column costs a fifth of job by job."""
 
 
 class NodeTimes(Struct, kw_only=True):
@@ -98,7 +94,7 @@ class Fold:
         self.truth = CacheJudge(facts)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs = defaultdict[str, OutputCount](OutputCount)
-        self.made = Made(facts)
+        self.made = Made()
         self.repeated, self.overwritten = Tagged(), 0
         self.impossible = Tagged()
         self.fetched = Fetched()
@@ -111,28 +107,57 @@ class Fold:
         self.retries = Retries()
         self.ends = Ends()
         self._lines: dict[tuple[str, str], list[float]] = {}
-        self._rows = bytearray()
+        self._instants = bytearray()
+        self._rest = {name: bytearray() for name in (_NUMBERS | _FLAGS)}
 
-    def add(self, line: Line) -> None:
-        """Fold the next line of the journal."""
-        record = self.ledger.enter(line)
-        if record is None:
-            return
-        run = record.execution
-        self.ends.add(run)
-        times = believed(run, record.due)
-        if times is not run.server:
-            self.impossible.add(record.index)
-        files = self.truth.judge(record)
-        self._rows += self._pack(record, times, files)
-        if record.warmup:
-            return
-        if run.held_s:
-            self._held(run)
-        if self._retried:
-            self.retries.add(run)
-        if run.outcome == "completed":
-            self._completed(record, times, files)
+    def add(self, lines: Iterable[Line]) -> None:
+        """Fold the next lines of the journal."""
+        records = self.ledger.enter(lines)
+        while some := list(islice(records, _AT_ONCE)):
+            self._add(some)
+
+    def _add(self, records: list[Record]) -> None:
+        runs = [record.execution for record in records]
+        times = [believed(run, record.due) for run, record in zip(runs, records, strict=True)]
+        files = [self.truth.judge(record) for record in records]
+        self.ends.add(runs)
+        self._columns(records, runs, times, files)
+        jobs = list(zip(records, runs, times, files, strict=True))
+        for record, run, stamps, _ in jobs:
+            if stamps is not run.server:
+                self.impossible.add(record.index)
+            if run.held_s and not record.warmup:
+                self._held(run)
+            if self._retried and not record.warmup:
+                self.retries.add(run)
+        self._completed([job for job in jobs if job[1].outcome == "completed" and not job[0].warmup])
+
+    def _columns(
+        self, records: list[Record], runs: list[Execution], times: list[ServerTimes], files: list[JobFiles]
+    ) -> None:
+        codes, outcomes = self.workflows, [run.outcome for run in runs]
+        completed = [outcome == "completed" for outcome in outcomes]
+        flags: dict[str, Iterable[int]] = {
+            "cache": [CACHE_CLASSES.index(its.cache) for its in files],
+            "completed": completed,
+            "censored": [record.censored for record in records],
+            "dropped": [outcome == "dropped" for outcome in outcomes],
+            "retried": [self._retried and len(run.attempts) > 1 for run in runs],
+            "ours": [is_ours(run) for run in runs],
+            "warmup": [record.warmup for record in records],
+        }
+        numbers: dict[str, Iterable[int]] = {
+            "book": [-1 if record.book is None else record.book for record in records],
+            "images": [its.images if ok else 0 for its, ok in zip(files, completed, strict=True)],
+            "previews": [its.previews if ok else 0 for its, ok in zip(files, completed, strict=True)],
+            "workflow": [codes.setdefault(record.workflow, len(codes)) for record in records],
+        }
+        for name, column in flags.items():
+            self._rest[name] += bytes(column)
+        for name, column in numbers.items():
+            self._rest[name] += array(_NUMBERS[name], column).tobytes()
+        flat = list(chain.from_iterable(map(instants, records, times)))
+        self._instants += np.array(flat, np.float64).tobytes()
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -157,61 +182,47 @@ class Fold:
     def finish(self) -> Jobs:
         """The jobs, when all lines are folded; what only folding needs is given back, so this works once."""
         self.truth.forget()
-        rows, self._rows = np.frombuffer(self._rows, _ROW) if self._rows else np.empty(0, _ROW), bytearray()
+        at = np.frombuffer(self._instants).reshape(-1, len(INSTANTS))
+        columns = {name: np.frombuffer(self._rest[name], kind) for name, kind in (_NUMBERS | _FLAGS).items()}
         # Counted first, in the order of completion; NaN last; ties keep their order.
-        order = np.lexsort((rows["done"], rows["warmup"]))
-        columns = {name: rows[name][order] for name in _ROW.names or ()}
-        warmup = columns.pop("warmup")
-        at = {name: columns.pop(name) for name in INSTANTS}
-        return Jobs(Columns(instants=at, **columns), counted=int(np.count_nonzero(~warmup)))
+        order = np.lexsort((at[:, INSTANTS.index("done")], columns["warmup"]))
+        by_end = {name: column[order] for name, column in columns.items()}
+        warmup = by_end.pop("warmup")
+        self._instants, self._rest = bytearray(), {}
+        ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
+        return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
 
-    def _pack(self, record: Record, times: ServerTimes, files: JobFiles) -> bytes:
-        run = record.execution
-        completed = run.outcome == "completed"
-        return _PACK.pack(
-            *[math.nan if instant is None else instant for instant in instants(record, times)],
-            -1 if record.book is None else record.book,
-            files.images if completed else 0,
-            files.previews if completed else 0,
-            self.workflows.setdefault(record.workflow, len(self.workflows)),
-            CACHE_CLASSES.index(files.cache),
-            completed,
-            record.censored,
-            run.outcome == "dropped",
-            self._retried and len(run.attempts) > 1,
-            is_ours(record),
-            record.warmup,
-        )
-
-    def _completed(self, record: Record, times: ServerTimes, files: JobFiles) -> None:
+    def _completed(self, jobs: list[tuple[Record, Execution, ServerTimes, JobFiles]]) -> None:
         """What is gathered of completed counted jobs."""
-        run = record.execution
-        self.made.add(record, files)
-        if files.repeated:
-            self.repeated.add(record.index)
-            self.overwritten += files.overwritten == len(files.repeated)
-        for output in run.outputs:
-            self._output(output)
-        if run.fetches:
-            self._fetches(run, files)
-        if run.end_source == "history":
-            self.polled.append(run.done_uncertainty_s)
-        if run.nodes:
-            self._node_times(record, times)
+        files = [job[3] for job in jobs]
+        self.made.add([job[0] for job in jobs], files)
+        for its, count in Counter(files).items():
+            self._reported(its, count)
+        for record, run, times, its in jobs:
+            if its.repeated:
+                ran = {span.node for span in run.nodes if span.end is not None}
+                self.repeated.add(record.index)
+                self.overwritten += ran.issuperset(its.repeated.values())
+            if run.fetches:
+                self._fetches(run, self.truth.kinds(record, its))
+            if run.end_source == "history":
+                self.polled.append(run.done_uncertainty_s)
+            if run.nodes:
+                self._node_times(record.workflow, run, times)
 
-    def _output(self, output: Output) -> None:
-        counted = self.outputs[output.kind]
-        counted.jobs += 1
-        counted.count += output.count
-        for file in output.files:
-            folder = file.partition("/")[0]
-            counted.files[folder] = counted.files.get(folder, 0) + 1
+    def _reported(self, files: JobFiles, jobs: int) -> None:
+        for key, count, folders in files.reported:
+            counted = self.outputs[key]
+            counted.jobs += jobs
+            counted.count += count * jobs
+            for folder in folders:
+                counted.files[folder] = counted.files.get(folder, 0) + jobs
 
-    def _fetches(self, run: Execution, files: JobFiles) -> None:
+    def _fetches(self, run: Execution, kinds: Mapping[str, Kind]) -> None:
         for fetch in run.fetches:
             self.fetched.files += 1
             self.fetched.bytes += fetch.bytes
-            kind = files.kinds.get(fetch.file) or kind_of(fetch.file)
+            kind = kinds.get(fetch.file) or kind_of(fetch.file)
             self.fetched.kinds[kind] = self.fetched.kinds.get(kind, 0) + fetch.bytes
             self.fetched.image_bytes += fetch.bytes if kind == "image" else 0
             self.fetched.seconds += fetch.seconds
@@ -225,12 +236,13 @@ class Fold:
         self.held.longest_s = max(self.held.longest_s, run.held_s)
         self.held.dropped += run.outcome == "dropped"
 
-    def _node_times(self, record: Record, times: ServerTimes) -> None:
-        known = times.start_ms is not None and times.end_ms is not None
-        for span in node_spans(record.execution):
+    def _node_times(self, workflow: str, run: Execution, times: ServerTimes) -> None:
+        took_ms = times.execution_ms
+        for span in node_spans(run):
             if span.end is not None:
-                of_node = self.nodes[record.workflow, span.node]
-                of_node.seconds.append(span.end - span.start)
-                of_node.of_known += known * (span.end - span.start)
-        if times.start_ms is not None and times.end_ms is not None:
-            self.node_execution_s[record.workflow] += (times.end_ms - times.start_ms) / 1000
+                of_node, seconds = self.nodes[workflow, span.node], span.end - span.start
+                of_node.seconds.append(seconds)
+                if took_ms is not None:
+                    of_node.of_known += seconds
+        if took_ms is not None:
+            self.node_execution_s[workflow] += took_ms / 1000
