@@ -122,15 +122,23 @@ class Fold:
         files = [self.truth.judge(record) for record in records]
         self.ends.add(runs)
         self._columns(records, runs, times, files)
-        jobs = list(zip(records, runs, times, files, strict=True))
-        for record, run, stamps, _ in jobs:
+        completed: list[tuple[Record, JobFiles]] = []
+        for record, run, stamps, its in zip(records, runs, times, files, strict=True):
             if stamps is not run.server:
                 self.impossible.add(record.index)
-            if run.held_s and not record.warmup:
+            if record.warmup:
+                continue
+            if run.held_s:
                 self._held(run)
-            if self._retried and not record.warmup:
+            if self._retried:
                 self.retries.add(run)
-        self._completed([job for job in jobs if job[1].outcome == "completed" and not job[0].warmup])
+            if run.outcome == "completed":
+                completed.append((record, its))
+                self._completed(record, run, stamps, its)
+        alike = Counter([its for _, its in completed])
+        for its, jobs in alike.items():
+            self._reported(its, jobs)
+        self.made.add(completed, alike)
 
     def _columns(
         self, records: list[Record], runs: list[Execution], times: list[ServerTimes], files: list[JobFiles]
@@ -192,23 +200,18 @@ class Fold:
         ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
         return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
 
-    def _completed(self, jobs: list[tuple[Record, Execution, ServerTimes, JobFiles]]) -> None:
-        """What is gathered of completed counted jobs."""
-        files = [job[3] for job in jobs]
-        self.made.add([job[0] for job in jobs], files)
-        for its, count in Counter(files).items():
-            self._reported(its, count)
-        for record, run, times, its in jobs:
-            if its.repeated:
-                ran = {span.node for span in run.nodes if span.end is not None}
-                self.repeated.add(record.index)
-                self.overwritten += ran.issuperset(its.repeated.values())
-            if run.fetches:
-                self._fetches(run, self.truth.kinds(record, its))
-            if run.end_source == "history":
-                self.polled.append(run.done_uncertainty_s)
-            if run.nodes:
-                self._node_times(record.workflow, run, times)
+    def _completed(self, record: Record, run: Execution, times: ServerTimes, files: JobFiles) -> None:
+        """What is gathered of completed counted jobs one by one."""
+        if files.repeated:
+            ran = {span.node for span in run.nodes if span.end is not None}
+            self.repeated.add(record.index)
+            self.overwritten += ran.issuperset(files.repeated.values())
+        if run.fetches:
+            self._fetches(run, self.truth.kinds(record, files))
+        if run.end_source == "history":
+            self.polled.append(run.done_uncertainty_s)
+        if run.nodes:
+            self._node_times(record.workflow, run, times)
 
     def _reported(self, files: JobFiles, jobs: int) -> None:
         for key, count, folders in files.reported:
@@ -237,10 +240,11 @@ class Fold:
         self.held.dropped += run.outcome == "dropped"
 
     def _node_times(self, workflow: str, run: Execution, times: ServerTimes) -> None:
-        took_ms = times.execution_ms
+        took_ms, nodes = times.execution_ms, self.nodes
         for span in node_spans(run):
-            if span.end is not None:
-                of_node, seconds = self.nodes[workflow, span.node], span.end - span.start
+            end = span.end
+            if end is not None:
+                of_node, seconds = nodes[workflow, span.node], end - span.start
                 of_node.seconds.append(seconds)
                 if took_ms is not None:
                     of_node.of_known += seconds

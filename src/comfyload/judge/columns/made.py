@@ -7,7 +7,7 @@ failure, and no image either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
 from typing import Any, Literal
 
@@ -56,18 +56,18 @@ class Made:
         self._new: Counter[tuple[Kind, str]] = Counter()
         self._groups: dict[str, dict[Choice, dict[Shape, Tagged]]] = {}
 
-    def add(self, records: Iterable[Record], files: Sequence[JobFiles]) -> None:
-        """Count what completed counted jobs made."""
-        for its, jobs in Counter(files).items():
-            for at, count in its.made.items():
-                self._new[at] += count * jobs
-        alike: dict[tuple[JobFiles, Choice], Tagged | None] = {}
-        for record, its in zip(records, files, strict=True):
+    def add(self, jobs: Iterable[tuple[Record, JobFiles]], alike: Mapping[JobFiles, int]) -> None:
+        """Count what completed counted jobs made. `alike`: of how many of them each is the files."""
+        for its, count in alike.items():
+            for at, made in its.made.items():
+                self._new[at] += made * count
+        groups: dict[tuple[JobFiles, Choice], Tagged | None] = {}
+        for record, its in jobs:
             if its.shape is not None:
                 group = its, _choice(record.values)
-                if group not in alike:
-                    alike[group] = self._like(record.workflow, group[1], its.shape)
-                named = alike[group]
+                if group not in groups:
+                    groups[group] = self._like(record.workflow, group[1], its.shape)
+                named = groups[group]
                 if named is not None:
                     named.add(record.index)
 
