@@ -23,9 +23,11 @@ from comfyload.record.kinds import Kind, kind_of
 from comfyload.record.model import Execution, Line, Record, Sample, ServerTimes, WorkflowFacts
 from comfyload.record.stamps import believed, node_spans
 
-_NUMBERS = {"book": "q", "images": "I", "previews": "I", "workflow": "H"}
-_FLAGS = {"cache": "B"} | dict.fromkeys(("completed", "censored", "dropped", "retried", "ours", "warmup"), "?")
-"""What is kept of each job besides its instants, and as which type."""
+_KIND = np.dtype(
+    [("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
+    + [(name, np.bool_) for name in ("completed", "censored", "dropped", "retried", "ours", "warmup")]
+)
+"""What many jobs have in common; of each job its number is kept, its book, and its instants."""
 _AT_ONCE = 64
 """Jobs folded together: column by column costs a fifth of job by job."""
 
@@ -108,7 +110,8 @@ class Fold:
         self.ends = Ends()
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._instants = bytearray()
-        self._rest = {name: bytearray() for name in (_NUMBERS | _FLAGS)}
+        self._books, self._kind_of = array("q"), array("I")
+        self._kinds: dict[tuple[object, ...], int] = {}
 
     def add(self, lines: Iterable[Line]) -> None:
         """Fold the next lines of the journal."""
@@ -143,27 +146,23 @@ class Fold:
     def _columns(
         self, records: list[Record], runs: list[Execution], times: list[ServerTimes], files: list[JobFiles]
     ) -> None:
-        codes, outcomes = self.workflows, [run.outcome for run in runs]
-        completed = [outcome == "completed" for outcome in outcomes]
-        flags: dict[str, Iterable[int]] = {
-            "cache": [CACHE_CLASSES.index(its.cache) for its in files],
-            "completed": completed,
-            "censored": [record.censored for record in records],
-            "dropped": [outcome == "dropped" for outcome in outcomes],
-            "retried": [self._retried and len(run.attempts) > 1 for run in runs],
-            "ours": [is_ours(run) for run in runs],
-            "warmup": [record.warmup for record in records],
-        }
-        numbers: dict[str, Iterable[int]] = {
-            "book": [-1 if record.book is None else record.book for record in records],
-            "images": [its.images if ok else 0 for its, ok in zip(files, completed, strict=True)],
-            "previews": [its.previews if ok else 0 for its, ok in zip(files, completed, strict=True)],
-            "workflow": [codes.setdefault(record.workflow, len(codes)) for record in records],
-        }
-        for name, column in flags.items():
-            self._rest[name] += bytes(column)
-        for name, column in numbers.items():
-            self._rest[name] += array(_NUMBERS[name], column).tobytes()
+        kinds, workflows = self._kinds, self.workflows
+        for record, run, its in zip(records, runs, files, strict=True):
+            completed = run.outcome == "completed"
+            kind = (
+                its.images if completed else 0,
+                its.previews if completed else 0,
+                workflows.setdefault(record.workflow, len(workflows)),
+                CACHE_CLASSES.index(its.cache),
+                completed,
+                record.censored,
+                run.outcome == "dropped",
+                self._retried and len(run.attempts) > 1,
+                is_ours(run),
+                record.warmup,
+            )
+            self._kind_of.append(kinds.setdefault(kind, len(kinds)))
+            self._books.append(-1 if record.book is None else record.book)
         flat = list(chain.from_iterable(map(instants, records, times)))
         self._instants += np.array(flat, np.float64).tobytes()
 
@@ -191,12 +190,13 @@ class Fold:
         """The jobs, when all lines are folded; what only folding needs is given back, so this works once."""
         self.truth.forget()
         at = np.frombuffer(self._instants).reshape(-1, len(INSTANTS))
-        columns = {name: np.frombuffer(self._rest[name], kind) for name, kind in (_NUMBERS | _FLAGS).items()}
+        kinds, kind_of_job = np.array(list(self._kinds), _KIND), np.array(self._kind_of)
+        warmup = kinds["warmup"][kind_of_job]
         # Counted first, in the order of completion; NaN last; ties keep their order.
-        order = np.lexsort((at[:, INSTANTS.index("done")], columns["warmup"]))
-        by_end = {name: column[order] for name, column in columns.items()}
-        warmup = by_end.pop("warmup")
-        self._instants, self._rest = bytearray(), {}
+        order = np.lexsort((at[:, INSTANTS.index("done")], warmup))
+        by_end = {name: kinds[name][kind_of_job[order]] for name in _KIND.names or () if name != "warmup"}
+        by_end["book"] = np.array(self._books)[order]
+        self._instants, self._books, self._kind_of = bytearray(), array("q"), array("I")
         ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
         return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
 
