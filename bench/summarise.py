@@ -4,8 +4,8 @@ Writes a made-up run to a temporary folder, then reads it in separate processes,
 its whole summary. Two yardsticks show how little reading such a file can cost, and state far less: `msgspec` decodes
 four fields of each line into a struct and takes percentiles of latency by workflow and outcome, and `duckdb` computes
 the same percentiles with SQL. `duckdb_whole` is like for like: DuckDB doing as much of the summary's work as SQL can
-(`summarise.sql`), which leaves out intervals, autocorrelation, drift and the findings. DuckDB is used if it is
-installed. All times include starting Python and the imports.
+(`summarise.sql`), which leaves out intervals, drift, saturation and the findings. DuckDB is used if it is installed.
+All times include starting Python and the imports.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ async def _events(data: bytes) -> None:
 
 def fold(record: Record) -> None:
     folded = Fold([FACTS])
-    folded.add(record)
+    folded.add([record])
     folded.finish()
 
 

@@ -20,8 +20,7 @@ PAUSE = 0.5
 
 def _jobs(records: list[Record]) -> Jobs:
     fold = Fold([FACTS])
-    for record in records:
-        fold.add(record)
+    fold.add(records)
     return fold.finish()
 
 

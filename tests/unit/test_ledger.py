@@ -16,7 +16,7 @@ def _left(record: Record, state: str) -> Record:
 
 
 def _enter(ledger: Ledger, lines: list[Line]) -> list[Record]:
-    return [record for line in lines if (record := ledger.enter(line)) is not None]
+    return list(ledger.enter(lines))
 
 
 def _warmup(record: Record) -> Record:

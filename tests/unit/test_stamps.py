@@ -187,7 +187,7 @@ def test_the_columns_hold_the_believed_stamps_and_no_others(
     execution = ran(create, start, end, sent=sent, done=done, outcome=outcome)
     record = structs.replace(job(0, due, 1.0), execution=execution)
     fold = Fold([FACTS])
-    fold.add(record)
+    fold.add([record])
     every = fold.finish().every.instants
     for name in ("create_ms", "start_ms", "end_ms"):
         expected = getattr(believed(execution, due), name)

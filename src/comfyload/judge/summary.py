@@ -164,14 +164,13 @@ def measure(
 ) -> Measured:
     """`summarise`, with the columns it was made from."""
     fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=gpus_alike(manifest.environment))
-    for line in lines:
-        fold.add(line)
+    fold.add(lines)
     for sample in samples:
         fold.sample(sample)
     evidence = _evidence(manifest, fold)
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     latency = jobs.known("latency")
-    made = fold.made.sorted()
+    made = fold.made.by_kind()
     gpus = gpu_rows(fold.gpus, jobs, _counted(manifest), simulated=is_simulated(manifest.server))
     findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
@@ -297,7 +296,7 @@ def _counts(evidence: Evidence, observed: dict[str, float | None], valid: bool) 
         warmup_jobs=fold.ledger.warmup.total(),
         cached_fully=classes["cached"],
         cached_partly=classes["partial"],
-        made=fold.made.by_kind,
+        made=fold.made.by_kind(),
         image_bytes=fold.fetched.image_bytes if fold.fetched.files else None,
         wall_clock_s=evidence.wall_clock_s,
         offered_per_minute=evidence.rates.offered,

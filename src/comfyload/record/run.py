@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -196,6 +197,9 @@ class RunReader:
             ) from None
 
     def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
+        return chain.from_iterable(self._blocks(name, decoder))
+
+    def _blocks(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[Iterable[T]]:
         found = Damage() if self._salvage else None
         yield from read_journal(self.path / name, decoder, found)
         if found is not None and found.why:

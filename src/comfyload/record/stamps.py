@@ -1,5 +1,7 @@
 """Decides which of a server's stamps are plausible, for all numbers that are made of them."""
 
+import math
+
 from comfyload.record.model import Execution, ServerTimes, Span
 
 FASTER, COARSE_MS = 1.02, 20.0
@@ -21,15 +23,21 @@ def believed(execution: Execution, due: float | None = None) -> ServerTimes:
     A wait or an execution takes at least 0 and at most the time on our own clock between sending the job (or `due`, if
     an earlier process sent it) and its end. Where two stamps contradict, the one that the third supports is kept.
     """
-    times = execution.server
+    times, sent, done = execution.server, execution.sent, execution.done
     create, start, end = times.create_ms, times.start_ms, times.end_ms
+    most = math.inf
+    if sent is None:
+        sent = due
+    if sent is not None and done is not None:
+        most = FASTER * 1000 * (done - sent) + COARSE_MS
+        if execution.outcome != "completed":
+            most += GIVEN_UP_MS
+    if create is None or start is None or end is None:
+        pass  # fewer to compare
+    elif SECONDS_TO <= create <= start <= end < LAST and end - create <= most:
+        return times  # as of most jobs: what follows would find the same
     if not (_is_clock(create) and _is_clock(start) and _is_clock(end)):
         return _UNKNOWN
-    sent = execution.sent if execution.sent is not None else due
-    most = float("inf")
-    if sent is not None and execution.done is not None:
-        most = FASTER * 1000 * (execution.done - sent) + COARSE_MS
-        most += 0.0 if execution.outcome == "completed" else GIVEN_UP_MS
     wait, run, whole = _fits(create, start, most), _fits(start, end, most), _fits(create, end, most)
     if wait and run and whole:
         return times

@@ -39,10 +39,8 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
     They are judged as the summary judges them. A second record of the same job is left out, as it is from every count.
     """
     ledger, truth = Ledger(), CacheJudge(manifest.workflows)
-    for line in lines:
-        record = ledger.enter(line)
-        if record is not None:
-            yield _job(record, truth)
+    for record in ledger.enter(lines):
+        yield _job(record, truth)
 
 
 def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:

@@ -8,43 +8,44 @@ time. Such a job is completed, but it made nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal
 
 from msgspec import Struct
 
-from comfyload.record.kinds import SHOWING, SHOWN, Kind, kind_of
+from comfyload.record.kinds import SHOWING, SHOWN, Kind, kind_of, kind_under
 from comfyload.record.model import Output, Record, WorkflowFacts
 
 CacheClass = Literal["fresh", "partial", "cached"]
 """`cached`: all outputs from the cache; `partial`: some output or sampler was; `fresh`: neither."""
+_DIFFERENT = 1000
+"""So many jobs that returned something different are remembered, so that the next of their like is judged at once."""
+Place = tuple[str, Kind]
+"""A node, and what it makes."""
+Shape = tuple[tuple[Place, int, int], ...]
+"""How many of what a job made at each node that reported anything, nothing included, and how many of these it saved."""
 
 
-class JobFiles(Struct, frozen=True, kw_only=True):
-    """What one job returned. Files are `type/subfolder/name`, each once however many nodes returned it.
+class JobFiles(Struct, frozen=True, kw_only=True, eq=False):
+    """What one job returned, or several that returned the same under other names. A file's number is its place among
+    those of its job, each once however many nodes returned it, without those that are the same in every job.
 
-    `kinds`: of all files but those that are the same in every job. `new`: made by this job; `made` counts these by kind
-    and folder, and texts that lie in no file. `repeated`: not
-    reported as cached, yet an earlier job of the run returned the same name; `overwritten` of these had their output
-    node run, so a file was written, over the earlier one.
+    `kinds`: of the files. `new`: made by this job; `made` counts these by kind and folder of the server, and texts that
+    lie in no file. `images`: new ones that were saved; `previews`: new ones in any other folder. `repeated`: files
+    not reported as cached, of which an earlier job returned the name, each with its node. `shape` None:
+    something came from the cache. `reported`: key, things and folders of their files, of each node.
     """
 
     cache: CacheClass
-    kinds: dict[str, Kind]
-    new: Sequence[str]
+    kinds: Sequence[Kind]
+    new: Sequence[int]
     made: dict[tuple[Kind, str], int]
-    repeated: Sequence[str] = ()
-    overwritten: int = 0
-
-    @property
-    def images(self) -> int:
-        """New images that were saved."""
-        return self.made.get(("image", "output"), 0)
-
-    @property
-    def previews(self) -> int:
-        """New images in any other folder."""
-        return sum(count for (kind, folder), count in self.made.items() if kind == "image" and folder != "output")
+    images: int
+    previews: int
+    repeated: dict[int, str]
+    shape: Shape | None
+    reported: Sequence[tuple[str, int, Sequence[str]]]
 
 
 class CacheJudge:
@@ -56,45 +57,37 @@ class CacheJudge:
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._returned: set[int] = set()
+        self._judged: dict[tuple[object, ...], JobFiles] = {}
 
     def judge(self, record: Record) -> JobFiles:
         """What the job made; remembers the names of its files."""
-        run, graph = record.execution, self._facts.get(record.workflow, _UNKNOWN)
-        cached = frozenset(run.cached)
-        returned: dict[str, tuple[Output, bool]] = {}  # with the node that made it, or else one that shows it
-        made: dict[tuple[Kind, str], int] = {}
+        run, graph, returned = record.execution, self._facts.get(record.workflow, _UNKNOWN), self._returned
+        alike: list[object] = [record.workflow, *run.cached]
+        numbers: dict[str, int] = {}
+        known: list[bool] = []
         for output in run.outputs:
-            if output.node in graph.constant:
-                continue
-            own = not cached or graph.made(output.node, cached)
-            for file in output.files:
-                if file not in returned or (own and not returned[file][1]):
-                    returned[file] = output, own
-            if own and output.kind == "text" and not any(o.files for o in run.outputs if o.node == output.node):
-                made["text", SHOWN] = made.get(("text", SHOWN), 0) + output.count
-        kinds = {file: kind_of(file, o.kind, animated=o.animated) for file, (o, _) in returned.items()}
-        new, repeated = [], []
-        for file, (output, own) in returned.items():
-            name = hash(file)
-            known = name in self._returned
-            self._returned.add(name)
-            if not own:
-                continue
-            if not known:
-                new.append(file)
-                at = kinds[file], file.partition("/")[0]
-                made[at] = made.get(at, 0) + 1
-            elif _written(file, output, kinds[file]):
-                repeated.append(file)
-        ran = {span.node for span in run.nodes if span.end is not None} if repeated else _NONE
-        return JobFiles(
-            cache=graph.cache_class(record, cached) if cached else "fresh",
-            kinds=kinds,
-            new=new,
-            made=made,
-            repeated=repeated,
-            overwritten=sum(returned[file][0].node in ran for file in repeated),
-        )
+            alike += output.node, output.kind, output.count, output.animated, len(output.files)
+            constant = output.node in graph.constant
+            for name in output.files:
+                number = -1 if constant else numbers.setdefault(name, len(known))
+                if number == len(known):
+                    code = hash(name)
+                    known.append(code in returned)
+                    returned.add(code)
+                alike += number, name[: name.find("/") + 1] or name, name[name.rfind(".") :] if "." in name else ""
+        everything = (*alike, *known)
+        found = self._judged.get(everything)
+        if found is None:
+            if len(self._judged) >= _DIFFERENT:
+                self._judged.clear()
+            found = self._judged[everything] = _judge(record, graph, dict(zip(numbers, known, strict=True)))
+        return found
+
+    def kinds(self, record: Record, files: JobFiles) -> dict[str, Kind]:
+        """The kind of each file of the job, by name."""
+        graph = self._facts.get(record.workflow, _UNKNOWN)
+        names = [name for o in record.execution.outputs if o.node not in graph.constant for name in o.files]
+        return dict(zip(dict.fromkeys(names), files.kinds, strict=True))
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
@@ -123,7 +116,42 @@ class _Graph:
 
 
 _UNKNOWN = _Graph(None)
-_NONE: Set[str] = frozenset()
+
+
+def _judge(record: Record, graph: _Graph, known: Mapping[str, bool]) -> JobFiles:
+    """`known`: the job's files, and whether an earlier job had returned them."""
+    run, cached = record.execution, frozenset(record.execution.cached)
+    outputs = [output for output in run.outputs if output.node not in graph.constant]
+    own = {output.node: graph.made(output.node, cached) for output in outputs}
+    returned: dict[str, Output] = {}  # by the node that made it, or else one that shows it
+    made: Counter[tuple[Kind, str]] = Counter()
+    for output in outputs:
+        for file in output.files:
+            if file not in returned or (own[output.node] and not own[returned[file].node]):
+                returned[file] = output
+        if own[output.node] and output.kind == "text" and not any(o.files for o in outputs if o.node == output.node):
+            made["text", SHOWN] += output.count
+    kinds = {file: kind_of(file, returned[file].kind, animated=returned[file].animated) for file in known}
+    ours = {file: kind for file, kind in kinds.items() if own[returned[file].node]}
+    made.update((kind, file.partition("/")[0]) for file, kind in ours.items() if not known[file])
+    images = {folder: count for (kind, folder), count in made.items() if kind == "image"}
+    cache = graph.cache_class(record, cached) if cached else "fresh"
+    whole = cache == "fresh" and cached.isdisjoint(output.node for output in run.outputs)
+    return JobFiles(
+        cache=cache,
+        kinds=tuple(kinds.values()),
+        new=[number for number, file in enumerate(known) if file in ours and not known[file]],
+        made=made,
+        images=images.get("output", 0),
+        previews=sum(images.values()) - images.get("output", 0),
+        repeated={
+            number: returned[file].node
+            for number, file in enumerate(known)
+            if known[file] and file in ours and _written(file, returned[file], ours[file])
+        },
+        shape=_shape(outputs, kinds) if whole else None,
+        reported=[(o.kind, o.count, [file.partition("/")[0] for file in o.files]) for o in run.outputs],
+    )
 
 
 def _written(file: str, output: Output, kind: Kind) -> bool:
@@ -132,3 +160,17 @@ def _written(file: str, output: Output, kind: Kind) -> bool:
     """
     shown = output.kind in SHOWING or file.startswith("input/")
     return not shown and kind not in ("text", "other")
+
+
+def _shape(outputs: Iterable[Output], kinds: Mapping[str, Kind]) -> Shape:
+    counts: dict[Place, list[int]] = {}
+    for output in outputs:
+        for file in output.files:
+            at = counts.setdefault((output.node, kinds[file]), [0, 0])
+            at[0] += 1
+            at[1] += file.startswith("output/")
+        kind = None if output.files else kind_under(output.kind)
+        if kind is not None and (output.count == 0 or kind == "text"):
+            at = counts.setdefault((output.node, kind), [0, 0])
+            at[0] += min(output.count, 1)  # of several texts in a list, nobody knows how many
+    return tuple([(place, made, saved) for place, (made, saved) in sorted(counts.items())])

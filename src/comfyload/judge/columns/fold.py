@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import struct
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 
 import numpy as np
 from msgspec import Struct, field
@@ -20,18 +20,16 @@ from comfyload.judge.columns.pace import Ends
 from comfyload.judge.columns.retries import Retries
 from comfyload.judge.metrics import INSTANTS, instants
 from comfyload.record.kinds import Kind, kind_of
-from comfyload.record.model import Execution, Line, Output, Record, Sample, ServerTimes, WorkflowFacts
+from comfyload.record.model import Execution, Line, Record, Sample, ServerTimes, WorkflowFacts
 from comfyload.record.stamps import believed, node_spans
 
-_FLAGS = ("completed", "censored", "dropped", "retried", "ours", "warmup")
-_PACK = struct.Struct(f"={len(INSTANTS)}dqIIHB{len(_FLAGS)}?")
-"""A job as bytes: its instants, book, images, previews, workflow, cache class and flags."""
-_ROW = np.dtype(
-    [(name, np.float64) for name in INSTANTS]
-    + [("book", np.int64), ("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
-    + [(name, np.bool_) for name in _FLAGS]
+_KIND = np.dtype(
+    [("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
+    + [(name, np.bool_) for name in ("completed", "censored", "dropped", "retried", "ours", "warmup")]
 )
-"""The same as numpy reads it."""
+"""What many jobs have in common; of each job its number is kept, its book, and its instants."""
+_AT_ONCE = 64
+"""Jobs folded together: column by column costs a fifth of job by job."""
 
 
 class NodeTimes(Struct, kw_only=True):
@@ -98,7 +96,7 @@ class Fold:
         self.truth = CacheJudge(facts)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs = defaultdict[str, OutputCount](OutputCount)
-        self.made = Made(facts)
+        self.made = Made()
         self.repeated, self.overwritten = Tagged(), 0
         self.impossible = Tagged()
         self.fetched = Fetched()
@@ -111,28 +109,62 @@ class Fold:
         self.retries = Retries()
         self.ends = Ends()
         self._lines: dict[tuple[str, str], list[float]] = {}
-        self._rows = bytearray()
+        self._instants = bytearray()
+        self._books, self._kind_of = array("q"), array("I")
+        self._kinds: dict[tuple[object, ...], int] = {}
 
-    def add(self, line: Line) -> None:
-        """Fold the next line of the journal."""
-        record = self.ledger.enter(line)
-        if record is None:
-            return
-        run = record.execution
-        self.ends.add(run)
-        times = believed(run, record.due)
-        if times is not run.server:
-            self.impossible.add(record.index)
-        files = self.truth.judge(record)
-        self._rows += self._pack(record, times, files)
-        if record.warmup:
-            return
-        if run.held_s:
-            self._held(run)
-        if self._retried:
-            self.retries.add(run)
-        if run.outcome == "completed":
-            self._completed(record, times, files)
+    def add(self, lines: Iterable[Line]) -> None:
+        """Fold the next lines of the journal."""
+        records = self.ledger.enter(lines)
+        while some := list(islice(records, _AT_ONCE)):
+            self._add(some)
+
+    def _add(self, records: list[Record]) -> None:
+        runs = [record.execution for record in records]
+        times = [believed(run, record.due) for run, record in zip(runs, records, strict=True)]
+        files = [self.truth.judge(record) for record in records]
+        self.ends.add(runs)
+        self._columns(records, runs, times, files)
+        completed: list[tuple[Record, JobFiles]] = []
+        for record, run, stamps, its in zip(records, runs, times, files, strict=True):
+            if stamps is not run.server:
+                self.impossible.add(record.index)
+            if record.warmup:
+                continue
+            if run.held_s:
+                self._held(run)
+            if self._retried:
+                self.retries.add(run)
+            if run.outcome == "completed":
+                completed.append((record, its))
+                self._completed(record, run, stamps, its)
+        alike = Counter([its for _, its in completed])
+        for its, jobs in alike.items():
+            self._reported(its, jobs)
+        self.made.add(completed, alike)
+
+    def _columns(
+        self, records: list[Record], runs: list[Execution], times: list[ServerTimes], files: list[JobFiles]
+    ) -> None:
+        kinds, workflows = self._kinds, self.workflows
+        for record, run, its in zip(records, runs, files, strict=True):
+            completed = run.outcome == "completed"
+            kind = (
+                its.images if completed else 0,
+                its.previews if completed else 0,
+                workflows.setdefault(record.workflow, len(workflows)),
+                CACHE_CLASSES.index(its.cache),
+                completed,
+                record.censored,
+                run.outcome == "dropped",
+                self._retried and len(run.attempts) > 1,
+                is_ours(run),
+                record.warmup,
+            )
+            self._kind_of.append(kinds.setdefault(kind, len(kinds)))
+            self._books.append(-1 if record.book is None else record.book)
+        flat = list(chain.from_iterable(map(instants, records, times)))
+        self._instants += np.array(flat, np.float64).tobytes()
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -157,61 +189,43 @@ class Fold:
     def finish(self) -> Jobs:
         """The jobs, when all lines are folded; what only folding needs is given back, so this works once."""
         self.truth.forget()
-        rows, self._rows = np.frombuffer(self._rows, _ROW) if self._rows else np.empty(0, _ROW), bytearray()
+        at = np.frombuffer(self._instants).reshape(-1, len(INSTANTS))
+        kinds, kind_of_job = np.array(list(self._kinds), _KIND), np.array(self._kind_of)
+        warmup = kinds["warmup"][kind_of_job]
         # Counted first, in the order of completion; NaN last; ties keep their order.
-        order = np.lexsort((rows["done"], rows["warmup"]))
-        columns = {name: rows[name][order] for name in _ROW.names or ()}
-        warmup = columns.pop("warmup")
-        at = {name: columns.pop(name) for name in INSTANTS}
-        return Jobs(Columns(instants=at, **columns), counted=int(np.count_nonzero(~warmup)))
+        order = np.lexsort((at[:, INSTANTS.index("done")], warmup))
+        by_end = {name: kinds[name][kind_of_job[order]] for name in _KIND.names or () if name != "warmup"}
+        by_end["book"] = np.array(self._books)[order]
+        self._instants, self._books, self._kind_of = bytearray(), array("q"), array("I")
+        ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
+        return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
 
-    def _pack(self, record: Record, times: ServerTimes, files: JobFiles) -> bytes:
-        run = record.execution
-        completed = run.outcome == "completed"
-        return _PACK.pack(
-            *[math.nan if instant is None else instant for instant in instants(record, times)],
-            -1 if record.book is None else record.book,
-            files.images if completed else 0,
-            files.previews if completed else 0,
-            self.workflows.setdefault(record.workflow, len(self.workflows)),
-            CACHE_CLASSES.index(files.cache),
-            completed,
-            record.censored,
-            run.outcome == "dropped",
-            self._retried and len(run.attempts) > 1,
-            is_ours(record),
-            record.warmup,
-        )
-
-    def _completed(self, record: Record, times: ServerTimes, files: JobFiles) -> None:
-        """What is gathered of completed counted jobs."""
-        run = record.execution
-        self.made.add(record, files)
+    def _completed(self, record: Record, run: Execution, times: ServerTimes, files: JobFiles) -> None:
+        """What is gathered of completed counted jobs one by one."""
         if files.repeated:
+            ran = {span.node for span in run.nodes if span.end is not None}
             self.repeated.add(record.index)
-            self.overwritten += files.overwritten == len(files.repeated)
-        for output in run.outputs:
-            self._output(output)
+            self.overwritten += ran.issuperset(files.repeated.values())
         if run.fetches:
-            self._fetches(run, files)
+            self._fetches(run, self.truth.kinds(record, files))
         if run.end_source == "history":
             self.polled.append(run.done_uncertainty_s)
         if run.nodes:
-            self._node_times(record, times)
+            self._node_times(record.workflow, run, times)
 
-    def _output(self, output: Output) -> None:
-        counted = self.outputs[output.kind]
-        counted.jobs += 1
-        counted.count += output.count
-        for file in output.files:
-            folder = file.partition("/")[0]
-            counted.files[folder] = counted.files.get(folder, 0) + 1
+    def _reported(self, files: JobFiles, jobs: int) -> None:
+        for key, count, folders in files.reported:
+            counted = self.outputs[key]
+            counted.jobs += jobs
+            counted.count += count * jobs
+            for folder in folders:
+                counted.files[folder] = counted.files.get(folder, 0) + jobs
 
-    def _fetches(self, run: Execution, files: JobFiles) -> None:
+    def _fetches(self, run: Execution, kinds: Mapping[str, Kind]) -> None:
         for fetch in run.fetches:
             self.fetched.files += 1
             self.fetched.bytes += fetch.bytes
-            kind = files.kinds.get(fetch.file) or kind_of(fetch.file)
+            kind = kinds.get(fetch.file) or kind_of(fetch.file)
             self.fetched.kinds[kind] = self.fetched.kinds.get(kind, 0) + fetch.bytes
             self.fetched.image_bytes += fetch.bytes if kind == "image" else 0
             self.fetched.seconds += fetch.seconds
@@ -225,12 +239,14 @@ class Fold:
         self.held.longest_s = max(self.held.longest_s, run.held_s)
         self.held.dropped += run.outcome == "dropped"
 
-    def _node_times(self, record: Record, times: ServerTimes) -> None:
-        known = times.start_ms is not None and times.end_ms is not None
-        for span in node_spans(record.execution):
-            if span.end is not None:
-                of_node = self.nodes[record.workflow, span.node]
-                of_node.seconds.append(span.end - span.start)
-                of_node.of_known += known * (span.end - span.start)
-        if times.start_ms is not None and times.end_ms is not None:
-            self.node_execution_s[record.workflow] += (times.end_ms - times.start_ms) / 1000
+    def _node_times(self, workflow: str, run: Execution, times: ServerTimes) -> None:
+        took_ms, nodes = times.execution_ms, self.nodes
+        for span in node_spans(run):
+            end = span.end
+            if end is not None:
+                of_node, seconds = nodes[workflow, span.node], end - span.start
+                of_node.seconds.append(seconds)
+                if took_ms is not None:
+                    of_node.of_known += seconds
+        if took_ms is not None:
+            self.node_execution_s[workflow] += took_ms / 1000

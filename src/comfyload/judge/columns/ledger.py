@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from comfyload.record.model import Line, Record, Sent
+from comfyload.record.model import Execution, Line, Record, Sent
 from comfyload.record.outcomes import Outcome
 
 _KINDS = 200
@@ -63,27 +63,23 @@ class Ledger:
         self._recorded: set[int] = set()
         self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
 
-    def enter(self, line: Line) -> Record | None:
-        """Enter the next line. Returns the job; None for one that was entered before, and nothing of it may count
-        again, and for one that is about to be sent: its record will say whether it ended.
+    def enter(self, lines: Iterable[Line]) -> Iterator[Record]:
+        """Enter the next lines, one at a time. The jobs that ended, each once: a second record of a job counts nowhere.
+        One that is about to be sent is none: its record will say whether it ended.
         """
-        index = line.index
-        if index in self._recorded:
-            if isinstance(line, Record):
-                self.duplicates.add(index)
-            return None
-        if isinstance(line, Sent):
-            self.unfinished[index] = line.prompt_id
-            return None
-        self.unfinished.pop(index, None)
-        self._recorded.add(index)
-        run = line.execution
-        (self.warmup if line.warmup else self.counted)[run.outcome] += 1
-        if run.executions > 1:
-            self.executed_again.add(index)
-        if run.outcome != "completed":
-            self._unsuccessful(line)
-        return line
+        recorded, unfinished = self._recorded, self.unfinished
+        for line in lines:
+            index = line.index
+            if index in recorded:
+                if isinstance(line, Record):
+                    self.duplicates.add(index)
+            elif isinstance(line, Sent):
+                unfinished[index] = line.prompt_id
+            else:
+                unfinished.pop(index, None)
+                recorded.add(index)
+                self._ended(line)
+                yield line
 
     @property
     def offered(self) -> int:
@@ -98,6 +94,14 @@ class Ledger:
         ]
         return sorted(rows, key=lambda row: (-row.count, row.index))
 
+    def _ended(self, record: Record) -> None:
+        run = record.execution
+        (self.warmup if record.warmup else self.counted)[run.outcome] += 1
+        if run.executions > 1:
+            self.executed_again.add(record.index)
+        if run.outcome != "completed":
+            self._unsuccessful(record)
+
     def _unsuccessful(self, record: Record) -> None:
         left = record.execution.server_state_after
         if left is not None:
@@ -105,7 +109,7 @@ class Ledger:
         if record.censored and not record.warmup:
             self.censored += 1
         elif not record.warmup:
-            self.ours += is_ours(record)
+            self.ours += is_ours(record.execution)
             self._fail(record)
 
     def _fail(self, record: Record) -> None:
@@ -120,9 +124,9 @@ class Ledger:
         self._failures[key] = (count + 1, example, index)
 
 
-def is_ours(record: Record) -> bool:
+def is_ours(run: Execution) -> bool:
     """Whether the generator's machine made the job fail."""
-    failure = record.execution.failure
+    failure = run.failure
     return failure is not None and failure.kind == "generator"
 
 

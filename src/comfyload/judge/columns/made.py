@@ -7,21 +7,17 @@ failure, and no image either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, groupby
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from comfyload.judge.columns.cache import JobFiles
+from comfyload.judge.columns.cache import JobFiles, Place, Shape
 from comfyload.judge.columns.ledger import Tagged
-from comfyload.record.kinds import KINDS, Kind, kind_under
-from comfyload.record.model import Output, Record, WorkflowFacts
+from comfyload.record.kinds import KINDS, Kind
+from comfyload.record.model import Record
 
-Place = tuple[str, Kind]
-"""A node, and what it makes."""
-Shape = tuple[tuple[Place, int, int], ...]
-"""How many of what a job made at each node that reported anything, nothing included, and how many of these it saved."""
 Choice = tuple[tuple[str, int], ...]
 """The values of a job that may decide how much it makes: switches, and whole numbers as small as a batch's size that
 are no seeds."""
@@ -56,35 +52,39 @@ class Shortage(Struct, frozen=True, kw_only=True):
 class Made:
     """Gathered job by job; only counted jobs that completed and took nothing from the cache are compared."""
 
-    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
-        self.by_kind: dict[Kind, dict[str, int]] = {}
-        """New files by kind and folder of the server, and texts shown."""
-        self._constant = {facts.name: frozenset(facts.constant) for facts in workflows}
+    def __init__(self) -> None:
+        self._new: Counter[tuple[Kind, str]] = Counter()
         self._groups: dict[str, dict[Choice, dict[Shape, Tagged]]] = {}
 
-    def add(self, record: Record, files: JobFiles) -> None:
-        """Count what a completed counted job made."""
-        for (kind, folder), count in files.made.items():
-            folders = self.by_kind.setdefault(kind, {})
-            folders[folder] = folders.get(folder, 0) + count
-        run = record.execution
-        if files.cache == "fresh" and not (run.cached and any(output.node in run.cached for output in run.outputs)):
-            shape = _shape(run.outputs, files.kinds, self._constant.get(record.workflow, frozenset()))
-            self._enter(record.workflow, _choice(record.values), shape, record.index)
+    def add(self, jobs: Iterable[tuple[Record, JobFiles]], alike: Mapping[JobFiles, int]) -> None:
+        """Count what completed counted jobs made. `alike`: of how many of them each is the files."""
+        for its, count in alike.items():
+            for at, made in its.made.items():
+                self._new[at] += made * count
+        groups: dict[tuple[JobFiles, Choice], Tagged | None] = {}
+        for record, its in jobs:
+            if its.shape is not None:
+                group = its, _choice(record.values)
+                if group not in groups:
+                    groups[group] = self._like(record.workflow, group[1], its.shape)
+                named = groups[group]
+                if named is not None:
+                    named.add(record.index)
 
     @property
     def previews_only(self) -> bool:
         """Whether images were made and no file at all was saved, and none was missed: previews are what it is about."""
-        saved = any(folders.get("output") for folders in self.by_kind.values())
+        saved = any(count for (_, folder), count in self._new.items() if folder == "output")
         ever: Counter[Place] = Counter()
         for groups in self._groups.values():
             for place, count, _ in chain.from_iterable(chain.from_iterable(groups.values())):
                 ever[place] += count
-        return bool(self.by_kind.get("image")) and not saved and all(ever.values())
+        return bool(self.by_kind().get("image")) and not saved and all(ever.values())
 
-    def sorted(self) -> dict[Kind, dict[str, int]]:
-        """`by_kind` in the order of kinds."""
-        return {kind: dict(sorted(self.by_kind[kind].items())) for kind in KINDS if kind in self.by_kind}
+    def by_kind(self) -> dict[Kind, dict[str, int]]:
+        """New files by kind and folder of the server, and texts shown."""
+        made = sorted(self._new.items(), key=lambda pair: (KINDS.index(pair[0][0]), pair[0][1]))
+        return {kind: {at[1]: count for at, count in those} for kind, those in groupby(made, lambda pair: pair[0][0])}
 
     def shortages(self) -> Iterator[Shortage]:
         """Every one, whole jobs first."""
@@ -94,37 +94,24 @@ class Made:
             yield from _without(workflow, groups, of, part)
             yield from _fewer(workflow, groups, of, part)
 
-    def _enter(self, workflow: str, choice: Choice, shape: Shape, index: int) -> None:
+    def _like(self, workflow: str, choice: Choice, shape: Shape) -> Tagged | None:
+        """Those that made the same by the same choice; None: they are too many to be kept apart."""
         groups = self._groups.setdefault(workflow, {})
         if choice not in groups and len(groups) >= _GROUPS:
-            return
+            return None
         shapes = groups.setdefault(choice, {})
         if shape not in shapes and len(shapes) >= _SHAPES and _total(shape):
-            return
-        shapes.setdefault(shape, Tagged()).add(index)
-
-
-def _shape(outputs: Iterable[Output], kinds: Mapping[str, Kind], constant: Set[str]) -> Shape:
-    counts: dict[Place, list[int]] = {}
-    for output in outputs:
-        if output.node in constant:
-            continue
-        for file in output.files:
-            at = counts.setdefault((output.node, kinds[file]), [0, 0])
-            at[0] += 1
-            at[1] += file.startswith("output/")
-        kind = None if output.files else kind_under(output.kind)
-        if kind is not None and (output.count == 0 or kind == "text"):
-            at = counts.setdefault((output.node, kind), [0, 0])
-            at[0] += min(output.count, 1)  # of several texts in a list, nobody knows how many
-    return tuple([(place, made, saved) for place, (made, saved) in sorted(counts.items())])
+            return None
+        return shapes.setdefault(shape, Tagged())
 
 
 def _choice(values: dict[str, Any]) -> Choice:
     chosen = [
         (key, value)
         for key, value in values.items()
-        if (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed")) or type(value) is bool
+        if value is True
+        or value is False
+        or (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed"))
     ]
     return tuple(chosen) if chosen else ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
@@ -42,14 +43,14 @@ class Ends:
     def __init__(self) -> None:
         self._done, self._stamped = array("d"), array("d")
 
-    def add(self, run: Execution) -> None:
-        """A job's end, of the warm-up too, with the stamp that the server sent."""
-        end = run.server.end_ms
-        if end is None or run.done is None or run.outcome != "completed" or run.end_source != "events":
-            return
-        if 0 < end < _CLOCK_MS:
-            self._done.append(run.done)
-            self._stamped.append(end)
+    def add(self, runs: Iterable[Execution]) -> None:
+        """Ends of jobs, of the warm-up too, with the stamps that the server sent."""
+        for run in runs:
+            if run.outcome == "completed" and run.end_source == "events":
+                end, done = run.server.end_ms, run.done
+                if end is not None and done is not None and 0 < end < _CLOCK_MS:
+                    self._done.append(done)
+                    self._stamped.append(end)
 
     def pace(self, acknowledged_s: Floats) -> Pace | None:
         """None where too few jobs tell it. `acknowledged_s`: how long replies took, as a measure of delays."""

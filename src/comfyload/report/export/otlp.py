@@ -106,13 +106,11 @@ def _hex_ids(value: Any) -> Any:
 
 def _batches(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[list[ReadableSpan]]:
     ledger, traces, batch = Ledger(), _traces(manifest), list["ReadableSpan"]()
-    for line in lines:
-        record = ledger.enter(line)
-        if record is not None:
-            batch += traces(record)
-            if len(batch) >= _BATCH:
-                yield batch
-                batch = []
+    for record in ledger.enter(lines):
+        batch += traces(record)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
     if batch:
         yield batch
 
