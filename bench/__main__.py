@@ -1,0 +1,78 @@
+"""comfyload beside other clients and beside what the machine allows, in one run and one table.
+
+Everything is measured in turn, in an order that chance decides anew in each round, so that whatever else the machine
+does falls on all alike. The null server has one cpu and the client another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from bench import server
+from bench.case import Case, Row, Setting, rows
+from bench.parts import jobs
+from bench.process import Missing
+from bench.table import markdown
+
+PARTS: dict[str, Callable[[Setting], Iterable[Case]]] = {
+    "jobs": jobs.cases,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="one short round: whether all of it works, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all values here")
+    parser.add_argument("--client-cpu", type=int, default=0)
+    parser.add_argument("--server-cpu", type=int, default=1)
+    words = parser.parse_args()
+    if not {words.client_cpu, words.server_cpu} <= os.sched_getaffinity(0):
+        parser.error("this process may not use both of the cpus")
+    with tempfile.TemporaryDirectory(prefix="comfyload-bench-") as tmp:
+        folder = Path(tmp)
+        workflow = folder / "workflow.json"
+        workflow.write_text(json.dumps(server.workflow(), separators=(",", ":")))
+        with server.running(folder, words.server_cpu) as url:
+            setting = Setting(url=url, workflow=workflow, folder=folder, client_cpu=words.client_cpu, quick=words.quick)
+            table, left_out = measure({part: list(PARTS[part](setting)) for part in words.only or PARTS}, words.quick)
+    print(markdown(table))
+    for line in left_out:
+        print(f"\nLeft out: {line}")
+    if words.json:
+        words.json.write_bytes(msgspec.json.format(msgspec.json.encode({"rows": table, "left_out": left_out})))
+
+
+def measure(parts: dict[str, list[Case]], quick: bool) -> tuple[list[Row], list[str]]:
+    """Rows of all parts, and what was left out and why. What fails once is not tried again."""
+    order = [(part, case) for part, cases in parts.items() for case in cases]
+    measured: dict[str, dict[tuple[str, str], list[dict[str, float]]]] = {part: {} for part in parts}
+    failed: dict[tuple[str, str, str], str] = {}
+    draw, began = random.Random(1), time.monotonic()
+    rounds = 1 if quick else max(case.rounds for _, case in order)
+    for number in range(rounds):
+        for part, case in draw.sample(order, len(order)):
+            key = part, case.what, case.client
+            if number >= case.rounds or key in failed:
+                continue
+            try:
+                measured[part].setdefault(key[1:], []).append(case.measure())
+            except Missing as why:
+                failed[key] = str(why)
+        print(f"round {number + 1} of {rounds} ended after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    table = [row for part, cases in parts.items() for row in rows(part, cases, measured[part])]
+    return table, [f"{client}, {what}: {why}" for (_, what, client), why in failed.items()]
+
+
+if __name__ == "__main__":
+    main()
