@@ -20,12 +20,20 @@ import msgspec
 
 from bench import server
 from bench.case import Case, Row, Setting, rows
-from bench.parts import jobs
+from bench.parts import completion, first_job, images, instructions, jobs, lateness, memory, sockets, summary
 from bench.process import Missing
 from bench.table import markdown
 
 PARTS: dict[str, Callable[[Setting], Iterable[Case]]] = {
     "jobs": jobs.cases,
+    "memory": memory.cases,
+    "lateness": lateness.cases,
+    "completion": completion.cases,
+    "first-job": first_job.cases,
+    "summary": summary.cases,
+    "sockets": sockets.cases,
+    "images": images.cases,
+    "instructions": instructions.cases,
 }
 
 

@@ -57,9 +57,16 @@ class Ran(NamedTuple):
 
 @contextmanager
 def ran(
-    client: str, setting: Setting, jobs: int, in_flight: int, *, sockets: int = 1, fetch: bool = False
+    client: str,
+    setting: Setting,
+    jobs: int,
+    in_flight: int,
+    *,
+    sockets: int = 1,
+    fetch: bool = False,
+    module: str = "comfyload",
 ) -> Iterator[Ran]:
-    """One run of a closed loop, which has posted exactly its jobs and completed them.
+    """One run of a closed loop, which has posted exactly its jobs and completed them. `module`: what runs `comfyload`.
 
     Raises:
         Missing: the client cannot run here, or did not do its work.
@@ -68,7 +75,7 @@ def ran(
         folder = Path(name)
         if client == OURS:
             flags = ["--jobs", str(jobs), "--concurrency", str(in_flight), *(["--fetch"] if fetch else [])]
-            command = ours(setting, folder, flags)
+            command = ours(setting, folder, flags, module)
         else:
             command = _command(client, setting, jobs, in_flight, folder, sockets, fetch)
         before = server.stat(setting.url, "jobs")
@@ -98,13 +105,11 @@ def per_job(
     return (cpu[1] - cpu[0]) / (long - short) * 1e6
 
 
-def ours(
-    setting: Setting, folder: Path, flags: Sequence[str], program: Sequence[str] = ("-m", "comfyload")
-) -> list[str]:
+def ours(setting: Setting, folder: Path, flags: Sequence[str], module: str = "comfyload") -> list[str]:
     """`comfyload run` as a user runs it, with all that it does by default; its files go to the folder."""
     where = ["--server", setting.url, "--workflow", str(setting.workflow)]
     files = ["--output", str(folder / "result.json"), "--run-dir", str(folder / "run"), "--quiet"]
-    return [sys.executable, *program, "run", *where, "--timeout", "120", *files, *flags]
+    return [sys.executable, "-m", module, "run", *where, "--timeout", "120", *files, *flags]
 
 
 def check_ours(usage: Usage, folder: Path, jobs: int, command: Sequence[str]) -> dict[str, Any]:
