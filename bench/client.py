@@ -79,7 +79,7 @@ def ran(
         else:
             command = _command(client, setting, jobs, in_flight, folder, sockets, fetch)
         before = server.stat(setting.url, "jobs")
-        usage = cost_of(command, cpu=setting.client_cpu)
+        usage = cost_of(command, setting)
         posted = server.stat(setting.url, "jobs") - before
         if client == OURS:
             check_ours(usage, folder, jobs, command)
@@ -91,16 +91,23 @@ def ran(
 
 
 def per_job(
-    client: str, setting: Setting, in_flight: int, *, sockets: int = 1, fetch: bool = False, most: int | None = None
+    client: str,
+    setting: Setting,
+    in_flight: int,
+    *,
+    sockets: int = 1,
+    fetch: bool = False,
+    jobs: tuple[int, int] | None = None,
 ) -> float:
     """CPU microseconds of a job: the slope between two lengths, so that start-up and the report's start drop out."""
-    short, long = CLIENTS[client].jobs
-    long = min(long, most or long)
+    found = CLIENTS[client]
+    short, long = jobs or found.jobs
+    in_flight = min(in_flight, found.most)
     if setting.quick:
-        long = short + (long - short) // 4
+        short, long, in_flight = short // 4, short // 4 + (long - short) // 8, min(in_flight, 64)
     cpu = []
-    for jobs in (short, long):
-        with ran(client, setting, jobs, min(in_flight, CLIENTS[client].most), sockets=sockets, fetch=fetch) as run:
+    for length in (short, long):
+        with ran(client, setting, length, in_flight, sockets=sockets, fetch=fetch) as run:
             cpu.append(run.usage.cpu_s)
     return (cpu[1] - cpu[0]) / (long - short) * 1e6
 

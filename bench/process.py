@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from bench.case import Setting
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,31 +19,26 @@ class Missing(Exception):
 
 
 class Usage(NamedTuple):
-    """`began_ns`: CLOCK_MONOTONIC just before the process was made. CPU is user and system time."""
+    """`began_ns`: CLOCK_MONOTONIC at the start of the process. CPU is user and system time."""
 
+    exit_code: int
     cpu_s: float
     wall_s: float
     max_rss_bytes: int
     began_ns: int
-    exit_code: int
     said: str
 
 
-def cost_of(command: Sequence[str], *, cpu: int | None = None) -> Usage:
-    """Run a command to its end."""
-    pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+def cost_of(command: Sequence[str], setting: Setting) -> Usage:
+    """Run a command to its end, on the client's cpu."""
+    cost = built(ROOT / "bench" / "cost.c", setting.folder)
     with tempfile.TemporaryFile() as output:
-        began = time.monotonic_ns()
-        process = subprocess.Popen(
-            [*pinned, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = (time.monotonic_ns() - began) / 1e9
-        process.returncode = os.waitstatus_to_exitcode(status)
+        whole = [str(cost), str(setting.client_cpu), *command]
+        subprocess.run(whole, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True)
         output.seek(0)
-        said = output.read().decode(errors="replace")
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return Usage(cpu_s, wall_s, usage.ru_maxrss * 1024, began, process.returncode, said)
+        said, _, numbers = output.read().decode(errors="replace").rstrip().rpartition("\n")
+    code, cpu_s, wall_s, max_rss, began = numbers.split()
+    return Usage(int(code), float(cpu_s), float(wall_s), int(max_rss), int(began), said)
 
 
 def needed(usage: Usage, command: Sequence[str]) -> Usage:

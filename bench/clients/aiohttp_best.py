@@ -43,6 +43,7 @@ class Load:
         self.inbox, self._words, self._http, self._out = Inbox(), words, http, out
         self._graph = words.graph
         self._inputs = seeded(self._graph)
+        self._posts = asyncio.Semaphore(64)
 
     async def user(self, seeds: Iterator[int], client_id: str) -> None:
         for seed in seeds:
@@ -52,12 +53,9 @@ class Load:
         prompt_id, server = str(uuid.uuid4()), self._words.server
         self.inbox.messages[prompt_id] = []
         ended = self.inbox.ends[prompt_id] = asyncio.get_running_loop().create_future()
-        self._inputs["seed"] = seed  # the graph is shared, so nothing may be awaited before it is encoded
-        body = orjson.dumps({"client_id": client_id, "prompt_id": prompt_id, "prompt": self._graph})
         sent = now()
-        async with self._http.post(f"{server}/prompt", data=body) as reply:
-            if orjson.loads(await reply.read())["prompt_id"] != prompt_id:
-                raise ConnectionError("the server chose another id")
+        async with self._posts:  # so that few bodies wait for a connection
+            await self._post(client_id, prompt_id, seed)
         done = await ended
         async with self._http.get(f"{server}/history/{prompt_id}") as reply:
             entry = orjson.loads(await reply.read())[prompt_id]
@@ -75,6 +73,13 @@ class Load:
         }
         del self.inbox.ends[prompt_id]
         self._out.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+    async def _post(self, client_id: str, prompt_id: str, seed: int) -> None:
+        self._inputs["seed"] = seed  # the graph is shared, so nothing may be awaited before it is encoded
+        body = orjson.dumps({"client_id": client_id, "prompt_id": prompt_id, "prompt": self._graph})
+        async with self._http.post(f"{self._words.server}/prompt", data=body) as reply:
+            if orjson.loads(await reply.read())["prompt_id"] != prompt_id:
+                raise ConnectionError("the server chose another id")
 
 
 async def run(words: Given) -> None:

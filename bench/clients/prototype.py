@@ -12,7 +12,7 @@ import time
 import uuid
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 import httptools
@@ -22,7 +22,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.clients.given import Given, given, seeded
 
-MOST_CONNECTIONS = 128
+MOST_CONNECTIONS = 64
 COUNTED = 64 << 10
 """A body of more bytes is counted, not kept."""
 SEED, PROMPT_ID, CLIENT_ID = 111222333444555, "prompt-id-to-be-replaced", "client-id-to-be-replaced"
@@ -138,7 +138,8 @@ class Pool:
         self._free = deque[Connection]()
         self._waiting = deque[asyncio.Future[Connection]]()
 
-    async def request(self, data: bytes) -> bytes:
+    async def request(self, made: Callable[[], bytes]) -> bytes:
+        """The body of the reply; the request is made once there is a connection for it, and is not kept."""
         loop = asyncio.get_running_loop()
         if self._free:
             connection = self._free.pop()
@@ -148,7 +149,7 @@ class Pool:
         else:
             self._waiting.append(loop.create_future())
             connection = await self._waiting[-1]
-        reply = await connection.request(data)
+        reply = await connection.request(made())
         if self._waiting:
             self._waiting.popleft().set_result(connection)
         else:
@@ -204,22 +205,29 @@ class Load:
     async def _job(self, seed: int, client_id: str) -> None:
         prompt_id = str(uuid.uuid4())
         job = self.jobs[prompt_id] = Job(asyncio.get_running_loop().create_future())
-        body = f"{self._start}{client_id}{self._between}{prompt_id}{self._middle}{seed}{self._rest}".encode()
-        head = f"POST /prompt HTTP/1.1\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"
         sent = now()
-        reply = msgspec.json.decode(await self._pool.request(head.encode() + body), type=Answer)
+        reply = msgspec.json.decode(
+            await self._pool.request(lambda: self._post(client_id, prompt_id, seed)), type=Answer
+        )
         replied = now()
         if reply.prompt_id != prompt_id:
             raise ConnectionError("the server chose another id")
         done = await job.ended
-        entry = await self._pool.request(f"GET /history/{prompt_id} HTTP/1.1\r\n{self._host}\r\n".encode())
+        entry = await self._get(f"/history/{prompt_id}")
         if b'"completed": true' not in entry[-4096:]:
             raise ConnectionError("a job is not in the history")
         if self._fetch:
-            await self._pool.request(f"GET /view?filename={prompt_id} HTTP/1.1\r\n{self._host}\r\n".encode())
+            await self._get(f"/view?filename={prompt_id}")
         ended = now()
         self._keep(Line(prompt_id, seed, sent, replied, done, ended, list(job.events)))
         del self.jobs[prompt_id]
+
+    def _post(self, client_id: str, prompt_id: str, seed: int) -> bytes:
+        body = f"{self._start}{client_id}{self._between}{prompt_id}{self._middle}{seed}{self._rest}".encode()
+        return f"POST /prompt HTTP/1.1\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def _get(self, path: str) -> bytes:
+        return await self._pool.request(lambda: f"GET {path} HTTP/1.1\r\n{self._host}\r\n".encode())
 
     def _keep(self, line: Line) -> None:
         first = line.events[1]

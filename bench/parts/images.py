@@ -11,6 +11,7 @@ from bench.client import per_job
 
 CLIENTS = (OURS, "prototype", "aiohttp, best", "aiohttp, naive", "Locust FastHttpUser", "C, epoll")
 IN_FLIGHT = 8
+FEW, MANY = (300, 2300), (1000, 9000)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -20,5 +21,6 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 def _measure(setting: Setting, client: str) -> dict[str, float]:
     server.configure(setting.url, "emit=0")
-    without, with_one = (per_job(client, setting, IN_FLIGHT, fetch=fetch, most=3000) for fetch in (False, True))
+    jobs = MANY if client.startswith("C,") else FEW
+    without, with_one = (per_job(client, setting, IN_FLIGHT, fetch=fetch, jobs=jobs) for fetch in (False, True))
     return {"CPU µs": with_one - without}

@@ -10,11 +10,14 @@ from bench.case import Case, Setting
 from bench.client import CLIENTS, per_job
 
 WAYS = {
-    "sep": ("emit=1", 128, None),  # one send for each message, at once
-    "burst": ("emit=0", 128, None),  # all messages of a job in one send
-    "spread 200 ms": ("emit=2&dur=200&jit=0.5", 512, 6000),  # each wakes the client up
+    "sep": ("emit=1", 128),  # one send for each message, at once
+    "burst": ("emit=0", 128),  # all messages of a job in one send
+    "spread 200 ms": ("emit=2&dur=200&jit=0.5", 512),  # each wakes the client up
 }
-"""Settings of the server, jobs in flight, and jobs at most, since a server that takes its time takes it for each."""
+"""Settings of the server, and jobs in flight."""
+
+MOST = 8000
+"""Jobs of a server that takes its time, which it takes for each."""
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -24,6 +27,8 @@ def cases(setting: Setting) -> Iterator[Case]:
 
 
 def _measure(setting: Setting, client: str, way: str) -> dict[str, float]:
-    settings, in_flight, most = WAYS[way]
+    settings, in_flight = WAYS[way]
     server.configure(setting.url, settings)
-    return {"CPU µs": per_job(client, setting, in_flight, most=most)}
+    short, long = CLIENTS[client].jobs
+    jobs = (short, min(long, MOST)) if "dur" in settings else (short, long)
+    return {"CPU µs": per_job(client, setting, in_flight, jobs=jobs)}

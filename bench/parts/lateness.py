@@ -34,7 +34,7 @@ def _ours(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=setting.folder) as name:
         load = ["--rate", f"{rate}/s", "--arrivals", "constant", "--jobs", str(jobs)]
         command = ours(setting, Path(name), load)
-        usage = cost_of(command, cpu=setting.client_cpu)
+        usage = cost_of(command, setting)
         check_ours(usage, Path(name), jobs, command)
         records = (line for line in RunReader(Path(name, "run")).lines() if isinstance(line, Record))
         return _quantiles([(record.execution.sent or 0.0) - record.due for record in records])
@@ -42,7 +42,7 @@ def _ours(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
 
 def _least(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
     command = [str(built(SOURCE, setting.folder)), str(rate), str(jobs)]
-    usage = needed(cost_of(command, cpu=setting.client_cpu), command)
+    usage = needed(cost_of(command, setting), command)
     return _quantiles([int(line) / 1e9 for line in usage.said.split()])
 
 

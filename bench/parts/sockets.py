@@ -16,6 +16,7 @@ from bench.client import per_job, ran
 OTHERS = ("prototype", "aiohttp, best")
 FEW, MANY = 100, 1100
 IN_FLIGHT = 100
+JOBS = (500, 3000)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -44,4 +45,4 @@ def _socket(setting: Setting, client: str) -> dict[str, float]:
 
 def _job(setting: Setting, client: str, sockets: int) -> dict[str, float]:
     server.configure(setting.url, "emit=2&dur=100&jit=0.5&bc=1")
-    return {"CPU µs": per_job(client, setting, IN_FLIGHT, sockets=sockets, most=3000)}
+    return {"CPU µs": per_job(client, setting, IN_FLIGHT, sockets=sockets, jobs=JOBS)}

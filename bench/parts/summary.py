@@ -130,7 +130,7 @@ def _measure(setting: Setting, way: str, jobs: int) -> dict[str, float]:
     if not run.exists():
         write_run(run, jobs)
     command = [sys.executable, "-c", WAYS[way], str(run)]
-    usage = cost_of(command, cpu=setting.client_cpu)
+    usage = cost_of(command, setting)
     if "ModuleNotFoundError" in usage.said:
         raise Missing("not installed")
     needed(usage, command)
