@@ -42,8 +42,10 @@ CLIENTS = {
     "aiohttp, best": Client(module="aiohttp_best", needs=("orjson", "uvloop"), jobs=(600, 3000)),
     "aiohttp, naive": Client(module="aiohttp_naive", jobs=(600, 2600)),
     "Locust FastHttpUser": Client(module="locust_fast", needs=("locust", "websocket"), most=128),
-    "httpx + websockets": Client(module="httpx_websockets", needs=("httpx", "orjson", "websockets"), most=128),
-    "threads, requests": Client(module="threads", needs=("requests", "websocket"), most=64),
+    "httpx + websockets": Client(
+        module="httpx_websockets", needs=("httpx", "orjson", "websockets"), jobs=(256, 756), most=128
+    ),
+    "threads, requests": Client(module="threads", needs=("requests", "websocket"), jobs=(256, 756), most=64),
     "C, epoll": Client(jobs=(2000, 30_000)),
 }
 

@@ -14,7 +14,7 @@
 //   GET  /stat           jobs posted, running now, the most that ran at once since /cfg, sockets, messages and replies sent,
 //                        the server's own CPU time, and when the first job since /cfg came (CLOCK_MONOTONIC; 0: none did).
 //   GET  /stamps         a line for each job since /cfg that ended and is kept: its id, when it came, when its
-//                        execution_success was sent (nanoseconds of CLOCK_MONOTONIC).
+//                        last message was sent (nanoseconds of CLOCK_MONOTONIC).
 //   Any other GET: 404 in plain text. A chunked body: 411, and the connection ends.
 //
 // Keys of /cfg, with their defaults:
@@ -240,7 +240,8 @@ static int say(Job *j) {
   static char text[128 << 10];
   Conn *socket = client_named(j->client);
   if (j->said == 1) j->start_ms = unix_ms();
-  if (j->said == cfg.msgs - 2) j->end_ms = unix_ms(), j->ended_ns = now_ns();
+  if (j->said == cfg.msgs - 2) j->end_ms = unix_ms();
+  if (j->said == cfg.msgs - 1) j->ended_ns = now_ns();
   if (socket) {
     put_frame(socket, text, message(text, j));
     if (cfg.emit) flush(socket);

@@ -37,10 +37,13 @@ def running(folder: Path, cpu: int | None = None) -> Iterator[str]:
 
 
 def configure(url: str, settings: str) -> None:
-    """Set how jobs go, in the words of the head of `nullcomfy.c`; its defaults where nothing is said."""
+    """Set how jobs go, in the words of the head of `nullcomfy.c`; what is not named is at its default."""
     usual = "msgs=20&emit=0&dur=0&jit=0&hist=14000&img=1048576&ps=0&bc=0"
-    if get(f"{url}/cfg?{settings}&{usual}&save={SAVE_NODE}") != b"okay":
-        raise SystemExit("the null server still has jobs in flight")
+    for _ in range(300):
+        if get(f"{url}/cfg?{settings}&{usual}&save={SAVE_NODE}") == b"okay":
+            return
+        time.sleep(0.1)  # jobs of a client that failed are still in flight
+    raise SystemExit("the null server still has jobs in flight")
 
 
 def stat(url: str, key: str) -> float:

@@ -206,11 +206,9 @@ class Load:
         prompt_id = str(uuid.uuid4())
         job = self.jobs[prompt_id] = Job(asyncio.get_running_loop().create_future())
         sent = now()
-        reply = msgspec.json.decode(
-            await self._pool.request(lambda: self._post(client_id, prompt_id, seed)), type=Answer
-        )
+        reply = await self._pool.request(lambda: self._post(client_id, prompt_id, seed))
         replied = now()
-        if reply.prompt_id != prompt_id:
+        if msgspec.json.decode(reply, type=Answer).prompt_id != prompt_id:
             raise ConnectionError("the server chose another id")
         done = await job.ended
         entry = await self._get(f"/history/{prompt_id}")
