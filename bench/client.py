@@ -79,7 +79,7 @@ def ran(
             flags = ["--jobs", str(jobs), "--concurrency", str(in_flight), *(["--fetch"] if fetch else [])]
             command = ours(setting, folder, flags, module)
         else:
-            command = _command(client, setting, jobs, in_flight, folder, sockets, fetch)
+            command = theirs(client, setting, jobs, in_flight, folder, sockets, fetch)
         before = server.stat(setting.url, "jobs")
         usage = cost_of(command, setting)
         posted = server.stat(setting.url, "jobs") - before
@@ -137,9 +137,14 @@ def check_ours(usage: Usage, folder: Path, jobs: int, command: Sequence[str]) ->
     return result
 
 
-def _command(
-    client: str, setting: Setting, jobs: int, in_flight: int, folder: Path, sockets: int, fetch: bool
+def theirs(
+    client: str, setting: Setting, jobs: int, in_flight: int, folder: Path, sockets: int = 1, fetch: bool = False
 ) -> list[str]:
+    """Another client, with the words that all of them take.
+
+    Raises:
+        Missing: a library of it is not installed.
+    """
     words = [setting.url, str(setting.workflow), str(jobs), str(in_flight), str(folder / "records.ndjson")]
     words += [str(sockets), str(int(fetch))]
     found = CLIENTS[client]
