@@ -13,13 +13,14 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from bench import server
-from bench.case import Case, Row, Setting, rows
+from bench.case import Case, Round, Row, Setting, rows
 from bench.parts import completion, first_job, images, instructions, jobs, lateness, memory, sockets, summary
 from bench.process import Missing
 from bench.table import markdown
@@ -62,24 +63,24 @@ def main() -> None:
 
 
 def measure(parts: dict[str, list[Case]], quick: bool) -> tuple[list[Row], list[str]]:
-    """Rows of all parts, and what was left out and why. What fails once is not tried again."""
+    """Rows of all parts; how many measurements are left out, and why."""
     order = [(part, case) for part, cases in parts.items() for case in cases]
-    measured: dict[str, dict[tuple[str, str], list[dict[str, float]]]] = {part: {} for part in parts}
-    failed: dict[tuple[str, str, str], str] = {}
+    measured: dict[str, dict[tuple[str, str], list[Round]]] = {part: defaultdict(list) for part in parts}
+    failed: Counter[str] = Counter()
     draw, began = random.Random(1), time.monotonic()
     rounds = 1 if quick else max(case.rounds for _, case in order)
     for number in range(rounds):
         for part, case in draw.sample(order, len(order)):
-            key = part, case.what, case.client
-            if number >= case.rounds or key in failed:
-                continue
-            try:
-                measured[part].setdefault(key[1:], []).append(case.measure())
-            except Missing as why:
-                failed[key] = str(why)
+            if number < case.rounds:
+                values = measured[part][case.what, case.client]
+                try:
+                    values.append(case.measure())
+                except Missing as why:
+                    values.append(None)
+                    failed[f"{case.client}: {why}"] += 1
         print(f"round {number + 1} of {rounds} ended after {time.monotonic() - began:.0f} s", file=sys.stderr)
     table = [row for part, cases in parts.items() for row in rows(part, cases, measured[part])]
-    return table, [f"{client}, {what}: {why}" for (_, what, client), why in failed.items()]
+    return table, [f"{times} of {why}" for why, times in failed.items()]
 
 
 if __name__ == "__main__":

@@ -41,20 +41,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     times_ours: list[float] = []
 
 
-def rows(part: str, cases: list[Case], measured: dict[tuple[str, str], list[dict[str, float]]]) -> Iterator[Row]:
-    """Rows of a part in the order of its cases; `measured`: what each case gave, by what and client."""
+Round = dict[str, float] | None
+"""What a case gave, by unit; None: it failed."""
+
+
+def rows(part: str, cases: list[Case], measured: dict[tuple[str, str], list[Round]]) -> Iterator[Row]:
+    """Rows of a part in the order of its cases; `measured`: the rounds of each case, by what and client."""
     for case in cases:
-        found = measured.get((case.what, case.client), [])
-        ours = measured.get((case.what, OURS), [])
-        for unit in found[0] if found else ():
-            times = [
-                theirs[unit] / mine[unit] for theirs, mine in zip(found, ours, strict=False) if mine.get(unit, 0) > 0
-            ]
+        found, ours = measured[case.what, case.client], measured.get((case.what, OURS), [])
+        for unit in next((values for values in found if values is not None), {}):
+            pairs = [(theirs, mine) for theirs, mine in zip(found, ours, strict=False) if theirs and mine]
+            times = [theirs[unit] / mine[unit] for theirs, mine in pairs if mine[unit] > 0]
             yield Row(
                 part=part,
                 what=case.what,
                 client=case.client,
                 unit=unit,
-                values=[values[unit] for values in found],
+                values=[values[unit] for values in found if values is not None],
                 times_ours=[] if case.client == OURS else times,
             )

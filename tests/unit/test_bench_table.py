@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench.__main__ import measure
-from bench.case import OURS, Case, Row, rows
+from bench.case import OURS, Case, Round, Row, rows
 from bench.process import Missing
 from bench.table import markdown, spread
 
@@ -30,10 +30,17 @@ def test_a_ratio_is_of_two_values_of_the_same_round() -> None:
     assert other.values == [300, 400, 2000] and other.times_ours == [3, 2, 5]
 
 
-def test_what_fails_is_left_out_from_then_on_and_named() -> None:
+def test_a_round_that_fails_is_left_out_and_named() -> None:
     table, left_out = measure({"jobs": [case(OURS, [100, 200, 400]), case("other", [300]), case("none", [])]}, False)
-    assert sorted(left_out) == ["none, a job: no more", "other, a job: no more"]
+    assert sorted(left_out) == ["2 of other: no more", "3 of none: no more"]
     assert [(row.client, row.values) for row in table] == [(OURS, [100, 200, 400]), ("other", [300])]
+
+
+def test_a_round_in_which_we_failed_gives_no_ratio() -> None:
+    found: dict[tuple[str, str], list[Round]]
+    found = {("a job", OURS): [None, {"CPU µs": 100.0}], ("a job", "other"): [{"CPU µs": 300.0}, {"CPU µs": 500.0}]}
+    _, other = rows("jobs", [case(OURS, []), case("other", [])], found)
+    assert other.values == [300, 500] and other.times_ours == [5]
 
 
 def test_quick_is_one_round() -> None:
