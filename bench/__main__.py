@@ -69,16 +69,19 @@ def measure(parts: dict[str, list[Case]], quick: bool) -> tuple[list[Row], list[
     failed: Counter[str] = Counter()
     draw, began = random.Random(1), time.monotonic()
     rounds = 1 if quick else max(case.rounds for _, case in order)
-    for number in range(rounds):
-        for part, case in draw.sample(order, len(order)):
-            if number < case.rounds:
-                values = measured[part][case.what, case.client]
-                try:
-                    values.append(case.measure())
-                except Missing as why:
-                    values.append(None)
-                    failed[f"{case.client}: {why}"] += 1
-        print(f"round {number + 1} of {rounds} ended after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    try:
+        for number in range(rounds):
+            for part, case in draw.sample(order, len(order)):
+                if number < case.rounds:
+                    values = measured[part][case.what, case.client]
+                    try:
+                        values.append(case.measure())
+                    except Missing as why:
+                        values.append(None)
+                        failed[f"{case.client}: {why}"] += 1
+            print(f"round {number + 1} of {rounds} ended after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    except KeyboardInterrupt:
+        failed["the rest: interrupted"] += 1
     table = [row for part, cases in parts.items() for row in rows(part, cases, measured[part])]
     return table, [f"{times} of {why}" for why, times in failed.items()]
 

@@ -37,7 +37,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CLIENTS = {
-    OURS: Client(jobs=(1000, 8000)),
+    OURS: Client(jobs=(500, 5000)),
     "prototype": Client(module="prototype", needs=("httptools", "picows", "uvloop"), jobs=(1000, 12_000)),
     "aiohttp, best": Client(module="aiohttp_best", needs=("orjson", "uvloop"), jobs=(600, 3000)),
     "aiohttp, naive": Client(module="aiohttp_naive", jobs=(600, 2600)),

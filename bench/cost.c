@@ -5,8 +5,10 @@
 // A small process has to do this, since the kernel counts the memory of whoever starts a process as that process's too.
 #define _GNU_SOURCE
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -27,6 +29,7 @@ int main(int argc, char **argv) {
   long long began = now_ns();
   pid_t child = fork();
   if (!child) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     execvp(argv[2], argv + 2);
     perror(argv[2]);
     _exit(127);
