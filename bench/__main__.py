@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,8 @@ def main() -> None:
     words = parser.parse_args()
     if not {words.client_cpu, words.server_cpu} <= os.sched_getaffinity(0):
         parser.error("this process may not use both of the cpus")
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background has it ignored
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="comfyload-bench-") as tmp:
         folder = Path(tmp)
         workflow = folder / "workflow.json"
