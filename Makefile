@@ -10,7 +10,7 @@ FITS := tests/golden tests/docs/test_reference.py tests/docs/test_commands.py te
   tests/unit/test_html.py tests/unit/test_export.py tests/unit/test_telemetry_probe.py tests/unit/test_wire.py \
   tests/unit/test_lenient.py tests/conformance
 
-.PHONY: help demo test test-long chaos fuzz hostile mutate soak install check lock lowest newest dist sbom changelog \
+.PHONY: help demo test test-long bench chaos fuzz hostile mutate soak install check lock lowest newest dist sbom changelog \
   hooks clean
 .DELETE_ON_ERROR:
 
@@ -44,6 +44,11 @@ test-long: install  ## error rates by simulation, trouble end to end, browsers: 
 MINUTES ?= 20
 soak: install  ## 100 jobs a second for MINUTES: memory, open files and lateness must stay as they are
 	$(BIN)/python bench/soak.py --minutes $(MINUTES)
+
+# Of what it compares with, what cannot be installed is left out. QUICK=--quick for a look.
+bench: install  ## comfyload beside other clients and what the machine allows: 20 minutes on two idle cores
+	$(BIN)/$(PIP) -e '.[bench]'
+	$(BIN)/python -m bench $(QUICK)
 
 # Every decoder against odd input, each target for an equal part of MINUTES. With atheris: pip install -e .[fuzz], --guided.
 fuzz: install  ## odd input for every decoder, for MINUTES in all
@@ -82,7 +87,7 @@ lock: $(TOOLS)/.installed  ## renew requirements/*.txt
 	for of in dev comfyload; do \
 	  $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header pyproject.toml \
-	    $$(test $$of = comfyload && echo --constraint requirements/dev.txt || echo requirements/build.in --extra dev --extra bench) \
+	    $$(test $$of = comfyload && echo --constraint requirements/dev.txt || echo requirements/build.in --extra dev) \
 	    --output-file requirements/$$of.txt > /dev/null || exit 1; \
 	done
 

@@ -11,7 +11,10 @@
 //   GET  /api/jobs/ID    in_progress or completed; 404 in JSON for an id that it does not know.
 //   GET  /prompt /system_stats /features /object_info[/CLASS] /view
 //   GET  /cfg?KEY=N&...  sets what follows and the peak to 0; says okay, or busy (and sets nothing) while jobs run.
-//   GET  /stat           jobs posted, running now, the most that ran at once since /cfg, sockets, messages sent.
+//   GET  /stat           jobs posted, running now, the most that ran at once since /cfg, sockets, messages and replies sent,
+//                        the server's own CPU time, and when the first job since /cfg came (CLOCK_MONOTONIC; 0: none did).
+//   GET  /stamps         a line for each job since /cfg that ended and is kept: its id, when it came, when its
+//                        last message was sent (nanoseconds of CLOCK_MONOTONIC).
 //   Any other GET: 404 in plain text. A chunked body: 411, and the connection ends.
 //
 // Keys of /cfg, with their defaults:
@@ -34,6 +37,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,13 +51,16 @@ typedef struct { char *at; size_t begin, end, room; } Buffer;
 typedef struct Conn {
   int fd, is_socket, wants_write, draining, closed, is_dirty;
   Buffer in, out;
+  const char *tail;  // goes out after `out`, uncopied
+  size_t tail_size;
   char client[64];
+  int place;  // in `sockets`
   struct Conn *next_client, *next_dirty, *next_closed;
 } Conn;
 
 typedef struct Job {
   char id[37], client[64];
-  uint64_t number, began_ns, step_ns;
+  uint64_t number, began_ns, ended_ns, step_ns;
   long long create_ms, start_ms, end_ms;  // Unix
   int said;                               // messages sent so far
   struct Job *next;
@@ -61,8 +68,10 @@ typedef struct Job {
 
 static struct { int msgs, emit, ps, bc, save; double dur, jit; size_t hist, img; } cfg = {20, 0, 0, 0, 9, 0, 0, 14000, 1 << 20};
 static int poller, n_sockets, n_running, peak;
-static uint64_t n_jobs, n_messages;
+static uint64_t n_jobs, n_messages, n_replies, configured_ns, first_ns;
 static Conn *clients[BUCKETS], *dirty, *closed_ones;
+static Conn **sockets;
+static int sockets_room;
 static Job *jobs[BUCKETS], *kept[KEPT_JOBS];
 static size_t n_kept;
 static char *graph, *image;  // filler: the graph in a history entry, a picture's bytes
@@ -119,7 +128,9 @@ static void forget_client(Conn *c) {
   if (!c->is_socket) return;
   Conn **place = &clients[hash(c->client)];
   while (*place && *place != c) place = &(*place)->next_client;
-  if (*place) *place = c->next_client, n_sockets--;
+  if (!*place) return;  // it has been forgotten already
+  *place = c->next_client;
+  sockets[c->place] = sockets[--n_sockets], sockets[c->place]->place = c->place;
 }
 
 static void hang_up(Conn *c) {
@@ -137,11 +148,15 @@ static void want_write(Conn *c, int wanted) {
 }
 
 static void flush(Conn *c) {
-  while (!c->closed && c->out.begin < c->out.end) {
-    ssize_t n = write(c->fd, c->out.at + c->out.begin, c->out.end - c->out.begin);
-    if (n >= 0) c->out.begin += n;
-    else if (errno == EAGAIN) { want_write(c, 1); return; }
-    else hang_up(c);
+  while (!c->closed && (c->out.begin < c->out.end || c->tail_size)) {
+    size_t size = c->out.end - c->out.begin;
+    struct iovec both[2] = {{c->out.at + c->out.begin, size}, {(char *)c->tail, c->tail_size}};
+    ssize_t n = writev(c->fd, both, 2);
+    if (n < 0) {
+      if (errno == EAGAIN) { want_write(c, 1); return; }
+      hang_up(c);
+    } else if ((size_t)n <= size) c->out.begin += n;
+    else c->out.begin = c->out.end, c->tail += n - size, c->tail_size -= n - size;
   }
   if (c->closed) return;
   want_write(c, 0);
@@ -200,8 +215,7 @@ static int message(char *s, const Job *j) {
 static void broadcast(void) {
   char s[128];
   int n = sprintf(s, "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": %d}}}}", n_running);
-  for (int i = 0; i < BUCKETS; i++)
-    for (Conn *c = clients[i]; c; c = c->next_client) put_frame(c, s, n), flush_later(c);
+  for (int i = 0; i < n_sockets; i++) put_frame(sockets[i], s, n), flush_later(sockets[i]);
 }
 
 static Job *job_named(const char *id) {
@@ -227,6 +241,7 @@ static int say(Job *j) {
   Conn *socket = client_named(j->client);
   if (j->said == 1) j->start_ms = unix_ms();
   if (j->said == cfg.msgs - 2) j->end_ms = unix_ms();
+  if (j->said == cfg.msgs - 1) j->ended_ns = now_ns();
   if (socket) {
     put_frame(socket, text, message(text, j));
     if (cfg.emit) flush(socket);
@@ -290,9 +305,11 @@ static int json_text(const char *text, size_t n, const char *key, char *found, s
 
 static void reply(Conn *c, const char *status, const char *type, const void *body, size_t n) {
   char head[256];
+  n_replies++;
   put(c, head, sprintf(head, "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
                        "Server: Python/3.11 aiohttp/3.11.8\r\n%s\r\n", status, type, n, c->draining ? "Connection: close\r\n" : ""));
-  put(c, body, n);
+  if (body == image) c->tail = image, c->tail_size = n;
+  else put(c, body, n);
 }
 
 __attribute__((format(printf, 3, 4))) static void reply_json(Conn *c, const char *status, const char *format, ...) {
@@ -313,6 +330,7 @@ static void post_prompt(Conn *c, const char *body, size_t n) {
   Job *j = grown(0, sizeof *j);
   memset(j, 0, sizeof *j);
   j->number = ++n_jobs, j->began_ns = now_ns(), j->create_ms = unix_ms();
+  if (!first_ns) first_ns = j->began_ns;
   json_text(body, n, "client_id", j->client, sizeof j->client);
   if (!json_text(body, n, "prompt_id", j->id, sizeof j->id) || strlen(j->id) != 36 || job_named(j->id))
     sprintf(j->id, "%08x-%04x-4%03x-8%03x-%012llx", (unsigned)(j->number * 2654435761u), (unsigned)(j->number * 40503 & 0xffff),
@@ -382,7 +400,7 @@ static void configure(Conn *c, const char *query) {
     cfg.hist = setting(query, "hist", cfg.hist), cfg.img = setting(query, "img", cfg.img), cfg.save = setting(query, "save", cfg.save);
     if (cfg.msgs < 7) cfg.msgs = 7;
     if (cfg.ps > 200) cfg.ps = 200;
-    peak = 0;
+    peak = 0, first_ns = 0, configured_ns = now_ns();
     make_filler();
   }
   reply(c, "200 OK", "text/plain", n_running ? "busy" : "okay", 4);
@@ -440,9 +458,32 @@ static void open_socket(Conn *c, const char *path, const char *head) {
   if (!*c->client) sprintf(c->client, "%032llx", (unsigned long long)now_ns());
   Conn *before = client_named(c->client), **bucket = &clients[hash(c->client)];
   if (before) forget_client(before);  // it stays open and hears nothing more, as with ComfyUI
-  c->is_socket = 1, c->next_client = *bucket, *bucket = c, n_sockets++;
+  c->is_socket = 1, c->next_client = *bucket, *bucket = c;
+  if (n_sockets == sockets_room) sockets = grown(sockets, (sockets_room = sockets_room ? 2 * sockets_room : 64) * sizeof *sockets);
+  sockets[c->place = n_sockets++] = c;
   put_frame(c, text, sprintf(text, "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": %d}}, "
                              "\"sid\": \"%s\"}}", n_running, c->client));
+}
+
+static void get_stat(Conn *c) {
+  struct rusage used;
+  getrusage(RUSAGE_SELF, &used);
+  double cpu_s = used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+  reply_json(c, "200 OK", "{\"jobs\": %llu, \"running\": %d, \"peak\": %d, \"sockets\": %d, \"messages\": %llu, \"replies\": %llu, "
+             "\"cpu_s\": %.6f, \"first_ns\": %llu}", (unsigned long long)n_jobs, n_running, peak, n_sockets,
+             (unsigned long long)n_messages, (unsigned long long)n_replies, cpu_s, (unsigned long long)first_ns);
+}
+
+static void get_stamps(Conn *c) {
+  Buffer lines = {0};
+  for (size_t i = n_kept < KEPT_JOBS ? 0 : n_kept - KEPT_JOBS; i < n_kept; i++) {
+    const Job *j = kept[i % KEPT_JOBS];
+    if (j->began_ns < configured_ns) continue;
+    char *line = reserve(&lines, 128);
+    lines.end += sprintf(line, "%s %llu %llu\n", j->id, (unsigned long long)j->began_ns, (unsigned long long)j->ended_ns);
+  }
+  reply(c, "200 OK", "text/plain; charset=utf-8", lines.at ? lines.at : "", lines.end);
+  free(lines.at);
 }
 
 static void get(Conn *c, char *path, const char *head) {
@@ -464,9 +505,8 @@ static void get(Conn *c, char *path, const char *head) {
   else if (!strcmp(path, "/features") || is_object_info) reply_json(c, "200 OK", "{}");
   else if (n == 5 && !strncmp(path, "/view", n)) reply(c, "200 OK", "image/png", image, cfg.img);
   else if (n == 4 && !strncmp(path, "/cfg", n)) configure(c, path);
-  else if (!strcmp(path, "/stat"))
-    reply_json(c, "200 OK", "{\"jobs\": %llu, \"running\": %d, \"peak\": %d, \"sockets\": %d, \"messages\": %llu}",
-               (unsigned long long)n_jobs, n_running, peak, n_sockets, (unsigned long long)n_messages);
+  else if (!strcmp(path, "/stat")) get_stat(c);
+  else if (!strcmp(path, "/stamps")) get_stamps(c);
   else reply(c, "404 Not Found", "text/plain; charset=utf-8", "404: Not Found", 14);
 }
 

@@ -1,29 +1,24 @@
-"""Cost of `comfyload`'s summary of a long run, and of yardsticks that read the same file.
+"""CPU time and memory of the summary of a million jobs, and of other ways to read the same file.
 
-Writes a made-up run to a temporary folder, then reads it in separate processes, one after the other. `comfyload` makes
-its whole summary. Two yardsticks show how little reading such a file can cost, and state far less: `msgspec` decodes
-four fields of each line into a struct and takes percentiles of latency by workflow and outcome, and `duckdb` computes
-the same percentiles with SQL. `duckdb_whole` is like for like: DuckDB doing as much of the summary's work as SQL can
-(`summarise.sql`), which leaves out intervals, drift, saturation and the findings. DuckDB is used if it is installed.
-All times include starting Python and the imports.
+A made-up run is written once, and each way reads it in a process of its own, start of Python and imports included.
+`comfyload` makes its whole summary. `msgspec`, `DuckDB` and `polars` compute four percentiles of the latency by
+workflow and outcome: the least that reading such a file costs. `DuckDB, whole` does as much of the summary's work as
+SQL can (`summary.sql`), which leaves out intervals, drift, saturation and the findings.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import random
-import statistics
-import subprocess
 import sys
-import tempfile
 import uuid
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from bench.case import OURS, Case, Setting
+from bench.process import Missing, cost_of, needed
 from comfyload.record.journal import RECORDS
 from comfyload.record.model import (
     Execution,
@@ -98,65 +93,51 @@ from pathlib import Path
 import duckdb
 connection = duckdb.connect()
 connection.execute("SET VARIABLE records = ?", [str(Path(sys.argv[1], "records.ndjson"))])
-for statement in Path({str(Path(__file__).with_name("summarise.sql"))!r}).read_text().rstrip().split(";\\n"):
+for statement in Path({str(Path(__file__).with_name("summary.sql"))!r}).read_text().rstrip().split(";\\n"):
     print(connection.execute(statement).fetchall())
 """
 
-WAYS = {"comfyload": COMFYLOAD, "msgspec": MSGSPEC, "duckdb": DUCKDB, "duckdb_whole": DUCKDB_WHOLE}
+POLARS = """
+import sys
+from pathlib import Path
+import polars as pl
+schema = {
+    "line": pl.String, "due": pl.Float64, "workflow": pl.String,
+    "execution": pl.Struct({"outcome": pl.String, "done": pl.Float64}),
+}
+run = pl.col("execution").struct
+latency = run.field("done") - pl.col("due")
+print(
+    pl.scan_ndjson(Path(sys.argv[1], "records.ndjson"), schema=schema)
+    .filter(pl.col("execution").is_not_null())
+    .group_by("workflow", run.field("outcome"))
+    .agg(latency.quantile(p, "linear").alias(str(p)) for p in (0.5, 0.9, 0.95, 0.99))
+    .collect()
+)
+"""
+
+WAYS = {OURS: COMFYLOAD, "msgspec": MSGSPEC, "DuckDB": DUCKDB, "DuckDB, whole": DUCKDB_WHOLE, "polars": POLARS}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sent", action=argparse.BooleanOptionalAction, default=True, help="a line per job sent, too")
-    parser.add_argument("--keep", type=Path, help="write the run here, or read the one that is here")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="comfyload-bench-") as temporary:
-        run = args.keep or Path(temporary, "run")
-        if not (run / RECORDS).exists():
-            write_run(run, args.jobs, sent=args.sent)
-        print(json.dumps(compared(run, args.rounds), indent=2))
+def cases(setting: Setting) -> Iterator[Case]:
+    jobs = 50_000 if setting.quick else 1_000_000
+    for way in WAYS:
+        yield Case(what=f"{jobs:,} jobs", client=way, measure=partial(_measure, setting, way, jobs), rounds=3)
 
 
-def compared(run: Path, rounds: int) -> dict[str, Any]:
-    """Median CPU seconds and peak bytes of each way, and comfyload's as multiples of the others'."""
-    seen: dict[str, list[tuple[float, int]]] = {}
-    for _ in range(rounds):
-        for way, code in WAYS.items():
-            cost = measured(code, run)
-            if cost is not None:
-                seen.setdefault(way, []).append(cost)
-    out: dict[str, Any] = {"bytes": (run / RECORDS).stat().st_size, "rounds": rounds}
-    for way, costs in seen.items():
-        cpu = [seconds for seconds, _ in costs]
-        out[way] = {
-            "cpu_s": round(statistics.median(cpu), 2),
-            "cpu_s_range": [round(min(cpu), 2), round(max(cpu), 2)],
-            "max_rss_bytes": int(statistics.median(rss for _, rss in costs)),
-        }
-    for way in list(seen)[1:]:
-        mine, other = out["comfyload"], out[way]
-        out[f"comfyload / {way}"] = {name: round(mine[name] / other[name], 2) for name in ("cpu_s", "max_rss_bytes")}
-    return out
+def _measure(setting: Setting, way: str, jobs: int) -> dict[str, float]:
+    run = setting.folder / "made-up"
+    if not run.exists():
+        write_run(run, jobs)
+    command = [sys.executable, "-c", WAYS[way], str(run)]
+    usage = cost_of(command, setting)
+    if "ModuleNotFoundError" in usage.said:
+        raise Missing("not installed")
+    needed(usage, command)
+    return {"CPU s": usage.cpu_s, "peak, MB": usage.max_rss_bytes / 1e6}
 
 
-def measured(code: str, run: Path) -> tuple[float, int] | None:
-    """CPU seconds (user and system) and peak resident bytes of one process; None if it lacks a library."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=output, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            text = output.read().decode()
-            if "ModuleNotFoundError" in text:
-                return None
-            raise SystemExit(text)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-
-def write_run(path: Path, jobs: int, *, sent: bool) -> None:
+def write_run(path: Path, jobs: int) -> None:
     """A run of `jobs` jobs of two workflows, about 600 bytes a record; one in a hundred failed."""
     draw, now = random.Random(1), 0.0
     writer = RunWriter(path, manifest(jobs))
@@ -166,8 +147,7 @@ def write_run(path: Path, jobs: int, *, sent: bool) -> None:
         for index in range(jobs):
             now += draw.expovariate(10.0)
             record = made_up(index, now, draw)
-            if sent:
-                file.write(encode(Sent(index=index, prompt_id=record.prompt_id, due=record.due)) + b"\n")
+            file.write(encode(Sent(index=index, prompt_id=record.prompt_id, due=record.due)) + b"\n")
             file.write(encode(record) + b"\n")
 
 
@@ -224,7 +204,3 @@ def manifest(jobs: int) -> Manifest:
         server=Server(url="http://127.0.0.1:8188"),
         workflows=[WorkflowFacts(name=name, sha256="0" * 64, nodes=nodes) for name in ("portrait", "landscape")],
     )
-
-
-if __name__ == "__main__":
-    main()

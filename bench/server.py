@@ -1,9 +1,10 @@
 """Builds and runs the null server of `nullcomfy.c`, and makes the graph that the benchmarks send to it."""
 
+from __future__ import annotations
+
 import json
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -11,41 +12,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SOURCE", "configure", "get", "running", "stat", "workflow"]
+from bench.process import built
 
 SOURCE = Path(__file__).with_name("nullcomfy.c")
 SAVE_NODE = 55
 
 
 @contextmanager
-def running(source: Path, cpu: int | None = None) -> Iterator[str]:
-    """The address of a null server built from `source`, on that cpu if one is named."""
-    with tempfile.TemporaryDirectory(prefix="nullcomfy-") as tmp, socket.socket() as free:
-        binary = Path(tmp, "nullcomfy")
-        subprocess.run(["gcc", "-O2", "-o", str(binary), str(source)], check=True)
+def running(folder: Path, cpu: int | None = None) -> Iterator[str]:
+    """The address of a null server, on that cpu if one is named."""
+    binary = built(SOURCE, folder)
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        free.close()
-        pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
-        process = subprocess.Popen([*pinned, str(binary), str(port)])
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_for(url)
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
+    pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+    process = subprocess.Popen([*pinned, str(binary), str(port)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def configure(url: str, settings: str) -> None:
-    """Set how jobs go, in the words of the head of `nullcomfy.c`."""
-    if get(f"{url}/cfg?{settings}&save={SAVE_NODE}") != b"okay":
-        raise SystemExit("the null server still has jobs in flight")
+    """Set how jobs go, in the words of the head of `nullcomfy.c`; what is not named is at its default."""
+    usual = "msgs=20&emit=0&dur=0&jit=0&hist=14000&img=1048576&ps=0&bc=0"
+    for _ in range(300):
+        if get(f"{url}/cfg?{settings}&{usual}&save={SAVE_NODE}") == b"okay":
+            return
+        time.sleep(0.1)  # jobs of a client that failed are still in flight
+    raise SystemExit("the null server still has jobs in flight")
 
 
-def stat(url: str, key: str) -> int:
-    """One of the server's counters: jobs, running, peak, sockets, messages."""
-    return int(json.loads(get(f"{url}/stat"))[key])
+def stat(url: str, key: str) -> float:
+    """One of the server's counters: jobs, running, peak, sockets, messages, replies, cpu_s, first_ns."""
+    return float(json.loads(get(f"{url}/stat"))[key])
+
+
+def ends(url: str) -> dict[str, int]:
+    """When the server sent the end of each job since `configure`, in nanoseconds of CLOCK_MONOTONIC."""
+    lines = (line.split() for line in get(f"{url}/stamps").decode().splitlines())
+    return {prompt_id: int(ended) for prompt_id, _, ended in lines}
 
 
 def get(url: str) -> bytes:

@@ -1,0 +1,1 @@
+"""The parts of the benchmark: each module says what its cases are."""
