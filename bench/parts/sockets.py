@@ -37,10 +37,7 @@ def _socket(setting: Setting, client: str) -> dict[str, float]:
         with ran(client, setting, 0, 1, sockets=sockets) as run:
             cpu_s.append(run.usage.cpu_s)
             rss.append(run.usage.max_rss_bytes)
-    return {
-        "CPU µs to open": (cpu_s[1] - cpu_s[0]) / (MANY - FEW) * 1e6,
-        "KB": (rss[1] - rss[0]) / (MANY - FEW) / 1e3,
-    }
+    return {"CPU µs to open": (cpu_s[1] - cpu_s[0]) / (MANY - FEW) * 1e6, "KB": (rss[1] - rss[0]) / (MANY - FEW) / 1e3}
 
 
 def _job(setting: Setting, client: str, sockets: int) -> dict[str, float]:
