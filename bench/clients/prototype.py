@@ -157,7 +157,7 @@ class Pool:
         return reply
 
 
-class Socket(WSListener):  # type: ignore[misc]  # picows has no types of its own
+class Socket(WSListener):
     """One WebSocket: each message goes to its job."""
 
     decode = msgspec.json.Decoder(Message).decode
