@@ -1,7 +1,5 @@
 """Parses a server's address and headers, and hides what is secret in them."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re

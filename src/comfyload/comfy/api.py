@@ -1,7 +1,5 @@
 """The calls that a client makes to a server, whatever the server's dialect. `api_of` chooses the dialect."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

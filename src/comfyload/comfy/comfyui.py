@@ -1,7 +1,5 @@
 """ComfyUI's API: every route that we call, one method each, but for those that only `examine` calls."""
 
-from __future__ import annotations
-
 import json
 import mimetypes
 import secrets

@@ -3,8 +3,6 @@
 httptools reads heads and chunks. The rest of a body whose length is known goes past it, out of the socket's buffer.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import cast

@@ -1,7 +1,5 @@
 """The open connections to one server: kept between requests, bounded in number, the one used last is used next."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable

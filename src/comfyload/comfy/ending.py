@@ -1,7 +1,5 @@
 """Ends a job: confirms by the history how it ended, or removes it from the server."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Literal
 

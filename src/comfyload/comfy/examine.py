@@ -1,7 +1,5 @@
 """What a server can report about itself, without any prompt being submitted."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import posixpath

@@ -1,7 +1,5 @@
 """What a reply means that does not come from a ComfyUI: gateways, guards, logins, web pages. No I/O."""
 
-from __future__ import annotations
-
 import html
 import re
 from typing import Any

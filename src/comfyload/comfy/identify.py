@@ -1,7 +1,5 @@
 """Finds out once what a server is and can do: version, flags, devices, and which calls it supports."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Iterable

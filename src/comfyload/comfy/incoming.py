@@ -1,7 +1,5 @@
 """A reply as it arrives: its head, and its body, unpacked and within bounds that are checked before a byte is kept."""
 
-from __future__ import annotations
-
 import zlib
 
 PACKED_PIECE, PIECE = 1 << 10, 1 << 16

@@ -1,7 +1,5 @@
 """Our prompts on one server: the events of each, how many are left, and how many others are in the queue."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections import deque

@@ -1,7 +1,5 @@
 """What the parts of a client share of its one server."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 

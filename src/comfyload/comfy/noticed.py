@@ -1,7 +1,5 @@
 """Turns what a client notices apart from its jobs into observations of the run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Downloads a job's outputs as a user would, keeps none of them, and reports what is wrong with any."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from comfyload.comfy.api import api_of

@@ -1,7 +1,5 @@
 """Tells faults of the machine that the load comes from apart from faults of the server."""
 
-from __future__ import annotations
-
 import errno
 import re
 import socket

@@ -5,8 +5,6 @@ events come, nothing is polled. `/history/{id}` of an unknown id costs a server 
 requested.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from itertools import islice

@@ -1,7 +1,5 @@
 """Looks a prompt up until it is known whether the server has it."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable

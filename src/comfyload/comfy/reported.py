@@ -4,8 +4,6 @@ A file is an object with a `filename`, or under a few keys a bare string: Previe
 `"result": ["3d/x.glb", camera, background]`. `null` does not count.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import islice

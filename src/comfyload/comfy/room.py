@@ -1,7 +1,5 @@
 """Holds a prompt back while the server's queue, with the prompts of all clients, is full."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Callable

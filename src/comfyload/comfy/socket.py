@@ -1,7 +1,5 @@
 """Opens a connection to a server: its name is resolved, its addresses are tried, TLS is agreed on."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

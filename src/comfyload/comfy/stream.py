@@ -4,8 +4,6 @@ A reader that stalls blocks a real server for everybody, so nothing here waits f
 twice: the server would unregister the new socket when it notices the end of the old one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """Submits a prompt: waits for room, posts it, and finds out what an unclear reply means."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What a reply to `POST /prompt` means: accepted, accepted in part, or refused, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any

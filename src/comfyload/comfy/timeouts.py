@@ -1,7 +1,5 @@
 """How long the client waits for what."""
 
-from __future__ import annotations
-
 import msgspec
 
 

@@ -4,8 +4,6 @@ WebSocket events are good for *when*; the server's history is the authority for 
 messages, because `status_str` is `success` for some prompts that failed.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """How an input image gets onto a server, and how a graph then names it."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

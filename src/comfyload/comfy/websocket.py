@@ -1,7 +1,5 @@
 """The WebSocket of a server's events, by picows: each message goes to a callback as soon as it is read."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

@@ -3,8 +3,6 @@
 No numpy here: gates are read before the first job leaves.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """What a run comes to: one pass over its lines makes every number that is printed, stored or compared."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

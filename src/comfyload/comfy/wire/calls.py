@@ -1,7 +1,5 @@
 """A request, its reply, the largest sizes of replies, and what carries them: sockets, or a simulator in process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """`GET /object_info`: megabytes of every node class, of which little is read."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

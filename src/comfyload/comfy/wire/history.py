@@ -1,7 +1,5 @@
 """`GET /history/{id}`: what the server remembers of one prompt that has ended."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 Every function raises `msgspec.MsgspecError` and nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """The messages of the event stream; a history entry holds the same messages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

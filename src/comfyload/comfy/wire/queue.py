@@ -1,7 +1,5 @@
 """`GET /queue`, `GET /prompt` and `/api/jobs/{id}`: what waits and runs, and where one prompt is."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import msgspec

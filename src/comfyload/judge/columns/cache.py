@@ -6,8 +6,6 @@ ComfyUI answers an unchanged graph from its cache in milliseconds, with the name
 time. Such a job is completed, but it made nothing.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Literal

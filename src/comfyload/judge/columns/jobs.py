@@ -1,7 +1,5 @@
 """A run's jobs as columns, and what of them is a duration, an overlap or a gap."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cached_property
 

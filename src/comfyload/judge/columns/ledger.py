@@ -1,7 +1,5 @@
 """How every arrival ended: exactly one outcome each, and by name whatever breaks that rule."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator

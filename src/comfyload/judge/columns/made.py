@@ -4,8 +4,6 @@ A server calls a job successful of which a filter let nothing through, or whose 
 failure, and no image either.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby

@@ -1,7 +1,5 @@
 """How long each node of a workflow ran, and which share of the execution that was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

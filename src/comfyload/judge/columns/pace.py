@@ -1,7 +1,5 @@
 """How fast the server's clock ran against ours, by when its jobs ended on either."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """What retries saved and cost, with the results of first attempts apart, so that no retry flatters a run."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from msgspec import Struct
