@@ -21,7 +21,7 @@ INVALID = 5
 """Exit code of a run of comfyload whose numbers do not count."""
 
 OUTRUN = {"generator_late", "generator_busy", "rate_missed", "overload", "dropped_arrivals", "server_clock_rate"}
-"""Findings that make it so and are no fault here: the server takes no time, or the client's cpu has more than it can."""
+"""Findings that make it so and are no fault here: the server takes no time, or the client's cpu is too busy."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
