@@ -20,8 +20,8 @@ from bench.process import Missing, Usage, built, cost_of, needed
 INVALID = 5
 """Exit code of a run of comfyload whose numbers do not count."""
 
-OUTRUN = {"generator_late", "generator_busy", "rate_missed", "overload", "dropped_arrivals"}
-"""Findings that make it so and that are the doing of a server that takes no time, or of a rate above what a cpu can."""
+OUTRUN = {"generator_late", "generator_busy", "rate_missed", "overload", "dropped_arrivals", "server_clock_rate"}
+"""Findings that make it so and are no fault here: the server takes no time, or the client's cpu is too busy."""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
