@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +409,13 @@ def test_the_options_read_a_file_or_a_run_and_the_run_can_be_repeated(tmp_path: 
         options_of({**flags, "replay": None, "speedup": None}, RunOptions())
     with pytest.raises(UsageError, match=r"cannot read .*none.log"):
         options_of({**flags, "replay": str(tmp_path / "none.log")}, RunOptions())
+
+
+@pytest.mark.parametrize(
+    "line", ['POST /prompt{} HTTP/1.1" 200', "POST{}/prompt", "POST /prompt{}x", "method=POST{} path=/x"]
+)
+def test_a_line_of_a_hundred_thousand_spaces_is_read_at_once(line: str) -> None:
+    began = time.process_time()
+    with suppress(UsageError):
+        read_recording([clf(1, line.format(" " * 100_000)), line.format(" " * 100_000)], "f")
+    assert time.process_time() - began < 0.5

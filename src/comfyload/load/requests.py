@@ -16,8 +16,9 @@ METHODS = (
 _METHOD = "|".join(METHODS)
 _QUOTED = re.compile(rf'"({_METHOD}) (\S+)(?: HTTP/[\d.]+)?"(?:\s+(\d{{3}})\b)?')
 _LOOSE = re.compile(
-    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]+["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*|(?<=CONNECT )\S+)"""
-    r"""(?:["',;|\s]+(?:HTTP/[\d.]+)?["',;|\s]*(\d{3})\b)?"""
+    rf"""(?<![\w/])({_METHOD})["']?[\s,;|]++["']?(/[^\s"',;|]*|https?://[^\s"',;|]+|\*|(?<=CONNECT )\S+)"""
+    # What parts them is never given back: a line of spaces would be tried in as many ways as the square of its length.
+    r"""(?:["',;|\s]++(?:HTTP/[\d.]+["',;|\s]*+)?(\d{3})\b)?"""
 )
 _HOST_BETWEEN = re.compile(rf"(?<![\w/])({_METHOD}) (?:https?|wss?|-) \S+ \"(/[^\"\s]*)")
 """nginx-proxy-manager's way."""
