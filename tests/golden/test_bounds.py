@@ -42,7 +42,7 @@ BOUNDS: dict[str, dict[str, object]] = {
     "comfy.stream": {"RECONNECT_FIRST_S": 0.1, "RECONNECT_MOST_S": 5.0},
     "comfy.submit_error": {"LONGEST": 5000},
     "comfy.tracker": {"MOST_NODES": 10_000, "LONGEST_NAME": 1000, "LONGEST_TEXT": 20_000},
-    "comfy.websocket": {"PING_SECONDS": 30.0, "PONG_SECONDS": 15.0, "HANDSHAKE_SECONDS": 60.0},
+    "comfy.websocket": {"PING_SECONDS": 30.0, "PONG_SECONDS": 15.0, "HANDSHAKE_SECONDS": 60.0, "MOST_PARTS": 10_000},
     "comfy.wire.calls": {
         "MAX_BODY_BYTES": 48 * MIB,
         "MAX_FACTS_BYTES": MIB,

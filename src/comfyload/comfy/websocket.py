@@ -20,6 +20,8 @@ being dead."""
 
 PONG_SECONDS = 15.0
 HANDSHAKE_SECONDS = 60.0
+MOST_PARTS = 10_000
+"""Of one message. Servers send messages whole."""
 
 _TEXT, _BINARY, _GOES_ON = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
 
@@ -89,6 +91,7 @@ class _Listener(picows.WSListener):
     def __init__(self, on_frame: OnFrame) -> None:
         self._on_frame = on_frame
         self._parts: bytearray | None = None
+        self._count = 0
         self._is_text = False
         self._transport: picows.WSTransport | None = None
         self._closed = asyncio.get_running_loop().create_future()
@@ -130,8 +133,11 @@ class _Listener(picows.WSListener):
         if (kind is _GOES_ON) != (self._parts is not None):
             raise Broken("not a WebSocket: the parts of two messages are mixed")
         if self._parts is None:
-            self._parts, self._is_text = bytearray(), kind is _TEXT
+            self._parts, self._count, self._is_text = bytearray(), 0, kind is _TEXT
         self._parts += payload
+        self._count += 1
+        if self._count > MOST_PARTS:
+            raise Broken(f"a message in more than {MOST_PARTS} parts")
         if len(self._parts) > MAX_MESSAGE_BYTES:
             raise Broken(f"a message larger than {MAX_MESSAGE_BYTES >> 20} MiB")
         if is_last:
