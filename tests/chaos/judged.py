@@ -34,6 +34,13 @@ class Expected:
     all_complete: bool = False
 
 
+def failed_otherwise(run: Path) -> list[str]:
+    """Failures of jobs that neither we nor the server stopped."""
+    failures = (line.execution.failure for line in RunReader(run).lines() if isinstance(line, Record))
+    others = {failure.kind for failure in failures if failure is not None} - {"cancelled", "interrupted"}
+    return [f"jobs failed by {sorted(others)}"] if others else []
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a play. `broken`: rules that did not hold, in words; `ends`: how many jobs ended how."""

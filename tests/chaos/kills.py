@@ -24,7 +24,7 @@ from comfyload.errors import ComfyloadError
 from comfyload.record.plan import Closed, Plan
 from comfyload.record.run import RunReader
 from tests.chaos.forked import begin, ended, side_by_side
-from tests.chaos.judged import Expected, judge
+from tests.chaos.judged import Expected, failed_otherwise, judge
 from tests.chaos.points import Point, watch
 from tests.chaos.server import in_process
 from tests.support.rig import sleeper
@@ -96,8 +96,9 @@ class Bench:
         if again not in (0, 5):
             broken.append(f"taken up again, it ended with {again}")
         else:
-            ends = ("cancelled",) if verb == "cleanup" else ()
-            broken += judge(path, self.mine(path), Expected(ends=ends), JOBS).broken
+            # A job that cleanup stops ends as interrupted.
+            ends = ("cancelled", "failed") if verb == "cleanup" else ()
+            broken += [*judge(path, self.mine(path), Expected(ends=ends), JOBS).broken, *failed_otherwise(path)]
         shutil.rmtree(path, ignore_errors=True)
         return [f"{name}: {what}" for what in broken] or [f"{name}: held"]
 

@@ -13,10 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from comfyload.record.model import Record
-from comfyload.record.run import RunReader
 from tests.chaos.forked import ended, side_by_side
-from tests.chaos.judged import Expected, judge
+from tests.chaos.judged import Expected, failed_otherwise, judge
 from tests.chaos.kills import AMID, JOBS, Bench
 from tests.chaos.server import counts, in_process
 
@@ -54,9 +52,7 @@ def race(bench: Bench, number: int) -> list[str]:
     # A job that cleanup stops ends as interrupted; one that it deletes before it ran is sent again by resume.
     ends = ("cancelled", "failed") if cleaned else ()
     broken += judge(path, mine, Expected(ends=ends), JOBS).broken
-    failed = [line for line in RunReader(path).lines() if isinstance(line, Record) and line.execution.failure]
-    others = {line.execution.failure.kind for line in failed if line.execution.failure} - {"cancelled", "interrupted"}
-    broken += [f"jobs failed by {sorted(others)}"] if others else []
+    broken += failed_otherwise(path)
     truth = counts(mine)
     posted = [one for one, n in truth["posted"].items() if n > 1 and (not cleaned or truth["begun"][one] > 1)]
     broken += [f"posted twice: {posted}"] if posted else []
