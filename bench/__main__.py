@@ -1,4 +1,4 @@
-"""comfyload beside other clients and beside what the machine allows, in one run and one table.
+"""Compare comfyload with other clients and with what the machine allows, in one run and one table.
 
 Everything is measured in turn, in an order that chance decides anew in each round, so that whatever else the machine
 does falls on all alike. The null server has one cpu and the client another.
