@@ -48,13 +48,21 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
     """
     connected = await open_socket(url)
     listener = _Listener(on_frame)
+    handed_over = False
+
+    def hand_over(_: object) -> socket.socket:
+        nonlocal handed_over
+        connected.getpeername()  # raises if it is closed already, so that nobody connects it again
+        handed_over = True
+        return connected
+
     opening = asyncio.ensure_future(
         picows.ws_connect(
             lambda: listener,
             str(url.with_scheme("wss" if url.scheme == "https" else "ws")),
             ssl_context=tls,
             extra_headers=headers,
-            socket_factory=lambda _: connected,
+            socket_factory=hand_over,
             server_hostname=host_of(url) if url.scheme == "https" else None,
             max_redirects=0,
             max_frame_size=MAX_MESSAGE_BYTES,
@@ -81,6 +89,12 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
                 connected.shutdown(socket.SHUT_RDWR)  # the attempt ends, as if the server had closed it
         await asyncio.gather(opening, return_exceptions=True)
         await listener.end()
+        # uvloop closes what it was handed, but does not always say so to the socket: it would close its number later,
+        # which is another connection's by then.
+        if handed_over and not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+            connected.detach()
+        else:
+            connected.close()
     if not listener.opened:
         raise Broken("the server closed it")
 
