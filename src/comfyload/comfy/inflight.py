@@ -150,28 +150,19 @@ class InFlight:
     def on_frame(self, frame: bytes, is_text: bool) -> None:
         """Take one message of the event stream."""
         at = self._clock()
-        if not is_text:
-            if self._running is not None:
-                self._running.tracker.on_preview(len(frame))
-            return
-        message = decode_message(frame)
+        message = decode_message(frame) if is_text else None
         if message is None:
-            begin = frame[:40].decode("utf-8", "surrogateescape")
-            self._unread(f"a message of {len(frame)} bytes that begins with {begin!r}")
+            self._on_other(frame, is_text)
             return
-        if message.type == "status":
-            self._on_status(message, at)
-        elif message.data.prompt_id is not None:
-            self._on_job(message.data.prompt_id, message, at, len(frame))
-
-    def _on_job(self, prompt_id: str, message: Message, at: float, letters: int) -> None:
-        job = self._jobs.get(prompt_id)
+        prompt_id = message.data.prompt_id
+        job = self._jobs.get(prompt_id)  # type: ignore[arg-type]  # no job has the id None
         if job is None:
-            late = self._given_up.get(prompt_id)
-            if late is not None:
-                self._on_given_up(late, message, at)
-            else:
-                self._keep(prompt_id, message, at, letters)
+            if message.type == "status":
+                self._on_status(message, at)
+            elif prompt_id in self._given_up:
+                self._on_given_up(self._given_up[prompt_id], message, at)
+            elif prompt_id is not None:
+                self._keep(prompt_id, message, at, len(frame))
             return
         self.last_event = at
         if message.type == "execution_start":
@@ -182,10 +173,16 @@ class InFlight:
             if self._running is job:
                 self._running = None
             job.finish("events")
-        elif job.tell is not None:
-            progress = progress_of(message)
-            if progress is not None:
-                job.tell(progress)
+        elif job.tell is not None and (progress := progress_of(message)) is not None:
+            job.tell(progress)
+
+    def _on_other(self, frame: bytes, is_text: bool) -> None:
+        """Take what is no message of ComfyUI's: a preview, or what cannot be read."""
+        if is_text:
+            begin = frame[:40].decode("utf-8", "surrogateescape")
+            self._unread(f"a message of {len(frame)} bytes that begins with {begin!r}")
+        elif self._running is not None:
+            self._running.tracker.on_preview(len(frame))
 
     def _follow(self, job: Job, message: Message, at: float) -> bool:
         try:

@@ -4,6 +4,7 @@ WebSocket events are good for *when*; the server's history is the authority for 
 messages, because `status_str` is `success` for some prompts that failed.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -57,34 +58,11 @@ class PromptTracker:
         Raises:
             msgspec.MsgspecError: its nodes cannot be read; that the message came is noted all the same.
         """
-        data = message.data
-        kind = message.type
         if self.first_event is None:
             self.first_event = at
         self.last_event = at
-        if kind == "progress_state":
-            self._on_progress(message, at)
-        elif kind == "executing":
-            if data.node is None:
-                self.ended_at = self.ended_at or at
-                return True
-            self._begins(data.node, at)
-        elif kind == "execution_start":
-            # An event that comes twice has the same stamp; a second execution has a stamp of its own.
-            before = self.times.get("start")
-            self._stamp("start", message)
-            if before is None or before != self.times.get("start"):
-                self.executions += 1
-            if self.started is None:
-                self.started = at
-        elif kind == "execution_cached":
-            self.cached = _cached(message)
-        elif kind in ENDS and data.timestamp is not None:
-            # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
-            self.ended = kind
-            self._stamp("end", message)
-            self.error = failure_of(message) if kind != "execution_success" else None
-        return False
+        take = _TAKES.get(message.type)
+        return take is not None and take(self, message, at)
 
     def on_preview(self, size: int) -> None:
         self.previews += 1
@@ -148,7 +126,29 @@ class PromptTracker:
             kind="execution_error", type="no_end", message="the server's history has no end of this prompt"
         )
 
-    def _on_progress(self, message: Message, at: float) -> None:
+    def _on_start(self, message: Message, at: float) -> bool:
+        # An event that comes twice has the same stamp; a second execution has a stamp of its own.
+        before = self.times.get("start")
+        self._stamp("start", message)
+        if before is None or before != self.times.get("start"):
+            self.executions += 1
+        if self.started is None:
+            self.started = at
+        return False
+
+    def _on_cached(self, message: Message, _: float) -> bool:
+        self.cached = _cached(message)
+        return False
+
+    def _on_executing(self, message: Message, at: float) -> bool:
+        node = message.data.node
+        if node is None:
+            self.ended_at = self.ended_at or at
+            return True
+        self._begins(node, at)
+        return False
+
+    def _on_progress(self, message: Message, at: float) -> bool:
         for node, state in message.data.node_states().items():
             if state.state == "running":
                 self._begins(node, at)
@@ -156,6 +156,15 @@ class PromptTracker:
                 span = self.spans.get(node[:LONGEST_NAME])
                 if span is not None and span[1] is None:
                     span[1] = at
+        return False
+
+    def _on_end(self, message: Message, _: float) -> bool:
+        # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
+        if message.data.timestamp is not None:
+            self.ended = message.type
+            self._stamp("end", message)
+            self.error = failure_of(message) if message.type != "execution_success" else None
+        return False
 
     def _begins(self, node: str, at: float) -> None:
         if len(self.spans) < MOST_NODES:
@@ -165,6 +174,16 @@ class PromptTracker:
         stamp = whole_ms(message.data.timestamp)
         if stamp is not None:
             self.times[key] = stamp
+
+
+_TAKES: dict[str, Callable[[PromptTracker, Message, float], bool]] = {
+    "execution_start": PromptTracker._on_start,
+    "execution_cached": PromptTracker._on_cached,
+    "executing": PromptTracker._on_executing,
+    "progress_state": PromptTracker._on_progress,
+    **dict.fromkeys(ENDS, PromptTracker._on_end),
+}
+"""What each kind of message does to a tracker; whether the prompt is over then. Other kinds only show that it lives."""
 
 
 def failure_of(message: Message) -> Failure:

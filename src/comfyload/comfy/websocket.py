@@ -129,13 +129,13 @@ class _Listener(picows.WSListener):
         self._closed.set_result(None)
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
         if transport.is_close_frame_sent:  # picows goes on reading after an error
             return
-        kind = frame.msg_type
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise Broken("not a WebSocket: an extension was used that we did not ask for")
-        if (kind is _TEXT or kind is _BINARY) and frame.fin and self._parts is None:
-            self._on_frame(frame.get_payload_as_bytes(), kind is _TEXT)
+        if kind is _TEXT and frame.fin and self._parts is None:
+            self._on_frame(frame.get_payload_as_bytes(), True)
         elif kind in (_TEXT, _BINARY, _GOES_ON):
             self._join(kind, frame.get_payload_as_bytes(), frame.fin)
         elif kind is picows.WSMsgType.CLOSE:

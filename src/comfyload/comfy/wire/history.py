@@ -39,19 +39,18 @@ class _EntryStatus(Struct, gc=False):
 
 
 class _Entry(Struct, gc=False):
-    """An entry as ComfyUI writes it. Its prompt: number, id, graph, extra data, and what versions add."""
+    """An entry as ComfyUI writes it, without its prompt."""
 
-    prompt: list[msgspec.Raw] = []
-    outputs: msgspec.Raw = _OBJECT
-    status: _EntryStatus | None = None
+    outputs: msgspec.Raw
+    status: _EntryStatus
 
 
 _WIDE = re.compile(rb"\d{18}")
 
 _outputs = msgspec.json.Decoder(dict[str, dict[str, Any]], strict=False)
 _number = msgspec.json.Decoder(float, strict=False)
-_extra_data = msgspec.json.Decoder(_ExtraData, strict=False)
-_history = msgspec.json.Decoder(dict[str, _Entry | None], strict=False)
+_prompt_end = msgspec.json.Decoder(tuple[_ExtraData, list[str]], strict=False)
+_entry = msgspec.json.Decoder(_Entry, strict=False)
 
 
 def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
@@ -67,24 +66,31 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
 
 
 def _as_written(body: bytes, prompt_id: str) -> HistoryEntry | None:
-    """The entry in one pass, which skips the graph.
+    """The entry as ComfyUI writes it. The graph, most of the text, is not read: what follows it is found from the end.
+
+    In JSON a key cannot stand in a text, since a quote is escaped there; and what lies deeper closes more brackets than
+    are opened here, so that it is no JSON by itself.
 
     Raises:
         ValueError: it is not as ComfyUI writes it, or so large that its parts are weighed one by one.
     """
-    if len(body) >= MAX_VALUES:
-        raise ValueError("it is large")
-    entry = _history.decode(body).get(prompt_id)
-    if entry is None:
-        return None
+    head = b'{"%b": {"prompt": [' % prompt_id.encode()
+    outputs_at = body.rfind(b', "outputs": {')
+    extra_at = body.rfind(b"}, {", 0, max(0, outputs_at)) + 3
+    if not body.startswith(head) or len(body) >= MAX_VALUES:
+        raise ValueError("it begins otherwise, or is large")
+    number = _number.decode(body[len(head) : body.find(b",", len(head))])
+    extra, _ = _prompt_end.decode(b"[" + body[extra_at:outputs_at])
+    entry = _entry.decode(b"{" + body[outputs_at + 2 :].rstrip()[:-1])
     outputs = bytes(entry.outputs)
     if outputs.count(b"{") + outputs.count(b"[") > MOST_LEVELS or _WIDE.search(outputs):
         raise ValueError("its outputs may be deep, or hold a wide number")
-    number = _number.decode(entry.prompt[0]) if entry.prompt else math.nan
-    extra = _extra_data.decode(entry.prompt[3]) if len(entry.prompt) > 3 else _ExtraData()
+    messages = [Message(kind, data) for kind, data in entry.status.messages]
+    if not messages or any(message.data.prompt_id != prompt_id for message in messages):
+        raise ValueError("it is another prompt's")
     return HistoryEntry(
         outputs=_outputs.decode(outputs),
-        messages=[Message(kind, data) for kind, data in entry.status.messages] if entry.status else [],
+        messages=messages,
         create_ms=whole_ms(extra.create_time),
         number=number if math.isfinite(number) else None,
     )

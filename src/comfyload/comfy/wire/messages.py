@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.comfy.wire.lenient import as_raw, decode_json, lenient, weigh
+from comfyload.comfy.wire.lenient import MAX_VALUES, as_raw, decode_json, lenient, weigh
 from comfyload.record.bounds import MOST_COUNT, Count, finite
 
 
@@ -85,7 +85,8 @@ _message = msgspec.json.Decoder(Message, strict=False)
 def decode_message(text: str | bytes) -> Message | None:
     """One WebSocket text frame; None: it is not ComfyUI's (a custom node may send anything), or too large."""
     try:
-        weigh(text)
+        if len(text) >= MAX_VALUES:
+            weigh(text)
         return _message.decode(text)
     except (ValueError, RecursionError):
         try:
@@ -124,7 +125,7 @@ def _coerce(value: Any) -> Message | None:
         type=value["type"],
         data=Data(
             timestamp=finite(data.get("timestamp")),
-            nodes=as_raw(data["nodes"]) if isinstance(data.get("nodes"), dict | list) else msgspec.Raw(b""),
+            nodes=as_raw(data["nodes"]) if "nodes" in data else msgspec.Raw(b""),
             status=_Status(ExecInfo(remaining)) if type(remaining) is int and 0 <= remaining <= MOST_COUNT else None,
             value=data.get("value"),
             max=data.get("max"),
