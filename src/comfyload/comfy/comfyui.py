@@ -42,12 +42,8 @@ class ComfyApi:
 
     async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
         extra = b',"extra_data":' + extra_data if extra_data else b""
-        body = b'{"prompt":%b,"client_id":"%b","prompt_id":"%b"%b}' % (
-            graph,
-            client_id.encode(),
-            prompt_id.encode(),
-            extra,
-        )
+        ids = b',"client_id":"%b","prompt_id":"%b"' % (client_id.encode(), prompt_id.encode())
+        body = b"".join((b'{"prompt":', graph, ids, extra, b"}"))
         return await self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:

@@ -1,6 +1,7 @@
 """A reply as it arrives: its head, and its body, unpacked and within bounds that are checked before a byte is kept."""
 
 import zlib
+from collections.abc import Mapping
 
 PACKED_PIECE, PIECE = 1 << 10, 1 << 16
 """Bytes of a packed body that are unpacked at one time, and the most that come of it at one time."""
@@ -38,10 +39,13 @@ class Incoming:
     kept; None: all. `bodiless`: it replies to a HEAD. `idle_s`: how long it may stand still.
     """
 
-    __slots__ = (
-        "_bodies", "_coding", "_first", "_pieces", "_small", "_under_way", "_unpack", "bodiless", "headers", "idle_s",
-        "kept", "length", "most", "size", "status", "together",
-    )  # fmt: skip
+    status = size = 0
+    length: int | None = None
+    headers: Mapping[bytes, bytes] = {}
+    _under_way = False
+    _coding = _first = b""
+    _unpack: "zlib._Decompress | None" = None
+    _rest: list[bytearray] | None = None
 
     def __init__(
         self,
@@ -58,19 +62,9 @@ class Incoming:
         self.kept = kept
         self.bodiless = bodiless
         self.idle_s = idle_s
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.length: int | None = None
-        self.size = 0
         self._bodies = bodies
-        self._under_way = False
-        self._coding = b""
-        self._unpack: zlib._Decompress | None = None
-        self._first = b""
-        self._pieces: list[bytes] = []
-        self._small = bytearray()
 
-    def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def begin(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         """The head is whole; the names of its headers are in lower case.
 
         Raises:
@@ -78,8 +72,11 @@ class Incoming:
         """
         self.status = status
         self.headers = headers
-        self.length = _length(headers.get(b"content-length", b""))
-        self._coding = _coding(headers)
+        length = headers.get(b"content-length", b"")
+        self.length = int(length) if length.isdigit() and len(length) < 19 else None
+        if b"content-encoding" in headers:
+            coding = headers[b"content-encoding"].strip().lower()
+            self._coding = b"" if coding == b"identity" else coding
         if (self.length or 0) > self.most and not self.bodiless:
             raise TooLarge(self.most)
         if self._coding and self.kept is None and self._coding not in CODINGS:
@@ -121,14 +118,12 @@ class Incoming:
     def drop(self) -> None:
         """Forget the body: the reply failed, and its error may live long."""
         self._leave()
-        self._first, self._unpack = b"", None
-        self._pieces.clear()
-        self._small.clear()
+        self._first, self._unpack, self._rest = b"", None, None
 
     @property
     def body(self) -> bytes:
         """What is kept of the body."""
-        return b"".join((self._first, *self._pieces, self._small)) if self._pieces or self._small else self._first
+        return self._first if self._rest is None else b"".join((self._first, *self._rest))
 
     @property
     def coded(self) -> bool:
@@ -160,10 +155,11 @@ class Incoming:
             self._first = bytes(data)
             return
         # In pieces of one size: a buffer that grows is copied again and again, into ever larger holes of the memory.
-        self._small += data
-        if len(self._small) >= PIECE:
-            self._pieces.append(bytes(self._small))
-            self._small.clear()
+        if self._rest is None:
+            self._rest = [bytearray()]
+        elif len(self._rest[-1]) >= PIECE:
+            self._rest.append(bytearray())
+        self._rest[-1] += data
 
     def _leave(self) -> None:
         if self._under_way:
@@ -171,13 +167,3 @@ class Incoming:
             self._bodies.count -= 1
             if self.kept is None:
                 self._bodies.total -= self.size
-
-
-def _length(value: bytes) -> int | None:
-    return int(value) if value.isdigit() and len(value) < 19 else None
-
-
-def _coding(headers: dict[bytes, bytes]) -> bytes:
-    """How the body is coded; b"" if it is not."""
-    coding = headers.get(b"content-encoding", b"").strip().lower()
-    return b"" if coding == b"identity" else coding

@@ -4,10 +4,10 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct, field
 
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire.messages import Message, decode_message
@@ -27,8 +27,7 @@ MOST_READINGS = 100
 """Readings of the queue's length that are passed on within a second: one of our events makes one or two."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Job:
+class Job(Struct, eq=False, kw_only=True):
     """One of our prompts between its POST and its end.
 
     `posted_as`: the id under which it was posted. `stream_id`: the client id whose open socket gets its events; None:
@@ -42,8 +41,8 @@ class Job:
     posted_as: str
     order: int
     sent_before: bool
+    end: asyncio.Future[End]
     tracker: PromptTracker = field(default_factory=PromptTracker)
-    end: asyncio.Future[End] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stream_id: str | None = None
     accepted: bool = False
     looked_up: float = -math.inf
@@ -52,7 +51,7 @@ class Job:
     may_be_there: bool = False
     tell: Callable[[JobEvent], None] | None = None
     before: int | None = None
-    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = field(default_factory=list)
+    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = []
 
     @property
     def may_be_known(self) -> bool:
@@ -107,7 +106,8 @@ class InFlight:
 
     def add(self, prompt_id: str, *, sent_before: bool = False) -> Job:
         """Register a prompt before it is posted, so that no event of it can be missed."""
-        job = Job(prompt_id=prompt_id, posted_as=prompt_id, order=self._orders, sent_before=sent_before)
+        end = asyncio.get_running_loop().create_future()
+        job = Job(prompt_id=prompt_id, posted_as=prompt_id, order=self._orders, sent_before=sent_before, end=end)
         self._jobs[prompt_id] = job
         self._orders += 1
         self.earlier_ids.discard(prompt_id)

@@ -6,10 +6,10 @@ messages, because `status_str` is `success` for some prompts that failed.
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from comfyload.comfy.reported import outputs_of
 from comfyload.comfy.wire.history import HistoryEntry
@@ -30,8 +30,7 @@ MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate m
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
-@dataclass(slots=True, eq=False)
-class PromptTracker:
+class PromptTracker(Struct, eq=False):
     """What is known of one prompt so far. `last_event`: when the last message of this prompt arrived."""
 
     sent: float | None = None
@@ -44,9 +43,9 @@ class PromptTracker:
     ended_at: float | None = None
     executions: int = 0
     held_s: float = 0.0
-    cached: list[str] = field(default_factory=list)
-    spans: dict[str, list[float | None]] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
+    cached: list[str] = []
+    spans: dict[str, Span] = {}
+    times: dict[str, int] = {}
     error: Failure | None = None
     partial: Failure | None = None
     previews: int = 0
@@ -81,12 +80,19 @@ class PromptTracker:
         server_state_after: Any = None,
     ) -> Execution:
         """The execution, with the facts of the history where there is an entry."""
-        times, cached = dict(self.times), self.cached
+        times, cached, nodes = dict(self.times), self.cached, list(self.spans.values())
         if entry is not None:
-            times |= _times(entry)
-            with suppress(msgspec.MsgspecError):
-                cached = next((_cached(m) for m in entry.messages if m.type == "execution_cached"), cached)
-        hits = set(cached)
+            if entry.create_ms is not None:
+                times["create"] = entry.create_ms
+            for message in entry.messages:
+                if message.type in _STAMPED:
+                    _stamp(times, message)
+                elif message.type == "execution_cached":
+                    with suppress(msgspec.MsgspecError):
+                        cached = _cached(message)
+        if cached:
+            hits = set(cached)
+            nodes = [span for span in nodes if span.node not in hits]
         return Execution(
             outcome=outcome,
             sent=self.sent,
@@ -98,7 +104,7 @@ class PromptTracker:
             done_uncertainty_s=done_uncertainty_s,
             server=ServerTimes(create_ms=times.get("create"), start_ms=times.get("start"), end_ms=times.get("end")),
             number=self.number if self.number is not None or entry is None else entry.number,
-            nodes=[Span(n, s, e) for n, (s, e) in self.spans.items() if s is not None and n not in hits],
+            nodes=nodes,
             cached=cached,
             outputs=outputs_of(entry) if entry is not None else [],
             failure=failure,
@@ -129,7 +135,7 @@ class PromptTracker:
     def _on_start(self, message: Message, at: float) -> bool:
         # An event that comes twice has the same stamp; a second execution has a stamp of its own.
         before = self.times.get("start")
-        self._stamp("start", message)
+        _stamp(self.times, message)
         if before is None or before != self.times.get("start"):
             self.executions += 1
         if self.started is None:
@@ -154,27 +160,26 @@ class PromptTracker:
                 self._begins(node, at)
             elif state.state == "finished":
                 span = self.spans.get(node[:LONGEST_NAME])
-                if span is not None and span[1] is None:
-                    span[1] = at
+                if span is not None and span.end is None:
+                    self.spans[span.node] = Span(span.node, span.start, at)
         return False
 
     def _on_end(self, message: Message, _: float) -> bool:
         # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
         if message.data.timestamp is not None:
             self.ended = message.type
-            self._stamp("end", message)
+            _stamp(self.times, message)
             self.error = failure_of(message) if message.type != "execution_success" else None
         return False
 
     def _begins(self, node: str, at: float) -> None:
         if len(self.spans) < MOST_NODES:
-            self.spans.setdefault(node[:LONGEST_NAME], [at, None])
+            node = node[:LONGEST_NAME]
+            self.spans.setdefault(node, Span(node, at, None))
 
-    def _stamp(self, key: str, message: Message) -> None:
-        stamp = whole_ms(message.data.timestamp)
-        if stamp is not None:
-            self.times[key] = stamp
 
+_STAMPED = {"execution_start": "start", **dict.fromkeys(ENDS, "end")}
+"""What the stamp of a message is the time of."""
 
 _TAKES: dict[str, Callable[[PromptTracker, Message, float], bool]] = {
     "execution_start": PromptTracker._on_start,
@@ -215,14 +220,7 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} letters)"
 
 
-def _times(entry: HistoryEntry) -> dict[str, int]:
-    times = {} if entry.create_ms is None else {"create": entry.create_ms}
-    for message in entry.messages:
-        stamp = whole_ms(message.data.timestamp)
-        if stamp is None:
-            continue
-        if message.type == "execution_start":
-            times["start"] = stamp
-        elif message.type in ENDS:
-            times["end"] = stamp
-    return times
+def _stamp(times: dict[str, int], message: Message) -> None:
+    stamp = whole_ms(message.data.timestamp)
+    if stamp is not None:
+        times[_STAMPED[message.type]] = stamp

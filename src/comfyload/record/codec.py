@@ -7,7 +7,7 @@ was encoded.
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -130,7 +130,7 @@ def within_levels(value: Any, most: int = MOST_LEVELS) -> bool:
     return most >= 0 and all(within_levels(inner, most - 1) for inner in inner_of(value))
 
 
-def inner_of(value: Any) -> Iterable[Any]:
+def inner_of(value: Any) -> Collection[Any]:
     """What lies in a list, an object or a struct; nothing in another value."""
     if isinstance(value, dict):
         return value.values()

@@ -1,16 +1,14 @@
 """`GET /history/{id}`: what the server remembers of one prompt that has ended."""
 
 import math
-import re
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire.lenient import MAX_VALUES, decode_json, members, raw_list
-from comfyload.comfy.wire.messages import Data, Message, decode_messages
+from comfyload.comfy.wire.messages import Listed, decode_messages
 from comfyload.record.bounds import whole_ms
-from comfyload.record.codec import MOST_LEVELS
 
 T = TypeVar("T")
 
@@ -23,7 +21,7 @@ class HistoryEntry(Struct, gc=False):
     `unread`: what of the entry could not be read.
     """
 
-    messages: list[Message]
+    messages: list[Listed]
     outputs: dict[str, dict[str, Any]]
     create_ms: int | None
     number: float | None
@@ -35,7 +33,7 @@ class _ExtraData(Struct, gc=False):
 
 
 class _EntryStatus(Struct, gc=False):
-    messages: list[tuple[str, Data]] = []
+    messages: list[Listed] = []
 
 
 class _Entry(Struct, gc=False):
@@ -45,9 +43,6 @@ class _Entry(Struct, gc=False):
     status: _EntryStatus
 
 
-_WIDE = re.compile(rb"\d{18}")
-
-_outputs = msgspec.json.Decoder(dict[str, dict[str, Any]], strict=False)
 _number = msgspec.json.Decoder(float, strict=False)
 _prompt_end = msgspec.json.Decoder(tuple[_ExtraData, list[str]], strict=False)
 _entry = msgspec.json.Decoder(_Entry, strict=False)
@@ -82,14 +77,11 @@ def _as_written(body: bytes, prompt_id: str) -> HistoryEntry | None:
     number = _number.decode(body[len(head) : body.find(b",", len(head))])
     extra, _ = _prompt_end.decode(b"[" + body[extra_at:outputs_at])
     entry = _entry.decode(b"{" + body[outputs_at + 2 :].rstrip()[:-1])
-    outputs = bytes(entry.outputs)
-    if outputs.count(b"{") + outputs.count(b"[") > MOST_LEVELS or _WIDE.search(outputs):
-        raise ValueError("its outputs may be deep, or hold a wide number")
-    messages = [Message(kind, data) for kind, data in entry.status.messages]
-    if not messages or any(message.data.prompt_id != prompt_id for message in messages):
+    messages = entry.status.messages
+    if {message.data.prompt_id for message in messages} != {prompt_id}:
         raise ValueError("it is another prompt's")
     return HistoryEntry(
-        outputs=_outputs.decode(outputs),
+        outputs=decode_json(bytes(entry.outputs), dict[str, dict[str, Any]]),
         messages=messages,
         create_ms=whole_ms(extra.create_time),
         number=number if math.isfinite(number) else None,
@@ -135,7 +127,7 @@ class _Parts:
             self.unread.append(f"its {name} ({error})")
             return []
 
-    def messages(self, status: msgspec.Raw) -> list[Message]:
+    def messages(self, status: msgspec.Raw) -> list[Listed]:
         """Those of its status, whose `status_str` can lie. A server without a status says `null`."""
         raw = _LIST
         try:

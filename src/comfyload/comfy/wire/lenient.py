@@ -39,7 +39,7 @@ def decode_json(text: bytes | str, shape: type[T]) -> T:
     try:
         decoder, can_be_odd = _kept(shape)
         found: T = decoder.decode(text)
-        if not can_be_odd or is_plain(found):
+        if not can_be_odd or _surely_plain(text) or is_plain(found):
             return found
     except (ValueError, RecursionError):  # MsgspecError is a ValueError, as is the error for bad UTF-8
         pass
@@ -113,9 +113,19 @@ def weigh(text: bytes | str, most: int = MAX_VALUES) -> None:
 
 def is_plain(value: Any, levels: int = MOST_LEVELS) -> bool:
     """Whether it can be written as it is: no deeper than so many levels, and no number too wide."""
-    if levels < 0 or (type(value) is int and not -WIDEST <= value < WIDEST):
-        return False
-    return all(is_plain(inner, levels - 1) for inner in inner_of(value))
+    if type(value) is int:
+        return -WIDEST <= value < WIDEST
+    inner = inner_of(value)
+    return not inner or (levels > 0 and all(is_plain(each, levels - 1) for each in inner))
+
+
+def _surely_plain(text: bytes | str) -> bool:
+    """The same by a look at the text alone, which may also say no to what is plain."""
+    brackets = isinstance(text, bytes) and text.count(b"{") + text.count(b"[") <= MOST_LEVELS
+    return brackets and _WIDE_DIGITS not in text.translate(_ALL_DIGITS_ZERO)
+
+
+_ALL_DIGITS_ZERO, _WIDE_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 18
 
 
 def lenient(text: bytes | str) -> Any:

@@ -71,10 +71,16 @@ class Data(Struct, frozen=True, gc=False):
 
 
 class Message(Struct, frozen=True, gc=False):
-    """One text frame of the WebSocket, or one entry of a history's `messages`."""
+    """One text frame of the WebSocket."""
 
     type: str
     data: Data = Data()
+
+
+class Listed(Message, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """The same in a history, as a pair."""
+
+    data: Data
 
 
 _TEXTS = ("prompt_id", "node", "display_node", "node_id", "node_type", "exception_type", "exception_message")
@@ -95,7 +101,7 @@ def decode_message(text: str | bytes) -> Message | None:
             return None
 
 
-def decode_messages(raw: Iterable[msgspec.Raw]) -> list[Message]:
+def decode_messages(raw: Iterable[msgspec.Raw]) -> list[Listed]:
     """The `[type, data]` pairs of a history entry's status; anything else is skipped."""
     found = []
     for item in raw:
@@ -106,7 +112,7 @@ def decode_messages(raw: Iterable[msgspec.Raw]) -> list[Message]:
         if isinstance(pair, list) and len(pair) == 2:
             message = _coerce({"type": pair[0], "data": pair[1]})
             if message is not None:
-                found.append(message)
+                found.append(Listed(message.type, message.data))
     return found
 
 
