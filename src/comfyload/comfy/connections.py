@@ -38,7 +38,7 @@ class Connections:
         while True:
             if self._closed:
                 raise NoConnection("the connection is closed")
-            if connection := self._used_last():
+            if connection := self.unused():
                 return connection
             if len(self._open) + self._opening < MAX_CONNECTIONS:
                 return await self._another(deadline)
@@ -61,7 +61,8 @@ class Connections:
             self._wake_one()
         await asyncio.sleep(0)  # sockets are closed in the loop's next round
 
-    def _used_last(self) -> HttpConnection | None:
+    def unused(self) -> HttpConnection | None:
+        """One that is open and free now, to be used as one that was taken."""
         while self._unused:
             connection = self._unused.pop()
             if connection.usable and connection.idle_since > self._loop.time() - KEEP_ALIVE_S:

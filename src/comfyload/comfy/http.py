@@ -97,10 +97,11 @@ class Http:
 
     async def call(self, request: Request) -> Reply:
         if request.file:
-            reply = await self._file(request, lambda: self._incoming(MAX_FILE_BYTES, MAX_FILE_BYTES, idle_s=IDLE_S))
+            most = MAX_FILE_BYTES
+            reply = await self._file(request, lambda: Incoming(self._bodies, most=most, together=most, idle_s=IDLE_S))
         else:
-            reply = self._incoming(min(request.most_bytes, MAX_BODY_BYTES), MAX_BODY_BYTES)
-            reply.bodiless = request.method == "HEAD"
+            bodiless = request.method == "HEAD"
+            reply = Incoming(self._bodies, most=request.most_bytes, together=MAX_BODY_BYTES, bodiless=bodiless)
             await self._exchange(request, reply)
         if reply.status < 300:
             return Reply(status=reply.status, body=reply.body, content_type=reply.content_type)
@@ -116,7 +117,7 @@ class Http:
         most = MAX_DOWNLOAD_BYTES
         reply = await self._file(
             Request(method="GET", path=path, timeout_s=timeout_s, file=True),
-            lambda: self._incoming(most, most, kept=HEAD_BYTES, idle_s=IDLE_S),
+            lambda: Incoming(self._bodies, most=most, together=most, kept=HEAD_BYTES, idle_s=IDLE_S),
         )
         return Download(
             status=reply.status,
@@ -167,7 +168,7 @@ class Http:
         try:
             data = self._bytes_of(request)
             while True:
-                connection = await self._connections.take(deadline)
+                connection = self._connections.unused() or await self._connections.take(deadline)
                 was_used = connection.idle_since > 0.0
                 try:
                     await connection.exchange(data, reply, deadline)
@@ -197,9 +198,6 @@ class Http:
         except FAULTS as error:
             raise self._error(error) from None
 
-    def _incoming(self, most: int, together: int, *, kept: int | None = None, idle_s: float | None = None) -> Incoming:
-        return Incoming(self._bodies, most=most, together=together, kept=kept, idle_s=idle_s)
-
     async def _connect(self, url: URL) -> HttpConnection:
         if url.scheme == "https" and self._tls is None:
             self._tls = self._new_tls()
@@ -212,13 +210,12 @@ class Http:
         path = request.path.encode("ascii")
         if self._query:
             path = b"%b%b%b" % (path, b"&" if b"?" in path else b"?", self._query)
-        head = b"%b %b%b HTTP/1.1\r\n%b%b" % (
-            request.method.encode(), self._path, path, self._lines, _AS_IT_IS if request.file else _PACKED
-        )  # fmt: skip
+        coding = _AS_IT_IS if request.file else _PACKED
+        head = (request.method.encode(), b" ", self._path, path, b" HTTP/1.1\r\n", self._lines, coding)
         if request.body is None:
-            return [head + b"\r\n"]
+            return [b"".join((*head, b"\r\n"))]
         kind, size = request.content_type.encode(), len(request.body)
-        return [b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (head, kind, size), request.body]
+        return [b"".join((*head, b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n" % (kind, size))), request.body]
 
     def _error(self, error: Exception) -> TransportError:
         """The fault as a TransportError; `sent`: whether the request can have reached the server."""

@@ -4,10 +4,10 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, field
 
 from comfyload.comfy.tracker import PromptTracker
 from comfyload.comfy.wire.messages import Message, decode_message
@@ -27,7 +27,8 @@ MOST_READINGS = 100
 """Readings of the queue's length that are passed on within a second: one of our events makes one or two."""
 
 
-class Job(Struct, eq=False, kw_only=True):
+@dataclass(slots=True, eq=False, kw_only=True)
+class Job:
     """One of our prompts between its POST and its end.
 
     `posted_as`: the id under which it was posted. `stream_id`: the client id whose open socket gets its events; None:
@@ -51,7 +52,7 @@ class Job(Struct, eq=False, kw_only=True):
     may_be_there: bool = False
     tell: Callable[[JobEvent], None] | None = None
     before: int | None = None
-    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = []
+    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def may_be_known(self) -> bool:

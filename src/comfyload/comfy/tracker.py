@@ -6,10 +6,10 @@ messages, because `status_str` is `success` for some prompts that failed.
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
 
 from comfyload.comfy.reported import outputs_of
 from comfyload.comfy.wire.history import HistoryEntry
@@ -30,7 +30,8 @@ MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate m
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
-class PromptTracker(Struct, eq=False):
+@dataclass(slots=True, eq=False)
+class PromptTracker:
     """What is known of one prompt so far. `last_event`: when the last message of this prompt arrived."""
 
     sent: float | None = None
@@ -43,9 +44,9 @@ class PromptTracker(Struct, eq=False):
     ended_at: float | None = None
     executions: int = 0
     held_s: float = 0.0
-    cached: list[str] = []
-    spans: dict[str, Span] = {}
-    times: dict[str, int] = {}
+    cached: list[str] = field(default_factory=list)
+    spans: dict[str, Span] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
     error: Failure | None = None
     partial: Failure | None = None
     previews: int = 0
