@@ -225,7 +225,7 @@ def prometheus(data: bytes) -> None:
     """A page of Prometheus text."""
     pages = exposition.Exposition()
     for text in texts(data):
-        _all_finite(pages.read(text).values)
+        _all_finite(pages.read(text))
 
 
 def _all_finite(values: dict[str, float | None]) -> None:

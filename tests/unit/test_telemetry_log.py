@@ -116,13 +116,13 @@ def test_a_file_that_comes_later_is_read_whole(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_said_so_after_a_while_and_its_successor_read(log: Path) -> None:
     server: Any = Silence()
     source = MetricsLog(log, lambda: 0.0, Probe(server, lambda: 0.0))
-    assert source._part().missing == ""
+    assert source._part()[2] == ""
     log.unlink()
-    assert [source._part().missing for _ in range(4)] == ["", "", "the file is gone", "the file is gone"]
+    assert [source._part()[2] for _ in range(4)] == ["", "", "the file is gone", "the file is gone"]
     append(log, {"n": "again"})
     parts = [source._part(), source._part()]
-    assert [row.raw for part in parts for row in part.rows] == [{"n": "again"}]
-    assert parts[-1].missing == ""
+    assert [row.raw for rows, _, _ in parts for row in rows] == [{"n": "again"}]
+    assert parts[-1][2] == ""
     source._close_files()
 
 

@@ -14,7 +14,7 @@ from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.record.model import LogLine
 from comfyload.sim import Server
 from comfyload.telemetry.collector import Collector
-from comfyload.telemetry.probe import PAGE, Exchange, Offset, Probe, best_of, better
+from comfyload.telemetry.probe import PAGE, Offset, Probe, better, offset_of
 from tests.support.direct import Direct
 from tests.unit.test_sim_helpers import settled, sleep_graph, submit
 from tests.unit.test_telemetry_watch import Told
@@ -124,10 +124,24 @@ def test_an_uneven_way_is_within_the_error_that_is_told() -> None:
     assert line.t is not None and abs(line.t - 0.2) <= error
 
 
-def test_the_best_of_several_exchanges_counts_and_a_bad_one_later_replaces_it_only_when_it_is_old() -> None:
-    measured = best_of(
-        [Exchange(sent=0.0, received=0.2, theirs=1000.1), Exchange(sent=1.0, received=1.002, theirs=1001.0)]
-    )
+class _Uneven(Ring):
+    """Of its answers one in three comes fast."""
+
+    asked = 0
+
+    async def call(self, *given: Any, **named: Any) -> Reply:
+        self.asked += 1
+        self.there_s = self.back_s = 0.1 if self.asked % 3 else 0.001
+        return await super().call(*given, **named)
+
+
+def test_the_shortest_of_several_exchanges_counts() -> None:
+    told, _ = follow(_Uneven(), lambda: asyncio.sleep(0))
+    assert told.values("clock_error_s")[0][1] == pytest.approx(0.001)
+
+
+def test_a_bad_exchange_later_replaces_a_good_one_only_when_that_is_old() -> None:
+    measured = offset_of(1.0, 1.002, 1001.0)
     assert measured.seconds == pytest.approx(1.001 - 1001.0)
     assert measured.error_s == pytest.approx(0.001)
     bad = Offset(seconds=-1000.05, error_s=0.05, at=30.0)

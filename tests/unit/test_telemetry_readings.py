@@ -56,8 +56,8 @@ nvidia_smi_clocks_throttle_reasons_hw_slowdown{uuid="u-1"} 0
 
 
 def test_dcgm_is_told_in_units_of_ours_and_instances_of_a_gpu_are_not_taken_for_it() -> None:
-    read = Exposition().read(DCGM)
-    assert read.values == {
+    exposition = Exposition()
+    assert exposition.read(DCGM) == {
         "gpu.0.clock_sm_mhz": 1695.0,
         "gpu.0.vram_used_bytes": 2.0**30,
         "gpu.0.energy_j": 5.0,
@@ -67,11 +67,11 @@ def test_dcgm_is_told_in_units_of_ours_and_instances_of_a_gpu_are_not_taken_for_
         'DCGM_FI_DEV_GPU_UTIL{GPU_I_ID="3",UUID="GPU-2",gpu="1"}': 11.0,
         'DCGM_FI_DEV_XID_ERRORS{UUID="GPU-1",gpu="0"}': None,
     }
-    assert read.cut == 0
+    assert exposition.cut == 0
 
 
 def test_nvidia_smi_is_told_by_the_gpus_number_where_the_page_tells_it() -> None:
-    assert Exposition().read(SMI).values == {
+    assert Exposition().read(SMI) == {
         'nvidia_smi_index{uuid="u-1"}': 1.0,
         "gpu.1.utilisation_percent": 50.0,
         'nvidia_smi_utilization_gpu_ratio{uuid="u-0"}': 0.25,
@@ -84,9 +84,9 @@ def test_other_series_are_kept_up_to_a_number_and_always_the_same() -> None:
     page = "".join(f'x{{n="{n}"}} {n}\n' for n in range(MOST + 7)) + 'h_bucket{le="1"} 4\n'
     exposition = Exposition()
     first = exposition.read(page)
-    assert (len(first.values), first.cut) == (MOST, 8)
+    assert (len(first), exposition.cut) == (MOST, 8)
     again = exposition.read("\n".join(reversed(page.splitlines())) + "\n")
-    assert (again.values, again.cut) == (first.values, 8)
+    assert (again, exposition.cut) == (first, 8)
     with pytest.raises(ValueError, match=r"."):
         exposition.read("<html>")
 
@@ -138,7 +138,7 @@ class Nvml(Driver):
 
 
 def test_nvml_is_read_of_the_gpu_that_the_server_uses() -> None:
-    gpus = Gpus.open([DEVICE], Nvml((CARD, 24), (CARD, 24), users={7: 1}), 7)
+    gpus = Gpus([DEVICE], Nvml((CARD, 24), (CARD, 24), users={7: 1}), 7)
     values = gpus.values()
     assert values == {
         "gpu.0.utilisation_percent": 97.0,
@@ -169,7 +169,7 @@ def test_nvml_is_read_of_the_gpu_that_the_server_uses() -> None:
 
 
 def test_an_answer_that_fails_is_unknown_and_a_driver_that_answers_nothing_is_silent() -> None:
-    gpus = Gpus.open([DEVICE], Nvml(fails="nvmlDeviceGetPowerUsage"), None)
+    gpus = Gpus([DEVICE], Nvml(fails="nvmlDeviceGetPowerUsage"), None)
     values = gpus.values()
     assert (values["gpu.0.power_w"], values["gpu.0.temperature_c"]) == (None, 61.0)
 
@@ -178,7 +178,7 @@ def test_an_answer_that_fails_is_unknown_and_a_driver_that_answers_nothing_is_si
             return self._refuse if name.startswith("nvmlDevice") and lost else super().__getattribute__(name)
 
     lost = False
-    gpus = Gpus.open([DEVICE], Gone(), None)
+    gpus = Gpus([DEVICE], Gone(), None)
     lost = True
     with pytest.raises(NoReading):
         gpus.values()
@@ -188,7 +188,7 @@ def test_an_answer_that_fails_is_unknown_and_a_driver_that_answers_nothing_is_si
 def test_without_nvml_or_with_another_gpu_there_is_nothing_to_read(driver: Any) -> None:
     assert issubclass(NVMLError, Exception)
     with pytest.raises(NotAvailable):
-        Gpus.open([DEVICE], driver, None)
+        Gpus([DEVICE], driver, None)
 
 
 def test_this_machine_tells_its_load_and_its_servers() -> None:

@@ -85,7 +85,7 @@ def test_the_case_of_a_4070_beside_a_4070_ti_in_a_container() -> None:
     nvml = Nvml((PLAIN, 12), (TI, 12), users={7: 1})
     facts = gpu_facts([device(TI)], nvml, 4_000_000)
     assert facts["gpu.0.model"] == Fact(value=TI, source="nvml (index 1)")
-    assert Gpus.open([device(TI)], nvml, None).values()["gpu.0.utilisation_percent"] == 95
+    assert Gpus([device(TI)], nvml, None).values()["gpu.0.utilisation_percent"] == 95
 
 
 @pytest.mark.parametrize(

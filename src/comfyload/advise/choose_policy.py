@@ -40,7 +40,9 @@ _TRIED_AT = 0.9
 
 
 class _Numbers(Struct, frozen=True, kw_only=True):
-    """What the rules start from. `p_fail`: upper bound of the share of transient failures."""
+    """What the rules start from. `p_fail`: upper end of Wilson's 80 % interval of the share of transient failures, also
+    where nothing failed; at least 1 %.
+    """
 
     setting: Setting
     depth_known: bool
@@ -88,7 +90,7 @@ def synthesise(
         target=target,
         load=rate_per_s * setting.mean_s / servers,
         rate_per_s=rate_per_s,
-        p_fail=_upper(failed, of),
+        p_fail=min(0.99, max(0.01, wilson(failed, of, 0.8)[1])) if of else 0.05,
         depth=_deepest(sums, deadline_s - setting.overhead_s),
         p99_s=float(np.quantile(sums[:, 0], 0.99)),
     )
@@ -107,7 +109,7 @@ def synthesise(
     def played() -> None:
         progress(next(steps) / total)
 
-    chosen = _choose(around, numbers, {of: _few(played_in) for of, played_in in tried.items()}, played)
+    chosen = _choose(around, numbers, tried, played)
     found = scores({OURS: chosen, **naive}, tried, setting, played)
     return structs.replace(
         chosen,
@@ -138,11 +140,6 @@ def _deepest(sums: Floats, left_s: float) -> int:
     """The most prompts that may be before a job for 95 % of such jobs to be in time; -1: none may."""
     within = (sums <= left_s).mean(axis=0) >= _QUANTILE
     return int(np.flatnonzero(within)[-1]) if within[0] else -1
-
-
-def _upper(failed: int, of: int) -> float:
-    """Upper end of Wilson's 80 % interval, also where nothing failed; at least 1 %."""
-    return min(0.99, max(0.01, wilson(failed, of, 0.8)[1])) if of else 0.05
 
 
 def _by_rule(numbers: _Numbers) -> Policy:
@@ -179,19 +176,16 @@ def _choose(
     if len(around) == 1:
         return around[OURS]
     names = list(around)
-    rows = scores(around, tried, numbers.setting, played)
+    # The first worlds are enough to compare policies by; they are the same for all of these.
+    most = {of: max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals))) for of, worlds in tried.items()}
+    few = {of: worlds[: min(_COMPARED, most[of])] for of, worlds in tried.items()}
+    rows = scores(around, few, numbers.setting, played)
     found = [row.success - _WASTE * (row.wasted_share or 0.0) for row in rows]
     value = {name: found[at :: len(names)] for at, name in enumerate(names)}
     best = [max(values) for values in zip(*value.values(), strict=True)]
     regret = {name: max(b - v for b, v in zip(best, values, strict=True)) for name, values in value.items()}
     least = min(regret, key=lambda name: regret[name])
     return around[OURS if regret[OURS] <= regret[least] + _TIE else least]
-
-
-def _few(worlds: Sequence[World]) -> Sequence[World]:
-    """The first worlds, enough to compare policies by; they are the same for all of these."""
-    most = max(2, _COMPARED_JOBS // max(1, len(worlds[0].arrivals)))
-    return worlds[: min(_COMPARED, most)]
 
 
 def _around(start: Policy) -> dict[str, Policy]:
@@ -276,11 +270,7 @@ def _explain(policy: Policy, start: Policy, numbers: _Numbers) -> dict[str, str]
         "liveness_s": f"60 s, or three times the p99 of a job ({numbers.p99_s:.3g} s) if that is more",
         "cancel": "work that nobody waits for delays all other jobs",
     }
-    return {**out, **_impossible(numbers)}
-
-
-def _impossible(numbers: _Numbers) -> dict[str, str]:
-    setting, out = numbers.setting, {}
+    setting = numbers.setting
     if numbers.depth < 0:
         out["infeasible.deadline"] = (
             f"{setting.deadline_s:g} s is too short: more than 5 % of jobs take longer even if none is ahead of "

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload
 from comfyload.advise.traffic import FULL, Traffic
-from comfyload.judge.arrays import Floats
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.record.ranks import nearest_rank
 
 REPLICATES = 200
@@ -179,10 +178,9 @@ def _highest(traffic: Traffic, limit_s: float, share: float, *, together: bool =
     """By bisection: with equal random numbers, no higher rate lets more jobs through. `together`: one rate for all."""
     most = traffic.most(1)
 
-    def holds(rates: Floats) -> NDArray[np.bool_]:
+    def holds(rates: Floats) -> Flags:
         kept = (traffic.latencies(rates)[0] <= limit_s).mean(axis=1)
-        found: NDArray[np.bool_] = np.full(len(most), kept.mean() >= share) if together else kept >= share
-        return found
+        return np.full(len(most), kept.mean() >= share) if together else kept >= share
 
     low, high = most * _IDLE, most.copy()
     possible = holds(low)  # where even a job that waits for none is too slow, no rate is low enough

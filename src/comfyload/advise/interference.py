@@ -72,10 +72,8 @@ def changed(before: Sequence[Floats], now: Sequence[Floats]) -> str | None:
         return None
     if abs(ratio.estimate - 1) <= _SMALL or ratio.low <= 1 <= ratio.high:
         return None
-    return (
-        f"In the confirming run, executions were {_by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)} than "
-        f"before; a queue multiplies that."
-    )
+    by = _by(ratio.estimate - 1, ratio.low - 1, ratio.high - 1)
+    return f"In the confirming run, executions were {by} than before; a queue multiplies that."
 
 
 def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
@@ -90,10 +88,8 @@ def drift(runs: Sequence[Measured], factors: Sequence[float]) -> str | None:
     change, low, high = (math.expm1((n - 1) * slope) for slope in slopes)
     if abs(change) <= _SMALL:
         return None
-    return (
-        f"From the first job to the last, executions became {_by(change, low, high)}: the numbers above are of the "
-        f"middle."
-    )
+    became = f"executions became {_by(change, low, high)}"
+    return f"From the first job to the last, {became}: the numbers above are of the middle."
 
 
 def phases(runs: Sequence[Measured], factors: Sequence[float]) -> bool:

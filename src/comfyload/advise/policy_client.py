@@ -44,9 +44,6 @@ class _Server(Backend):
         self.place = place
         self.connections = 1
 
-    def troubled(self, now: float) -> bool:
-        return not self.place.up or self.circuit.state(now) != "closed"
-
     def usable(self, now: float) -> bool:
         """Whether jobs may go there now, after a look at its queue; a server that is down counts as one failure."""
         place, circuit = self.place, self.circuit
@@ -108,11 +105,9 @@ class PolicyClient:
         down_s = farm.world.event_to_s - farm.now
         unreachable_s = min(timeouts.unreachable_s, self._policy.liveness_s or timeouts.unreachable_s)
         again_s = LONGEST_PAUSE_S * self._rng.random()
-        if down_s > unreachable_s:
-            farm.at(farm.now + unreachable_s + again_s, partial(self._lost, unreachable=True), attempt)
-        else:
-            at = farm.world.event_to_s + again_s + timeouts.lost_s
-            farm.at(at, partial(self._lost, unreachable=False), attempt)
+        unreachable = down_s > unreachable_s
+        at = farm.now + unreachable_s if unreachable else farm.world.event_to_s + timeouts.lost_s
+        farm.at(at + again_s, partial(self._lost, unreachable=unreachable), attempt)
 
     # --- what becomes of a job
 
@@ -194,14 +189,18 @@ class PolicyClient:
         """
         if not self._waiting:
             return
-        now, waiting = self._farm.now, self._waiting
-        usable = [server for server in self._servers if server.usable(now)]
+        now, waiting, servers = self._farm.now, self._waiting, self._servers
+        usable = [server for server in servers if server.usable(now)]
         placed = list(self._dispatcher.assign(self._in_time(now), usable, now))
         for pending, _ in placed:
             del waiting[pending.id]
         for pending, server in placed:
-            self._submit(pending, server)
-        if waiting and not self._looks and any(server.troubled(now) for server in self._servers):
+            if server.place.up:
+                self._farm.submit(pending.job, server.place)
+            else:
+                self._dispatcher.release(pending.id, server)
+                self._again(pending, server, "connect", after_s=_REFUSED_S)
+        if waiting and not self._looks and not all(s.place.up and s.circuit.state(now) == "closed" for s in servers):
             self._looks = True
             self._farm.at(now + self._dispatcher.pause_s(), self._look_again, None)
 
@@ -213,13 +212,6 @@ class PolicyClient:
                 del self._waiting[pending.id]
             else:
                 yield pending
-
-    def _submit(self, pending: _Pending, server: _Server) -> None:
-        if server.place.up:
-            self._farm.submit(pending.job, server.place)
-        else:
-            self._dispatcher.release(pending.id, server)
-            self._again(pending, server, "connect", after_s=_REFUSED_S)
 
 
 def _reconnects_after(down_s: float) -> float:

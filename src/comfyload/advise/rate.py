@@ -20,16 +20,10 @@ class Rate(Struct, frozen=True, kw_only=True):
 
     def times(self, factor: float) -> Rate:
         """The same in another unit."""
-        low, high = (None if end is None else factor * end for end in (self.low, self.high))
-        return structs.replace(
-            self, estimate=None if self.estimate is None else factor * self.estimate, low=low, high=high
-        )
+        ends = (None if end is None else factor * end for end in (self.estimate, self.low, self.high))
+        return structs.replace(self, **dict(zip(("estimate", "low", "high"), ends, strict=True)))
 
     def inverse(self, of: float) -> Rate:
         """`of` divided by it, such as the seconds that one job takes."""
-        return structs.replace(
-            self,
-            estimate=None if self.estimate is None else of / self.estimate,
-            low=None if self.high is None else of / self.high,
-            high=None if not self.low else of / self.low,
-        )
+        ends = (of / end if end else None for end in (self.estimate, self.high, self.low))
+        return structs.replace(self, **dict(zip(("estimate", "low", "high"), ends, strict=True)))

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
 from comfyload.advise.cluster import Cluster, SimJob
 from comfyload.advise.naive_client import Naive, NaiveClient
 from comfyload.advise.policy_client import PolicyClient
 from comfyload.advise.scenarios import Scenario, Setting, World, draw
 from comfyload.advise.service_times import ServiceTimes
-from comfyload.judge.arrays import Floats
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.statistics.binomial import wilson
 from comfyload.judge.statistics.significance import student
 from comfyload.record.policy import Policy, Score
@@ -108,6 +107,8 @@ def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting
         earlier = (arrivals >= world.settled_s) & (arrivals < world.event_from_s - setting.deadline_s)
         before += success[earlier].sum(), earlier.sum()
         minutes.append(_by_minute(world, arrivals, success))
+    # The work that it leaves on the servers may grow with each retry, until they do nothing else.
+    collapses = not behaviour.cancel if isinstance(behaviour, Policy) else behaviour.attempts != 1
     total = max(1.0, float(counted.sum()))
     wasted = 1 - float(useful.sum() / spent.sum()) if spent.any() else 0.0
     scored_min = sum(world.scored_to_s - world.event_from_s for world in worlds) / 60
@@ -115,9 +116,7 @@ def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting
         scenario=worlds[0].scenario.name,
         policy=name,
         success=float(good.sum()) / total,
-        success_half_width=_half_width(
-            good, counted, np.array([world.pace for world in worlds]), _collapses(behaviour)
-        ),
+        success_half_width=_half_width(good, counted, np.array([world.pace for world in worlds]), collapses),
         goodput_per_min=float(good.sum()) / scored_min,
         submits_per_job=float(submits.sum()) / total,
         wasted_share=wasted if wasted > 1e-9 else 0.0,  # no more than rounding,
@@ -125,7 +124,7 @@ def score(name: str, behaviour: Policy | Naive, worlds: Sequence[World], setting
     )
 
 
-def _by_minute(world: World, arrivals: Floats, success: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _by_minute(world: World, arrivals: Floats, success: Flags) -> tuple[Floats, Floats]:
     """Successes and jobs by the minute in which they came, after the trouble."""
     after = arrivals >= world.event_to_s
     minute = ((arrivals[after] - world.event_to_s) // world.minute_s).astype(np.int64)
@@ -133,11 +132,6 @@ def _by_minute(world: World, arrivals: Floats, success: NDArray[np.bool_]) -> tu
     jobs = np.bincount(minute, minlength=size)[: size - 1].astype(np.float64)
     good = np.bincount(minute, weights=success[after].astype(np.float64), minlength=size)[: size - 1]
     return good.astype(np.float64), jobs
-
-
-def _collapses(behaviour: Policy | Naive) -> bool:
-    """Whether the work that it leaves on the servers may grow with each retry, until they do nothing else."""
-    return not behaviour.cancel if isinstance(behaviour, Policy) else behaviour.attempts != 1
 
 
 def _half_width(good: Floats, counted: Floats, pace: Floats, collapses: bool) -> float | None:

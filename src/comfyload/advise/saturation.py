@@ -5,7 +5,7 @@ one and two in flight unless a client takes long between jobs. More in flight on
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,7 +30,6 @@ LADDER = (1, 2, 4, 8)
 """Of a server that runs jobs side by side."""
 VAGUE, SURE = 0.05, 0.03
 """Half of a capacity's interval, as a share of it: what is too much, and what is good."""
-_MINUTE_S = 60.0
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -115,18 +114,11 @@ def next_step(steps: Sequence[Step]) -> int | None:
         if places not in done:
             return places
     last = max(done)
-    if last >= MOST or _saturated(done):
-        return None
-    return last + 1
-
-
-def _saturated(done: Mapping[int, Step]) -> bool:
-    """At the most in flight so far: busy, or no busier than with one less."""
-    last = max(done)
     busy, before = done[last].server_busy, done[last - 1].server_busy if last - 1 in done else None
-    if busy is None:
-        return True  # the server tells no times: more of the same tells nothing either
-    return busy >= BUSY or (before is not None and busy - before < GAIN)
+    if last >= MOST or busy is None:  # a server that tells no times tells nothing by more of the same either
+        return None
+    saturated = busy >= BUSY or (before is not None and busy - before < GAIN)
+    return None if saturated else last + 1
 
 
 def knee(steps: Sequence[Step]) -> int | None:
@@ -169,15 +161,11 @@ def capacity(pools: ServiceTimes, workload: Workload) -> Rate:
             variance += part
             third += weight**3 * third_moment(pool) / worth**2
             freedom += part**2 / (len(pool) - 1)
-    jobs_per_minute = _MINUTE_S / total
-    if not freedom:
-        return Rate(estimate=jobs_per_minute, low=None, high=None)
-    least, most = skewed_interval(total, math.sqrt(variance), third / variance**1.5, variance**2 / freedom)
-    return Rate(
-        estimate=jobs_per_minute,
-        low=_MINUTE_S / most if pools.n >= INDEPENDENT else None,
-        high=_MINUTE_S / least if least > 0 else None,
-    )
+    least, most = 0.0, math.inf
+    if freedom:
+        least, most = skewed_interval(total, math.sqrt(variance), third / variance**1.5, variance**2 / freedom)
+    low = 60 / most if freedom and pools.n >= INDEPENDENT else None
+    return Rate(estimate=60 / total, low=low, high=60 / least if least > 0 else None)
 
 
 def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
@@ -190,13 +178,12 @@ def vague(rate: Rate, jobs: int) -> tuple[float, int] | None:
 
 def gpu_words(run: Measured) -> list[str]:
     """Whether the 90 % of a checklist can be reached, from the run with the most in flight."""
-    found = run.summary.saturation
-    out = []
+    found, out = run.summary.saturation, []
     fact = run.manifest.environment.get("gpu")
     if fact is not None and fact.value == "none":
         return ["The server computes on its CPU: it has no GPU to saturate."]
     if not found.gpus:
-        out.append("GPU utilisation is not known: nothing measures it. Install the probe: comfyload probe install.")
+        return ["GPU utilisation is not known: nothing measures it. Install the probe: comfyload probe install."]
     for gpu, busy in found.gpus.items():
         if busy.utilisation_percent is None:
             continue

@@ -10,9 +10,8 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Floats
-from comfyload.judge.columns.jobs import executions_of
+from comfyload.judge.columns.jobs import Jobs, executions_of
 from comfyload.judge.summary import Measured
-from comfyload.record.plan import Closed
 
 _FEW = 3
 """A cell of fewer values is made up of the warm median and the usual cost of a switch."""
@@ -172,7 +171,10 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
             switched_parts[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
     warm, switched = ([np.concatenate(part) for part in parts] for parts in (warm_parts, switched_parts))
     made_up = _fill_up(names, warm, switched)
-    known = [overhead_s for run in runs if (overhead_s := _overhead(run)) is not None]
+    # Servers before 0.3.69 do not report the wait; with one in flight it is 0.
+    waits = [0.0 if run.manifest.plan.concurrency == 1 else run.jobs.metric("queue_wait") for run in runs]
+    overheads = [overhead_s(run.jobs, "latency", wait) for run, wait in zip(runs, waits, strict=True)]
+    known = [seconds for seconds in overheads if seconds is not None]
     return ServiceTimes(
         workflows=names,
         warm=warm,
@@ -210,14 +212,8 @@ def _switch_cost_s(warm: Sequence[Floats], switched: Sequence[Floats], fewest: i
     return max(0.0, float(np.mean(costs))) if costs else 0.0
 
 
-def _overhead(run: Measured) -> float | None:
-    """Median of latency less queue wait and execution, in seconds: durations, each of one clock. None: not known.
-
-    Servers before 0.3.69 do not report the wait; with one in flight it is 0.
-    """
-    jobs, load = run.jobs, run.manifest.plan.load
-    alone = isinstance(load, Closed) and load.concurrency == 1
-    wait = 0.0 if alone else jobs.metric("queue_wait")
-    rest = jobs.metric("latency") - jobs.metric("execution") - wait
+def overhead_s(jobs: Jobs, latency: str, wait: Floats | float) -> float | None:
+    """Median of a latency less queue wait and execution, in seconds: durations, each of one clock. None: not known."""
+    rest = jobs.metric(latency) - jobs.metric("execution") - wait
     rest = rest[jobs.completed & ~np.isnan(rest)]
     return float(np.median(rest)) if len(rest) else None

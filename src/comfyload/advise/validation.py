@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from comfyload.advise.queueing import after, lindley
-from comfyload.advise.service_times import ServiceTimes, Workload
+from comfyload.advise.service_times import ServiceTimes, Workload, overhead_s
 from comfyload.advise.traffic import FULL, Traffic
 from comfyload.judge.arrays import Floats
 from comfyload.judge.columns.jobs import Jobs
@@ -159,9 +159,7 @@ def _ran(measured: Measured, pools: ServiceTimes) -> _Ran:
 
 
 def _structural(ran: _Ran, jobs: Jobs) -> Prediction:
-    rest = jobs.metric("latency_sent") - jobs.metric("queue_wait") - jobs.metric("execution")
-    rest = rest[jobs.completed & ~np.isnan(rest)]
-    overhead = float(np.median(rest)) if len(rest) else 0.0
+    overhead = overhead_s(jobs, "latency_sent", jobs.metric("queue_wait")) or 0.0
     alone = ran.services - jobs.gap_s()
     predicted = (lindley(ran.taken, alone + ran.pauses) - ran.pauses - ran.arrivals + overhead)[ran.counted]
     was = ran.latencies[ran.counted]
@@ -199,7 +197,7 @@ def _blind(ran: _Ran, pools: ServiceTimes, rng: np.random.Generator) -> list[Pre
     n, span_s = len(ran.arrivals), float(ran.arrivals.max() - ran.arrivals.min())
     rate = (n - 1) / span_s if span_s else math.inf
     shares = np.bincount(ran.workflows, minlength=len(pools.workflows))
-    workload = Workload(shares=[float(share) for share in shares])
+    workload = Workload(shares=shares.astype(float).tolist())
     if rate * pools.mean_s(workload) >= FULL:
         return []
 

@@ -50,15 +50,8 @@ def arrivals_of(jobs: Jobs, pages: int) -> Arrivals:
     """The jobs themselves, or if there are several pages, their books."""
     columns, due, sent, done = jobs.counted, jobs.instant("due"), jobs.instant("sent"), jobs.instant("done")
     if pages == 1 or not jobs.n:
-        return Arrivals(
-            due=due,
-            sent=sent,
-            done=done,
-            completed=columns.completed,
-            censored=columns.censored,
-            dropped=columns.dropped,
-            pages=pages,
-        )
+        ends = {name: getattr(columns, name) for name in ("completed", "censored", "dropped")}
+        return Arrivals(due=due, sent=sent, done=done, **ends, pages=pages)
     order = np.argsort(columns.book, kind="stable")
     _, first, size = np.unique(columns.book[order], return_index=True, return_counts=True)
     good = np.add.reduceat(columns.completed[order].astype(np.int64), first)

@@ -22,7 +22,6 @@ from comfyload.record.model import Manifest
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _BOOK_SHOWN = ("avg", "p50", "p95")
-_WITH_FAILURES = ("p50", "p90", "p95", "p99")
 GAP = "the run died and was resumed: its wall clock has a gap"
 """Why no rate is given of a resumed run."""
 
@@ -57,8 +56,7 @@ def estimates(evidence: Evidence) -> dict[str, Statistic]:
             out[f"{name}_{metric.name}_s"] = statistic
     for name, statistic in _with_failures(evidence).items():
         out[f"{name}_latency_with_failures_s"] = statistic
-    everything = np.ones(jobs.n, np.bool_)
-    out["images_per_minute"] = images_per_minute(evidence, everything)
+    out["images_per_minute"] = images_per_minute(evidence)
     out["jobs_per_minute"] = _rate(evidence, jobs.instant("done"), jobs.completed, 60, "jobs")
     return out | _books(evidence)
 
@@ -101,7 +99,7 @@ def _completed(failed: Flags, what: str) -> Statistic:
     return proportion(bursts.n - bursts.bad, bursts.n, what, bursts.observed())
 
 
-def images_per_minute(evidence: Evidence, of: Flags) -> Statistic:
+def images_per_minute(evidence: Evidence, of: Flags | bool = True) -> Statistic:
     """New saved images of the chosen jobs per minute of the run's wall clock; previews where no job saved any file."""
     columns, previews_only = evidence.jobs.counted, evidence.fold.made.previews_only
     made = np.where(of, columns.previews if previews_only else columns.images, 0)
@@ -124,7 +122,7 @@ def _with_failures(evidence: Evidence) -> dict[str, Statistic]:
     lengths, overload = lengths_with_failures(evidence.jobs, "latency"), evidence.overload
     if overload is not None and not overload.censored:
         overload = None  # dropped arrivals are in it, as infinite
-    return _statistics(lengths, _WITH_FAILURES, "jobs offered", overload, evidence.queue)
+    return _statistics(lengths, list(PERCENTILES), "jobs offered", overload, evidence.queue)
 
 
 def _books(evidence: Evidence) -> dict[str, Statistic]:

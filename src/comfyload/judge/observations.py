@@ -61,11 +61,10 @@ def workflow_key(run: Measured) -> tuple[str, ...]:
     return tuple(sorted(facts.sha256 for facts in run.manifest.workflows))
 
 
-def _in(labels: Sequence[str], runs: Runs) -> str:
+def _in(some: Runs, runs: Runs) -> str:
     """` in 2 of 9 runs (a; b)`; "" where it is true of all."""
-    if len(labels) == len(runs):
-        return ""
-    return f" in {len(labels)} of {len(runs)} runs ({'; '.join(labels)})"
+    labels = "; ".join(label for label, _ in some)
+    return f" in {len(some)} of {len(runs)} runs ({labels})" if len(some) < len(runs) else ""
 
 
 def _first_of_each_workflow(runs: Runs) -> Runs:
@@ -95,14 +94,14 @@ def _by_concurrency(runs: Runs) -> Iterator[RunObservation]:
         users = run.manifest.plan.concurrency
         if users is not None and run.summary.valid:
             groups.setdefault(workflow_key(run), {}).setdefault(users, run)
-    pairs = [pair for by_users in groups.values() for pair in pairwise(sorted(by_users.items()))]
+    ladders = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
+    pairs = [pair for steps in ladders for pair in pairwise(steps)]
     if len(pairs) > 1:
-        ends = [sorted(by_users.items()) for by_users in groups.values() if len(by_users) > 1]
-        parts = [f"{_workflows(one)}: {_gain(one, other)}" for (_, one), *_, (_, other) in ends]
-        fewest, most = min(steps[0][0] for steps in ends), max(steps[-1][0] for steps in ends)
+        parts = [f"{_workflows(one)}: {_change(one, other, brief=True)}" for (_, one), *_, (_, other) in ladders]
+        fewest, most = min(steps[0][0] for steps in ladders), max(steps[-1][0] for steps in ladders)
         yield RunObservation(f"From {fewest} to {most} in flight, {'; '.join(parts)}.")
     for (fewer, one), (more, other) in pairs:
-        text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_rate(one, other)}, {_wait(one, other)}."
+        text = f"{_workflows(one)}, from {fewer} to {more} in flight: {_change(one, other)}."
         yield RunObservation(text, notable=len(pairs) == 1)
 
 
@@ -110,13 +109,16 @@ def _workflows(run: Measured) -> str:
     return clean(", ".join(facts.name for facts in run.manifest.workflows), 60)
 
 
-def _gain(one: Measured, other: Measured) -> str:
+def _change(one: Measured, other: Measured, *, brief: bool = False) -> str:
     """What of throughput was gained, and how often the median latency it was paid with."""
-    rate = _rate(one, other)
-    a, b = (run.summary.statistics["p50_latency_s"].value for run in (one, other))
-    if not a or not b or math.isinf(a) or math.isinf(b):
-        return rate
-    return f"{rate}, median latency \N{MULTIPLICATION SIGN}{b / a:.3g}"
+    rate, (a, b) = _rate(one, other), (run.summary.statistics["p50_latency_s"] for run in (one, other))
+    if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
+        return rate if brief else f"{rate}, median latency unknown"
+    ratio = b.value / a.value
+    if brief:
+        return f"{rate}, median latency \N{MULTIPLICATION SIGN}{ratio:.3g}"
+    times = f"\N{MULTIPLICATION SIGN}{ratio:.2f}, {_apart(a, b)}"
+    return f"{rate}, median latency {duration(a.value)} to {duration(b.value)} ({times})"
 
 
 def _rate(one: Measured, other: Measured) -> str:
@@ -127,14 +129,6 @@ def _rate(one: Measured, other: Measured) -> str:
             change = f"{100 * (b.value / a.value - 1):+.1f} %, {_apart(a, b)}"
             return f"{words} {digits(a.value)} to {digits(b.value)} ({change})"
     return "throughput unknown"
-
-
-def _wait(one: Measured, other: Measured) -> str:
-    a, b = one.summary.statistics["p50_latency_s"], other.summary.statistics["p50_latency_s"]
-    if not a.value or not b.value or math.isinf(a.value) or math.isinf(b.value):
-        return "median latency unknown"
-    times = f"\N{MULTIPLICATION SIGN}{b.value / a.value:.2f}"
-    return f"median latency {duration(a.value)} to {duration(b.value)} ({times}, {_apart(a, b)})"
 
 
 def _apart(a: Statistic, b: Statistic) -> str:
@@ -158,15 +152,13 @@ def _busy(runs: Runs) -> Iterator[RunObservation]:
         if group:
             shares = sorted(run.summary.saturation.server_busy or 0.0 for _, run in group)
             share = span_words(percent(shares[0]), percent(shares[-1]))
-            where = _in([label for label, _ in group], runs) if group is rest or len(group) < len(runs) else ""
-            text = f"The server was busy {share} of the time{_fewest(group)}{where}"
+            text = f"The server was busy {share} of the time{_fewest(group)}{_in(group, runs)}"
             yield RunObservation(f"{text}{': ' if words else ''}{words}.", notable=group is full)
     for label, run in parallel:
         times = f"{run.summary.saturation.server_busy:.1f} jobs at a time on average"
         yield RunObservation(f"{_where(label, runs)}The server ran {times} (execution times over wall clock).")
     if unknown:
-        where = _in([label for label, _ in unknown], runs)
-        text = f"How busy the server was is unknown{where}: too few jobs have execution times."
+        text = f"How busy the server was is unknown{_in(unknown, runs)}: too few jobs have execution times."
         yield RunObservation(text, notable=False)
 
 
@@ -224,10 +216,10 @@ def _failures(runs: Runs) -> Iterator[RunObservation]:
         jobs = sum(run.summary.statistics["success_rate"].n for _, run in runs)
         yield RunObservation(f"No job of {jobs} failed.", notable=False)
         return
-    labels = [label for label, run in runs if run.summary.failures]
+    failed = [(label, run) for label, run in runs if run.summary.failures]
     kinds = ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in counts.most_common())
     jobs = sum(run.jobs.n for _, run in runs)
-    yield RunObservation(f"{counts.total()} of {jobs} jobs did not succeed{_in(labels, runs)}: {kinds}.")
+    yield RunObservation(f"{counts.total()} of {jobs} jobs did not succeed{_in(failed, runs)}: {kinds}.")
 
 
 def _nodes(runs: Runs) -> Iterator[RunObservation]:
@@ -306,8 +298,7 @@ def _vram(manifest: Manifest, gpu: str) -> float | None:
 
 
 def _steady(runs: Runs) -> Iterator[RunObservation]:
-    steady: list[str] = []
-    fewest = math.inf
+    steady, fewest = _Group(), math.inf
     for label, run in runs:
         found = {finding.code: finding for finding in run.summary.findings}
         if "overload" in found:
@@ -317,10 +308,10 @@ def _steady(runs: Runs) -> Iterator[RunObservation]:
             pace = f"{percent(abs(change))} {'slower' if change > 0 else 'faster'} from first to last (Theil-Sen, 99 %)"
             yield RunObservation(f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
             continue
-        execution = _fresh(run, "execution")
+        execution = _fresh(run)
         change_or_none = drift(execution) if len(execution) >= 20 else 1.0
         if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
-            steady.append(label)
+            steady.append((label, run))
             fewest = min(fewest, len(execution))
     if steady:
         least = f"{fewest} fresh jobs" if len(runs) == 1 else f"at least {fewest} fresh jobs a run"
@@ -355,7 +346,7 @@ def _first_warmup(run: Measured) -> tuple[float | None, Floats]:
         return None, np.empty(0)
     first = n + int(np.argmin(due))
     seconds = float(columns.instants["end_ms"][first] - columns.instants["start_ms"][first]) / 1000
-    fresh = _fresh(run, "execution", run.jobs.counted.workflow == columns.workflow[first])
+    fresh = _fresh(run, run.jobs.counted.workflow == columns.workflow[first])
     comparable = not math.isnan(seconds) and bool(columns.completed[first])
     return seconds, fresh if comparable else np.empty(0)
 
@@ -391,6 +382,6 @@ def _energy(runs: Runs) -> Iterator[RunObservation]:
             yield RunObservation(f"{_where(label, runs)}{text}")
 
 
-def _fresh(run: Measured, metric: str, of: Flags | None = None) -> Floats:
-    fresh = run.jobs.cache == CACHE_CLASSES.index("fresh")
-    return run.jobs.known(metric, fresh if of is None else fresh & of)
+def _fresh(run: Measured, of: Flags | bool = True) -> Floats:
+    """Execution times of jobs with nothing from the cache."""
+    return run.jobs.known("execution", (run.jobs.cache == CACHE_CLASSES.index("fresh")) & of)

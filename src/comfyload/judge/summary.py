@@ -169,7 +169,7 @@ def measure(
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     latency = jobs.known("latency")
     made = fold.made.by_kind()
-    gpus = gpu_rows(fold.gpus, jobs, _counted(manifest), simulated=is_simulated(manifest.server))
+    gpus = gpu_rows(fold.gpus, jobs, (manifest.counted_from, manifest.counted_to), is_simulated(manifest.server))
     findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
@@ -200,12 +200,6 @@ def measure(
         server_clock=evidence.pace,
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs, queue=evidence.queue)
-
-
-def _counted(manifest: Manifest) -> tuple[float, float]:
-    """From when until when jobs were counted, in seconds of the run; all of it where that is not known."""
-    begun, ended = manifest.counted_from, manifest.counted_to
-    return (-math.inf if begun is None else begun, math.inf if ended is None else ended)
 
 
 def _evidence(manifest: Manifest, fold: Fold) -> Evidence:

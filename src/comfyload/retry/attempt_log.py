@@ -27,7 +27,7 @@ class AttemptLog:
 
     first: str
     waiting_since: float
-    listed: bool
+    listed: bool = False
     number: int = 1
     attempts: list[Attempt] = field(default_factory=list)
     last: Execution | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -21,7 +22,7 @@ from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent, Retrying
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.policy import FailureClass, Policy
-from comfyload.retry.attempt_log import AttemptLog, id_of
+from comfyload.retry.attempt_log import id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import rule_of
@@ -99,7 +100,7 @@ class RetryingClient:
         own = structs.replace(
             self._options,
             timeouts=self._timeouts,
-            on_queue=self._sum_of_queues(backend),
+            on_queue=partial(self._queue_changed, backend),
             unconfirmed_ids=backend.unconfirmed_ids,
         )
         backend.client = await self._stack.enter_async_context(ComfyClient.open(transport, facts, self._clock, own))
@@ -136,9 +137,9 @@ class RetryingClient:
                 self._idle.set()
 
     async def _run(self, pending: PendingPrompt, keyed: bool) -> Execution:
-        log = AttemptLog(pending.prompt.id, pending.began, listed=len(self._pool.backends) > 1)
+        log = pending.log
         self._pool.dispatcher.budget.first()
-        there = await (self._holder_of_key(pending, log) if keyed else self._earlier(pending, log))
+        there = await (self._holder_of_key(pending) if keyed else self._earlier(pending))
         while True:
             backend = there or await self._pool.assign(pending)
             if self._abandoned is not None:
@@ -148,17 +149,17 @@ class RetryingClient:
                 return log.close(self._unassigned(pending, ended))
             if isinstance(backend, Failure):
                 return self._unassigned(pending, log.no_place(backend, self._clock()))
-            execution, class_ = await self._attempt(pending, backend, log)
+            execution, class_ = await self._attempt(pending, backend)
             if class_ is None:
                 for failure in log.node_failures:
                     self._known_failures.passed(pending.workflow, failure)
                 return log.close(execution)
             if class_ == "moved":
                 pending.avoid = {backend}
-                _tell(pending, log, execution, 0.0)
+                _tell(pending, execution, 0.0)
             elif keyed and there is not None and execution.outcome == "failed":
                 pass  # an attempt of another call, perhaps stopped since it was found: this call makes its own
-            elif not await self._again(pending, backend, log, execution, class_):
+            elif not await self._again(pending, backend, execution, class_):
                 return log.close(execution)
             pending.send_as(log.next_prompt(pending.prompt, execution))
             there = None
@@ -181,10 +182,10 @@ class RetryingClient:
     # --- one attempt
 
     async def _attempt(
-        self, pending: PendingPrompt, backend: ServerBackend, log: AttemptLog
+        self, pending: PendingPrompt, backend: ServerBackend
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
         """Send the job once to this server and follow it to its end; "moved": it was taken back before it ran."""
-        prompt_id, sent_at = pending.prompt.id, self._clock()
+        prompt_id, sent_at, log = pending.prompt.id, self._clock(), pending.log
         try:
             execution = await self._attempts.make(pending, backend)
         except BaseException:  # the server must not stay occupied
@@ -212,7 +213,7 @@ class RetryingClient:
         )
         return execution, class_
 
-    async def _earlier(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
+    async def _earlier(self, pending: PendingPrompt) -> ServerBackend | None:
         """The server that has the job of an earlier process; None: not known, so that it is looked up before it is
         sent.
         """
@@ -223,26 +224,27 @@ class RetryingClient:
             for backend in self._pool.backends:
                 backend.unconfirmed_ids.add(pending.prompt.id)
             return None
-        return self._follow_on(pending, log, *found)
+        return self._follow_on(pending, *found)
 
-    async def _holder_of_key(self, pending: PendingPrompt, log: AttemptLog) -> ServerBackend | None:
+    async def _holder_of_key(self, pending: PendingPrompt) -> ServerBackend | None:
         """The server that has the job of that key; None: none is known, or it failed there and is sent again."""
         within_s = min(self._policy.connect_s, max(0.0, pending.deadline - self._clock()))
         states = await self._attempts.states(pending, list(self._pool.backends), within_s)
         known = {key: state for key, state in states.items() if state not in ("absent", "unknown")}
         alive = [key for key, state in known.items() if state in ("pending", "running", "finished")]
         if alive:
-            return self._follow_on(pending, log, *max(alive, key=lambda key: key[1]))
+            return self._follow_on(pending, *max(alive, key=lambda key: key[1]))
         if known:
-            log.number = 1 + max(number for _, number in known)
-            pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, log.number)))
+            pending.log.number = 1 + max(number for _, number in known)
+            pending.send_as(structs.replace(pending.prompt, id=id_of(pending.log.first, pending.log.number)))
         for (backend, _), state in states.items():
             if state == "unknown":
                 backend.unconfirmed_ids.add(pending.prompt.id)
         return None
 
-    def _follow_on(self, pending: PendingPrompt, log: AttemptLog, backend: ServerBackend, number: int) -> ServerBackend:
+    def _follow_on(self, pending: PendingPrompt, backend: ServerBackend, number: int) -> ServerBackend:
         """Follow the job that is on that server under the id of that number, sent before this call."""
+        log = pending.log
         log.number, log.listed = number, log.listed or number > 1
         pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, number)))
         backend.unconfirmed_ids.add(pending.id)
@@ -259,17 +261,12 @@ class RetryingClient:
     # --- between attempts
 
     async def _again(
-        self,
-        pending: PendingPrompt,
-        backend: ServerBackend,
-        log: AttemptLog,
-        execution: Execution,
-        class_: FailureClass,
+        self, pending: PendingPrompt, backend: ServerBackend, execution: Execution, class_: FailureClass
     ) -> bool:
         """Wait for the next attempt, and prepare it; False: there is none."""
         failure = execution.failure or _UNKNOWN
         if class_ == "transient":
-            log.node_failures.append(failure)
+            pending.log.node_failures.append(failure)
         if class_ == "missing" and failure.kind == "missing_node":
             backend.lacks.add(pending.workflow)
         if class_ in ("submit_unknown", "server_error") and not backend.facts.client_prompt_id:
@@ -279,26 +276,23 @@ class RetryingClient:
         )
         if wait is None:
             return False
-        _tell(pending, log, execution, wait)
+        _tell(pending, execution, wait)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)
         await self._attempts.sleep(wait)
         return True
 
-    def _sum_of_queues(self, backend: ServerBackend) -> Callable[[float, int], None]:
-        def report(t: float, remaining: int) -> None:
-            if remaining != backend.remaining:
-                backend.remaining, backend.last_change = remaining, t
-                self._pool.notify()
-            self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
-
-        return report
+    def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:
+        if remaining != backend.remaining:
+            backend.remaining, backend.last_change = remaining, t
+            self._pool.notify()
+        self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
 
 
-def _tell(pending: PendingPrompt, log: AttemptLog, execution: Execution, wait_s: float) -> None:
+def _tell(pending: PendingPrompt, execution: Execution, wait_s: float) -> None:
     """Report that the job is sent again."""
     if pending.tell is not None:
         why = execution.failure or _UNKNOWN
-        attempt = len(log.attempts) + 1
+        attempt = len(pending.log.attempts) + 1
         pending.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))

@@ -1,17 +1,17 @@
 """Expected execution times: by workflow, and by whether its models are loaded already."""
 
+from dataclasses import dataclass
+
 HALF_LIFE_JOBS = 20
 STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 
 
+@dataclass(slots=True)
 class _Mean:
     """A mean that forgets: half of its weight is on the last 20 values."""
 
-    __slots__ = ("n", "value")
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.value = 0.0
+    n: int = 0
+    value: float = 0.0
 
     def add(self, value: float) -> None:
         self.n += 1

@@ -15,6 +15,7 @@ from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.policy import Breaker, Policy
 from comfyload.record.stamps import believed
+from comfyload.retry.attempt_log import AttemptLog
 from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
 from comfyload.tasks import end_tasks, within
 
@@ -35,6 +36,7 @@ class PendingPrompt(PendingJob):
         super().__init__(prompt.id, prompt.workflow, began, policy)
         self.tell = tell
         self.prompt = prompt
+        self.log = AttemptLog(prompt.id, began)
 
     def send_as(self, prompt: Prompt) -> None:
         """Send this prompt from now on, under its own id."""
@@ -62,7 +64,8 @@ class ServerBackend(Backend):
     async def look(self, within_s: float) -> bool:
         """Count the prompts that a job sent now would find there; False: the server did not answer."""
         # Counted before the call: a POST under way may be in the answer or not, and counts as there.
-        posting = sum(1 for prompt_id in self.held if not self._accepted(prompt_id))
+        jobs = [self.job(prompt_id) for prompt_id in self.held]
+        posting = sum(1 for job in jobs if job is None or not job.accepted)
         remaining = await within(within_s, self.client.api.queue_remaining(), None)
         accepted = max(0, len(self.held) - posting)
         self.others = 0 if remaining is None else max(0, remaining - accepted)
@@ -79,10 +82,6 @@ class ServerBackend(Backend):
 
     def job(self, prompt_id: str) -> Job | None:
         return self.client.inflight.get(prompt_id)
-
-    def _accepted(self, prompt_id: str) -> bool:
-        job = self.job(prompt_id)
-        return job is not None and job.accepted
 
 
 class Pool:

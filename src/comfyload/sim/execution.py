@@ -13,14 +13,13 @@ from comfyload.sim.cache import Result, signatures
 from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.faults import Faults, Plan
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
-from comfyload.sim.queue import Item
+from comfyload.sim.queue import Entry, Item
 from comfyload.sim.settings import Truth
 from comfyload.sim.state import State
 from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
 from comfyload.sim.validation import unfit_arguments
 from comfyload.workflow.graph import is_link
 
-Entry = dict[str, Any]
 PREVIEWS = ("auto", "latent2rgb", "taesd")
 OOM_TIPS = (
     "This error means you ran out of memory on your GPU.\n\n"
@@ -90,13 +89,12 @@ class Execution:
         success = await self._nodes(keys)
         truth.ended = state.clock.now()
         state.last_node = None
-        row = self._item.row()
         meta = {
             node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
             for node_id in self._outputs
         }
         status = {"status_str": "success" if success else "error", "completed": success, "messages": self._messages}
-        return {"prompt": row, "outputs": self._outputs, "status": status, "meta": meta}
+        return {"prompt": self._item.row(), "outputs": self._outputs, "status": status, "meta": meta}
 
     async def _nodes(self, keys: dict[str, bytes]) -> bool:
         """Run the nodes that must run; whether the history calls it a success."""
@@ -110,30 +108,23 @@ class Execution:
             for node_id in run_order(graph, self._item.outputs, held, follows_slots=self._state.settings.since(0, 29)):
                 found = cache.get(keys[node_id])
                 if found is None:
-                    found = await self._node(node_id)
-                    cache.put(keys[node_id], found)
+                    cache.put(keys[node_id], await self._node(node_id))
                     self._finish(node_id)
                     truth.executed.append(node_id)
                 else:
-                    if found.ui is not None:
-                        self._outputs[node_id] = found.ui
                     self._executed(node_id, found.ui)
                     self._finish(node_id)
         except NoSuchSource as error:
             raise WorkerDied(str(error)) from error
         except CycleFound as error:
-            # A real server reports the error, and calls it a success in its history.
-            truth.outcome = "failed"
-            failed = _NodeFailed("graph.DependencyCycleError", str(error))
-            self._mark("execution_error", self._where(error.node_id) | self._failure(error.node_id, failed))
-            return True
+            self._fail(error.node_id, _NodeFailed("graph.DependencyCycleError", str(error)))
+            return True  # a real server reports the error, and calls it a success in its history
         except _Interrupted:
             truth.outcome = "interrupted"
             self._mark("execution_interrupted", self._where(node_id), everybody=True)
             return False
         except _NodeFailed as error:
-            truth.outcome = "failed"
-            self._mark("execution_error", self._where(node_id) | self._failure(node_id, error))
+            self._fail(node_id, error)
             return self._plan.success_lie
         truth.outcome = "completed"
         self._mark("execution_success", {})
@@ -165,7 +156,6 @@ class Execution:
             self._step(node_id, step, cost.steps)
         ui = self._ui(node_id)
         if ui is not None:
-            self._outputs[node_id] = ui
             self._executed(node_id, ui)
         self._truth.spans[node_id] = (start, state.clock.now())
         if state.probe is not None:
@@ -205,10 +195,8 @@ class Execution:
 
     def _step(self, node_id: str, step: int, total: int) -> None:
         """One sampler step, as a progress bar reports it: thinned out unless there is a preview to show."""
-        state = self._state
-        entry = self._progress[node_id]
-        entry["value"], entry["max"] = step, total
-        now = state.clock.now()
+        state, now = self._state, self._state.clock.now()
+        self._progress[node_id] |= {"value": step, "max": total}
         thinned = not self._previews and state.settings.since(0, 10)
         if thinned and step not in (1, total) and now - self._last_step < 0.1:
             return
@@ -217,8 +205,7 @@ class Execution:
         socket = state.sockets.find(self._item.client_id)
         with_metadata = socket is not None and socket.previews_with_metadata
         if self._previews and with_metadata:
-            metadata = self._names(node_id) | {"parent_node_id": None}
-            self._emit(preview_frame(metadata))
+            self._emit(preview_frame(self._names(node_id)))
         self._send("progress", {"value": step, "max": total} | self._id | {"node": node_id})
         if self._previews and not with_metadata:
             self._emit(preview_frame(None))
@@ -255,12 +242,14 @@ class Execution:
         kind = self._item.graph[node_id]["class_type"]
         return {"node_id": node_id, "node_type": kind, "executed": list(self._truth.executed)}
 
+    def _fail(self, node_id: str, error: _NodeFailed) -> None:
+        self._truth.outcome = "failed"
+        self._mark("execution_error", self._where(node_id) | self._failure(node_id, error))
+
     def _failure(self, node_id: str, error: _NodeFailed) -> Entry:
         graph = self._item.graph
-        inputs: Entry = {
-            name: ["tensor([[[[0., 0., 0.]]]])" if is_link(value) else value]
-            for name, value in graph[node_id]["inputs"].items()
-        }
+        given = graph[node_id]["inputs"].items()
+        inputs: Entry = {name: ["tensor([[[[0., 0., 0.]]]])" if is_link(value) else value] for name, value in given}
         if self._faults.nan_in_error:
             inputs["sigma"] = [math.nan]
         return {
@@ -286,9 +275,10 @@ class Execution:
         self._send_progress()
 
     def _executed(self, node_id: str, ui: Entry | None) -> None:
+        if ui is not None:
+            self._outputs[node_id] = ui
         if self._item.client_id is not None:
-            data = {"node": node_id, "display_node": node_id, "output": ui} | self._id
-            self._send("executed", data)
+            self._send("executed", {"node": node_id, "display_node": node_id, "output": ui} | self._id)
 
     def _send_progress(self) -> None:
         if self._state.settings.since(0, 3, 45):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import WSMsgType, web
 
@@ -21,7 +22,7 @@ async def serve(server: Server, host: str = "127.0.0.1", port: int = 0, base_pat
     """
     base = "/" + base_path.strip("/") if base_path.strip("/") else ""
     app = web.Application(client_max_size=_MAX_BODY)
-    app.router.add_route("*", "/{path:.*}", _Front(server, base).handle)
+    app.router.add_route("*", "/{path:.*}", partial(_handle, server, base))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     listening = await _listen(runner, host, port)
@@ -57,53 +58,47 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server
     return await loop.create_server(runner.server, host, port, reuse_address=True, backlog=1024)
 
 
-class _Front:
-    def __init__(self, server: Server, base: str) -> None:
-        self._server = server
-        self._base = base
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        path = request.rel_url.raw_path
-        if not path.startswith(self._base + "/"):
-            raise web.HTTPNotFound
-        path = path.removeprefix(self._base + "/")
-        try:
-            if path in ("ws", "api/ws") and request.method == "GET":
-                return await self._websocket(request)
-            query = request.rel_url.raw_query_string
-            reply = await self._server.call(
-                Request(
-                    method=request.method,
-                    path=f"{path}?{query}" if query else path,
-                    body=await request.read() if request.can_read_body else None,
-                    content_type=request.headers.get("Content-Type", ""),
-                )
+async def _handle(server: Server, base: str, request: web.Request) -> web.StreamResponse:
+    path = request.rel_url.raw_path
+    if not path.startswith(base + "/"):
+        raise web.HTTPNotFound
+    path = path.removeprefix(base + "/")
+    try:
+        if path in ("ws", "api/ws") and request.method == "GET":
+            return await _websocket(server, request)
+        query = request.rel_url.raw_query_string
+        reply = await server.call(
+            Request(
+                method=request.method,
+                path=f"{path}?{query}" if query else path,
+                body=await request.read() if request.can_read_body else None,
+                content_type=request.headers.get("Content-Type", ""),
             )
-        except TransportError:
-            # No reply is what it stands for: the connection is cut.
-            if request.transport is not None:
-                request.transport.abort()
-            raise web.HTTPServiceUnavailable from None
-        headers = dict(reply.headers)
-        if reply.content_type:
-            headers["Content-Type"] = reply.content_type
-        return web.Response(status=reply.status, body=reply.body, headers=headers)
+        )
+    except TransportError:
+        # No reply is what it stands for: the connection is cut.
+        if request.transport is not None:
+            request.transport.abort()
+        raise web.HTTPServiceUnavailable from None
+    content_type = {"Content-Type": reply.content_type} if reply.content_type else {}
+    return web.Response(status=reply.status, body=reply.body, headers={**reply.headers, **content_type})
 
-    async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise web.HTTPBadRequest
-        socket = self._server.connect(request.query.get("clientId"))
-        connection = web.WebSocketResponse()
-        await connection.prepare(request)
-        sender = asyncio.create_task(_send(socket, connection, request))
-        try:
-            async for message in connection:
-                if message.type is WSMsgType.TEXT:
-                    socket.receive(message.data)
-        finally:
-            socket.close()
-            sender.cancel()
-        return connection
+
+async def _websocket(server: Server, request: web.Request) -> web.StreamResponse:
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        raise web.HTTPBadRequest
+    socket = server.connect(request.query.get("clientId"))
+    connection = web.WebSocketResponse()
+    await connection.prepare(request)
+    sender = asyncio.create_task(_send(socket, connection, request))
+    try:
+        async for message in connection:
+            if message.type is WSMsgType.TEXT:
+                socket.receive(message.data)
+    finally:
+        socket.close()
+        sender.cancel()
+    return connection
 
 
 async def _send(socket: Socket, connection: web.WebSocketResponse, request: web.Request) -> None:

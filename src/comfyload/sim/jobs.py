@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from comfyload.sim.queue import Item, Queue
+from comfyload.sim.queue import Entry, Item, Queue
 
-Entry = dict[str, Any]
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
 _ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
@@ -50,17 +49,7 @@ def list_jobs(queue: Queue, query: dict[str, str], now: float) -> tuple[Entry, i
 
 
 def _queued(item: Item, status: str) -> Entry:
-    return _known(
-        {
-            "id": item.prompt_id,
-            "status": status,
-            "priority": item.number,
-            "create_time": item.extra_data.get("create_time"),
-            "outputs_count": 0,
-            "previewable_outputs_count": 0,
-            "workflow_id": _workflow_id(item.extra_data),
-        }
-    )
+    return _job(item.prompt_id, status, item.number, item.extra_data)
 
 
 def _ended(entry: Entry) -> Entry:
@@ -79,26 +68,30 @@ def _ended(entry: Entry) -> Entry:
     ]
     images = [item for item in files if item["mediaType"] == "images"]
     saved = [item for item in images if item["type"] == "output"]
-    return _known(
-        {
-            "id": prompt_id,
-            "status": status,
-            "priority": number,
-            "create_time": extra_data.get("create_time"),
-            "execution_start_time": messages.get("execution_start", {}).get("timestamp"),
-            "execution_end_time": end.get("timestamp"),
-            "execution_error": messages.get("execution_error"),
-            "outputs_count": len(files),
-            "previewable_outputs_count": len(images),
-            "preview_output": next(iter([*saved, *images]), None),
-            "workflow_id": _workflow_id(extra_data),
-        }
+    return _job(
+        prompt_id,
+        status,
+        number,
+        extra_data,
+        execution_start_time=messages.get("execution_start", {}).get("timestamp"),
+        execution_end_time=end.get("timestamp"),
+        execution_error=messages.get("execution_error"),
+        outputs_count=len(files),
+        previewable_outputs_count=len(images),
+        preview_output=next(iter([*saved, *images]), None),
     )
 
 
-def _workflow_id(extra_data: Entry) -> object:
-    return extra_data.get("extra_pnginfo", {}).get("workflow", {}).get("id")
-
-
-def _known(entry: Entry) -> Entry:
+def _job(job_id: str, status: str, number: float, extra_data: Entry, **more: Any) -> Entry:
+    """A job without what is not known of it."""
+    entry = {
+        "id": job_id,
+        "status": status,
+        "priority": number,
+        "create_time": extra_data.get("create_time"),
+        "outputs_count": 0,
+        "previewable_outputs_count": 0,
+        "workflow_id": extra_data.get("extra_pnginfo", {}).get("workflow", {}).get("id"),
+        **more,
+    }
     return {name: value for name, value in entry.items() if value is not None}

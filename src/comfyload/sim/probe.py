@@ -3,18 +3,15 @@
 import math
 import random
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from comfyload.comfy.wire.calls import Reply
-from comfyload.sim.queue import Item
+from comfyload.sim.queue import Entry, Item, Queue
 from comfyload.sim.reply import NOT_FOUND, json_reply
 from comfyload.sim.settings import Clock, Settings, Truth
-from comfyload.sim.timing import LOADERS, SAMPLERS
-
-Row = dict[str, Any]
+from comfyload.sim.timing import LOADERS, SAMPLERS, Timing
 
 SCHEMA = 1
 RING = 20_000
@@ -31,22 +28,12 @@ _OTHERS = 0.55
 
 
 class Probe:
-    """Rows of one server process. `loaded` says how many model files are in memory, `waiting` how long the queue is."""
+    """Rows of one server process."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        rng: random.Random,
-        loaded: Callable[[], int],
-        waiting: Callable[[], int],
-    ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._loaded = loaded
-        self._waiting = waiting
+    def __init__(self, settings: Settings, clock: Clock, rng: random.Random, timing: Timing, queue: Queue) -> None:
+        self._settings, self._clock, self._timing, self._queue = settings, clock, timing, queue
         self._boot = f"{rng.getrandbits(32):08x}"
-        self._rows: deque[Row] = deque(maxlen=RING)
+        self._rows: deque[Entry] = deque(maxlen=RING)
         self._seq = 0
         self._pause = max(0.05, 0.5 / settings.speed)
         self._work: deque[tuple[float, float, float]] = deque()  # from, until, share of it with a kernel running
@@ -64,7 +51,7 @@ class Probe:
 
     def started(self, item: Item, truth: Truth) -> None:
         waited = 1000 * (truth.started - truth.created)
-        depth = self._waiting()
+        depth = self._queue.remaining
         self._row("prompt.started", truth.started, prompt_id=item.prompt_id, waited_ms=waited, queue_depth=depth)
 
     def node(self, kind: str | None) -> None:
@@ -85,7 +72,7 @@ class Probe:
         for node in truth.executed:
             self._node(item, node, "run", *truth.spans[node], peak)
         error = next((data for kind, data in messages if kind == "execution_error"), None)
-        failure: Row = {}
+        failure: Entry = {}
         if error is not None:
             status = "error"
             self._node(item, error["node_id"], "error", None, end, peak)
@@ -112,7 +99,7 @@ class Probe:
     def reply(self, route: str, query: dict[str, str]) -> Reply:
         """Answer `GET /comfyload/v1/{route}`."""
         self._sample()
-        about: Row = {"schema": SCHEMA, "boot": self._boot}
+        about: Entry = {"schema": SCHEMA, "boot": self._boot}
         if route == "clock":
             now = self._clock.now()
             return json_reply(
@@ -176,7 +163,7 @@ class Probe:
         self._joules += watts * self._pause
         self._sampled = at
         total = self._settings.vram_gib * _GIB
-        gpu: Row = {
+        gpu: Entry = {
             "index": 0,
             "utilisation_percent": round(100 * busy),
             "vram_used_bytes": int(self._vram(busy=busy > 0.3)),
@@ -192,7 +179,9 @@ class Probe:
             "pcie_rx_bytes_per_s": None,
             "pcie_tx_bytes_per_s": None,
         }
-        self._row("sample", at, queue_depth=self._waiting(), process={"rss_bytes": None, "cpu_s": None}, gpus=[gpu])
+        self._row(
+            "sample", at, queue_depth=self._queue.remaining, process={"rss_bytes": None, "cpu_s": None}, gpus=[gpu]
+        )
 
     def _busy(self, begin: float, end: float) -> float:
         """Share of a stretch of time in which a kernel ran."""
@@ -207,9 +196,9 @@ class Probe:
     def _vram(self, *, busy: bool) -> float:
         """Bytes: what a context, the loaded files and a job's own tensors take, as `/system_stats` counts them."""
         most = (self._settings.vram_gib - 0.5) * _GIB
-        return min(most, (0.5 + 3.0 * self._loaded() + (1.75 if busy else 0.0)) * _GIB)
+        return min(most, (0.5 + 3.0 * len(self._timing.loaded) + (1.75 if busy else 0.0)) * _GIB)
 
-    def _facts(self) -> Row:
+    def _facts(self) -> Entry:
         facts = {
             "gpu.0.model": "Simulated GPU",
             "gpu.0.vram_bytes": int(self._settings.vram_gib * _GIB),

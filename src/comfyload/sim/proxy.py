@@ -85,10 +85,9 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        if self.trouble.refuse:
-            self._reset(writer)
-            return
         try:
+            if self.trouble.refuse:
+                raise ConnectionRefusedError
             there, back = await asyncio.open_connection(self._host, self._port)
         except OSError:
             self._reset(writer)

@@ -81,12 +81,12 @@ def _get_queue(state: State, _: Call) -> Reply:
     return json_reply({"queue_running": running, "queue_pending": [item.row() for item in state.queue.pending]})
 
 
-def _post_queue(state: State, call: Call) -> Reply:
+def _remove(call: Call, clear: Callable[[], None], delete: Callable[[str], object]) -> Reply:
     body = call.json()
     if body.get("clear"):
-        state.queue.clear()
+        clear()
     for prompt_id in body.get("delete", []):
-        state.queue.delete(prompt_id)
+        delete(prompt_id)
     return empty(200)
 
 
@@ -99,15 +99,6 @@ def _get_history(state: State, call: Call) -> Reply:
 def _get_entry(state: State, call: Call) -> Reply:
     entry = state.queue.entry(call.tail, state.clock.now())
     return json_reply({} if entry is None else {call.tail: entry})
-
-
-def _post_history(state: State, call: Call) -> Reply:
-    body = call.json()
-    if body.get("clear"):
-        state.queue.forget_all()
-    for prompt_id in body.get("delete", []):
-        state.queue.forget(prompt_id)
-    return empty(200)
 
 
 def _interrupt(state: State, call: Call) -> Reply:
@@ -174,8 +165,11 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
         "GET": lambda state, _: json_reply(state.status()),
         "POST": lambda state, call: submit(state, call.json()),
     },
-    "queue": {"GET": _get_queue, "POST": _post_queue},
-    "history": {"GET": _get_history, "POST": _post_history},
+    "queue": {"GET": _get_queue, "POST": lambda state, call: _remove(call, state.queue.clear, state.queue.delete)},
+    "history": {
+        "GET": _get_history,
+        "POST": lambda state, call: _remove(call, state.queue.forget_all, state.queue.forget),
+    },
     "history/{id}": {"GET": _get_entry},
     "interrupt": {"POST": _interrupt},
     "free": {"POST": _free},

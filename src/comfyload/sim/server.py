@@ -44,10 +44,7 @@ class Server(Settings):
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of the next restart, or of the end of this one
         self.up = False
-        self._started = 0  # prompts, over the whole life
-        self._accepted = 0
-        self._called = 0
-        self._failed = 0
+        self._started = self._accepted = self._called = self._failed = 0  # over the whole life
         self.truth: list[Truth] = []
         self.posts: Counter[str] = self._state.posts
         self.calls: Counter[str] = self._state.calls

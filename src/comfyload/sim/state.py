@@ -43,10 +43,9 @@ class State:
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
         self.timing = Timing(settings.speed, self.rng)
-        timing, queue = self.timing, self.queue
         self.probe: Probe | None = None
         if settings.probe:
-            self.probe = Probe(settings, self.clock, self.rng, lambda: len(timing.loaded), lambda: queue.remaining)
+            self.probe = Probe(settings, self.clock, self.rng, self.timing, self.queue)
         self.number = 0  # of the next prompt without one of its own
         self.interrupted = False
         self.flags: set[str] = set()  # unload_models, free_memory: for the worker, after the current prompt

@@ -58,14 +58,11 @@ def submit(state: State, body: Any) -> Reply:
 
 def _prompt_id(state: State, body: dict[str, Any]) -> str | None:
     """The id the prompt gets; None if the client's own is refused."""
-    settings = state.settings
-    if settings.since(0, 25):
-        wanted = body.get("prompt_id")
-        if wanted is None:
-            return str(uuid.uuid4())
+    settings, wanted = state.settings, body.get("prompt_id")
+    if settings.since(0, 25) and wanted is not None:
         return wanted if is_uuid(wanted) else None
-    if settings.since(0, 3, 45) and "prompt_id" in body:
-        return str(body["prompt_id"])
+    if settings.since(0, 3, 45) and not settings.since(0, 25) and "prompt_id" in body:
+        return str(wanted)
     return str(uuid.uuid4())
 
 

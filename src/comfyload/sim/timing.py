@@ -146,8 +146,8 @@ def frame(graph: Graph, node_id: str) -> Frame:
         kind, inputs = node["class_type"], node["inputs"]
         if kind == "SimSleep" or kind == "SimFail":
             return Frame(0.0, 1)
+        size = number(graph, inputs.get("width"), 1024.0) * number(graph, inputs.get("height"), 1024.0)
         if kind in ("EmptyLatentImage", "EmptyImage"):
-            size = number(graph, inputs.get("width"), 1024.0) * number(graph, inputs.get("height"), 1024.0)
             return Frame(size * factor, int(number(graph, inputs.get("batch_size"), 1)))
         if kind in ("LatentUpscaleBy", "ImageScaleBy"):
             factor *= number(graph, inputs.get("scale_by"), 1.0) ** 2
@@ -155,9 +155,7 @@ def frame(graph: Graph, node_id: str) -> Frame:
             factor *= 16.0
         source = next((inputs[name] for name in _CARRIERS if is_link(inputs.get(name))), None)
         if kind in ("LatentUpscale", "ImageScale"):
-            size = number(graph, inputs.get("width"), 1024.0) * number(graph, inputs.get("height"), 1024.0)
-            batch = frame(graph, source[0]).batch if source else 1
-            return Frame(size * factor, batch)
+            return Frame(size * factor, frame(graph, source[0]).batch if source else 1)
         if source is None or source[0] not in graph:
             break
         node_id = source[0]

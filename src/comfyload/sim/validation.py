@@ -118,11 +118,15 @@ class _Checker:
         self.verdicts: dict[str, list[Error]] = {}
 
     def output(self, node_id: str) -> bool:
+        return self._tried(node_id, [], "exception_during_validation", "Exception when validating node")
+
+    def _tried(self, node_id: str, path: list[str], kind: str, message: str, link: Error | None = None) -> bool:
         try:
-            return self._node(node_id, [])
+            return self._node(node_id, path)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             extra = {"exception_type": type(error).__name__, "traceback": ["<traceback line>"]}
-            self._fail(node_id, "exception_during_validation", "Exception when validating node", str(error), extra)
+            extra |= {} if link is None else {**link, "exception_message": str(error)}
+            self._fail(node_id, kind, message, str(error), extra)
             return False
 
     def _fail(self, node_id: str, kind: str, message: str, details: str, extra: Error) -> None:
@@ -141,22 +145,20 @@ class _Checker:
         errors: list[Error] = []
         sources_valid = True
         for name, spec in CLASSES[node["class_type"]].inputs.items():
-            config = [spec.kind, spec.options]
+            found, config = None, [spec.kind, spec.options]
             if name not in inputs:
                 if spec.required:
-                    extra = {"input_name": name}
-                    errors.append(error_of("required_input_missing", "Required input is missing", name, extra))
+                    message = "Required input is missing"
+                    found = error_of("required_input_missing", message, name, {"input_name": name})
             elif isinstance(inputs[name], list):
-                link = inputs[name]
-                found = self._link(name, config, link)
-                if found is not None:
-                    errors.append(found)
-                else:
-                    sources_valid &= self._source(name, config, link, [*path, node_id])
+                found = self._link(name, config, inputs[name])
+                if found is None:
+                    link = {"input_name": name, "input_config": config, "linked_node": inputs[name]}
+                    kind, message = "exception_during_inner_validation", "Exception when validating inner node"
+                    sources_valid &= self._tried(inputs[name][0], [*path, node_id], kind, message, link)
             else:
                 found = self._widget(node, name, spec)
-                if found is not None:
-                    errors.append(found)
+            errors += [found] if found is not None else []
         self.verdicts[node_id] = self.verdicts.get(node_id, []) + errors
         self._valid[node_id] = self._valid.get(node_id, True) and sources_valid and not errors
         return self._valid[node_id]
@@ -179,22 +181,6 @@ class _Checker:
         details = f"{name}, received_type({received}) mismatch input_type({config[0]})"
         extra |= {"received_type": received, "linked_node": link}
         return error_of("return_type_mismatch", "Return type mismatch between linked nodes", details, extra)
-
-    def _source(self, name: str, config: list[Any], link: list[Any], path: list[str]) -> bool:
-        try:
-            return self._node(link[0], path)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            extra = {
-                "input_name": name,
-                "input_config": config,
-                "exception_message": str(error),
-                "exception_type": type(error).__name__,
-                "traceback": ["<traceback line>"],
-                "linked_node": link,
-            }
-            message = "Exception when validating inner node"
-            self._fail(link[0], "exception_during_inner_validation", message, str(error), extra)
-            return False
 
     def _widget(self, node: dict[str, Any], name: str, spec: InputSpec) -> Error | None:
         kind, inputs = spec.kind, node["inputs"]

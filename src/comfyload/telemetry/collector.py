@@ -92,7 +92,10 @@ class _Reader:
                 self._note(str(absent))
                 return
             except NoReading as missing:
-                self._lost(str(missing))
+                t = self.clock()
+                for name in list(self._names):
+                    self._sample(t, name, None)
+                self._note(str(missing))
                 pause = min(max(2 * pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
                 due = math.ceil((self.clock() + pause) / interval)
             finally:
@@ -157,12 +160,6 @@ class _Reader:
             return
         self._names[name] = bool(known) or value is not None
         self.emit(Sample(t=t, source=self.source.name, name=name, value=value))
-
-    def _lost(self, why: str) -> None:
-        t = self.clock()
-        for name in list(self._names):
-            self._sample(t, name, None)
-        self._note(why)
 
     def _note(self, text: str) -> None:
         if text and text not in self._noted:

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable
 
-from msgspec import Struct
 from prometheus_client.samples import Sample
 
 from comfyload.telemetry.nvml import SLOWED
@@ -47,13 +46,6 @@ _SMI_REASONS = re.compile(
 )
 
 
-class Scraped(Struct, frozen=True, kw_only=True):
-    """The readings of one page; `cut` series of it are not kept."""
-
-    values: dict[str, float | None]
-    cut: int
-
-
 class Exposition:
     """Pages of one endpoint: the first series are kept, up to a limit, and stay the ones that are kept."""
 
@@ -61,7 +53,12 @@ class Exposition:
         self._kept: set[str] = set()
         self._cut: set[str] = set()
 
-    def read(self, text: str) -> Scraped:
+    @property
+    def cut(self) -> int:
+        """How many series are not kept."""
+        return len(self._cut)
+
+    def read(self, text: str) -> dict[str, float | None]:
         """The readings of a page; NaN is None.
 
         Raises:
@@ -84,7 +81,7 @@ class Exposition:
             elif name.endswith(".throttled"):
                 value = max(value, values.get(name) or 0.0)
             values[name] = value if math.isfinite(value) else None
-        return Scraped(values=values, cut=len(self._cut))
+        return values
 
     def _keep(self, sample: Sample, name: str) -> bool:
         """The buckets of a histogram are many, and they are not readings."""

@@ -1,10 +1,9 @@
 """Readings of the server's machine, where that is this one: CPU, memory, disks, network, and the server's process."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -61,11 +60,13 @@ class Machine:
         """Of whole disks and real network cards: the bytes of partitions and bridges would count twice."""
         now = time.monotonic()
         rates: dict[str, float | None] = {}
+        disks, cards = psutil.disk_io_counters(perdisk=True) or {}, psutil.net_io_counters(pernic=True)
+        cards = {name: count for name, count in cards.items() if name not in self._loopback}
         for name, counters, real, field in (
-            ("host.disk_read_bytes_per_s", self._disk_counters(), self._disks, "read_bytes"),
-            ("host.disk_write_bytes_per_s", self._disk_counters(), self._disks, "write_bytes"),
-            ("host.net_received_bytes_per_s", self._card_counters(), self._cards, "bytes_recv"),
-            ("host.net_sent_bytes_per_s", self._card_counters(), self._cards, "bytes_sent"),
+            ("host.disk_read_bytes_per_s", disks, self._disks, "read_bytes"),
+            ("host.disk_write_bytes_per_s", disks, self._disks, "write_bytes"),
+            ("host.net_received_bytes_per_s", cards, self._cards, "bytes_recv"),
+            ("host.net_sent_bytes_per_s", cards, self._cards, "bytes_sent"),
         ):
             counted = [counters[one] for one in counters if not real or one in real]
             if not counted:
@@ -86,13 +87,6 @@ class Machine:
                 return {"server.rss_bytes": self._process.memory_info().rss, "server.cpu_percent": cpu}
         except psutil.Error:  # it has ended; a process that replaced it is not looked for
             return {"server.rss_bytes": None, "server.cpu_percent": None}
-
-    def _disk_counters(self) -> Mapping[str, Any]:
-        return psutil.disk_io_counters(perdisk=True) or {}
-
-    def _card_counters(self) -> Mapping[str, Any]:
-        counters = psutil.net_io_counters(pernic=True)
-        return {name: count for name, count in counters.items() if name not in self._loopback}
 
 
 def _real(folder: Path) -> set[str]:

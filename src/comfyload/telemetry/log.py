@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
 from comfyload.errors import RunFilesError
 from comfyload.record.metrics.files import LogFiles
@@ -40,12 +39,8 @@ def unread_lines(observations: Sequence[Observation]) -> str | None:
     return next((text.removeprefix(f"{MetricsLog.name}: ") for text in texts if _NO_JSON in text), None)
 
 
-class _Part(Struct, frozen=True):
-    """`missing`: why no line was read; "" if lines were."""
-
-    rows: list[LogRow] = []
-    more: bool = False
-    missing: str = ""
+_Part = tuple[list[LogRow], bool, str]
+"""Rows, whether there are more, and why no line was read; "" if lines were."""
 
 
 class MetricsLog(Source):
@@ -82,17 +77,16 @@ class MetricsLog(Source):
 
     async def read(self) -> Readings:
         answer = await self._thread.ask()
-        part = answer.value
+        rows, more, missing = answer.value
         stale = self._last and answer.began < self._ended  # a reading that began before the end is not the last
-        if part.missing and not self._found:
+        if missing and not self._found:
             # The server creates the file with its first row; if it never does, `finish` notes it.
             return Readings(read=False, more=stale)
-        if part.missing:
-            raise NoReading(part.missing)
+        if missing:
+            raise NoReading(missing)
         self._found = True
-        return Readings(
-            lines=_lines(self._sifted(part.rows)), t=answer.began, took_s=answer.took_s, more=part.more or stale
-        )
+        lines = _lines(self._sifted(rows))
+        return Readings(lines=lines, t=answer.began, took_s=answer.took_s, more=more or stale)
 
     async def finish(self) -> Readings:
         if not self._last:
@@ -105,20 +99,14 @@ class MetricsLog(Source):
             return readings
         left = [row for row in self._held if not self._delivered(row)]
         self._held.clear()
-        return msgspec.structs.replace(
-            readings, lines=[*readings.lines, *_lines(left)], notes=[*readings.notes, *self._notes()]
-        )
+        notes = [] if self._found else [f"{self._path} was never there"]
+        if self._others:
+            notes.append(f"{_UNREAD}{self._path.name} {_NO_JSON}: {self._others}, such as {self._first_other!r}")
+        lines = [*readings.lines, *_lines(left)]
+        return msgspec.structs.replace(readings, lines=lines, notes=[*readings.notes, *notes])
 
     def close(self) -> None:
         self._thread.close()
-
-    def _notes(self) -> list[str]:
-        notes = []
-        if not self._found:
-            notes.append(f"{self._path} was never there")
-        if self._others:
-            notes.append(f"{_UNREAD}{self._path.name} {_NO_JSON}: {self._others}, such as {self._first_other!r}")
-        return notes
 
     def _sifted(self, rows: list[LogRow]) -> list[LogRow]:
         """The rows to keep now; the probe's own are held until it is known whether the probe itself delivers them."""
@@ -142,21 +130,21 @@ class MetricsLog(Source):
         try:
             if self._files is None:
                 self._files = LogFiles(self._path, from_end=True)
-                return _Part()
+                return [], False, ""
             looks = 2 if self._last else 1  # no time is left for a writer that has not noticed a rotation yet
             found = chain.from_iterable(self._files.lines(growing=True) for _ in range(looks))
             lines = [line for _, line in islice(found, AT_ONCE)]
         except RunFilesError as error:
-            return _Part(missing=str(error))
+            return [], False, str(error)
         self._looks_without_file = 0 if lines or self._path.exists() else self._looks_without_file + 1
         if self._looks_without_file >= GONE:
-            return _Part(missing="the file is gone")
+            return [], False, "the file is gone"
         objects = [(line, object_of_line(line)) for line in lines if line.strip()]
         others = [line for line, raw in objects if raw is None]
         if others and not self._first_other:
             self._first_other = others[0][:80].decode(errors="replace").rstrip()
         self._others += len(others)
-        return _Part([log_row(raw) for _, raw in objects if raw is not None], len(lines) == AT_ONCE)
+        return [log_row(raw) for _, raw in objects if raw is not None], len(lines) == AT_ONCE, ""
 
     def _close_files(self) -> None:
         if self._files is not None:

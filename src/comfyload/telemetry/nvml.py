@@ -1,11 +1,9 @@
 """Readings of the server's GPUs by NVML, where the server runs on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
-from comfyload.record.environment.gpu import MatchedGpu, NvmlError, find_gpus, known, nvml_module
+from comfyload.record.environment.gpu import NvmlError, find_gpus, known, nvml_module
 from comfyload.record.environment.which_gpu import Visible, visible_to
 from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.source import NoReading, NotAvailable
@@ -50,7 +48,7 @@ class Nvml(ThreadSource):
                 raise NotAvailable
             try:
                 visible = visible_to(self._local.server, listener)
-                self._gpus = Gpus.open(devices, nvml_module(), listener.pid, visible)
+                self._gpus = Gpus(devices, nvml_module(), listener.pid, visible)
             except NotAvailable:
                 if self._known:
                     raise NoReading("the driver is gone") from None
@@ -71,15 +69,9 @@ class Nvml(ThreadSource):
 class Gpus:
     """The GPUs that a server computes on. `nvml`: the module `pynvml`, or what stands in for it."""
 
-    def __init__(self, nvml: Any, found: list[MatchedGpu], server_pid: int | None) -> None:
-        self._nvml = nvml
-        self._found = found
-        self._server_pid = server_pid
-
-    @classmethod
-    def open(
-        cls, devices: list[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
-    ) -> Gpus:
+    def __init__(
+        self, devices: list[dict[str, Any]], nvml: Any, server_pid: int | None, visible: Visible | None = None
+    ) -> None:
         """Find them.
 
         Raises:
@@ -87,14 +79,14 @@ class Gpus:
         """
         if nvml is None:
             raise NotAvailable
+        self._nvml, self._server_pid = nvml, server_pid
         try:
             nvml.nvmlInit()
-            found = [gpu for gpu in find_gpus(devices, nvml, server_pid, visible) if gpu.handle is not None]
+            self._found = [gpu for gpu in find_gpus(devices, nvml, server_pid, visible) if gpu.handle is not None]
         except (nvml.NVMLError, NvmlError):
             raise NotAvailable from None
-        if not found:
+        if not self._found:
             raise NotAvailable
-        return cls(nvml, found, server_pid)
 
     def values(self) -> dict[str, float | None]:
         """`gpu.N.*` by name, None where one answer failed.

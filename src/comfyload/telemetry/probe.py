@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -52,14 +52,6 @@ class _Events(Struct):
     missed: Number = 0
 
 
-class Exchange(Struct, frozen=True, kw_only=True):
-    """One question: `sent` and `received` on the run's clock, `theirs` the other clock's answer."""
-
-    sent: float
-    received: float
-    theirs: float
-
-
 class Offset(Struct, frozen=True, kw_only=True):
     """An instant of theirs plus `seconds` is one of ours, to within `error_s`; measured `at`, on our clock."""
 
@@ -68,11 +60,10 @@ class Offset(Struct, frozen=True, kw_only=True):
     at: float
 
 
-def best_of(exchanges: Sequence[Exchange]) -> Offset:
-    """From the exchange with the shortest round trip: its middle is off by half of it at most."""
-    best = min(exchanges, key=lambda one: one.received - one.sent)
-    middle = (best.sent + best.received) / 2
-    return Offset(seconds=middle - best.theirs, error_s=(best.received - best.sent) / 2, at=middle)
+def offset_of(sent: float, received: float, theirs: float) -> Offset:
+    """From one question, sent and answered on our clock: the middle of its round trip is off by half of it at most."""
+    middle = (sent + received) / 2
+    return Offset(seconds=middle - theirs, error_s=(received - sent) / 2, at=middle)
 
 
 def better(held: Offset, new: Offset) -> Offset:
@@ -202,21 +193,18 @@ class Probe(Source):
             self._under_way.discard(str(prompt_id))
 
     async def _measured(self) -> tuple[_Clock, Offset]:
-        """The last answer, and the offset by the best exchange with the same process."""
-        exchanges: list[Exchange] = []
-        clock: _Clock | None = None
-        while len(exchanges) < EXCHANGES:
+        """The last answer, and the offset by the shortest exchange with the same process."""
+        found: list[tuple[_Clock, Offset]] = []
+        while len(found) < EXCHANGES:
             sent = self._clock()
             reply = await self._get("clock")
             received = self._clock()
-            answer = self._decoded(reply, _Clock)
-            if clock is not None and answer.boot != clock.boot:
-                exchanges.clear()
-            clock = answer
-            exchanges.append(Exchange(sent=sent, received=received, theirs=answer.mono_s))
-        assert clock is not None
+            clock = self._decoded(reply, _Clock)
+            if found and clock.boot != found[-1][0].boot:
+                found.clear()
+            found.append((clock, offset_of(sent, received, clock.mono_s)))
         self._measure_at = self._clock() + MEASURE_EVERY_S
-        return clock, best_of(exchanges)
+        return found[-1][0], min((offset for _, offset in found), key=lambda offset: offset.error_s)
 
     async def _get(self, path: str) -> Reply:
         try:

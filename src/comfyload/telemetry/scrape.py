@@ -52,17 +52,17 @@ class Scrape(ThreadSource):
         self._url = url
         self._shown = str(url.with_user(None).with_query(None))
         self._exposition = Exposition()
-        self._cut = 0
         super().__init__(clock)
 
     async def finish(self) -> Readings:
         """How many series were not kept is known only at the end."""
-        notes = [f"{self._cut} more series of {self._shown} were not kept"] if self._cut else []
+        cut = self._exposition.cut
+        notes = [f"{cut} more series of {self._shown} were not kept"] if cut else []
         return Readings(notes=notes, read=False)
 
     def _values(self) -> dict[str, float | None]:
         try:
-            found = self._exposition.read(self._fetched())
+            return self._exposition.read(self._fetched())
         except urllib.error.HTTPError as error:
             raise NoReading(f"{self._shown} answers HTTP {error.code}") from None
         except urllib.error.URLError as error:
@@ -72,8 +72,6 @@ class Scrape(ThreadSource):
             raise NoReading(f"{self._shown}: {type(error).__name__}") from None
         except ValueError as error:
             raise NoReading(f"{self._shown} is not Prometheus text: {str(error)[:80]}") from None
-        self._cut = found.cut
-        return found.values
 
     def _fetched(self) -> str:
         url, headers = with_credentials(self._url, {"Accept": "text/plain;version=0.0.4"})

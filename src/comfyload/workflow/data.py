@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -56,33 +56,29 @@ def parse_table(text: str, source: str) -> DataTable:
 
 def _json_table(text: str, source: str) -> DataTable:
     """JSON lines, or one array of objects."""
-    rows: list[list[Any]] = []
-    lines: list[int] = []
-    columns: list[str] = []
     unit: Literal["line", "row"] = "row" if text.lstrip().startswith("[") else "line"
-    for number, row in _values(text, source):
+    values: Iterable[tuple[int, Any]]
+    if unit == "row":
+        values = enumerate(_decoded(text, source, 1), 1)
+    else:
+        lines = ((number, line) for number, line in enumerate(_lines(text), 1) if line.strip())
+        values = ((number, _decoded(line, source, number)) for number, line in lines)
+    found: dict[int, dict[str, Any]] = {}
+    columns: list[str] = []
+    for number, row in values:
         if not isinstance(row, dict):
             raise UsageError(f"{source}, {unit} {number} is not a JSON object", 'write {"6.text": "a fox"}')
-        columns = list(row) if not lines else columns
+        columns = columns if found else list(row)
         if row.keys() != set(columns):
+            other = [f"{name} is missing" for name in columns if name not in row]
+            other += [f"{name} is new" for name in row if name not in columns]
             raise UsageError(
-                f"{source}, {unit} {number} has other keys than the first row ({_difference(columns, row)})",
+                f"{source}, {unit} {number} has other keys than the first row ({', '.join(other[:3])})",
                 "give every row the same keys",
             )
-        rows.append([row[column] for column in columns])
-        lines.append(number)
-    return DataTable(source=source, columns=columns, rows=rows, lines=lines, unit=unit)
-
-
-def _values(text: str, source: str) -> Iterator[tuple[int, Any]]:
-    """Each value with its line; of an array, with its place in it."""
-    if text.lstrip().startswith("["):
-        held = _decoded(text, source, 1)
-        yield from enumerate(held if isinstance(held, list) else [held], 1)
-        return
-    for number, line in enumerate(_lines(text), 1):
-        if line.strip():
-            yield number, _decoded(line, source, number)
+        found[number] = row
+    rows = [[row[column] for column in columns] for row in found.values()]
+    return DataTable(source=source, columns=columns, rows=rows, lines=list(found), unit=unit)
 
 
 def _decoded(text: str, source: str, line: int) -> Any:
@@ -94,11 +90,6 @@ def _decoded(text: str, source: str, line: int) -> Any:
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply"
         raise UsageError(f"{source}, line {line} is not JSON: {reason}", 'write {"6.text": "a fox"}') from None
-
-
-def _difference(columns: list[str], row: dict[str, Any]) -> str:
-    missing = [f"{name} is missing" for name in columns if name not in row]
-    return ", ".join([*missing, *(f"{name} is new" for name in row if name not in columns)][:3])
 
 
 def _csv_table(text: str, source: str) -> DataTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -61,6 +62,13 @@ class Workflow(Struct, frozen=True, eq=False):
     def without(self, nodes: Collection[str]) -> Workflow:
         """The graph without these nodes; links to them are kept."""
         return Workflow(self.name, {n: body for n, body in self.graph.items() if n not in nodes}, self.extra)
+
+    def with_inputs(self, values: Mapping[tuple[str, str], Any]) -> Workflow:
+        """A copy in which these inputs, by node and name, have these values."""
+        graph = copy.deepcopy(self.graph)
+        for (node, key), value in values.items():
+            graph[node]["inputs"][key] = value
+        return Workflow(self.name, graph, self.extra)
 
     def ancestors(self, node: str) -> set[str]:
         """All nodes that `node` depends on, itself excluded."""

@@ -1,6 +1,5 @@
 """Values that somebody sets for all jobs: `NODE.INPUT=VALUE`, typed as the server declares the input."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,14 +33,11 @@ def override(
         UsageError: as `parse_settings`, or a value does not fit its input.
     """
     info = info or ObjectInfo()
-    graph = copy.deepcopy(workflow.graph)
-    changed = Workflow(workflow.name, graph, workflow.extra)
-    applied: dict[str, Any] = {}
+    applied: dict[tuple[str, str], Any] = {}
     for node, key, text in parse_settings(workflow, settings):
-        present = workflow.inputs_of(node)[key]
+        spec, present = info[workflow.class_of(node)].spec(key), workflow.inputs_of(node)[key]
         try:
-            value = typed(text, info[workflow.class_of(node)].spec(key), present, graph)
+            applied[node, key] = typed(text, spec, present, workflow.graph)
         except Unfit as unfit:
             raise unfit.of(f"--set {node}.{key}") from None
-        applied[f"{node}.{key}"] = changed.inputs_of(node)[key] = value
-    return changed, applied
+    return workflow.with_inputs(applied), {f"{node}.{key}": value for (node, key), value in applied.items()}

@@ -147,10 +147,9 @@ class _Checker:
                 slots = self._class(parent).slots
                 message = f"{key} is linked to output {slot} of node {parent}, and {kind.name} declares no such input"
                 deadly = self._follows_slots and slots is not None and slot >= len(slots)
-                if deadly and slots is not None:
-                    message += (
-                        f"; node {parent} has {len(slots)} (from 0): the job fails, or the worker dies if it is cached"
-                    )
+                if deadly:
+                    has = f"node {parent} has {len(slots or ())} (from 0)"
+                    message += f"; {has}: the job fails, or the worker dies if it is cached"
                 yield self.problem("undeclared_link", node, key, message, value, then="kill" if deadly else "fail")
 
     def _inputs(self, node: str) -> Iterator[Problem]:
@@ -187,10 +186,8 @@ class _Checker:
 
     def _link(self, node: str, key: str, wanted: Any, link: list[Any]) -> Iterator[Problem]:
         if not is_link(link):
-            message = (
-                f"{key} = {_shown(link)} is a list, which the server takes for a link, and [node id, slot] it is not"
-            )
-            yield self.problem("wrong_type", node, key, message, link)
+            message = f"{key} = {_shown(link)} is a list, which the server takes for a link"
+            yield self.problem("wrong_type", node, key, f"{message}, and [node id, slot] it is not", link)
             return
         parent, slot = link
         if parent not in self._workflow.graph:

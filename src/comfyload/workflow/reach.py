@@ -71,10 +71,6 @@ def _seeded(workflow: Workflow, info: ObjectInfo, live: set[str]) -> set[str]:
         node
         for node in live
         for key, value in workflow.inputs_of(node).items()
-        if takes_seed(workflow, info, node, key) and (is_link(value) or _declared_integer(workflow, info, node, key))
+        if takes_seed(workflow, info, node, key)
+        and (is_link(value) or ((spec := info[workflow.class_of(node)].spec(key)) is not None and spec.kind == "INT"))
     }
-
-
-def _declared_integer(workflow: Workflow, info: ObjectInfo, node: str, key: str) -> bool:
-    spec = info[workflow.class_of(node)].spec(key)
-    return spec is not None and spec.kind == "INT"

@@ -25,13 +25,14 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Variation
             "leave --as-is out, unless you measure the cache",
         )
         return
-    yield from _pinned(variation)
+    if variation.pinned:
+        yield _pinned(variation)
     if variation.salted:
-        several = len(variation.salted) > 1
+        them = "them" if len(variation.salted) > 1 else "it"
         yield VariationRemark(
             "warning",
-            f"no seed reaches {_nodes(variation.salted)}: an input that ComfyUI ignores makes "
-            f"{'them' if several else 'it'} run in each job, with the same result",
+            f"no seed reaches {_nodes(variation.salted)}: an input that ComfyUI ignores makes {them} run in each job, "
+            "with the same result",
             "give the graph a literal seed where its work is, if the results should differ",
         )
     if variation.reach.reloaded:
@@ -47,31 +48,23 @@ def remarks(variation: Variation, jobs: int | None = None) -> Iterator[Variation
         yield VariationRemark(
             "warning",
             f"only {variation.period} of {jobs} jobs differ: the others repeat them, "
-            f"and may be answered from the cache",
+            "and may be answered from the cache",
             "give the table more rows, widen a seed's bounds, or run fewer jobs",
         )
     if variation.kept_prefix:
-        nodes = _nodes(variation.kept_prefix)
-        text = (
-            f"the filename_prefix of {nodes} is left alone: only ComfyUI's own classes are known to take a folder in it"
-        )
-        yield VariationRemark("info", text)
+        text = f"the filename_prefix of {_nodes(variation.kept_prefix)} is left alone"
+        yield VariationRemark("info", f"{text}: only ComfyUI's own classes are known to take a folder in it")
 
 
-def _pinned(variation: Variation) -> Iterator[VariationRemark]:
-    if not variation.pinned:
-        return
+def _pinned(variation: Variation) -> VariationRemark:
     names, several = ", ".join(variation.pinned), len(variation.pinned) > 1
     text = f"{names} {'are' if several else 'is'} the same in every job, as you set {'them' if several else 'it'}"
-    if not variation.reach.runs:
-        yield VariationRemark(
-            "warning",
-            f"{text}: every job after the first repeats it and is answered from the cache",
-            "leave it out, so that each job gets a seed of its own; give --as-is to measure the cache",
-        )
-    else:
+    if variation.reach.runs:
         text = f"{text}: what depends on nothing else comes from the cache"
-        yield VariationRemark("warning", text, "nothing to do if you meant that")
+        return VariationRemark("warning", text, "nothing to do if you meant that")
+    text = f"{text}: every job after the first repeats it and is answered from the cache"
+    advice = "leave it out, so that each job gets a seed of its own; give --as-is to measure the cache"
+    return VariationRemark("warning", text, advice)
 
 
 def _nodes(nodes: list[str], most: int = 6) -> str:

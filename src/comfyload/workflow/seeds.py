@@ -93,9 +93,11 @@ class _Search:
                 return None
             direct = direct and not (links and numbers)  # arithmetic: what comes out has other bounds than what goes in
             place = (parent, links[0] if links else numbers[0])
-        if not _is_number(value, self._spec(place)):
+        spec = self._spec(place)
+        if not _is_number(value, spec):
             return None
-        form = _form(value, self._spec(place))
+        declared = _FORM_OF_KIND.get(spec.kind) if spec is not None and isinstance(spec.kind, str) else None
+        form = declared or ("text" if isinstance(value, str) else "integer")
         bounds = _common(bounds, self._bounds(place)) if len(passed) > 1 else bounds
         bounds = bounds if direct else _common(bounds, UNKNOWN_BOUNDS)
         bounds = _common(bounds, _EXACT_FLOATS) if form == "float" else bounds
@@ -147,13 +149,6 @@ def _is_number(value: object, spec: InputSpec | None) -> bool:
     if isinstance(value, float):
         return value.is_integer()
     return isinstance(value, str) and (bool(_WHOLE_TEXT.fullmatch(value)) or (spec is not None and spec.kind == "INT"))
-
-
-def _form(value: object, spec: InputSpec | None) -> Form:
-    declared = _FORM_OF_KIND.get(spec.kind) if spec is not None and isinstance(spec.kind, str) else None
-    if declared is not None:
-        return declared
-    return "text" if isinstance(value, str) else "integer"
 
 
 def _common(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

@@ -71,7 +71,9 @@ class Variation:
                 raise UsageError(
                     f"{'.'.join(place)} is set for all jobs, and a column of the table too", "leave one out"
                 )
-        self._filled = _with_first_row(workflow, self._table)
+        # With the table's first row: a column may put a number where the graph has a link.
+        first = {place: values[0] for place, values in self._table.items()}
+        self._filled = workflow.with_inputs(first) if first else workflow
         seeds = {(found.node, found.key): found for found in find_seeds(self._filled, info)}
         distinct = {place: len({repr(value) for value in values}) for place, values in self._table.items()}
         chosen = {place for place in seeds if ".".join(place) in fixed or distinct.get(place) == 1}
@@ -113,11 +115,9 @@ class Variation:
     def _all_slots(self, seed: int) -> list[Slot]:
         name = self.workflow.name
         slots: list[Slot] = [(*place, _cycled(values)) for place, values in self._table.items()]
-        for found in self._fresh:
-            sequence = _sequence(seed, f"{name}/{found.node}.{found.key}", found.bounds)
-            slots.append((found.node, found.key, _written(found, sequence)))
+        slots += [(one.node, one.key, _sequence(seed, f"{name}/{one.node}.{one.key}", one)) for one in self._fresh]
         # One value for all: nodes that are alike stay alike, and the server runs one of them.
-        salt = _sequence(seed, f"{name}/{SALT_INPUT}", SALT_BOUNDS)
+        salt = _sequence(seed, f"{name}/{SALT_INPUT}", Seed(node="", key=SALT_INPUT, bounds=SALT_BOUNDS))
         return [*slots, *((node, SALT_INPUT, salt) for node in self.salted)]
 
     def _move_outputs(self, graph: Graph, folder: str) -> None:
@@ -221,38 +221,20 @@ def _columns(workflow: Workflow, info: ObjectInfo, table: DataTable | None) -> d
     return found
 
 
-def _with_first_row(workflow: Workflow, table: dict[Place, list[Any]]) -> Workflow:
-    """The graph with the table's first row: a column may put a number where the graph has a link."""
-    if not table:
-        return workflow
-    graph = copy.deepcopy(workflow.graph)
-    for (node, key), values in table.items():
-        graph[node]["inputs"][key] = values[0]
-    return Workflow(workflow.name, graph, workflow.extra)
-
-
-def _written(seed: Seed, sequence: Callable[[int], int]) -> Callable[[int], Any]:
-    return lambda index: seed.written(sequence(index))
-
-
 def _cycled(values: list[Any]) -> Callable[[int], Any]:
     return lambda index: values[index % len(values)]
 
 
-def _sequence(run_seed: int, slot: str, bounds: tuple[int, int]) -> Callable[[int], int]:
+def _sequence(run_seed: int, slot: str, seed: Seed) -> Callable[[int], Any]:
     """Distinct values over the whole range: a start and a stride, coprime to the range's size, both from the seed."""
-    low, high = bounds
+    low, high = seed.bounds
     size = high - low + 1
     digest = hashlib.blake2b(f"{run_seed}/{slot}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
     start = int.from_bytes(digest[:16], "big") % size
     stride = int.from_bytes(digest[16:], "big") % size or 1
     while math.gcd(stride, size) != 1:
         stride += 1
-
-    def value(index: int) -> int:
-        return low + (start + index * stride) % size
-
-    return value
+    return lambda index: seed.written(low + (start + index * stride) % size)
 
 
 def _cut(graph: Graph, slots: list[Slot]) -> tuple[list[bytes], list[Slot]]:

@@ -102,9 +102,9 @@ class _Series(Struct, frozen=True, kw_only=True):
     values: Floats
     alike: int
 
-    def between(self, times: tuple[float, float]) -> _Series:
-        """Those from the first time to the second."""
-        within = (self.at >= times[0]) & (self.at <= times[1])
+    def between(self, begin: float | None, end: float | None) -> _Series:
+        """Those from the first time to the second; None: from the first on, or to the last."""
+        within = (self.at >= (-np.inf if begin is None else begin)) & (self.at <= (np.inf if end is None else end))
         return structs.replace(self, at=self.at[within], values=self.values[within])
 
 
@@ -136,7 +136,8 @@ class GpuReadings:
     def best(self, gpu: str, kind: str) -> _Series:
         """The readings of the source that is used; none where no source has a value."""
         columns = self._columns.get((gpu, kind), {})
-        for source in sorted(columns, key=lambda source: (self._alike_by(gpu, source) > 1, _rank(source))):
+        believed = [source for source in _SOURCES if source in columns] + list(columns)
+        for source in sorted(dict.fromkeys(believed), key=lambda source: self._alike_by(gpu, source) > 1):
             at, values = map(np.asarray, columns[source])
             if np.isfinite(values).any():
                 order = np.argsort(at, kind="stable")
@@ -147,26 +148,22 @@ class GpuReadings:
         return self._alike.get(gpu, 1) if source in _BY_DRIVER else 1
 
 
-def _rank(source: str) -> int:
-    return _SOURCES.index(source) if source in _SOURCES else len(_SOURCES)
-
-
 def gpu_rows(
-    readings: GpuReadings, jobs: Jobs, counted: tuple[float, float], *, simulated: bool = False
+    readings: GpuReadings, jobs: Jobs, counted: tuple[float | None, float | None], simulated: bool
 ) -> dict[str, GpuRow]:
     """A row for each GPU; `counted`: from when until when jobs were counted, in seconds of the run."""
-    rows = {}
-    for gpu in readings.gpus:
-        series = {kind: readings.best(gpu, kind) for kind in _KINDS}
-        row = _row(series, jobs, {kind: every.between(counted) for kind, every in series.items()})
-        rows[gpu] = structs.replace(row, simulated=simulated)
-    return rows
+    series = {gpu: {kind: readings.best(gpu, kind) for kind in _KINDS} for gpu in readings.gpus}
+    return {gpu: _row(every, jobs, counted, simulated) for gpu, every in series.items()}
 
 
-def _row(every: Mapping[str, _Series], jobs: Jobs, counted: Mapping[str, _Series]) -> GpuRow:
-    """From the series of each kind, whole and of the counted part."""
+def _row(every: Mapping[str, _Series], jobs: Jobs, times: tuple[float | None, float | None], simulated: bool) -> GpuRow:
+    """From the series of each kind."""
+    counted = {kind: series.between(*times) for kind, series in every.items()}
     windows, overlap, busy = _windows(jobs), jobs.overlaps() > 0, counted["utilisation"]
-    ceiling = busy.values[_inside(busy.at, _without_ends(windows)) & np.isfinite(busy.values)]
+    begins, ends = windows
+    if len(begins) >= 3:  # during the first and the last the server may have had nothing to do
+        begins, ends = begins[1:-1], ends[1:-1]
+    ceiling = busy.values[_inside(busy.at, begins, ends) & np.isfinite(busy.values)]
     used, free, total = counted["vram_used"].values, counted["vram_free"], counted["vram_total"]
     if not len(used) and free.source == total.source and len(free.at) == len(total.at):
         used = total.values - free.values
@@ -186,6 +183,7 @@ def _row(every: Mapping[str, _Series], jobs: Jobs, counted: Mapping[str, _Series
         vram_per_job_bytes=_vram(every["vram_used"], windows, overlap=overlap),
         torch_vram_per_job_bytes=percentile(peaks[np.isfinite(peaks)], 0.5, "B"),
         alike=max(series.alike for series in every.values()),
+        simulated=simulated,
     )
 
 
@@ -199,16 +197,9 @@ def _windows(jobs: Jobs) -> Windows:
     return done[known] - execution[known], done[known]
 
 
-def _without_ends(windows: Windows) -> Windows:
-    """Of at least three jobs, all but the first and the last: during these the server may have had nothing to do."""
-    begins, ends = windows
-    return (begins[1:-1], ends[1:-1]) if len(begins) >= 3 else windows
-
-
-def _inside(at: Floats, windows: Windows) -> Flags:
+def _inside(at: Floats, begins: Floats, ends: Floats) -> Flags:
     """Whether each instant lies in some window."""
-    begins, ends = np.sort(windows[0]), np.sort(windows[1])
-    return np.searchsorted(begins, at, "right") > np.searchsorted(ends, at, "left")
+    return np.searchsorted(np.sort(begins), at, "right") > np.searchsorted(np.sort(ends), at, "left")
 
 
 def _energy(counter: _Series, power: _Series, windows: Windows, *, overlap: bool) -> Statistic:

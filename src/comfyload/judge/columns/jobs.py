@@ -1,6 +1,5 @@
 """A run's jobs as columns, and what of them is a duration, an overlap or a gap."""
 
-from collections import Counter
 from functools import cached_property
 
 import numpy as np
@@ -90,12 +89,10 @@ class Jobs:
         late = self.instant("sent") - self.instant("due")
         return late[~np.isnan(late)]
 
-    def negative(self) -> dict[str, int]:
-        """How many durations of counted jobs were negative, by whose clock."""
-        counts: Counter[str] = Counter()
-        for name, metric in METRICS.items():
-            counts[metric.clock] += int(np.count_nonzero(self.counted.difference(name) < 0))
-        return {clock: count for clock, count in sorted(counts.items()) if count}
+    def negative(self) -> int:
+        """How many durations of counted jobs were negative by the client's clock."""
+        names = [name for name, metric in METRICS.items() if metric.clock == "client"]
+        return sum(int(np.count_nonzero(self.counted.difference(name) < 0)) for name in names)
 
     def overlaps(self) -> int:
         """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""

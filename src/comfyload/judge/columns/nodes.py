@@ -39,10 +39,11 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
     for (workflow, node), times in fold.nodes.items():
         seconds, whole = np.asarray(times.seconds, np.float64), fold.node_execution_s.get(workflow, 0.0)
         p50, p95 = percentiles(seconds, [0.5, 0.95], what="runs")
+        parent = classes.get((workflow, node.partition(".")[0]))  # a node 2.0.0.3 was made by node 2 while it ran
         row = NodeRow(
             workflow=workflow,
             node=node,
-            class_type=classes.get((workflow, node), _expanded(classes, workflow, node)),
+            class_type=classes.get((workflow, node)) or (None if parent is None else f"in {parent}"),
             n=len(seconds),
             avg_s=mean(seconds, what="runs"),
             p50_s=p50,
@@ -56,9 +57,3 @@ def node_rows(fold: Fold, workflows: Iterable[WorkflowFacts]) -> list[NodeRow]:
 def _share(of_known: float, whole: float, clock_s: float) -> float | None:
     """All of it where the node ran for longer than its jobs by no more than the clock errs."""
     return min(1.0, of_known / whole) if 0 < whole >= of_known - clock_s else None
-
-
-def _expanded(classes: dict[tuple[str, str], str], workflow: str, node: str) -> str | None:
-    """A node `2.0.0.3` was made by node 2 while the graph ran."""
-    parent = classes.get((workflow, node.partition(".")[0]))
-    return None if parent is None else f"in {parent}"

@@ -99,22 +99,15 @@ def _groups(
     if paired and any(len(ours[key]) != len(theirs[key]) for key in shared):
         raise UsageError("the runs of a load do not pair up", "give both sides in the order of their pairs")
     labels = [label(ours[key][0].manifest) for key in shared]
-    return [
-        Group(a=ours[key], b=theirs[key], paired=paired, load=_name(labels, place, key))
-        for place, key in enumerate(shared)
-    ], alone
+    # A load in words, and its whole key where workflows of one name have different hashes; of a single load nothing.
+    loads = [words if labels.count(words) == 1 else key for words, key in zip(labels, shared, strict=True)]
+    named = zip(shared, loads if len(loads) > 1 else [""], strict=True)
+    return [Group(a=ours[key], b=theirs[key], paired=paired, load=load) for key, load in named], alone
 
 
 def _alone(side: str, mine: dict[str, list[Measured]], others: dict[str, list[Measured]]) -> list[str]:
     labels = [label(runs[0].manifest) for key, runs in mine.items() if key not in others]
     return [f"only in {side}: {'; '.join(labels)}"] if labels else []
-
-
-def _name(labels: list[str], place: int, key: str) -> str:
-    """The group's load in words, and its whole key where workflows of one name have different hashes."""
-    if len(labels) == 1:
-        return ""
-    return labels[place] if labels.count(labels[place]) == 1 else key
 
 
 def _by_kind(runs: Sequence[Measured], accept: Collection[str]) -> dict[str, list[Measured]]:
@@ -143,14 +136,11 @@ def _caveats(
     single = [group.load for group in groups if group.single]
     if single:
         which = "" if len(single) == len(groups) else f" of {'; '.join(single)}"
-        how = (
-            f"Intervals are wider by an assumed deviation of {100 * BETWEEN_RUNS_SD:g} % between runs."
-            if repeatability is None
-            else f"Intervals are wider by the {100 * repeatability:.2g} % found between runs of the same thing."
-        )
-        sentences.append(
-            f"Single run each{which}: between-run noise unknown. {how} Interleaved pairs would measure it."
-        )
+        by = f"an assumed deviation of {100 * BETWEEN_RUNS_SD:g} % between runs"
+        if repeatability is not None:
+            by = f"the {100 * repeatability:.2g} % found between runs of the same thing"
+        how = f"Intervals are wider by {by}. Interleaved pairs would measure it."
+        sentences.append(f"Single run each{which}: between-run noise unknown. {how}")
     sentences += [f"Not compared, {words}." for words in alone]
     accepted = [difference.key for difference in found if difference.refuses and difference.key in accept]
     if accepted:

@@ -6,10 +6,10 @@ the difference between two runs any surer. Single runs do not show that part: it
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from scipy import special
 from scipy.stats import mannwhitneyu
 
@@ -49,10 +49,9 @@ class Effect(Struct, frozen=True, kw_only=True):
 
 def from_pairs(d: Floats) -> Effect:
     """Student's t on the log ratios of at least two interleaved pairs: what a pair has in common cancels."""
-    k, middle, sd = len(d), float(np.mean(d)), float(np.std(d, ddof=1))
-    low, high, p = _student(middle, sd / math.sqrt(k), k - 1)
+    k, sd = len(d), float(np.std(d, ddof=1))
     method = f"{k} pairs, Student t on log ratios"
-    return Effect(log=middle, low=low, high=high, p=p, spread=sd, paired=True, method=method)
+    return _by_student(float(np.mean(d)), sd / math.sqrt(k), k - 1, spread=sd, paired=True, method=method)
 
 
 def from_runs(a: Floats, b: Floats) -> Effect:
@@ -60,15 +59,15 @@ def from_runs(a: Floats, b: Floats) -> Effect:
     m, n, middle = len(a), len(b), float(np.mean(b) - np.mean(a))
     if min(m, n) == 1:
         sd = float(np.std(a if m > n else b, ddof=1))
-        low, high, p = _student(middle, sd * math.sqrt(1 / m + 1 / n), max(m, n) - 1)
+        error, freedom, spread = sd * math.sqrt(1 / m + 1 / n), max(m, n) - 1.0, sd * math.sqrt(2)
         method = f"{m} against {n} runs, Student t; the deviation is that of the several"
-        return Effect(log=middle, low=low, high=high, p=p, spread=sd * math.sqrt(2), method=method)
-    one, two = float(np.var(a, ddof=1)), float(np.var(b, ddof=1))
-    error = one / m + two / n
-    freedom = error**2 / ((one / m) ** 2 / (m - 1) + (two / n) ** 2 / (n - 1)) if error > 0 else m + n - 2.0
-    low, high, p = _student(middle, math.sqrt(error), freedom)
-    method = f"{m} against {n} runs, Welch t on logs"
-    return Effect(log=middle, low=low, high=high, p=p, spread=math.sqrt(one + two), method=method)
+    else:
+        one, two = float(np.var(a, ddof=1)), float(np.var(b, ddof=1))
+        square, spread = one / m + two / n, math.sqrt(one + two)
+        parts = (one / m) ** 2 / (m - 1) + (two / n) ** 2 / (n - 1)
+        error, freedom = math.sqrt(square), square**2 / parts if square > 0 else m + n - 2.0
+        method = f"{m} against {n} runs, Welch t on logs"
+    return _by_student(middle, error, freedom, spread=spread, method=method)
 
 
 def from_single_jobs(a: Floats, b: Floats, between_sd: float) -> Effect:
@@ -79,15 +78,16 @@ def from_single_jobs(a: Floats, b: Floats, between_sd: float) -> Effect:
     """
     middle, low, high = hodges_lehmann(a, b)
     stretch = math.sqrt(max(autocorrelation_time(a), autocorrelation_time(b)))
-    method = "single runs, Hodges-Lehmann"
-    p = float(mannwhitneyu(b, a).pvalue) if between_sd == 0 and stretch == 1 else None
-    return _widened(middle, stretch * (middle - low), stretch * (high - middle), between_sd, method, p)
+    effect = _widened(middle, stretch * (middle - low), stretch * (high - middle), between_sd, "Hodges-Lehmann")
+    if between_sd == 0 and stretch == 1:
+        return structs.replace(effect, p=float(mannwhitneyu(b, a).pvalue))
+    return effect
 
 
 def from_intervals(a: Bounds, b: Bounds, between_sd: float) -> Effect:
     """The difference of two values of single runs from their own intervals (Zou & Donner 2008), widened likewise."""
     below, above = math.hypot(b[0] - b[1], a[2] - a[0]), math.hypot(b[2] - b[0], a[0] - a[1])
-    return _widened(b[0] - a[0], below, above, between_sd, "single runs, from their intervals")
+    return _widened(b[0] - a[0], below, above, between_sd, "from their intervals")
 
 
 def from_pools(a: Bounds, b: Bounds, between: Effect, runs: int) -> Effect:
@@ -95,18 +95,12 @@ def from_pools(a: Bounds, b: Bounds, between: Effect, runs: int) -> Effect:
 
     It is widened by the half-width of `between`, the same runs' medians: what a run strays by, its tail does too.
     """
-    middle, noise = b[0] - a[0], (between.high - between.low) / 2
+    noise = (between.high - between.low) / 2
     below = math.hypot(b[0] - b[1], a[2] - a[0], noise)
     above = math.hypot(b[2] - b[0], a[0] - a[1], noise)
-    return Effect(
-        log=middle,
-        low=middle - below,
-        high=middle + above,
-        p=_p(middle, below if middle > 0 else above),
-        spread=(below + above) / 2 / student((1 + CONFIDENCE) / 2, max(runs - 1, 1)) * math.sqrt(runs),
-        paired=between.paired,
-        method=f"all jobs of a side together, widened by {between.method}",
-    )
+    spread = (below + above) / 2 / student((1 + CONFIDENCE) / 2, max(runs - 1, 1)) * math.sqrt(runs)
+    method = f"all jobs of a side together, widened by {between.method}"
+    return _reaching(b[0] - a[0], below, above, spread=spread, paired=between.paired, method=method)
 
 
 def hodges_lehmann(a: Floats, b: Floats) -> tuple[float, float, float]:
@@ -130,14 +124,12 @@ def combined(effects: Sequence[Effect]) -> Effect:
     """The mean of several logs. What was assumed of two single runs does not average out; the rest does."""
     k, middle = len(effects), float(np.mean([effect.log for effect in effects]))
     shared = sum(effect.shared for effect in effects) / k
-    sides = []
-    for side in ("low", "high"):
+
+    def reach(side: str) -> float:
         own = sum(max(0.0, (getattr(e, side) - e.log) ** 2 - e.shared**2) for e in effects)
-        sides.append(math.sqrt(own / k**2 + shared**2))
-    below, above = sides
-    p = _p(middle, below if middle > 0 else above)
-    method = f"geometric mean of {k}"
-    return Effect(log=middle, low=middle - below, high=middle + above, p=p, spread=math.nan, method=method)
+        return math.sqrt(own / k**2 + shared**2)
+
+    return _reaching(middle, reach("low"), reach("high"), spread=math.nan, method=f"geometric mean of {k}")
 
 
 def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p: float | None = None) -> CompareVerdict:
@@ -145,9 +137,8 @@ def verdict(effect: Effect, margin: float, *, higher_is_faster: bool = False, p:
 
     `p`: the adjusted one; a difference counts only below 0.05. A rate is inverted: time for a thing, not things a time.
     """
-    ratio, low, high = (_exp(x) for x in (effect.log, effect.low, effect.high))
-    if higher_is_faster:
-        ratio, low, high = _exp(-effect.log), _exp(-effect.high), _exp(-effect.low)
+    sign = -1 if higher_is_faster else 1
+    low, ratio, high = sorted(_exp(sign * log) for log in (effect.low, effect.log, effect.high))
     proven = p is None or p < 1 - CONFIDENCE
     if low > 1 and ratio >= 1 + margin and proven:
         return "slower"
@@ -177,35 +168,30 @@ def runs_needed(effect: Effect, margin: float, tests: float = 1.0) -> int | None
     return None
 
 
-def _widened(middle: float, below: float, above: float, sd: float, method: str, p: float | None = None) -> Effect:
-    """Two runs differ by chance with the deviation of both; it adds to that within them as squares do."""
+def _widened(middle: float, below: float, above: float, sd: float, method: str) -> Effect:
+    """Two single runs differ by chance with the deviation of both; it adds to that within them as squares do."""
     shared = NORMAL_975 * math.sqrt(2) * sd
-    low, high = middle - math.hypot(below, shared), middle + math.hypot(above, shared)
-    toward_zero = middle - low if middle > 0 else high - middle
-    spread = math.hypot((below + above) / 2, shared) / NORMAL_975
-    return Effect(
-        log=middle,
-        low=low,
-        high=high,
-        p=_p(middle, toward_zero) if p is None else p,
-        spread=spread,
+    return _reaching(
+        middle,
+        math.hypot(below, shared),
+        math.hypot(above, shared),
+        spread=math.hypot((below + above) / 2, shared) / NORMAL_975,
         shared=shared,
-        method=f"{method}, widened by {100 * sd:.3g} % between runs",
+        method=f"single runs, {method}, widened by {100 * sd:.3g} % between runs",
     )
 
 
-def _student(middle: float, error: float, freedom: float) -> tuple[float, float, float]:
-    if error == 0:
-        return middle, middle, 1.0 if middle == 0 else 0.0
+def _by_student(middle: float, error: float, freedom: float, **known: Any) -> Effect:
     half = student((1 + CONFIDENCE) / 2, freedom) * error
-    return middle - half, middle + half, 2 * tail(abs(middle), error, freedom)
+    p = 2 * tail(abs(middle), error, freedom) if error else float(middle == 0)
+    return Effect(log=middle, low=middle - half, high=middle + half, p=p, **known)
 
 
-def _p(middle: float, side: float) -> float:
-    """That of the normal test whose interval reaches so far towards no difference."""
-    if side == 0:
-        return 1.0 if middle == 0 else 0.0
-    return 2 * float(special.ndtr(-abs(middle) / (side / NORMAL_975)))
+def _reaching(middle: float, below: float, above: float, **known: Any) -> Effect:
+    """So far to either side; its p is that of the normal test whose interval reaches so far towards no difference."""
+    side = below if middle > 0 else above
+    p = 2 * float(special.ndtr(-abs(middle) / (side / NORMAL_975))) if side else float(middle == 0)
+    return Effect(log=middle, low=middle - below, high=middle + above, p=p, **known)
 
 
 def _thinned(x: Floats) -> Floats:

@@ -85,14 +85,12 @@ def changes(value: Floats, low: Floats, high: Floats, n: Floats | None = None) -
 
     `n`: the values are shares of so many jobs, which tell how sure they are.
     """
-    found = levels(durations(value, low, high) if n is None else shares(value, n))
-    lone = found.members[-1].pop() if found.lone else None
-    middles = [
-        float(np.exp(np.mean(np.log(value[at])))) if n is None else float(np.mean(value[at])) for at in found.members
-    ]
-    pairs = zip(found.members[1:], middles, middles[1:], strict=False)
+    members, far_off = levels(durations(value, low, high) if n is None else shares(value, n))
+    lone = members[-1].pop() if far_off else None
+    middles = [float(np.exp(np.mean(np.log(value[at])))) if n is None else float(np.mean(value[at])) for at in members]
+    pairs = zip(members[1:], middles, middles[1:], strict=False)
     return LevelShifts(
-        steps=[(members[0], _factor(before, after)) for members, before, after in pairs],
+        steps=[(level[0], _factor(before, after)) for level, before, after in pairs],
         possible=None if lone is None else (lone, _factor(middles[-1], float(value[lone]))),
     )
 

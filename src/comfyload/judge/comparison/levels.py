@@ -45,19 +45,8 @@ class Trace(Struct, frozen=True, kw_only=True):
         return np.asarray(np.abs(two - one) > self.least)
 
 
-class Levels(Struct, frozen=True, kw_only=True):
-    """Indices of the points of each level in turn. `lone`: the last point is far off, and none has followed it yet."""
-
-    members: list[list[int]]
-    lone: bool
-
-
-class _Splits(Struct, frozen=True, kw_only=True):
-    """Means before and after each place of a sample, and the p of their difference."""
-
-    before: Floats
-    after: Floats
-    p: Floats
+_Splits = tuple[Floats, Floats, Floats]
+"""Means before and after each place of a sample, and the p of their difference."""
 
 
 def durations(value: Floats, low: Floats, high: Floats) -> Trace:
@@ -77,8 +66,10 @@ def shares(value: Floats, n: Floats) -> Trace:
     return Trace(x=x, own=1 / (2 * np.sqrt(n + 0.5)), share=True, least=0.01)
 
 
-def levels(trace: Trace) -> Levels:
-    """Which points belong together. Points whose `x` is NaN are in no level."""
+def levels(trace: Trace) -> tuple[list[list[int]], bool]:
+    """Indices of the points of each level in turn, and whether the last point is far off and none has followed it yet.
+    Points whose `x` is NaN are in no level.
+    """
     known = [int(place) for place in np.flatnonzero(~np.isnan(trace.x))]
     done: list[list[int]] = []
     now: list[int] = []
@@ -95,12 +86,12 @@ def levels(trace: Trace) -> Levels:
             del now[-2]
             splits = _splits(trace.x[now], trace.own[now])
         lone = _far_off(trace, splits)
-    return Levels(members=[*done, now] if now else done, lone=lone)
+    return [*done, now] if now else done, lone
 
 
 def _change(trace: Trace, x: Floats, splits: _Splits) -> int | None:
     """Which of the points begins a level of its own, if one does."""
-    before, after, p = splits.before[:-1], splits.after[:-1], splits.p[:-1]  # two points are left after each
+    before, after, p = (each[:-1] for each in splits)  # two points are left after each
     up, half = np.sign(after - before), np.abs(after - before) / 2
     confirmed = ((x[1:-1] - before) * up >= half) & ((x[2:] - before) * up >= half)
     proven = confirmed & (p < _LEVEL) & trace.apart(before, after)
@@ -109,7 +100,8 @@ def _change(trace: Trace, x: Floats, splits: _Splits) -> int | None:
 
 def _far_off(trace: Trace, splits: _Splits) -> bool:
     """Whether the last point may be the first of another level."""
-    return bool(np.any((splits.p < _LEVEL_LONE)[-1:] & trace.apart(splits.before, splits.after)[-1:]))
+    before, after, p = (each[-1:] for each in splits)
+    return bool(np.any((p < _LEVEL_LONE) & trace.apart(before, after)))
 
 
 def _came_back(x: Floats) -> bool:
@@ -136,4 +128,4 @@ def _splits(x: Floats, own: Floats) -> _Splits:
     p = 2 * special.stdtr(freedom, -np.abs(after - before) / error)
     if np.isnan(own).any():
         p = np.where(m < _SPREAD_NEEDS, 1.0, p)
-    return _Splits(before=before + centre, after=after + centre, p=p)
+    return before + centre, after + centre, p

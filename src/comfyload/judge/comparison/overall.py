@@ -86,7 +86,9 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
         return _open(median, _needed(tested, headline)), why
     others = [row for row in rows if row.verdict not in (_SAME, "inconclusive")]
     if others:
-        why = ", ".join(dict.fromkeys(_in_words(row) for row in others))
+        named = [(row.name.removesuffix("_s").replace("_", " "), row) for row in others]
+        words = (name if row.kind == "failures" else f"{name} ({row.verdict})" for name, row in named)
+        why = ", ".join(dict.fromkeys(words))
         return _open(median, None), f"Median and mean are the same, but not {why}."
     jobs = min(min(row.n_a, row.n_b) for row in headline)
     rare = 100 * (1 - (1 - CONFIDENCE) ** (1 / jobs))
@@ -94,12 +96,6 @@ def _unmoved(tested: Sequence[Ratio], rows: Sequence[Ratio]) -> tuple[Ratio, str
     if any(row.name.startswith("p95") and row.ratio is None for row in rows):
         why += " The tail is not compared."
     return structs.replace(median, verdict=_SAME, runs_needed=None), why
-
-
-def _in_words(row: Ratio) -> str:
-    if row.kind == "failures":
-        return "failures"
-    return f"{row.name.removesuffix('_s').replace('_', ' ')} ({row.verdict})"
 
 
 def _open(row: Ratio, needed: int | None) -> Ratio:

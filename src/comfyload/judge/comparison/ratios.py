@@ -125,12 +125,8 @@ class Draft(Struct, frozen=True, kw_only=True):
         return self.mean and min(self.n_a, self.n_b) < MEAN_NEEDS
 
 
-class _Sides(Struct, frozen=True, kw_only=True):
-    """A statistic of each run of a group, and its jobs' durations where a single run's can be set against another's."""
-
-    a: list[Statistic]
-    b: list[Statistic]
-    jobs: tuple[Floats, Floats] | None = None
+_Sides = tuple[list[Statistic], list[Statistic]]
+"""A statistic of each run of a group, side by side."""
 
 
 def metric_drafts(group: Group, between_sd: float, margin: float) -> Iterator[Draft]:
@@ -150,7 +146,7 @@ def node_drafts(group: Group, between_sd: float) -> Iterator[Draft]:
         if not any(key in run for run in sides[1]):
             continue
         a, b = ([run[key].avg_s if key in run else _NOT_MEASURED for run in side] for side in sides)
-        draft = _draft(group, f"{row.node} {row.class_type or ''}".strip(), row.workflow, _Sides(a=a, b=b), between_sd)
+        draft = _draft(group, f"{row.node} {row.class_type or ''}".strip(), row.workflow, (a, b), between_sd)
         draft = structs.replace(draft, kind="node")
         if draft.effect is not None and max(draft.a or 0, draft.b or 0) < NODE_CLOCK_S:
             note = f"shorter than the {1000 * NODE_CLOCK_S:.0f} ms to which node times are good"
@@ -180,7 +176,7 @@ def _tail(group: Group, name: str, workflow: str | None, sides: _Sides, between_
         more = math.ceil(_TAIL_NEEDS * draft.runs / max(fewest, 1))
         runs = "" if group.single else f", which {more} {'pairs' if group.paired else 'runs'} like these would make"
         return structs.replace(draft, effect=None, note=f"a p95 is compared from {_TAIL_NEEDS} jobs a side{runs}")
-    endless = any(math.isinf(statistic.value or 0) for statistic in (*sides.a, *sides.b))
+    endless = any(math.isinf(statistic.value or 0) for statistic in (*sides[0], *sides[1]))
     return draft if group.single or endless else _pooled(group, draft, workflow)
 
 
@@ -212,10 +208,10 @@ def _quantised(draft: Draft, margin: float) -> Draft:
 
 def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between_sd: float) -> Draft:
     reason = _withheld(sides)
-    values = [[statistic.value for statistic in side] for side in (sides.a, sides.b)]
+    values = [[statistic.value for statistic in side] for side in sides]
     logs = [np.log(np.asarray(side, np.float64)) for side in values] if reason is None else []
     means = [geometric_mean([value or 1.0 for value in side]) for side in values] if logs else []
-    effect = None if reason is not None else _effect(group, sides, logs, between_sd)
+    effect = None if reason is not None else _effect(group, name, workflow, sides, logs, between_sd)
     if effect is not None and math.isinf(effect.low) and math.isinf(effect.high):
         effect, reason = None, "so few jobs bound nothing"
     one = [side[0] if len(side) == 1 else None for side in values]
@@ -223,25 +219,30 @@ def _draft(group: Group, name: str, workflow: str | None, sides: _Sides, between
         name=name,
         kind="metric",
         workflow=workflow,
-        unit=sides.a[0].unit,
+        unit=sides[0][0].unit,
         load=group.load,
         a=means[0] if means else one[0],
         b=means[1] if means else one[1],
-        n_a=sum(statistic.n for statistic in sides.a),
-        n_b=sum(statistic.n for statistic in sides.b),
-        runs=min(len(sides.a), len(sides.b)),
+        n_a=sum(statistic.n for statistic in sides[0]),
+        n_b=sum(statistic.n for statistic in sides[1]),
+        runs=min(map(len, sides)),
         effect=effect,
         note=reason or "",
     )
 
 
-def _effect(group: Group, sides: _Sides, logs: list[Floats], between_sd: float) -> Effect:
+def _effect(
+    group: Group, name: str, workflow: str | None, sides: _Sides, logs: list[Floats], between_sd: float
+) -> Effect:
     if not group.single:
         return from_pairs(logs[1] - logs[0]) if group.paired else from_runs(logs[0], logs[1])
-    if sides.jobs is not None and all(len(x) and float(np.min(x)) > 0 for x in sides.jobs):
-        return from_single_jobs(np.log(sides.jobs[0]), np.log(sides.jobs[1]), between_sd)
-    a, b = (_bounds(side[0]) for side in (sides.a, sides.b))
-    return from_intervals(a, b, between_sd)
+    # Durations of two single runs' jobs are set against each other, but where jobs were cut off: these are not known.
+    if name.startswith("p50_") and not _any_cut(group):
+        metric = name.removeprefix("p50_").removesuffix("_s")
+        a, b = (_durations(runs[0], metric, workflow) for runs in (group.a, group.b))
+        if all(len(x) and float(np.min(x)) > 0 for x in (a, b)):
+            return from_single_jobs(np.log(a), np.log(b), between_sd)
+    return from_intervals(_bounds(sides[0][0]), _bounds(sides[1][0]), between_sd)
 
 
 def _bounds(statistic: Statistic) -> tuple[float, float, float]:
@@ -257,10 +258,10 @@ def _bounds(statistic: Statistic) -> tuple[float, float, float]:
 
 def _withheld(sides: _Sides) -> str | None:
     """Why there is no ratio of these; None if there is one."""
-    units = {statistic.unit for side in (sides.a, sides.b) for statistic in side if statistic.value is not None}
+    units = {statistic.unit for side in sides for statistic in side if statistic.value is not None}
     if len(units) > 1:
         return f"not the same is counted: {' and '.join(sorted(units))}"
-    for name, side in (("A", sides.a), ("B", sides.b)):
+    for name, side in zip("AB", sides, strict=True):
         for statistic in side:
             if statistic.value is None:
                 return f"{name}: {statistic.reason or 'not known'}"
@@ -274,12 +275,7 @@ def _withheld(sides: _Sides) -> str | None:
 def _sides(group: Group, name: str, workflow: str | None) -> _Sides:
     """Of one workflow of a mix, or of the whole run."""
     a, b = ([run.summary.statistic(name, workflow or "") for run in runs] for runs in (group.a, group.b))
-    jobs = None
-    # Durations of two single runs' jobs are set against each other, but where jobs were cut off: these are not known.
-    if group.single and name.startswith("p50_") and not _any_cut(group):
-        metric = name.removeprefix("p50_").removesuffix("_s")
-        jobs = _durations(group.a[0], metric, workflow), _durations(group.b[0], metric, workflow)
-    return _Sides(a=a, b=b, jobs=jobs)
+    return a, b
 
 
 def _any_cut(group: Group) -> bool:

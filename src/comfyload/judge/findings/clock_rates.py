@@ -6,7 +6,6 @@ which is an independent witness only on another machine.
 
 from collections.abc import Iterator
 
-from comfyload.judge.columns.pace import Pace
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.record.clocks import ClockCheck, ClockRate
@@ -36,7 +35,13 @@ def clock_findings(evidence: Evidence) -> Iterator[Finding]:
     if worst is not None and worst[1]:
         yield _own(evidence, *worst)
     elif stepped := [(check, one) for check in checks for one in check.rates if one.steps]:
-        yield _stepped(*max(stepped, key=lambda pair: abs(pair[1].largest_step_s)))
+        check, rate = max(stepped, key=lambda pair: abs(pair[1].largest_step_s))
+        yield finding(
+            "clock_step",
+            f"The {rate.clock} clock of the generator's machine was set during the run{_steps(rate)}. Instants are "
+            "counted on the monotonic clock, which no step moves.",
+            {"clock": rate.clock, "steps": rate.steps, "stepped_s": rate.stepped_s, "seconds": check.seconds},
+        )
     yield from _server(evidence, agree=bool(checks) and not any(found for _, found in off))
 
 
@@ -56,18 +61,16 @@ def _off(check: ClockCheck, limit: float) -> list[ClockRate]:
 
 def _own(evidence: Evidence, check: ClockCheck, off: list[ClockRate]) -> Finding:
     worst = max(off, key=lambda one: abs(one.rate))
-    names = _and([one.clock for one in off])
+    *others, last = [one.clock for one in off]
+    names = f"{', '.join(others)} and {last}" if others else last
     by = f"{worst.gained_s:+.3g} s in {check.seconds:.3g} s{_steps(worst)}"
     if len(off) == len(check.rates) > 1 and all(abs(one.rate - worst.rate) < AGREES for one in off):
-        text = (
-            f"The monotonic clock, by which instants are counted, ran {_pace(_inverse(worst.rate))} than the {names} "
-        )
-        text += f"clocks of its machine ({by})."
+        ran = _pace(_inverse(worst.rate))
+        text = f"The monotonic clock, by which instants are counted, ran {ran} than the {names} clocks of its machine"
     else:
-        text = (
-            f"The {names} clock{'s' if len(off) > 1 else ''} of the generator's machine ran {_pace(worst.rate)} than "
-        )
-        text += f"the monotonic clock, by which instants are counted ({by})."
+        clocks = f"The {names} clock{'s' if len(off) > 1 else ''} of the generator's machine"
+        text = f"{clocks} ran {_pace(worst.rate)} than the monotonic clock, by which instants are counted"
+    text += f" ({by})."
     verdict, stands = _witness(evidence, worst)
     grave = bool(_off(check, MOVES)) and not stands
     if not stands:
@@ -94,32 +97,21 @@ def _witness(evidence: Evidence, worst: ClockRate) -> tuple[str, bool]:
     if here is None or here.value is not False or pace is None:
         return "It cannot be known which of them is right: there is no clock of another machine to compare with.", False
     if pace.low > -AGREES and pace.high < AGREES:
-        return (
-            f"The server, on another machine, counts as the monotonic clock does: by majority the {worst.clock} "
-            "clock is wrong, and latencies stand.",
-            True,
-        )
+        wrong = f"by majority the {worst.clock} clock is wrong, and latencies stand."
+        return f"The server, on another machine, counts as the monotonic clock does: {wrong}", True
     if abs(pace.rate - worst.rate) < AGREES:
-        return (
-            f"The server, on another machine, counts as the {worst.clock} clock does: by majority it is the "
-            "monotonic clock that is wrong, and latencies with it.",
-            False,
-        )
+        wrong = "by majority it is the monotonic clock that is wrong, and latencies with it."
+        return f"The server, on another machine, counts as the {worst.clock} clock does: {wrong}", False
     return "The server's clock, on another machine, agrees with neither: which is right cannot be known.", False
-
-
-def _stepped(check: ClockCheck, rate: ClockRate) -> Finding:
-    return finding(
-        "clock_step",
-        f"The {rate.clock} clock of the generator's machine was set during the run{_steps(rate)}. Instants are "
-        "counted on the monotonic clock, which no step moves.",
-        {"clock": rate.clock, "steps": rate.steps, "stepped_s": rate.stepped_s, "seconds": check.seconds},
-    )
 
 
 def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
     pace = evidence.pace
-    if pace is None or not pace.beyond(REPORTED) or not _is_news(evidence, pace):
+    if pace is None or not pace.beyond(REPORTED):
+        return
+    # A server on this machine uses our own wall clock, which is already reported.
+    known = [one.rate for check in evidence.manifest.clocks for one in _off(check, REPORTED)]
+    if any(abs(rate - pace.rate) < AGREES for rate in known):
         return
     ours = "It cannot be known which of the two is right."
     if agree:
@@ -133,12 +125,6 @@ def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
         {"rate": pace.rate, "low": pace.low, "high": pace.high, "jobs": pace.n, "seconds": pace.seconds},
         level="invalid" if pace.beyond(MOVES) and abs(pace.rate) * pace.seconds > 0.25 else "warning",
     )
-
-
-def _is_news(evidence: Evidence, pace: Pace) -> bool:
-    """Whether it is more than our own wall clock, already reported, that a server on this machine uses too."""
-    rates = [one.rate for check in evidence.manifest.clocks for one in _off(check, REPORTED)]
-    return not any(abs(rate - pace.rate) < AGREES for rate in rates)
 
 
 def _steps(rate: ClockRate) -> str:
@@ -159,7 +145,3 @@ def _pace(rate: float) -> str:
 def _inverse(rate: float) -> float:
     """Of the other clock's rate against this one, this one's against the other."""
     return -rate / (1 + rate) if rate > -1 else float("inf")
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

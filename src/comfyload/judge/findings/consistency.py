@@ -20,13 +20,10 @@ from comfyload.record.outcomes import OUTCOMES
 def damage_findings(damage: Mapping[str, Damage]) -> Iterator[Finding]:
     """What could not be read of the run's files. A lost record may have been of a failure: then nothing is certain."""
     for name, lost in damage.items():
+        text = f"{name} cannot be read to its end"
         if lost.lines:
-            lines = "1 line" if lost.lines == 1 else f"{lost.lines} lines"
-            text = (
-                f"{lines} of {name} cannot be read and {'is' if lost.lines == 1 else 'are'} left out: line {lost.first}"
-            )
-        else:
-            text = f"{name} cannot be read to its end"
+            lines, are = ("1 line", "is") if lost.lines == 1 else (f"{lost.lines} lines", "are")
+            text = f"{lines} of {name} cannot be read and {are} left out: line {lost.first}"
         missing = " Jobs may be missing in every number." if name == RECORDS else ""
         yield finding(
             "damaged_lines",
@@ -90,7 +87,7 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
     if overlaps:
         text = f"{overlaps} executions began before an earlier one had ended: the server is not serial."
         yield finding("overlap", text, {"count": overlaps})
-    if negative := evidence.jobs.negative().get("client"):
+    if negative := evidence.jobs.negative():
         text = f"{negative} durations on the client's clock were negative and are left out: the clock was set back."
         yield finding("client_clock", text, {"count": negative})
     if fold.impossible.count:
@@ -112,10 +109,8 @@ def gpu_findings(gpus: Mapping[str, GpuRow]) -> Iterator[Finding]:
     """Whether the readings of GPUs are of the server's GPU."""
     for gpu, row in gpus.items():
         if row.alike > 1:
-            text = (
-                f"GPU {gpu} is one of {row.alike} identical ones, and it is not known which of them the server uses: "
-                "its readings may be another GPU's, and nothing is judged by them."
-            )
+            text = f"GPU {gpu} is one of {row.alike} identical ones, and it is not known which of them the server uses"
+            text += ": its readings may be another GPU's, and nothing is judged by them."
             yield finding("gpu_alike", text, {"gpu": gpu, "alike": row.alike})
 
 

@@ -9,7 +9,7 @@ from comfyload.judge.arrivals import planned_in
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.overload import SATURATED, Overload
-from comfyload.record.plan import Closed, Open, Plan, Replay
+from comfyload.record.plan import Closed, Open, Replay
 from comfyload.words import digits
 
 _APART = 0.1
@@ -36,23 +36,17 @@ def _dropped(evidence: Evidence) -> Iterator[Finding]:
     dropped, n = int(arrivals.dropped.sum()), len(arrivals.dropped)
     if not dropped:
         return
-    stopped = isinstance(plan.load, Closed) or plan.load.on_full == "wait"
     why = "the run was stopped while they waited for a place"
-    if not stopped:
-        why = f"{' or '.join(_full(plan))} when they were due"
+    if not isinstance(plan.load, Closed) and plan.load.on_full != "wait":
+        places, most = plan.load.max_in_flight, plan.max_server_queue
+        full = [] if places is None else [f"overload: all {places} places were taken"]
+        full += [] if most is None else [f"the server's queue held {most} prompts or more (--max-server-queue)"]
+        why = f"{' or '.join(full)} when they were due"
     yield finding(
         "dropped_arrivals",
         f"{dropped} of {n} {arrivals.unit}s were never sent: {why}.",
         {"dropped": dropped, "offered": n, "share": dropped / n, **_rates(evidence)},
     )
-
-
-def _full(plan: Plan) -> Iterator[str]:
-    """What may have been full."""
-    if (places := getattr(plan.load, "max_in_flight", None)) is not None:
-        yield f"overload: all {places} places were taken"
-    if plan.max_server_queue is not None:
-        yield f"the server's queue held {plan.max_server_queue} prompts or more (--max-server-queue)"
 
 
 def _held_back(evidence: Evidence) -> Iterator[Finding]:
@@ -86,9 +80,7 @@ def _overload(evidence: Evidence) -> Iterator[Finding]:
     if growth is not None and found.grew:
         text += f" The number in the system grew by {digits(growth)} a minute."
     text += f" {_meaning(found)}"
-    most = (
-        {} if capacity is None else {"most": f"{digits(0.8 * capacity)} jobs a minute, 80 % of what the server can do"}
-    )
+    most = "" if capacity is None else f"{digits(0.8 * capacity)} jobs a minute, 80 % of what the server can do"
     yield finding(
         "overload",
         text,
@@ -99,7 +91,7 @@ def _overload(evidence: Evidence) -> Iterator[Finding]:
             "growth_jobs_per_minute": growth,
             "grew": found.grew,
         },
-        fields=most,
+        fields={"most": most} if most else {},
     )
 
 
@@ -142,10 +134,8 @@ def _sent(evidence: Evidence) -> Iterator[Finding]:
     if evidence.fold.held.jobs:
         why = "Jobs were held back while the server's queue was full (--max-server-queue)."
     elif load.max_in_flight is not None and load.on_full == "wait" and len(busy) and float(busy.mean()) > 0:
-        carry = 60 * load.max_in_flight / float(busy.mean())
-        why = (
-            f"{load.max_in_flight} places carry {digits(carry)} a minute at these latencies; the others waited for one."
-        )
+        carry = f"{load.max_in_flight} places carry {digits(60 * load.max_in_flight / float(busy.mean()))} a minute"
+        why = f"{carry} at these latencies; the others waited for one."
     yield _missed(evidence, "", why)
 
 

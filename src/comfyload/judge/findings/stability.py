@@ -20,18 +20,14 @@ _UNREPORTED_S = 0.001
 
 def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
     """Every doubt about time, the most serious first."""
-    yield from _generator(evidence)
-    yield from _polled(evidence)
-    yield from _little(evidence)
-    yield from _series(evidence)
-
-
-def _generator(evidence: Evidence) -> Iterator[Finding]:
     yield from _late(evidence)
     check = evidence.manifest.self_check
     if check is not None and check.busy_fraction > 0.8:
         text = f"The generator used {100 * check.busy_fraction:.0f} % of a CPU: it may have limited the rate."
         yield finding("generator_busy", text, {"busy_fraction": check.busy_fraction})
+    yield from _polled(evidence)
+    yield from _little(evidence)
+    yield from _series(evidence)
 
 
 def _late(evidence: Evidence) -> Iterator[Finding]:
@@ -150,10 +146,8 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
         yield finding("cold_head", text, {"jobs": head, "ratio": ratio}, fields={"warmup": str(plan.warmup + head)})
     change = drift(steady[head:])
     if change is not None and abs(change) > 0.03:
-        text = (
-            f"Jobs became {100 * abs(change):.0f} % {'slower' if change > 0 else 'faster'} from the first to the last."
-        )
-        yield finding("drift", text, {"change": change})
+        pace = f"{100 * abs(change):.0f} % {'slower' if change > 0 else 'faster'}"
+        yield finding("drift", f"Jobs became {pace} from the first to the last.", {"change": change})
     yield from dependence(latency, alone)
 
 

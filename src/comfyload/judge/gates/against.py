@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from comfyload.judge.gates.grammar import Gate
 from comfyload.judge.gates.proof import SIDE
@@ -21,16 +21,6 @@ _SAME = ("load", "pages", "order", "stickiness", "as_is")
 """What of two plans must be equal before their numbers are compared."""
 
 
-class _Ratio(Struct, frozen=True, kw_only=True):
-    """A run's value to the baseline's, as a log: its deviation, and Student's degrees of freedom."""
-
-    log: float
-    sd: float
-    freedom: float
-    reference: float
-    single: bool
-
-
 def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> GateVerdict:
     """Judge a gate that is relative to a baseline; of its runs, the valid ones of the same workflows and load count.
 
@@ -39,33 +29,32 @@ def against(gate: Gate, measured: Measured, baseline: Sequence[Measured]) -> Gat
     """
     peers = [run for run in baseline if _same_work(run, measured)]
     if not peers:
-        why = (
-            "The baseline has no other valid run of the same workflows and load." if baseline else "No baseline given."
-        )
-        return make_verdict(gate, measured, "INCONCLUSIVE", why)
+        why = "The baseline has no other valid run of the same workflows and load."
+        return make_verdict(gate, measured, "INCONCLUSIVE", why if baseline else "No baseline given.")
     if gate.number.kind == "fact":
         return _fact(gate, measured, peers)
     source = _with_failures(gate, [measured, *peers])
     found, *theirs = (run.summary.statistic(source.name, source.workflow) for run in (measured, *peers))
+    reference, ratio = _reference(theirs), _ratio(found, theirs)
     if gate.upper and found.low == math.inf:
         why = "It is infinite: too many jobs did not complete."
-        return make_verdict(gate, measured, "FAIL", why, found, baseline=_reference(theirs))
-    ratio = _ratio(found, theirs)
-    if ratio is None or found.value is None:
+        return make_verdict(gate, measured, "FAIL", why, found, baseline=reference)
+    if ratio is None or reference is None or found.value is None:
         why = f"No ratio: {_no_ratio(found, theirs)}."
-        return make_verdict(gate, measured, "INCONCLUSIVE", why, found, baseline=_reference(theirs))
-    limit = ratio.reference * gate.limit
-    wrong = (ratio.log - math.log(gate.limit)) * (1 if gate.upper else -1)
-    p_pass, p_fail = tail(-wrong, ratio.sd, ratio.freedom), tail(wrong, ratio.sd, ratio.freedom)
-    verdict = verdict_of(1.0 if ratio.single else p_pass, p_fail, gate.holds(found.value, limit))
-    reach = ratio.sd * student(1 - SIDE, ratio.freedom)
-    ends = math.exp(ratio.log - reach), math.exp(ratio.log + reach)
+        return make_verdict(gate, measured, "INCONCLUSIVE", why, found, baseline=reference)
+    log, sd, freedom = ratio
+    single, limit = math.isinf(freedom), reference * gate.limit
+    wrong = (log - math.log(gate.limit)) * (1 if gate.upper else -1)
+    p_pass, p_fail = tail(-wrong, sd, freedom), tail(wrong, sd, freedom)
+    verdict = verdict_of(1.0 if single else p_pass, p_fail, gate.holds(found.value, limit))
+    reach = sd * student(1 - SIDE, freedom)
+    ends = math.exp(log - reach), math.exp(log + reach)
     noise = f"Noise between runs: as between the baseline's {len(peers)}."
-    if ratio.single:
+    if single:
         noise = f"One run a side; {100 * BETWEEN_RUNS_SD:g} % noise between runs assumed"
         noise += "." if verdict == "FAIL" else ", so nothing can be proven."
-    why = f"{_change(math.exp(ratio.log), ends, _written(ratio.reference, gate))} {noise}"
-    numbers = {"baseline": ratio.reference, "ratio": math.exp(ratio.log)}
+    why = f"{_change(math.exp(log), ends, _written(reference, gate))} {noise}"
+    numbers = {"baseline": reference, "ratio": math.exp(log)}
     return make_verdict(gate, measured, verdict, why, found, p_fail=p_fail, limit=limit, **numbers)
 
 
@@ -107,25 +96,22 @@ def _no_ratio(found: Statistic, theirs: Sequence[Statistic]) -> str:
     return reasons[0] if reasons else "a value is zero or infinite, or has no interval"
 
 
-def _ratio(found: Statistic, theirs: Sequence[Statistic]) -> _Ratio | None:
-    """None where a value is withheld, zero or infinite, or has no interval where it needs one."""
+def _ratio(found: Statistic, theirs: Sequence[Statistic]) -> tuple[float, float, float] | None:
+    """The log of a run's value over the baseline's, its deviation, and Student's degrees of freedom, infinite for one
+    value; None where a value is withheld, zero or infinite, or has no interval where it needs one.
+    """
     values = [one.value for one in theirs if one.value is not None]
     own, other = _log_sd(found), _log_sd(theirs[0])
-    reference = _reference(theirs)
     same = len({one.unit for one in (found, *theirs)}) == 1
-    if found.value is None or own is None or reference is None or not (same and _positive(values)):
+    if found.value is None or own is None or not values or not (same and _positive(values)):
         return None
     logs = [math.log(value) for value in values]
     log = math.log(found.value) - math.fsum(logs) / len(logs)
     if len(logs) == 1:
-        if other is None:
-            return None
-        sd = math.sqrt(own**2 + other**2 + 2 * BETWEEN_RUNS_SD**2)
-        return _Ratio(log=log, sd=sd, freedom=math.inf, reference=reference, single=True)
+        return None if other is None else (log, math.sqrt(own**2 + other**2 + 2 * BETWEEN_RUNS_SD**2), math.inf)
     # Few runs can agree by chance: a run's value varies at least as much as its own jobs make it.
     spread = max(float(np.std(logs, ddof=1)), own)
-    sd = spread * math.sqrt(1 + 1 / len(logs))
-    return _Ratio(log=log, sd=sd, freedom=len(logs) - 1, reference=reference, single=False)
+    return log, spread * math.sqrt(1 + 1 / len(logs)), len(logs) - 1
 
 
 def _log_sd(found: Statistic) -> float | None:

@@ -1,6 +1,7 @@
 """Verdicts on a comparison: that B is not slower than A, and that it does not fail more often."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from comfyload.judge.columns.ledger import join
@@ -23,10 +24,9 @@ def judge_comparison(found: Comparison, conditions: Sequence[Condition]) -> list
 
 def _not_slower(found: Comparison) -> GateVerdict:
     """By the overall row; another metric that is proven slower leaves the question open."""
-    row = found.overall
+    row, judged = found.overall, partial(GateVerdict, run=SIDES, gate="not slower")
     if row is None or row.ratio is None:
-        why = "No data: no duration is known of both sides."
-        return GateVerdict(run=SIDES, gate="not slower", verdict="INCONCLUSIVE", metric="", why=why)
+        return judged(verdict="INCONCLUSIVE", metric="", why="No data: no duration is known of both sides.")
     proven = [one for one in found.rows if one.kind == "metric" and one.verdict == "slower"]  # nodes are parts
     slower = list(dict.fromkeys(map(_of_workflow, proven)))
     longer = [one for one in found.rows if one.headline and (one.ratio is None or one.ratio >= 1 + row.margin)]
@@ -42,9 +42,7 @@ def _not_slower(found: Comparison) -> GateVerdict:
     if row.runs_needed and verdict != "FAIL":
         what = "pairs" if found.design == "paired" else "runs a side"
         parts.append(f"About {row.runs_needed} {what} would settle it.")
-    return GateVerdict(
-        run=SIDES,
-        gate="not slower",
+    return judged(
         verdict=verdict,
         metric=_name(row),
         value=row.b,
@@ -78,10 +76,10 @@ def _change(row: Ratio) -> str:
 def _not_more_failures(found: Comparison) -> GateVerdict:
     """By the worst load. Nothing here proves that B fails no more than A, only that it fails less."""
     rows = [row for row in found.rows if row.kind == "failures" and row.a is not None and row.b is not None]
+    judged = partial(GateVerdict, run=SIDES, gate="not more failures", metric="success_rate")
     verdict: Verdict = "INCONCLUSIVE"
     if not rows:
-        why = "No data: no job's end is known on one side."
-        return GateVerdict(run=SIDES, gate="not more failures", verdict=verdict, metric="success_rate", why=why)
+        return judged(verdict=verdict, why="No data: no job's end is known on one side.")
     worst = max(rows, key=lambda row: (row.verdict == "more failures", (row.b or 0.0) - (row.a or 0.0)))
     a, b = worst.a or 0.0, worst.b or 0.0
     if worst.verdict != "inconclusive":
@@ -91,14 +89,4 @@ def _not_more_failures(found: Comparison) -> GateVerdict:
     p = "" if worst.p_holm is None else f" ({p_words(worst.p_holm)} if both fail alike)"
     where = f"{worst.load}: " if worst.load else ""
     why = f"{where}{worst.note}{p}."
-    return GateVerdict(
-        run=SIDES,
-        gate="not more failures",
-        verdict=verdict,
-        metric="success_rate",
-        value=1 - b,
-        n=worst.n_b,
-        limit=1 - a,
-        baseline=1 - a,
-        why=why[:1].upper() + why[1:],
-    )
+    return judged(verdict=verdict, value=1 - b, n=worst.n_b, limit=1 - a, baseline=1 - a, why=why[:1].upper() + why[1:])

@@ -49,11 +49,8 @@ def _percentile(gate: Gate, measured: Measured) -> GateVerdict:
     A proof counts independent jobs by the theory of queues, and leaves out the first ones, which found a short queue.
     """
     shown, _, metric = gate.name.removesuffix("_s").partition("_")
-    p, found, lengths = (
-        PERCENTILES[shown],
-        measured.summary.statistic(gate.name, gate.workflow),
-        _lengths(gate, measured, metric),
-    )
+    p, found = PERCENTILES[shown], measured.summary.statistic(gate.name, gate.workflow)
+    lengths = _lengths(gate, measured, metric)
     n, seconds = len(lengths.seconds), lengths.endless
     if n == 0 or (metric == "queue_wait" and found.reason.startswith("censored")):
         return no_data(gate, measured, found.reason, found)

@@ -10,32 +10,19 @@ import math
 from typing import Any
 
 import numpy as np
-from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.dependence import autocorrelation_time, sum_of_products
 from comfyload.judge.statistics.queue import ALONE, Queue
 from comfyload.judge.statistics.skewed import skewed_interval, third_moment
-from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
+from comfyload.judge.statistics.stats import Statistic
 
 INDEPENDENT = 59
 """Independent jobs of which one in 20 is slow hold a slow one in 95 % of runs: 0.95^59 < 0.05."""
 _DEPENDENT = 0.7
 """As in the finding `dependent_jobs`."""
 _MEAN, _RATE = "mean, Hall's transformed t", "renewal reward, Hall's transformed t"
-
-
-class _Sample(Struct, frozen=True, kw_only=True):
-    """Mean, standard error and skewness of a sample that carries the information of `worth` independent values."""
-
-    middle: float
-    error: float
-    skew: float
-    worth: float
-
-    def interval(self) -> tuple[float, float]:
-        return skewed_interval(self.middle, self.error, self.skew, self.worth - 1, CONFIDENCE)
 
 
 def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -> Statistic:
@@ -54,17 +41,17 @@ def mean(x: Floats, unit: str = "s", what: str = "jobs", queue: Queue = ALONE) -
     if lower is None:
         reason = f"no interval: fewer than 2 independent {what}"
         return Statistic(value=value, n=n, n_eff=n_eff, unit=unit, method=_MEAN, reason=reason)
-    low = min(lower.interval()[0], value)
+    low = min(skewed_interval(*lower)[0], value)
     if float(np.min(x)) >= 0:  # no duration is negative
         low = max(low, 0.0)
-    high = max(upper.interval()[1], value) if upper is not None and worth >= INDEPENDENT else None
+    high = max(skewed_interval(*upper)[1], value) if upper is not None and worth >= INDEPENDENT else None
     return Statistic(
         value=value,
         low=low,
         high=high,
         n=n,
         n_eff=n_eff,
-        skew=lower.skew,
+        skew=lower[2],
         unit=unit,
         method=_MEAN,
         reason="" if high is not None else _missing(n, what, worth, "upper", "mean"),
@@ -87,13 +74,15 @@ def rate(made: NDArray[Any], gaps: Floats, *, per_s: float, unit: str, what: str
     reason = f"no interval: fewer than 2 independent {what}"
     low = high = skew = None
     if sample is not None:
+        middle, error, skewness, freedom = sample
         least = queue.rate_error * total / n
-        if least > sample.error:  # of which no skew is known
-            sample = structs.replace(sample, error=least, skew=0.0)
-        shortest, longest = (time + end * n / things for end in sample.interval())
+        if least > error:  # of which no skew is known
+            error, skewness = least, 0.0
+        ends = skewed_interval(middle, error, skewness, freedom)
+        shortest, longest = (time + end * n / things for end in ends)
         high = per_s / shortest if shortest > 0 else None
         low = per_s / longest if worth >= INDEPENDENT and longest < math.inf else None
-        skew = -sample.skew
+        skew = -skewness
         reason = "" if low is not None else _missing(n, what, worth, "lower", "rate")
     return Statistic(
         value=per_s / time, low=low, high=high, n=n, n_eff=n / tau, skew=skew, unit=unit, method=_RATE, reason=reason
@@ -111,8 +100,10 @@ def _missing(n: int, what: str, worth: float, end: str, of: str) -> str:
     return f"no {end} bound: {of} {what}" if worth >= n else f"no {end} bound: {what} depend on each other; {of}"
 
 
-def _sample(x: Floats, tau: float) -> _Sample | None:
-    """None where `x` carries the information of fewer than two values, `tau` being its autocorrelation time."""
+def _sample(x: Floats, tau: float) -> tuple[float, float, float, float] | None:
+    """Mean, standard error, skewness and degrees of freedom of values with that autocorrelation time; None where they
+    carry the information of fewer than two.
+    """
     n = len(x)
     if n < 2 or n / tau < 2:
         return None
@@ -122,7 +113,7 @@ def _sample(x: Floats, tau: float) -> _Sample | None:
     error = math.sqrt(squares / (n - tau) / (n / tau))
     spread = math.sqrt(squares / n)
     skew = third_moment(x) / spread**3 / math.sqrt(n / tau) if spread > 0 else 0.0
-    return _Sample(middle=_mean(x), error=error, skew=skew, worth=n / tau)
+    return _mean(x), error, skew, n / tau - 1
 
 
 def _mean(x: Floats) -> float:
