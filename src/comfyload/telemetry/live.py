@@ -101,7 +101,8 @@ class _There:
 
     def add(self, row: Row) -> bool:
         """Remember the row; False if it was there."""
-        key = blake2b(repr(key_of_row(row)).encode(), digest_size=16).digest()
+        found = key_of_row(row)
+        key = blake2b(found if isinstance(found, bytes) else repr(found).encode(), digest_size=16).digest()
         if key in self._recent or key in self._older:
             return False
         if len(self._recent) >= WAITING // 2:

@@ -252,8 +252,7 @@ def _object_of_line(line: bytes) -> dict[str, Any] | None:
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:
     """The key that identifies a row: boot and number of a probe's row, the whole content of others."""
-    # Not msgspec: a name that is not Unicode has lone surrogates, which it refuses.
-    return _seq(raw) or json.dumps(raw, sort_keys=True, default=str).encode()
+    return _seq(raw) or encode(raw, "sorted")
 
 
 def log_row(raw: dict[str, Any], *, t: float | None = None) -> LogRow:
