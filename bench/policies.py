@@ -248,9 +248,7 @@ async def send(
 
     async def see(index: int, job: Job) -> None:
         body = graph(job.kind, index)
-        prompt = Prompt(
-            id=str(uuid.uuid4()), index=index, workflow=job.kind, warmup=False, values={}, graph=lambda: body
-        )
+        prompt = Prompt(id=str(uuid.uuid4()), index=index, workflow=job.kind, warmup=False, graph_of=lambda _: body)
         ids[index] = [prompt.id]
         execution = await client.run(prompt)
         ids[index] = [attempt.prompt_id for attempt in execution.attempts] or [prompt.id]

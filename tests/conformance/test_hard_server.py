@@ -487,7 +487,7 @@ def test_a_fault_of_ours_in_the_event_stream_is_known_at_once(monkeypatch: pytes
         while client._fault is None:
             await asyncio.sleep(0.1)
         with pytest.raises(ZeroDivisionError):
-            await client.run(Prompt(id="x", index=9, workflow="g", warmup=False, values={}, graph=lambda: b"{}"))
+            await client.run(Prompt(id="x", index=9, workflow="g", warmup=False, graph_of=lambda _: b"{}"))
         seconds.append(asyncio.get_running_loop().time() - began)
 
     with pytest.raises(ZeroDivisionError):

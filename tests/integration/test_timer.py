@@ -54,7 +54,7 @@ def median_lateness() -> float:
     async def main() -> float:
         watch = clock.stopwatch()
         zero = time.monotonic() - watch()
-        prompt = Prompt(id="", index=0, workflow="w", warmup=False, values={}, graph=lambda: b"")
+        prompt = Prompt(id="", index=0, workflow="w", warmup=False, graph_of=lambda _: b"")
         plan = Plan(load=Open(stages=[Stage(per_s=1000)], arrivals="constant"), jobs=1000)
         await Engine(plan, lambda _: prompt, Now(), lines.append, clock=watch, rng=Random(1), stop=Stop()).run()
         return zero

@@ -66,7 +66,7 @@ def ask(seconds: float, index: int = 0, workflow: str = "g", prompt_id: str | No
         graph[str(node)] = {"class_type": "SimSleep", "inputs": {**first["inputs"], "image": [str(node - 1), 0]}}
     graph["3"]["inputs"]["images"] = [str(9 + nodes), 0]
     body = json.dumps(graph).encode()
-    return Prompt(id=prompt_id, index=index, workflow=workflow, warmup=False, values={}, graph=lambda: body)
+    return Prompt(id=prompt_id, index=index, workflow=workflow, warmup=False, graph_of=lambda _: body)
 
 
 def kinds(execution: Execution) -> list[str | None]:

@@ -50,7 +50,7 @@ def drive(
         watch, stop = clock.stopwatch(), Stop(admits)
         engine = Engine(
             Plan(load=load, **rules),
-            lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, values={}, graph=lambda: b""),
+            lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, graph_of=lambda _: b""),
             client,
             lines.append,
             clock=watch,
@@ -188,7 +188,7 @@ def test_a_job_that_only_the_resumed_run_sends_is_due_when_it_is_sent() -> None:
         watch = clock.stopwatch()
         engine = Engine(
             Plan(load=Closed(concurrency=2), jobs=4),
-            lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, values={}, graph=lambda: b""),
+            lambda i: Prompt(id=str(i), index=i, workflow="w", warmup=False, graph_of=lambda _: b""),
             TakenUp(frozenset({0}), again=frozenset({2})),
             lines.append,
             clock=lambda: 100.0 + watch(),

@@ -87,7 +87,7 @@ def test_a_refused_graph_is_never_sent_again() -> None:
     async def script(found: Scene) -> Execution:
         prompt = ask(1.0)
         broken = prompt.graph().replace(b'"width": 8', b'"width": "wide"')
-        return await found.client.run(structs.replace(prompt, graph=lambda: broken))
+        return await found.client.run(structs.replace(prompt, graph_of=lambda _: broken))
 
     done, found = scene([Server()], default(90.0), script)
     assert done.failure.kind == "validation" and found.servers[0].calls["POST /prompt"] == 1
@@ -220,7 +220,7 @@ def test_a_server_that_is_back_after_a_long_time_is_tried_again() -> None:
 def test_a_job_that_cannot_be_built_takes_no_place() -> None:
     async def script(found: Scene) -> list[Execution]:
         with pytest.raises(ZeroDivisionError):
-            await found.client.run(structs.replace(ask(1.0), graph=lambda: b"%d" % (1 // 0)))
+            await found.client.run(structs.replace(ask(1.0), graph_of=lambda _: b"%d" % (1 // 0)))
         return await found.run(1.0)
 
     done, found = scene([Server()], Policy(admission=Admission(depth=0)), script)

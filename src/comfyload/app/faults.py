@@ -243,7 +243,7 @@ def _spoilt(options: FaultOptions, scenario: Scenario, prompt: Prompt, info: Obj
     else:
         content = bad_graph(scenario, prompt.index, info)
     # Under a name of its own: a client that learns from it must not learn of the good ones.
-    return structs.replace(prompt, graph=lambda: content, workflow=f"{prompt.workflow}, {scenario}")
+    return structs.replace(prompt, graph_of=lambda _: content, workflow=f"{prompt.workflow}, {scenario}")
 
 
 def _client(

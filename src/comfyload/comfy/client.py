@@ -41,6 +41,9 @@ class ComfyClient:
         self._clock = clock
         self._options = options
         self._submits = asyncio.Semaphore(MAX_SUBMITS if options.room is None else 1)
+        self._loop = asyncio.get_running_loop()
+        self._expiry: asyncio.TimerHandle | None = None
+        """Of the job that was sent first: one for all, as each of its own takes memory."""
         self._fault: BaseException | None = None
         """The error of a background task, without which no job can be followed."""
         self.api = api_of(transport, server, noticed.unread)
@@ -77,6 +80,8 @@ class ComfyClient:
             try:
                 await client._ending.clear_up()
             finally:
+                if client._expiry is not None:
+                    client._expiry.cancel()
                 await end_tasks(tasks)
 
     async def run(
@@ -102,7 +107,7 @@ class ComfyClient:
                 execution = self._ending.refused(job, refused)
             else:
                 if tell is not None and job.tracker.acknowledged is not None:
-                    job.at_end.append(asyncio.create_task(self._count_before(job)))
+                    job.at_end += (asyncio.create_task(self._count_before(job)),)
                 execution = await self._ending.ended(job, await job.end)
         except BaseException:
             if job is not None:
@@ -179,12 +184,21 @@ class ComfyClient:
 
     def _set_expiries(self, job: Job, deadline: float) -> None:
         """Set the timers that end our wait for the job."""
-        loop, job_s = asyncio.get_running_loop(), self._link.timeouts.job_s
-        if job_s is not None:
-            late = Failure(kind="timeout", message=f"not done {job_s:g} s after it was sent")
-            job.at_end.append(loop.call_later(job_s, job.finish, late))
+        job_s = self._link.timeouts.job_s
+        if job_s is not None and self._expiry is None:
+            self._expiry = self._loop.call_later(job_s, self._expire, job_s)
         if deadline < math.inf:
-            job.at_end.append(loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE))
+            job.at_end += (self._loop.call_later(max(0.0, deadline - self._clock()), job.finish, LATE),)
+
+    def _expire(self, job_s: float) -> None:
+        """End our wait for the jobs that took too long, and set the timer for the next: they are in order."""
+        self._expiry = None
+        for job in self.inflight:
+            left = job.began + job_s - self._clock()
+            if left > 0.0:
+                self._expiry = self._loop.call_later(left, self._expire, job_s)
+                return
+            job.finish(Failure(kind="timeout", message=f"not done {job_s:g} s after it was sent"))
 
     def _on_queue(self, remaining: int, ours: int) -> None:
         if self._options.room is not None:

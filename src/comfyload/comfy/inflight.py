@@ -31,16 +31,17 @@ MOST_READINGS = 100
 class Job:
     """One of our prompts between its POST and its end.
 
-    `posted_as`: the id under which it was posted. `stream_id`: the client id whose open socket gets its events; None:
-    none was open when it was posted. `sent_before`: an earlier process may have sent it. `polled`: when its history was
-    last read in vain. `may_be_there`: it was posted without a reply, and the server could not be reached since.
-    `tell`: called with each of its events. `before`: how many prompts the server has before it; counted only if `tell`
-    is set. `at_end`: what is cancelled when the wait for it is over.
+    `posted_as`: the id under which it was posted. `began`: the instant from which its time is counted. `stream_id`: the
+    client id whose open socket gets its events; None: none was open when it was posted. `sent_before`: an earlier
+    process may have sent it. `polled`: when its history was last read in vain. `may_be_there`: it was posted without a
+    reply, and the server could not be reached since. `tell`: called with each of its events. `before`: how many prompts
+    the server has before it; counted only if `tell` is set. `at_end`: what is cancelled when the wait for it is over.
     """
 
     prompt_id: str
     posted_as: str
     order: int
+    began: float
     sent_before: bool
     end: asyncio.Future[End]
     tracker: PromptTracker = field(default_factory=PromptTracker)
@@ -52,7 +53,7 @@ class Job:
     may_be_there: bool = False
     tell: Callable[[JobEvent], None] | None = None
     before: int | None = None
-    at_end: list[asyncio.TimerHandle | asyncio.Task[None]] = field(default_factory=list)
+    at_end: tuple[asyncio.TimerHandle | asyncio.Task[None], ...] = ()
 
     @property
     def may_be_known(self) -> bool:
@@ -108,7 +109,14 @@ class InFlight:
     def add(self, prompt_id: str, *, sent_before: bool = False) -> Job:
         """Register a prompt before it is posted, so that no event of it can be missed."""
         end = asyncio.get_running_loop().create_future()
-        job = Job(prompt_id=prompt_id, posted_as=prompt_id, order=self._orders, sent_before=sent_before, end=end)
+        job = Job(
+            prompt_id=prompt_id,
+            posted_as=prompt_id,
+            order=self._orders,
+            began=self._clock(),
+            sent_before=sent_before,
+            end=end,
+        )
         self._jobs[prompt_id] = job
         self._orders += 1
         self.earlier_ids.discard(prompt_id)

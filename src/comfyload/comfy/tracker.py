@@ -4,7 +4,7 @@ WebSocket events are good for *when*; the server's history is the authority for 
 messages, because `status_str` is `success` for some prompts that failed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,9 +44,10 @@ class PromptTracker:
     ended_at: float | None = None
     executions: int = 0
     held_s: float = 0.0
-    cached: list[str] = field(default_factory=list)
+    start_ms: int | None = None
+    end_ms: int | None = None
+    cached: Sequence[str] = ()
     spans: dict[str, Span] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
     error: Failure | None = None
     partial: Failure | None = None
     previews: int = 0
@@ -81,13 +82,13 @@ class PromptTracker:
         server_state_after: Any = None,
     ) -> Execution:
         """The execution, with the facts of the history where there is an entry."""
-        times, cached, nodes = dict(self.times), self.cached, list(self.spans.values())
+        start_ms, end_ms, cached, nodes = self.start_ms, self.end_ms, self.cached, list(self.spans.values())
         if entry is not None:
-            if entry.create_ms is not None:
-                times["create"] = entry.create_ms
             for message in entry.messages:
-                if message.type in _STAMPED:
-                    _stamp(times, message)
+                if message.type == "execution_start":
+                    start_ms = whole_ms(message.data.timestamp) or start_ms
+                elif message.type in ENDS:
+                    end_ms = whole_ms(message.data.timestamp) or end_ms
                 elif message.type == "execution_cached":
                     with suppress(msgspec.MsgspecError):
                         cached = _cached(message)
@@ -103,10 +104,10 @@ class PromptTracker:
             done=done,
             end_source=end_source,
             done_uncertainty_s=done_uncertainty_s,
-            server=ServerTimes(create_ms=times.get("create"), start_ms=times.get("start"), end_ms=times.get("end")),
+            server=ServerTimes(create_ms=None if entry is None else entry.create_ms, start_ms=start_ms, end_ms=end_ms),
             number=self.number if self.number is not None or entry is None else entry.number,
             nodes=nodes,
-            cached=cached,
+            cached=list(cached),
             outputs=outputs_of(entry) if entry is not None else [],
             failure=failure,
             previews=self.previews,
@@ -135,9 +136,8 @@ class PromptTracker:
 
     def _on_start(self, message: Message, at: float) -> bool:
         # An event that comes twice has the same stamp; a second execution has a stamp of its own.
-        before = self.times.get("start")
-        _stamp(self.times, message)
-        if before is None or before != self.times.get("start"):
+        before, self.start_ms = self.start_ms, whole_ms(message.data.timestamp) or self.start_ms
+        if before is None or before != self.start_ms:
             self.executions += 1
         if self.started is None:
             self.started = at
@@ -169,7 +169,7 @@ class PromptTracker:
         # An `execution_error` without a timestamp is an ExecutionBlocker's: the prompt goes on.
         if message.data.timestamp is not None:
             self.ended = message.type
-            _stamp(self.times, message)
+            self.end_ms = whole_ms(message.data.timestamp) or self.end_ms
             self.error = failure_of(message) if message.type != "execution_success" else None
         return False
 
@@ -178,9 +178,6 @@ class PromptTracker:
             node = node[:LONGEST_NAME]
             self.spans.setdefault(node, Span(node, at, None))
 
-
-_STAMPED = {"execution_start": "start", **dict.fromkeys(ENDS, "end")}
-"""What the stamp of a message is the time of."""
 
 _TAKES: dict[str, Callable[[PromptTracker, Message, float], bool]] = {
     "execution_start": PromptTracker._on_start,
@@ -219,9 +216,3 @@ def _cached(message: Message) -> list[str]:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} letters)"
-
-
-def _stamp(times: dict[str, int], message: Message) -> None:
-    stamp = whole_ms(message.data.timestamp)
-    if stamp is not None:
-        times[_STAMPED[message.type]] = stamp

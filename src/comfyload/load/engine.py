@@ -7,7 +7,7 @@ is one job, or a book of several that are due together.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
@@ -186,10 +186,10 @@ class Engine:
             else:
                 await self._arrival(number, due)
 
-    async def _arrival(self, number: int, due: float) -> None:
-        if self.plan.pages == 1:  # a task of its own would delay it
-            await self._job(number, due)
-            return
+    def _arrival(self, number: int, due: float) -> Coroutine[None, None, None]:
+        return self._job(number, due) if self.plan.pages == 1 else self._book(number, due)
+
+    async def _book(self, number: int, due: float) -> None:
         async with asyncio.TaskGroup() as book:
             for index in self._jobs(number):
                 book.create_task(self._job(index, due))
@@ -217,7 +217,7 @@ class Engine:
                 workflow=prompt.workflow,
                 warmup=prompt.warmup,
                 due=due,
-                values=prompt.values,
+                values=prompt.values(),
                 execution=execution,
                 book=prompt.index // self.plan.pages if self.plan.pages > 1 else None,
                 censored=execution.failure is not None and execution.failure.kind == "censored",

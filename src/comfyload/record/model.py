@@ -52,15 +52,24 @@ FailureKind = Literal[
 
 
 class Prompt(Struct, frozen=True, kw_only=True, gc=False):
-    """One concrete graph to submit. `graph()` renders its JSON when it is sent, so a waiting job holds no copy."""
+    """One concrete graph to submit. Its JSON and its values are made by its index when they are needed, so that a job
+    that waits holds neither.
+    """
 
     id: str
     index: int
     workflow: str
     warmup: bool
-    values: dict[str, Any]
-    graph: Callable[[], bytes]
+    graph_of: Callable[[int], bytes]
+    values_of: Callable[[int], dict[str, Any]] = lambda _: {}
     extra_data: bytes = b""
+
+    def graph(self) -> bytes:
+        return self.graph_of(self.index)
+
+    def values(self) -> dict[str, Any]:
+        """What this job's inputs got, by `node.input`."""
+        return self.values_of(self.index)
 
 
 class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

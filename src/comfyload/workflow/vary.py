@@ -110,6 +110,7 @@ class Variation:
         self.output_folder = output_folder if self.prefixed else None
         self._pieces, self._slots = _cut(graph, self._all_slots(seed))
         self._named = [(f"{node}.{key}", at) for node, key, at in self._slots]
+        self._render, self._values = self.render, self.values  # one bound method each for all jobs
         self._extra = json.dumps(workflow.extra["extra_data"]).encode() if "extra_data" in workflow.extra else b""
 
     def _all_slots(self, seed: int) -> list[Slot]:
@@ -161,8 +162,8 @@ class Variation:
             index=index,
             workflow=self.workflow.name,
             warmup=warmup,
-            values=self.values(index),
-            graph=lambda: self.render(index),
+            graph_of=self._render,
+            values_of=self._values,
             extra_data=self._extra,
         )
 

@@ -72,8 +72,7 @@ def prompt_of(workflow: Workflow, index: int, key: str | None) -> Prompt:
         index=index,
         workflow=workflow.name,
         warmup=False,
-        values={},
-        graph=lambda: body,
+        graph_of=lambda _: body,
         extra_data=json.dumps(extra).encode() if extra else b"",
     )
 

@@ -38,7 +38,7 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
     if as_json:
         shown = structs.replace(options, headers=[name.partition("=")[0] for name in options.headers])
         rows = [
-            {"job": prompt.index, "workflow": prompt.workflow, "prompt_id": prompt.id, "values": prompt.values}
+            {"job": prompt.index, "workflow": prompt.workflow, "prompt_id": prompt.id, "values": prompt.values()}
             for prompt in prompts
         ]
         print_json({"plan": shown, "due_s": due, "prompts": rows, "notes": remarks})
@@ -109,7 +109,7 @@ def _busiest(due: list[float]) -> int:
 def _table(prompts: list[Prompt]) -> Table:
     table = Table("job", "workflow", "prompt id", "values", box=None, pad_edge=False)
     for prompt in prompts:
-        values = ", ".join(f"{key}={value}" for key, value in prompt.values.items())
+        values = ", ".join(f"{key}={value}" for key, value in prompt.values().items())
         cells = (str(prompt.index), prompt.workflow, prompt.id, values or "the graph as it is")
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table

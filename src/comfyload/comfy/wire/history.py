@@ -1,13 +1,14 @@
 """`GET /history/{id}`: what the server remembers of one prompt that has ended."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire.lenient import MAX_VALUES, decode_json, members, raw_list
-from comfyload.comfy.wire.messages import Listed, decode_messages
+from comfyload.comfy.wire.messages import Listed, Message, decode_messages
 from comfyload.record.bounds import whole_ms
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ class HistoryEntry(Struct, gc=False):
     `unread`: what of the entry could not be read.
     """
 
-    messages: list[Listed]
+    messages: Sequence[Message]
     outputs: dict[str, dict[str, Any]]
     create_ms: int | None
     number: float | None
