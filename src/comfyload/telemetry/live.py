@@ -37,16 +37,21 @@ class LiveLog:
     def __init__(self, path: Path, *, hold_s: float = HOLD_S) -> None:
         self._path = path
         self._hold_s = hold_s
-        self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[Row | bytes | None] = queue.SimpleQueue()
         self._there = _There(path)
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="live log", daemon=True)
         self._thread.start()
 
     def put(self, row: Row) -> None:
-        """Write the row soon. Takes about a microsecond and never waits."""
+        """Write the row soon, unless the log has it. Takes about a microsecond and never waits."""
         if self._rows.qsize() < WAITING:  # beyond that the disk hangs
             self._rows.put(row)
+
+    def put_own(self, row: Row) -> None:
+        """The same for a row of ours, which nobody else writes."""
+        if self._rows.qsize() < WAITING:
+            self._rows.put(encode(row))
 
     def close(self) -> None:
         """Wait for a moment until all is written."""
@@ -67,15 +72,15 @@ class LiveLog:
             except OSError as error:
                 self._warn(error)
 
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, rows: list[Row | bytes]) -> None:
         """Append the rows that the log lacks, in one write; no other run writes between the check and the write."""
         if not rows:
             return
         with locked(self._path, within_s=1.0) as ours:
             self._there.look()
-            new = [row for row in rows if self._there.add(row)]
+            new = [row if isinstance(row, bytes) else encode(row) for row in rows if self._there.lacks(row)]
             if new:
-                lines = b"".join(encode(row) + b"\n" for row in new)
+                lines = b"\n".join([*new, b""])
                 append(self._path, lines, None, locked_by_us=ours)  # its age does not end a `tail -f` begun before
                 self._there.appended(len(lines))  # now the file is known, should another rotate it
 
@@ -99,8 +104,10 @@ class _There:
         self._older: set[bytes] = set()
         self._begun = False
 
-    def add(self, row: Row) -> bool:
-        """Remember the row; False if it was there."""
+    def lacks(self, row: Row | bytes) -> bool:
+        """Remember a row; False if it was there. One that is encoded is ours, and was not."""
+        if isinstance(row, bytes):
+            return True
         found = key_of_row(row)
         key = blake2b(found if isinstance(found, bytes) else repr(found).encode(), digest_size=16).digest()
         if key in self._recent or key in self._older:
@@ -144,4 +151,4 @@ class _There:
                 self._at += len(block)
                 for row in map(object_of_line, self._lines.feed(block)):
                     if row is not None:
-                        self.add(row)
+                        self.lacks(row)

@@ -33,7 +33,7 @@ class Live:
 
     def began(self) -> None:
         if self._log is not None:
-            self._log.put(run_row(self._manifest, "began", datetime.now(UTC)))
+            self._log.put_own(run_row(self._manifest, "began", datetime.now(UTC)))
 
     def row(self, line: LogLine) -> None:
         if self._log is not None:
@@ -41,10 +41,10 @@ class Live:
 
     def job(self, record: Record) -> None:
         if self._log is not None and not self._has_rows():
-            self._log.put(job_row(record, self._manifest.run_id, datetime.now(UTC)))
+            self._log.put_own(job_row(record, self._manifest.run_id, datetime.now(UTC)))
 
     def ended(self, after_s: float) -> None:
         """Write the last row, and wait for a moment until all are written."""
         if self._log is not None:
-            self._log.put(run_row(self._manifest, "ended", datetime.now(UTC), after_s))
+            self._log.put_own(run_row(self._manifest, "ended", datetime.now(UTC), after_s))
             self._log.close()
