@@ -9,14 +9,20 @@ from typing import Annotated
 import typer
 from msgspec import Struct, structs
 
+from comfyload import clock
+from comfyload.app.run.viewer import Viewer
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
 from comfyload.cli.output import check_writable, echo, for_people, show_page, write_chart, write_json
+from comfyload.cli.progress import Part, viewer_for, working
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.load.grammar import duration_text, parse_duration, parse_rate
 from comfyload.record.atomic import write_whole
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
+from comfyload.retry.policy import encode
+from comfyload.text_files import read_text
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
@@ -72,12 +78,9 @@ def saturate(
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
-    from comfyload import clock
     from comfyload.app.campaign import Cut, about
-    from comfyload.app.run.viewer import Viewer
     from comfyload.app.saturate import CampaignOptions, expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.progress import Part, viewer_for
     from comfyload.report.saturation import saturation_json, saturation_page
 
     check_writable("--output", output, json_=json_)
@@ -162,7 +165,6 @@ def capacity(
     comfyload capacity rtx5060ti --validate runs/20261123T120000Z-book
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
-    from comfyload.load.grammar import parse_rate
 
     way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
@@ -232,12 +234,8 @@ def policy(
 
     from comfyload.advise.choose_policy import synthesise
     from comfyload.app.advice import SEED, basis
-    from comfyload.cli.progress import working
-    from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
     from comfyload.report.retry_export import FORMATS, retry_export
-    from comfyload.retry.policy import encode
-    from comfyload.text_files import read_text
 
     if export is not None and export not in FORMATS:
         raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(FORMATS)}")

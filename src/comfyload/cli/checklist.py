@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 from msgspec import structs
 
+from comfyload import clock
+from comfyload.cli.doctor import show_checks
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.output import echo
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.archive import check_free
+from comfyload.record.atomic import check_folder
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Plan
@@ -43,13 +47,9 @@ def checklist(
 
     [bold]Example[/bold]: comfyload checklist --server http://127.0.0.1:8188 --name rtx5060ti
     """
-    from comfyload import clock
     from comfyload.app import checklist as steps
     from comfyload.app.doctor import doctor, exit_code
     from comfyload.cli.checklist_screen import ChecklistProgress, show_results
-    from comfyload.cli.doctor import show_checks
-    from comfyload.record.archive import check_free
-    from comfyload.record.atomic import check_folder
 
     options, gates = given.options(), gating.read()  # before an hour of load, not after it
     check_free(archive, name)

@@ -1,18 +1,14 @@
 """The flags that several commands share: one spelling, one help text each."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from msgspec import Struct
 
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.record.flag import JUDGE, RESULT, Flag, flags_of
 from comfyload.record.options import RunOptions
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
 
 Quiet = Annotated[bool, Flag("--quiet", "", "No progress and no table.", RESULT, short="-q")]
 Json = Annotated[bool, Flag("--json", "", "Print JSON instead of tables.", RESULT)]

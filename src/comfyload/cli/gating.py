@@ -13,6 +13,7 @@ from comfyload.cli.flags import FailIfs, GateFlags, Strict
 from comfyload.cli.output import check_writable, echo, for_people, show_page
 from comfyload.errors import UsageError
 from comfyload.record.flag import RESULT, Flag
+from comfyload.report.render.markdown import as_markdown
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -93,7 +94,6 @@ def show_comparison(
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_page
-    from comfyload.report.render.markdown import as_markdown
     from comfyload.report.verdicts import render
 
     found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())

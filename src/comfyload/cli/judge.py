@@ -8,7 +8,9 @@ from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateF
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags
+from comfyload.record.archive import list_by_hand
 from comfyload.record.flag import Flag
+from comfyload.report.console import print_json
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
@@ -51,7 +53,6 @@ def check(
     checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
-    from comfyload.report.console import print_json
     from comfyload.report.verdicts import as_json, render
 
     outlet.write(checked.verdicts, suites(found.results))
@@ -119,7 +120,6 @@ def trend(
     """
     from comfyload.app.compare import trend as through_time
     from comfyload.judge.summary import jsonable
-    from comfyload.record.archive import list_by_hand
     from comfyload.report.history import history_page
 
     series = through_time(archive, metric or [])

@@ -13,6 +13,7 @@ from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, pars
 from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
+from comfyload.text_files import decode_log, read_bytes
 
 ARRIVALS = ("rate", "stages", "replay")
 USERS = ("concurrency", "think", "ramp_up")
@@ -138,7 +139,6 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
         UsageError: it cannot be read, or not as arrivals.
     """
     from comfyload.load.recorded import read_recording
-    from comfyload.text_files import decode_log, read_bytes
 
     hint = "give offsets, a run directory, or an access log"
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)

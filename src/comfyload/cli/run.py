@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct, structs
 
+from comfyload import clock
+from comfyload.cli.baseline import show_kept
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Output, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.options import ended
 from comfyload.cli.output import check_writable, echo, for_people
+from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED, ComfyloadError
-from comfyload.record.atomic import is_stdout, write_whole
+from comfyload.record.archive import check_free
+from comfyload.record.atomic import check_folder, is_stdout, write_whole
 from comfyload.record.flag import JUDGE, RESULT, Flag
 from comfyload.record.options import RunOptions
+from comfyload.report.console import print_json
+from comfyload.report.render.terminal import render
 
 if TYPE_CHECKING:
     from comfyload.app.locate import Target
@@ -50,9 +57,6 @@ class ResultFlags(Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: the name is taken, or a file or the archive cannot be written.
         """
-        from comfyload.record.archive import check_free
-        from comfyload.record.atomic import check_folder
-
         check_writable("--output", self.output, json_=self.json_)
         if self.save is not None:
             check_free(self.archive, self.save)
@@ -102,11 +106,8 @@ def run(
 
     comfyload run --server :8188 --workflow book.json --rate 6/min --save-plan plan.toml
     """
-    from comfyload import clock
     from comfyload.app.run.launch import run as run_load
     from comfyload.app.run.options import read_plan
-    from comfyload.cli.options import ended
-    from comfyload.cli.progress import viewer_for
     from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     options = given.options(None if plan_file is None else read_plan(plan_file))
@@ -167,8 +168,6 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *
     from comfyload.app.summary import end_code, read_run, run_page, write_output
     from comfyload.judge.gates.gate import exit_code
     from comfyload.judge.summary import jsonable
-    from comfyload.report.console import print_json
-    from comfyload.report.render.terminal import render
 
     found = read_run(path)
     if ending.output is not None:
@@ -200,7 +199,6 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *
 
 def _keep(found: Target, name: str, ending: ResultFlags, gates: GateSet, log: Path | None) -> None:
     from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.cli.baseline import show_kept
 
     kept, _ = save_baseline(ending.archive, name, found, Keeping(gates=gates, log=log))
     if not ending.silent:
