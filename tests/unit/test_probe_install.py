@@ -32,7 +32,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(folder, "pyproject.toml", '[project]\nname = "comfyload-probe"\nversion = "0.2.0"\n')
     write(folder, "__pycache__/x.pyc", "")
     write(folder, ".hidden", "")
-    monkeypatch.setattr(probe, "source_of_pack", lambda: folder)
+    monkeypatch.setattr("comfyload.app.pack_files.source_of_pack", lambda: folder)
     return folder
 
 

@@ -20,8 +20,6 @@ from comfyload.record.run import RunReader
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")
 CONCURRENCY = (1, 2, 4)
-JOBS = 20
-"""The fewest of which a p95 is known."""
 WARMUP = 1
 
 

@@ -9,21 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.app.pack_files import (
-    NAME,
-    Pack,
-    clear,
-    failed,
-    files_of,
-    left_over,
-    look,
-    mark_at,
-    mark_of,
-    put,
-    source_of_pack,
-    take_away,
-    version_of,
-)
+from comfyload.app import pack_files
+from comfyload.app.pack_files import NAME, Pack
 from comfyload.comfy.address import parse_headers, parse_server
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
@@ -104,19 +91,19 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
             written; then nothing has changed.
     """
     folder = _custom_nodes(comfyui)
-    source, pack = source_of_pack(), look(folder)
-    version, files = version_of(source), files_of(source)
+    source, pack = pack_files.source_of_pack(), pack_files.look(folder)
+    version, files = pack_files.version_of(source), pack_files.files_of(source)
     lost = pack.changes.changed + [name for name in pack.changes.added if name in files]
     kept = [name for name in pack.changes.added if name not in files]
     _check_ours(pack, lost, force=force, does="replaces")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written", "run this as the user that ComfyUI runs as")
     if not dry_run:
-        clear(folder)
+        pack_files.clear(folder)
         try:
-            put(source, files, pack, kept, version)
+            pack_files.put(source, files, pack, kept, version)
         except OSError as error:
-            raise failed(f"cannot install into {folder}", error) from None
+            raise pack_files.failed(f"cannot install into {folder}", error) from None
     return Installed(
         path=pack.path,
         version=version,
@@ -137,12 +124,12 @@ def status(comfyui: Path) -> ProbeStatus:
         UsageError: it is neither a ComfyUI folder nor a --base-directory.
     """
     folder = _custom_nodes(comfyui)
-    source, pack = source_of_pack(), look(folder)
-    version, update = version_of(source), False
+    source, pack = pack_files.source_of_pack(), pack_files.look(folder)
+    version, update = pack_files.version_of(source), False
     if pack.state == "installed":
         with suppress(OSError):
-            update = mark_at(pack.path) != mark_of(source, files_of(source), version)
-    return ProbeStatus(pack=pack, available=version, update=update, left_over=left_over(folder))
+            update = pack_files.mark_at(pack.path) != pack_files.mark_of(source, pack_files.files_of(source), version)
+    return ProbeStatus(pack=pack, available=version, update=update, left_over=pack_files.left_over(folder))
 
 
 def remove(comfyui: Path, *, force: bool = False) -> Removed:
@@ -152,19 +139,19 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
         UsageError: the pack is not there, was not installed by comfyload, or was changed (without `force`).
     """
     folder = _custom_nodes(comfyui)
-    pack = look(folder)
+    pack = pack_files.look(folder)
     _check_ours(pack, pack.changes.changed, force=force, does="removes")
     if pack.state == "absent":
         raise UsageError(f"{folder} has no {NAME}", "is this the folder that the server uses?")
-    clear(folder)
+    pack_files.clear(folder)
     try:
         if pack.state == "link":
             pack.path.unlink()
             return Removed(path=pack.path, version=None, files=0, unlinked=pack.link_to)
-        files = take_away(pack)
+        files = pack_files.take_away(pack)
         return Removed(path=pack.path, version=pack.version, files=files, left=pack.changes.added)
     except OSError as error:
-        raise failed(f"cannot remove {pack.path}", error) from None
+        raise pack_files.failed(f"cannot remove {pack.path}", error) from None
 
 
 async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None, insecure: bool = False) -> Running:

@@ -1,6 +1,5 @@
 """`comfyload checklist`: its flags."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,7 +77,7 @@ def checklist(
     from comfyload.app.locate import Target, default_log
     from comfyload.judge.gates.gate import exit_code as code_of
 
-    log = default_log(None if options.metrics_log is None else Path(options.metrics_log))
+    log = default_log(options.metrics_log)
     found = Target(name=name or "", results=results)
     kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log))
     if quiet:

@@ -66,11 +66,10 @@ def export(
     """
     if csv is None and parquet is None and prometheus is None and otlp is None:
         raise UsageError("no format is given", "give --csv, --parquet, --prometheus or --otlp")
-    from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
     for flag, file in (("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)):
         check_writable(flag, file)
     taken = any(map(is_stdout, (csv, parquet, prometheus, Path(otlp or ""))))
-    for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
+    for line in write(run, csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp):
         echo(line, err=taken)

@@ -89,12 +89,10 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
             manifest.observations.append(Observation(t=gone, code="restart", text=text))
         with RunWriter.reopen(path) as writer:
             session = Session(
-                manifest,
+                structs.replace(prepared, manifest=manifest),
                 writer,
-                prepared.jobs,
                 viewer,
                 lambda: gone + watch(),
-                options=options,
                 caps=caps,
                 live=live_log(),
                 earlier=Resumed(
