@@ -35,7 +35,7 @@ from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
 from comfyload.report.charts import png
-from comfyload.report.overview import Shown, overview
+from comfyload.report.overview import overview
 from comfyload.report.plan_text import load_words
 
 _NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
@@ -71,7 +71,18 @@ def save_baseline(base: Path, name: str | None, found: Target, keeping: Keeping)
     def fill(folder: Path) -> Contents:
         contents = _evidence(folder, found, keeping)
         runs = [shown(result, keeping.gates.gates) for result in found.results]
-        _document(folder, title, contents, runs, verdicts, keeping.gates)
+        view = overview(
+            title,
+            runs,
+            verdicts=verdicts,
+            environment=contents.environment,
+            notes=contents.notes,
+            limits=limits(keeping.gates.gates),
+        )
+        for file, chart in pictures(contents, view, runs).items():
+            (folder / file).write_bytes(png(chart))
+        write_page(folder / README, render_readme(contents, view, runs))
+        write_page(folder / PAGE, whole_page(view, runs, contents.command))
         return contents
 
     return archive.save(base, name, fill), verdicts
@@ -100,24 +111,6 @@ def _evidence(folder: Path, found: Target, keeping: Keeping) -> Contents:
         command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.options)))],
         log=_slice(folder, found.results, keeping.log),
     )
-
-
-def _document(
-    folder: Path, title: str, contents: Contents, runs: Sequence[Shown], verdicts: Sequence[GateVerdict], gates: GateSet
-) -> None:
-    """The README with its pictures, and the page."""
-    view = overview(
-        title,
-        runs,
-        verdicts=verdicts,
-        environment=contents.environment,
-        notes=contents.notes,
-        limits=limits(gates.gates),
-    )
-    for file, chart in pictures(contents, view, runs).items():
-        (folder / file).write_bytes(png(chart))
-    write_page(folder / README, render_readme(contents, view, runs))
-    write_page(folder / PAGE, whole_page(view, runs, contents.command))
 
 
 def _outputs(results: Sequence[Result]) -> list[str]:

@@ -21,7 +21,6 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
@@ -75,8 +74,9 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     async with connect(options) as transport:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
-        restarted = await _restarted(transport, prepared.manifest, left)
         api = api_of(transport, prepared.manifest.server)
+        # A server that forgot a job that it had ended was restarted: an absent job may have run.
+        restarted = left.ended is not None and await api.prompt_state(left.ended) == "absent"
         unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
         # By the wall clock, as the process that counted the run's seconds is gone.
         passed = datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)
@@ -260,10 +260,3 @@ async def _unjournalled(api: Api, server: Server, run_id: str, journalled: froze
             found.append(name)
             absent = 0
     return found
-
-
-async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bool:
-    """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
-    if left.ended is None:
-        return False
-    return await api_of(transport, manifest.server).prompt_state(left.ended) == "absent"

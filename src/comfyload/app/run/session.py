@@ -17,7 +17,7 @@ from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import sources, with_rows
+from comfyload.app.run.telemetry import sources
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
@@ -134,7 +134,7 @@ class Session:
             since=self._earlier.probe_row,
             streamed=self._queue_is_streamed,
         )
-        self._with_rows = with_rows(chosen)
+        self._with_rows = [source for source in chosen if isinstance(source, Probe | MetricsLog)]
         collector = Collector(chosen, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add)
         self._clocks.begin()
         try:
@@ -148,7 +148,7 @@ class Session:
         finally:
             self._stop_counting()
             try:
-                await collector.end(finish=not self._crashed())
+                await collector.end(finish=self._end != "crashed")
             finally:
                 try:
                     await self._close(transport)
@@ -227,9 +227,6 @@ class Session:
         self._end, self._caps.cut = "capped", True
         self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
         self._viewer.stopping("Limit reached: waiting for running jobs")
-
-    def _crashed(self) -> bool:
-        return self._end == "crashed"
 
     def _stop_counting(self) -> None:
         manifest = self._manifest
