@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from comfyload.app import pack_files, probe
+from comfyload.app import pack_files
 from comfyload.app.pack_files import MARK, NAME, FileChanges
 from comfyload.app.probe import Running, ask, install, remove, status
 from comfyload.cli.probe import probe as app

@@ -80,11 +80,6 @@ def default_workflows() -> list[str]:
     )
 
 
-def rounds(workflows: list[str]) -> list[Round]:
-    """Every workflow at every concurrency, a workflow at a time: its models stay loaded."""
-    return [Round(workflow=file, concurrency=places) for file in workflows for places in CONCURRENCY]
-
-
 async def run_rounds(
     options: RunOptions,
     planned: list[Round],

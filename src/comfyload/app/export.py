@@ -9,11 +9,12 @@ from comfyload.app.locate import measured
 from comfyload.comfy.address import hide_secrets, masked, read_url, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide
+from comfyload.record.atomic import write_whole
 from comfyload.record.run import RunReader
 from comfyload.report.export.csv import write_csv
 from comfyload.report.export.otlp import send_otlp, write_otlp
 from comfyload.report.export.parquet import write_parquet
-from comfyload.report.export.prometheus import write_prometheus
+from comfyload.report.export.prometheus import metrics_text
 
 
 def export(
@@ -35,7 +36,7 @@ def export(
     if parquet is not None:
         yield f"Parquet: {parquet}, {write_parquet(parquet, reader.manifest, reader.lines)} jobs"
     if prometheus is not None:
-        write_prometheus(prometheus, measured(reader))
+        write_whole(prometheus, metrics_text(measured(reader)))
         yield f"Prometheus: {prometheus}"
     if otlp is not None:
         if otlp.startswith(("http://", "https://")):

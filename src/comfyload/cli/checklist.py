@@ -66,7 +66,8 @@ def checklist(
         if samples and code == 2:
             echo("These are the samples. To measure your own workflows, name each with --workflow FILE.", err=True)
         raise typer.Exit(code)
-    planned = steps.rounds(workflows)
+    # A workflow at a time: its models stay loaded.
+    planned = [steps.Round(workflow=file, concurrency=c) for file in workflows for c in steps.CONCURRENCY]
     jobs = options.plan.jobs or 0
     pace = steps.TimeLeft(planned, jobs)
     pace.expect(workflows, checks)

@@ -148,7 +148,7 @@ class Session:
         finally:
             self._stop_counting()
             try:
-                await collector.end(finish=self._end != "crashed")
+                await collector.end(finish=not self._crashed())
             finally:
                 try:
                     await self._close(transport)
@@ -227,6 +227,9 @@ class Session:
         self._end, self._caps.cut = "capped", True
         self._noted.add(Observation(t=self._clock(), code="capped", text=self._caps.reached))
         self._viewer.stopping("Limit reached: waiting for running jobs")
+
+    def _crashed(self) -> bool:
+        return self._end == "crashed"
 
     def _stop_counting(self) -> None:
         manifest = self._manifest

@@ -19,17 +19,6 @@ _X = "M-1,-1L1,1M1,-1L-1,1"
 _UNSEEN = 0.003
 """Of the height: a phase so short is less than a line, and a legend of it would be looked for in vain."""
 
-_ENDS: dict[str, tuple[str, str, str]] = {
-    **{
-        name: (row.words if row.sent else f"{row.words}, never sent", row.mark or "square", RED if row.sent else PURPLE)
-        for name, row in OUTCOMES.items()
-    },
-    "censored": ("cut off: took longer", "triangle-up", PURPLE),
-    "cached": ("all from the cache", "circle", GREEN),
-    "partial": ("partly from the cache", "triangle-right", SKY),
-}
-"""What marks a job that did not end as most do: words, shape, colour."""
-
 _NAME, _TITLE, _BINS = "latency", "Latency of each job, by phase", 80
 
 
@@ -88,18 +77,32 @@ def _by_phase(rows: Rows) -> alt.Color:
     return alt.Color("phase:N", scale=palette({name: one for name, one in _COLOURS.items() if name in drawn}))
 
 
+def _ends() -> dict[str, tuple[str, str, str]]:
+    """What marks a job that did not end as most do: words, shape, colour."""
+    of_outcomes: dict[str, tuple[str, str, str]] = {
+        name: (row.words if row.sent else f"{row.words}, never sent", row.mark or "square", RED if row.sent else PURPLE)
+        for name, row in OUTCOMES.items()
+    }
+    return {
+        **of_outcomes,
+        "censored": ("cut off: took longer", "triangle-up", PURPLE),
+        "cached": ("all from the cache", "circle", GREEN),
+        "partial": ("partly from the cache", "triangle-right", SKY),
+    }
+
+
 def _marked(job: dict[str, Any], factor: float) -> Rows:
     """What is drawn above a job that did not end as most do."""
     end = _end(job)
     if end is None:
         return []
     why = "" if job["failure"] is None else str(job["failure"]["message"])[:200]
-    return [{"job": job["index"], "y": factor * (job["latency_s"] or 0.0), "end": _ENDS[end][0], "why": why}]
+    return [{"job": job["index"], "y": factor * (job["latency_s"] or 0.0), "end": _ends()[end][0], "why": why}]
 
 
 def _marks(marks: Rows, unit: str) -> alt.Chart:
     there = {row["end"] for row in marks}
-    ends = [one for one in _ENDS.values() if one[0] in there]
+    ends = [one for one in _ends().values() if one[0] in there]
     tips = [alt.Tooltip("job:Q", title="job"), alt.Tooltip("end:N", title="end")]
     tips += [alt.Tooltip("y:Q", title=f"after, {unit}", format=".3~f"), alt.Tooltip("why:N", title="message")]
     legend = alt.Legend(orient="top", offset=18)

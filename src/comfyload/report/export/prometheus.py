@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from prometheus_client import core, generate_latest
@@ -12,7 +11,6 @@ from comfyload.judge.number import Measure, Plain
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.words import sentence_case
@@ -27,16 +25,6 @@ _BASE_UNITS: dict[Measure, tuple[str, str, float]] = {
     "share": ("_rate", "_ratio", 1),
 }
 """By what a number measures: how its key ends, how the metric's name ends instead, by what to divide."""
-
-
-def write_prometheus(path: Path, measured: Measured) -> None:
-    """Write `metrics_text` to `path`.
-
-    Raises:
-        UsageError: it cannot be written there.
-    """
-    with written_aside(path) as aside:
-        aside.write_bytes(metrics_text(measured))
 
 
 def metrics_text(measured: Measured) -> bytes:
