@@ -38,13 +38,25 @@ STILL_THERE = ("pending", "running", "unknown")
 """States of a prompt that the server may yet execute."""
 
 
-class Left(Struct, frozen=True, kw_only=True):
+class Left:
     """What a dead process left: jobs without an end, all with a line in the journal, and one that the server ended."""
 
-    begun: list[Sent]
-    journalled: frozenset[int]
-    ended: str | None
-    last_instant: float
+    def __init__(self, reader: RunReader) -> None:
+        due: dict[int, Sent] = {}
+        ends: set[int] = set()
+        self.ended: str | None = None
+        self.last_instant = 0.0
+        for line in reader.lines():
+            self.last_instant = max(self.last_instant, line.due)
+            if isinstance(line, Sent):
+                due[line.index] = line
+                continue
+            ends.add(line.index)
+            self.last_instant = max(self.last_instant, line.execution.done or 0.0)
+            if line.execution.outcome == "completed":
+                self.ended = line.prompt_id
+        self.begun = [line for index, line in due.items() if index not in ends]
+        self.journalled = frozenset([*due, *ends])
 
 
 async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
@@ -70,7 +82,7 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     reader.check_understood()
     reader.check()  # a lost line may be of a job under way, which could then run twice
     options = _options(manifest, again)
-    left, caps = _left(reader), Caps(options)
+    left, caps = Left(reader), Caps(options)
     async with connect(options) as transport:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
@@ -135,7 +147,7 @@ async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
 
 async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     reader = RunReader(path, salvage=True)
-    left = _left(reader)
+    left = Left(reader)
     begun = [line.prompt_id for line in left.begun]
     begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
     lost = reader.damage.get(RECORDS)
@@ -224,24 +236,6 @@ def _check_same(then: Manifest, now: Manifest) -> None:
         if before.sha256 != after.sha256:
             hint = "give the file as it was: --workflow FILE"
             raise UsageError(f"the workflow {after.name} has changed since the run began", hint)
-
-
-def _left(reader: RunReader) -> Left:
-    due: dict[int, Sent] = {}
-    ended: set[int] = set()
-    last_ended: str | None = None
-    last_instant = 0.0
-    for line in reader.lines():
-        last_instant = max(last_instant, line.due)
-        if isinstance(line, Sent):
-            due[line.index] = line
-            continue
-        ended.add(line.index)
-        last_instant = max(last_instant, line.execution.done or 0.0)
-        if line.execution.outcome == "completed":
-            last_ended = line.prompt_id
-    begun = [line for index, line in due.items() if index not in ended]
-    return Left(begun=begun, journalled=frozenset([*due, *ended]), ended=last_ended, last_instant=last_instant)
 
 
 async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:
