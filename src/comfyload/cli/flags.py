@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import typer
 from msgspec import Struct
 
 from comfyload.judge.gates.grammar import GateSet
@@ -68,6 +69,9 @@ class GateFlags(Struct, frozen=True, kw_only=True):
         return gate_set(self.gate or [], self.gates, self.expect or [], independent=self.independent_failures)
 
 
+Target = Annotated[
+    str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
+]
 Strict = Annotated[bool, Flag("--strict", "", "Exit with 3 if a gate passes but too few jobs prove it (PASS*).", JUDGE)]
 
 

@@ -4,17 +4,13 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog, Target
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags
 from comfyload.record.archive import list_by_hand
 from comfyload.record.flag import Flag
 from comfyload.report.console import print_json
-
-Target = Annotated[
-    str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
-]
 
 
 @with_flags

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog, Target
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
@@ -16,9 +16,7 @@ from comfyload.record.flag import Flag
 @with_flags
 def report(
     gating: GateFlags,
-    target: Annotated[
-        str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
-    ],
+    target: Target,
     html: Annotated[Path, Flag("--html", "FILE", "Write the page to this file.")] = Path("report.html"),
     against: Annotated[
         str | None, Flag("--against", "B", "Compare with this run or baseline, on the same page.")
