@@ -10,7 +10,7 @@ from comfyload.judge.arrays import Floats
 from comfyload.report.charts.chart import WIDTH, Rows, data, over_time, palette, ranks, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.words import count
 
 _STEPS = 400
@@ -47,8 +47,7 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
         title=title,
         description=" ".join(words),
         spec=_draw(counted, held, columns.wall_s / size[0], size[1]),
-        columns=("what", "jobs"),
-        rows=rows,
+        numbers=table(name, ("what", "jobs"), rows),
     )
 
 

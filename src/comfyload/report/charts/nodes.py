@@ -16,7 +16,7 @@ from comfyload.record.stamps import node_spans
 from comfyload.report.charts.chart import WIDTH, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale
 
@@ -24,6 +24,7 @@ Labels = Callable[[str, str], str]
 """From a workflow's name and a node's id to the node's name in a picture."""
 
 _SHOWN = 15
+_COLUMNS = ("node", "mean", "95 % interval", "p95", "share", "runs")
 _BARS = 5000
 _LABEL = 36
 _took = METRICS["latency"].of
@@ -50,8 +51,7 @@ def nodes_chart(measured: Measured) -> Chart:
         title=title,
         description=f"Mean time of a run of each node. The slowest: {'; '.join(parts)}.{more} {_ROUND}",
         spec=_bars(rows, unit),
-        columns=("node", "mean", "95 % interval", "p95", "share", "runs"),
-        rows=[_cells(row, label) for row in ran[:100]],
+        numbers=table(name, _COLUMNS, [_cells(row, label) for row in ran[:100]]),
     )
 
 
@@ -123,8 +123,8 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     if len(jobs) < chart_data.of:
         of = f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
         of += "between, as far as there is room."
-    table = [[row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))]
-             for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
+    numbers = [(row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"])))
+               for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
     slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
     return Chart(
         name=name,
@@ -132,8 +132,7 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         description=f"Job {first.index}, the slowest counted, took {duration(_took(first) or 0.0)}; longest in it was "
         f"{slow['node']}. A bar begins when the node began.{of} {_ROUND}",
         spec=_waterfall(rows, jobs, unit),
-        columns=("part of the slowest job", "began after", "took"),
-        rows=table[:100],
+        numbers=table(name, ("part of the slowest job", "began after", "took"), numbers[:100]),
     )
 
 
