@@ -34,7 +34,7 @@ from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
-from comfyload.report.charts import png
+from comfyload.report.charts.chart import png
 from comfyload.report.overview import overview
 from comfyload.report.plan_text import load_words
 

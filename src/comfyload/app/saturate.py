@@ -20,8 +20,6 @@ from comfyload.record.model import Manifest, Record
 from comfyload.record.plan import Plan
 from comfyload.record.run import RunReader
 
-__all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
-
 BROKEN = ("oom", "cuda")
 
 

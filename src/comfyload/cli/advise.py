@@ -78,8 +78,8 @@ def saturate(
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
-    from comfyload.app.campaign import Cut, about
-    from comfyload.app.saturate import CampaignOptions, expected_jobs
+    from comfyload.app.campaign import CampaignOptions, Cut, about
+    from comfyload.app.saturate import expected_jobs
     from comfyload.app.saturate import saturate as search
     from comfyload.report.saturation import saturation_json, saturation_page
 
@@ -121,7 +121,7 @@ def saturate(
     document = saturation_json(found)
     write_json(output, document)
     write_chart(chart, saturation_chart(found))
-    page = saturation_page(found, [_policy_from(str(Path(found.paths[0]).parent))])
+    page = saturation_page(found, [policy_from(str(Path(found.paths[0]).parent))])
     show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
@@ -184,7 +184,7 @@ def capacity(
     document = jsonable(found)
     write_json(output, document)
     write_chart(chart, forecast_chart(found.rows, p95))
-    page = capacity_page(found, on.pools.workflows, [_policy_from(target)])
+    page = capacity_page(found, on.pools.workflows, [policy_from(target)])
     show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 
@@ -266,13 +266,13 @@ def policy(
     if json_:
         echo(encode(made).decode(), nl=False)
         return
-    next_ = _policy_from(target, duration_text(deadline))
+    next_ = policy_from(target, duration_text(deadline))
     if output is not None:
         next_ = shlex.join(["comfyload", "faults", "--scenario", "all", "--policy", str(output)])
     page = policy_page(made, "" if output is None else str(output), on.doubts, [next_])
     show_page(page, for_people(output), quiet=quiet, all_=all_)
 
 
-def _policy_from(target: str, deadline: str = "90s") -> str:
+def policy_from(target: str, deadline: str = "90s") -> str:
     """The command that makes a policy from measured runs."""
     return shlex.join(["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"])

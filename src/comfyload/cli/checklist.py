@@ -61,7 +61,7 @@ def checklist(
     checks = clock.run(doctor(options))
     if not quiet:
         known = [check for check in checks if (check.name, check.status) != ("cost", "unknown")]
-        show_checks(known, as_json=False)
+        show_checks(known)
     if (code := exit_code(checks)) != 0:
         if samples and code == 2:
             echo("These are the samples. To measure your own workflows, name each with --workflow FILE.", err=True)

@@ -9,6 +9,7 @@ from comfyload.app.baseline import PAGE, README
 from comfyload.app.checklist import WARMUP, Round, TimeLeft
 from comfyload.app.locate import Result, Target
 from comfyload.app.run.viewer import Viewer
+from comfyload.cli.advise import policy_from
 from comfyload.cli.output import echo
 from comfyload.cli.progress import Part, clock_words, table_text, viewer_for
 from comfyload.judge.gates.gate import GateVerdict
@@ -68,9 +69,7 @@ def show_results(found: Target, verdicts: list[GateVerdict], kept: Kept, *, serv
         places=[("Page", str(kept.path / PAGE)), ("README", str(kept.path / README))],
         next=[
             shlex.join(["comfyload", "saturate", "--server", server, "--workflow", middle, "--p95", "45s"]),
-            shlex.join(
-                ["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]
-            ),
+            policy_from(found.name or kept.folder),
         ],
     )
     console = Screen()

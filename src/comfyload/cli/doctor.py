@@ -52,15 +52,15 @@ def doctor(
     from comfyload.app.doctor import exit_code
 
     checks = clock.run(examine(given.options()))
-    show_checks(checks, as_json=json_, all_=all_, alone=True)
+    if json_:
+        print_json(checks)
+    else:
+        show_checks(checks, all_=all_, alone=True)
     raise typer.Exit(exit_code(checks))
 
 
-def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False, alone: bool = False) -> None:
+def show_checks(checks: list[DoctorCheck], *, all_: bool = False, alone: bool = False) -> None:
     """Print the checks. `alone`: no run follows, so what is not known and what was not done is of interest."""
-    if as_json:
-        print_json(checks)
-        return
     console = Screen(highlight=False)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)

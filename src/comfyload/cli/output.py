@@ -45,7 +45,7 @@ def write_json(file: Path | None, document: object) -> None:
 def write_chart(file: Path | None, chart: Chart) -> None:
     """Draw the chart where a file is given."""
     if file is not None:
-        from comfyload.report.charts import png
+        from comfyload.report.charts.chart import png
 
         write_whole(file, png(chart))
 
