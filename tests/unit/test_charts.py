@@ -17,12 +17,9 @@ from comfyload.errors import UsageError
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Sample, Server
 from comfyload.record.plan import Closed
-from comfyload.report.charts import charts
+from comfyload.report.charts import Chart, charts, concurrency_chart, png, script
 from comfyload.report.charts.advice import saturation_chart
-from comfyload.report.charts.chart import png, script
-from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.overview import Shown
-from comfyload.report.page import Chart
 from tests.unit.chart_runs import EVIL, gpu_samples, hostile, hostile_manifest, judged, shown, varied
 from tests.unit.judge_runs import FACTS, job, manifest, one_by_one, planned, served
 

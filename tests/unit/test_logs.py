@@ -350,16 +350,17 @@ def test_without_a_name_the_log_of_the_last_run_is_found(tmp_path: Path, monkeyp
     from comfyload.app import log_place
     from comfyload.app.probe import Running
     from comfyload.errors import ServerUnreachable
+    from comfyload.record.options import RunOptions
     from tests.unit.judge_runs import manifest
 
     monkeypatch.chdir(tmp_path)
     written = write(tmp_path / "server.ndjson", story())
     reported: list[str | None] = [None]
 
-    async def ask(url: str, headers: list[str]) -> Running:
+    async def ask(options: RunOptions) -> Running:
         if reported[0] is None:
             raise ServerUnreachable("nobody")
-        return Running(url=url, log=reported[0])
+        return Running(url=options.server, log=reported[0])
 
     monkeypatch.setattr(log_place, "ask", ask)
     made = manifest(1)

@@ -1,7 +1,6 @@
 """`probe`: install the node pack into a ComfyUI, check it, remove it. No server is restarted."""
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from msgspec import Struct
 
 from comfyload.app import pack_files
 from comfyload.app.pack_files import NAME, Pack
-from comfyload.comfy.address import parse_headers, parse_server
-from comfyload.comfy.http import Http
+from comfyload.app.run.launch import connect
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG
+from comfyload.record.options import RunOptions
 
 
 class Installed(Struct, frozen=True, kw_only=True):
@@ -154,16 +153,15 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
         raise pack_files.failed(f"cannot remove {pack.path}", error) from None
 
 
-async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None, insecure: bool = False) -> Running:
-    """What the server at this address reports of its probe.
+async def ask(options: RunOptions) -> Running:
+    """What the server that the options name reports of its probe.
 
     Raises:
         ServerUnreachable: no ComfyUI answers there.
         UsageError: the address or a header is invalid.
     """
-    parsed = parse_headers(list(headers))
-    async with Http.connect(parse_server(server), parsed, ca_file=ca_file, insecure=insecure) as transport:
-        await identify(transport, transport.name, sorted(parsed))
+    async with connect(options) as transport:
+        await identify(transport, transport.name, [])
         try:
             request = Request(method="GET", path="comfyload/v1/environment", timeout_s=30)
             reply = await transport.call(request)

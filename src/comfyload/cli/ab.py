@@ -79,9 +79,7 @@ def ab(
     """
     from comfyload.app.ab import Alternation, alternate
 
-    outlet.check(json_=json_)
-    gating.check(outlet)
-    gating.limits()
+    gating.check(outlet, json_=json_)
     one, other = _sides(given.options(), sides)
     wanted = Alternation(a=one, b=other, pairs=pairs, switch=sides.switch, accept=accept or [])
     made = clock.run(alternate(wanted, lambda: viewer_for(quiet=quiet or json_), run_dir))

@@ -72,8 +72,14 @@ class ComparisonFlags(GateFlags, frozen=True, kw_only=True):
         """
         return self.read() if self.given else None
 
-    def check(self, outlet: VerdictFlags) -> None:
-        """Raises UsageError where verdicts are wanted and nothing is judged."""
+    def check(self, outlet: VerdictFlags, *, json_: bool) -> None:
+        """Before the work, not after it.
+
+        Raises:
+            UsageError: verdicts are wanted and nothing is judged, a gate is invalid, or as in `VerdictFlags.check`.
+        """
+        outlet.check(json_=json_)
+        self.limits()
         if self.judges:
             return
         for flag, given in (("--junit", outlet.junit is not None), ("--strict", outlet.strict)):

@@ -93,9 +93,7 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    outlet.check(json_=json_)
-    gating.check(outlet)
-    gating.limits()
+    gating.check(outlet, json_=json_)
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
     raise typer.Exit(show_comparison(compared, gating, outlet, all_=all_, json_=json_))

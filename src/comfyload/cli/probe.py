@@ -75,20 +75,17 @@ def status(
 
     [bold]Example[/bold]: comfyload probe status ~/ComfyUI --server http://127.0.0.1:8188
     """
+    from comfyload.app.probe import ask
     from comfyload.app.probe import status as look
 
-    found, unreachable, options = look(comfyui), None, given.options()
-    if options.server:
-        from comfyload.app.probe import ask
-
-        asking = ask(options.server, options.headers, ca_file=options.ca_file, insecure=options.insecure)
-        try:
-            found = structs.replace(found, server=clock.run(asking))
-        except ServerUnreachable as error:
-            unreachable = error
+    found, options = look(comfyui), given.options()
+    try:
+        server = clock.run(ask(options)) if options.server else None
+    except ServerUnreachable:
+        _print(found, _status(found), as_json=json_)
+        raise
+    found = structs.replace(found, server=server)
     _print(found, _status(found), as_json=json_)
-    if unreachable is not None:
-        raise unreachable
     raise typer.Exit(0 if found.good else 1)
 
 

@@ -5,13 +5,17 @@ from collections.abc import Iterable, Sequence
 from comfyload.judge.summary import Measured
 from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Line, Sample
+from comfyload.report.charts.chart import png, script
 from comfyload.report.charts.chart_data import ChartData, JobColumns, series
+from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.charts.distribution import Limit, distribution_chart
 from comfyload.report.charts.flow import flow_chart
 from comfyload.report.charts.gpu import gpu_chart
 from comfyload.report.charts.latency import latency_chart
 from comfyload.report.charts.nodes import nodes_chart, waterfall_chart
 from comfyload.report.page import Chart
+
+__all__ = ["Chart", "charts", "concurrency_chart", "png", "script"]
 
 _QUEUE = ("comfy", "queue_remaining")
 
