@@ -1,6 +1,5 @@
 """The picture of what came, what left and what waited, over time."""
 
-import math
 from typing import Any
 
 import altair as alt
@@ -81,35 +80,26 @@ def _counts(what: str, instants: Floats, size: float) -> Rows:
 
 
 def _in_flight(columns: JobColumns, size: float) -> tuple[Rows, int]:
-    """Jobs between sent and done, as steps; a job without an end stays until the last instant."""
-    sent = ~np.isnan(columns.sent)
-    begins, ends = columns.sent[sent] - columns.zero, columns.done[sent] - columns.zero
-    ends = np.where(np.isnan(ends), np.inf, ends)
+    """Jobs between sent and done, as steps, and the most of them; a job without an end never leaves."""
+    begins = columns.sent[~np.isnan(columns.sent)] - columns.zero
+    ends = columns.done[~np.isnan(columns.sent) & ~np.isnan(columns.done)] - columns.zero
     times = np.concatenate([begins, ends])
     changes = np.concatenate([np.ones(len(begins)), -np.ones(len(ends))])
     order = np.lexsort((changes, times))  # who leaves makes room before who comes
     times, level = times[order], np.cumsum(changes[order]).astype(int)
-    finite = np.isfinite(times)
-    times, level = times[finite], level[finite]
     if not len(times):
         return [], 0
+    most = int(level.max())
     if len(times) > 2 * _STEPS:
         edges = np.linspace(0, columns.wall_s, _STEPS + 1)
         starts = np.unique(np.searchsorted(times, edges[:-1]).clip(max=len(times) - 1))
-        times, level_drawn = times[starts], np.maximum.reduceat(level, starts)
-    else:
-        level_drawn = level
-    pairs = zip(times, level_drawn, strict=True)
-    return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in pairs], int(level.max())
+        times, level = times[starts], np.maximum.reduceat(level, starts)
+    return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in zip(times, level, strict=True)], most
 
 
 def _queue(series: ReadingSeries, zero: float, wall_s: float, size: float) -> Rows:
     """Readings are written when they change, so each holds until the next, and the last to the end."""
-    rows: Rows = []
-    held: float | None = None
-    for t, value in series.thinned():
-        rows.append({"what": _QUEUED, "t": max(0.0, t - zero) / size, "n": value})
-        held = value
-    if rows and held is not None and rows[-1]["t"] < wall_s / size:
-        rows.append({"what": _QUEUED, "t": wall_s / size, "n": held})
-    return [row for row in rows if row["t"] <= wall_s / size and not (row["n"] is not None and math.isnan(row["n"]))]
+    points = [(max(0.0, t - zero), value) for t, value in series.thinned()]
+    if points and points[-1][1] is not None:
+        points.append((max(wall_s, points[-1][0]), points[-1][1]))
+    return [{"what": _QUEUED, "t": t / size, "n": value} for t, value in points if t <= wall_s]

@@ -118,14 +118,14 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         jobs.append((str(record.index), f"job {record.index}: {digits(took)} {unit}{warm}{end}"))
     if not jobs:
         return withheld(name, title, "no job has an end")
-    first = next(record for record in ranked if str(record.index) == jobs[0][0])
+    first = ranked[0]
+    parts = [row for row in rows if row["job"] == jobs[0][0]]
     of = ""
     if len(jobs) < chart_data.of:
         of = f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
         of += "between, as far as there is room."
-    numbers = [(row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"])))
-               for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
-    slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
+    numbers = [(row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))) for row in parts]
+    slow = max(parts, key=lambda row: float(row["b"] - row["a"]))
     return Chart(
         name=name,
         title=title,
