@@ -84,20 +84,17 @@ class Campaign:
             Cut: a limit was reached before that.
         """
         try:
-            await self._measure()
+            while (places := self._next()) is not None:
+                await self._close(places, self._jobs(places))
+            with suppress(ValueError):  # jobs without known times: `result` raises for them
+                if not self._options.slow and self._slowed() is not None:
+                    await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
         except Cut as cut:
             self._cut = cut.message
             self._closed += [] if cut.run is None else [cut.run]
             with suppress(ValueError):  # jobs without known times
                 cut.found = self._saturated([f"{cut.message}: no rate follows from these runs."])
             raise
-
-    async def _measure(self) -> None:
-        while (places := self._next()) is not None:
-            await self._close(places, self._jobs(places))
-        with suppress(ValueError):  # jobs without known times: `result` raises for them
-            if not self._options.slow and self._slowed() is not None:
-                await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
 
     async def more(self, jobs: int) -> None:
         """More jobs with one in flight."""

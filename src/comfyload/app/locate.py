@@ -40,7 +40,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
 def measured(reader: RunReader) -> Measured:
     """The run, folded."""
-    return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples())
+    return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
 
 
 def find(target: str, base: Path) -> Target:

@@ -81,9 +81,8 @@ async def saturate(
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(
-            structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard.stop_reason, caps=caps
-        )
+        one = structs.replace(options.run, plan=plan, run_dir=str(path))
+        await run(one, viewer(words), guard.stop_reason, caps=caps)
         reader = RunReader(path)
         check_interrupted(reader)
         found = measured(reader)

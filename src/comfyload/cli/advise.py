@@ -10,7 +10,6 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload import clock
-from comfyload.app.run.viewer import Viewer
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
 from comfyload.cli.output import check_writable, echo, for_people, show_page, write_chart, write_json
 from comfyload.cli.progress import Part, viewer_for, working
@@ -95,9 +94,6 @@ def saturate(
             err=True,
         )
 
-    def viewer(words: str) -> Viewer:
-        return viewer_for(quiet=silent, part=Part(name=words))
-
     def more(jobs: int, seconds: float) -> bool:
         """Ask on a terminal."""
         if silent or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -110,7 +106,7 @@ def saturate(
         )
 
     try:
-        found = clock.run(search(wanted, viewer, run_dir, more))
+        found = clock.run(search(wanted, lambda words: viewer_for(quiet=silent, part=Part(name=words)), run_dir, more))
     except Cut as cut:
         if cut.found is not None:
             write_json(output, saturation_json(cut.found))

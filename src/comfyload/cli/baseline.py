@@ -48,13 +48,13 @@ def save(
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
     from comfyload.app import locate
-    from comfyload.app.baseline import Keeping, save_baseline
+    from comfyload.app.baseline import save_baseline
     from comfyload.app.run.options import parse_notes
     from comfyload.report.verdicts import render as show_verdicts
 
     gates, notes = gating.read(), parse_notes(note or [])
     log, found = locate.default_log(metrics_log), locate.find(",".join(runs), archive)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes))
+    kept, verdicts = save_baseline(archive, name, found, gates, log, notes)
     console = Screen()
     show_verdicts(verdicts, console)
     console.print()

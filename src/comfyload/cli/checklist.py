@@ -74,13 +74,13 @@ def checklist(
     screen = ChecklistProgress(planned, pace, jobs, quiet=quiet)
     results = clock.run(steps.run_rounds(options, planned, screen.viewer, screen.ended))
 
-    from comfyload.app.baseline import Keeping, save_baseline
+    from comfyload.app.baseline import save_baseline
     from comfyload.app.locate import Target, default_log
     from comfyload.judge.gates.gate import exit_code as code_of
 
     log = default_log(options.metrics_log)
     found = Target(name=name or "", results=results)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log))
+    kept, verdicts = save_baseline(archive, name, found, gates, log)
     if quiet:
         say_what_failed(verdicts, strict=strict)
     else:

@@ -190,9 +190,9 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, metrics_log: str | 
     if not judged:
         return code
     if ending.save is not None:
-        from comfyload.app.baseline import Keeping, save_baseline  # loads what draws charts
+        from comfyload.app.baseline import save_baseline  # loads what draws charts
 
-        kept, _ = save_baseline(ending.archive, ending.save, found, Keeping(gates=gates, log=log))
+        kept, _ = save_baseline(ending.archive, ending.save, found, gates, log)
         if not ending.silent:
             show_kept(kept, ending.archive, for_people(ending.output))
     if ending.silent:

@@ -29,24 +29,23 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
     counted += _counts("completed", columns.done[here] - zero, size[0])
     flight, most = _in_flight(columns, size[0])
     held = flight + ([] if queue is None else _queue(queue, zero, columns.wall_s, size[0]))
-    words = [f"{count(len(columns.due), 'job')} came due and {int(here.sum())} completed."]
-    words.append(f"{most} in flight at most.")
     deepest = None if queue is None else queue.high
-    words.append(
-        "The server's queue was not recorded."
-        if deepest is None
-        else f"The server had {deepest:.0f} queued or running at most."
-    )
-    if len(columns.due) > _STEPS:
+    depth = "unknown" if deepest is None else f"{deepest:.0f}"
+    came, completed = len(columns.due), int(here.sum())
+    words = [f"{count(came, 'job')} came due and {completed} completed.", f"{most} in flight at most."]
+    if deepest is None:
+        words.append("The server's queue was not recorded.")
+    else:
+        words.append(f"The server had {depth} queued or running at most.")
+    if came > _STEPS:
         words.append(f"Drawn at {_STEPS} points; of jobs in flight, the most in each stretch of time.")
-    rows = [["came due", str(len(columns.due))], ["completed", str(int(here.sum()))], ["most in flight", str(most)]]
-    rows.append(["most queued or running", "unknown" if deepest is None else f"{deepest:.0f}"])
+    numbers = {"came due": came, "completed": completed, "most in flight": most, "most queued or running": depth}
     return Chart(
         name=name,
         title=title,
         description=" ".join(words),
         spec=_draw(counted, held, columns.wall_s / size[0], size[1]),
-        numbers=table(name, ("what", "jobs"), rows),
+        numbers=table(name, ("what", "jobs"), [(what, str(number)) for what, number in numbers.items()]),
     )
 
 
