@@ -168,11 +168,9 @@ async def ask(options: RunOptions) -> Running:
         except TransportError as error:
             return Running(url=transport.name, why=f"the probe does not answer: {error}")
     if reply.status != 200:
-        why = f"the probe answers with HTTP {reply.status}"
-        if reply.status == 404:
-            why = "the probe is not loaded: was this ComfyUI restarted, and is it the one of this folder?"
-        elif reply.status in (401, 403):
-            why = f"the probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+        refused = f"the probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+        absent = "the probe is not loaded: was this ComfyUI restarted, and is it the one of this folder?"
+        why = {404: absent, 401: refused, 403: refused}.get(reply.status, f"the probe answers with HTTP {reply.status}")
         return Running(url=transport.name, why=why)
     try:
         reported = decode_json(reply.body, _ProbeStatus)

@@ -90,10 +90,18 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
         return
     other = {one.path.name: f"damaged: {one.problem}" for one in damaged}
     other |= {one.path.name: by_hand_words(one) for one in by_hand}
-    if kept or other:
-        _list(kept, dict(sorted(other.items())), best)
-    else:
+    if not kept and not other:
         echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
+        return
+    lines = []
+    for one in kept:
+        loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
+        mark = "promoted" if one.folder == best else ""
+        when = one.manifest.saved_utc[:16].replace("T", " ")
+        lines.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
+    lines += [[folder, "", "", what] for folder, what in sorted(other.items())]
+    columns = ("baseline", "saved (UTC)", "runs", "~")
+    render(Page(title="", tables=[table("baselines", columns, lines)]), Screen())
 
 
 def _by_hand(folder: ByHand) -> dict[str, Any]:
@@ -101,19 +109,6 @@ def _by_hand(folder: ByHand) -> dict[str, Any]:
 
     stated = {load.file: load.summary for load in folder.stated}
     return {"folder": folder.path.name, "made_by_hand": True, "summaries": jsonable(stated), "path": str(folder.path)}
-
-
-def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
-    """`other`: folders that are not baselines of ours, each with what it is. `best`: the promoted one."""
-    rows = []
-    for one in kept:
-        loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
-        mark = "promoted" if one.folder == best else ""
-        when = one.manifest.saved_utc[:16].replace("T", " ")
-        rows.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
-    rows += [[folder, "", "", what] for folder, what in other.items()]
-    columns = ("baseline", "saved (UTC)", "runs", "~")
-    render(Page(title="", tables=[table("baselines", columns, rows)]), Screen())
 
 
 @baseline.command(no_args_is_help=True)
