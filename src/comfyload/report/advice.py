@@ -172,13 +172,8 @@ def forecast_table(rows: Sequence[Forecast], limit_s: float) -> Table:
         cells = [digits(60 * row.rate_per_s), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s, row.p99_s)]
         out.append([*cells, *_stable(row, latencies), _late(row)])
-    titles = (
-        "per min",
-        "servers",
-        "load",
-        *(f"{name}, {unit[1]}" for name in ("p50", "p95", "p99")),
-        f">{limit_s:g} s",
-    )
+    times = (f"{name}, {unit[1]}" for name in ("p50", "p95", "p99"))
+    titles = ("per min", "servers", "load", *times, f">{limit_s:g} s")
     return table("forecast", [f">{title}" for title in titles], out, note="Ranges are 90 % intervals.")
 
 
