@@ -1,9 +1,7 @@
 """`comfyload faults`: its flags."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +14,6 @@ from comfyload.errors import UsageError
 from comfyload.record.flag import Flag
 from comfyload.retry.policy import decode, default
 from comfyload.text_files import read_text
-
-if TYPE_CHECKING:
-    from comfyload.app.faults import Scenario
 
 TAKES = Takes(
     names=("server", "workflow", "policy", "header", "allow_shared"),
@@ -75,7 +70,7 @@ def faults(
 
     comfyload faults --server :8188 --workflow smoke_small.json --scenario blip --job-time 300ms
     """
-    from comfyload.app.faults import SCENARIOS, FaultOptions
+    from comfyload.app.faults import SCENARIOS, FaultOptions, Scenario
     from comfyload.app.faults import faults as play
 
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
